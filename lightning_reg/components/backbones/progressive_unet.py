@@ -1,0 +1,72 @@
+"""The progressively growing U-net of method 1."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import ConvBlock, UpBlock, stack_images
+from lightning_reg.components.interfaces import Backbone, Growable
+from lightning_reg.functional import pool
+
+
+class ProgressiveUNet(Backbone, Growable):
+    """A U-net with an input and an output at every resolution level (Eppenhof et al., 2019, Section 2.2).
+
+    Level 0 is the coarsest. With weights ``alpha`` (see :meth:`grow`) and ``beta_i = sum_{k <= i} alpha_k``, level *i* reads
+    ``beta_i * input_i(images pooled to level i) + (1 - beta_i) * pooled features of level i + 1``. Levels above the last
+    with a weight, and inputs with ``beta_i = 0``, are not computed.
+
+    Args:
+        levels: resolution levels.
+        features: feature maps of the finest level; they double per level going down.
+        channels: channels of the two images together.
+        norm: ``batch`` (the paper's) or ``instance``.
+    """
+
+    def __init__(self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch") -> None:
+        super().__init__()
+        widths = [features * 2 ** (levels - 1 - i) for i in range(levels)]
+        self.channels, self.strides = tuple(widths), tuple(2 ** (levels - 1 - i) for i in range(levels))
+        self.multiple = self.strides[0]
+        self.alpha = (0.0,) * (levels - 1) + (1.0,)
+        self.inputs = nn.ModuleList(ConvBlock(channels, n, norm=norm) for n in widths)
+        self.encoders = nn.ModuleList(ConvBlock(n, n, norm=norm) for n in widths)
+        self.widen = nn.ModuleList(ConvBlock(fine, coarse, kernel=1, norm=norm) for coarse, fine in itertools.pairwise(widths))
+        self.up = nn.ModuleList(UpBlock(coarse, fine, norm=norm) for coarse, fine in itertools.pairwise(widths))
+        self.decoders = nn.ModuleList(
+            nn.Sequential(ConvBlock(2 * n, n, norm=norm), ConvBlock(n, n, norm=norm)) for n in widths[1:]
+        )
+        self.to(memory_format=torch.channels_last_3d)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+        top = max(i for i, a in enumerate(self.alpha) if a > 0)
+        beta = [min(b, 1.0) if abs(b - 1) > 1e-6 else 1.0 for b in itertools.accumulate(self.alpha)]
+        images = stack_images(fixed, moving)
+        pyramid = {i: pool(images, self.strides[i]) for i in range(top + 1) if beta[i] > 0}
+
+        skips: list[Tensor] = []
+        x: Tensor | None = None
+        for i in range(top, -1, -1):
+            above = None if x is None or beta[i] == 1 else self.widen[i](pool(x, 2))
+            entering = self.inputs[i](pyramid[i]) if beta[i] > 0 else None
+            x = _mix(entering, above, beta[i])
+            x = self.encoders[i](x)
+            skips.append(x)
+
+        x = skips.pop()
+        features: list[Tensor | None] = [x]
+        for i in range(1, top + 1):
+            x = self.decoders[i - 1](torch.cat([self.up[i - 1](x), skips.pop()], dim=1))
+            features.append(x)
+        return features + [None] * (len(self.alpha) - len(features))
+
+
+def _mix(entering: Tensor | None, above: Tensor | None, beta: float) -> Tensor:
+    """``beta * entering + (1 - beta) * above``, where one that has no weight is ``None``."""
+    if above is None:
+        assert entering is not None
+        return entering
+    return above if entering is None else beta * entering + (1 - beta) * above

@@ -1,0 +1,68 @@
+"""The weighted sum of named terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.interfaces import LossTerm, Registration
+from lightning_reg.discovery import ComponentError, TrainingError, build
+from lightning_reg.spatial import Pair
+
+
+class LossValue(NamedTuple):
+    """The weighted sum, and each term's own unweighted value (averaged over batch and levels); all scalars."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class LossBundle(nn.Module):
+    """``{term: {weight, **arguments}}``; a term is averaged over the batch and summed over the levels with their weights.
+
+    Args:
+        terms: per entry-point name its weight (default 1) and arguments.
+        level_weights: one per level of the registration, finest last; default 1 for each.
+    """
+
+    def __init__(self, terms: Mapping[str, Mapping[str, Any] | None], level_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not terms:
+            raise ComponentError("The loss has no terms; add at least one to method.loss.terms.")
+        self.weights: dict[str, float] = {}
+        self.terms = nn.ModuleDict()
+        for name, arguments in terms.items():
+            rest = dict(arguments or {})
+            self.weights[name] = float(rest.pop("weight", 1.0))
+            self.terms[name] = build("losses", {"name": name, **rest}, LossTerm)
+        self.level_weights = level_weights
+
+    def require(self, available: frozenset[str]) -> None:
+        """Refuse data that lack what a term needs.
+
+        Raises:
+            TrainingError: naming the term and the missing fields.
+        """
+        for name, term in self.terms.items():
+            assert isinstance(term, LossTerm)
+            missing = sorted(term.needs - available)
+            if missing:
+                raise TrainingError(
+                    f"The loss term '{name}' needs {', '.join(missing)}, which the training pairs do not have (they have "
+                    f"{', '.join(sorted(available - {'name'}))}); choose other data or sampling, or remove the term with ~method.loss.terms.{name}."
+                )
+
+    def forward(self, registration: Registration, pair: Pair) -> LossValue:
+        levels = registration.levels
+        weights = self.level_weights or [1.0] * len(levels)
+        if len(weights) != len(levels):
+            raise TrainingError(f"method.loss.level_weights has {len(weights)} values for {len(levels)} levels; give one per level.")
+        values = {}
+        for name, term in self.terms.items():
+            per_level = [w * term(level, pair).mean() for w, level in zip(weights, levels, strict=True)]
+            values[name] = torch.stack(per_level).sum()
+        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        return LossValue(total, values)

@@ -1,0 +1,129 @@
+"""From a data configuration to batches of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_reg.data.interface import RegistrationDataset, Split
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.data.sampling import ItemSampler, training_pairs
+from lightning_reg.data.scans import Scan, make_pair
+from lightning_reg.data.synthetic import SyntheticDeformation
+from lightning_reg.discovery import DataError, build, construct
+from lightning_reg.spatial import Pair
+
+
+class RegistrationData(L.LightningDataModule):
+    """Scans, preprocessed once and kept in memory; training pairs drawn from them; validation pairs that never change.
+
+    Args:
+        dataset: ``{name, ...}`` of a data set.
+        sampling: how training pairs are drawn, see :func:`~lightning_reg.data.sampling.training_pairs`.
+        preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`.
+        batch_size: pairs per step; where their sizes differ they are padded.
+        samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
+        workers: processes that draw pairs while the network trains; 0 draws them in between.
+        synthetic_validation: synthetic pairs of validation scans, with known field, beside the real pairs.
+        max_validation_pairs: at most this many real pairs.
+        seed: every item's own random state derives from it.
+    """
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any] | str,
+        sampling: Mapping[str, Any],
+        preprocessing: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+        samples_per_epoch: int = 100,
+        workers: int = 1,
+        synthetic_validation: int = 0,
+        max_validation_pairs: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset = build("datasets", dataset, RegistrationDataset)
+        self.preprocessing = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
+        self.sampling, self.seed = sampling, seed
+        self.batch_size, self.samples_per_epoch, self.workers = batch_size, samples_per_epoch, workers
+        self.synthetic_validation, self.max_validation_pairs = synthetic_validation, max_validation_pairs
+        self.train_pairs: Dataset[Pair] | None = None
+        self.validation_pairs: list[Pair] = []
+
+    def first_pair(self) -> Pair:
+        """The pair that training starts with: what it has, all have."""
+        self.setup()
+        assert self.train_pairs is not None
+        return self.train_pairs[0]
+
+    def _scans(self, split: Split) -> list[Scan]:
+        scans = [self.preprocessing(subject) for subject in self.dataset.subjects(split)]
+        if not scans:
+            raise DataError(f"The data have no scans for {split}; give the data set more of them or change its split.")
+        return scans
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train_pairs is not None:
+            return
+        self.train_pairs = training_pairs(self.sampling, self._scans("train"), self.dataset.pairs("train"), self.seed)
+        scans = self._scans("validation")
+        real = list(self.dataset.pairs("validation"))[: self.max_validation_pairs]
+        self.validation_pairs = [make_pair(scans[fixed], scans[moving]) for fixed, moving in real]
+        self.validation_pairs += self._synthetic_validation(scans)
+        if not self.validation_pairs:
+            raise DataError("There is nothing to validate on: the data have no pairs, and data.synthetic_validation is 0; set it to 1 or more.")
+
+    def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:
+        spec = {k: v for k, v in self.sampling.items() if k != "name"} if self.sampling.get("name") == "synthetic" else {}
+        deformation = construct("synthetic", SyntheticDeformation, spec)
+        pairs = []
+        for number in range(self.synthetic_validation):
+            rng = np.random.default_rng([self.seed, 1, number])
+            pairs.append(deformation.draw(scans[number % len(scans)], rng))
+        return pairs
+
+    def train_dataloader(self) -> DataLoader[Pair]:
+        assert self.train_pairs is not None
+        return DataLoader(
+            self.train_pairs,
+            batch_size=self.batch_size,
+            sampler=self._sampler(),
+            num_workers=self.workers,
+            collate_fn=Pair.collate,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=_single_thread,
+        )
+
+    def _sampler(self) -> ItemSampler:
+        """The order of items, from where the trainer (freshly started or resumed) stands."""
+        if self.trainer is None:
+            return ItemSampler(self.samples_per_epoch)
+        seen = int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready) * self.batch_size
+        resume_at = self.trainer.current_epoch * self.samples_per_epoch + seen
+        return ItemSampler(self.samples_per_epoch, resume_at, self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> DataLoader[Pair]:
+        return DataLoader(_Listed(self.validation_pairs), batch_size=1, collate_fn=Pair.collate)
+
+    def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
+        return batch.to(device, non_blocking=True)
+
+
+class _Listed(Dataset[Pair]):
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, item: int) -> Pair:
+        return self.pairs[item]
+
+
+def _single_thread(worker: int) -> None:
+    torch.set_num_threads(1)

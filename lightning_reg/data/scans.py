@@ -1,0 +1,155 @@
+"""Scans: one subject at one time, as TorchIO loads it and as the rest of the project reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+
+from lightning_reg.discovery import DataError
+from lightning_reg.spatial import Displacement, Grid, Image, Pair
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image with what is known of it; mask and labels on its grid, landmarks ``(N, 3)`` in RAS mm."""
+
+    name: str
+    image: Image
+    mask: Image | None = None
+    labels: Image | None = None
+    landmarks: Tensor | None = None
+
+
+def read_subject(name: str, image: Path, mask: Path | None = None, labels: Path | None = None) -> tio.Subject:
+    """Load files into a checked ``tio.Subject`` with ``image`` and, where given, ``mask`` and ``labels``.
+
+    Raises:
+        DataError: a file is missing, is no 3D image, has NaN, infinite or constant values, or lies on another grid.
+    """
+    parts: dict[str, Any] = {"image": _read(image, tio.ScalarImage)}
+    for key, path in (("mask", mask), ("labels", labels)):
+        if path is not None:
+            parts[key] = _read(path, tio.LabelMap)
+    subject = tio.Subject(name=name, **parts)
+    check_subject(subject)
+    return subject
+
+
+def _read(path: Path, kind: type[tio.Image]) -> tio.Image:
+    if not path.exists():
+        raise DataError(f"There is no file {path}; correct the path.")
+    try:
+        image = kind(path)
+        image.load()
+    except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
+        raise DataError(f"{path} cannot be read as an image ({_first_line(cause)}); replace or remove the file.") from cause
+    return image
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def check_subject(subject: tio.Subject) -> None:
+    """Refuse a subject that training would stumble over later, naming the file.
+
+    Raises:
+        DataError: more than one channel, NaN or infinite values, constant image, mask or labels on another grid.
+    """
+    image = subject["image"]
+    where = image.path or f"the image of {subject['name']}"
+    if image.num_channels != 1:
+        raise DataError(f"{where} has {image.num_channels} channels or time points where a single 3D volume is meant; split it first.")
+    if min(image.spatial_shape) < 2:
+        raise DataError(f"{where} is a single slice ({' x '.join(map(str, image.spatial_shape))} voxels); give a 3D volume.")
+    data = image.data.float()
+    bad = int((~torch.isfinite(data)).sum())
+    if bad:
+        raise DataError(f"{where} has {bad} NaN or infinite values; replace them before training.")
+    if float(data.min()) == float(data.max()):
+        raise DataError(f"{where} is constant (every voxel is {float(data.min()):g}); remove it from the data.")
+    grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+    for key in ("mask", "labels"):
+        if key in subject:
+            other = Grid(subject[key].spatial_shape, torch.from_numpy(subject[key].affine))
+            if not other.matches(grid, tolerance=0.05):
+                there = subject[key].path or f"the {key} of {subject['name']}"
+                raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it to the image.")
+
+
+def subject_from_scan(scan: Scan) -> tio.Subject:
+    """A ``tio.Subject`` with the scan's tensors, for TorchIO transforms."""
+    affine = scan.image.grid.affine[0].numpy()
+    parts: dict[str, Any] = {"image": tio.ScalarImage(tensor=scan.image.tensor[0], affine=affine)}
+    for key, image in (("mask", scan.mask), ("labels", scan.labels)):
+        if image is not None:
+            parts[key] = tio.LabelMap(tensor=image.tensor[0], affine=affine)
+    if scan.landmarks is not None:
+        parts["landmarks"] = scan.landmarks
+    return tio.Subject(name=scan.name, **parts)
+
+
+def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
+    """The scan that a subject holds; ``padding`` is the intensity outside the image."""
+    grid = Grid(subject["image"].spatial_shape, torch.from_numpy(np.asarray(subject["image"].affine)))
+    parts = {
+        key: Image(subject[key].data.round().to(torch.int16).unsqueeze(0), grid, discrete=True) if key in subject else None
+        for key in ("mask", "labels")
+    }
+    image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
+    landmarks = subject["landmarks"].float() if "landmarks" in subject else None
+    scan = Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks)
+    check_landmarks(scan)
+    return scan
+
+
+def check_landmarks(scan: Scan) -> None:
+    """Refuse landmarks that lie outside their image (by more than half a voxel).
+
+    Raises:
+        DataError: naming the scan, how many, and the usual causes.
+    """
+    if scan.landmarks is None:
+        return
+    inside = scan.image.grid.to_voxel(scan.landmarks.double().T.unsqueeze(0))[0]
+    upper = torch.tensor(scan.image.grid.shape, dtype=torch.float64).view(3, 1) - 0.5
+    outside = int(((inside < -0.5) | (inside > upper)).any(0).sum())
+    if outside:
+        raise DataError(
+            f"{outside} of {scan.landmarks.shape[0]} landmarks of {scan.name} lie outside its image ({scan.image.grid}); landmarks are RAS mm: "
+            "convert voxel indices or LPS coordinates first."
+        )
+
+
+def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None) -> Pair:
+    """The pair of two scans.
+
+    Raises:
+        DataError: they do not overlap in the world, or their landmarks do not correspond in number.
+    """
+    name = f"{fixed.name} < {moving.name}" if fixed.name != moving.name else fixed.name
+    if fixed.image.grid.overlap(moving.image.grid) == 0:
+        raise DataError(
+            f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid} against {moving.image.grid}); "
+            "correct the origins in their headers, or align them first."
+        )
+    both = fixed.landmarks is not None and moving.landmarks is not None
+    if fixed.landmarks is not None and moving.landmarks is not None and len(fixed.landmarks) != len(moving.landmarks):
+        raise DataError(
+            f"{fixed.name} has {len(fixed.landmarks)} landmarks and {moving.name} has {len(moving.landmarks)}; they must correspond one to one."
+        )
+    return Pair(
+        fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels,
+        (fixed.landmarks,) if both and fixed.landmarks is not None else None,
+        (moving.landmarks,) if both and moving.landmarks is not None else None,
+        truth, (name,),
+    )  # fmt: skip
+
+

@@ -1,0 +1,148 @@
+"""The registry behind every name in a configuration. Nothing here imports a component before it is asked for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from lightning_reg.discovery.errors import ComponentError, nearest
+
+GROUPS = ("backbones", "heads", "composers", "losses", "callbacks", "datasets")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Who offers a name: its distribution, its version, and ``module:Class``."""
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    entry_point: EntryPoint
+
+
+def providers(group: str) -> dict[str, list[Provider]]:
+    """Every name of a group and who offers it, without importing any.
+
+    Args:
+        group: one of :data:`GROUPS`, or ``conf``.
+    """
+    found: dict[str, list[Provider]] = {}
+    for point in entry_points(group=f"lightning_reg.{group}"):
+        dist = point.dist
+        provider = Provider(point.name, dist.name if dist else "?", dist.version if dist else "?", point.value, point)
+        same = found.setdefault(point.name, [])
+        if all((p.distribution, p.target) != (provider.distribution, provider.target) for p in same):
+            same.append(provider)
+    return found
+
+
+def load(group: str, name: str, interface: type[T]) -> type[T]:
+    """The class behind a name, checked against its interface.
+
+    Args:
+        group: one of :data:`GROUPS`.
+        name: the entry-point name.
+        interface: the abstract class it has to implement.
+
+    Raises:
+        ComponentError: it is not there, does not import, is offered twice, or does not fit the interface.
+    """
+    known = providers(group)
+    singular = group.removesuffix("es") if group == "losses" else group.removesuffix("s")
+    if name not in known:
+        listing = ", ".join(f"{n} ({p[0].distribution})" for n, p in sorted(known.items()))
+        raise ComponentError(
+            f"There is no {singular} named '{name}'{nearest(name, known)} "
+            f"Available: {listing or 'none; is lightning-reg itself installed (pip install -e .)?'}."
+        )
+    offered = known[name]
+    if len(offered) > 1:
+        both = " and ".join(f"{p.distribution} ({p.target})" for p in offered)
+        raise ComponentError(f"The {singular} '{name}' is provided twice, by {both}; uninstall one of them or rename its entry point.")
+    provider = offered[0]
+    try:
+        loaded = provider.entry_point.load()
+    except Exception as cause:  # whatever a third party's module raises while it is imported
+        raise ComponentError(
+            f"The {singular} '{name}' of {provider.distribution} {provider.version} could not be imported from {provider.target} "
+            f"({type(cause).__name__}: {cause}); reinstall or update {provider.distribution}."
+        ) from cause
+    problem = check(loaded, interface)
+    if problem:
+        raise ComponentError(f"The {singular} '{name}' of {provider.distribution} {provider.version} ({provider.target}) {problem}.")
+    return loaded
+
+
+def check(loaded: object, interface: type) -> str | None:
+    """Why an object is no implementation of an interface, as a predicate that follows its name; ``None`` if it is one."""
+    wanted = f"{interface.__module__}.{interface.__qualname__}"
+    if not inspect.isclass(loaded):
+        return f"is no class but {type(loaded).__name__}; its entry point has to name a subclass of {wanted}"
+    if not issubclass(loaded, interface):
+        return f"does not derive from {wanted}; make it a subclass"
+    missing = sorted(getattr(loaded, "__abstractmethods__", ()))
+    if missing:
+        return f"does not implement {', '.join(missing)} of {wanted}; add what is missing"
+    for method, declared in inspect.getmembers(interface, inspect.isfunction):
+        if not getattr(declared, "__isabstractmethod__", False):
+            continue
+        given = inspect.signature(getattr(loaded, method)).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in given.values()):
+            continue
+        required = list(inspect.signature(declared).parameters)
+        lacking = [p for p in required if p not in given]
+        extra = [n for n, p in given.items() if n not in required and p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+        if lacking:
+            return f"has a method {method} without the argument '{lacking[0]}' of {wanted}.{method}; accept it"
+        if extra:
+            return f"has a method {method} with an argument '{extra[0]}' that {wanted}.{method} does not pass; give it a default"
+    return None
+
+
+def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], **context: Any) -> T:
+    """An instance of the component that a configuration names.
+
+    Args:
+        group: one of :data:`GROUPS`.
+        spec: ``{name: ..., **arguments}``, or the name alone.
+        interface: the abstract class it has to implement.
+        context: arguments that the framework supplies (those that the component's constructor declares are passed).
+
+    Raises:
+        ComponentError: as :func:`load`, or an argument is unknown or missing.
+    """
+    arguments: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if not isinstance(arguments.get("name"), str):
+        raise ComponentError(f"A component of the group {group} is configured without a name: {dict(arguments)}; add 'name: ...'.")
+    name = arguments.pop("name")
+    return construct(name, load(group, name, interface), arguments, **context)
+
+
+def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], **context: Any) -> T:
+    """Call ``cls`` with a configuration's arguments and those of ``context`` that it declares.
+
+    Raises:
+        ComponentError: an argument is unknown, missing, or refused by the constructor; the message names ``name``.
+    """
+    parameters = inspect.signature(cls).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = [n for n in parameters if n not in context]
+    for key in arguments:
+        if key in context or (key not in parameters and not anything):
+            raise ComponentError(
+                f"'{name}' does not take an argument '{key}'{nearest(key, own)} It takes: {', '.join(own) or 'none'}."
+            )
+    supplied = {k: v for k, v in context.items() if anything or k in parameters}
+    for key, parameter in parameters.items():
+        required = parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if required and key not in arguments and key not in supplied:
+            raise ComponentError(f"'{name}' needs an argument '{key}'; add '{key}: ...' to its configuration.")
+    try:
+        return cls(**arguments, **supplied)
+    except (TypeError, ValueError) as cause:
+        raise ComponentError(f"'{name}' cannot be made from {dict(arguments)}: {cause}.") from cause

@@ -1,0 +1,57 @@
+"""What was logged, over the iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, str]]
+
+
+def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one logged quantity, from the rows of ``metrics.csv``."""
+    found = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def learning_curve(rows: Rows) -> Figure:
+    """Training loss and its terms (logarithmic), and the validation error, over the iterations."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in sorted({key for row in rows for key in row if key.startswith("train/")}):
+        left.plot(*series(rows, name), label=name.removeprefix("train/"), lw=1)
+    positive = all(v > 0 for line in left.lines for v in line.get_ydata())
+    left.set(xlabel="iteration", ylabel="loss", title="Training", yscale="log" if positive else "linear")
+    left.legend(frameon=False, fontsize="small")
+    shown = [n for n in ("tre_after_mm", "field_error_after_mm", "dice_after") if any(row.get(f"validation/{n}") for row in rows)]
+    axes = right
+    for index, name in enumerate(shown):
+        axes = right if index == 0 else right.twinx()
+        (line,) = axes.plot(*series(rows, f"validation/{name}"), marker="o", ms=3, color=f"C{index}")
+        axes.set_ylabel(name.replace("_", " "), color=line.get_color())
+        if index > 1:
+            axes.spines["right"].set_position(("outward", 45))
+    right.set(xlabel="iteration", title="Validation")
+    return figure
+
+
+def growth_weights(rows: Rows) -> Figure | None:
+    """Weights of the levels' outputs (alpha) and inputs (beta) over the iterations, as Figure 2 of Eppenhof et al., 2019."""
+    names = sorted((key for row in rows[-1:] for key in row if key.startswith("alpha/")), key=lambda n: int(n.split("/")[1]))
+    if not names:
+        return None
+    curves = [series(rows, name) for name in names]
+    if not curves[0][0]:
+        return None
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    betas = list(accumulate((values for _, values in curves), lambda a, b: [x + y for x, y in zip(a, b, strict=True)]))
+    for level, ((steps, alpha), beta) in enumerate(zip(curves, betas, strict=True)):
+        top.plot(steps, alpha, label=f"level {level}")
+        bottom.plot(steps, beta)
+    top.set(ylabel=r"$\alpha_i$ (outputs)", ylim=(-0.05, 1.05), title="Growth of the network")
+    bottom.set(xlabel="iteration", ylabel=r"$\beta_i$ (inputs)", ylim=(-0.05, 1.05))
+    top.legend(ncols=len(names), frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0.86))
+    return figure

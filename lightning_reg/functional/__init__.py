@@ -1,0 +1,22 @@
+"""Stateless functions on tensors. Conventions: tensors ``(B, C, I, J, K)`` in the voxel axes of the file, displacements
+in voxels, ``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``."""
+
+from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
+from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape
+from lightning_reg.functional.displacement import Inverse, compose, exponentiate, invert
+from lightning_reg.functional.jacobian import folding_fraction, gradient, jacobian, jacobian_determinant, sdlogj
+from lightning_reg.functional.landmarks import target_registration_error
+from lightning_reg.functional.overlap import dice, one_hot, soft_dice
+from lightning_reg.functional.points import identity_points, to_grid_sample, transform_points, transform_vectors
+from lightning_reg.functional.reduce import masked_mean
+from lightning_reg.functional.regularity import bending, curvature, diffusion, total_variation
+from lightning_reg.functional.similarity import box_mean, lncc, ncc, ssd
+from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
+
+__all__ = [
+    "Inverse", "affine_matrix", "affine_parameters", "basis_matrix", "bending", "box_mean", "bspline", "bspline_at", "compose",
+    "curvature", "dice", "diffusion", "exponentiate", "folding_fraction", "gradient", "identity_points", "invert", "jacobian",
+    "jacobian_determinant", "lattice_shape", "lncc", "masked_mean", "ncc", "one_hot", "pool", "resize", "resize_displacement",
+    "rotation_matrix", "sample", "sdlogj", "soft_dice", "splat", "ssd", "target_registration_error", "to_grid_sample",
+    "total_variation", "transform_points", "transform_vectors", "warp",
+]

@@ -1,0 +1,62 @@
+"""Affine matrices from twelve parameters, and back."""
+
+from __future__ import annotations
+
+import torch
+from kornia.geometry.conversions import rotation_matrix_to_axis_angle
+from torch import Tensor
+
+
+def affine_matrix(parameters: Tensor, center: Tensor | None = None) -> Tensor:
+    """Homogeneous matrix ``T(center + translation) R S H T(-center)``.
+
+    ``H`` (shear, unit upper triangular) acts first, then ``S`` (scale), then ``R`` (rotation).
+
+    Args:
+        parameters: ``(B, 12)``: translation (mm), rotation vector (axis times angle, radians), scale (factors),
+            shear (``xy, xz, yz``, factors); three each. Identity: ``[0]*6 + [1]*3 + [0]*3``.
+        center: ``(B, 3)`` or ``(3,)``, the fixed point of rotation, scale and shear (mm); default the origin.
+
+    Returns:
+        ``(B, 4, 4)``.
+    """
+    translation, rotation, scale, shear = parameters.split(3, dim=1)
+    zero, one = torch.zeros_like(shear[:, 0]), torch.ones_like(shear[:, 0])
+    xy, xz, yz = shear.unbind(1)
+    upper = torch.stack([one, xy, xz, zero, one, yz, zero, zero, one], dim=1).view(-1, 3, 3)
+    linear = rotation_matrix(rotation) @ (scale.unsqueeze(2) * upper)
+    pivot = torch.zeros_like(translation) if center is None else center.to(parameters).expand_as(translation)
+    shift = pivot + translation - (linear @ pivot.unsqueeze(2)).squeeze(2)
+    last = torch.cat([torch.zeros_like(translation), one.unsqueeze(1)], dim=1).unsqueeze(1)
+    return torch.cat([torch.cat([linear, shift.unsqueeze(2)], dim=2), last], dim=1)
+
+
+def affine_parameters(matrix: Tensor, center: Tensor | None = None) -> Tensor:
+    """The twelve parameters of :func:`affine_matrix`, for matrices of positive determinant.
+
+    Args:
+        matrix: ``(B, 4, 4)``.
+        center: as in :func:`affine_matrix`.
+
+    Returns:
+        ``(B, 12)``, scales positive, rotation angle in [0, pi].
+    """
+    linear, shift = matrix[:, :3, :3], matrix[:, :3, 3]
+    if bool((torch.linalg.det(linear) <= 0).any()):
+        raise ValueError("affine_parameters: the matrix reflects (determinant not positive); it has no rotation to return")
+    orthogonal, upper = torch.linalg.qr(linear)
+    sign = torch.diagonal(upper, dim1=1, dim2=2).sign()
+    orthogonal, upper = orthogonal * sign.unsqueeze(1), sign.unsqueeze(2) * upper
+    scale = torch.diagonal(upper, dim1=1, dim2=2)
+    unit = upper / scale.unsqueeze(2)
+    shear = torch.stack([unit[:, 0, 1], unit[:, 0, 2], unit[:, 1, 2]], dim=1)
+    pivot = torch.zeros_like(shift) if center is None else center.to(matrix).expand_as(shift)
+    translation = shift - pivot + (linear @ pivot.unsqueeze(2)).squeeze(2)
+    return torch.cat([translation, rotation_matrix_to_axis_angle(orthogonal), scale, shear], dim=1)
+
+
+def rotation_matrix(vector: Tensor) -> Tensor:
+    """Rotation matrices ``(B, 3, 3)`` of rotation vectors ``(B, 3)``; smooth at zero (a matrix exponential)."""
+    x, y, z = vector.unbind(1)
+    zero = torch.zeros_like(x)
+    return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3))

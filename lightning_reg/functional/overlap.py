@@ -1,0 +1,49 @@
+"""Overlap of masks and label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def dice(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
+    """Dice overlap of label maps, ``2 |A and B| / (|A| + |B|)`` per label.
+
+    Args:
+        first, second: ``(B, 1, *S)`` integer labels on one grid.
+        labels: the values to score.
+
+    Returns:
+        ``(B, L)``; NaN where a label is in neither map.
+    """
+    scores = []
+    for label in labels:
+        a, b = (first == label).flatten(1), (second == label).flatten(1)
+        total = a.sum(1) + b.sum(1)
+        scores.append((2 * (a & b).sum(1) / total).where(total > 0, torch.nan))
+    return torch.stack(scores, dim=1)
+
+
+def soft_dice(first: Tensor, second: Tensor, eps: float = 1e-6) -> Tensor:
+    """Differentiable Dice of memberships in [0, 1], ``2 sum(a b) / (sum a^2 + sum b^2)``, averaged over channels.
+
+    Args:
+        first, second: ``(B, L, *S)``, one channel per structure. A channel empty in both does not count.
+
+    Returns:
+        ``(B,)`` in [0, 1].
+
+    Source: Milletari et al., 3DV 2016.
+    """
+    a, b = first.flatten(2), second.flatten(2)
+    total = (a * a + b * b).sum(2)
+    present = (total > eps).to(total.dtype)
+    score = 2 * (a * b).sum(2) / total.clamp_min(eps)
+    return (score * present).sum(1) / present.sum(1).clamp_min(1)
+
+
+def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Label map ``(B, 1, *S)`` to one membership channel per value, ``(B, L, *S)``."""
+    return torch.cat([(labels == v).to(dtype) for v in values], dim=1)

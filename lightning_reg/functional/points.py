@@ -1,0 +1,64 @@
+"""Voxel coordinates: the identity grid, and the one place that knows what ``grid_sample`` wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def identity_points(
+    shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Tensor:
+    """Voxel coordinates of every voxel centre of a grid.
+
+    Args:
+        shape: extents ``(I, J, K)`` (or ``(I, J)``), in voxels.
+
+    Returns:
+        ``(1, D, *shape)``; channel *a* is the index along tensor axis *a*.
+    """
+    axes = [torch.arange(n, dtype=dtype, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
+
+
+def to_grid_sample(points: Tensor, shape: Sequence[int]) -> Tensor:
+    """Turn voxel coordinates into what ``torch.nn.functional.grid_sample(align_corners=False)`` reads.
+
+    This is the only function of the project that reverses axes.
+
+    Args:
+        points: ``(B, D, *output)`` voxel coordinates of the image that will be sampled.
+        shape: the ``D`` extents of that image.
+
+    Returns:
+        ``(B, *output, D)``: last axis reversed, -1 and 1 at the outer faces of the border voxels.
+    """
+    dims = len(shape)
+    extent = torch.tensor(list(shape), dtype=points.dtype, device=points.device)
+    extent = extent.view(1, dims, *[1] * (points.dim() - 2))
+    return ((2 * points + 1) / extent - 1).flip(1).movedim(1, -1)
+
+
+def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
+    """Apply homogeneous matrices to points.
+
+    Args:
+        matrix: ``(B, D + 1, D + 1)``; ``B`` may be 1.
+        points: ``(B, D, *any)``.
+
+    Returns:
+        ``(B, D, *any)`` in the dtype of ``points``.
+    """
+    dims = points.shape[1]
+    matrix = matrix.to(points)
+    flat = matrix[:, :dims, :dims] @ points.flatten(2) + matrix[:, :dims, dims:]
+    return flat.view(flat.shape[0], dims, *points.shape[2:])
+
+
+def transform_vectors(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Apply the linear part of homogeneous matrices to vectors: ``(B, D + 1, D + 1)``, ``(B, D, *any)``."""
+    dims = vectors.shape[1]
+    flat = matrix.to(vectors)[:, :dims, :dims] @ vectors.flatten(2)
+    return flat.view(flat.shape[0], dims, *vectors.shape[2:])

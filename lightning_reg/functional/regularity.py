@@ -1,0 +1,83 @@
+"""Roughness of a displacement field, in mm. Every function returns one value per batch element.
+
+Shapes: ``displacement`` ``(B, D, *S)`` in voxels of its grid, ``spacing`` in mm, ``(D,)`` or ``(B, D)``. Derivatives are
+those of the displacement in mm with respect to position in mm, so a value does not depend on the grid it is taken on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional.jacobian import Spacing, gradient, spacing_tensor
+from lightning_reg.functional.reduce import masked_mean
+
+
+def _millimetres(displacement: Tensor, spacing: Spacing) -> Tensor:
+    size = spacing_tensor(spacing, displacement)
+    return displacement * size.view(*size.shape, *[1] * (displacement.dim() - 2))
+
+
+def _forward_gradient(displacement: Tensor, spacing: Spacing) -> list[Tensor]:
+    """Forward differences per axis, ``(B, D, *S)`` less one voxel along the axis: unlike central ones they see a checkerboard."""
+    size, field = spacing_tensor(spacing, displacement), _millimetres(displacement, spacing)
+    dims = displacement.dim() - 2
+    return [field.diff(dim=2 + a) / size[:, a].view(-1, *[1] * (dims + 1)) for a in range(dims)]
+
+
+def diffusion(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
+    """Mean over voxels of ``sum_ab (d u_a / d x_b)^2`` (dimensionless), ``(B,)``. Zero for translations."""
+    return torch.stack([masked_mean(d**2) for d in _forward_gradient(displacement, spacing)]).sum(0) * displacement.shape[1]
+
+
+def total_variation(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
+    """Mean over voxels of ``sum_ab |d u_a / d x_b|``, the anisotropic L1 form, ``(B,)``.
+
+    Source: Li & Fan, ISBI 2018 (method 5).
+    """
+    return torch.stack([masked_mean(d.abs()) for d in _forward_gradient(displacement, spacing)]).sum(0) * displacement.shape[1]
+
+
+def _second_derivatives(displacement: Tensor, spacing: Spacing) -> tuple[list[Tensor], list[Tensor]]:
+    """Interior (borders cut by one voxel) second derivatives in 1/mm: the unmixed ones, and the mixed ones once each."""
+    field, size = _millimetres(displacement, spacing), spacing_tensor(spacing, displacement)
+    dims = field.dim() - 2
+    if min(field.shape[2:]) < 3:
+        raise ValueError(f"second derivatives need 3 voxels along every axis; the field has {tuple(field.shape[2:])}")
+
+    def interior(tensor: Tensor, skip: tuple[int, ...]) -> Tensor:
+        for a in range(dims):
+            if a not in skip:
+                tensor = tensor.narrow(2 + a, 1, tensor.shape[2 + a] - 2)
+        return tensor
+
+    def per(tensor: Tensor, a: int, b: int) -> Tensor:
+        return tensor / (size[:, a] * size[:, b]).view(-1, *[1] * (dims + 1))
+
+    pure, mixed = [], []
+    for a in range(dims):
+        pure.append(per(interior(field, (a,)).diff(n=2, dim=2 + a), a, a))
+        for b in range(a + 1, dims):
+            along_a = field.narrow(2 + a, 2, field.shape[2 + a] - 2) - field.narrow(2 + a, 0, field.shape[2 + a] - 2)
+            along_ab = along_a.narrow(2 + b, 2, field.shape[2 + b] - 2) - along_a.narrow(2 + b, 0, field.shape[2 + b] - 2)
+            mixed.append(per(interior(along_ab, (a, b)) / 4, a, b))
+    return pure, mixed
+
+
+def bending(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
+    """Bending energy: mean over interior voxels of ``sum_abc (d^2 u_a / d x_b d x_c)^2`` in 1/mm^2, ``(B,)``. Zero for affine maps.
+
+    Source: Rueckert et al., IEEE TMI 18(8), 1999, equation 3.
+    """
+    pure, mixed = _second_derivatives(displacement, spacing)
+    energy = torch.stack([masked_mean(d**2) for d in pure] + [2 * masked_mean(d**2) for d in mixed]).sum(0)
+    return energy * displacement.shape[1]
+
+
+def curvature(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
+    """Curvature energy: mean over interior voxels of ``sum_a 1/2 (laplace u_a)^2`` in 1/mm^2, ``(B,)``. Zero for affine maps.
+
+    Source: Fischer & Modersitzki, J. Math. Imaging Vis. 18, 2003 (method 2).
+    """
+    pure, _ = _second_derivatives(displacement, spacing)
+    return 0.5 * masked_mean(torch.stack(pure).sum(0) ** 2) * displacement.shape[1]

@@ -1,0 +1,12 @@
+"""Grids, images, pairs and transforms: tensors that know where they lie."""
+
+from lightning_reg.spatial.evaluation import Case, evaluate, totals
+from lightning_reg.spatial.grid import Grid
+from lightning_reg.spatial.image import Image
+from lightning_reg.spatial.pair import Pair
+from lightning_reg.spatial.transforms import Affine, BSpline, Composition, Displacement, Identity, Transform, Velocity
+
+__all__ = [
+    "Affine", "BSpline", "Case", "Composition", "Displacement", "Grid", "Identity", "Image", "Pair", "Transform", "Velocity", "evaluate",
+    "totals",
+]

@@ -1,0 +1,103 @@
+"""How good a transform is for a pair whose correspondence is known in part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional import dice, folding_fraction, jacobian_determinant, masked_mean, sdlogj
+from lightning_reg.spatial.grid import Grid
+from lightning_reg.spatial.pair import Pair
+from lightning_reg.spatial.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Case:
+    """The evaluation of one pair. Distances in mm; what the pair does not allow is ``None``.
+
+    Args:
+        name: the pair's.
+        folding: fraction of the fixed grid's voxels with ``det J <= 0``.
+        sdlogj: standard deviation of ``log det J``.
+        tre_before, tre_after: target registration error per landmark, ``(N,)``.
+        motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
+        dice_before, dice_after: per foreground label.
+        field_before, field_after: mean distance from the true displacement, inside the fixed mask where there is one.
+    """
+
+    name: str
+    folding: float
+    sdlogj: float
+    tre_before: Tensor | None = None
+    tre_after: Tensor | None = None
+    motion_true: Tensor | None = None
+    motion_predicted: Tensor | None = None
+    dice_before: dict[int, float] | None = None
+    dice_after: dict[int, float] | None = None
+    field_before: float | None = None
+    field_after: float | None = None
+
+    def row(self) -> dict[str, str | float]:
+        """One value per quantity, for a table: means over landmarks and labels."""
+        values: dict[str, str | float] = {"case": self.name}
+        for when in ("before", "after"):
+            tre: Tensor | None = getattr(self, f"tre_{when}")
+            if tre is not None:
+                values[f"tre_{when}_mm"], values[f"tre_{when}_sd_mm"] = float(tre.mean()), float(tre.std(correction=0))
+        for when in ("before", "after"):
+            scores: dict[int, float] | None = getattr(self, f"dice_{when}")
+            if scores:
+                values[f"dice_{when}"] = sum(scores.values()) / len(scores)
+        for when in ("before", "after"):
+            if getattr(self, f"field_{when}") is not None:
+                values[f"field_error_{when}_mm"] = getattr(self, f"field_{when}")
+        return values | {"folding": self.folding, "sdlogj": self.sdlogj}
+
+
+@torch.no_grad()
+def evaluate(pair: Pair, transform: Transform) -> Case:
+    """Evaluate a transform on one pair.
+
+    Args:
+        pair: of batch size 1.
+        transform: fixed world to moving world.
+    """
+    grid = pair.fixed.grid
+    displacement = transform.displacement(grid)
+    determinant = jacobian_determinant(displacement)
+    found: dict[str, object] = {}
+    if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
+        fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
+        mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
+        found |= {"tre_before": pair.landmark_errors()[0].cpu(), "tre_after": pair.landmark_errors(transform)[0].cpu()}
+        found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
+    labels = pair.labels()
+    if labels and pair.fixed_labels is not None and pair.moving_labels is not None:
+        before = dice(pair.fixed_labels.tensor, pair.moving_labels.on(grid).tensor, labels)[0]
+        after = dice(pair.fixed_labels.tensor, pair.moving_labels.warped(transform, grid).tensor, labels)[0]
+        found |= {"dice_before": dict(zip(labels, before.tolist(), strict=True)), "dice_after": dict(zip(labels, after.tolist(), strict=True))}
+    if pair.truth is not None:
+        mask = None if pair.fixed_mask is None else pair.fixed_mask.tensor
+        true = pair.truth.displacement(grid)
+        found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}
+    return Case(pair.name[0], float(folding_fraction(determinant)), float(sdlogj(determinant)), **found)  # type: ignore[arg-type]
+
+
+def _distance(displacement: Tensor, grid: Grid, mask: Tensor | None) -> float:
+    """Mean length in mm of a displacement in voxels."""
+    length = (displacement * grid.spacing.to(displacement).view(-1, 3, 1, 1, 1)).norm(dim=1, keepdim=True)
+    return float(masked_mean(length, mask))
+
+
+def totals(cases: list[Case]) -> dict[str, float]:
+    """Means over the cases that have a quantity; for TRE the standard deviation is over all landmarks of all cases."""
+    rows = [case.row() for case in cases]
+    keys = list(dict.fromkeys(key for row in rows for key in row if key != "case"))
+    means = {key: float(torch.tensor([float(row[key]) for row in rows if key in row]).mean()) for key in keys}
+    for when in ("before", "after"):
+        pooled = [getattr(case, f"tre_{when}") for case in cases if getattr(case, f"tre_{when}") is not None]
+        if pooled:
+            means[f"tre_{when}_sd_mm"] = float(torch.cat(pooled).std(correction=0))
+    return means

@@ -1,0 +1,118 @@
+"""Where voxels lie: a shape and an affine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional import identity_points, transform_points
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A voxel grid in the world.
+
+    Args:
+        shape: extents ``(I, J, K)`` along the file's own voxel axes.
+        affine: ``(B, 4, 4)`` (or ``(4, 4)``, read as one), voxel index to world, RAS mm, as nibabel and TorchIO give it.
+            Kept in float64 on the CPU: it is bookkeeping, and its products must not lose micrometres.
+
+    Voxel centres have integer coordinates; voxel ``i`` covers ``i - 1/2`` to ``i + 1/2``.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Tensor
+
+    def __post_init__(self) -> None:
+        affine = torch.as_tensor(self.affine, dtype=torch.float64, device="cpu")
+        affine = affine.unsqueeze(0) if affine.dim() == 2 else affine
+        if affine.shape[1:] != (4, 4) or len(self.shape) != 3:
+            raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {tuple(self.shape)} and {tuple(affine.shape)}")
+        if bool((torch.linalg.det(affine[:, :3, :3]).abs() < 1e-12).any()):
+            raise ValueError("Grid: the affine is singular (a spacing of 0?); correct the image's header")
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+
+    @property
+    def batch(self) -> int:
+        return self.affine.shape[0]
+
+    @property
+    def spacing(self) -> Tensor:
+        """Voxel size in mm, ``(B, 3)``."""
+        return self.affine[:, :3, :3].norm(dim=1)
+
+    @property
+    def center(self) -> Tensor:
+        """World position of the middle of the grid, ``(B, 3)`` mm."""
+        middle = torch.tensor([(n - 1) / 2 for n in self.shape], dtype=torch.float64).view(1, 3, 1)
+        return transform_points(self.affine, middle)[..., 0]
+
+    def points(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
+        """Voxel coordinates of the voxel centres, ``(1, 3, I, J, K)``."""
+        return identity_points(self.shape, dtype=dtype, device=device)
+
+    def to_world(self, points: Tensor) -> Tensor:
+        """Voxel coordinates to RAS mm, ``(B, 3, *any)``."""
+        return transform_points(self.affine, points)
+
+    def to_voxel(self, points: Tensor) -> Tensor:
+        """RAS mm to voxel coordinates, ``(B, 3, *any)``."""
+        return transform_points(torch.linalg.inv(self.affine), points)
+
+    def voxel_map(self, other: Grid) -> Tensor:
+        """Matrix ``(B, 4, 4)`` from voxel coordinates of this grid to those of ``other``, by way of the world."""
+        return torch.linalg.solve(other.affine, self.affine.expand(max(self.batch, other.batch), 4, 4))
+
+    def matches(self, other: Grid, tolerance: float = 1e-4) -> bool:
+        """Whether both have the same voxels: equal shapes, and corners that differ by less than ``tolerance`` voxels."""
+        if self is other:
+            return True
+        if self.shape != other.shape:
+            return False
+        moved = self.voxel_map(other) - torch.eye(4, dtype=torch.float64)
+        return float(moved[:, :3, :3].abs().max()) * max(self.shape) + float(moved[:, :3, 3].abs().max()) < tolerance
+
+    def resized(self, shape: Sequence[int]) -> Grid:
+        """The grid of ``shape`` over the same extent (outer faces stay)."""
+        ratio = [o / n for o, n in zip(self.shape, shape, strict=True)]
+        return self._relative(shape, ratio, [(r - 1) / 2 for r in ratio])
+
+    def pooled(self, factor: Sequence[int]) -> Grid:
+        """The grid after average pooling by whole factors: coarse ``c`` lies at fine ``f c + (f - 1) / 2``."""
+        return self.resized([n // f for n, f in zip(self.shape, factor, strict=True)])
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
+        """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; outside it where it reaches further (padding)."""
+        return self._relative(shape, [1.0, 1.0, 1.0], list(start))
+
+    def _relative(self, shape: Sequence[int], scale: Sequence[float], offset: Sequence[float]) -> Grid:
+        step = torch.eye(4, dtype=torch.float64)
+        step[:3, :3] = torch.diag(torch.tensor(scale, dtype=torch.float64))
+        step[:3, 3] = torch.tensor(offset, dtype=torch.float64)
+        return Grid((shape[0], shape[1], shape[2]), self.affine @ step)
+
+    def overlap(self, other: Grid) -> float:
+        """Fraction of this grid's extent (sampled at some thousand points) that lies inside ``other``; the least in the batch."""
+        axes = [torch.linspace(-0.5, n - 0.5, min(n + 1, 17), dtype=torch.float64) for n in self.shape]
+        probe = torch.stack(torch.meshgrid(*axes, indexing="ij")).view(1, 3, -1)
+        inside = transform_points(self.voxel_map(other), probe.expand(self.batch, 3, -1))
+        upper = torch.tensor(other.shape, dtype=torch.float64).view(1, 3, 1) - 0.5
+        return float(((inside >= -0.5) & (inside <= upper)).all(1).double().mean(1).min())
+
+    def __repr__(self) -> str:
+        size = " x ".join(f"{s:.4g}" for s in self.spacing[0].tolist())
+        at = ", ".join(f"{c:.4g}" for c in self.center[0].tolist())
+        return f"Grid({' x '.join(map(str, self.shape))} voxels of {size} mm, centre ({at}) mm RAS, batch {self.batch})"
+
+    @staticmethod
+    def regular(
+        shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> Grid:
+        """An axis-aligned grid with voxel 0 at ``origin`` (RAS mm)."""
+        affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+        affine[:3, 3] = torch.tensor(list(origin), dtype=torch.float64)
+        return Grid((shape[0], shape[1], shape[2]), affine)

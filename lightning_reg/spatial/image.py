@@ -1,0 +1,84 @@
+"""A tensor that knows where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_reg.functional import pool, resize, sample, transform_points
+from lightning_reg.functional.warp import Interpolation
+from lightning_reg.spatial.grid import Grid
+
+if TYPE_CHECKING:
+    from lightning_reg.spatial.transforms import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Intensities, a mask or labels on a grid.
+
+    Args:
+        tensor: ``(B, C, I, J, K)``.
+        grid: its grid; batch 1 or ``B``.
+        padding: the value outside the image (intensities: that of air in this normalisation; masks and labels: 0).
+        discrete: labels or a mask: read by nearest neighbour wherever it is resampled.
+    """
+
+    tensor: Tensor
+    grid: Grid
+    padding: float = 0.0
+    discrete: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tensor.dim() != 5 or tuple(self.tensor.shape[2:]) != self.grid.shape:
+            raise ValueError(f"Image: tensor {tuple(self.tensor.shape)} does not lie on {self.grid}; expected (B, C, I, J, K)")
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Image:
+        return replace(self, tensor=self.tensor.to(device, non_blocking=non_blocking))
+
+    def pooled(self, factor: Sequence[int]) -> Image:
+        """Average-pooled by whole factors that divide the extents."""
+        return replace(self, tensor=pool(self.tensor, factor), grid=self.grid.pooled(factor))
+
+    def resized(self, shape: Sequence[int]) -> Image:
+        """Interpolated (labels: nearest) to ``shape`` voxels over the same extent."""
+        mode: Interpolation = "nearest" if self.discrete else "linear"
+        return replace(self, tensor=resize(self.tensor, shape, mode), grid=self.grid.resized(shape))
+
+    def padded_to(self, shape: Sequence[int]) -> Image:
+        """Extended with ``padding`` behind the last voxel of each axis; voxel 0 stays where it is."""
+        widths = [w for n, s in zip(reversed(self.grid.shape), reversed(list(shape)), strict=True) for w in (0, s - n)]
+        tensor = F.pad(self.tensor, widths, value=self.padding)
+        return replace(self, tensor=tensor, grid=self.grid.cropped((0, 0, 0), shape))
+
+    def on(self, grid: Grid) -> Image:
+        """Resampled to another grid through the world (labels: nearest); itself where the grids match."""
+        if self.grid.matches(grid):
+            return self
+        points = grid.points(device=self.tensor.device)
+        return self._sampled(transform_points(grid.voxel_map(self.grid), points), grid)
+
+    def warped(self, transform: Transform, grid: Grid | None = None) -> Image:
+        """This (moving) image seen from the fixed side: ``warped(x) = self(phi(x))``, sampled once.
+
+        Args:
+            transform: maps the fixed grid's world to this image's world.
+            grid: the fixed grid to sample on; default the transform's own.
+        """
+        grid = grid or transform.grid
+        displacement = transform.displacement(grid)
+        points = displacement + grid.points(dtype=displacement.dtype, device=displacement.device)
+        return self._sampled(transform_points(grid.voxel_map(self.grid), points), grid)
+
+    def _sampled(self, points: Tensor, grid: Grid) -> Image:
+        mode: Interpolation = "nearest" if self.discrete else "linear"
+        batch = max(points.shape[0], self.tensor.shape[0])
+        tensor = sample(self.tensor, points, mode, self.padding)
+        if grid.batch not in (1, batch):
+            raise ValueError(f"Image: a batch of {batch} does not fit {grid}")
+        return replace(self, tensor=tensor, grid=grid)

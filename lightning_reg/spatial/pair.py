@@ -1,0 +1,97 @@
+"""Two images to be registered, and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional import target_registration_error
+from lightning_reg.spatial.image import Image
+from lightning_reg.spatial.transforms import Displacement, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A fixed and a moving image (batched), with masks, labels, landmarks or a true transform where there are any.
+
+    Landmarks are tuples of ``(N, 3)`` RAS mm, one per batch element, because cases differ in their number. ``truth`` maps
+    the fixed to the moving world, like every transform.
+    """
+
+    fixed: Image
+    moving: Image
+    fixed_mask: Image | None = None
+    moving_mask: Image | None = None
+    fixed_labels: Image | None = None
+    moving_labels: Image | None = None
+    fixed_landmarks: tuple[Tensor, ...] | None = None
+    moving_landmarks: tuple[Tensor, ...] | None = None
+    truth: Displacement | None = None
+    name: tuple[str, ...] = ("pair",)
+
+    def has(self) -> frozenset[str]:
+        """Names of the fields that are present."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Pair:
+        moved: dict[str, object] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Image):
+                moved[f.name] = value.to(device, non_blocking)
+            elif isinstance(value, Displacement):
+                moved[f.name] = Displacement(value.field.to(device, non_blocking=non_blocking), value.grid)
+            elif isinstance(value, tuple) and f.name != "name":
+                moved[f.name] = tuple(points.to(device) for points in value)
+        return replace(self, **moved)  # type: ignore[arg-type]
+
+    def labels(self) -> list[int]:
+        """The foreground labels of the fixed and moving label maps; empty where there are none."""
+        if self.fixed_labels is None or self.moving_labels is None:
+            return []
+        values = torch.cat([self.fixed_labels.tensor.unique(), self.moving_labels.tensor.unique()]).unique()
+        return [int(v) for v in values if v != 0]
+
+    def landmark_errors(self, transform: Transform | None = None) -> tuple[Tensor, ...]:
+        """Target registration error per landmark in mm, one ``(N,)`` per batch element; before registration by default."""
+        if self.fixed_landmarks is None or self.moving_landmarks is None:
+            raise ValueError("Pair: no landmarks on both images")
+        errors = []
+        for b, (fixed, moving) in enumerate(zip(self.fixed_landmarks, self.moving_landmarks, strict=True)):
+            mapped = fixed.T.unsqueeze(0)
+            if transform is not None:
+                batch = max(transform.grid.batch, len(self.fixed_landmarks))
+                mapped = transform.map_world(mapped.expand(batch, -1, -1))[b : b + 1]
+            errors.append(target_registration_error(mapped, moving.T.unsqueeze(0))[0])
+        return tuple(errors)
+
+    @staticmethod
+    def collate(pairs: Sequence[Pair]) -> Pair:
+        """One batch from several pairs. Where sizes differ, images are padded behind their last voxel to the largest."""
+        if len(pairs) == 1:
+            return pairs[0]
+        joined: dict[str, object] = {}
+        for f in fields(Pair):
+            values = [getattr(p, f.name) for p in pairs]
+            if any(v is None for v in values):
+                joined[f.name] = None
+            elif isinstance(values[0], Image):
+                joined[f.name] = _join(values)
+            elif isinstance(values[0], Displacement):
+                images = [Image(v.field, v.grid) for v in values]
+                image = _join(images)
+                joined[f.name] = Displacement(image.tensor, image.grid)
+            else:
+                joined[f.name] = tuple(item for value in values for item in value)
+        return Pair(**joined)  # type: ignore[arg-type]
+
+
+def _join(images: Sequence[Image]) -> Image:
+    shape = [max(sizes) for sizes in zip(*(image.grid.shape for image in images), strict=True)]
+    padded = [image.padded_to(shape) for image in images]
+    affine = torch.cat([p.grid.affine.expand(p.tensor.shape[0], 4, 4) for p in padded])
+    first = padded[0]
+    return replace(first, tensor=torch.cat([p.tensor for p in padded]), grid=replace(first.grid, affine=affine))

@@ -1,0 +1,223 @@
+"""Transforms: state and geometry, nothing learned.
+
+A transform maps points of the fixed image's world to the moving image's world (RAS mm). It carries the fixed ``grid``
+its parameters live on, and works in voxels of that grid.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional import (
+    bspline,
+    bspline_at,
+    exponentiate,
+    invert,
+    sample,
+    transform_points,
+    transform_vectors,
+)
+from lightning_reg.spatial.grid import Grid
+
+
+class Transform(ABC):
+    """``phi``: fixed world to moving world."""
+
+    grid: Grid
+
+    @abstractmethod
+    def map_voxels(self, points: Tensor) -> Tensor:
+        """Map points ``(B, 3, *any)`` given in voxels of :attr:`grid`; the result is in voxels of the same grid."""
+
+    @abstractmethod
+    def inverse(self) -> Transform:
+        """The transform back, from the moving to the fixed world. Raises ``ValueError`` where there is none."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """Displacement at every voxel of :attr:`grid`, ``(B, 3, I, J, K)`` voxels."""
+
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; by default on its own."""
+        if grid is None or grid.matches(self.grid):
+            return self.dense()
+        points = grid.points(dtype=self.like.dtype, device=self.like.device)
+        inside = transform_points(grid.voxel_map(self.grid), points)
+        return transform_vectors(self.grid.voxel_map(grid), self.map_voxels(inside) - inside)
+
+    def map_world(self, points: Tensor) -> Tensor:
+        """Map points ``(B, 3, *any)`` in RAS mm. Landmarks of the fixed image go through this."""
+        inside = self.grid.to_voxel(points)
+        moved = self.map_voxels(inside.to(self.like.dtype)) - inside
+        return points + transform_vectors(self.grid.affine, moved)
+
+    @property
+    @abstractmethod
+    def like(self) -> Tensor:
+        """Any tensor of the state: its dtype and device are those of the results."""
+
+
+class Displacement(Transform):
+    """A displacement per voxel, linear in between, extended by its border.
+
+    Args:
+        field: ``(B, 3, I, J, K)`` voxels of ``grid``.
+    """
+
+    def __init__(self, field: Tensor, grid: Grid) -> None:
+        if tuple(field.shape[2:]) != grid.shape or field.shape[1] != 3:
+            raise ValueError(f"Displacement: field {tuple(field.shape)} does not lie on {grid}; expected (B, 3, I, J, K)")
+        self.field, self.grid = field, grid
+
+    def map_voxels(self, points: Tensor) -> Tensor:
+        return points + sample(self.field.to(points.dtype), points, padding="border")
+
+    def dense(self) -> Tensor:
+        return self.field
+
+    def inverse(self) -> Displacement:
+        return Displacement(invert(self.field).displacement, self.grid)
+
+    @property
+    def like(self) -> Tensor:
+        return self.field
+
+
+class BSpline(Transform):
+    """Cubic B-spline free-form deformation.
+
+    Args:
+        control: ``(B, 3, *lattice)`` displacements of the control points, voxels of ``grid``.
+        stride: control-point distance per axis, voxels.
+        offset: voxel position of control point 0 per axis; default one stride outside the grid, as
+            :func:`lightning_reg.functional.lattice_shape` and ITK count.
+    """
+
+    def __init__(self, control: Tensor, grid: Grid, stride: Sequence[float], offset: Sequence[float] | None = None) -> None:
+        self.control, self.grid, self.stride = control, grid, tuple(stride)
+        self.offset = tuple(-s for s in self.stride) if offset is None else tuple(offset)
+
+    def map_voxels(self, points: Tensor) -> Tensor:
+        return points + bspline_at(self.control.to(points.dtype), points, self.stride, self.offset)
+
+    def dense(self) -> Tensor:
+        return bspline(self.control, self.grid.shape, self.stride, self.offset)
+
+    def inverse(self) -> Displacement:
+        return Displacement(invert(self.dense()).displacement, self.grid)
+
+    @property
+    def like(self) -> Tensor:
+        return self.control
+
+
+class Affine(Transform):
+    """An affine map of the world.
+
+    Args:
+        matrix: ``(B, 4, 4)``, fixed RAS mm to moving RAS mm.
+        grid: the fixed grid.
+    """
+
+    def __init__(self, matrix: Tensor, grid: Grid) -> None:
+        self.matrix, self.grid = matrix, grid
+
+    def _voxel_matrix(self) -> Tensor:
+        affine = self.grid.affine.to(self.matrix.device)
+        return torch.linalg.solve(affine, self.matrix.double() @ affine)
+
+    def map_voxels(self, points: Tensor) -> Tensor:
+        return transform_points(self._voxel_matrix(), points)
+
+    def map_world(self, points: Tensor) -> Tensor:
+        return transform_points(self.matrix, points)
+
+    def dense(self) -> Tensor:
+        step = self._voxel_matrix() - torch.eye(4, dtype=torch.float64, device=self.matrix.device)
+        return transform_points(step, self.grid.points(dtype=self.matrix.dtype, device=self.matrix.device))
+
+    def inverse(self) -> Affine:
+        return Affine(torch.linalg.inv(self.matrix), self.grid)
+
+    @property
+    def like(self) -> Tensor:
+        return self.matrix
+
+
+class Velocity(Displacement):
+    """The flow of a stationary velocity field over unit time; invertible by construction.
+
+    Args:
+        velocity: ``(B, 3, I, J, K)`` voxels of ``grid`` per unit time.
+        steps: squarings, see :func:`lightning_reg.functional.exponentiate`.
+    """
+
+    def __init__(self, velocity: Tensor, grid: Grid, steps: int = 7) -> None:
+        super().__init__(exponentiate(velocity, steps), grid)
+        self.velocity, self.steps = velocity, steps
+
+    def inverse(self) -> Velocity:
+        return Velocity(-self.velocity, self.grid, self.steps)
+
+
+class Composition(Transform):
+    """Transforms one inside the other: ``Composition([outer, ..., inner])`` is ``x -> outer(...(inner(x)))``.
+
+    Its grid is that of the innermost; the members may live on different grids.
+    """
+
+    def __init__(self, members: Sequence[Transform]) -> None:
+        if not members:
+            raise ValueError("Composition: no members; pass at least one transform")
+        self.members, self.grid = tuple(members), members[-1].grid
+
+    def map_voxels(self, points: Tensor) -> Tensor:
+        return self._through(self.members, points)
+
+    def dense(self) -> Tensor:
+        start = self.grid.points(dtype=self.like.dtype, device=self.like.device)
+        inner = self.members[-1].dense()
+        return self._through(self.members[:-1], start + inner) - start
+
+    def _through(self, members: Sequence[Transform], points: Tensor) -> Tensor:
+        """Points in voxels of this composition's grid through ``members``, the last one first."""
+        for member in reversed(members):
+            here, there = self.grid, member.grid
+            if there.matches(here):
+                points = member.map_voxels(points)
+            else:
+                inside = transform_points(here.voxel_map(there), points)
+                points = points + transform_vectors(there.voxel_map(here), member.map_voxels(inside) - inside)
+        return points
+
+    def inverse(self) -> Composition:
+        return Composition([member.inverse() for member in reversed(self.members)])
+
+    @property
+    def like(self) -> Tensor:
+        return self.members[-1].like
+
+
+class Identity(Transform):
+    """``phi(x) = x``. ``like`` gives dtype and device."""
+
+    def __init__(self, grid: Grid, like: Tensor | None = None) -> None:
+        self.grid = grid
+        self._like = torch.zeros(1) if like is None else like.detach()
+
+    def map_voxels(self, points: Tensor) -> Tensor:
+        return points
+
+    def dense(self) -> Tensor:
+        return torch.zeros(self.grid.batch, 3, *self.grid.shape, dtype=self._like.dtype, device=self._like.device)
+
+    def inverse(self) -> Identity:
+        return self
+
+    @property
+    def like(self) -> Tensor:
+        return self._like

@@ -1,0 +1,91 @@
+"""Loggers of a run. ``metrics.csv`` is always written; Weights & Biases or TensorBoard record beside it."""
+
+from __future__ import annotations
+
+import csv
+import netrc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lightning_reg.discovery import ComponentError, construct, nearest
+
+KINDS = ("csv", "wandb", "tensorboard")
+
+
+def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
+    """The loggers that a configuration names, writing below ``folder``.
+
+    Args:
+        spec: ``{name: csv | wandb | tensorboard, **arguments of Lightning's logger}``.
+        config: kept with the run by Weights & Biases.
+    """
+    arguments = dict(spec)
+    name = arguments.pop("name", "csv")
+    loggers: list[Logger] = [_metrics_file(folder)]
+    if name == "wandb":
+        arguments.setdefault("offline", not _logged_in_to_wandb())
+        logger = construct("wandb", WandbLogger, {k: v for k, v in arguments.items() if v is not None}, save_dir=folder, name=folder.name)
+        logger.experiment.config.update(dict(config), allow_val_change=True)
+        loggers.append(logger)
+    elif name == "tensorboard":
+        loggers.append(construct("tensorboard", TensorBoardLogger, arguments, save_dir=folder, name="tensorboard", version=""))
+    elif name not in KINDS:
+        raise ComponentError(f"There is no logger named '{name}'{nearest(str(name), KINDS)} Available: {', '.join(KINDS)}.")
+    return loggers
+
+
+def _metrics_file(folder: Path) -> CSVLogger:
+    """``metrics.csv`` in the run's folder; what an interrupted run wrote there before is kept."""
+    before = read_metrics(folder)
+    logger = CSVLogger(folder.parent, name=folder.name, version="")
+    logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in before)
+    return logger
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's ``metrics.csv``; none where it is not there yet."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _logged_in_to_wandb() -> bool:
+    """Whether Weights & Biases would start without asking: a key in the environment or in ``.netrc``."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+def log_outcome(loggers: Sequence[Logger], figures: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]], totals: Mapping[str, float]) -> None:
+    """Hand figures, the table of cases and the totals to the loggers that can show them."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            logger.log_table("cases", columns=columns, data=[[row.get(c) for c in columns] for row in rows])
+            for name, figure in figures.items():
+                logger.log_image(name, [figure_pixels(figure)])
+            logger.experiment.summary.update({f"final/{k}": v for k, v in totals.items()})
+            logger.experiment.finish()
+        elif isinstance(logger, TensorBoardLogger):
+            for name, figure in figures.items():
+                logger.experiment.add_image(name, figure_pixels(figure), dataformats="HWC")
+            logger.experiment.flush()
+
+
+def figure_pixels(figure: Figure) -> Any:
+    """A figure as an ``(H, W, 3)`` uint8 array."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

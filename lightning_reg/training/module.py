@@ -1,0 +1,135 @@
+"""The one LightningModule: a composer, a loss bundle, an optimiser."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lightning_reg import __version__
+from lightning_reg.components.interfaces import Composer, Registration
+from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.discovery import ComponentError, TrainingError, build, construct, nearest
+from lightning_reg.spatial import Case, Image, Pair, evaluate, totals
+from lightning_reg.training.schedules import inverse_time
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class RegistrationModule(L.LightningModule):
+    """Trains any composer with any loss.
+
+    Args:
+        method: ``{composer, loss, optimizer, schedule, ...}``, plain mappings; see ``docs/methods.md``.
+        preprocessing: what was done to the images, kept in the checkpoint for whoever applies the model.
+    """
+
+    def __init__(self, method: Mapping[str, Any], preprocessing: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.method, self.preprocessing = method, preprocessing or {}
+        self.composer = build("composers", method["composer"], Composer)
+        self.loss = construct("method.loss", LossBundle, method["loss"])
+        self.cases: list[Case] = []
+
+    def forward(self, fixed: Image, moving: Image) -> Registration:
+        return self.composer(fixed, moving)
+
+    def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
+        value = self.loss(self(pair.fixed, pair.moving), pair)
+        self._require_finite(value.terms, pair)
+        batch = pair.fixed.tensor.shape[0]
+        self.log("train/loss", value.total, prog_bar=True, batch_size=batch)
+        self.log_dict({f"train/{name}": term for name, term in value.terms.items()}, prog_bar=len(value.terms) > 1, batch_size=batch)
+        return value.total
+
+    def _require_finite(self, terms: Mapping[str, Tensor], pair: Pair) -> None:
+        broken = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]
+        if broken:
+            raise TrainingError(
+                f"The loss term {' and '.join(broken)} became NaN or infinite at step {self.global_step} on {', '.join(pair.name)}; lower "
+                "method.optimizer.lr, set trainer.gradient_clip_val=1, or train in trainer.precision=32-true. The last good checkpoint is kept."
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        self.cases = []
+
+    def validation_step(self, pair: Pair, batch_idx: int) -> None:
+        self.cases.append(evaluate(pair, self(pair.fixed, pair.moving).transform))
+
+    def on_validation_epoch_end(self) -> None:
+        summary = totals(self.cases)
+        self.log_dict({f"validation/{name}": value for name, value in summary.items()})
+        self.log("validation/error", primary_error(summary), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        settings = {k: v for k, v in self.method["optimizer"].items() if v is not None}
+        name = settings.pop("name", None)
+        if name not in OPTIMIZERS:
+            raise ComponentError(f"There is no optimizer named '{name}'{nearest(str(name), OPTIMIZERS)} Available: {', '.join(OPTIMIZERS)}.")
+        optimizer = construct(name, OPTIMIZERS[name], settings, params=self.parameters())
+        decay = float(self.method.get("schedule", {}).get("decay", 0.0))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(inverse_time, decay=decay))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lightning_reg"] = {"version": __version__, "method": self.method, "preprocessing": self.preprocessing}
+
+    @staticmethod
+    def from_checkpoint(path: str) -> RegistrationModule:
+        """The trained module of a checkpoint file, in evaluation mode. Loads tensors and plain values only: no code of the file runs.
+
+        Raises:
+            TrainingError: no such file, truncated, or not written by lightning_reg.
+        """
+        checkpoint = read_checkpoint(path)
+        module = RegistrationModule(checkpoint["lightning_reg"]["method"], checkpoint["lightning_reg"]["preprocessing"])
+        load_weights(module, checkpoint["state_dict"], path)
+        return module.eval()
+
+
+def primary_error(summary: Mapping[str, float]) -> float:
+    """The one number that models are chosen by: mean TRE in mm, else one minus Dice, else the field error in mm."""
+    if "tre_after_mm" in summary:
+        return summary["tre_after_mm"]
+    if "dice_after" in summary:
+        return 1 - summary["dice_after"]
+    return summary["field_error_after_mm"]
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Tensors and plain values of a checkpoint file.
+
+    Raises:
+        TrainingError: no such file, truncated, or not written by lightning_reg.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as cause:
+        raise TrainingError(f"There is no checkpoint {path}; correct the path.") from cause
+    except Exception as cause:  # pickle, zip and torch each raise their own kinds for a damaged file
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise TrainingError(
+            f"{path} cannot be read as a checkpoint ({reason}); it is truncated or of another kind: use another one of the run."
+        ) from cause
+    if not isinstance(checkpoint, dict) or "lightning_reg" not in checkpoint:
+        raise TrainingError(f"{path} was not written by lightning_reg; give a checkpoint of one of its runs.")
+    return checkpoint
+
+
+def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str) -> None:
+    """Load a checkpoint's weights.
+
+    Raises:
+        TrainingError: they do not fit the module; names the first that does not.
+    """
+    own = module.state_dict()
+    unfit = sorted(own.keys() ^ state.keys()) + [
+        k for k, v in own.items() if isinstance(v, Tensor) and k in state and v.shape != state[k].shape
+    ]
+    if unfit:
+        raise TrainingError(f"The weights in {path} do not fit the method it names ({unfit[0]}); it is of another version of the components.")
+    module.load_state_dict(dict(state))

@@ -1,0 +1,82 @@
+"""What a run leaves in its folder besides checkpoints and ``metrics.csv``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.loggers import Logger
+from matplotlib.figure import Figure
+
+from lightning_reg import figures
+from lightning_reg.spatial import Case, Pair, totals
+from lightning_reg.training.logging import log_outcome, read_metrics
+from lightning_reg.training.module import RegistrationModule
+
+PANELS = 4
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """``config.yaml``: everything the run was made from; ``train.py --config-path FOLDER --config-name config`` repeats it."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def write_record(
+    folder: Path, seed: int, module: RegistrationModule, pairs: Sequence[Pair], seconds: float, loggers: Sequence[Logger]
+) -> None:
+    """``cases.csv``, ``summary.json`` and ``figures/`` of a finished run; figures and cases go to the loggers as well.
+
+    Args:
+        module: with the weights to be shown, and the ``cases`` of its last validation on ``pairs``.
+    """
+    rows = [case.row() for case in module.cases]
+    write_cases(folder / "cases.csv", rows)
+    summary = {
+        "totals": totals(module.cases),
+        "cases": len(rows),
+        "seconds": round(seconds, 1),
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "seed": seed,
+        "device": str(module.device),
+        "versions": {name: version(name) for name in ("lightning-reg", "torch", "lightning", "torchio", "hydra-core", "kornia")}
+        | {"python": platform.python_version()},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    drawn = draw(module, pairs, module.cases, read_metrics(folder))
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
+    log_outcome(loggers, drawn, rows, totals(module.cases))
+
+
+def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV with one row per case; a quantity that a case lacks stays empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@torch.no_grad()
+def draw(module: RegistrationModule, pairs: Sequence[Pair], cases: Sequence[Case], rows: Sequence[Mapping[str, str]]) -> dict[str, Figure]:
+    """Every figure that the run has the data for, by name; panels of the first few pairs."""
+    module.eval()
+    drawn: dict[str, Figure | None] = {
+        "learning_curve": figures.learning_curve(rows),
+        "growth": figures.growth_weights(rows),
+        "tre": figures.tre_boxes(cases),
+        "motion": figures.motion_correlation(cases),
+    }
+    for index, pair in enumerate(pairs[:PANELS]):
+        on_device = pair.to(module.device)
+        transform = module(on_device.fixed, on_device.moving).transform
+        drawn[f"case_{index}"] = figures.registration_panel(on_device, transform)
+    return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -1,0 +1,38 @@
+"""Schedules as pure functions of the iteration."""
+
+from __future__ import annotations
+
+
+def growth(step: float, levels: int, start: float = -300, ramp: float = 200, duration: float = 600) -> list[float]:
+    """Weights ``alpha`` of the resolution levels, coarsest first, at an iteration. They always sum to 1.
+
+    Level *i* fades in linearly over ``[tau_i, tau_i + ramp]``, stays, and fades out over the last ``ramp`` iterations before
+    ``tau_i + duration``, where ``tau_i = start + (duration - ramp) i``; the first level is there from the start and the last one
+    stays.
+
+    Args:
+        step: iteration ``t``, from 0.
+        levels: number of levels.
+        start, ramp, duration: ``tau_0``, ``delta`` and ``Delta`` of the paper, iterations.
+
+    Source: Eppenhof et al., 2019, Section 2.3 and Figure 2.
+    """
+    interval = duration - ramp
+    if ramp <= 0 or interval < ramp:
+        raise ValueError(f"growth: duration ({duration:g}) has to be at least twice ramp ({ramp:g}), and ramp positive")
+    entered = [1.0] + [min(max((step - start - interval * i) / ramp, 0.0), 1.0) for i in range(1, levels)] + [0.0]
+    return [entered[i] - entered[i + 1] for i in range(levels)]
+
+
+def inputs_of(alpha: list[float]) -> list[float]:
+    """Weights ``beta`` of the levels' inputs: ``beta_i = sum_{k <= i} alpha_k``."""
+    beta, total = [], 0.0
+    for a in alpha:
+        total += a
+        beta.append(total)
+    return beta
+
+
+def inverse_time(step: int, decay: float) -> float:
+    """Factor of the learning rate, ``1 / (1 + decay * t)`` (Eppenhof et al., 2019, equation 5)."""
+    return 1 / (1 + decay * step)
