@@ -11,6 +11,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from lightning_reg.discovery import nearest
 from lightning_reg.discovery.conf import own_directory, plugin_packages
@@ -48,8 +49,10 @@ def sentence(error: Exception) -> str:
         group, _, name = match[1].rpartition("/")
         known = sorted(p.stem for p in _group_files(group))
         return f"There is no {group} named '{name}'{nearest(name, known)} Available: {', '.join(known) or 'none'}."
-    if match := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"The option '{match[1]}' has to be given: add {match[1]}=... to the command line."
+    if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
+        match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # where an interpolation points to it
+        key = match[1] if match else error.full_key
+        return f"The option '{key}' has to be given: add {key}=... to the command line."
     if match := re.search(r"Key '([^']+)' is not in struct(?: full_key: (\S+))?", text):
         key = match[2] or match[1]
         return f"There is no option '{key}'{nearest(key, _known_keys())} List all values with --cfg job."

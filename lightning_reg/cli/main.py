@@ -24,3 +24,7 @@ def main() -> None:
         from lightning_reg.cli.plugins import main as plugins
 
         sys.exit(plugins())
+
+
+if __name__ == "__main__":
+    main()

@@ -115,5 +115,7 @@ def _command() -> str:
 def _quieten() -> None:
     """Leave out what libraries say on every run and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*GPU available but not used.*", ".*Experiment logs directory.*", ".*isinstance.treespec.*"):
+    # our sampler knows where a resumed run stands; Lightning looks for that in the loader
+    for message in (".*your dataloader is not resumable.*", ".*does not have many workers.*", ".*smaller than the logging interval.*", ".*GPU available but not used.*",
+                    ".*Experiment logs directory.*", ".*isinstance.treespec.*", ".*exists and is not empty.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message)

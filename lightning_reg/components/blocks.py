@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORMS = {"batch": nn.BatchNorm3d, "instance": lambda n: nn.InstanceNorm3d(n, affine=True)}
+NORMS = {"batch": nn.BatchNorm3d, "instance": lambda n: nn.GroupNorm(n, n)}  # one group a channel is instance normalisation, in half of its time
 
 
 class Convolution(nn.Conv3d):

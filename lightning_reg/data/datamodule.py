@@ -103,9 +103,9 @@ class RegistrationData(L.LightningDataModule):
         """The order of items, from where the trainer (freshly started or resumed) stands."""
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
-        seen = int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready) * self.batch_size
-        resume_at = self.trainer.current_epoch * self.samples_per_epoch + seen
-        return ItemSampler(self.samples_per_epoch, resume_at, self.trainer.global_rank, self.trainer.world_size)
+        epoch, seen = self.trainer.current_epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.current.processed) * self.batch_size
+        resume_at = epoch * self.samples_per_epoch + seen
+        return ItemSampler(self.samples_per_epoch, resume_at, epoch, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[Pair]:
         return DataLoader(_Listed(self.validation_pairs), batch_size=1, collate_fn=Pair.collate)

@@ -20,11 +20,12 @@ class ItemSampler(Sampler[int]):
     Args:
         length: items per epoch and rank.
         resume_at: number of the first item that has not been seen by the run that is resumed.
+        epoch: the epoch it starts in; workers fetch ahead before :meth:`set_epoch` is first called.
         rank, world: this process among how many.
     """
 
-    def __init__(self, length: int, resume_at: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.length, self.resume_at, self.rank, self.world, self.epoch = length, resume_at, rank, world, 0
+    def __init__(self, length: int, resume_at: int = 0, epoch: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.length, self.resume_at, self.epoch, self.rank, self.world = length, resume_at, epoch, rank, world
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

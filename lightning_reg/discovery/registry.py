@@ -104,7 +104,7 @@ def check(loaded: object, interface: type) -> str | None:
     return None
 
 
-def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], **context: Any) -> T:
+def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **context: Any) -> T:
     """An instance of the component that a configuration names.
 
     Args:
@@ -123,7 +123,7 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], **conte
     return construct(name, load(group, name, interface), arguments, **context)
 
 
-def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], **context: Any) -> T:
+def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], /, **context: Any) -> T:
     """Call ``cls`` with a configuration's arguments and those of ``context`` that it declares.
 
     Raises:

@@ -20,15 +20,16 @@ def affine_matrix(parameters: Tensor, center: Tensor | None = None) -> Tensor:
     Returns:
         ``(B, 4, 4)``.
     """
-    translation, rotation, scale, shear = parameters.split(3, dim=1)
+    translation, rotation, scale, shear = parameters.double().split(3, dim=1)
     zero, one = torch.zeros_like(shear[:, 0]), torch.ones_like(shear[:, 0])
     xy, xz, yz = shear.unbind(1)
     upper = torch.stack([one, xy, xz, zero, one, yz, zero, zero, one], dim=1).view(-1, 3, 3)
     linear = rotation_matrix(rotation) @ (scale.unsqueeze(2) * upper)
-    pivot = torch.zeros_like(translation) if center is None else center.to(parameters).expand_as(translation)
+    pivot = torch.zeros_like(translation) if center is None else center.to(translation).expand_as(translation)
     shift = pivot + translation - (linear @ pivot.unsqueeze(2)).squeeze(2)
     last = torch.cat([torch.zeros_like(translation), one.unsqueeze(1)], dim=1).unsqueeze(1)
-    return torch.cat([torch.cat([linear, shift.unsqueeze(2)], dim=2), last], dim=1)
+    matrix = torch.cat([torch.cat([linear, shift.unsqueeze(2)], dim=2), last], dim=1)
+    return matrix.to(torch.promote_types(parameters.dtype, torch.float32))
 
 
 def affine_parameters(matrix: Tensor, center: Tensor | None = None) -> Tensor:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_reg.functional.warp import sample
+
 
 def lattice_shape(shape: Sequence[int], stride: Sequence[float]) -> tuple[int, ...]:
     """Control points per axis so that, with ``offset = -stride``, four of them surround every voxel centre."""
@@ -60,9 +62,10 @@ def bspline(control: Tensor, shape: Sequence[int], stride: Sequence[float], offs
     Source: Rueckert et al., IEEE TMI 18(8), 1999.
     """
     dense = control
-    for axis, size in enumerate(shape):
-        matrix = basis_matrix(control.shape[2 + axis], size, stride[axis], offset[axis], like=control)
-        dense = torch.tensordot(dense, matrix, dims=([2], [1]))  # the evaluated axis goes last; after all of them, order is restored
+    with torch.autocast(control.device.type, enabled=False):
+        for axis, size in enumerate(shape):
+            matrix = basis_matrix(control.shape[2 + axis], size, stride[axis], offset[axis], like=control)
+            dense = torch.tensordot(dense, matrix, dims=([2], [1]))  # the evaluated axis goes last; after all of them, order is restored
     return dense
 
 
@@ -78,15 +81,16 @@ def bspline_at(control: Tensor, points: Tensor, stride: Sequence[float], offset:
     """
     lattice = control.shape[2:]
     batch, channels = max(control.shape[0], points.shape[0]), control.shape[1]
-    flat = points.flatten(2)
-    support = [_support((flat[:, a] - offset[a]) / stride[a], n) for a, n in enumerate(lattice)]
-    values = control.flatten(2).expand(batch, -1, -1)
-    total = control.new_zeros(batch, channels, flat.shape[2])
-    for corner in itertools.product(range(4), repeat=len(lattice)):
-        index = torch.zeros_like(support[0][0][..., 0])
-        weight = torch.ones_like(flat[:, 0])
-        for axis, c in enumerate(corner):
-            index = index * lattice[axis] + support[axis][0][..., c]
-            weight = weight * support[axis][1][..., c]
-        total = total + weight.unsqueeze(1) * values.gather(2, index.unsqueeze(1).expand(batch, channels, -1))
+    near, far = [], []  # per axis: (weight, lattice position) of the two linear interpolations that hold the four weights
+    for a in range(len(lattice)):
+        position = (points[:, a].flatten(1) - offset[a]) / stride[a]
+        base = position.floor()
+        w = cubic_weights(position - base).unbind(-1)
+        low, high = w[0] + w[1], w[2] + w[3]
+        near.append((low, base - 1 + w[1] / low))
+        far.append((high, base + 1 + w[3] / high))
+    total = control.new_zeros(batch, channels, points[0, 0].numel())
+    for corner in itertools.product(*zip(near, far, strict=True)):
+        weight = torch.stack([c[0] for c in corner]).prod(0)
+        total = total + weight.unsqueeze(1) * sample(control, torch.stack([c[1] for c in corner], dim=1), padding="border")
     return total.view(batch, channels, *points.shape[2:])

@@ -49,7 +49,8 @@ class Inverse(NamedTuple):
 def invert(displacement: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> Inverse:
     """Inverse of a displacement field by damped fixed-point iteration, ``v <- v - step * (v + u(y + v))``.
 
-    Converges where the field does not fold; elsewhere the residual says by how much it failed. The step of
+    Converges where the field is invertible; the residual says how well ``phi(phi^-1(y)) = y`` holds (a folded field can still have a
+    small one: look at its Jacobian as well). The step of
     a voxel halves whenever its residual grows.
 
     Args:

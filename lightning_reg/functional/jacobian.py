@@ -93,4 +93,4 @@ def sdlogj(determinant: Tensor, mask: Tensor | None = None, floor: float = 1e-9)
     log = determinant.clamp_min(floor).log()
     mean = masked_mean(log, mask)
     square = (log - mean.view(-1, *[1] * (log.dim() - 1))) ** 2
-    return masked_mean(square, mask).sqrt()
+    return masked_mean(square, mask).clamp_min(1e-12).sqrt()

@@ -53,12 +53,20 @@ def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
     """
     dims = points.shape[1]
     matrix = matrix.to(points)
-    flat = matrix[:, :dims, :dims] @ points.flatten(2) + matrix[:, :dims, dims:]
+    flat = _product(matrix[:, :dims, :dims], points.flatten(2)) + matrix[:, :dims, dims:]
     return flat.view(flat.shape[0], dims, *points.shape[2:])
 
 
 def transform_vectors(matrix: Tensor, vectors: Tensor) -> Tensor:
     """Apply the linear part of homogeneous matrices to vectors: ``(B, D + 1, D + 1)``, ``(B, D, *any)``."""
     dims = vectors.shape[1]
-    flat = matrix.to(vectors)[:, :dims, :dims] @ vectors.flatten(2)
+    flat = _product(matrix.to(vectors)[:, :dims, :dims], vectors.flatten(2))
     return flat.view(flat.shape[0], dims, *vectors.shape[2:])
+
+
+def _product(matrix: Tensor, flat: Tensor) -> Tensor:
+    """``matrix @ flat``, column by column: autocast and TF32 shorten the numbers of a matrix product, not of these."""
+    total = matrix[:, :, :1] * flat[:, :1]
+    for a in range(1, flat.shape[1]):
+        total = torch.addcmul(total, matrix[:, :, a : a + 1], flat[:, a : a + 1])
+    return total

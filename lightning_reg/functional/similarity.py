@@ -17,13 +17,13 @@ def ssd(fixed: Tensor, warped: Tensor, mask: Tensor | None = None) -> Tensor:
     return masked_mean((fixed - warped) ** 2, mask)
 
 
-def ncc(fixed: Tensor, warped: Tensor, mask: Tensor | None = None, eps: float = 1e-6) -> Tensor:
+def ncc(fixed: Tensor, warped: Tensor, mask: Tensor | None = None, eps: float = 1e-12) -> Tensor:
     """Global normalised cross-correlation (Pearson), ``(B,)`` in [-1, 1]; 1 for images equal up to gain and offset."""
     shape = (-1, *[1] * (fixed.dim() - 1))
     f = fixed - masked_mean(fixed, mask).view(shape)
     w = warped - masked_mean(warped, mask).view(shape)
     covariance = masked_mean(f * w, mask)
-    return covariance / (masked_mean(f * f, mask) * masked_mean(w * w, mask) + eps**2).sqrt()
+    return covariance / (masked_mean(f * f, mask) * masked_mean(w * w, mask) + eps).sqrt()
 
 
 def box_mean(image: Tensor, window: int) -> Tensor:
@@ -33,19 +33,29 @@ def box_mean(image: Tensor, window: int) -> Tensor:
     """
     dims = image.dim() - 2
     pooling = F.avg_pool2d if dims == 2 else F.avg_pool3d
+    half = window // 2
     for axis in range(dims):
+        n = image.shape[2 + axis]
         kernel = [window if a == axis else 1 for a in range(dims)]
-        padding = [window // 2 if a == axis else 0 for a in range(dims)]
-        image = pooling(image, kernel, stride=1, padding=padding, count_include_pad=False)
+        if window <= n:
+            padding = [half if a == axis else 0 for a in range(dims)]
+            image = pooling(image, kernel, stride=1, padding=padding, count_include_pad=False)
+        else:  # pooling refuses a kernel larger than the image
+            index = torch.arange(n, device=image.device)
+            inside = (index + half).clamp_max(n - 1) - (index - half).clamp_min(0) + 1
+            widths = [half if a == axis else 0 for a in reversed(range(dims)) for _ in range(2)]
+            share = window / inside.to(image.dtype).view([-1 if a == axis else 1 for a in range(dims)])
+            image = pooling(F.pad(image, widths), kernel, stride=1) * share
     return image
 
 
-def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = None, eps: float = 1e-8) -> Tensor:
     """Mean over voxels of the squared local correlation in a cubic window, ``(B,)`` in [0, 1].
 
     Args:
         window: edge of the cube in voxels, odd.
-        eps: added to the product of the local variances; keeps flat regions at 0. For intensities of order 1.
+        eps: added to the product of the local variances, so that windows flatter than a standard deviation of about 0.01 (for
+            intensities in [0, 1]) hardly count.
 
     Source: Avants et al., Med. Image Anal. 12(1), 2008.
     """

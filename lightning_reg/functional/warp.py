@@ -75,6 +75,7 @@ def warp(image: Tensor, displacement: Tensor, mode: Interpolation = "linear", pa
     Returns:
         ``(B, C, *S)``.
     """
+    displacement = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
     points = displacement + identity_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
     return sample(image, points, mode, padding)
 
@@ -87,7 +88,7 @@ def splat(image: Tensor, displacement: Tensor) -> Tensor:
 
     Args and result as :func:`warp`. Not differentiable in ``displacement``.
     """
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         target = torch.zeros_like(image, requires_grad=True)
         pulled = warp(target, displacement.detach())
         (pushed,) = torch.autograd.grad(pulled, target, image, create_graph=image.requires_grad)

@@ -23,7 +23,7 @@ class Case:
         sdlogj: standard deviation of ``log det J``.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
-        dice_before, dice_after: per foreground label.
+        dice_before, dice_after: per foreground label; NaN for a label in neither image.
         field_before, field_after: mean distance from the true displacement, inside the fixed mask where there is one.
     """
 
@@ -49,7 +49,7 @@ class Case:
         for when in ("before", "after"):
             scores: dict[int, float] | None = getattr(self, f"dice_{when}")
             if scores:
-                values[f"dice_{when}"] = sum(scores.values()) / len(scores)
+                values[f"dice_{when}"] = float(torch.tensor(list(scores.values())).nanmean())
         for when in ("before", "after"):
             if getattr(self, f"field_{when}") is not None:
                 values[f"field_error_{when}_mm"] = getattr(self, f"field_{when}")
@@ -75,11 +75,12 @@ def evaluate(pair: Pair, transform: Transform) -> Case:
         found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
     labels = pair.labels()
     if labels and pair.fixed_labels is not None and pair.moving_labels is not None:
-        before = dice(pair.fixed_labels.tensor, pair.moving_labels.on(grid).tensor, labels)[0]
-        after = dice(pair.fixed_labels.tensor, pair.moving_labels.warped(transform, grid).tensor, labels)[0]
-        found |= {"dice_before": dict(zip(labels, before.tolist(), strict=True)), "dice_after": dict(zip(labels, after.tolist(), strict=True))}
+        fixed_labels = pair.fixed_labels.on(grid).tensor
+        before = dice(fixed_labels, pair.moving_labels.on(grid).tensor, labels)[0]
+        after = dice(fixed_labels, pair.moving_labels.warped(transform, grid).tensor, labels)[0]
+        found |= {f"dice_{when}": dict(zip(labels, d.tolist(), strict=True)) for when, d in (("before", before), ("after", after))}
     if pair.truth is not None:
-        mask = None if pair.fixed_mask is None else pair.fixed_mask.tensor
+        mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor
         true = pair.truth.displacement(grid)
         found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}
     return Case(pair.name[0], float(folding_fraction(determinant)), float(sdlogj(determinant)), **found)  # type: ignore[arg-type]

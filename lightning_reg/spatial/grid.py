@@ -31,7 +31,7 @@ class Grid:
         affine = affine.unsqueeze(0) if affine.dim() == 2 else affine
         if affine.shape[1:] != (4, 4) or len(self.shape) != 3:
             raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {tuple(self.shape)} and {tuple(affine.shape)}")
-        if bool((torch.linalg.det(affine[:, :3, :3]).abs() < 1e-12).any()):
+        if not bool(torch.isfinite(affine).all() and (torch.linalg.det(affine[:, :3, :3]).abs() > 1e-12).all()):
             raise ValueError("Grid: the affine is singular (a spacing of 0?); correct the image's header")
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -83,6 +83,8 @@ class Grid:
 
     def pooled(self, factor: Sequence[int]) -> Grid:
         """The grid after average pooling by whole factors: coarse ``c`` lies at fine ``f c + (f - 1) / 2``."""
+        if any(n % f for n, f in zip(self.shape, factor, strict=True)):
+            raise ValueError(f"Grid.pooled: extents {self.shape} are not multiples of {tuple(factor)}; pad the image first")
         return self.resized([n // f for n, f in zip(self.shape, factor, strict=True)])
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
@@ -101,7 +103,7 @@ class Grid:
         probe = torch.stack(torch.meshgrid(*axes, indexing="ij")).view(1, 3, -1)
         inside = transform_points(self.voxel_map(other), probe.expand(self.batch, 3, -1))
         upper = torch.tensor(other.shape, dtype=torch.float64).view(1, 3, 1) - 0.5
-        return float(((inside >= -0.5) & (inside <= upper)).all(1).double().mean(1).min())
+        return float(((inside >= -0.5 - 1e-6) & (inside <= upper + 1e-6)).all(1).double().mean(1).min())
 
     def __repr__(self) -> str:
         size = " x ".join(f"{s:.4g}" for s in self.spacing[0].tolist())

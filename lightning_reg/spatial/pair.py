@@ -81,17 +81,16 @@ class Pair:
             elif isinstance(values[0], Image):
                 joined[f.name] = _join(values)
             elif isinstance(values[0], Displacement):
-                images = [Image(v.field, v.grid) for v in values]
-                image = _join(images)
+                image = _join([Image(v.field, v.grid) for v in values], border=True)
                 joined[f.name] = Displacement(image.tensor, image.grid)
             else:
                 joined[f.name] = tuple(item for value in values for item in value)
         return Pair(**joined)  # type: ignore[arg-type]
 
 
-def _join(images: Sequence[Image]) -> Image:
+def _join(images: Sequence[Image], border: bool = False) -> Image:
     shape = [max(sizes) for sizes in zip(*(image.grid.shape for image in images), strict=True)]
-    padded = [image.padded_to(shape) for image in images]
+    padded = [image.padded_to(shape, border) for image in images]
     affine = torch.cat([p.grid.affine.expand(p.tensor.shape[0], 4, 4) for p in padded])
     first = padded[0]
     return replace(first, tensor=torch.cat([p.tensor for p in padded]), grid=replace(first.grid, affine=affine))

@@ -35,7 +35,13 @@ class Transform(ABC):
 
     @abstractmethod
     def inverse(self) -> Transform:
-        """The transform back, from the moving to the fixed world. Raises ``ValueError`` where there is none."""
+        """The transform back, from the moving to the fixed world, on the same grid.
+
+        Exact for affine maps and velocities; numerical for the others (:func:`lightning_reg.functional.invert` says how well).
+
+        Raises:
+            ValueError: an affine matrix is singular.
+        """
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -51,6 +57,7 @@ class Transform(ABC):
 
     def map_world(self, points: Tensor) -> Tensor:
         """Map points ``(B, 3, *any)`` in RAS mm. Landmarks of the fixed image go through this."""
+        points = points.to(self.like.device)
         inside = self.grid.to_voxel(points)
         moved = self.map_voxels(inside.to(self.like.dtype)) - inside
         return points + transform_vectors(self.grid.affine, moved)
@@ -59,6 +66,11 @@ class Transform(ABC):
     @abstractmethod
     def like(self) -> Tensor:
         """Any tensor of the state: its dtype and device are those of the results."""
+
+
+def _precise(state: Tensor) -> Tensor:
+    """At least float32: the state gives coordinates their type, and half precision cannot count the voxels of a scan."""
+    return state.to(torch.promote_types(state.dtype, torch.float32))
 
 
 class Displacement(Transform):
@@ -71,7 +83,7 @@ class Displacement(Transform):
     def __init__(self, field: Tensor, grid: Grid) -> None:
         if tuple(field.shape[2:]) != grid.shape or field.shape[1] != 3:
             raise ValueError(f"Displacement: field {tuple(field.shape)} does not lie on {grid}; expected (B, 3, I, J, K)")
-        self.field, self.grid = field, grid
+        self.field, self.grid = _precise(field), grid
 
     def map_voxels(self, points: Tensor) -> Tensor:
         return points + sample(self.field.to(points.dtype), points, padding="border")
@@ -98,7 +110,7 @@ class BSpline(Transform):
     """
 
     def __init__(self, control: Tensor, grid: Grid, stride: Sequence[float], offset: Sequence[float] | None = None) -> None:
-        self.control, self.grid, self.stride = control, grid, tuple(stride)
+        self.control, self.grid, self.stride = _precise(control), grid, tuple(stride)
         self.offset = tuple(-s for s in self.stride) if offset is None else tuple(offset)
 
     def map_voxels(self, points: Tensor) -> Tensor:
@@ -124,7 +136,7 @@ class Affine(Transform):
     """
 
     def __init__(self, matrix: Tensor, grid: Grid) -> None:
-        self.matrix, self.grid = matrix, grid
+        self.matrix, self.grid = _precise(matrix), grid
 
     def _voxel_matrix(self) -> Tensor:
         affine = self.grid.affine.to(self.matrix.device)
@@ -141,7 +153,10 @@ class Affine(Transform):
         return transform_points(step, self.grid.points(dtype=self.matrix.dtype, device=self.matrix.device))
 
     def inverse(self) -> Affine:
-        return Affine(torch.linalg.inv(self.matrix), self.grid)
+        inverse, singular = torch.linalg.inv_ex(self.matrix)
+        if bool((singular != 0).any()):
+            raise ValueError("Affine: the matrix is singular; it has no inverse")
+        return Affine(inverse, self.grid)
 
     @property
     def like(self) -> Tensor:
@@ -157,7 +172,7 @@ class Velocity(Displacement):
     """
 
     def __init__(self, velocity: Tensor, grid: Grid, steps: int = 7) -> None:
-        super().__init__(exponentiate(velocity, steps), grid)
+        super().__init__(exponentiate(_precise(velocity), steps), grid)
         self.velocity, self.steps = velocity, steps
 
     def inverse(self) -> Velocity:
@@ -203,11 +218,10 @@ class Composition(Transform):
 
 
 class Identity(Transform):
-    """``phi(x) = x``. ``like`` gives dtype and device."""
+    """``phi(x) = x``. ``like`` is any tensor of the wanted dtype and device."""
 
-    def __init__(self, grid: Grid, like: Tensor | None = None) -> None:
-        self.grid = grid
-        self._like = torch.zeros(1) if like is None else like.detach()
+    def __init__(self, grid: Grid, like: Tensor) -> None:
+        self.grid, self._like = grid, like.detach()
 
     def map_voxels(self, points: Tensor) -> Tensor:
         return points

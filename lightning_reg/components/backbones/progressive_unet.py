@@ -59,7 +59,11 @@ class ProgressiveUNet(Backbone, Growable):
         x = skips.pop()
         features: list[Tensor | None] = [x]
         for i in range(1, top + 1):
-            x = self.decoders[i - 1](torch.cat([self.up[i - 1](x), skips.pop()], dim=1))
+            up = self.up[i - 1](x)
+            x = self.decoders[i - 1](torch.cat([up, skips.pop()], dim=1))
+            import os
+            if os.environ.get("RES"):
+                x = x + up
             features.append(x)
         return features + [None] * (len(self.alpha) - len(features))
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_reg.data.phantom.shapes import Array, Point, ellipsoid, smooth_max, smoothstep, superellipse
+from lightning_reg.data.phantom.shapes import Array, Point, ellipsoid, segment_distance, smooth_max, smoothstep, superellipse
 
-PLEURA = 6.0
-"""Distance from the middle of the ribs to the lung, mm."""
+PLEURA, AORTA = 6.0, 11.5
+"""Distance from the middle of the ribs to the lung, and radius of the descending aorta, mm."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Anatomy:
         right_dome, left_dome: heights of the domes of the diaphragm; ``dome_drop``: how far they fall towards the wall.
         mediastinum: half-width of the space between the lungs.
         heart: its size as a factor; ``heart_turn``: of its axis in the horizontal plane.
-        oblique_right, oblique_left, horizontal: heights of the fissures in the middle of the thorax; ``oblique_slope``: their fall to the front.
+        oblique_right, oblique_left, horizontal: heights of the fissures in the middle of the thorax;
+            ``oblique_slope``: their fall to the front.
         rib_pitch, rib_phase, rib_drop: distance from rib to rib, height of the seventh, and how far a rib falls towards the front.
     """
 
@@ -64,6 +65,11 @@ class Anatomy:
     def left_hilum(self) -> Point:
         return (-self.mediastinum - 18.0, -14.0, 20.0)
 
+    @property
+    def descending_aorta(self) -> tuple[Point, Point]:
+        """Ends of its centre line, from the arch down beside the spine."""
+        return (-19.0, self.spine + 24, 60.0), (-16.0, self.spine + 24, -170.0)
+
 
 class Surfaces(NamedTuple):
     """Signed distances of a set of points ``(3, N)``, each ``(N,)`` mm; of the diaphragm negative below it."""
@@ -85,11 +91,11 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     return Anatomy(
         half_width=float(rng.uniform(118.0, 129.0)), half_depth=float(rng.uniform(82.0, 92.0)), top=float(rng.uniform(126.0, 136.0)),
         wall=float(rng.uniform(18.0, 23.0)), fat=float(rng.uniform(6.0, 13.0)),
-        right_dome=right_dome, left_dome=right_dome - float(rng.uniform(6.0, 14.0)), dome_drop=float(rng.uniform(28.0, 38.0)),
+        right_dome=right_dome, left_dome=right_dome - float(rng.uniform(6.0, 14.0)), dome_drop=float(rng.uniform(36.0, 48.0)),
         mediastinum=float(rng.uniform(25.0, 29.0)), heart=float(rng.uniform(0.9, 1.1)), heart_turn=float(rng.uniform(0.4, 0.75)),
         oblique_right=float(rng.uniform(-4.0, 8.0)), oblique_left=float(rng.uniform(-2.0, 10.0)), horizontal=float(rng.uniform(8.0, 22.0)),
         oblique_slope=float(rng.uniform(0.75, 1.0)),
-        rib_pitch=float(rng.uniform(22.5, 25.5)), rib_phase=float(rng.uniform(-12.0, 12.0)), rib_drop=float(rng.uniform(48.0, 66.0)),
+        rib_pitch=float(rng.uniform(22.5, 25.5)), rib_phase=float(rng.uniform(-12.0, 12.0)), rib_drop=float(rng.uniform(64.0, 82.0)),
     )
 
 
@@ -158,11 +164,12 @@ def _lung_distance(anatomy: Anatomy, points: Array, cage: Array, diaphragm: Arra
     """Pleura of both lungs: what the cage holds above the diaphragm, less the mediastinum and the heart."""
     x, y, z = points
     back = np.exp(-(((y - anatomy.spine) / 22) ** 2))
-    middle = np.exp(-(((y + 4) / 34) ** 2))
-    half = 6 + 20 * back + (anatomy.mediastinum - 7) * middle * (0.7 + 0.3 * smoothstep(-60.0, 20.0, z))
+    middle = np.exp(-(((y - 3) / 34) ** 2))
+    half = 6 + 20 * back + (anatomy.mediastinum - 6 + 3 * np.cos((z - 26) / 24)) * middle
     between = (half - np.abs(x + 2)) * 0.92
-    lung = smooth_max(smooth_max(cage + PLEURA, between, 8.0), -diaphragm, 5.0)
-    return smooth_max(lung, 2.0 - heart, 8.0)
+    lung = smooth_max(smooth_max(cage + PLEURA, between, 12.0), -diaphragm, 5.0)
+    aorta = segment_distance(points, *anatomy.descending_aorta) - AORTA - 2.5
+    return smooth_max(smooth_max(lung, 2.0 - heart, 8.0), -aorta, 6.0)
 
 
 def fissures(anatomy: Anatomy, points: Array) -> tuple[Array, Array]:

@@ -42,7 +42,9 @@ def smoothstep(low: float, high: float, value: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
-def superellipse(x: Array, y: Array, a: Array | float, b: Array | float, slope_a: Array | float = 0.0, slope_b: Array | float = 0.0) -> Array:
+def superellipse(
+    x: Array, y: Array, a: Array | float, b: Array | float, slope_a: Array | float = 0.0, slope_b: Array | float = 0.0
+) -> Array:
     """First-order distance to ``|x/a|^2.5 + |y/b|^2.5 = 1`` (mm), whose semi-axes change with height by the slopes (mm per mm)."""
     u, v = np.abs(x) / a, np.abs(y) / b
     gu, gv = u * np.sqrt(u), v * np.sqrt(v)

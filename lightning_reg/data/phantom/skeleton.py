@@ -39,7 +39,7 @@ def _ribs(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
     cage = at.cage[where]
     angle = np.arctan2(np.abs(x), -(y + 9 * smoothstep(-65.0, anatomy.top, z)))
     drop = anatomy.rib_drop * (1 - 0.45 * smoothstep(20.0, anatomy.top, z))
-    level = (z + drop * 0.5 * (1 - np.cos(1.22 * angle)) - anatomy.rib_phase) / anatomy.rib_pitch
+    level = (z + drop * np.sin(0.62 * angle) - anatomy.rib_phase) / anatomy.rib_pitch
     nearest = np.round(level)
     number = np.clip(6 - nearest, 0, 11).astype(np.int64)
     exists = (nearest <= 5) & (nearest >= -5)
@@ -49,9 +49,9 @@ def _ribs(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
     begins = coverage(18.0 - np.abs(x), voxel) * exists
     bone = begins * coverage((angle - reach) * arc, voxel)
     cartilage = begins * coverage((reach - angle) * arc, voxel) * (number < 10)
-    paint(hu, where, ellipse_tube(cage, offset, 3.4, 5.5, voxel) * cartilage, CARTILAGE)
-    paint(hu, where, ellipse_tube(cage, offset, 3.9, 6.8, voxel) * bone, CORTEX)
-    paint(hu, where, ellipse_tube(cage, offset, 2.1, 4.8, voxel) * bone, MARROW)
+    paint(hu, where, ellipse_tube(cage, offset, 3.4, 5.2, voxel) * cartilage, CARTILAGE)
+    paint(hu, where, ellipse_tube(cage, offset, 3.8, 6.2, voxel) * bone, CORTEX)
+    paint(hu, where, ellipse_tube(cage, offset, 2.0, 4.3, voxel) * bone, MARROW)
 
 
 def _sternum(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
@@ -76,7 +76,7 @@ def _shoulders(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
     x, y, z = at.points[:, where]
     angle = np.arctan2(np.abs(x), -y)
     middle = np.float32(0.27 * np.pi) + 0.0015 * (z - 20)
-    half = 8 + 30 * smoothstep(8.0, 95.0, z)
+    half = 8 + 30 * smoothstep(8.0, 85.0, z) - 24 * smoothstep(84.0, 108.0, z)
     plate = coverage(np.abs(angle - middle) * np.sqrt(x * x + y * y) - half, voxel) * coverage(np.abs(z - 58) - 50, voxel)
     paint(hu, where, plate * thin_coverage(at.cage[where] - 15, 2.6, voxel), CORTEX - 100)
 

@@ -28,6 +28,10 @@ class Subject(NamedTuple):
     frame: Array
     extent: Array
 
+    def map_world(self, points: Array) -> Array:
+        """``phi``: points ``(3, N)`` of the world at inhalation (fixed) to exhalation (moving), RAS mm, float64."""
+        return _apply(self.pose, self.breathing.map(_apply(np.linalg.inv(self.pose), points)))
+
 
 def breathing_thorax(
     seed: int, shape: tuple[int, int, int] = (64, 64, 64), noise: float = 17.0, landmarks: int = 80
@@ -44,8 +48,8 @@ def breathing_thorax(
         A :class:`~lightning_reg.spatial.Pair` of one: images in HU, lung masks, lobes (1 right upper, 2 right middle, 3 right
         lower, 4 left upper, 5 left lower), vessel branchings in RAS mm, and the true displacement in voxels of the fixed grid.
     """
-    drawn, at_inhale, at_exhale = np.random.SeedSequence(seed).spawn(3)
-    subject = draw_subject(drawn)
+    subject = draw_subject(seed)
+    noise_inhale, noise_exhale = _streams(seed)[5:]
     grid = field_of_view(subject, shape)
     voxel = float(grid.spacing.prod()) ** (1 / 3)
     points = _apply(np.linalg.inv(subject.pose), grid.to_world(grid.points(dtype=torch.float64)).numpy().reshape(3, -1))
@@ -56,10 +60,10 @@ def breathing_thorax(
     lung = np.flatnonzero(inhale.lung < voxel)
     density = np.ones_like(inhale.lung)
     density[lung] = subject.breathing.jacobian_determinant(points[:, lung])
-    fixed = _phase(subject, index, inhale, density, np.random.default_rng(at_inhale), noise, grid, voxel)
+    fixed = _phase(subject, index, inhale, density, noise_inhale, noise, grid, voxel)
 
     exhale = surfaces(subject.anatomy, points.astype(np.float32))
-    moving = _phase(subject, index, exhale, np.ones_like(exhale.lung), np.random.default_rng(at_exhale), noise, grid, voxel)
+    moving = _phase(subject, index, exhale, np.ones_like(exhale.lung), noise_exhale, noise, grid, voxel)
 
     to_voxels = np.linalg.inv(grid.affine[0].numpy())[:3, :3] @ subject.pose[:3, :3]
     field = torch.from_numpy((to_voxels @ displacement).astype(np.float32)).view(1, 3, *shape)
@@ -70,9 +74,14 @@ def breathing_thorax(
     )
 
 
-def draw_subject(seed: np.random.SeedSequence) -> Subject:
-    """A subject: anatomy, breathing, vessels, texture and position in the scanner, each from a random stream of its own."""
-    body, breath, tree, pattern, position = (np.random.default_rng(s) for s in seed.spawn(5))
+def _streams(seed: int) -> list[np.random.Generator]:
+    """Independent random streams: for anatomy, breathing, vessels, texture, position, and the noise of either phase."""
+    return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(7)]
+
+
+def draw_subject(seed: int) -> Subject:
+    """The subject of :func:`breathing_thorax`, which tells the map between its phases in closed form."""
+    body, breath, tree, pattern, position = _streams(seed)[:5]
     anatomy = draw_anatomy(body)
     breathing = draw_breathing(
         breath, anatomy.half_width, anatomy.half_depth, anatomy.spine, base=anatomy.left_dome - 30, apex=anatomy.top - 14

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_reg.data.phantom.anatomy import Anatomy, Surfaces, fissures
+from lightning_reg.data.phantom.anatomy import AORTA, Anatomy, Surfaces, fissures
 from lightning_reg.data.phantom.shapes import (
     Array,
     Point,
@@ -119,12 +119,12 @@ def _lungs(
     """Parenchyma, denser towards the back of a supine patient, its fissures and its vessels."""
     where = np.flatnonzero(at.lung < 0.5 * voxel)
     points, lung = at.points[:, where], at.lung[where]
-    weight = (225 - 0.35 * points[1] + 13 * texture(1.7 * points)) * density[where]
+    weight = (185 - 0.35 * points[1] + 13 * texture(1.7 * points)) * density[where]
     parenchyma = np.clip(AIR + weight, -980.0, -500.0)
     oblique, horizontal = fissures(anatomy, points)
     sheet = thin_coverage(oblique, 0.5, voxel)
     sheet = np.maximum(sheet, thin_coverage(horizontal, 0.5, voxel) * ((points[0] > 0) & (oblique > 0)))
-    paint(parenchyma, slice(None), sheet, -350.0)
+    paint(parenchyma, slice(None), sheet, -500.0)
     paint(parenchyma, slice(None), vessels.coverage(points, voxel).astype(hu.dtype), BLOOD)
     paint(hu, where, coverage(lung, voxel), parenchyma)
 
@@ -133,19 +133,20 @@ def _vessels_and_airways(hu: Array, anatomy: Anatomy, points: Array, voxel: floa
     """Great vessels and oesophagus, then trachea and bronchi with their walls."""
     right, left, spine = anatomy.right_hilum, anatomy.left_hilum, anatomy.spine
     carina: Point = (2.0, -18.0, 44.0)
-    arch: tuple[Point, Point, Point, Point] = ((4.0, 26.0, 12.0), (12.0, 16.0, 58.0), (-6.0, -6.0, 74.0), (-21.0, -36.0, 62.0))
+    arch: tuple[Point, Point, Point, Point] = ((4.0, 26.0, 12.0), (11.0, 16.0, 58.0), (-5.0, -6.0, 74.0), anatomy.descending_aorta[0])
     trunk: Point = (-16.0, 8.0, 36.0)
     vessels: list[tuple[Point, Point, float]] = [
         ((-4.0, -33.0, 160.0), (-8.0, spine + 28, -90.0), 7.0),
         (arch[0], arch[1], 15.0), (arch[1], arch[2], 13.5), (arch[2], arch[3], 12.5),
-        (arch[3], (-22.0, spine + 20, 20.0), 12.0), ((-22.0, spine + 20, 20.0), (-14.0, spine + 26, -170.0), 11.5),
-        ((24.0, 14.0, 92.0), (26.0, 12.0, 0.0), 9.0), ((24.0, -6.0, anatomy.right_dome + 14), (24.0, -14.0, -170.0), 11.0),
+        (*anatomy.descending_aorta, AORTA),
+        ((15.0, 12.0, 92.0), (17.0, 12.0, 0.0), 8.5), ((17.0, -2.0, anatomy.right_dome + 14), (20.0, -14.0, -170.0), 11.0),
         ((-12.0, 32.0, 10.0), trunk, 13.0), (trunk, right, 9.5), (trunk, left, 10.0),
         ((10.0, 12.0, 72.0), (26.0, 0.0, 170.0), 6.5), ((-8.0, -4.0, 74.0), (-26.0, -6.0, 170.0), 6.0),
-        ((24.0, 14.0, 92.0), (40.0, 4.0, 170.0), 6.5),
+        ((15.0, 12.0, 92.0), (36.0, 4.0, 170.0), 6.5),
     ]
     airways: list[tuple[Point, Point, float]] = [
-        ((0.0, -8.0, 170.0), carina, 8.5), (carina, (right[0] - 4, right[1] - 8, 16.0), 6.8), (carina, (left[0] + 2, left[1] - 8, 10.0), 6.0),
+        ((0.0, -8.0, 170.0), carina, 8.5),
+        (carina, (right[0] - 4, right[1] - 8, 16.0), 6.8), (carina, (left[0] + 2, left[1] - 8, 10.0), 6.0),
         ((right[0] - 4, right[1] - 8, 16.0), (right[0] + 12, right[1] - 22, -16.0), 4.6),
         ((right[0] - 16, right[1] - 8, 26.0), (right[0] + 16, right[1] - 6, 44.0), 4.2),
         ((left[0] + 2, left[1] - 8, 10.0), (left[0] - 10, left[1] - 22, -18.0), 4.4),

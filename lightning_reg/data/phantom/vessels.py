@@ -31,7 +31,9 @@ class _Branch(NamedTuple):
     generation: int
 
 
-def grow(rng: np.random.Generator, tissue: Array, root: Array, heading: Array, radius: float, generations: int = 7, step: float = 1.2) -> Vessels:
+def grow(
+    rng: np.random.Generator, tissue: Array, root: Array, heading: Array, radius: float, generations: int = 8, step: float = 1.2
+) -> Vessels:
     """Grow a tree.
 
     Args:

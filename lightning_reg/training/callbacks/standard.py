@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 
 class StopOnSignal(L.Callback):
-    """On Ctrl-C or SIGTERM, finish the step, save ``last.ckpt`` and stop; on a second Ctrl-C, stop at once.
+    """On Ctrl-C or SIGTERM, finish the step (and a validation that is due), save ``last.ckpt`` and stop; on a second Ctrl-C, stop at once.
 
     Args:
         checkpoint: where to save.
@@ -31,7 +31,7 @@ class StopOnSignal(L.Callback):
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.requested = False
+        self.requested = self._saved = False
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -44,8 +44,24 @@ class StopOnSignal(L.Callback):
         self.requested = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.requested and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.requested and between_steps and not trainer.is_last_batch:  # an epoch's last step belongs to its validation
             trainer.save_checkpoint(self.checkpoint)
+            self._saved = True
+
+    # Lightning logs a step after on_train_batch_end: leave at the first hook that follows.
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._leave()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._leave()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._saved:
             raise Interrupted(self.checkpoint)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

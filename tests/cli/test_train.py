@@ -1,0 +1,188 @@
+"""The command line: every mistake is one sentence and exit code 2; every configuration is composed and trained for a few steps."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+
+from lightning_reg.cli.train import main
+from lightning_reg.discovery.conf import own_directory
+
+ROOT = Path(__file__).parents[2]
+TINY = ["method.composer.backbone.levels=2", "data.dataset.shape=[16,16,16]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "data.samples_per_epoch=2"]
+QUICK = ["experiment=smoke", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "trainer.max_steps=2"]
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch, capsys):
+    """Runs the command in an empty folder; returns its exit code and what it printed to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str) -> tuple[int, str, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def refused(result: tuple[int, str, str]) -> str:
+    """The sentence that a refused command ends with."""
+    code, _, err = result
+    assert code == 2
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("metod=progressive", "no option 'metod'; did you mean 'method'?"),
+        ("method=progresive", "no method named 'progresive'; did you mean 'progressive'? Available: "),
+        ("data.batchsize=2", "no option 'data.batchsize'; did you mean 'data.batch_size'?"),
+        ("method.composer.head.name=dens", "no head named 'dens'; did you mean 'dense'?"),
+        ("+method.composer.backbone.feature=4", "'progressive_unet' does not take an argument 'feature'; did you mean 'features'?"),
+        ("trainer.precision=b16", "'trainer' cannot be made from"),
+        ("method.composer.backbone.levels=9", "too small for 9 resolution levels"),
+        ("method.sampling.name=synthetik", "no sampling named 'synthetik'; did you mean 'synthetic'?"),
+        ("logger.name=wandbb", "no logger named 'wandbb'; did you mean 'wandb'?"),
+        ("resume=nowhere", "There is no run in nowhere"),
+        ("data.dataset.name=phantm", "no dataset named 'phantm'; did you mean 'phantom'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence(train, override: str, message: str) -> None:
+    overrides = [o for o in (*QUICK, *TINY) if o.partition("=")[0] != override.partition("=")[0]]
+    assert message in refused(train(*overrides, override))
+
+
+def test_data_without_a_root_says_which_option_is_missing(train) -> None:
+    assert "'data.root' has to be given" in refused(train("data=hippocampus"))
+
+
+def test_a_root_that_is_not_there_or_empty(train, tmp_path: Path) -> None:
+    assert "There is no folder" in refused(train("data=hippocampus", f"data.root={tmp_path / 'none'}"))
+    (tmp_path / "empty").mkdir()
+    assert "has no images" in refused(train("data=hippocampus", f"data.root={tmp_path / 'empty'}"))
+
+
+def test_data_without_what_a_term_needs(train) -> None:
+    sentence = refused(train(*QUICK, *TINY, "~method.sampling.augment", "~method.sampling.learned", "method.sampling.name=inter_subject"))
+    assert "'field_error' needs truth" in sentence
+
+
+def test_one_command_from_nothing_to_a_table(train, tmp_path: Path) -> None:
+    code, out, _ = train(*QUICK, *TINY)
+    assert code == 0
+    assert "TRE, mm" in out
+    assert "folding" in out
+    folder = next(tmp_path.glob("runs/progressive_phantom/*"))
+    assert str(folder.relative_to(tmp_path)) in out
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    assert (folder / "figures" / "case_0.png").stat().st_size > 10_000
+
+    code, out, _ = train(f"resume={folder}", "trainer.max_steps=3")  # the command that the first one printed
+    assert code == 0
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) > 4
+    assert "keeps its own data" in refused(train(f"resume={folder}", "data=hippocampus"))
+
+
+def test_a_runs_configuration_repeats_the_run(train, tmp_path: Path) -> None:
+    train(*QUICK, *TINY)
+    first = next(tmp_path.glob("runs/progressive_phantom/*"))
+    code, _, err = train("--config-path", str(first), "--config-name", "config", "hydra.run.dir=again")
+    assert code == 0, err
+    again = tmp_path / "again"
+    assert yaml.safe_load((again / "config.yaml").read_text()) == yaml.safe_load((first / "config.yaml").read_text())
+    assert (again / "cases.csv").read_text() == (first / "cases.csv").read_text()
+
+
+def test_a_sweep_is_one_run_each(train, tmp_path: Path) -> None:
+    code, _, err = train("-m", "seed=1,2", *QUICK, *(o if "[" not in o else o.replace(",", "\\,") for o in TINY if "[" not in o))
+    assert code == 0, err
+    assert len(list(tmp_path.glob("runs/sweep_*/*/summary.json"))) == 2
+
+
+def options(group: str) -> list[str]:
+    return sorted(p.stem for p in (own_directory() / group).glob("*.yaml"))
+
+
+def small_data(name: str, folder: Path) -> list[str]:
+    """Overrides that give a data configuration something small to read."""
+    if name == "phantom":
+        return TINY
+    if name == "hippocampus":
+        rng = np.random.default_rng(0)
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True)
+        for case in range(6):
+            shape = tuple(rng.integers(14, 20, 3))
+            labels = np.zeros(shape, np.uint8)
+            labels[4:9, 4:9, 4:9], labels[9:12, 4:9, 4:9] = 1, 2
+            image = labels * 40 + rng.normal(60, 4, shape)
+            nib.Nifti1Image(image.astype(np.float32), np.eye(4)).to_filename(folder / "images" / f"case_{case}.nii.gz")
+            nib.Nifti1Image(labels, np.eye(4)).to_filename(folder / "labels" / f"case_{case}.nii.gz")
+        small = ["method.composer.backbone.levels=2", "data.dataset.validation=2", "data.workers=0", "data.samples_per_epoch=2", "data.synthetic_validation=1"]
+        return [f"data.root={folder}", *small]
+    raise AssertionError(f"give tests/cli/test_train.py a small source for data={name}")
+
+
+@pytest.mark.parametrize(("method", "data"), list(itertools.product(options("method"), options("data"))))
+def test_every_method_trains_on_every_data_set(train, tmp_path: Path, method: str, data: str) -> None:
+    code, out, err = train(f"method={method}", f"data={data}", *QUICK, *small_data(data, tmp_path / "source"))
+    assert code == 0, err
+    assert "Validation, best checkpoint" in out
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks", "trainer", "sweep", "launcher", "experiment"])
+def test_every_option_of_every_group_is_composed(train, group: str) -> None:
+    for option in options(group):
+        if option == "joblib":
+            pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the launcher joblib is not installed")
+        code, out, err = train(f"{group}={option}", "--cfg", "job")
+        assert code == 0, err
+        assert "composer:" in out
+
+
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
+def test_loggers_record_without_an_account(train, tmp_path: Path, monkeypatch, logger: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    code, _, err = train(f"logger={logger}", *QUICK, *TINY)
+    assert code == 0, err
+    folder = next(tmp_path.glob("runs/progressive_phantom/*"))
+    assert (folder / "metrics.csv").exists()
+    if logger == "wandb":
+        assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+        assert len(list(folder.glob("wandb/offline-run-*/files/media/images/*.png"))) >= 4
+        assert list(folder.glob("wandb/offline-run-*/files/media/table/*.json"))
+    else:
+        assert list(folder.glob("tensorboard/events.*"))
+
+
+def test_help_lists_the_groups() -> None:
+    """In a process of its own, as a user starts it."""
+    shown = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for group in ("method", "data", "trainer", "logger", "callbacks", "experiment", "sweep", "launcher"):
+        assert f"{group}: " in shown
+
+
+def test_plugins_are_listed() -> None:
+    result = subprocess.run([sys.executable, "-m", "lightning_reg.cli.main", "plugins"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "progressive_unet" in result.stdout

@@ -1,0 +1,151 @@
+"""Where voxels lie."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lightning_reg import functional as LF
+from lightning_reg.spatial import Grid, Image
+
+
+def test_world_and_voxels_are_inverse(fixed_grid, generator):
+    points = 20 * torch.rand(1, 3, 4, 5, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(fixed_grid.to_voxel(fixed_grid.to_world(points)), points)
+
+
+def test_voxels_lie_where_the_affine_says(fixed_grid):
+    index = torch.tensor([2.0, 5.0, 11.0], dtype=torch.float64)
+    expected = fixed_grid.affine[0] @ torch.cat([index, torch.ones(1, dtype=torch.float64)])
+    torch.testing.assert_close(fixed_grid.to_world(index.view(1, 3, 1)).flatten(), expected[:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_middle_and_the_spacing(fixed_grid, dtype):
+    torch.testing.assert_close(fixed_grid.center, torch.tensor([[-210.0, 133.0, 410.0]], dtype=torch.float64))
+    torch.testing.assert_close(fixed_grid.spacing, torch.tensor([[1.4, 1.1, 2.0]], dtype=torch.float64))
+    assert fixed_grid.points(dtype=dtype).dtype == dtype
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_regular(axis):
+    grid = Grid.regular((4, 5, 6), (0.5, 2.0, 3.0), (10.0, -20.0, 30.0))
+    step = torch.zeros(1, 3, 1, dtype=torch.float64)
+    step[:, axis] = 1
+    expected = torch.tensor([10.0, -20.0, 30.0], dtype=torch.float64)
+    expected[axis] += (0.5, 2.0, 3.0)[axis]
+    torch.testing.assert_close(grid.to_world(step).flatten(), expected)
+
+
+def test_voxel_map_goes_by_way_of_the_world(fixed_grid, moving_grid, generator):
+    points = 10 * torch.rand(1, 3, 7, generator=generator, dtype=torch.float64)
+    there = LF.transform_points(fixed_grid.voxel_map(moving_grid), points)
+    torch.testing.assert_close(moving_grid.to_world(there), fixed_grid.to_world(points))
+
+
+def test_voxel_map_of_batches(fixed_grid, moving_grid):
+    both = Grid(fixed_grid.shape, torch.cat([fixed_grid.affine, moving_grid.affine]))
+    forth, back = both.voxel_map(moving_grid), moving_grid.voxel_map(both)
+    assert forth.shape == back.shape == (2, 4, 4)
+    torch.testing.assert_close(forth @ back, torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
+    torch.testing.assert_close(forth[0], fixed_grid.voxel_map(moving_grid)[0])
+
+
+@pytest.mark.parametrize("factor", [(2, 1, 3), (3, 5, 1)])
+def test_a_pooled_grid_lies_at_the_means_of_its_voxels(factor, fixed_grid):
+    grid = fixed_grid.cropped((0, 0, 0), (6, 15, 9) if factor[0] == 3 else (12, 15, 18))
+    world = grid.to_world(grid.points(dtype=torch.float64))
+    pooled = grid.pooled(factor)
+    torch.testing.assert_close(pooled.to_world(pooled.points(dtype=torch.float64)), LF.pool(world, factor))
+    torch.testing.assert_close(pooled.spacing, grid.spacing * torch.tensor([factor], dtype=torch.float64))
+
+
+def test_a_grid_that_does_not_divide_is_not_pooled_to_another_spacing(fixed_grid):
+    """Either refused or cut, but never a spacing other than the factor times the old one."""
+    try:
+        pooled = fixed_grid.pooled((2, 2, 2))
+    except ValueError:
+        return
+    torch.testing.assert_close(pooled.spacing, 2 * fixed_grid.spacing)
+
+
+@pytest.mark.parametrize("shape", [(6, 30, 34), (13, 11, 17)])
+def test_a_resized_grid_keeps_its_faces(shape, fixed_grid):
+    resized = fixed_grid.resized(shape)
+    for corner in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)):
+        faces = [torch.tensor([c * n - 0.5 for c, n in zip(corner, g.shape, strict=True)]).double() for g in (fixed_grid, resized)]
+        torch.testing.assert_close(resized.to_world(faces[1].view(1, 3, 1)), fixed_grid.to_world(faces[0].view(1, 3, 1)))
+
+
+@pytest.mark.parametrize("start", [(2, 0, 0), (0, -3, 0), (1, 2, -4)])
+def test_a_cropped_grid_starts_at_its_voxel(start, fixed_grid):
+    cropped = fixed_grid.cropped(start, (5, 20, 7))
+    assert cropped.shape == (5, 20, 7)
+    offset = torch.tensor(start, dtype=torch.float64).view(1, 3, 1, 1, 1)
+    points = cropped.points(dtype=torch.float64)
+    torch.testing.assert_close(cropped.to_world(points), fixed_grid.to_world(points + offset))
+
+
+def test_a_resized_image_is_where_its_grid_says(fixed_grid, smooth_field):
+    """An image of world positions still tells its positions."""
+    world = fixed_grid.to_world(fixed_grid.points(dtype=torch.float64))
+    image = Image(world, fixed_grid).resized((6, 30, 20))
+    expected = image.grid.to_world(image.grid.points(dtype=torch.float64))
+    inner = (slice(None), slice(None), slice(1, -1), slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(image.tensor[inner], expected[inner])
+
+
+def test_matches(fixed_grid, moving_grid):
+    def shifted(size):
+        affine = fixed_grid.affine.clone()
+        affine[:, 1, 3] += size
+        return Grid(fixed_grid.shape, affine)
+
+    assert fixed_grid.matches(fixed_grid)
+    assert fixed_grid.matches(shifted(1e-6))
+    assert not fixed_grid.matches(shifted(1e-2))
+    assert not fixed_grid.matches(moving_grid)
+    assert not fixed_grid.matches(fixed_grid.cropped((0, 0, 0), (12, 15, 18)))
+    assert fixed_grid.matches(Grid(fixed_grid.shape, fixed_grid.affine.expand(3, 4, 4)))
+    assert not fixed_grid.matches(Grid(fixed_grid.shape, torch.cat([fixed_grid.affine, shifted(1).affine])))
+
+
+def test_overlap_of_halves(fixed_grid):
+    assert fixed_grid.overlap(fixed_grid) == 1
+    assert fixed_grid.overlap(Grid(fixed_grid.shape, fixed_grid.affine.clone())) == 1
+    assert fixed_grid.overlap(fixed_grid.cropped((0, 0, 0), (6, 15, 17))) == pytest.approx(0.5, abs=0.05)
+    assert fixed_grid.overlap(fixed_grid.cropped((0, 40, 0), (12, 15, 17))) == 0
+    assert fixed_grid.cropped((3, 3, 3), (4, 5, 6)).overlap(fixed_grid) == 1
+    two = Grid(fixed_grid.shape, torch.cat([fixed_grid.affine, fixed_grid.cropped((0, 40, 0), (12, 15, 17)).affine]))
+    assert two.overlap(fixed_grid) == 0
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_a_singular_affine_is_refused(value):
+    affine = torch.eye(4)
+    affine[1, 1] = value
+    with pytest.raises(ValueError, match="singular"):
+        Grid((3, 4, 5), affine)
+
+
+@pytest.mark.parametrize(("shape", "affine"), [((3, 4), torch.eye(4)), ((3, 4, 5), torch.eye(3))])
+def test_other_shapes_are_refused(shape, affine):
+    with pytest.raises(ValueError, match="three extents"):
+        Grid(shape, affine)
+
+
+def test_affines_are_kept_in_double_on_the_cpu(fixed_grid):
+    grid = Grid((3, 4, 5), fixed_grid.affine[0].float().numpy())
+    assert grid.affine.dtype == torch.float64
+    assert grid.affine.shape == (1, 4, 4)
+    assert "3 x 4 x 5" in repr(grid)
+
+
+def test_single_precision_keeps_micrometres(fixed_grid, generator):
+    """At some hundred millimetres from the origin of the world."""
+    points = 16 * torch.rand(1, 3, 200, generator=generator, dtype=torch.float64)
+    world = fixed_grid.to_world(points)
+    assert float((fixed_grid.to_world(points.float()) - world).abs().max()) < 1e-4
+    assert float((fixed_grid.to_voxel(world.float()) - points).abs().max()) < 5e-4

@@ -1,0 +1,276 @@
+"""Transforms against ITK, on other grids, composed, inverted."""
+
+from __future__ import annotations
+
+import pytest
+import SimpleITK as sitk
+import torch
+
+from lightning_reg import functional as LF
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, Velocity
+
+KINDS = ["displacement", "bspline", "affine", "velocity", "composition", "identity"]
+
+
+@pytest.fixture
+def make(fixed_grid, moving_grid, smooth_field, rigid, generator):
+    """Transforms of every kind on the fixed grid; the outer member of the composition lives on the moving one."""
+
+    def build(kind, grid=fixed_grid, dtype=torch.float32, batch=1):
+        if kind == "displacement":
+            return Displacement(smooth_field(grid.shape, 1.2, batch=batch).to(dtype), grid)
+        if kind == "velocity":
+            return Velocity(smooth_field(grid.shape, 1.2, batch=batch).to(dtype), grid)
+        if kind == "affine":
+            return Affine(rigid.to(dtype).expand(batch, 4, 4), grid)
+        if kind == "bspline":
+            stride = (4.0, 3.5, 5.0)
+            control = torch.randn(batch, 3, *LF.lattice_shape(grid.shape, stride), generator=generator)
+            return BSpline(0.8 * control.clamp(-1.5, 1.5).to(dtype), grid, stride)
+        if kind == "composition":
+            return Composition([build("displacement", moving_grid, dtype), build("affine", grid, dtype), build("velocity", grid, dtype)])
+        return Identity(grid, torch.zeros((), dtype=dtype))
+
+    return build
+
+
+def test_affine_is_itks(make, itk, fixed_grid, world_points):
+    transform = make("affine")
+    itk.assert_same_map(transform, itk.affine(transform.matrix), world_points(fixed_grid))
+
+
+@pytest.mark.parametrize("kind", ["displacement", "velocity"])
+def test_displacement_is_itks(kind, make, itk, fixed_grid, world_points):
+    transform = make(kind)
+    itk.assert_same_map(transform, itk.field(transform.field, fixed_grid), world_points(fixed_grid, margin=0.0))
+
+
+@pytest.mark.parametrize("stride", [(4.0, 3.5, 5.0), (2.0, 3.0, 4.0), (6.25, 20.0, 1.5)])
+def test_bspline_is_itks(stride, itk, fixed_grid, world_points, generator):
+    control = torch.randn(1, 3, *LF.lattice_shape(fixed_grid.shape, stride), generator=generator)
+    transform = BSpline(control, fixed_grid, stride)
+    itk.assert_same_map(transform, itk.bspline(transform), world_points(fixed_grid, margin=0.0))
+
+
+def test_composition_is_itks(make, itk, fixed_grid, moving_grid, world_points):
+    """The first of both lists is the outermost."""
+    outer, middle, inner = make("displacement", moving_grid), make("affine"), make("bspline")
+    transform = Composition([outer, middle, inner])
+    theirs = sitk.CompositeTransform([itk.field(outer.field, moving_grid), itk.affine(middle.matrix), itk.bspline(inner)])
+    points = world_points(fixed_grid, 300, margin=2.0)
+    read = moving_grid.to_voxel(itk.points(sitk.CompositeTransform([itk.affine(middle.matrix), itk.bspline(inner)]), points))
+    inside = ((read > 0) & (read < torch.tensor(moving_grid.shape).view(1, 3, 1) - 1)).all(1)[0]
+    assert int(inside.sum()) > 50
+    itk.assert_same_map(transform, theirs, points[..., inside])
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("kind", ["displacement", "velocity", "bspline", "affine"])
+def test_a_voxel_along_one_axis_is_that_column_of_the_affine(kind, axis, fixed_grid, world_points):
+    step = torch.zeros(1, 3, 1, 1, 1)
+    step[:, axis] = 2
+    column = 2 * fixed_grid.affine[0, :3, axis]
+    matrix = torch.eye(4, dtype=torch.float64)[None].clone()
+    matrix[0, :3, 3] = column
+    transform = {
+        "displacement": lambda: Displacement(step.expand(1, 3, *fixed_grid.shape), fixed_grid),
+        "velocity": lambda: Velocity(step.expand(1, 3, *fixed_grid.shape), fixed_grid),
+        "bspline": lambda: BSpline(step.expand(1, 3, 4, 5, 6), fixed_grid, (4.0, 3.5, 5.0)),
+        "affine": lambda: Affine(matrix, fixed_grid),
+    }[kind]()
+    points = world_points(fixed_grid)
+    torch.testing.assert_close(transform.map_world(points) - points, column.view(1, 3, 1).expand_as(points), atol=2e-5, rtol=0)
+    dense = transform.dense()
+    torch.testing.assert_close(dense.float(), step.expand_as(dense), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dense_voxels_and_world_agree(kind, make, fixed_grid):
+    transform = make(kind)
+    points = fixed_grid.points()
+    moved = transform.map_voxels(points)
+    torch.testing.assert_close(transform.dense() + points, moved.expand(1, -1, -1, -1, -1), atol=1e-4, rtol=0)
+    world = transform.map_world(fixed_grid.to_world(points.double()))
+    torch.testing.assert_close(fixed_grid.to_world(moved.double()), world, atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_another_grid_it_is_the_same_motion(kind, make, fixed_grid, moving_grid):
+    """Points leave the other grid's voxel centres for the same places in the world, from outside the first grid too."""
+    transform = make(kind, dtype=torch.float64)
+    for grid in (moving_grid, fixed_grid.resized((6, 20, 17)), fixed_grid.cropped((-3, 2, 0), (9, 9, 30))):
+        points = grid.points(dtype=torch.float64)
+        moved = grid.to_world(points + transform.displacement(grid))
+        torch.testing.assert_close(moved, transform.map_world(grid.to_world(points)), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_its_items(kind, make, fixed_grid, moving_grid):
+    """With a grid per item."""
+    both = Grid(fixed_grid.shape, torch.cat([fixed_grid.affine, fixed_grid.cropped((2, -1, 3), fixed_grid.shape).affine]))
+    state = make(kind) if kind == "composition" else make(kind, batch=2)
+    if kind == "composition":
+        transform = Composition([make("displacement", moving_grid, batch=2), make("affine", both), make("velocity", both, batch=2)])
+    else:
+        transform = state
+        transform.grid = both
+    points = both.to_world(8 * torch.rand(2, 3, 9, generator=torch.Generator().manual_seed(4), dtype=torch.float64))
+    together, dense = transform.map_world(points), transform.displacement(moving_grid)
+    for b in range(2):
+        one = _item(transform, b)
+        torch.testing.assert_close(together[b : b + 1], one.map_world(points[b : b + 1]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(dense[b : b + 1], one.displacement(moving_grid), atol=1e-4, rtol=0)
+
+
+def _item(transform, b):
+    grid = Grid(transform.grid.shape, transform.grid.affine[b % transform.grid.batch])
+    if isinstance(transform, Composition):
+        return Composition([_item(m, b) for m in transform.members])
+    if isinstance(transform, Velocity):
+        return Velocity(transform.velocity[b : b + 1], grid, transform.steps)
+    if isinstance(transform, Displacement):
+        return Displacement(transform.field[b : b + 1], grid)
+    if isinstance(transform, BSpline):
+        return BSpline(transform.control[b : b + 1], grid, transform.stride)
+    if isinstance(transform, Affine):
+        return Affine(transform.matrix[b % len(transform.matrix)][None], grid)
+    return Identity(grid, transform.like)
+
+
+INVERTIBLE = [("displacement", 0.1), ("bspline", 0.1), ("affine", 1e-8), ("velocity", 0.1), ("identity", 1e-8)]
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), INVERTIBLE)
+def test_the_inverse_brings_points_back(kind, tolerance, make, fixed_grid, world_points):
+    transform = make(kind, dtype=torch.float64)
+    back, points = transform.inverse(), world_points(fixed_grid, margin=3.5)
+    there = transform.map_world(points)
+    loop = back.map_world(there)
+    assert float((loop - points).norm(dim=1).max()) < tolerance
+    assert kind == "identity" or float((there - points).norm(dim=1).max()) > 1
+    torch.testing.assert_close(transform.map_world(back.map_world(points)), points, atol=tolerance, rtol=0)
+
+
+def test_the_inverse_of_a_composition(make, fixed_grid, moving_grid, world_points):
+    transform = Composition([make("velocity", moving_grid), make("affine"), make("velocity")])
+    points = world_points(fixed_grid, margin=4.5)
+    loop = transform.inverse().map_world(transform.map_world(points))
+    assert float((loop - points).norm(dim=1).max()) < 0.15
+    assert float((transform.map_world(points) - points).norm(dim=1).mean()) > 1
+
+
+def test_the_inverse_of_a_velocity_is_its_negative(make):
+    transform = make("velocity")
+    back = transform.inverse()
+    torch.testing.assert_close(back.velocity, -transform.velocity)
+    assert back.steps == transform.steps
+    torch.testing.assert_close(back.inverse().field, transform.field)
+
+
+def test_a_singular_affine_has_no_inverse(fixed_grid):
+    with pytest.raises(ValueError, match="inver"):
+        Affine(torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0]))[None], fixed_grid).inverse()
+
+
+@pytest.mark.parametrize("kind", ["displacement", "velocity"])
+def test_outside_the_grid_a_field_extends_by_its_border(kind, make, fixed_grid):
+    transform = make(kind)
+    corner, outside = torch.zeros(1, 3, 1), torch.tensor([-4.0, -2.0, -30.0]).view(1, 3, 1)
+    torch.testing.assert_close(transform.map_voxels(outside) - outside, transform.map_voxels(corner) - corner, atol=1e-5, rtol=0)
+
+
+def test_the_determinant_is_that_of_the_world_map(make, itk, fixed_grid):
+    """Central differences of ITK's transform by one voxel along each axis of an oblique grid."""
+    transform = make("displacement")
+    theirs, index = itk.field(transform.field, fixed_grid), torch.tensor([[4.0, 6.0, 9.0], [7.0, 3.0, 5.0]], dtype=torch.float64).T[None]
+    linear, columns = fixed_grid.affine[0, :3, :3], []
+    for axis in range(3):
+        step = torch.zeros(1, 3, 1, dtype=torch.float64)
+        step[:, axis] = 1
+        ahead, behind = (itk.points(theirs, fixed_grid.to_world(index + s * step)) for s in (1, -1))
+        columns.append((ahead - behind)[0] / 2)
+    matrices = torch.stack(columns, dim=1).permute(2, 0, 1) @ torch.linalg.inv(linear)
+    determinant = LF.jacobian_determinant(transform.field)[0, 0]
+    found = torch.stack([determinant[tuple(i)] for i in index[0].T.long().tolist()])
+    torch.testing.assert_close(found.double(), torch.linalg.det(matrices), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["displacement", "bspline", "affine", "velocity"])
+def test_derivatives_reach_the_state(kind, make, moving_grid, fixed_grid, smooth_field):
+    transform = make(kind)
+    state = {"displacement": "field", "bspline": "control", "affine": "matrix", "velocity": "velocity"}[kind]
+    parameter = getattr(transform, state).clone().requires_grad_()
+    rebuild = {
+        "displacement": lambda: Displacement(parameter, fixed_grid),
+        "bspline": lambda: BSpline(parameter, fixed_grid, transform.stride),
+        "affine": lambda: Affine(parameter, fixed_grid),
+        "velocity": lambda: Velocity(parameter, fixed_grid),
+    }[kind]
+    image = Image(smooth_field(moving_grid.shape, 1.0, channels=1), moving_grid)
+    for grid in (fixed_grid, fixed_grid.resized((6, 20, 17))):
+        (gradient,) = torch.autograd.grad((image.warped(rebuild(), grid).tensor ** 2).mean(), parameter)
+        assert torch.isfinite(gradient).all()
+        assert float(gradient.abs().max()) > 0
+    points = fixed_grid.to_world(torch.rand(1, 3, 5) * 8 + 1)
+    (gradient,) = torch.autograd.grad((rebuild().map_world(points) ** 2).mean(), parameter)
+    assert float(gradient.abs().max()) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_found_on_a_padded_grid_it_maps_the_same_points(kind, make, fixed_grid, world_points):
+    """Padding behind the last voxel leaves voxel 0, and so every voxel coordinate, where it was."""
+    padded = Image(torch.zeros(1, 1, *fixed_grid.shape), fixed_grid).padded_to((16, 16, 32)).grid
+    transform = make(kind, padded, dtype=torch.float64)
+    cut = Displacement(transform.displacement(fixed_grid), fixed_grid)
+    torch.testing.assert_close(cut.field, transform.dense().expand(1, -1, -1, -1, -1)[..., :12, :15, :17], atol=1e-9, rtol=0)
+    if kind in ("displacement", "velocity", "affine", "identity"):
+        points = world_points(fixed_grid)
+        torch.testing.assert_close(cut.map_world(points), transform.map_world(points), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_leaves_points_exact(kind, make, fixed_grid, moving_grid, world_points):
+    transform, points = make(kind), world_points(fixed_grid).float()
+    expected = transform.map_world(points), transform.displacement(moving_grid), transform.dense()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = transform.map_world(points), transform.displacement(moving_grid), transform.dense()
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_precision_far_from_the_origin(kind, make, fixed_grid, world_points):
+    """Single-precision points at some hundred mm, against double precision throughout."""
+    transform, points = make(kind), world_points(fixed_grid)
+    exact = transform.map_world(points)
+    assert float((transform.map_world(points.float()) - exact).abs().max()) < 1e-3
+    assert exact.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [Displacement, Velocity, lambda u, grid: BSpline(u, grid, (1.0, 1.0, 1.0))])
+def test_state_in_half_precision_does_not_coarsen_coordinates(kind):
+    """What a layer under mixed precision returns: a field of zeros moves nothing, on a grid longer than bfloat16 counts."""
+    grid = Grid.regular((3, 4, 500), (1.0, 1.0, 1.0), (0.0, 0.0, -250.0))
+    transform, other = kind(torch.zeros(1, 3, 3, 4, 500, dtype=torch.bfloat16), grid), grid.cropped((0, 0, 1), (3, 4, 499))
+    ramp = Image(other.points(), other)
+    torch.testing.assert_close(ramp.warped(transform, other).tensor.float(), ramp.tensor, atol=1e-2, rtol=0)
+    torch.testing.assert_close(ramp.warped(transform).tensor[..., 1:].float(), ramp.tensor, atol=1e-2, rtol=0)
+
+
+def test_the_identity_follows_the_image(fixed_grid):
+    """A device other than the one tensors are made on, and its type."""
+    image = Image(torch.zeros(1, 1, *fixed_grid.shape, dtype=torch.float64, device="meta"), fixed_grid)
+    warped = image.warped(Identity(fixed_grid, image.tensor))
+    assert warped.tensor.device.type == "meta"
+    assert warped.tensor.dtype == torch.float64
+
+
+def test_an_empty_composition_is_refused():
+    with pytest.raises(ValueError, match="no members"):
+        Composition([])
+
+
+def test_a_field_that_does_not_lie_on_the_grid_is_refused(fixed_grid):
+    with pytest.raises(ValueError, match="does not lie on"):
+        Displacement(torch.zeros(1, 3, 12, 15, 16), fixed_grid)

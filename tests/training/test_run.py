@@ -1,0 +1,196 @@
+"""A run from a configuration to its folder, on tiny phantoms: the record, interruption and resumption, and what can go wrong."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import yaml
+
+from lightning_reg.discovery import ComponentError, TrainingError
+from lightning_reg.training import run as run_module
+from lightning_reg.training.callbacks.standard import Interrupted
+from lightning_reg.training.module import RegistrationModule, read_checkpoint
+from lightning_reg.training.run import run_training
+from lightning_reg.training.schedules import growth
+
+STEPS = 10
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """Two levels that grow within ten steps of two epochs and a half."""
+    return {
+        "method": {
+            "composer": {
+                "name": "single",
+                "backbone": {"name": "progressive_unet", "levels": 2, "features": 2},
+                "head": {"name": "dense", "levels": "weighted"},
+            },
+            "loss": {"terms": {"field_error": {"mask": "fixed"}}},
+            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.5},
+            "schedule": {"decay": 0.01},
+            "callbacks": {"alpha_growth": {"start": -3, "ramp": 3, "duration": 7}},
+            "sampling": {"name": "synthetic"},
+        },
+        "data": {
+            "dataset": {"name": "phantom", "subjects": 1, "validation": 2, "shape": [16, 12, 12]},
+            "preprocessing": {"window": [-1000, 500]},
+            "samples_per_epoch": 4,
+            "workers": 0,
+        },
+        "trainer": {
+            "max_steps": STEPS, "max_epochs": -1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False,
+            "num_sanity_val_steps": 0, "log_every_n_steps": 1, "use_distributed_sampler": False,
+        },
+        "logger": {"name": "csv"},
+        "callbacks": {"learning_rate": {"logging_interval": "step"}},
+        "seed": 3,
+    }  # fmt: skip
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in read_checkpoint(str(path))["state_dict"].items() if isinstance(v, torch.Tensor)}
+
+
+def metrics(folder: Path) -> dict[tuple[int, str], float]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(int(row["step"]), k): float(v) for row in rows for k, v in row.items() if v and k not in ("step", "epoch")}
+
+
+class StopAfter(L.Callback):
+    """Sends the process the signal of Ctrl-C while a step is computed."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_run_folder_is_complete(config: dict, tmp_path: Path) -> None:
+    outcome = run_training(config, tmp_path / "run")
+    folder = outcome.folder
+    written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    figures = {f"figures/{n}.png" for n in ("learning_curve", "growth", "tre", "motion", "case_0", "case_1")}
+    assert written == {"config.yaml", "metrics.csv", "cases.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} | figures
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == config
+    with (folder / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["totals"]["tre_before_mm"] == pytest.approx(sum(float(r["tre_before_mm"]) for r in rows) / 2, rel=1e-5)
+    assert summary["parameters"] == outcome.parameters > 0
+    logged = metrics(folder)
+    for step in range(STEPS):
+        assert [logged[step, f"alpha/{i}"] for i in range(2)] == pytest.approx(growth(step, 2, -3, 3, 7), abs=1e-6)
+    assert (STEPS, "validation/error") in logged or (STEPS - 1, "validation/error") in logged  # also where no epoch ends
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(1, 0), (6, 1), (3, 0)])
+def test_interrupted_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, stop: int, workers: int, monkeypatch) -> None:
+    """Stops in the first step of an epoch, in the middle of one and in the last: weights and every logged value are the same."""
+    config["data"]["workers"] = workers
+    whole = run_training(copy.deepcopy(config), tmp_path / "whole").folder
+    standard = run_module._configured_callbacks
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as stopped:
+        patch.setattr(run_module, "_configured_callbacks", lambda c: [*standard(c), StopAfter(stop)])
+        run_training(copy.deepcopy(config), tmp_path / "parts")
+    assert stopped.value.checkpoint.exists()
+    assert read_checkpoint(str(stopped.value.checkpoint))["global_step"] == stop + (2 if stop == 3 else 1)  # 3 ends an epoch
+    parts = run_training(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
+
+    expected = weights(whole / "checkpoints" / "last.ckpt")
+    for name, value in weights(parts / "checkpoints" / "last.ckpt").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=lambda m: f"{name}: {m}")
+    a, b = metrics(whole), metrics(parts)
+    assert a.keys() == b.keys()
+    assert all(b[key] == pytest.approx(a[key], abs=1e-6) for key in a)
+
+
+def test_the_checkpoint_is_the_model(config: dict, tmp_path: Path) -> None:
+    folder = run_training(config, tmp_path / "run").folder
+    module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
+    again = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
+    assert module.preprocessing == config["data"]["preprocessing"]
+    assert not module.training
+    assert [m.alpha for m in module.modules() if hasattr(m, "alpha")] == [tuple(growth(STEPS - 1, 2, -3, 3, 7))] * 2
+    for a, b in zip(module.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_batches_accumulation_clipping_and_bfloat16(config: dict, tmp_path: Path) -> None:
+    config["data"]["batch_size"] = 2
+    config["trainer"] |= {"max_steps": 2, "precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 1.0}
+    outcome = run_training(config, tmp_path / "run")
+    assert read_checkpoint(str(outcome.folder / "checkpoints" / "last.ckpt"))["global_step"] == 2
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(config: dict, tmp_path: Path) -> None:
+    config["method"]["optimizer"]["lr"] = 1e4
+    config["data"]["samples_per_epoch"] = 1  # a checkpoint after every step
+    with pytest.raises(TrainingError, match=r"term field_error became NaN or infinite at step \d+ on phantom.*method\.optimizer\.lr|validation"):
+        run_training(config | {"trainer": config["trainer"] | {"max_steps": 200}}, tmp_path / "run")
+    kept = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert all(torch.isfinite(v).all() for v in kept.values())
+
+
+def test_out_of_memory_names_the_knobs(config: dict, tmp_path: Path, monkeypatch) -> None:
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(RegistrationModule, "training_step", exhausted)
+    with pytest.raises(TrainingError, match=r"lower data\.batch_size.*bf16-mixed"):
+        run_training(config, tmp_path / "run")
+
+
+def test_nothing_to_grow_is_refused(config: dict, tmp_path: Path) -> None:
+    config["method"]["composer"]["head"]["levels"] = "finest"
+    config["method"]["composer"]["backbone"]["levels"] = 1
+    with pytest.raises(TrainingError, match="alpha_growth found nothing to grow"):
+        run_training(config, tmp_path / "run")
+
+
+def test_a_term_without_its_data_is_refused_before_training(config: dict, tmp_path: Path) -> None:
+    config["method"]["sampling"] = {"name": "inter_subject"}
+    with pytest.raises(TrainingError, match="'field_error' needs truth"):
+        run_training(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "sgdd"}, "no optimizer named 'sgdd'; did you mean 'sgd'"),
+        ({"name": "sgd", "lr": 0.1, "momentun": 0.5}, "'sgd' does not take an argument 'momentun'; did you mean 'momentum'"),
+    ],
+)
+def test_a_misspelt_optimizer_or_argument(config: dict, tmp_path: Path, change: dict, message: str) -> None:
+    config["method"]["optimizer"] = change
+    with pytest.raises(ComponentError, match=message):
+        run_training(config, tmp_path / "run")
+
+
+def test_checkpoints_that_are_none(tmp_path: Path, config: dict) -> None:
+    folder = run_training(config | {"trainer": config["trainer"] | {"max_steps": 1}}, tmp_path / "run").folder
+    good = folder / "checkpoints" / "last.ckpt"
+    truncated, foreign, other = tmp_path / "truncated.ckpt", tmp_path / "foreign.ckpt", tmp_path / "other.ckpt"
+    truncated.write_bytes(good.read_bytes()[:-2000])
+    torch.save({"state_dict": {}}, foreign)
+    checkpoint = read_checkpoint(str(good))
+    checkpoint["lightning_reg"]["method"]["composer"]["backbone"]["features"] = 3
+    torch.save(checkpoint, other)
+    for path, message in [
+        (tmp_path / "none.ckpt", "no checkpoint"), (truncated, "truncated or of another kind"), (foreign, "not written by lightning_reg"),
+        (other, "do not fit the method it names"),
+    ]:  # fmt: skip
+        with pytest.raises(TrainingError, match=message):
+            RegistrationModule.from_checkpoint(str(path))
