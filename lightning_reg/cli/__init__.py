@@ -1,0 +1,1 @@
+"""Commands: arguments in, objects called, files and tables out."""

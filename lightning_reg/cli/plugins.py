@@ -12,8 +12,13 @@ from lightning_reg.discovery import GROUPS, ComponentError, load, providers
 from lightning_reg.discovery.conf import plugin_packages, shadowed
 
 INTERFACES: dict[str, type] = {
-    "backbones": Backbone, "heads": Head, "composers": Composer, "losses": LossTerm, "callbacks": L.Callback, "datasets": RegistrationDataset,
-}  # fmt: skip
+    "backbones": Backbone,
+    "heads": Head,
+    "composers": Composer,
+    "losses": LossTerm,
+    "callbacks": L.Callback,
+    "datasets": RegistrationDataset,
+}
 
 
 def main() -> int:

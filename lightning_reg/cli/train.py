@@ -115,7 +115,13 @@ def _command() -> str:
 def _quieten() -> None:
     """Leave out what libraries say on every run and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # our sampler knows where a resumed run stands; Lightning looks for that in the loader
-    for message in (".*your dataloader is not resumable.*", ".*does not have many workers.*", ".*smaller than the logging interval.*", ".*GPU available but not used.*",
-                    ".*Experiment logs directory.*", ".*isinstance.treespec.*", ".*exists and is not empty.*"):  # fmt: skip
-        warnings.filterwarnings("ignore", message)
+    for pattern in (
+        "your dataloader is not resumable",  # the sampler knows where a resumed run stands; Lightning looks into the loader
+        "does not have many workers",
+        "smaller than the logging interval",
+        "Experiment logs directory",
+        "exists and is not empty",
+        "isinstance.treespec",
+        "__array__ implementation doesn't accept a copy keyword",
+    ):
+        warnings.filterwarnings("ignore", f".*{pattern}.*")

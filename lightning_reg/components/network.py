@@ -33,9 +33,10 @@ class Network(nn.Module):
         """Args: fixed, moving: images on one grid. Returns: transforms on it or coarser, coarsest first; the last is the result."""
         multiple = self.backbone.multiple
         if max(fixed.grid.shape) < 2 * multiple:
+            size = " x ".join(map(str, fixed.grid.shape))
             raise DataError(
-                f"Images of {' x '.join(map(str, fixed.grid.shape))} voxels are too small for {len(self.backbone.strides)} resolution levels, which "
-                f"divide by {multiple}: lower method.composer.backbone.levels, or resample the images to more voxels (data.preprocessing)."
+                f"Images of {size} voxels are too small for {len(self.backbone.strides)} resolution levels, which divide by {multiple}: "
+                "lower method.composer.backbone.levels, or resample the images to more voxels (data.preprocessing)."
             )
         shape = [-(-n // multiple) * multiple for n in fixed.grid.shape]
         features = self.backbone(fixed.padded_to(shape).tensor, moving.padded_to(shape).tensor)

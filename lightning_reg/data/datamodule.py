@@ -76,7 +76,9 @@ class RegistrationData(L.LightningDataModule):
         self.validation_pairs = [make_pair(scans[fixed], scans[moving]) for fixed, moving in real]
         self.validation_pairs += self._synthetic_validation(scans)
         if not self.validation_pairs:
-            raise DataError("There is nothing to validate on: the data have no pairs, and data.synthetic_validation is 0; set it to 1 or more.")
+            raise DataError(
+                "There is nothing to validate on: the data have no pairs and data.synthetic_validation is 0; set it to 1 or more."
+            )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:
         spec = {k: v for k, v in self.sampling.items() if k != "name"} if self.sampling.get("name") == "synthetic" else {}
@@ -103,8 +105,8 @@ class RegistrationData(L.LightningDataModule):
         """The order of items, from where the trainer (freshly started or resumed) stands."""
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
-        epoch, seen = self.trainer.current_epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.current.processed) * self.batch_size
-        resume_at = epoch * self.samples_per_epoch + seen
+        epoch, progress = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict()
+        resume_at = epoch * self.samples_per_epoch + int(progress["processed"]) * self.batch_size
         return ItemSampler(self.samples_per_epoch, resume_at, epoch, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[Pair]:

@@ -31,7 +31,9 @@ class HippocampusDataset(RegistrationDataset):
         if not images or not files:
             raise DataError(f"{folder} has no images (expected {folder}/images/*.nii.gz); set data.root to the data set's own folder.")
         if not 2 <= validation <= len(files) - 2:
-            raise DataError(f"data.dataset.validation is {validation}, but {folder} has {len(files)} subjects; leave 2 or more on either side.")
+            raise DataError(
+                f"data.dataset.validation is {validation} of {len(files)} subjects in {folder}; leave 2 or more on either side."
+            )
         self.labels = folder / images.name.replace("images", "labels")
         self.files: dict[Split, list[Path]] = {"train": files[:-validation][:limit], "validation": files[-validation:]}
 

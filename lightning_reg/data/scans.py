@@ -81,7 +81,7 @@ def check_subject(subject: tio.Subject) -> None:
             other = Grid(subject[key].spatial_shape, torch.from_numpy(subject[key].affine))
             if not other.matches(grid, tolerance=0.05):
                 there = subject[key].path or f"the {key} of {subject['name']}"
-                raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it to the image.")
+                raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
 
 
 def subject_from_scan(scan: Scan) -> tio.Subject:
@@ -123,8 +123,8 @@ def check_landmarks(scan: Scan) -> None:
     outside = int(((inside < -0.5) | (inside > upper)).any(0).sum())
     if outside:
         raise DataError(
-            f"{outside} of {scan.landmarks.shape[0]} landmarks of {scan.name} lie outside its image ({scan.image.grid}); landmarks are RAS mm: "
-            "convert voxel indices or LPS coordinates first."
+            f"{outside} of {scan.landmarks.shape[0]} landmarks of {scan.name} lie outside its image ({scan.image.grid}); landmarks are "
+            "RAS mm: convert voxel indices or LPS coordinates first."
         )
 
 
@@ -143,7 +143,8 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None) -> P
     both = fixed.landmarks is not None and moving.landmarks is not None
     if fixed.landmarks is not None and moving.landmarks is not None and len(fixed.landmarks) != len(moving.landmarks):
         raise DataError(
-            f"{fixed.name} has {len(fixed.landmarks)} landmarks and {moving.name} has {len(moving.landmarks)}; they must correspond one to one."
+            f"{fixed.name} has {len(fixed.landmarks)} landmarks and {moving.name} has {len(moving.landmarks)}; "
+            "they must correspond one to one."
         )
     return Pair(
         fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels,
@@ -151,5 +152,3 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None) -> P
         (moving.landmarks,) if both and moving.landmarks is not None else None,
         truth, (name,),
     )  # fmt: skip
-
-

@@ -4,5 +4,16 @@ from lightning_reg.discovery.errors import ComponentError, DataError, TrainingEr
 from lightning_reg.discovery.registry import GROUPS, Provider, build, check, construct, load, providers
 
 __all__ = [
-    "GROUPS", "ComponentError", "DataError", "Provider", "TrainingError", "UserError", "build", "check", "construct", "load", "nearest", "providers",
+    "GROUPS",
+    "ComponentError",
+    "DataError",
+    "Provider",
+    "TrainingError",
+    "UserError",
+    "build",
+    "check",
+    "construct",
+    "load",
+    "nearest",
+    "providers",
 ]

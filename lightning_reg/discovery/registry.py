@@ -134,9 +134,7 @@ def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], /,
     own = [n for n in parameters if n not in context]
     for key in arguments:
         if key in context or (key not in parameters and not anything):
-            raise ComponentError(
-                f"'{name}' does not take an argument '{key}'{nearest(key, own)} It takes: {', '.join(own) or 'none'}."
-            )
+            raise ComponentError(f"'{name}' does not take an argument '{key}'{nearest(key, own)} It takes: {', '.join(own) or 'none'}.")
     supplied = {k: v for k, v in context.items() if anything or k in parameters}
     for key, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)

@@ -46,6 +46,7 @@ def motion_correlation(cases: Sequence[Case]) -> Figure | None:
         plot.plot([low, high], [low, high], color="0.7", lw=1)
         plot.scatter(t, p, s=5, alpha=0.5)
         r = float(torch.corrcoef(torch.stack([t, p]))[0, 1])
-        plot.set(xlabel="true, mm", ylabel="predicted, mm" if axis == 0 else None, title=f"{name}  (r = {r:.2f})", xlim=(low, high), ylim=(low, high))
+        plot.set(xlabel="true, mm", ylabel="predicted, mm" if axis == 0 else None, title=f"{name}  (r = {r:.2f})")
+        plot.set(xlim=(low, high), ylim=(low, high))
         plot.set_aspect("equal")
     return figure

@@ -27,9 +27,7 @@ def cubic_weights(fraction: Tensor) -> Tensor:
     Returns a new last axis of length 4; the weights sum to 1.
     """
     t = fraction
-    return torch.stack(
-        [(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6], dim=-1
-    )
+    return torch.stack([(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6], dim=-1)
 
 
 def _support(position: Tensor, count: int) -> tuple[Tensor, Tensor]:

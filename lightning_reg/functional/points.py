@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def identity_points(
-    shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
-) -> Tensor:
+def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
     """Voxel coordinates of every voxel centre of a grid.
 
     Args:

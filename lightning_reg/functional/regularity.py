@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_reg.functional.jacobian import Spacing, gradient, spacing_tensor
+from lightning_reg.functional.jacobian import Spacing, spacing_tensor
 from lightning_reg.functional.reduce import masked_mean
 
 

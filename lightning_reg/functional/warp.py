@@ -39,13 +39,12 @@ def sample(image: Tensor, points: Tensor, mode: Interpolation = "linear", paddin
         grid = grid.reshape(points.shape[0], -1, *[1] * (dims - 1), dims)
     grid = grid.expand(batch, *grid.shape[1:])
     values = image.to(points.dtype).expand(batch, *image.shape[1:])
-    border = padding == "border"
-    shifted = not border and padding != 0
-    if shifted:
-        values = values - padding
-    result = _grid_sample(values, grid, _MODES[mode], "border" if border else "zeros")
-    if shifted:
-        result = result + padding
+    if isinstance(padding, str):
+        result = _grid_sample(values, grid, _MODES[mode], padding)
+    elif padding == 0:
+        result = _grid_sample(values, grid, _MODES[mode], "zeros")
+    else:
+        result = _grid_sample(values - padding, grid, _MODES[mode], "zeros") + padding
     result = result.reshape(batch, image.shape[1], *output)
     return result.to(image.dtype) if mode == "nearest" else result
 

@@ -7,6 +7,17 @@ from lightning_reg.spatial.pair import Pair
 from lightning_reg.spatial.transforms import Affine, BSpline, Composition, Displacement, Identity, Transform, Velocity
 
 __all__ = [
-    "Affine", "BSpline", "Case", "Composition", "Displacement", "Grid", "Identity", "Image", "Pair", "Transform", "Velocity", "evaluate",
+    "Affine",
+    "BSpline",
+    "Case",
+    "Composition",
+    "Displacement",
+    "Grid",
+    "Identity",
+    "Image",
+    "Pair",
+    "Transform",
+    "Velocity",
+    "evaluate",
     "totals",
 ]

@@ -111,9 +111,7 @@ class Grid:
         return f"Grid({' x '.join(map(str, self.shape))} voxels of {size} mm, centre ({at}) mm RAS, batch {self.batch})"
 
     @staticmethod
-    def regular(
-        shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)
-    ) -> Grid:
+    def regular(shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)) -> Grid:
         """An axis-aligned grid with voxel 0 at ``origin`` (RAS mm)."""
         affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
         affine[:3, 3] = torch.tensor(list(origin), dtype=torch.float64)

@@ -68,7 +68,9 @@ def _logged_in_to_wandb() -> bool:
         return False
 
 
-def log_outcome(loggers: Sequence[Logger], figures: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]], totals: Mapping[str, float]) -> None:
+def log_outcome(
+    loggers: Sequence[Logger], figures: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]], totals: Mapping[str, float]
+) -> None:
     """Hand figures, the table of cases and the totals to the loggers that can show them."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,8 +51,9 @@ class RegistrationModule(L.LightningModule):
         broken = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]
         if broken:
             raise TrainingError(
-                f"The loss term {' and '.join(broken)} became NaN or infinite at step {self.global_step} on {', '.join(pair.name)}; lower "
-                "method.optimizer.lr, set trainer.gradient_clip_val=1, or train in trainer.precision=32-true. The last good checkpoint is kept."
+                f"The loss term {' and '.join(broken)} became NaN or infinite at step {self.global_step} on {', '.join(pair.name)}; "
+                "lower method.optimizer.lr, set trainer.gradient_clip_val=1, or train in trainer.precision=32-true. "
+                "The last good checkpoint is kept."
             )
 
     def on_validation_epoch_start(self) -> None:
@@ -62,6 +64,11 @@ class RegistrationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         summary = totals(self.cases)
+        if not math.isfinite(primary_error(summary)):
+            raise TrainingError(
+                f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
+                "set trainer.gradient_clip_val=1. The last good checkpoint is kept."
+            )
         self.log_dict({f"validation/{name}": value for name, value in summary.items()})
         self.log("validation/error", primary_error(summary), prog_bar=True)
 
@@ -69,7 +76,8 @@ class RegistrationModule(L.LightningModule):
         settings = {k: v for k, v in self.method["optimizer"].items() if v is not None}
         name = settings.pop("name", None)
         if name not in OPTIMIZERS:
-            raise ComponentError(f"There is no optimizer named '{name}'{nearest(str(name), OPTIMIZERS)} Available: {', '.join(OPTIMIZERS)}.")
+            known = ", ".join(OPTIMIZERS)
+            raise ComponentError(f"There is no optimizer named '{name}'{nearest(str(name), OPTIMIZERS)} Available: {known}.")
         optimizer = construct(name, OPTIMIZERS[name], settings, params=self.parameters())
         decay = float(self.method.get("schedule", {}).get("decay", 0.0))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(inverse_time, decay=decay))
@@ -131,5 +139,8 @@ def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str
         k for k, v in own.items() if isinstance(v, Tensor) and k in state and v.shape != state[k].shape
     ]
     if unfit:
-        raise TrainingError(f"The weights in {path} do not fit the method it names ({unfit[0]}); it is of another version of the components.")
+        raise TrainingError(
+            f"The weights in {path} do not fit the method it names ({unfit[0]}); they are of another version of "
+            "the components: install that one."
+        )
     module.load_state_dict(dict(state))

@@ -79,8 +79,8 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error).lower() for words in OUT_OF_MEMORY):
             raise TrainingError(
-                "Out of memory: lower data.batch_size, method.composer.backbone.features or the image size (data.preprocessing.shape), or set "
-                "trainer.precision=bf16-mixed; trainer.accumulate_grad_batches keeps the effective batch."
+                "Out of memory: lower data.batch_size, method.composer.backbone.features or the image size (data.preprocessing.shape), "
+                "or set trainer.precision=bf16-mixed; trainer.accumulate_grad_batches keeps the effective batch."
             ) from error
         raise
     outcome = Outcome(folder, module.cases, time.perf_counter() - started, sum(p.numel() for p in module.parameters()))

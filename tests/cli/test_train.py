@@ -17,8 +17,21 @@ from lightning_reg.cli.train import main
 from lightning_reg.discovery.conf import own_directory
 
 ROOT = Path(__file__).parents[2]
-TINY = ["method.composer.backbone.levels=2", "data.dataset.shape=[16,16,16]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "data.samples_per_epoch=2"]
-QUICK = ["experiment=smoke", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "trainer.max_steps=2"]
+TINY = [
+    "method.composer.backbone.levels=2",
+    "data.dataset.shape=[16,16,16]",
+    "data.dataset.subjects=1",
+    "data.dataset.validation=1",
+    "data.workers=0",
+    "data.samples_per_epoch=2",
+]
+QUICK = [
+    "experiment=smoke",
+    "callbacks.progress_bar=null",
+    "trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=2",
+]
 
 
 @pytest.fixture
@@ -136,7 +149,13 @@ def small_data(name: str, folder: Path) -> list[str]:
             image = labels * 40 + rng.normal(60, 4, shape)
             nib.Nifti1Image(image.astype(np.float32), np.eye(4)).to_filename(folder / "images" / f"case_{case}.nii.gz")
             nib.Nifti1Image(labels, np.eye(4)).to_filename(folder / "labels" / f"case_{case}.nii.gz")
-        small = ["method.composer.backbone.levels=2", "data.dataset.validation=2", "data.workers=0", "data.samples_per_epoch=2", "data.synthetic_validation=1"]
+        small = [
+            "method.composer.backbone.levels=2",
+            "data.dataset.validation=2",
+            "data.workers=0",
+            "data.samples_per_epoch=2",
+            "data.synthetic_validation=1",
+        ]
         return [f"data.root={folder}", *small]
     raise AssertionError(f"give tests/cli/test_train.py a small source for data={name}")
 

@@ -31,9 +31,7 @@ def grow(module: nn.Module, alpha: list[float]) -> None:
             part.grow(alpha)
 
 
-@pytest.mark.parametrize(
-    ("alpha", "computed"), [([1, 0, 0], 1), ([0.4, 0.6, 0], 2), ([0, 1, 0], 2), ([0, 0.5, 0.5], 3), ([0, 0, 1], 3)]
-)
+@pytest.mark.parametrize(("alpha", "computed"), [([1, 0, 0], 1), ([0.4, 0.6, 0], 2), ([0, 1, 0], 2), ([0, 0.5, 0.5], 3), ([0, 0, 1], 3)])
 def test_levels_without_weight_are_not_computed(alpha: list[float], computed: int) -> None:
     net = ProgressiveUNet(levels=LEVELS, features=4)
     net.grow(alpha)

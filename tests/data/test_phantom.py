@@ -79,7 +79,8 @@ def test_landmarks_are_vessels_in_the_lungs_and_truth_maps_them(pair: Pair) -> N
     assert 5 < float(motion.mean()) < 20
     assert float(motion.max()) < 30
     for points, mask, image in (
-        (pair.fixed_landmarks[0], pair.fixed_mask, pair.fixed), (pair.moving_landmarks[0], pair.moving_mask, pair.moving)
+        (pair.fixed_landmarks[0], pair.fixed_mask, pair.fixed),
+        (pair.moving_landmarks[0], pair.moving_mask, pair.moving),
     ):
         index = mask.grid.to_voxel(points.T.double().unsqueeze(0))[0].round().long()
         where = (0, 0, *index)

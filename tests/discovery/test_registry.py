@@ -70,7 +70,9 @@ def test_not_found_names_the_nearest_and_what_there_is() -> None:
 
 def test_a_broken_plugin_is_named_and_leaves_the_others_alone(install) -> None:
     install("broken-heads", broken="broken_heads:Any")
-    with pytest.raises(ComponentError, match=r"'broken' of broken-heads 1\.0 could not be imported.*a_library_that_is_not_there.*reinstall"):
+    with pytest.raises(
+        ComponentError, match=r"'broken' of broken-heads 1\.0 could not be imported.*a_library_that_is_not_there.*reinstall"
+    ):
         load("heads", "broken", Head)
     assert load("heads", "dense", Head)
 
@@ -78,7 +80,9 @@ def test_a_broken_plugin_is_named_and_leaves_the_others_alone(install) -> None:
 def test_provided_twice_names_both(install) -> None:
     install("nice-heads", good="third_party_heads:Good")
     install("other-heads", good="third_party_heads:Unfinished")
-    with pytest.raises(ComponentError, match=r"provided twice, by .*nice-heads.* and .*other-heads|provided twice, by .*other-heads.* and .*nice"):
+    with pytest.raises(
+        ComponentError, match=r"provided twice, by .*nice-heads.* and .*other-heads|provided twice, by .*other-heads.* and .*nice"
+    ):
         load("heads", "good", Head)
 
 

@@ -82,7 +82,9 @@ def test_the_run_folder_is_complete(config: dict, tmp_path: Path) -> None:
     folder = outcome.folder
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     figures = {f"figures/{n}.png" for n in ("learning_curve", "growth", "tre", "motion", "case_0", "case_1")}
-    assert written == {"config.yaml", "metrics.csv", "cases.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} | figures
+    assert (
+        written == {"config.yaml", "metrics.csv", "cases.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} | figures
+    )
     assert yaml.safe_load((folder / "config.yaml").read_text()) == config
     with (folder / "cases.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -102,16 +104,17 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, 
     config["data"]["workers"] = workers
     whole = run_training(copy.deepcopy(config), tmp_path / "whole").folder
     standard = run_module._configured_callbacks
-    with monkeypatch.context() as patch, pytest.raises(Interrupted) as stopped:
+    with monkeypatch.context() as patch:
         patch.setattr(run_module, "_configured_callbacks", lambda c: [*standard(c), StopAfter(stop)])
-        run_training(copy.deepcopy(config), tmp_path / "parts")
+        with pytest.raises(Interrupted) as stopped:
+            run_training(copy.deepcopy(config), tmp_path / "parts")
     assert stopped.value.checkpoint.exists()
     assert read_checkpoint(str(stopped.value.checkpoint))["global_step"] == stop + (2 if stop == 3 else 1)  # 3 ends an epoch
     parts = run_training(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
 
     expected = weights(whole / "checkpoints" / "last.ckpt")
     for name, value in weights(parts / "checkpoints" / "last.ckpt").items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=lambda m: f"{name}: {m}")
+        assert torch.equal(value, expected[name]), name
     a, b = metrics(whole), metrics(parts)
     assert a.keys() == b.keys()
     assert all(b[key] == pytest.approx(a[key], abs=1e-6) for key in a)
@@ -138,8 +141,9 @@ def test_batches_accumulation_clipping_and_bfloat16(config: dict, tmp_path: Path
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(config: dict, tmp_path: Path) -> None:
     config["method"]["optimizer"]["lr"] = 1e4
     config["data"]["samples_per_epoch"] = 1  # a checkpoint after every step
-    with pytest.raises(TrainingError, match=r"term field_error became NaN or infinite at step \d+ on phantom.*method\.optimizer\.lr|validation"):
-        run_training(config | {"trainer": config["trainer"] | {"max_steps": 200}}, tmp_path / "run")
+    config["trainer"]["max_steps"] = 200
+    with pytest.raises(TrainingError, match=r"became NaN or infinite"):
+        run_training(config, tmp_path / "run")
     kept = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert all(torch.isfinite(v).all() for v in kept.values())
 

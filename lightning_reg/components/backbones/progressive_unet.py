@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, UpBlock, stack_images
+from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone, Growable
 from lightning_reg.functional import pool
 
@@ -36,10 +36,8 @@ class ProgressiveUNet(Backbone, Growable):
         self.encoders = nn.ModuleList(ConvBlock(n, n, norm=norm) for n in widths)
         self.widen = nn.ModuleList(ConvBlock(fine, coarse, kernel=1, norm=norm) for coarse, fine in itertools.pairwise(widths))
         self.up = nn.ModuleList(UpBlock(coarse, fine, norm=norm) for coarse, fine in itertools.pairwise(widths))
-        self.decoders = nn.ModuleList(
-            nn.Sequential(ConvBlock(2 * n, n, norm=norm), ConvBlock(n, n, norm=norm)) for n in widths[1:]
-        )
-        self.to(memory_format=torch.channels_last_3d)
+        self.decoders = nn.ModuleList(nn.Sequential(ConvBlock(2 * n, n, norm=norm), ConvBlock(n, n, norm=norm)) for n in widths[1:])
+        fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         top = max(i for i, a in enumerate(self.alpha) if a > 0)
@@ -59,11 +57,7 @@ class ProgressiveUNet(Backbone, Growable):
         x = skips.pop()
         features: list[Tensor | None] = [x]
         for i in range(1, top + 1):
-            up = self.up[i - 1](x)
-            x = self.decoders[i - 1](torch.cat([up, skips.pop()], dim=1))
-            import os
-            if os.environ.get("RES"):
-                x = x + up
+            x = self.decoders[i - 1](torch.cat([self.up[i - 1](x), skips.pop()], dim=1))
             features.append(x)
         return features + [None] * (len(self.alpha) - len(features))
 

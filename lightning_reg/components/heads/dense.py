@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import Convolution
+from lightning_reg.components.blocks import Convolution, fast_layout
 from lightning_reg.components.interfaces import Features, Growable, Head
 from lightning_reg.functional import resize
 from lightning_reg.spatial import Displacement, Grid
@@ -33,12 +32,13 @@ class DenseHead(Head, Growable):
         first = len(channels) - 1 if levels == "finest" else 0
         self.first, self.strides = first, tuple(strides)
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
-        self.fields = nn.ModuleList(Convolution(n, 3) for n in channels[first:])
-        self.gains = [(27 * n) ** -0.5 if equalized else 1.0 for n in channels[first:]]
-        for field in self.fields:
+        fields = [Convolution(n, 3) for n in channels[first:]]
+        for field in fields:
             nn.init.normal_(field.weight, std=1e-3)
-            nn.init.zeros_(field.bias)
-        self.to(memory_format=torch.channels_last_3d)
+            nn.init.constant_(field.get_parameter("bias"), 0.0)
+        self.fields = nn.ModuleList(fields)
+        self.gains = [(27 * n) ** -0.5 if equalized else 1.0 for n in channels[first:]]
+        fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
         total: Tensor | None = None

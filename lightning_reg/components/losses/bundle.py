@@ -52,7 +52,8 @@ class LossBundle(nn.Module):
             if missing:
                 raise TrainingError(
                     f"The loss term '{name}' needs {', '.join(missing)}, which the training pairs do not have (they have "
-                    f"{', '.join(sorted(available - {'name'}))}); choose other data or sampling, or remove the term with ~method.loss.terms.{name}."
+                    f"{', '.join(sorted(available - {'name'}))}); choose other data or sampling, or remove the term with "
+                    f"~method.loss.terms.{name}."
                 )
 
     def forward(self, registration: Registration, pair: Pair) -> LossValue:

@@ -130,7 +130,8 @@ class MaskDice(LossTerm):
     needs = frozenset({"fixed_mask", "moving_mask"})
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        assert pair.fixed_mask is not None and pair.moving_mask is not None
+        assert pair.fixed_mask is not None
+        assert pair.moving_mask is not None
         fixed = pair.fixed_mask.on(level.fixed.grid).tensor.float()
         return 1 - LF.soft_dice(fixed, _memberships(pair.moving_mask, level, pair.moving_mask.tensor.float()))
 
@@ -141,7 +142,8 @@ class LabelDice(LossTerm):
     needs = frozenset({"fixed_labels", "moving_labels"})
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        assert pair.fixed_labels is not None and pair.moving_labels is not None
+        assert pair.fixed_labels is not None
+        assert pair.moving_labels is not None
         values = pair.labels()
         if not values:
             return torch.zeros(level.fixed.tensor.shape[0], device=level.fixed.tensor.device)

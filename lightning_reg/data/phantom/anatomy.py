@@ -89,13 +89,24 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A subject."""
     right_dome = float(rng.uniform(-46.0, -34.0))
     return Anatomy(
-        half_width=float(rng.uniform(118.0, 129.0)), half_depth=float(rng.uniform(82.0, 92.0)), top=float(rng.uniform(126.0, 136.0)),
-        wall=float(rng.uniform(18.0, 23.0)), fat=float(rng.uniform(6.0, 13.0)),
-        right_dome=right_dome, left_dome=right_dome - float(rng.uniform(6.0, 14.0)), dome_drop=float(rng.uniform(36.0, 48.0)),
-        mediastinum=float(rng.uniform(25.0, 29.0)), heart=float(rng.uniform(0.9, 1.1)), heart_turn=float(rng.uniform(0.4, 0.75)),
-        oblique_right=float(rng.uniform(-4.0, 8.0)), oblique_left=float(rng.uniform(-2.0, 10.0)), horizontal=float(rng.uniform(8.0, 22.0)),
+        half_width=float(rng.uniform(118.0, 129.0)),
+        half_depth=float(rng.uniform(82.0, 92.0)),
+        top=float(rng.uniform(126.0, 136.0)),
+        wall=float(rng.uniform(18.0, 23.0)),
+        fat=float(rng.uniform(6.0, 13.0)),
+        right_dome=right_dome,
+        left_dome=right_dome - float(rng.uniform(6.0, 14.0)),
+        dome_drop=float(rng.uniform(36.0, 48.0)),
+        mediastinum=float(rng.uniform(25.0, 29.0)),
+        heart=float(rng.uniform(0.9, 1.1)),
+        heart_turn=float(rng.uniform(0.4, 0.75)),
+        oblique_right=float(rng.uniform(-4.0, 8.0)),
+        oblique_left=float(rng.uniform(-2.0, 10.0)),
+        horizontal=float(rng.uniform(8.0, 22.0)),
         oblique_slope=float(rng.uniform(0.75, 1.0)),
-        rib_pitch=float(rng.uniform(22.5, 25.5)), rib_phase=float(rng.uniform(-12.0, 12.0)), rib_drop=float(rng.uniform(64.0, 82.0)),
+        rib_pitch=float(rng.uniform(22.5, 25.5)),
+        rib_phase=float(rng.uniform(-12.0, 12.0)),
+        rib_drop=float(rng.uniform(64.0, 82.0)),
     )
 
 

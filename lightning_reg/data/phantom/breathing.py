@@ -89,9 +89,16 @@ def draw_breathing(rng: np.random.Generator, half_width: float, half_depth: floa
     swings = rng.standard_normal((count, 3))
     swings *= rng.uniform(1.0, 2.5) / np.sqrt((swings**2).sum())
     return Breathing(
-        right=float(depth + difference), left=float(depth - difference),
-        forward=float(rng.uniform(3.0, 6.5)), sideways=float(rng.uniform(1.0, 3.0)),
-        half_width=half_width, half_depth=half_depth, spine=spine, base=base, apex=apex,
+        right=float(depth + difference),
+        left=float(depth - difference),
+        forward=float(rng.uniform(3.0, 6.5)),
+        sideways=float(rng.uniform(1.0, 3.0)),
+        half_width=half_width,
+        half_depth=half_depth,
+        spine=spine,
+        base=base,
+        apex=apex,
         waves=directions * (2 * np.pi / rng.uniform(100.0, 180.0, (count, 1))),
-        phases=rng.uniform(0, 2 * np.pi, count), swings=swings,
+        phases=rng.uniform(0, 2 * np.pi, count),
+        swings=swings,
     )

@@ -33,9 +33,7 @@ class Subject(NamedTuple):
         return _apply(self.pose, self.breathing.map(_apply(np.linalg.inv(self.pose), points)))
 
 
-def breathing_thorax(
-    seed: int, shape: tuple[int, int, int] = (64, 64, 64), noise: float = 17.0, landmarks: int = 80
-) -> Pair:
+def breathing_thorax(seed: int, shape: tuple[int, int, int] = (64, 64, 64), noise: float = 17.0, landmarks: int = 80) -> Pair:
     """A thorax at inhalation (fixed) and exhalation (moving), both drawn exactly, and the map between them.
 
     Args:
@@ -69,8 +67,16 @@ def breathing_thorax(
     field = torch.from_numpy((to_voxels @ displacement).astype(np.float32)).view(1, 3, *shape)
     fixed_points, moving_points = _landmarks(subject, grid, landmarks)
     return Pair(
-        fixed=fixed[0], moving=moving[0], fixed_mask=fixed[1], moving_mask=moving[1], fixed_labels=fixed[2], moving_labels=moving[2],
-        fixed_landmarks=(fixed_points,), moving_landmarks=(moving_points,), truth=Displacement(field, grid), name=(f"phantom-{seed}",),
+        fixed=fixed[0],
+        moving=moving[0],
+        fixed_mask=fixed[1],
+        moving_mask=moving[1],
+        fixed_labels=fixed[2],
+        moving_labels=moving[2],
+        fixed_landmarks=(fixed_points,),
+        moving_landmarks=(moving_points,),
+        truth=Displacement(field, grid),
+        name=(f"phantom-{seed}",),
     )
 
 

@@ -113,9 +113,7 @@ def _mediastinum(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> Non
     paint(hu, where, coverage(heart, voxel), BLOOD - 3)
 
 
-def _lungs(
-    hu: Array, anatomy: Anatomy, vessels: VesselIndex, texture: Texture, at: Surfaces, density: Array, voxel: float
-) -> None:
+def _lungs(hu: Array, anatomy: Anatomy, vessels: VesselIndex, texture: Texture, at: Surfaces, density: Array, voxel: float) -> None:
     """Parenchyma, denser towards the back of a supine patient, its fissures and its vessels."""
     where = np.flatnonzero(at.lung < 0.5 * voxel)
     points, lung = at.points[:, where], at.lung[where]
@@ -137,16 +135,23 @@ def _vessels_and_airways(hu: Array, anatomy: Anatomy, points: Array, voxel: floa
     trunk: Point = (-16.0, 8.0, 36.0)
     vessels: list[tuple[Point, Point, float]] = [
         ((-4.0, -33.0, 160.0), (-8.0, spine + 28, -90.0), 7.0),
-        (arch[0], arch[1], 15.0), (arch[1], arch[2], 13.5), (arch[2], arch[3], 12.5),
+        (arch[0], arch[1], 15.0),
+        (arch[1], arch[2], 13.5),
+        (arch[2], arch[3], 12.5),
         (*anatomy.descending_aorta, AORTA),
-        ((15.0, 12.0, 92.0), (17.0, 12.0, 0.0), 8.5), ((17.0, -2.0, anatomy.right_dome + 14), (20.0, -14.0, -170.0), 11.0),
-        ((-12.0, 32.0, 10.0), trunk, 13.0), (trunk, right, 9.5), (trunk, left, 10.0),
-        ((10.0, 12.0, 72.0), (26.0, 0.0, 170.0), 6.5), ((-8.0, -4.0, 74.0), (-26.0, -6.0, 170.0), 6.0),
+        ((15.0, 12.0, 92.0), (17.0, 12.0, 0.0), 8.5),
+        ((17.0, -2.0, anatomy.right_dome + 14), (20.0, -14.0, -170.0), 11.0),
+        ((-12.0, 32.0, 10.0), trunk, 13.0),
+        (trunk, right, 9.5),
+        (trunk, left, 10.0),
+        ((10.0, 12.0, 72.0), (26.0, 0.0, 170.0), 6.5),
+        ((-8.0, -4.0, 74.0), (-26.0, -6.0, 170.0), 6.0),
         ((15.0, 12.0, 92.0), (36.0, 4.0, 170.0), 6.5),
     ]
     airways: list[tuple[Point, Point, float]] = [
         ((0.0, -8.0, 170.0), carina, 8.5),
-        (carina, (right[0] - 4, right[1] - 8, 16.0), 6.8), (carina, (left[0] + 2, left[1] - 8, 10.0), 6.0),
+        (carina, (right[0] - 4, right[1] - 8, 16.0), 6.8),
+        (carina, (left[0] + 2, left[1] - 8, 10.0), 6.0),
         ((right[0] - 4, right[1] - 8, 16.0), (right[0] + 12, right[1] - 22, -16.0), 4.6),
         ((right[0] - 16, right[1] - 8, 26.0), (right[0] + 16, right[1] - 6, 44.0), 4.2),
         ((left[0] + 2, left[1] - 8, 10.0), (left[0] - 10, left[1] - 22, -18.0), 4.4),

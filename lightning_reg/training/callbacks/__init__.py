@@ -1,0 +1,1 @@
+"""Callbacks: growth, and what every run has."""

@@ -1,0 +1,1 @@
+"""Scans and pairs: reading, checking, preprocessing and sampling."""
