@@ -30,7 +30,7 @@ register()
 def main() -> None:
     """Entry: composes the configuration, trains, and answers a user's mistake with one sentence and exit code 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
-    _quieten()
+    quieten()
     try:
         _train()
     except (HydraException, OmegaConfBaseException) as error:
@@ -112,7 +112,7 @@ def _command() -> str:
     return "lightning-reg train" if Path(sys.argv[0]).name == "lightning-reg" else "python train.py"
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave out what libraries say on every run and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for pattern in (

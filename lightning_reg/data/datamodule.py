@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_reg.data.augmentation import AugmentedPairs, IntensityAugmentation
 from lightning_reg.data.interface import RegistrationDataset, Split
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import ItemSampler, training_pairs
@@ -25,6 +26,7 @@ class RegistrationData(L.LightningDataModule):
     Args:
         dataset: ``{name, ...}`` of a data set.
         sampling: how training pairs are drawn, see :func:`~lightning_reg.data.sampling.training_pairs`.
+        augmentation: arguments of :class:`~lightning_reg.data.augmentation.IntensityAugmentation`, for training pairs.
         preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`.
         batch_size: pairs per step; where their sizes differ they are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
@@ -39,6 +41,7 @@ class RegistrationData(L.LightningDataModule):
         dataset: Mapping[str, Any] | str,
         sampling: Mapping[str, Any],
         preprocessing: Mapping[str, Any] | None = None,
+        augmentation: Mapping[str, Any] | None = None,
         batch_size: int = 1,
         samples_per_epoch: int = 100,
         workers: int = 1,
@@ -49,6 +52,7 @@ class RegistrationData(L.LightningDataModule):
         super().__init__()
         self.dataset = build("datasets", dataset, RegistrationDataset)
         self.preprocessing = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
+        self.augmentation = construct("data.augmentation", IntensityAugmentation, dict(augmentation or {}))
         self.sampling, self.seed = sampling, seed
         self.batch_size, self.samples_per_epoch, self.workers = batch_size, samples_per_epoch, workers
         self.synthetic_validation, self.max_validation_pairs = synthetic_validation, max_validation_pairs
@@ -70,7 +74,8 @@ class RegistrationData(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train_pairs is not None:
             return
-        self.train_pairs = training_pairs(self.sampling, self._scans("train"), self.dataset.pairs("train"), self.seed)
+        drawn = training_pairs(self.sampling, self._scans("train"), self.dataset.pairs("train"), self.seed)
+        self.train_pairs = AugmentedPairs(drawn, self.augmentation, self.seed)
         scans = self._scans("validation")
         real = list(self.dataset.pairs("validation"))[: self.max_validation_pairs]
         self.validation_pairs = [make_pair(scans[fixed], scans[moving]) for fixed, moving in real]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torchio as tio
 
 from lightning_reg.data.scans import Scan, scan_from_subject
+from lightning_reg.spatial import Grid, Image
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,19 @@ class Preprocessing:
             DataError: landmarks outside the image.
         """
         result = self.transform()(subject)
-        if self.center:
-            for image in result.get_images(intensity_only=False):
-                middle = image.affine @ [*((n - 1) / 2 for n in image.spatial_shape), 1]
-                image.affine[:3, 3] -= middle[:3]
-        return scan_from_subject(result)
+        scan = scan_from_subject(result)
+        return _centered(scan) if self.center else scan
+
+
+def _centered(scan: Scan) -> Scan:
+    """The scan with the world's origin in the middle of its grid."""
+    grid = scan.image.grid
+    affine = grid.affine.clone()
+    affine[:, :3, 3] -= grid.center
+    there = Grid(grid.shape, affine)
+
+    def moved(image: Image | None) -> Image | None:
+        return None if image is None else replace(image, grid=there)
+
+    landmarks = None if scan.landmarks is None else (scan.landmarks - grid.center).float()
+    return replace(scan, image=replace(scan.image, grid=there), mask=moved(scan.mask), labels=moved(scan.labels), landmarks=landmarks)

@@ -19,12 +19,12 @@ class Case:
 
     Args:
         name: the pair's.
-        folding: fraction of the fixed grid's voxels with ``det J <= 0``.
+        folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors count inside the fixed mask where there is one.
         sdlogj: standard deviation of ``log det J``.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
-        field_before, field_after: mean distance from the true displacement, inside the fixed mask where there is one.
+        field_before, field_after: mean distance from the true displacement.
     """
 
     name: str
@@ -67,6 +67,7 @@ def evaluate(pair: Pair, transform: Transform) -> Case:
     grid = pair.fixed.grid
     displacement = transform.displacement(grid)
     determinant = jacobian_determinant(displacement)
+    mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor
     found: dict[str, object] = {}
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
@@ -80,10 +81,9 @@ def evaluate(pair: Pair, transform: Transform) -> Case:
         after = dice(fixed_labels, pair.moving_labels.warped(transform, grid).tensor, labels)[0]
         found |= {f"dice_{when}": dict(zip(labels, d.tolist(), strict=True)) for when, d in (("before", before), ("after", after))}
     if pair.truth is not None:
-        mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor
         true = pair.truth.displacement(grid)
         found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}
-    return Case(pair.name[0], float(folding_fraction(determinant)), float(sdlogj(determinant)), **found)  # type: ignore[arg-type]
+    return Case(pair.name[0], float(folding_fraction(determinant, mask)), float(sdlogj(determinant, mask)), **found)  # type: ignore[arg-type]
 
 
 def _distance(displacement: Tensor, grid: Grid, mask: Tensor | None) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -16,9 +16,27 @@ from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.discovery import ComponentError, TrainingError, build, construct, nearest
 from lightning_reg.spatial import Case, Image, Pair, evaluate, totals
-from lightning_reg.training.schedules import inverse_time
+from lightning_reg.training.schedules import cooldown, inverse_time
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """Factor of the learning rate: :func:`inverse_time` times :func:`cooldown`.
+
+    Args:
+        steps: of the whole training (supplied).
+        decay: of :func:`~lightning_reg.training.schedules.inverse_time`.
+        cooldown: fraction of the training over which the rate falls to 0 at its end.
+    """
+
+    steps: int
+    decay: float = 0.0
+    cooldown: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        return inverse_time(step, self.decay) * cooldown(step, self.steps, self.cooldown)
 
 
 class RegistrationModule(L.LightningModule):
@@ -79,8 +97,8 @@ class RegistrationModule(L.LightningModule):
             known = ", ".join(OPTIMIZERS)
             raise ComponentError(f"There is no optimizer named '{name}'{nearest(str(name), OPTIMIZERS)} Available: {known}.")
         optimizer = construct(name, OPTIMIZERS[name], settings, params=self.parameters())
-        decay = float(self.method.get("schedule", {}).get("decay", 0.0))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, functools.partial(inverse_time, decay=decay))
+        rate = construct("method.schedule", RateSchedule, self.method.get("schedule") or {}, steps=self.trainer.max_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -88,7 +88,15 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     return outcome
 
 
-_DATA_SETTINGS = ("preprocessing", "batch_size", "samples_per_epoch", "workers", "synthetic_validation", "max_validation_pairs")
+_DATA_SETTINGS = (
+    "preprocessing",
+    "augmentation",
+    "batch_size",
+    "samples_per_epoch",
+    "workers",
+    "synthetic_validation",
+    "max_validation_pairs",
+)
 
 
 def _configured_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:

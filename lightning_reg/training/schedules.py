@@ -33,6 +33,13 @@ def inputs_of(alpha: list[float]) -> list[float]:
     return beta
 
 
+def cooldown(step: int, steps: int, fraction: float) -> float:
+    """Factor of the learning rate that falls linearly from 1 to 0 over the last ``fraction`` of ``steps`` iterations."""
+    if fraction <= 0 or steps <= 0:
+        return 1.0
+    return min(1.0, max(0.0, (steps - step) / (fraction * steps)))
+
+
 def inverse_time(step: int, decay: float) -> float:
     """Factor of the learning rate, ``1 / (1 + decay * t)`` (Eppenhof et al., 2019, equation 5)."""
     return 1 / (1 + decay * step)

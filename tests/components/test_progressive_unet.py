@@ -15,10 +15,11 @@ from lightning_reg.functional import pool
 from lightning_reg.spatial import Grid, Image, Pair
 
 LEVELS = 3
+BACKBONE = {"name": "progressive_unet", "levels": LEVELS, "features": 4}
 
 
 def composer(levels: int = LEVELS) -> SingleComposer:
-    made = SingleComposer({"name": "progressive_unet", "levels": levels, "features": 4}, {"name": "dense", "levels": "weighted"})
+    made = SingleComposer(BACKBONE | {"levels": levels}, {"name": "dense", "levels": "weighted"})
     for parameter in made.parameters():  # the heads start near zero; make their outputs matter
         if parameter.abs().max() < 0.01:
             nn.init.normal_(parameter, std=0.3)
@@ -132,3 +133,16 @@ def test_inputs_are_the_images_pooled_to_the_level() -> None:
     fixed, moving = torch.rand(1, 1, 16, 8, 12), torch.rand(1, 1, 16, 8, 12)
     blurred = pool(fixed, 4).repeat_interleave(4, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
     torch.testing.assert_close(net(fixed, moving)[0], net(blurred, moving)[0])
+
+
+def test_a_refining_level_enters_without_changing_the_field(pair: Pair) -> None:
+    """With ``refine``, a level whose own convolution is still zero passes on what the coarser ones found."""
+    head = SingleComposer(BACKBONE, {"name": "dense", "levels": "weighted", "refine": True}).network.heads[0]
+    features = [torch.rand(1, n, *(s // stride for s in (20, 16, 12))) for n, stride in ((16, 4), (8, 2), (4, 1))]
+    for field in head.fields:
+        nn.init.zeros_(field.weight)
+    nn.init.normal_(head.fields[0].bias)
+    for alpha in ([1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.3, 0.7], [0, 0, 1]):
+        head.grow(alpha)
+        field = head(features, pair.fixed.grid)[0].field
+        torch.testing.assert_close(field, head.fields[0].bias.view(1, 3, 1, 1, 1).expand_as(field))

@@ -23,14 +23,18 @@ class DenseHead(Head, Growable):
             (Eppenhof et al., 2019), and does not compute those without weight.
         equalized: divide the convolutions' outputs by the square root of their fan-in (the equalised learning rate of
             Karras et al., 2018), without which plain SGD at the paper's rate diverges on a layer without normalisation.
+        refine: a level's field is the next coarser one's plus what its own convolution adds, instead of a whole field of its
+            own: a level that enters then starts from what the network has learned. (Beyond the paper.)
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], levels: str = "finest", equalized: bool = False) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], levels: str = "finest", equalized: bool = False, refine: bool = False
+    ) -> None:
         super().__init__()
         if levels not in ("finest", "weighted"):
             raise ValueError(f"levels is '{levels}'; use finest or weighted")
         first = len(channels) - 1 if levels == "finest" else 0
-        self.first, self.strides = first, tuple(strides)
+        self.first, self.strides, self.refine = first, tuple(strides), refine
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
         fields = [Convolution(n, 3) for n in channels[first:]]
         for field in fields:
@@ -41,17 +45,25 @@ class DenseHead(Head, Growable):
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
+        finest = max(i for i, weight in enumerate(self.alpha) if weight > 0)
         total: Tensor | None = None
-        for index, (weight, convolution) in enumerate(zip(self.alpha, self.fields, strict=True)):
-            if weight == 0:
+        coarser: Tensor | None = None
+        for index, weight in enumerate(self.alpha[: finest + 1]):
+            if weight == 0 and not self.refine:
                 continue
-            level = features[self.first + index]
-            if level is None:
-                raise ValueError(f"DenseHead: level {index} has the weight {weight}, but the backbone did not compute it")
-            stride = self.strides[self.first + index]
-            field = self.gains[index] * convolution(level).float()
-            field = resize(field, [n * stride for n in field.shape[2:]])
-            total = weight * field if total is None else total + weight * field
+            field = self._field(index, features[self.first + index])
+            if self.refine:
+                field = coarser = field if coarser is None else field + resize(coarser, field.shape[2:])
+            if weight > 0:
+                stride = self.strides[self.first + index]
+                weighted = weight * resize(field, [n * stride for n in field.shape[2:]])
+                total = weighted if total is None else total + weighted
         assert total is not None
         i, j, k = grid.shape
         return [Displacement(total[:, :, :i, :j, :k], grid)]
+
+    def _field(self, index: int, features: Tensor | None) -> Tensor:
+        """What one level's convolution reads off its features, ``(B, 3, ...)`` at that level's resolution."""
+        if features is None:
+            raise ValueError(f"DenseHead: level {index} is to be summed, but the backbone did not compute it")
+        return self.gains[index] * self.fields[index](features).float()

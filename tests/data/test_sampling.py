@@ -1,0 +1,142 @@
+"""Training pairs: the same epoch however many workers, true transforms that are true, cases of different size."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_reg.data.augmentation import IntensityAugmentation
+from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, training_pairs
+from lightning_reg.data.scans import Scan
+from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
+from lightning_reg.discovery import ComponentError, DataError
+from lightning_reg.spatial import Grid, Image, Pair
+
+SYNTHETIC = {"name": "synthetic"}
+
+
+def smooth_scan(shape: tuple[int, int, int], name: str = "scan") -> Scan:
+    grid = Grid.regular(shape, (2.0, 2.5, 3.0), (5.0, -7.0, 11.0))
+    i, j, k = grid.points()[0]
+    image = torch.sin(i / 4) + torch.cos(j / 5) + torch.sin(k / 3 + i / 7)
+    return Scan(name, Image(image[None, None], grid), Image((image > 0)[None, None].short(), grid, discrete=True))
+
+
+def data(workers: int, sampling: dict = SYNTHETIC, **settings) -> RegistrationData:
+    dataset = {"name": "phantom", "subjects": 2, "validation": 1, "shape": [16, 12, 12]}
+    settings = {"samples_per_epoch": 6, "augmentation": {"noise": 0.1, "gamma": 0.2}, "seed": 5} | settings
+    return RegistrationData(dataset, sampling, {"window": [-1000, 500]}, workers=workers, **settings)
+
+
+def epoch(module: RegistrationData, number: int = 0) -> list[Pair]:
+    module.setup()
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+@pytest.mark.parametrize("sampling", [SYNTHETIC, {"name": "inter_subject"}, {"name": "pairs"}])
+def test_an_epoch_is_the_same_with_any_number_of_workers(sampling: dict) -> None:
+    runs = [epoch(data(workers, sampling), 3) for workers in (0, 1, 2)]
+    for a, b in itertools.pairwise(runs):
+        for x, y in zip(a, b, strict=True):
+            assert x.name == y.name
+            torch.testing.assert_close(x.fixed.tensor, y.fixed.tensor, rtol=0, atol=0)
+            torch.testing.assert_close(x.moving.tensor, y.moving.tensor, rtol=0, atol=0)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    first, second, other = epoch(data(0), 0)[0], epoch(data(0), 1)[0], epoch(data(0, seed=6), 0)[0]
+    assert not torch.equal(first.moving.tensor, second.moving.tensor)
+    assert not torch.equal(first.moving.tensor, other.moving.tensor)
+
+
+def test_no_global_random_state_is_touched() -> None:
+    module = data(0)
+    module.setup()
+    before = torch.get_rng_state()
+    module.train_pairs[7]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_sampler_numbers_items_resumes_and_deals_them_out() -> None:
+    sampler = ItemSampler(4, resume_at=6, epoch=1)
+    assert list(sampler) == [6, 7]
+    sampler.set_epoch(2)
+    assert list(sampler) == [8, 9, 10, 11]
+    ranks = [list(ItemSampler(3, rank=rank, world=2)) for rank in range(2)]
+    assert sorted(ranks[0] + ranks[1]) == list(range(6))
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 28), (25, 19, 17)])
+def test_the_fixed_image_is_the_moving_one_through_the_truth(shape: tuple[int, int, int]) -> None:
+    pair = SyntheticDeformation().draw(smooth_scan(shape), np.random.default_rng(3))
+    warped = pair.moving.warped(pair.truth)
+    inside = (pair.truth.map_voxels(pair.fixed.grid.points()) > 3).all(1) & (
+        pair.truth.map_voxels(pair.fixed.grid.points()) < torch.tensor(shape).view(1, 3, 1, 1, 1) - 4
+    ).all(1)
+    margin = torch.zeros_like(inside)
+    margin[:, 4:-4, 4:-4, 4:-4] = True
+    difference = (warped.tensor - pair.fixed.tensor)[:, 0][inside & margin]
+    apart = (pair.moving.tensor - pair.fixed.tensor)[:, 0][inside & margin]
+    assert difference.abs().mean() < 0.1 * apart.abs().mean()
+
+
+def test_amplitudes_are_fractions_of_the_extent() -> None:
+    """Control points lie within the amplitude and reach towards it; the field, a convex combination of them, stays inside."""
+    shape = (40, 20, 30)
+    fields = torch.cat([RandomBSpline(4, 0.1).draw(shape, np.random.default_rng(seed)) for seed in range(20)])
+    for axis, extent in enumerate(shape):
+        reached = float(fields[:, axis].abs().max())
+        assert 0.04 * extent < reached <= 0.1 * extent
+
+
+def test_masks_and_labels_go_with_the_images() -> None:
+    pair = SyntheticDeformation().draw(smooth_scan((24, 20, 28)), np.random.default_rng(1))
+    agreement = ((pair.fixed.tensor > 0) == (pair.fixed_mask.tensor > 0)).float()[:, :, 5:-5, 5:-5, 5:-5].mean()
+    assert agreement > 0.93
+
+
+def test_inter_subject_pairs_are_two_scans_of_their_own_sizes() -> None:
+    scans = [smooth_scan((12, 10, 14), "a"), smooth_scan((10, 12, 12), "b"), smooth_scan((14, 14, 10), "c")]
+    pairs = InterSubjectPairs(scans, seed=0)
+    names = {pairs[i].name[0] for i in range(60)}
+    assert names == {f"{a} < {b}" for a, b in itertools.permutations("abc", 2)}
+    batch = Pair.collate([pairs[0], pairs[1]])
+    assert batch.fixed.tensor.shape[0] == 2
+
+
+def test_one_scan_has_no_inter_subject_pairs() -> None:
+    with pytest.raises(DataError, match="at least two scans"):
+        InterSubjectPairs([smooth_scan((12, 10, 14))], seed=0)
+
+
+def test_a_misspelt_sampling_or_argument() -> None:
+    with pytest.raises(DataError, match="no sampling named 'intersubject'; did you mean 'inter_subject'"):
+        training_pairs({"name": "intersubject"}, [], [], 0)
+    with pytest.raises(ComponentError, match="'synthetic' does not take an argument 'learnt'; did you mean 'learned'"):
+        training_pairs({"name": "synthetic", "learnt": []}, [], [], 0)
+
+
+def test_augmentation_changes_each_image_for_itself_and_nothing_else() -> None:
+    pair = SyntheticDeformation().draw(smooth_scan((24, 20, 28)), np.random.default_rng(1))
+    changed = IntensityAugmentation(noise=0.1)(pair, [1, 2])
+    again = IntensityAugmentation(noise=0.1)(pair, [1, 2])
+    assert torch.equal(changed.fixed.tensor, again.fixed.tensor)
+    noise = [(getattr(changed, k).tensor - getattr(pair, k).tensor).flatten() for k in ("fixed", "moving")]
+    assert abs(float(torch.corrcoef(torch.stack(noise))[0, 1])) < 0.1
+    assert changed.truth is pair.truth
+    assert IntensityAugmentation()(pair, [1]) is pair
+
+
+def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:
+    module = data(0, synthetic_validation=2)
+    module.setup()
+    assert [pair.truth is not None for pair in module.validation_pairs] == [False, True, True]
+    assert module.validation_pairs[0].fixed_landmarks is not None
+    with pytest.raises(DataError, match="nothing to validate on"):
+        data(0, max_validation_pairs=0).setup()

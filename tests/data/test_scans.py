@@ -1,0 +1,142 @@
+"""What a user's data may have wrong, each answered by one sentence that names it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from lightning_reg.data.hippocampus import HippocampusDataset
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.data.scans import Scan, check_landmarks, make_pair, read_subject, scan_from_subject, subject_from_scan
+from lightning_reg.discovery import DataError
+from lightning_reg.spatial import Grid, Image
+
+SHAPE = (12, 10, 9)
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    nib.Nifti1Image(array, np.diag([2.0, 2.5, 3.0, 1.0]) if affine is None else affine).to_filename(path)
+    return path
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
+
+
+def scan(name: str = "one", origin: float = 0.0, landmarks: int | None = None) -> Scan:
+    grid = Grid.regular(SHAPE, (2.0, 2.5, 3.0), (origin, 0.0, 0.0))
+    points = None if landmarks is None else grid.to_world(torch.full((1, 3, landmarks), 4.0))[0].T
+    return Scan(name, Image(torch.rand(1, 1, *SHAPE), grid), landmarks=points)
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no file .*none\.nii; correct the path"):
+        read_subject("x", tmp_path / "none.nii")
+
+
+def test_a_file_that_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    with pytest.raises(DataError, match=r"text\.nii\.gz cannot be read as an image"):
+        read_subject("x", tmp_path / "text.nii.gz")
+
+
+@pytest.mark.parametrize(("value", "count"), [(np.nan, 3), (np.inf, 3)])
+def test_values_that_are_not_finite(tmp_path: Path, noise: np.ndarray, value: float, count: int) -> None:
+    noise[2, 3, :count] = value
+    with pytest.raises(DataError, match=r"bad\.nii has 3 NaN or infinite values"):
+        read_subject("x", save(tmp_path / "bad.nii", noise))
+
+
+def test_a_constant_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"flat\.nii is constant \(every voxel is 7\)"):
+        read_subject("x", save(tmp_path / "flat.nii", np.full(SHAPE, 7, np.float32)))
+
+
+def test_a_4d_image(tmp_path: Path, noise: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"series\.nii has 2 channels or time points where a single 3D volume is meant"):
+        read_subject("x", save(tmp_path / "series.nii", np.stack([noise, noise], axis=-1)))
+
+
+def test_a_single_slice(tmp_path: Path, noise: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"slice\.nii is a single slice"):
+        read_subject("x", save(tmp_path / "slice.nii", noise[..., :1]))
+
+
+def test_labels_on_another_grid(tmp_path: Path, noise: np.ndarray) -> None:
+    image = save(tmp_path / "image.nii", noise)
+    moved = np.diag([2.0, 2.5, 3.0, 1.0])
+    moved[0, 3] = 4
+    labels = save(tmp_path / "labels.nii", (noise > 100).astype(np.uint8), moved)
+    with pytest.raises(DataError, match=r"labels\.nii lies on another grid than its image .*image\.nii"):
+        read_subject("x", image, labels=labels)
+
+
+def test_a_pair_that_does_not_overlap() -> None:
+    with pytest.raises(DataError, match="one and two do not overlap in the world"):
+        make_pair(scan("one"), scan("two", origin=500.0))
+
+
+def test_landmarks_that_do_not_correspond_in_number() -> None:
+    with pytest.raises(DataError, match="one has 5 landmarks and two has 4"):
+        make_pair(scan("one", landmarks=5), scan("two", landmarks=4))
+
+
+def test_landmarks_outside() -> None:
+    inside = scan(landmarks=3)
+    check_landmarks(inside)
+    with pytest.raises(DataError, match=r"3 of 3 landmarks of one lie outside its image .* RAS mm"):
+        check_landmarks(replace(inside, landmarks=inside.landmarks - 200))
+
+
+def test_preprocessing_keeps_the_world_and_maps_the_window(noise: np.ndarray) -> None:
+    """Flipped and permuted axes come out as right, anterior, superior; every landmark stays on its voxel's intensity."""
+    affine = np.array([[0, 0, -3.0, 50], [-2.0, 0, 0, 20], [0, 2.5, 0, -10], [0, 0, 0, 1]])
+    grid = Grid(SHAPE, torch.from_numpy(affine))
+    index = torch.tensor([[3, 4, 5], [7, 2, 6]])
+    landmarks = grid.to_world(index.double().T.unsqueeze(0))[0].T
+    raw = Scan("turned", Image(torch.from_numpy(noise)[None, None], grid), landmarks=landmarks)
+    done = Preprocessing(window=(50, 150))(subject_from_scan(raw))
+    assert (done.image.grid.affine[0, :3, :3].diagonal() > 0).all()
+    assert float(done.image.tensor.min()) >= 0
+    assert float(done.image.tensor.max()) <= 1
+    where = done.image.grid.to_voxel(landmarks.T.unsqueeze(0))[0].round().long()
+    expected = ((torch.from_numpy(noise)[tuple(index.T)] - 50) / 100).clamp(0, 1)
+    torch.testing.assert_close(done.image.tensor[0, 0][tuple(where)], expected.float(), atol=1e-5, rtol=0)
+
+
+def test_preprocessing_resamples_and_centers() -> None:
+    done = Preprocessing(spacing=3.0, center=True)(subject_from_scan(scan(origin=40.0)))
+    torch.testing.assert_close(done.image.grid.spacing[0], torch.full((3,), 3.0, dtype=torch.float64))
+    assert done.image.grid.center.abs().max() < 1e-4
+    resized = Preprocessing(shape=(8, 8, 8))(subject_from_scan(scan()))
+    assert resized.image.grid.shape == (8, 8, 8)
+
+
+def test_centering_moves_landmarks_too() -> None:
+    moved = Preprocessing(center=True)(subject_from_scan(scan(origin=40.0, landmarks=2)))
+    torch.testing.assert_close(moved.image.grid.to_voxel(moved.landmarks.T.unsqueeze(0)), torch.full((1, 3, 2), 4.0))
+
+
+def test_subjects_survive_the_way_through_torchio() -> None:
+    original = scan(landmarks=2)
+    back = scan_from_subject(subject_from_scan(original))
+    torch.testing.assert_close(back.image.tensor, original.image.tensor)
+    assert back.image.grid.matches(original.image.grid)
+
+
+@pytest.mark.data
+def test_hippocampus_crops_load(public_data: Path) -> None:
+    data = HippocampusDataset(str(public_data / "hippocampus"), validation=4, limit=6)
+    process = Preprocessing(center=True)
+    scans = [process(subject) for subject in data.subjects("validation")]
+    assert len(scans) == 4
+    assert len(data.subjects("train")) == 6
+    assert len({s.image.grid.shape for s in scans}) > 1
+    pairs = [make_pair(scans[f], scans[m]) for f, m in data.pairs("validation")]
+    assert all(pair.labels() == [1, 2] for pair in pairs)
