@@ -1,6 +1,6 @@
 """Progressive against conventional training: the same initial weights, pairs, steps and rates; only the growth differs.
 
-    python benchmarks/progressive.py [--data phantom hippocampus] [--root FOLDER] [--seeds 1 2 3] [--steps N]
+    python benchmarks/progressive.py [--data phantom hippocampus] [--root FOLDER] [--seeds 1 2 3] [--time-scale 0.33]
 
 First the cost of a step while only the coarsest level has weight, as a ratio to one of the full network; then, per data set and
 seed, the validation error before and after, and the wall time of both trainings as a ratio. Losses stay in the table.
@@ -64,11 +64,10 @@ def step_ratio(levels: int = 5, features: int = 8, size: int = 64, repeats: int 
     return statistics.median(seconds["coarsest"][1:]) / statistics.median(seconds["full"][1:])
 
 
-def train(data: list[str], variant: str, seed: int, steps: int | None) -> Outcome:
+def train(data: list[str], variant: str, seed: int, time_scale: float) -> Outcome:
     """One training run in a folder that is thrown away."""
-    budget = [] if steps is None else [f"trainer.max_steps={steps}"]
     with tempfile.TemporaryDirectory() as folder:
-        return run_training(composed([*data, *VARIANTS[variant], f"seed={seed}", *budget]), Path(folder) / "run")
+        return run_training(composed([*data, *VARIANTS[variant], f"seed={seed}", f"time_scale={time_scale}"]), Path(folder) / "run")
 
 
 def main() -> None:
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["phantom"], choices=["phantom", "hippocampus"])
     parser.add_argument("--root", help="folder of the hippocampus crops")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, help="training steps; default: the configuration's")
+    parser.add_argument("--time-scale", type=float, default=1.0, help="factor on the configuration's steps and growth schedule")
     arguments = parser.parse_args()
     quieten()
 
@@ -90,7 +89,7 @@ def main() -> None:
         for seed in arguments.seeds:
             reference = 0.0
             for variant in VARIANTS:
-                outcome = train(data, variant, seed, arguments.steps)
+                outcome = train(data, variant, seed, arguments.time_scale)
                 totals = outcome.totals()
                 reference = reference or outcome.seconds
                 tre = "tre_after_mm" in totals

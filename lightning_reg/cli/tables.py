@@ -20,12 +20,13 @@ def cases_table(cases: Sequence[Case]) -> Table:
     rows = [case.row() for case in cases]
     everything: dict[str, str | float] = {"case": f"all {len(rows)}", **totals(list(cases))}
     present = [q for q in _QUANTITIES if f"{q[0]}_after{q[2]}" in everything]
-    table = Table("case", title="Validation, best checkpoint")
+    table = Table(title="Validation, best checkpoint")
+    table.add_column("\ncase", no_wrap=True)
     for _, title, _, _ in present:
-        table.add_column(f"{title}\nbefore", justify="right")
-        table.add_column("\nafter", justify="right")
-    table.add_column("folding\n%", justify="right")
-    table.add_column("\nSDlogJ", justify="right")
+        table.add_column(f"{title}\nbefore", justify="right", no_wrap=True)
+        table.add_column("\nafter", justify="right", no_wrap=True)
+    table.add_column("folding\n%", justify="right", no_wrap=True)
+    table.add_column("\nSDlogJ", justify="right", no_wrap=True)
     for index, row in enumerate([*rows, everything]):
         cells = [str(row["case"])]
         for name, _, unit, form in present:

@@ -48,6 +48,8 @@ def _refuse(message: str) -> None:
 def _train(config: DictConfig) -> float:
     """One run; returns the validation error, which sweeps minimise."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a file or a pipe has no width of its own
     for warning in shadowed():
         console.print(warning, style="yellow")
     folder = Path(HydraConfig.get().runtime.output_dir)

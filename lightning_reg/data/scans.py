@@ -139,13 +139,21 @@ def check_landmarks(scan: Scan) -> None:
         )
 
 
+def _pair_name(fixed: str, moving: str) -> str:
+    """``fixed < moving``; what both start with (the subject, of two time points) is said once."""
+    subject, _, time_point = moving.partition(" ")
+    if fixed == moving:
+        return fixed
+    return f"{fixed} < {time_point}" if time_point and fixed.startswith(f"{subject} ") else f"{fixed} < {moving}"
+
+
 def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None) -> Pair:
     """The pair of two scans.
 
     Raises:
         DataError: they do not overlap in the world, or their landmarks do not correspond in number.
     """
-    name = f"{fixed.name} < {moving.name}" if fixed.name != moving.name else fixed.name
+    name = _pair_name(fixed.name, moving.name)
     if fixed.image.grid.overlap(moving.image.grid) == 0:
         raise DataError(
             f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid} against {moving.image.grid}); "

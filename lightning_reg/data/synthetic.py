@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_reg.data.scans import Scan
 from lightning_reg.functional import bspline, compose, identity_points, resize_displacement, sample
-from lightning_reg.spatial import Displacement, Image, Pair
+from lightning_reg.spatial import Displacement, Pair
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,13 @@ class SyntheticDeformation:
 
 
 def _deform(scan: Scan, displacement: Tensor) -> Scan:
+    """The scan pulled through a displacement in voxels of its grid; mask and labels in one sampling."""
     points = displacement + identity_points(displacement.shape[2:])
-
-    def pull(image: Image | None) -> Image | None:
-        if image is None:
-            return None
-        tensor = sample(image.tensor, points, "nearest" if image.discrete else "linear", image.padding)
-        return Image(tensor, image.grid, image.padding, image.discrete)
-
-    image = pull(scan.image)
-    assert image is not None
-    return Scan(scan.name, image, pull(scan.mask), pull(scan.labels))
+    image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=scan.image.padding))
+    discrete = [part for part in (scan.mask, scan.labels) if part is not None]
+    if not discrete:
+        return Scan(scan.name, image)
+    pulled = sample(torch.cat([part.tensor for part in discrete], dim=1), points, "nearest").split(1, dim=1)
+    parts = iter([replace(part, tensor=tensor) for part, tensor in zip(discrete, pulled, strict=True)])
+    mask = None if scan.mask is None else next(parts)
+    return Scan(scan.name, image, mask, None if scan.labels is None else next(parts))

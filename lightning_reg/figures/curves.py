@@ -20,7 +20,8 @@ def learning_curve(rows: Rows) -> Figure:
     """Training loss and its terms (logarithmic), and the validation error, over the iterations."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in sorted({key for row in rows for key in row if key.startswith("train/")}):
+    names = sorted({key for row in rows for key in row if key.startswith("train/")})
+    for name in names if len(names) > 2 else ["train/loss"]:  # a single term is the loss
         left.plot(*series(rows, name), label=name.removeprefix("train/"), lw=1)
     positive = all(v > 0 for line in left.lines for v in line.get_ydata())
     left.set(xlabel="iteration", ylabel="loss", title="Training", yscale="log" if positive else "linear")

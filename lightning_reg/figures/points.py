@@ -26,7 +26,7 @@ def tre_boxes(cases: Sequence[Case]) -> Figure | None:
             box.set(facecolor=color, alpha=0.7, label=when if box is boxes["boxes"][0] else None)
         for median in boxes["medians"]:
             median.set_color("black")
-    axes.set_xticks(range(len(scored)), [case.name.split(" <")[0] for case in scored], rotation=20 if len(scored) > 4 else 0)
+    axes.set_xticks(range(len(scored)), [case.name for case in scored], rotation=20, ha="right", fontsize="small")
     axes.set(ylabel="target registration error, mm", ylim=(0, None))
     axes.legend(frameon=False)
     return figure

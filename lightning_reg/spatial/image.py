@@ -52,6 +52,8 @@ class Image:
 
     def padded_to(self, shape: Sequence[int], border: bool = False) -> Image:
         """Extended with ``padding`` (fields: with their ``border``) behind the last voxel of each axis; voxel 0 stays where it is."""
+        if tuple(shape) == self.grid.shape:
+            return self
         widths = [w for n, s in zip(reversed(self.grid.shape), reversed(list(shape)), strict=True) for w in (0, s - n)]
         tensor = F.pad(self.tensor, widths, "replicate") if border else F.pad(self.tensor, widths, value=self.padding)
         return replace(self, tensor=tensor, grid=self.grid.cropped((0, 0, 0), shape))

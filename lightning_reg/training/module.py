@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_reg import __version__
@@ -87,6 +88,8 @@ class RegistrationModule(L.LightningModule):
                 f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
                 "set trainer.gradient_clip_val=1. The last good checkpoint is kept."
             )
+        if self.trainer.state.fn != TrainerFn.FITTING:  # an evaluation afterwards is no point of the training's curves
+            return
         self.log_dict({f"validation/{name}": value for name, value in summary.items()})
         self.log("validation/error", primary_error(summary), prog_bar=True)
 

@@ -56,8 +56,8 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     if resume is not None:
         read_checkpoint(str(resume))
     method = config["method"]
-    settings = {k: v for k, v in config["data"].items() if k in ("dataset", *_DATA_SETTINGS)}
-    data = RegistrationData(sampling=method["sampling"], seed=config["seed"], **settings)
+    settings = {k: v for k, v in config["data"].items() if k not in ("root", "mask")}  # these are there for others to refer to
+    data = construct("data", RegistrationData, settings, sampling=method["sampling"], seed=config["seed"])
     module = RegistrationModule(method, config["data"].get("preprocessing"))
     data.setup()
     module.loss.require(data.first_pair().has())
@@ -86,17 +86,6 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     outcome = Outcome(folder, module.cases, time.perf_counter() - started, sum(p.numel() for p in module.parameters()))
     write_record(folder, config["seed"], module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
-
-
-_DATA_SETTINGS = (
-    "preprocessing",
-    "augmentation",
-    "batch_size",
-    "samples_per_epoch",
-    "workers",
-    "synthetic_validation",
-    "max_validation_pairs",
-)
 
 
 def _configured_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:

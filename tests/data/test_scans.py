@@ -140,3 +140,11 @@ def test_hippocampus_crops_load(public_data: Path) -> None:
     assert len({s.image.grid.shape for s in scans}) > 1
     pairs = [make_pair(scans[f], scans[m]) for f, m in data.pairs("validation")]
     assert all(pair.labels() == [1, 2] for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "name"),
+    [("p1 inhale", "p1 exhale", "p1 inhale < exhale"), ("p1", "p2", "p1 < p2"), ("p1 inhale", "p2 exhale", "p1 inhale < p2 exhale")],
+)
+def test_pairs_are_named_by_their_scans(fixed: str, moving: str, name: str) -> None:
+    assert make_pair(scan(fixed), scan(moving)).name == (name,)

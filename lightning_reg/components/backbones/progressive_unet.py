@@ -42,8 +42,8 @@ class ProgressiveUNet(Backbone, Growable):
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         top = max(i for i, a in enumerate(self.alpha) if a > 0)
         beta = [min(b, 1.0) if abs(b - 1) > 1e-6 else 1.0 for b in itertools.accumulate(self.alpha)]
-        images = stack_images(fixed, moving)
-        pyramid = {i: pool(images, self.strides[i]) for i in range(top + 1) if beta[i] > 0}
+        read = [i for i in range(top + 1) if beta[i] > 0]
+        pyramid = {i: stack_images(pool(fixed, self.strides[i]), pool(moving, self.strides[i])) for i in read}
 
         skips: list[Tensor] = []
         x: Tensor | None = None

@@ -1,0 +1,1 @@
+"""An example plugin of lightning_reg: one translation per pair."""

@@ -1,0 +1,69 @@
+"""The documentation's commands run, its Python runs, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.training.module import RegistrationModule
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+QUICK = ["data.dataset.shape=[16,16,16]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "trainer.max_steps=2"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code blocks of a language; one that follows a comment ``<!-- not run: reason -->`` is left out."""
+    found = re.findall(rf"(<!-- not run: [^>]*-->\n)?```{language}\n(.*?)```", page.read_text(), re.S)
+    return [code for skipped, code in found if not skipped]
+
+
+def train_commands() -> list[str]:
+    """Every ``python train.py`` that the pages show, once."""
+    lines = [line.split("  #")[0].strip() for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    commands = [part.strip() for line in lines for part in line.split("&&")]
+    return sorted({c for c in commands if c.startswith("python train.py")})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", train_commands())
+def test_a_shown_command_runs(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)
+    small = [] if "--cfg" in words else [*QUICK, "experiment=smoke"]
+    small = [o for o in small if o not in words]
+    environment = os.environ | {"MPLBACKEND": "Agg", "WANDB_MODE": "offline"}
+    call = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *words[2:],
+        *small,
+        *([] if "--cfg" in words else ["method.composer.backbone.levels=2"]),
+    ]
+    result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
+    assert len(train_commands()) >= 5
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_method_that_the_walkthrough_shows_is_one() -> None:
+    method = yaml.safe_load(blocks(ROOT / "docs" / "methods.md", "yaml")[0])
+    assert isinstance(RegistrationModule(method).composer, SingleComposer)
+
+
+def test_the_readme_installs_and_tests_in_two_commands() -> None:
+    shown = blocks(ROOT / "README.md", "bash")
+    assert "pip install -e . && python train.py\n" in shown
+    assert 'pip install -e ".[dev]" && pytest\n' in shown

@@ -1,0 +1,52 @@
+"""The figures show what they are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from lightning_reg import figures
+from lightning_reg.spatial import Displacement, Pair, evaluate
+from lightning_reg.training.schedules import growth, inputs_of
+
+
+@pytest.fixture
+def with_landmarks(pair: Pair) -> Pair:
+    points = pair.fixed.grid.to_world(torch.tensor([[5.0, 9, 12], [4, 8, 11], [3, 6, 8]]).unsqueeze(0))[0].T
+    return replace(pair, fixed_landmarks=(points,), moving_landmarks=(points + torch.tensor([3.0, 0.5, -1.0]),))
+
+
+def test_growth_weights_are_drawn_as_logged() -> None:
+    rows = [{"step": str(t)} | {f"alpha/{i}": str(a) for i, a in enumerate(growth(t, 3))} for t in range(0, 1500, 50)]
+    figure = figures.growth_weights(rows)
+    top, bottom = figure.axes
+    assert len(top.lines) == len(bottom.lines) == 3
+    for row, t in enumerate(range(0, 1500, 50)):
+        assert [float(line.get_ydata()[row]) for line in bottom.lines] == pytest.approx(inputs_of(growth(t, 3)))
+    assert figures.growth_weights([{"step": "0", "train/loss": "1"}]) is None
+
+
+def test_learning_curve_draws_terms_and_errors() -> None:
+    rows = [{"step": str(t), "train/loss": str(1 / (t + 1)), "validation/tre_after_mm": "3" if t % 5 == 0 else ""} for t in range(20)]
+    left, right = figures.learning_curve(rows).axes
+    assert [len(line.get_xdata()) for line in left.lines] == [20]
+    assert [len(line.get_xdata()) for line in right.lines] == [4]
+
+
+def test_landmark_figures(with_landmarks: Pair) -> None:
+    case = evaluate(with_landmarks, Displacement(torch.zeros(1, 3, *with_landmarks.fixed.grid.shape), with_landmarks.fixed.grid))
+    assert float(case.tre_before.mean()) == pytest.approx((9 + 0.25 + 1) ** 0.5, rel=1e-5)
+    assert len(figures.motion_correlation([case, case]).axes) == 3
+    assert len(figures.tre_boxes([case, case]).axes[0].get_xticklabels()) == 2
+    without = replace(case, tre_before=None, motion_true=None)
+    assert figures.tre_boxes([without]) is None
+    assert figures.motion_correlation([without]) is None
+
+
+def test_panels_of_a_registration(pair: Pair) -> None:
+    figure = figures.registration_panel(pair, Displacement(torch.randn(1, 3, *pair.fixed.grid.shape), pair.fixed.grid))
+    FigureCanvasAgg(figure).draw()
+    assert sum(bool(axes.images) for axes in figure.axes) >= 21
