@@ -11,9 +11,12 @@ peer gets its inputs as it wants them, and constants that it can keep (identity 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +122,7 @@ def compositions(shape: Sequence[int], device: torch.device) -> list[Comparison]
     pair = smooth_field(shape, 4.0, 1, device), smooth_field(shape, 4.0, 4, device)
     compose = partial(Comparison, "compose", ours=lr.compose, inputs=pair)
     exponential = partial(Comparison, f"exponential, {STEPS} steps", ours=partial(lr.exponentiate, steps=STEPS), inputs=pair[:1])
-    corners = {"convert": lambda *displacements: tuple(to_corners(u) for u in displacements), "restore": from_corners}
+    corners: dict[str, Any] = {"convert": lambda *displacements: tuple(to_corners(u) for u in displacements), "restore": from_corners}
     return [
         compose("MONAI `Warp`, plus", theirs=monai),
         compose("VoxelMorph `compose`", theirs=voxelmorph, region=stays_inside, checked="interior (it has zeros outside)"),
@@ -148,7 +151,11 @@ def derivatives(shape: Sequence[int], device: torch.device) -> list[Comparison]:
     bending = partial(Comparison, "bending energy", ours=lr.bending, inputs=(field,), restore=lambda e: 3 * e.view(1))
     determinant = partial(Comparison, "Jacobian determinant", ours=lr.jacobian_determinant, inputs=(field,))
     deepali = lambda _: partial(imported("deepali.core.functional", "jacobian_det"), spacing=1)  # noqa: E731
-    arrays = {"convert": lambda u: (u[0].movedim(0, -1).contiguous(),), "restore": lambda d: d[None, None], "differentiable": False}
+    arrays: dict[str, Any] = {
+        "convert": lambda u: (u[0].movedim(0, -1).contiguous(),),
+        "restore": lambda d: d[None, None],
+        "differentiable": False,
+    }
     return [
         Comparison(f"B-spline, stride {STRIDE}", "deepali `evaluate_cubic_bspline`", ours, spline, (control,)),
         bending("MONAI `BendingEnergyLoss`", theirs=lambda _: imported("monai.losses", "BendingEnergyLoss")()),
@@ -216,6 +223,9 @@ def main() -> None:
         parser.error(f"--shape: every axis needs more than {2 * MARGIN} voxels, for the margin of the LNCC images")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    load = os.getloadavg()[0] if device.type == "cpu" and hasattr(os, "getloadavg") else 0.0
+    if load and load + torch.get_num_threads() > (os.cpu_count() or 1) + 0.5:
+        print(f"the machine is busy (load {load:.1f}): threads wait for each other, and the ratios say little", file=sys.stderr)
     warnings.simplefilter("ignore")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
