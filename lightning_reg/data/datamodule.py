@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -91,7 +92,8 @@ class RegistrationData(L.LightningDataModule):
         pairs = []
         for number in range(self.synthetic_validation):
             rng = np.random.default_rng([self.seed, 1, number])
-            pairs.append(deformation.draw(scans[number % len(scans)], rng))
+            pair = deformation.draw(scans[number % len(scans)], rng)
+            pairs.append(replace(pair, fixed_labels=None, moving_labels=None))  # overlap is for real pairs: these have the field
         return pairs
 
     def train_dataloader(self) -> DataLoader[Pair]:

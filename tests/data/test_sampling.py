@@ -137,6 +137,7 @@ def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:
     module = data(0, synthetic_validation=2)
     module.setup()
     assert [pair.truth is not None for pair in module.validation_pairs] == [False, True, True]
+    assert [pair.fixed_labels is not None for pair in module.validation_pairs] == [True, False, False]
     assert module.validation_pairs[0].fixed_landmarks is not None
     with pytest.raises(DataError, match="nothing to validate on"):
         data(0, max_validation_pairs=0).setup()
