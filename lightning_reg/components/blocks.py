@@ -17,7 +17,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class Convolution(nn.Conv3d):
     """A 3D convolution with odd kernel that keeps the extents, and that stays fast on the CPU.
 
-    PyTorch hands a float32 batch of one with ``C * I * J <= 20480`` to an unoptimised kernel, up to ten times slower than
+    PyTorch hands a float32 batch of one with ``C * I * J <= 20480`` to an unoptimised kernel, several times (up to twenty) slower than
     oneDNN's, which it uses for a batch of two. So such an image goes through as a batch of its two halves, each with the
     neighbouring slices of the other (``benchmarks/operators.py`` has the ratio).
     """

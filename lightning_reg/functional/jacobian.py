@@ -76,9 +76,8 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     if displacement.dim() == 4:
         det = (1 + d[:, 0, 0]) * (1 + d[:, 1, 1]) - d[:, 0, 1] * d[:, 1, 0]
     else:
-        a, b, c = 1 + d[:, 0, 0], d[:, 0, 1], d[:, 0, 2]
-        e, f, g = d[:, 1, 0], 1 + d[:, 1, 1], d[:, 1, 2]
-        h, i, j = d[:, 2, 0], d[:, 2, 1], 1 + d[:, 2, 2]
+        (a, b, c), (e, f, g), (h, i, j) = (row.unbind(1) for row in d.unbind(1))
+        a, f, j = 1 + a, 1 + f, 1 + j
         det = a * (f * j - g * i) - b * (e * j - g * h) + c * (e * i - f * h)
     return det.unsqueeze(1)
 

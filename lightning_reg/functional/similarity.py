@@ -5,6 +5,8 @@ Shapes: images ``(B, C, *S)``, masks ``(B, 1, *S)`` with weights in [0, 1].
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,24 +31,43 @@ def ncc(fixed: Tensor, warped: Tensor, mask: Tensor | None = None, eps: float = 
 def box_mean(image: Tensor, window: int) -> Tensor:
     """Mean over a cube of ``window`` (odd) voxels around each voxel, over the part of it inside the image.
 
-    One pooling per axis, which costs ``3 window`` instead of ``window**3`` additions a voxel.
+    Sums by doubling along one axis after the other: about ``log2(window)`` additions a voxel and axis, several times faster on the
+    CPU than poolings or convolutions.
     """
-    dims = image.dim() - 2
-    pooling = F.avg_pool2d if dims == 2 else F.avg_pool3d
-    half = window // 2
-    for axis in range(dims):
-        n = image.shape[2 + axis]
-        kernel = [window if a == axis else 1 for a in range(dims)]
-        if window <= n:
-            padding = [half if a == axis else 0 for a in range(dims)]
-            image = pooling(image, kernel, stride=1, padding=padding, count_include_pad=False)
-        else:  # pooling refuses a kernel larger than the image
-            index = torch.arange(n, device=image.device)
-            inside = (index + half).clamp_max(n - 1) - (index - half).clamp_min(0) + 1
-            widths = [half if a == axis else 0 for a in reversed(range(dims)) for _ in range(2)]
-            share = window / inside.to(image.dtype).view([-1 if a == axis else 1 for a in range(dims)])
-            image = pooling(F.pad(image, widths), kernel, stride=1) * share
-    return image
+    half, result = window // 2, _BoxSum.apply(image, window)
+    for axis, n in enumerate(image.shape[2:]):
+        index = torch.arange(n, device=image.device)
+        inside = (index + half).clamp_max(n - 1) - (index - half).clamp_min(0) + 1
+        result = result * (1 / inside.to(image.dtype)).view(-1, *[1] * (image.dim() - 3 - axis))
+    return result
+
+
+class _BoxSum(torch.autograd.Function):
+    """Sums over cubes, zeros outside; its own adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, window: int) -> Tensor:
+        ctx.window = window
+        half, dims = window // 2, image.dim() - 2
+        for axis in range(dims):
+            image = _window_sums(F.pad(image, [0, 0] * (dims - 1 - axis) + [half, half]), 2 + axis, window)
+        return image
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _BoxSum.apply(gradient, ctx.window), None
+
+
+def _window_sums(image: Tensor, dim: int, window: int) -> Tensor:
+    """Sums of ``window`` (odd) neighbours along an axis, by doubling the length of the summed blocks."""
+    size = image.shape[dim] - window + 1
+    total, block, length, start = image.narrow(dim, 0, size), image, 1, 1
+    while 2 * length <= window:
+        count = block.shape[dim] - length
+        block, length = block.narrow(dim, 0, count) + block.narrow(dim, length, count), 2 * length
+        if window & length:
+            total, start = total + block.narrow(dim, start, size), start + length
+    return total
 
 
 def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = None, eps: float = 1e-8) -> Tensor:
