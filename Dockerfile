@@ -3,7 +3,7 @@
 # On a CUDA base (pip's own index serves CUDA builds of PyTorch):
 #   docker build -t lightning-reg:cuda --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
 # Use:
-#   docker run --rm -v "$PWD/runs:/work/runs" lightning-reg method=progressive data=phantom
+#   docker run --rm -v "$PWD/runs:/data/runs" lightning-reg method=progressive data=phantom
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ARG TORCH_INDEX=
@@ -14,5 +14,5 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 RUN pip install --no-cache-dir torch ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
 COPY . /src
 RUN pip install --no-cache-dir /src && rm -rf /src
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["lightning-reg", "train"]

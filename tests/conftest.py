@@ -39,7 +39,7 @@ def pair(grid: Grid) -> Pair:
 @pytest.fixture(scope="session")
 def public_data() -> Path:
     """Folder of the public data sets, from the environment variable LIGHTNING_REG_DATA."""
-    folder = Path(os.environ.get("LIGHTNING_REG_DATA", "../shared/data"))
+    folder = Path(os.environ.get("LIGHTNING_REG_DATA", "no folder given"))
     if not (folder / "hippocampus").is_dir():
         pytest.skip("no public data sets: set LIGHTNING_REG_DATA to the folder that holds hippocampus/")
     return folder
