@@ -29,6 +29,8 @@ def register() -> None:
     """Make Hydra know this project's search path and resolvers; may be called again."""
     Plugins.instance().register(InstalledConfigurations)
     OmegaConf.register_new_resolver("scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True)
+    OmegaConf.register_new_resolver("total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True)
+    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
     OmegaConf.register_new_resolver("run_folder", lambda resume, fresh: str(Path(resume).expanduser()) if resume else fresh, replace=True)
 
 

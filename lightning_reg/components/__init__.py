@@ -1,5 +1,16 @@
 """What a method is put together from. Components are found by their entry-point names; see :mod:`lightning_reg.discovery`."""
 
-from lightning_reg.components.interfaces import Backbone, Composer, Features, Growable, Head, Level, LossTerm, Registration
+from lightning_reg.components.interfaces import (
+    Backbone,
+    Composer,
+    Features,
+    Growable,
+    Head,
+    Level,
+    LossTerm,
+    Registration,
+    Staged,
+    Stride,
+)
 
-__all__ = ["Backbone", "Composer", "Features", "Growable", "Head", "Level", "LossTerm", "Registration"]
+__all__ = ["Backbone", "Composer", "Features", "Growable", "Head", "Level", "LossTerm", "Registration", "Staged", "Stride"]

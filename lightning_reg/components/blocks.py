@@ -22,43 +22,66 @@ class Convolution(nn.Conv3d):
     neighbouring slices of the other (``benchmarks/operators.py`` has the ratio).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True, dilation: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2 * dilation, bias=bias, dilation=dilation)
 
     def forward(self, input: Tensor) -> Tensor:
         batch, channels, i, j, _ = input.shape
-        halo = self.kernel_size[0] // 2
+        halo, dilation = self.padding[0], self.dilation[0]
+        assert isinstance(halo, int)
         if input.device.type != "cpu" or batch > 1 or i % 2 or halo == 0 or channels * i * j > 20480:
             return super().forward(input)
         padded = F.pad(input, (0, 0, 0, 0, halo, halo))
         halves = torch.cat([padded[:, :, : i // 2 + 2 * halo], padded[:, :, i // 2 :]])
-        result = F.conv3d(halves, self.weight, self.bias, padding=(0, halo, halo))
+        result = F.conv3d(halves, self.weight, self.bias, padding=(0, halo, halo), dilation=dilation)
         return torch.cat([result[:1], result[1:]], dim=2)
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution without bias, normalisation, ReLU; ``kernel`` voxels, extents kept.
+    """Convolution, normalisation, (leaky) ReLU; extents kept.
 
     Args:
-        norm: ``batch`` or ``instance``.
+        kernel: voxels, odd.
+        norm: ``batch``, ``instance`` or ``none`` (the convolution has a bias then).
+        slope: of the ReLU below 0.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, norm: str = "batch") -> None:
-        if norm not in NORMS:
-            raise ValueError(f"norm is '{norm}'; use one of {', '.join(NORMS)}")
-        super().__init__(Convolution(inputs, outputs, kernel, bias=False), NORMS[norm](outputs), nn.ReLU(inplace=True))
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, norm: str = "batch", dilation: int = 1, slope: float = 0.0) -> None:
+        super().__init__(Convolution(inputs, outputs, kernel, norm == "none", dilation), *_after(outputs, norm, slope))
 
 
 class UpBlock(nn.Sequential):
-    """Transposed convolution that doubles every extent, normalisation, ReLU."""
+    """Transposed convolution that doubles every extent, normalisation, (leaky) ReLU.
 
-    def __init__(self, inputs: int, outputs: int, norm: str = "batch") -> None:
-        super().__init__(nn.ConvTranspose3d(inputs, outputs, 2, stride=2, bias=False), NORMS[norm](outputs), nn.ReLU(inplace=True))
+    Args:
+        kernel: 2, or 3 (overlapping).
+        norm, slope: see :class:`ConvBlock`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: str = "batch", kernel: int = 2, slope: float = 0.0) -> None:
+        edge = kernel - 2
+        up = nn.ConvTranspose3d(inputs, outputs, kernel, stride=2, padding=edge, output_padding=edge, bias=norm == "none")
+        super().__init__(up, *_after(outputs, norm, slope))
+
+
+def _after(channels: int, norm: str, slope: float) -> list[nn.Module]:
+    """Normalisation and activation behind a convolution."""
+    if norm not in (*NORMS, "none"):
+        raise ValueError(f"norm is '{norm}'; use one of {', '.join(NORMS)}, none")
+    activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+    return [activation] if norm == "none" else [NORMS[norm](channels), activation]
 
 
 def fast_layout(module: nn.Module) -> None:
     """Bring a module's weights into the memory layout in which 3D convolutions are fastest."""
     module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def small_output(layer: nn.Conv3d | nn.Linear) -> None:
+    """Weights and biases from which training starts next to the identity."""
+    nn.init.normal_(layer.weight, std=1e-3)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def stack_images(fixed: Tensor, moving: Tensor) -> Tensor:

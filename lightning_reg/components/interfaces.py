@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 Features = Sequence[Tensor | None]
+Stride = tuple[int, int, int]
 
 
 class Backbone(nn.Module, ABC):
-    """Features of two images on one grid.
+    """Features of two images.
 
     Attributes:
         channels: feature maps of each output level, coarsest first.
-        strides: voxels of the input per voxel of each output level, coarsest first.
-        multiple: the input extents have to be multiples of this; the network pads to it.
+        strides: per output level, coarsest first, the voxels of the input per voxel of the level, along every axis.
+        multiple: the input extents have to be multiples of this along every axis; the network pads to it.
+        separate: the images go in as they are, each on its own grid, and may differ in size; otherwise the moving image is
+            resampled to the fixed image's grid.
     """
 
     channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    multiple: int
+    strides: tuple[Stride, ...]
+    multiple: Stride
+    separate: bool = False
 
     @abstractmethod
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
@@ -34,7 +38,7 @@ class Backbone(nn.Module, ABC):
         fixed, moving: ``(B, C, I, J, K)``, extents multiples of :attr:`multiple`.
 
         Returns:
-            One ``(B, channels[l], I / strides[l], J / strides[l], K / strides[l])`` per level, coarsest first; ``None``
+            One ``(B, channels[l], I / strides[l][0], J / strides[l][1], K / strides[l][2])`` per level, coarsest first; ``None``
             for a level that the present state of growth does not compute.
         """
 
@@ -49,8 +53,8 @@ class Head(nn.Module, ABC):
             grid: the fixed image's grid.
 
         Returns:
-            Transforms on ``grid`` or coarser grids of the same extent, coarsest first. The last one is the result; the
-            others are supervised beside it.
+            Transforms, coarsest first. The last one is the result; the others are supervised beside it, each at the
+            resolution of its own grid.
         """
 
 
@@ -75,6 +79,42 @@ class Growable(nn.Module):
         self.grow(state["alpha"])
 
 
+class Staged(nn.Module):
+    """Mix-in of composers made of networks that train one after the other, first to last.
+
+    How many of them run is part of the state dict: a loaded model gives the output it was saved with.
+    """
+
+    networks: nn.ModuleList
+    active: int
+    trained: tuple[int, ...]
+
+    def activate(self, trained: Sequence[int]) -> None:
+        """Train these networks, freeze the others, and leave out those that come after the last one trained."""
+        if not trained or not set(trained) <= set(range(len(self.networks))):
+            raise ValueError(f"{type(self).__name__}.activate: expected some of 0 to {len(self.networks) - 1}, got {list(trained)}")
+        self.trained, self.active = tuple(sorted(trained)), max(trained) + 1
+        for index, network in enumerate(self.networks):
+            network.requires_grad_(index in self.trained)
+
+    def inherit(self, index: int) -> None:
+        """Network ``index`` starts from the weights of the one before it.
+
+        Raises:
+            ValueError: they are not of one architecture.
+        """
+        before, after = self.networks[index - 1].state_dict(), self.networks[index].state_dict()
+        if before.keys() != after.keys() or any(isinstance(v, Tensor) and v.shape != after[k].shape for k, v in before.items()):
+            raise ValueError(f"{type(self).__name__}.inherit: network {index} is of another architecture than network {index - 1}")
+        self.networks[index].load_state_dict(before)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"active": self.active}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.active = int(state["active"])
+
+
 @dataclass(frozen=True)
 class Level:
     """One stage or resolution level of a registration.
@@ -83,17 +123,19 @@ class Level:
         fixed, moving: the images it was found on; their grids may differ.
         transform: ``phi`` up to and including this level, fixed world to moving world.
         increment: what this level added by itself (the transform itself where nothing came before it).
+        backward: the level of the registration with fixed and moving exchanged, for terms that compare the two directions.
     """
 
     fixed: Image
     moving: Image
     transform: Transform
     increment: Transform
+    backward: Level | None = None
 
     @cached_property
     def warped(self) -> Image:
         """The moving image on the fixed grid, sampled once."""
-        return self.moving.warped(self.transform, self.fixed.grid)
+        return self.moving.pulled(self.displacement, self.fixed.grid)
 
     @cached_property
     def displacement(self) -> Tensor:
@@ -111,13 +153,22 @@ class Registration:
     def transform(self) -> Transform:
         return self.levels[-1].transform
 
+    def beside(self, backward: Registration) -> Registration:
+        """This registration, its levels next to those of the registration with fixed and moving exchanged."""
+        pairs = zip(self.levels, backward.levels, strict=True)
+        return Registration(tuple(replace(there, backward=back) for there, back in pairs))
+
 
 class Composer(nn.Module, ABC):
     """Makes one registration from one or several networks."""
 
     @abstractmethod
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        """Register two images; their sizes, spacings and directions may differ. Sees no mask, label or landmark."""
+        """Register two images; their sizes, spacings and directions may differ. Sees no mask, label or landmark.
+
+        Returns:
+            While it trains: the levels that are to be supervised. The last one's transform is the whole one, always.
+        """
 
 
 class LossTerm(nn.Module, ABC):
@@ -125,9 +176,11 @@ class LossTerm(nn.Module, ABC):
 
     Attributes:
         needs: fields of :class:`~lightning_reg.spatial.Pair` that it reads. Data without them is refused before training.
+        backward: whether it reads :attr:`Level.backward`; both directions are registered then.
     """
 
     needs: frozenset[str] = frozenset()
+    backward: bool = False
 
     @abstractmethod
     def forward(self, level: Level, pair: Pair) -> Tensor:

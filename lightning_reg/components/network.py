@@ -20,26 +20,26 @@ class Network(nn.Module):
     Args:
         backbone: ``{name, ...}``.
         head: ``{name, ...}``, or a list of them.
+        init: of the backbone's weights, ``default`` (PyTorch's) or ``xavier`` (uniform; Glorot & Bengio, 2010). Heads start next to
+            the identity either way.
     """
 
-    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec]) -> None:
+    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default") -> None:
         super().__init__()
         self.backbone = build("backbones", backbone, Backbone)
+        if init not in ("default", "xavier"):
+            raise ValueError(f"init is '{init}'; use default or xavier")
+        if init == "xavier":
+            self.backbone.apply(_xavier)
         specs = [head] if isinstance(head, (str, Mapping)) else list(head)
         context = {"channels": self.backbone.channels, "strides": self.backbone.strides}
         self.heads = nn.ModuleList(build("heads", spec, Head, **context) for spec in specs)
 
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:
-        """Args: fixed, moving: images on one grid. Returns: transforms on it or coarser, coarsest first; the last is the result."""
-        multiple = self.backbone.multiple
-        if max(fixed.grid.shape) < 2 * multiple:
-            size = " x ".join(map(str, fixed.grid.shape))
-            raise DataError(
-                f"Images of {size} voxels are too small for {len(self.backbone.strides)} resolution levels, which divide by {multiple}: "
-                "lower method.composer.backbone.levels, or resample the images to more voxels (data.preprocessing)."
-            )
-        shape = [-(-n // multiple) * multiple for n in fixed.grid.shape]
-        features = self.backbone(fixed.padded_to(shape).tensor, moving.padded_to(shape).tensor)
+        """Args: fixed, moving: images; a moving one on another grid is resampled where the backbone does not read both separately.
+        Returns: transforms of the fixed grid, coarsest first; the last is the result."""
+        moving = moving if self.backbone.separate else moving.on(fixed.grid)
+        features = self.backbone(self._padded(fixed).tensor, self._padded(moving).tensor)
         found: list[Transform] = []
         before: Transform | None = None
         for head in self.heads:
@@ -47,3 +47,21 @@ class Network(nn.Module):
             found = [t if before is None else Composition([t, before]) for t in outputs]
             before = found[-1]
         return found
+
+    def _padded(self, image: Image) -> Image:
+        """Extended behind the last voxel to what the backbone divides by."""
+        multiple = self.backbone.multiple
+        if all(n < 2 * m for n, m in zip(image.grid.shape, multiple, strict=True)) and max(multiple) > 1:
+            size = " x ".join(map(str, image.grid.shape))
+            raise DataError(
+                f"Images of {size} voxels are too small for a backbone that divides them by {' x '.join(map(str, multiple))}: lower "
+                "its levels (method.composer.backbone.levels) or spacing, or resample the images to more voxels (data.preprocessing)."
+            )
+        return image.padded_to([-(-n // m) * m for n, m in zip(image.grid.shape, multiple, strict=True)])
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -16,7 +16,8 @@ class RegistrationDataset(ABC):
 
     @abstractmethod
     def subjects(self, split: Split) -> Sequence[tio.Subject]:
-        """The raw scans of a split, each with ``name``, ``image`` and, where known, ``mask``, ``labels``, ``landmarks`` (RAS mm).
+        """The raw scans of a split, each with ``name``, ``image`` and, where known, ``mask``, ``labels``, ``landmarks`` (RAS mm), and
+        ``group`` (a word that the scans of one subject share).
 
         Raises:
             DataError: a path, file or header is not what it has to be; the message names it.

@@ -51,17 +51,44 @@ class SyntheticPairs(Dataset[Pair]):
 
 
 class InterSubjectPairs(Dataset[Pair]):
-    """Two different scans drawn at random."""
+    """Random pairs of scans of different groups."""
 
     def __init__(self, scans: Sequence[Scan], seed: int) -> None:
-        if len(scans) < 2:
-            raise DataError(f"Inter-subject sampling needs at least two scans to train on; the data have {len(scans)}.")
         self.scans, self.seed = scans, seed
+        self.groups = _groups(scans)
+        if len(self.groups) < 2:
+            raise DataError("There is one subject only, so there are no pairs of subjects to train on; use method.sampling.name=groups.")
 
     def __getitem__(self, item: int) -> Pair:
         rng = np.random.default_rng([self.seed, item])
-        fixed, moving = rng.choice(len(self.scans), size=2, replace=False)
+        fixed, moving = (rng.choice(self.groups[g]) for g in rng.choice(len(self.groups), size=2, replace=False))
         return make_pair(self.scans[int(fixed)], self.scans[int(moving)])
+
+
+class GroupPairs(Dataset[Pair]):
+    """Random pairs of scans of one group: all pairs of time points of a subject, in both directions."""
+
+    def __init__(self, scans: Sequence[Scan], seed: int) -> None:
+        self.scans, self.seed = scans, seed
+        self.groups = [group for group in _groups(scans) if len(group) > 1]
+        if not self.groups:
+            raise DataError(
+                "The data have one scan per subject, so there are no time points to pair; use method.sampling.name=inter_subject."
+            )
+
+    def __getitem__(self, item: int) -> Pair:
+        rng = np.random.default_rng([self.seed, item])
+        group = self.groups[int(rng.integers(len(self.groups)))]
+        fixed, moving = rng.choice(group, size=2, replace=False)
+        return make_pair(self.scans[int(fixed)], self.scans[int(moving)])
+
+
+def _groups(scans: Sequence[Scan]) -> list[list[int]]:
+    """Indices of the scans that belong together."""
+    members: dict[str | int, list[int]] = {}
+    for index, scan in enumerate(scans):
+        members.setdefault(index if scan.group is None else scan.group, []).append(index)
+    return list(members.values())
 
 
 class GivenPairs(Dataset[Pair]):
@@ -84,15 +111,48 @@ class GivenPairs(Dataset[Pair]):
         return make_pair(self.scans[fixed], self.scans[moving])
 
 
+class PatchPairs(Dataset[Pair]):
+    """Another data set's pairs, cut to a random part of the fixed image and the part of the moving one around the same place in the world.
+
+    Landmarks are left out: those of one part need not lie in the other.
+
+    Args:
+        patch: voxels per axis, of either image; a smaller image stays whole.
+    """
+
+    def __init__(self, pairs: Dataset[Pair], patch: Sequence[int], seed: int) -> None:
+        if len(patch) != 3 or min(patch) < 1:
+            raise DataError(f"method.sampling.patch is {list(patch)}; give three numbers of voxels.")
+        self.pairs, self.patch, self.seed = pairs, patch, seed
+
+    def __getitem__(self, item: int) -> Pair:
+        pair, rng = self.pairs[item], np.random.default_rng([self.seed, 3, item])
+        grids = (pair.fixed.grid, pair.moving.grid)
+        shapes = [[min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)] for grid in grids]
+        start = [int(rng.integers(n - s + 1)) for n, s in zip(grids[0].shape, shapes[0], strict=True)]
+        middle = grids[0].cropped(start, shapes[0]).center
+        around = grids[1].to_voxel(middle.unsqueeze(2))[0, :, 0].tolist()
+        there = [
+            min(max(round(m - (s - 1) / 2), 0), n - s) for m, s, n in zip(around, shapes[1], grids[1].shape, strict=True)
+        ]  # fmt: skip
+        return pair.cropped((start, shapes[0]), (there, shapes[1]))
+
+
 def training_pairs(spec: Mapping[str, Any], scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> Dataset[Pair]:
-    """The sampling that a configuration names: ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``, ``pairs``."""
+    """The sampling that a configuration names, with ``patch`` the random parts of its pairs.
+
+    ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``, ``groups``, or ``pairs`` (the data's own).
+    """
     arguments = dict(spec)
-    name = arguments.pop("name", "synthetic")
+    name, patch = arguments.pop("name", "synthetic"), arguments.pop("patch", None)
+    kinds: dict[str, type[Dataset[Pair]]] = {"inter_subject": InterSubjectPairs, "groups": GroupPairs, "pairs": GivenPairs}
+    drawn: Dataset[Pair]
     if name == "synthetic":
-        return SyntheticPairs(scans, construct("synthetic", SyntheticDeformation, arguments), seed)
-    kinds: dict[str, type[Dataset[Pair]]] = {"inter_subject": InterSubjectPairs, "pairs": GivenPairs}
-    if name not in kinds:
+        drawn = SyntheticPairs(scans, construct("synthetic", SyntheticDeformation, arguments), seed)
+    elif name in kinds:
+        context = {"scans": scans, "seed": seed} | ({"pairs": pairs} if name == "pairs" else {})
+        drawn = construct(name, kinds[name], arguments, **context)
+    else:
         known = ["synthetic", *kinds]
         raise DataError(f"There is no sampling named '{name}'{nearest(name, known)} Available: {', '.join(known)}.")
-    context = {"scans": scans, "seed": seed} | ({"pairs": pairs} if name == "pairs" else {})
-    return construct(name, kinds[name], arguments, **context)
+    return drawn if patch is None else PatchPairs(drawn, patch, seed)

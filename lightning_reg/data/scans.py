@@ -18,13 +18,17 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 @dataclass(frozen=True)
 class Scan:
-    """An image with what is known of it; mask and labels on its grid, landmarks ``(N, 3)`` in RAS mm."""
+    """An image with what is known of it; mask and labels on its grid, landmarks ``(N, 3)`` in RAS mm.
+
+    Scans of one ``group`` (the time points of a subject) belong together; ``None``: a scan of its own.
+    """
 
     name: str
     image: Image
     mask: Image | None = None
     labels: Image | None = None
     landmarks: Tensor | None = None
+    group: str | None = None
 
 
 def read_subject(name: str, image: Path, mask: Path | None = None, labels: Path | None = None) -> tio.Subject:
@@ -104,6 +108,8 @@ def subject_from_scan(scan: Scan) -> tio.Subject:
             parts[key] = tio.LabelMap(tensor=image.tensor[0], affine=affine)
     if scan.landmarks is not None:
         parts["landmarks"] = scan.landmarks
+    if scan.group is not None:
+        parts["group"] = scan.group
     return tio.Subject(name=scan.name, **parts)
 
 
@@ -116,7 +122,7 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
     landmarks = subject["landmarks"].float() if "landmarks" in subject else None
-    scan = Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks)
+    scan = Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
     check_landmarks(scan)
     return scan
 

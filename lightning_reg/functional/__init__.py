@@ -10,7 +10,7 @@ from lightning_reg.functional.overlap import dice, one_hot, soft_dice
 from lightning_reg.functional.points import identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import masked_mean
 from lightning_reg.functional.regularity import bending, curvature, diffusion, total_variation
-from lightning_reg.functional.similarity import box_mean, lncc, ncc, ssd
+from lightning_reg.functional.similarity import box_mean, lncc, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
 from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
 
 __all__ = [
@@ -36,7 +36,10 @@ __all__ = [
     "lattice_shape",
     "lncc",
     "masked_mean",
+    "mind_ssc",
+    "mutual_information",
     "ncc",
+    "ngf",
     "one_hot",
     "pool",
     "resize",
@@ -47,6 +50,7 @@ __all__ = [
     "soft_dice",
     "splat",
     "ssd",
+    "ssim",
     "target_registration_error",
     "to_grid_sample",
     "total_variation",

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from kornia.metrics import ssim3d
 from torch import Tensor
 
+from lightning_reg.functional.jacobian import Spacing, gradient
 from lightning_reg.functional.reduce import masked_mean
 
 
@@ -88,3 +90,82 @@ def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = N
     covariance = fw - f * w
     variances = (ff - f * f).clamp_min(0) * (ww - w * w).clamp_min(0)
     return masked_mean(covariance**2 / (variances + eps), mask)
+
+
+def ssim(fixed: Tensor, warped: Tensor, window: int = 7, mask: Tensor | None = None) -> Tensor:
+    """Mean structural similarity of images in [0, 1] in a Gaussian window, ``(B,)`` in [-1, 1]; 1 for equal images.
+
+    Args:
+        window: edge of the window in voxels, odd; standard deviation 1.5 voxels.
+
+    Source: Wang et al., IEEE TIP 13(4), 2004; the map is kornia's.
+    """
+    return masked_mean(ssim3d(fixed, warped, window), mask)
+
+
+def ngf(fixed: Tensor, warped: Tensor, edge: float = 0.05, spacing: Spacing = 1.0, mask: Tensor | None = None) -> Tensor:
+    """Normalised gradient fields: ``1 - <grad F, grad W>^2 / ((|grad F|^2 + edge^2) (|grad W|^2 + edge^2))``, ``(B,)`` in [0, 1].
+
+    Args:
+        edge: gradients much smaller than this count as noise, intensity per mm.
+        spacing: voxel size, mm.
+
+    Source: Haber & Modersitzki, MICCAI 2006; Hering et al., 2019 (method 2).
+    """
+    f, w = gradient(fixed, spacing), gradient(warped, spacing)
+    inner, ff, ww = (f * w).sum(2), (f * f).sum(2), (w * w).sum(2)
+    return masked_mean(1 - inner**2 / ((ff + edge**2) * (ww + edge**2)), mask)
+
+
+def mutual_information(fixed: Tensor, warped: Tensor, bins: int = 32, mask: Tensor | None = None) -> Tensor:
+    """Mutual information in nats of two images of one channel, ``(B,)``, at least 0.
+
+    The joint histogram is soft: a value counts for the two bins around it, linearly. Bins span each image's own range.
+
+    Args:
+        bins: bins per image.
+
+    Source: Mattes et al., IEEE TMI 22(1), 2003. (kornia's takes boolean masks that are common to the batch.)
+    """
+    weight = torch.ones_like(fixed) if mask is None else mask.to(fixed.dtype)
+    with torch.autocast(fixed.device.type, enabled=False):
+        f, w = _soft_bins(fixed.float(), bins), _soft_bins(warped.float(), bins)
+        joint = torch.einsum("bin,bjn->bij", f * weight.float().flatten(1).unsqueeze(1), w)
+    joint = joint / joint.sum((1, 2), keepdim=True).clamp_min(1e-12)
+    independent = joint.sum(2, keepdim=True) * joint.sum(1, keepdim=True)
+    return (joint * (joint.clamp_min(1e-12) / independent.clamp_min(1e-12)).log()).sum((1, 2))
+
+
+def _soft_bins(image: Tensor, bins: int) -> Tensor:
+    """Memberships ``(B, bins, voxels)`` of every voxel in the bins, two of them non-zero."""
+    values = image.flatten(1)
+    low, high = values.detach().amin(1, keepdim=True), values.detach().amax(1, keepdim=True)
+    position = (values - low) / (high - low).clamp_min(1e-6) * (bins - 1)
+    centers = torch.arange(bins, dtype=values.dtype, device=values.device).view(1, -1, 1)
+    return (1 - (position.unsqueeze(1) - centers).abs()).clamp_min(0)
+
+
+_NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+
+
+def mind_ssc(image: Tensor, radius: int = 1, dilation: int = 2) -> Tensor:
+    """Self-similarity context of every voxel: how alike the patches around it are to each other, ``(B, 12, *S)`` in (0, 1].
+
+    Comparable between modalities: squared distance of two images' descriptors, averaged, is a similarity measure.
+
+    Args:
+        image: ``(B, 1, I, J, K)``.
+        radius: of the patches, voxels.
+        dilation: distance of the six patches' centres from the voxel.
+
+    Source: Heinrich et al., MICCAI 2013.
+    """
+    d, (i, j, k) = dilation, image.shape[2:]
+    wide = F.pad(image, [d] * 6, "replicate")
+    seen = [wide[:, :, d + d * a : d + d * a + i, d + d * b : d + d * b + j, d + d * c : d + d * c + k] for a, b, c in _NEIGHBOURS]
+    pairs = [(p, q) for p in range(6) for q in range(p) if sum(x * y for x, y in zip(_NEIGHBOURS[p], _NEIGHBOURS[q], strict=True)) == 0]
+    distance = box_mean(torch.cat([(seen[p] - seen[q]) ** 2 for p, q in pairs], dim=1), 2 * radius + 1)
+    distance = distance - distance.amin(1, keepdim=True)
+    variance = distance.mean(1, keepdim=True)
+    scale = variance.detach().mean((2, 3, 4), keepdim=True)
+    return (-distance / torch.minimum(torch.maximum(variance, 1e-3 * scale), 1e3 * scale).clamp_min(1e-8)).exp()

@@ -4,7 +4,17 @@ from lightning_reg.spatial.evaluation import Case, evaluate, totals
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
-from lightning_reg.spatial.transforms import Affine, BSpline, Composition, Displacement, Identity, Transform, Velocity
+from lightning_reg.spatial.transforms import (
+    Affine,
+    BSpline,
+    Composition,
+    Displacement,
+    Identity,
+    IntegratedGradient,
+    Transform,
+    Velocity,
+    parts,
+)
 
 __all__ = [
     "Affine",
@@ -15,9 +25,11 @@ __all__ = [
     "Grid",
     "Identity",
     "Image",
+    "IntegratedGradient",
     "Pair",
     "Transform",
     "Velocity",
     "evaluate",
+    "parts",
     "totals",
 ]

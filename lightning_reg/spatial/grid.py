@@ -87,6 +87,10 @@ class Grid:
             raise ValueError(f"Grid.pooled: extents {self.shape} are not multiples of {tuple(factor)}; pad the image first")
         return self.resized([n // f for n, f in zip(self.shape, factor, strict=True)])
 
+    def at_stride(self, stride: Sequence[int], shape: Sequence[int]) -> Grid:
+        """The grid of features at a stride: ``shape`` voxels that cover ``stride`` voxels each, the first ones those of voxel 0 on."""
+        return self._relative(shape, [float(s) for s in stride], [(s - 1) / 2 for s in stride])
+
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
         """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; outside it where it reaches further (padding)."""
         return self._relative(shape, [1.0, 1.0, 1.0], list(start))

@@ -73,9 +73,24 @@ class Image:
             grid: the fixed grid to sample on; default the transform's own.
         """
         grid = grid or transform.grid
-        displacement = transform.displacement(grid)
+        return self.pulled(transform.displacement(grid), grid)
+
+    def pulled(self, displacement: Tensor, grid: Grid) -> Image:
+        """As :meth:`warped`, with the displacement ``(B, 3, I, J, K)`` of the transform in voxels of the fixed ``grid``."""
         points = displacement + grid.points(dtype=displacement.dtype, device=displacement.device)
         return self._sampled(transform_points(grid.voxel_map(self.grid), points), grid)
+
+    def at_stride(self, stride: Sequence[int]) -> Image:
+        """Average-pooled by whole factors; where they do not divide the extents, the border is repeated behind the last voxel."""
+        if all(s == 1 for s in stride):
+            return self
+        shape = [-(-n // s) * s for n, s in zip(self.grid.shape, stride, strict=True)]
+        return self.padded_to(shape, border=True).pooled(stride)
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Image:
+        """The part of ``shape`` voxels that begins at voxel ``start``; inside the image."""
+        (a, b, c), (i, j, k) = start, shape
+        return replace(self, tensor=self.tensor[:, :, a : a + i, b : b + j, c : c + k], grid=self.grid.cropped(start, shape))
 
     def _sampled(self, points: Tensor, grid: Grid) -> Image:
         mode: Interpolation = "nearest" if self.discrete else "linear"

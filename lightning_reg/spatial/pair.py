@@ -12,6 +12,8 @@ from lightning_reg.functional import target_registration_error
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Displacement, Transform
 
+Part = tuple[Sequence[int], Sequence[int]]
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -47,6 +49,18 @@ class Pair:
             elif isinstance(value, tuple) and f.name != "name":
                 moved[f.name] = tuple(points.to(device) for points in value)
         return replace(self, **moved)  # type: ignore[arg-type]
+
+    def cropped(self, fixed: Part, moving: Part) -> Pair:
+        """Parts of both sides, each ``(start, shape)`` in voxels; without landmarks, which need not lie in both."""
+        changed: dict[str, object] = {"fixed_landmarks": None, "moving_landmarks": None}
+        for side, (start, shape) in (("fixed", fixed), ("moving", moving)):
+            for name in (side, f"{side}_mask", f"{side}_labels"):
+                image: Image | None = getattr(self, name)
+                changed[name] = None if image is None else image.cropped(start, shape)
+        if self.truth is not None:
+            part = Image(self.truth.field, self.truth.grid).cropped(*fixed)
+            changed["truth"] = Displacement(part.tensor, part.grid)
+        return replace(self, **changed)  # type: ignore[arg-type]
 
     def labels(self) -> list[int]:
         """The foreground labels of the fixed and moving label maps; empty where there are none."""

@@ -179,6 +179,23 @@ class Velocity(Displacement):
         return Velocity(-self.velocity, self.grid, self.steps)
 
 
+class IntegratedGradient(Displacement):
+    """A transform whose coordinates are cumulative sums of positive steps: coordinate *a* never decreases along axis *a*.
+
+    ``phi_a(x) = sum of steps_a over the voxels from the first one to x along axis a, minus 1``; steps of 1 are the identity.
+
+    Args:
+        steps: ``(B, 3, I, J, K)`` distances of consecutive voxels' images along each axis, voxels of ``grid``; at least 0.
+
+    Source: Christodoulidis et al., 2018, Section 2.1 (method 4).
+    """
+
+    def __init__(self, steps: Tensor, grid: Grid) -> None:
+        excess = _precise(steps) - 1
+        super().__init__(torch.stack([excess[:, a].cumsum(1 + a) for a in range(3)], dim=1), grid)
+        self.steps = steps
+
+
 class Composition(Transform):
     """Transforms one inside the other: ``Composition([outer, ..., inner])`` is ``x -> outer(...(inner(x)))``.
 
@@ -235,3 +252,10 @@ class Identity(Transform):
     @property
     def like(self) -> Tensor:
         return self._like
+
+
+def parts(transform: Transform) -> list[Transform]:
+    """The members of a composition, outermost first, however they are nested; a transform of another kind is its only part."""
+    if isinstance(transform, Composition):
+        return [part for member in transform.members for part in parts(member)]
+    return [transform]

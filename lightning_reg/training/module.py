@@ -26,6 +26,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "a
 class RateSchedule:
     """Factor of the learning rate: :func:`inverse_time` times :func:`cooldown`.
 
+    (``method.schedule.plateau`` has the arguments of PyTorch's ``ReduceLROnPlateau`` instead, counted in validations.)
+
     Args:
         steps: of the whole training (supplied).
         decay: of :func:`~lightning_reg.training.schedules.inverse_time`.
@@ -54,12 +56,29 @@ class RegistrationModule(L.LightningModule):
         self.composer = build("composers", method["composer"], Composer)
         self.loss = construct("method.loss", LossBundle, method["loss"])
         self.cases: list[Case] = []
+        self.optimize()
+
+    def optimize(
+        self, optimizer: Mapping[str, Any] | None = None, schedule: Mapping[str, Any] | None = None, steps: int | None = None
+    ) -> None:
+        """What :meth:`configure_optimizers` makes next.
+
+        Args:
+            optimizer, schedule: what differs from the method's.
+            steps: for which the schedule is; default the trainer's.
+        """
+        self._optimizer = {**self.method["optimizer"], **(optimizer or {})}
+        self._schedule = {**(self.method.get("schedule") or {}), **(schedule or {})}
+        self._steps = steps
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         return self.composer(fixed, moving)
 
     def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
-        value = self.loss(self(pair.fixed, pair.moving), pair)
+        registration = self(pair.fixed, pair.moving)
+        if self.loss.backward:
+            registration = registration.beside(self(pair.moving, pair.fixed))
+        value = self.loss(registration, pair)
         self._require_finite(value.terms, pair)
         batch = pair.fixed.tensor.shape[0]
         self.log("train/loss", value.total, prog_bar=True, batch_size=batch)
@@ -94,15 +113,23 @@ class RegistrationModule(L.LightningModule):
         self.log("validation/error", primary_error(summary), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        settings = {k: v for k, v in self.method["optimizer"].items() if v is not None}
+        settings = {k: v for k, v in self._optimizer.items() if v is not None}
         name = settings.pop("name", None)
         if name not in OPTIMIZERS:
             known = ", ".join(OPTIMIZERS)
             raise ComponentError(f"There is no optimizer named '{name}'{nearest(str(name), OPTIMIZERS)} Available: {known}.")
-        optimizer = construct(name, OPTIMIZERS[name], settings, params=self.parameters())
-        rate = construct("method.schedule", RateSchedule, self.method.get("schedule") or {}, steps=self.trainer.max_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = construct(name, OPTIMIZERS[name], settings, params=trained)
+        settings = {k: v for k, v in self._schedule.items() if v is not None}
+        plateau = settings.pop("plateau", None)
+        rate = construct("method.schedule", RateSchedule, settings, steps=self._steps or self.trainer.max_steps)
+        if plateau is None:
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        if settings:
+            raise ComponentError("method.schedule has plateau and something else; keep one of them.")
+        falling = construct("method.schedule.plateau", torch.optim.lr_scheduler.ReduceLROnPlateau, plateau, optimizer=optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "epoch", "monitor": "validation/error"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lightning_reg"] = {"version": __version__, "method": self.method, "preprocessing": self.preprocessing}

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery import TrainingError, build, construct
 from lightning_reg.spatial import Case, totals
+from lightning_reg.training.callbacks.stages import StageTraining
 from lightning_reg.training.callbacks.standard import RandomState, StopOnSignal, ValidateLastStep
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.module import RegistrationModule, read_checkpoint
@@ -56,7 +57,7 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     if resume is not None:
         read_checkpoint(str(resume))
     method = config["method"]
-    settings = {k: v for k, v in config["data"].items() if k not in ("root", "mask")}  # these are there for others to refer to
+    settings = {k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing")}  # these are there for others to refer to
     data = construct("data", RegistrationData, settings, sampling=method["sampling"], seed=config["seed"])
     module = RegistrationModule(method, config["data"].get("preprocessing"))
     data.setup()
@@ -90,4 +91,6 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
 
 def _configured_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
-    return [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
+    callbacks = [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
+    stages = config["method"].get("stages")
+    return [*callbacks, construct("method.stages", StageTraining, {"stages": stages})] if stages else callbacks

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 
 def growth(step: float, levels: int, start: float = -300, ramp: float = 200, duration: float = 600) -> list[float]:
     """Weights ``alpha`` of the resolution levels, coarsest first, at an iteration. They always sum to 1.
@@ -24,15 +27,6 @@ def growth(step: float, levels: int, start: float = -300, ramp: float = 200, dur
     return [entered[i] - entered[i + 1] for i in range(levels)]
 
 
-def inputs_of(alpha: list[float]) -> list[float]:
-    """Weights ``beta`` of the levels' inputs: ``beta_i = sum_{k <= i} alpha_k``."""
-    beta, total = [], 0.0
-    for a in alpha:
-        total += a
-        beta.append(total)
-    return beta
-
-
 def cooldown(step: int, steps: int, fraction: float) -> float:
     """Factor of the learning rate that falls linearly from 1 to 0 over the last ``fraction`` of ``steps`` iterations."""
     if fraction <= 0 or steps <= 0:
@@ -43,3 +37,15 @@ def cooldown(step: int, steps: int, fraction: float) -> float:
 def inverse_time(step: int, decay: float) -> float:
     """Factor of the learning rate, ``1 / (1 + decay * t)`` (Eppenhof et al., 2019, equation 5)."""
     return 1 / (1 + decay * step)
+
+
+def stage_bounds(shares: Sequence[float], steps: int) -> list[int]:
+    """Iterations at which the stages of a training begin, and its end: ``steps`` in the proportion of ``shares``.
+
+    Returns:
+        ``len(shares) + 1`` iterations from 0 to ``steps``, never falling.
+    """
+    if not shares or min(shares) <= 0:
+        raise ValueError(f"stage_bounds: shares are {list(shares)}; give each stage more than 0")
+    total = sum(shares)
+    return [0, *(round(steps * done / total) for done in accumulate(shares))]

@@ -70,7 +70,7 @@ def refused(result: tuple[int, str, str]) -> str:
         ("method.composer.head.name=dens", "no head named 'dens'; did you mean 'dense'?"),
         ("+method.composer.backbone.feature=4", "'progressive_unet' does not take an argument 'feature'; did you mean 'features'?"),
         ("trainer.precision=b16", "'trainer' cannot be made from"),
-        ("method.composer.backbone.levels=9", "too small for 9 resolution levels"),
+        ("method.composer.backbone.levels=9", "too small for a backbone that divides them by 256 x 256 x 256"),
         ("method.sampling.name=synthetik", "no sampling named 'synthetik'; did you mean 'synthetic'?"),
         ("logger.name=wandbb", "no logger named 'wandbb'; did you mean 'wandb'?"),
         ("resume=nowhere", "There is no run in nowhere"),

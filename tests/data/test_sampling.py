@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from lightning_reg.data.augmentation import IntensityAugmentation
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, training_pairs
+from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.discovery import ComponentError, DataError
@@ -39,7 +40,7 @@ def epoch(module: RegistrationData, number: int = 0) -> list[Pair]:
     return list(loader)
 
 
-@pytest.mark.parametrize("sampling", [SYNTHETIC, {"name": "inter_subject"}, {"name": "pairs"}])
+@pytest.mark.parametrize("sampling", [SYNTHETIC, {"name": "inter_subject"}, {"name": "groups", "patch": [8, 9, 7]}, {"name": "pairs"}])
 def test_an_epoch_is_the_same_with_any_number_of_workers(sampling: dict) -> None:
     runs = [epoch(data(workers, sampling), 3) for workers in (0, 1, 2)]
     for a, b in itertools.pairwise(runs):
@@ -111,8 +112,48 @@ def test_inter_subject_pairs_are_two_scans_of_their_own_sizes() -> None:
 
 
 def test_one_scan_has_no_inter_subject_pairs() -> None:
-    with pytest.raises(DataError, match="at least two scans"):
+    with pytest.raises(DataError, match="one subject only"):
         InterSubjectPairs([smooth_scan((12, 10, 14))], seed=0)
+
+
+def grouped(shape: tuple[int, int, int] = (12, 10, 14)) -> list[Scan]:
+    return [replace(smooth_scan(shape, f"{subject} {time}"), group=subject) for subject in "ab" for time in "012"]
+
+
+def test_scans_of_a_group_are_paired_in_all_ways_and_directions() -> None:
+    pairs = GroupPairs([*grouped(), smooth_scan((12, 10, 14), "alone")], seed=0)
+    names = {pairs[i].name[0] for i in range(200)}
+    assert names == {f"{s} {x} < {y}" for s in "ab" for x, y in itertools.permutations("012", 2)}
+    with pytest.raises(DataError, match="one scan per subject"):
+        GroupPairs([smooth_scan((12, 10, 14))], seed=0)
+
+
+def test_pairs_of_subjects_are_never_of_one_group() -> None:
+    pairs = InterSubjectPairs(grouped(), seed=0)
+    names = [pairs[i].name[0] for i in range(100)]
+    assert all(name[0] != name.split(" < ")[1][0] for name in names)
+    assert len(set(names)) > 15
+
+
+@pytest.mark.parametrize("offset", [0.0, 6.0])
+def test_patches_lie_at_corresponding_places(offset: float) -> None:
+    """The moving image is the fixed one on another grid: its patch shows the same place of the world, to half a voxel."""
+    fixed = smooth_scan((30, 28, 26), "a")
+    other = Grid.regular((34, 30, 25), (2.2, 2.2, 3.1), (5.0 - offset, -7.0 - offset, 11.0 - offset))
+    moving = Scan("b", fixed.image.on(other), fixed.mask.on(other))
+    drawn = training_pairs({"name": "pairs", "both_directions": False, "patch": [12, 40, 10]}, [fixed, moving], [(0, 1)], 4)
+    for item in range(6):
+        pair = drawn[item]
+        assert pair.fixed.grid.shape == (12, 28, 10)
+        assert pair.moving.grid.shape == (12, 30, 10)
+        assert pair.fixed_mask.grid.shape == (12, 28, 10)
+        torch.testing.assert_close(pair.fixed.tensor, fixed.image.on(pair.fixed.grid).tensor, atol=1e-5, rtol=0)
+        apart = (pair.fixed.grid.center - pair.moving.grid.center)[0].abs() / pair.moving.grid.spacing[0]
+        assert float(apart[[0, 2]].max()) <= 4  # at most as far as the moving image's border forces it
+    centers = {tuple(drawn[item].fixed.grid.center[0].tolist()) for item in range(6)}
+    assert len(centers) > 3
+    with pytest.raises(DataError, match="three numbers of voxels"):
+        training_pairs({"name": "inter_subject", "patch": [4]}, grouped(), [], 0)
 
 
 def test_a_misspelt_sampling_or_argument() -> None:

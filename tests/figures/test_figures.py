@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_reg import figures
 from lightning_reg.spatial import Displacement, Pair, evaluate
-from lightning_reg.training.schedules import growth, inputs_of
+from lightning_reg.training.schedules import growth
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_growth_weights_are_drawn_as_logged() -> None:
     top, bottom = figure.axes
     assert len(top.lines) == len(bottom.lines) == 3
     for row, t in enumerate(range(0, 1500, 50)):
-        assert [float(line.get_ydata()[row]) for line in bottom.lines] == pytest.approx(inputs_of(growth(t, 3)))
+        assert [float(line.get_ydata()[row]) for line in bottom.lines] == pytest.approx(list(accumulate(growth(t, 3))))
     assert figures.growth_weights([{"step": "0", "train/loss": "1"}]) is None
 
 

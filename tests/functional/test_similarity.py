@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kornia.losses import mutual_information_loss
 from scipy.ndimage import uniform_filter
 
 from lightning_reg import functional as LF
@@ -122,3 +123,80 @@ def test_an_empty_mask_gives_zero(noise):
     out = LF.masked_mean(values, mask)
     assert out[0].item() == 0
     assert out[1].item() == pytest.approx(values[1].mean().item())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_mutual_information_is_that_of_the_histogram(masked, noise):
+    """Of images whose values are bin centres: the histogram is exact. kornia's estimate, with its own kernel, is near."""
+    fixed = noise(2, 1, 12, 11, 10).mul(2).round().clamp(-3, 3)
+    warped = (fixed + noise(2, 1, 12, 11, 10)).round().clamp(-3, 3)
+    mask = (noise(2, 1, 12, 11, 10) > 0).double() if masked else None
+    found = LF.mutual_information(fixed, warped, 7, mask)
+    for b in range(2):
+        inside = np.ones(fixed[b].numel(), bool) if mask is None else mask[b].flatten().numpy() > 0
+        f, w = fixed[b].flatten().numpy()[inside], warped[b].flatten().numpy()[inside]
+        joint = np.histogram2d(f, w, bins=7, range=[[-3.5, 3.5]] * 2)[0] / inside.sum()
+        outer = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+        seen = joint > 0
+        assert found[b].item() == pytest.approx((joint[seen] * np.log(joint[seen] / outer[seen])).sum(), rel=1e-4)
+
+
+def test_mutual_information_orders_images_as_kornia_does(smooth, noise):
+    fixed = smooth((12, 14, 13), channels=1)
+    others = [torch.sin(4 * fixed) + size * noise(1, 1, 12, 14, 13) for size in (0.0, 0.1, 0.4, 2.0)]
+    ours = [LF.mutual_information(fixed, other, 16).item() for other in others]
+    theirs = [-mutual_information_loss(other.flatten(1), fixed.flatten(1), num_bins=16).item() for other in others]
+    assert ours == sorted(ours, reverse=True)
+    assert theirs == sorted(theirs, reverse=True)
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.98
+    assert ours[0] > 10 * ours[3]
+
+
+def test_ngf_is_one_minus_the_squared_cosine_of_strong_edges(linear_field):
+    """Two linear images: gradients at a known angle, in mm."""
+    points = LF.identity_points((6, 7, 8), dtype=torch.float64)
+    spacing = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    a, b = torch.tensor([3.0, 0.0, 4.0]), torch.tensor([0.0, 5.0, 5.0])
+    images = [torch.einsum("a,zaijk->zijk", g.double() * spacing, points).unsqueeze(1) for g in (a, b)]
+    cosine = float((a @ b) / (a.norm() * b.norm()))
+    assert LF.ngf(*images, 1e-6, spacing).item() == pytest.approx(1 - cosine**2, rel=1e-6)
+    edge = float(a.norm())
+    assert LF.ngf(images[0], images[0], edge, spacing).item() == pytest.approx(0.75, rel=1e-6)  # (1/2)^2 of the gradient counts
+
+
+@pytest.mark.parametrize(
+    "measure", [LF.ngf, lambda f, w: -LF.mutual_information(f, w), lambda f, w: LF.ssd(LF.mind_ssc(f), LF.mind_ssc(w))]
+)
+def test_multimodal_measures_do_not_mind_inverted_contrast(measure, smooth):
+    image, other = smooth((14, 15, 13), channels=1), smooth((14, 15, 13), channels=1)
+    same, different = measure(image, 1 - image).item(), measure(image, other).item()
+    assert same < different
+    assert measure(image, image).item() == pytest.approx(same, abs=0.02 * abs(different - same) + 1e-9)
+
+
+def test_mind_has_twelve_channels_in_zero_to_one_and_ignores_gain_and_offset(smooth, noise):
+    image = smooth((12, 13, 14), channels=1) + 0.05 * noise(1, 1, 12, 13, 14)
+    descriptor = LF.mind_ssc(image)
+    assert descriptor.shape == (1, 12, 12, 13, 14)
+    assert float(descriptor.min()) > 0
+    assert float(descriptor.amax(1).min()) == 1  # the most similar pair of patches
+    torch.testing.assert_close(LF.mind_ssc(3 - 7 * image), descriptor)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_mind_turns_with_the_image(axis, noise):
+    """Mirroring an axis only exchanges the roles of its two neighbours."""
+    image = noise(1, 1, 9, 10, 11)
+    there = LF.mind_ssc(image).sort(dim=1).values
+    torch.testing.assert_close(LF.mind_ssc(image.flip(2 + axis)).flip(2 + axis).sort(dim=1).values, there)
+
+
+def test_ssim_is_one_for_equal_images_and_counts_inside_the_mask(noise):
+    image = noise(1, 1, 12, 13, 14).sigmoid()
+    changed = image.clone()
+    changed[:, :, 9:] = 1 - changed[:, :, 9:]
+    mask = torch.zeros_like(image)
+    mask[:, :, :5] = 1
+    assert LF.ssim(image, image).item() == pytest.approx(1)
+    assert LF.ssim(image, changed).item() < 0.9
+    assert LF.ssim(image, changed, mask=mask).item() == pytest.approx(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Affine, Composition, Displacement, Identity, Image
+from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image
 
 
 @pytest.fixture
@@ -163,3 +163,22 @@ def test_mixed_precision_samples_where_single_precision_does(picture, fixed_grid
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(12, 8, 10), (13, 9, 11)])
+def test_a_pooled_image_lies_where_the_whole_one_does(shape):
+    """Also where the stride does not divide the extents: a ramp in the world stays that ramp."""
+    grid = Grid.regular(shape, (2.0, 1.5, 3.0), (10.0, -4.0, 6.0))
+    ramp = grid.to_world(grid.points(dtype=torch.float64))[:, :1]
+    coarse = Image(ramp, grid).at_stride((4, 2, 3))
+    assert coarse.grid.shape == tuple(-(-n // s) for n, s in zip(shape, (4, 2, 3), strict=True))
+    expected = coarse.grid.to_world(coarse.grid.points(dtype=torch.float64))[:, :1]
+    whole = shape[0] // 4
+    torch.testing.assert_close(coarse.tensor[:, :, :whole], expected[:, :, :whole])
+
+
+def test_a_crop_keeps_its_place():
+    grid = Grid.regular((9, 8, 7), (2.0, 1.5, 3.0), (10.0, -4.0, 6.0))
+    image = Image(torch.rand(1, 2, 9, 8, 7), grid)
+    part = image.cropped((2, 3, 1), (4, 5, 6))
+    torch.testing.assert_close(part.tensor, image.on(part.grid).tensor, atol=1e-5, rtol=0)

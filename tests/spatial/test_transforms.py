@@ -7,9 +7,9 @@ import SimpleITK as sitk
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, Velocity
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, IntegratedGradient, Velocity, parts
 
-KINDS = ["displacement", "bspline", "affine", "velocity", "composition", "identity"]
+KINDS = ["displacement", "bspline", "affine", "velocity", "integrated", "composition", "identity"]
 
 
 @pytest.fixture
@@ -21,6 +21,8 @@ def make(fixed_grid, moving_grid, smooth_field, rigid, generator):
             return Displacement(smooth_field(grid.shape, 1.2, batch=batch).to(dtype), grid)
         if kind == "velocity":
             return Velocity(smooth_field(grid.shape, 1.2, batch=batch).to(dtype), grid)
+        if kind == "integrated":
+            return IntegratedGradient(1 + 0.1 * smooth_field(grid.shape, 1.2, batch=batch).to(dtype), grid)
         if kind == "affine":
             return Affine(rigid.to(dtype).expand(batch, 4, 4), grid)
         if kind == "bspline":
@@ -274,3 +276,30 @@ def test_an_empty_composition_is_refused():
 def test_a_field_that_does_not_lie_on_the_grid_is_refused(fixed_grid):
     with pytest.raises(ValueError, match="does not lie on"):
         Displacement(torch.zeros(1, 3, 12, 15, 16), fixed_grid)
+
+
+def test_integrated_gradients_are_cumulative_sums(fixed_grid):
+    steps = torch.ones(1, 3, *fixed_grid.shape)
+    steps[0, 1, :, 4] = 1.5
+    found = IntegratedGradient(steps, fixed_grid).dense()
+    expected = torch.zeros_like(found)
+    expected[0, 1, :, 4:] = 0.5
+    torch.testing.assert_close(found, expected)
+
+
+def test_both_orders_of_the_words_give_the_papers_transform(fixed_grid, smooth_field, rigid):
+    """W(W(S, G_N), G_A): the deformable part acts on the moving image first, the affine one on that result."""
+    deformable, affine = IntegratedGradient(1 + 0.05 * smooth_field(fixed_grid.shape), fixed_grid), Affine(rigid.float(), fixed_grid)
+    moving = Image(fixed_grid.points(), fixed_grid)  # an image that linear interpolation reads exactly
+    twice = moving.warped(deformable).warped(affine).tensor
+    once = moving.warped(Composition([deformable, affine])).tensor
+    other = moving.warped(Composition([affine, deformable])).tensor
+    cut = (slice(None), slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(once[cut], twice[cut], atol=1e-3, rtol=0)
+    assert float((once - other)[cut].abs().max()) > 0.05
+
+
+def test_parts_of_nested_compositions_are_outermost_first(make):
+    a, b, c = make("affine"), make("bspline"), make("velocity")
+    assert parts(Composition([a, Composition([b, c])])) == parts(Composition([Composition([a, b]), c])) == [a, b, c]
+    assert parts(a) == [a]

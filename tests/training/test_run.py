@@ -165,7 +165,7 @@ def test_nothing_to_grow_is_refused(config: dict, tmp_path: Path) -> None:
 
 
 def test_a_term_without_its_data_is_refused_before_training(config: dict, tmp_path: Path) -> None:
-    config["method"]["sampling"] = {"name": "inter_subject"}
+    config["method"]["sampling"] = {"name": "groups"}
     with pytest.raises(TrainingError, match="'field_error' needs truth"):
         run_training(config, tmp_path / "run")
 

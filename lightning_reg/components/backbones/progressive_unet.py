@@ -29,7 +29,7 @@ class ProgressiveUNet(Backbone, Growable):
     def __init__(self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch") -> None:
         super().__init__()
         widths = [features * 2 ** (levels - 1 - i) for i in range(levels)]
-        self.channels, self.strides = tuple(widths), tuple(2 ** (levels - 1 - i) for i in range(levels))
+        self.channels, self.strides = tuple(widths), tuple((n, n, n) for n in (2 ** (levels - 1 - i) for i in range(levels)))
         self.multiple = self.strides[0]
         self.alpha = (0.0,) * (levels - 1) + (1.0,)
         self.inputs = nn.ModuleList(ConvBlock(channels, n, norm=norm) for n in widths)

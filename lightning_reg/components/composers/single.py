@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.interfaces import Composer, Level, Registration
 from lightning_reg.components.network import Network, Spec
-from lightning_reg.spatial import Image
+from lightning_reg.spatial import Image, Transform
 
 
 class SingleComposer(Composer):
@@ -15,16 +15,20 @@ class SingleComposer(Composer):
     Args:
         backbone: ``{name, ...}``, see :class:`~lightning_reg.components.interfaces.Backbone`.
         head: ``{name, ...}`` or a list of them; several compose in order.
+        init: of the backbone's weights, see :class:`~lightning_reg.components.network.Network`.
     """
 
-    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec]) -> None:
+    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default") -> None:
         super().__init__()
-        self.network = Network(backbone, head)
+        self.network = Network(backbone, head, init)
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        transforms = self.network(fixed, moving.on(fixed.grid))
-        levels = []
-        for transform in transforms:
-            at = fixed if transform.grid.matches(fixed.grid) else fixed.resized(transform.grid.shape)
-            levels.append(Level(at, moving, transform, transform))
-        return Registration(tuple(levels))
+        *coarser, result = self.network(fixed, moving)
+        levels = [_level(fixed, moving, transform) for transform in coarser]
+        return Registration((*levels, Level(fixed, moving, result, result)))
+
+
+def _level(fixed: Image, moving: Image, transform: Transform) -> Level:
+    """A transform on a coarser grid, and both images pooled to its resolution."""
+    ratio = (transform.grid.spacing / fixed.grid.spacing)[0].round().int().tolist()
+    return Level(fixed.at_stride(ratio).on(transform.grid), moving.at_stride(ratio), transform, transform)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import Convolution, fast_layout
-from lightning_reg.components.interfaces import Features, Growable, Head
+from lightning_reg.components.blocks import Convolution, fast_layout, small_output
+from lightning_reg.components.interfaces import Features, Growable, Head, Stride
 from lightning_reg.functional import resize
 from lightning_reg.spatial import Displacement, Grid
 
@@ -15,36 +15,45 @@ from lightning_reg.spatial import Displacement, Grid
 class DenseHead(Head, Growable):
     """Convolutions that read a displacement off one level's features, or off every level's.
 
-    Values are voxels of the fixed grid at every level, and coarser fields are interpolated to it.
+    Where levels are summed, values are voxels of the fixed grid at every level, and coarser fields are interpolated to it.
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
         levels: ``finest`` reads the last level; ``weighted`` sums the fields of all levels, weighted by ``alpha``
-            (Eppenhof et al., 2019), and does not compute those without weight.
+            (Eppenhof et al., 2019), and does not compute those without weight; ``all`` returns every level's field on that level's
+            own grid, in its voxels, to be supervised at its resolution (Li & Fan, 2018).
         equalized: divide the convolutions' outputs by the square root of their fan-in (the equalised learning rate of
             Karras et al., 2018), without which plain SGD at the paper's rate diverges on a layer without normalisation.
         refine: a level's field is the next coarser one's plus what its own convolution adds, instead of a whole field of its
             own: a level that enters then starts from what the network has learned. (Beyond the paper.)
+        kernel: of the convolutions, voxels, odd.
     """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], levels: str = "finest", equalized: bool = False, refine: bool = False
+        self,
+        channels: Sequence[int],
+        strides: Sequence[Stride],
+        levels: str = "finest",
+        equalized: bool = False,
+        refine: bool = False,
+        kernel: int = 3,
     ) -> None:
         super().__init__()
-        if levels not in ("finest", "weighted"):
-            raise ValueError(f"levels is '{levels}'; use finest or weighted")
+        if levels not in ("finest", "weighted", "all"):
+            raise ValueError(f"levels is '{levels}'; use finest, weighted or all")
         first = len(channels) - 1 if levels == "finest" else 0
-        self.first, self.strides, self.refine = first, tuple(strides), refine
+        self.first, self.strides, self.refine, self.each = first, tuple(strides), refine, levels == "all"
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
-        fields = [Convolution(n, 3) for n in channels[first:]]
+        fields = [Convolution(n, 3, kernel) for n in channels[first:]]
         for field in fields:
-            nn.init.normal_(field.weight, std=1e-3)
-            nn.init.constant_(field.get_parameter("bias"), 0.0)
+            small_output(field)
         self.fields = nn.ModuleList(fields)
-        self.gains = [(27 * n) ** -0.5 if equalized else 1.0 for n in channels[first:]]
+        self.gains = [(kernel**3 * n) ** -0.5 if equalized else 1.0 for n in channels[first:]]
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
+        if self.each:
+            return [self._on_own_grid(index, features[index], grid) for index in range(len(self.fields))]
         finest = max(i for i, weight in enumerate(self.alpha) if weight > 0)
         total: Tensor | None = None
         coarser: Tensor | None = None
@@ -56,11 +65,19 @@ class DenseHead(Head, Growable):
                 field = coarser = field if coarser is None else field + resize(coarser, field.shape[2:])
             if weight > 0:
                 stride = self.strides[self.first + index]
-                weighted = weight * resize(field, [n * stride for n in field.shape[2:]])
+                weighted = weight * resize(field, [n * s for n, s in zip(field.shape[2:], stride, strict=True)])
                 total = weighted if total is None else total + weighted
         assert total is not None
         i, j, k = grid.shape
         return [Displacement(total[:, :, :i, :j, :k], grid)]
+
+    def _on_own_grid(self, index: int, features: Tensor | None, grid: Grid) -> Displacement:
+        """One level's displacement on its own grid; the finest one on the fixed grid."""
+        field = self._field(index, features)
+        if all(s == 1 for s in self.strides[index]):
+            i, j, k = grid.shape
+            return Displacement(field[:, :, :i, :j, :k], grid)
+        return Displacement(field, grid.at_stride(self.strides[index], field.shape[2:]))
 
     def _field(self, index: int, features: Tensor | None) -> Tensor:
         """What one level's convolution reads off its features, ``(B, 3, ...)`` at that level's resolution."""

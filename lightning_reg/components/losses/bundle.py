@@ -24,7 +24,7 @@ class LossBundle(nn.Module):
     """``{term: {weight, **arguments}}``; a term is averaged over the batch and summed over the levels with their weights.
 
     Args:
-        terms: per entry-point name its weight (default 1) and arguments.
+        terms: per entry-point name its weight (default 1) and arguments. One of weight 0 is left out.
         level_weights: one per level of the registration, finest last; default 1 for each.
     """
 
@@ -36,9 +36,19 @@ class LossBundle(nn.Module):
         self.terms = nn.ModuleDict()
         for name, arguments in terms.items():
             rest = dict(arguments or {})
-            self.weights[name] = float(rest.pop("weight", 1.0))
+            weight = float(rest.pop("weight", 1.0))
+            if weight == 0:
+                continue
+            self.weights[name] = weight
             self.terms[name] = build("losses", {"name": name, **rest}, LossTerm)
+        if not self.terms:
+            raise ComponentError("Every term of the loss has weight 0; give one of method.loss.terms another weight.")
         self.level_weights = level_weights
+
+    @property
+    def backward(self) -> bool:
+        """Whether a term compares the two directions of registration."""
+        return any(term.backward for term in self.terms.values() if isinstance(term, LossTerm))
 
     def require(self, available: frozenset[str]) -> None:
         """Refuse data that lack what a term needs.

@@ -35,7 +35,7 @@ class PhantomDataset(RegistrationDataset):
 
 def _scans(pair: Pair) -> tuple[Scan, Scan]:
     def scan(phase: str, image: Image, mask: Image | None, labels: Image | None, landmarks: tuple | None) -> Scan:
-        return Scan(f"{pair.name[0]} {phase}", image, mask, labels, landmarks[0] if landmarks else None)
+        return Scan(f"{pair.name[0]} {phase}", image, mask, labels, landmarks[0] if landmarks else None, pair.name[0])
 
     return (
         scan("inhale", pair.fixed, pair.fixed_mask, pair.fixed_labels, pair.fixed_landmarks),

@@ -1,0 +1,54 @@
+"""The encoder of method 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
+from lightning_reg.components.interfaces import Backbone
+from lightning_reg.functional import pool
+
+
+class DilatedEncoder(Backbone):
+    """Dilated convolutions at full resolution; all their outputs and both images are the features.
+
+    Source: Christodoulidis et al., 2018, Section 2.2.
+
+    Args:
+        features: feature maps per layer; the paper gives only the total of 290 with the images.
+        dilations: per layer; the receptive field is one plus twice their sum (the paper's: 25 voxels).
+        channels: channels of the two images together.
+        norm: ``instance`` (the paper's), ``batch`` or ``none``.
+        slope: of the leaky ReLU.
+        stride: the layers work on images average-pooled by this (the paper's: 1).
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int] = (32, 32, 32, 64, 128),
+        dilations: Sequence[int] = (1, 1, 2, 3, 5),
+        channels: int = 2,
+        norm: str = "instance",
+        slope: float = 0.2,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if len(features) != len(dilations):
+            raise ValueError(f"features has {len(features)} values and dilations {len(dilations)}; give one per layer")
+        self.channels, self.strides = (channels + sum(features),), ((stride,) * 3,)
+        self.multiple = (stride,) * 3
+        sizes = [channels, *features]
+        self.layers = nn.ModuleList(
+            ConvBlock(a, b, norm=norm, dilation=d, slope=slope) for a, b, d in zip(sizes, sizes[1:], dilations, strict=False)
+        )
+        fast_layout(self)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+        stride = self.strides[0]
+        merged = [stack_images(pool(fixed, stride), pool(moving, stride))]
+        for layer in self.layers:
+            merged.append(layer(merged[-1]))
+        return [torch.cat(merged, dim=1)]

@@ -1,0 +1,43 @@
+"""The affine network's encoder of method 3."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import ConvBlock, fast_layout
+from lightning_reg.components.interfaces import Backbone
+from lightning_reg.functional import pool
+
+
+class SiameseEncoder(Backbone):
+    """One pipeline with shared weights for each image, ended by a global average, so that they may differ in size (de Vos et al., 2019,
+    Section 2.1). It knows neither image's place in the world: center images whose headers do not relate them.
+
+    Args:
+        levels: convolution layers, each followed by average pooling by two.
+        features: feature maps of every layer.
+        channels: channels of one image.
+        norm: ``none`` (the paper's), ``batch`` or ``instance``.
+    """
+
+    separate = True
+
+    def __init__(self, levels: int = 5, features: int = 32, channels: int = 1, norm: str = "none") -> None:
+        super().__init__()
+        self.channels, self.strides = (2 * features,), ((2**levels,) * 3,)
+        self.multiple = (2**levels,) * 3
+        sizes = [channels] + [features] * levels
+        self.layers = nn.ModuleList(ConvBlock(a, b, norm=norm) for a, b in itertools.pairwise(sizes))
+        fast_layout(self)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+        """Returns one level, ``(B, 2 * features, 1, 1, 1)``: the averages of the fixed image's maps, then of the moving one's."""
+        return [torch.cat([self._pipeline(fixed), self._pipeline(moving)], dim=1)]
+
+    def _pipeline(self, image: Tensor) -> Tensor:
+        for layer in self.layers:
+            image = pool(layer(image), 2)
+        return image.mean((2, 3, 4), keepdim=True)

@@ -1,0 +1,67 @@
+"""The U-net of method 2, and of most others."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
+from lightning_reg.components.interfaces import Backbone
+from lightning_reg.functional import pool
+
+
+class UNet(Backbone):
+    """Encoder and decoder with skip connections: average pooling down, transposed convolutions up (Hering et al., 2019, Section 2.2).
+
+    Args:
+        levels: resolution levels.
+        features: feature maps of the finest level; they double per level going down.
+        convolutions: blocks per level and side.
+        output_stride: the decoder ends at this stride, a power of two below ``2 ** levels``; 1 is the input's resolution.
+        channels: channels of the two images together.
+        norm: ``batch``, ``instance`` or ``none``.
+        slope: of the ReLU below 0.
+    """
+
+    def __init__(
+        self,
+        levels: int = 3,
+        features: int = 16,
+        convolutions: int = 1,
+        output_stride: int = 1,
+        channels: int = 2,
+        norm: str = "batch",
+        slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        strides = [2**i for i in range(levels)]
+        if output_stride not in strides:
+            raise ValueError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
+        widths = [features * s for s in strides]
+        up_to = strides.index(output_stride)
+        self.strides = tuple((s, s, s) for s in reversed(strides[up_to:]))
+        self.channels = tuple(reversed(widths[up_to:]))
+        self.multiple = self.strides[0]
+
+        def blocks(inputs: int, outputs: int) -> nn.Sequential:
+            sizes = [inputs] + [outputs] * convolutions
+            return nn.Sequential(*(ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes)))
+
+        self.encoders = nn.ModuleList(blocks(a, b) for a, b in itertools.pairwise([channels, *widths]))
+        self.up = nn.ModuleList(UpBlock(a, b, norm, slope=slope) for a, b in itertools.pairwise(self.channels))
+        self.decoders = nn.ModuleList(blocks(2 * n, n) for n in self.channels[1:])
+        fast_layout(self)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+        x = stack_images(fixed, moving)
+        skips: list[Tensor] = []
+        for index, encoder in enumerate(self.encoders):
+            x = encoder(x if index == 0 else pool(x, 2))
+            skips.append(x)
+        features: list[Tensor | None] = [skips.pop()]
+        for up, decoder in zip(self.up, self.decoders, strict=True):
+            x = decoder(torch.cat([up(x), skips.pop()], dim=1))
+            features.append(x)
+        return features

@@ -1,0 +1,67 @@
+"""An affine map of the world."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import small_output
+from lightning_reg.components.interfaces import Features, Head
+from lightning_reg.functional import affine_matrix
+from lightning_reg.spatial import Affine, Grid
+
+
+class AffineHead(Head):
+    """Twelve numbers from the average of the coarsest features (de Vos et al., 2019, Sections 2.1 and 5.1).
+
+    Translation is free, rotation and shear lie within plus and minus pi, scales in [0.5, 1.5]; all along the fixed image's own
+    axes and about its centre, in mm. An output of one moves the image's faces by about a voxel, whichever parameter it is for.
+    The identity at initialisation (almost).
+
+    Args:
+        channels: of the backbone's levels, coarsest first (supplied).
+        hidden: widths of fully connected layers (ReLU) before the last one.
+    """
+
+    def __init__(self, channels: Sequence[int], hidden: Sequence[int] = ()) -> None:
+        super().__init__()
+        sizes = [channels[0], *hidden]
+        self.hidden = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)))
+        self.last = nn.Linear(sizes[-1], 12)
+        small_output(self.last)
+
+    def forward(self, features: Features, grid: Grid) -> list[Affine]:
+        coarsest = features[0]
+        if coarsest is None:
+            raise ValueError("AffineHead: the backbone did not compute its coarsest level")
+        raw = self.last(self.hidden(coarsest.mean((2, 3, 4)))).float()
+        local = affine_matrix(self.constrained(raw, grid))
+        place = _frame(grid).to(device=raw.device)
+        return [Affine((place @ local.double() @ torch.linalg.inv(place)).to(raw.dtype), grid)]
+
+    @staticmethod
+    def constrained(raw: Tensor, grid: Grid) -> Tensor:
+        """Any ``(B, 12)`` numbers to parameters of :func:`~lightning_reg.functional.affine_matrix` within their bounds."""
+        half = sum(grid.shape) / 6
+        translation, rotation, scale, shear = raw.split(3, dim=1)
+        return torch.cat(
+            [
+                translation * grid.spacing.to(raw),
+                math.pi * torch.tanh(rotation / half / math.pi),
+                1 + 0.5 * torch.tanh(2 * scale / half),
+                math.pi * torch.tanh(shear / half / math.pi),
+            ],
+            dim=1,
+        )
+
+
+def _frame(grid: Grid) -> Tensor:
+    """From mm along the grid's own axes, about its centre, to the world: ``(B, 4, 4)``."""
+    frame = grid.affine.clone()
+    frame[:, :3, :3] /= grid.spacing.unsqueeze(1)
+    frame[:, :3, 3] = grid.center
+    return frame

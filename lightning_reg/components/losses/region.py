@@ -1,0 +1,52 @@
+"""Where a term counts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_reg.components.interfaces import Level, LossTerm
+from lightning_reg.spatial import Image, Pair
+
+Region = Literal["none", "fixed", "moving", "intersection", "overlap"]
+_NEEDS = {
+    "none": frozenset[str](),
+    "fixed": frozenset({"fixed_mask"}),
+    "moving": frozenset({"moving_mask"}),
+    "intersection": frozenset({"fixed_mask", "moving_mask"}),
+    "overlap": frozenset[str](),
+}
+
+
+class MaskedTerm(LossTerm):
+    """A term counted inside a region.
+
+    Args:
+        mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: where the warped moving image has voxels, that is
+            inside its field of view; ``none``: everywhere.
+    """
+
+    def __init__(self, mask: Region = "none") -> None:
+        super().__init__()
+        if mask not in _NEEDS:
+            raise ValueError(f"mask is '{mask}'; use one of {', '.join(_NEEDS)}")
+        self.mask, self.needs = mask, _NEEDS[mask]
+
+    def region(self, level: Level, pair: Pair) -> Tensor | None:
+        """``(B, 1, I, J, K)`` weights on the level's fixed grid."""
+        if self.mask == "overlap":
+            return pulled(level.moving, level, torch.ones_like(level.moving.tensor[:, :1])).detach()
+        region: Tensor | None = None
+        if pair.fixed_mask is not None and self.mask in ("fixed", "intersection"):
+            region = pair.fixed_mask.on(level.fixed.grid).tensor.float()
+        if pair.moving_mask is not None and self.mask in ("moving", "intersection"):
+            moved = pulled(pair.moving_mask, level, pair.moving_mask.tensor.float())
+            region = moved if region is None else region * moved
+        return region
+
+
+def pulled(source: Image, level: Level, memberships: Tensor) -> Tensor:
+    """Memberships on the grid of ``source`` (moving), 0 outside, interpolated linearly at the points of the fixed grid: gradients flow."""
+    return Image(memberships, source.grid).pulled(level.displacement, level.fixed.grid).tensor

@@ -1,0 +1,124 @@
+"""Terms of the transform alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_reg import functional as LF
+from lightning_reg.components.interfaces import Level, LossTerm
+from lightning_reg.components.losses.region import MaskedTerm, Region
+from lightning_reg.discovery import TrainingError
+from lightning_reg.spatial import Affine, Composition, IntegratedGradient, Pair, Transform, parts
+
+T = TypeVar("T", bound=Transform)
+
+
+class Diffusion(LossTerm):
+    """Mean squared gradient of what the level added, its affine part apart."""
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return _roughness(LF.diffusion, level)
+
+
+class Bending(LossTerm):
+    """Bending energy of what the level added, 1/mm^2."""
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return _roughness(LF.bending, level)
+
+
+class Curvature(LossTerm):
+    """Curvature energy of what the level added, 1/mm^2."""
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return _roughness(LF.curvature, level)
+
+
+class TotalVariation(LossTerm):
+    """Mean absolute gradient of what the level added, its affine part apart."""
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return _roughness(LF.total_variation, level)
+
+
+def _roughness(measure: Callable[[Tensor, Tensor], Tensor], level: Level) -> Tensor:
+    """A measure of the deformable part of what the level added, on the level's fixed grid; 0 where that is affine."""
+    grid = level.fixed.grid
+    deformable = [part for part in parts(level.increment) if not isinstance(part, Affine)]
+    if not deformable:
+        return torch.zeros(level.fixed.tensor.shape[0], device=level.fixed.tensor.device)
+    if len(deformable) == 1 and level.transform is deformable[0]:
+        return measure(level.displacement, grid.spacing)
+    return measure(Composition(deformable).displacement(grid), grid.spacing)
+
+
+class Folding(MaskedTerm):
+    """Mean of ``max(0, margin - det J)`` of the whole transform: 0 where nothing folds.
+
+    Args:
+        margin: determinants below this are penalised.
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
+    """
+
+    def __init__(self, margin: float = 0.0, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.margin = margin
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        excess = (self.margin - LF.jacobian_determinant(level.displacement)).clamp_min(0)
+        return LF.masked_mean(excess, self.region(level, pair))
+
+
+class InverseConsistency(MaskedTerm):
+    """Mean squared distance in mm^2 of the points from where going there and back takes them.
+
+    Both directions are registered for it. Source: Christensen & Johnson, IEEE TMI 20(7), 2001.
+    """
+
+    backward = True
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        assert level.backward is not None
+        grid = level.fixed.grid
+        round_trip = Composition([level.backward.transform, level.transform]).displacement(grid)
+        square = (round_trip * grid.spacing.to(round_trip).view(-1, 3, 1, 1, 1)) ** 2
+        return LF.masked_mean(square.sum(1, keepdim=True), self.region(level, pair))
+
+
+class AffineIdentity(LossTerm):
+    """``|A - I|_1`` of the affine part's matrix about the fixed image's centre: factors, and mm of translation.
+
+    Source: Christodoulidis et al., 2018, equation 4.
+    """
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        matrix = _part(level.increment, Affine, "affine_identity").matrix
+        center = level.fixed.grid.center.to(matrix).unsqueeze(2)
+        identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+        linear = matrix[:, :3, :3] - identity
+        shift = (linear @ center).squeeze(2) + matrix[:, :3, 3]
+        return linear.abs().sum((1, 2)) + shift.abs().sum(1)
+
+
+class GradientIdentity(LossTerm):
+    """``|Phi - 1|_1``, summed over voxels and components, of the integrated gradients ``Phi``.
+
+    Source: Christodoulidis et al., 2018, equation 4.
+    """
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return (_part(level.increment, IntegratedGradient, "gradient_identity").steps - 1).abs().flatten(1).sum(1)
+
+
+def _part(transform: Transform, kind: type[T], term: str) -> T:
+    found = [part for part in parts(transform) if isinstance(part, kind)]
+    if len(found) != 1:
+        raise TrainingError(
+            f"The loss term '{term}' needs one {kind.__name__} part in the method's transform, which has {len(found)}; "
+            f"add the head that makes it, or remove the term with ~method.loss.terms.{term}."
+        )
+    return found[0]

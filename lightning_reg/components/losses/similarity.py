@@ -1,0 +1,106 @@
+"""Terms of intensities: one call each of a function in ``lightning_reg.functional``. Smaller is more alike."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_reg import functional as LF
+from lightning_reg.components.interfaces import Level
+from lightning_reg.components.losses.region import MaskedTerm, Region
+from lightning_reg.spatial import Pair
+
+
+class SSD(MaskedTerm):
+    """Mean squared intensity difference."""
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return LF.ssd(level.fixed.tensor, level.warped.tensor, self.region(level, pair))
+
+
+class NCC(MaskedTerm):
+    """One minus the global normalised cross-correlation."""
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return 1 - LF.ncc(level.fixed.tensor, level.warped.tensor, self.region(level, pair))
+
+
+class LNCC(MaskedTerm):
+    """One minus the mean squared local cross-correlation.
+
+    Args:
+        window: edge of the local window, voxels, odd.
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
+    """
+
+    def __init__(self, window: int = 9, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.window = window
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return 1 - LF.lncc(level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair))
+
+
+class SSIM(MaskedTerm):
+    """One minus the mean structural similarity.
+
+    Args:
+        window: edge of the Gaussian window, voxels, odd.
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
+    """
+
+    def __init__(self, window: int = 7, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.window = window
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return 1 - LF.ssim(level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair))
+
+
+class NGF(MaskedTerm):
+    """Normalised gradient fields, for edges that lie at the same places whatever their contrast.
+
+    Args:
+        edge: gradients much smaller than this are noise, intensity per mm.
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
+    """
+
+    def __init__(self, edge: float = 0.05, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.edge = edge
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        spacing = level.fixed.grid.spacing
+        return LF.ngf(level.fixed.tensor, level.warped.tensor, self.edge, spacing, self.region(level, pair))
+
+
+class MutualInformation(MaskedTerm):
+    """Minus the mutual information, nats.
+
+    Args:
+        bins: of the joint histogram, per image.
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
+    """
+
+    def __init__(self, bins: int = 32, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.bins = bins
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return -LF.mutual_information(level.fixed.tensor, level.warped.tensor, self.bins, self.region(level, pair))
+
+
+class MIND(MaskedTerm):
+    """Mean squared difference of self-similarity contexts (MIND-SSC), for images of different modalities.
+
+    Args:
+        radius, dilation: see :func:`lightning_reg.functional.mind_ssc`.
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
+    """
+
+    def __init__(self, radius: int = 1, dilation: int = 2, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.radius, self.dilation = radius, dilation
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        fixed, warped = (LF.mind_ssc(image.tensor, self.radius, self.dilation) for image in (level.fixed, level.warped))
+        return LF.ssd(fixed, warped, self.region(level, pair))

@@ -1,0 +1,89 @@
+"""Terms of what is known about a pair beside its intensities: fields, masks, labels, landmarks. The networks never see it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_reg import functional as LF
+from lightning_reg.components.interfaces import Level, LossTerm
+from lightning_reg.components.losses.region import MaskedTerm, Region, pulled
+from lightning_reg.spatial import Pair
+
+
+class FieldError(MaskedTerm):
+    """Squared error of the displacement against the true one, voxels squared, summed over components.
+
+    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``).
+    """
+
+    def __init__(self, mask: Region = "none") -> None:
+        super().__init__(mask)
+        self.needs = self.needs | {"truth"}
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        assert pair.truth is not None
+        true = pair.truth.displacement(level.fixed.grid)
+        square = ((level.displacement - true) ** 2).sum(1, keepdim=True)
+        return LF.masked_mean(square, self.region(level, pair))
+
+
+class MaskSSD(LossTerm):
+    """Mean squared difference of the fixed and the warped moving mask (Hering et al., 2019, equation 2)."""
+
+    needs = frozenset({"fixed_mask", "moving_mask"})
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return LF.ssd(*_masks(level, pair))
+
+
+class MaskDice(LossTerm):
+    """One minus the soft Dice of the fixed and the warped moving mask."""
+
+    needs = frozenset({"fixed_mask", "moving_mask"})
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return 1 - LF.soft_dice(*_masks(level, pair))
+
+
+class LabelSSD(LossTerm):
+    """Mean squared difference of the fixed and the warped moving labels' memberships, over the foreground labels of the pair."""
+
+    needs = frozenset({"fixed_labels", "moving_labels"})
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return LF.ssd(*_labels(level, pair))
+
+
+class LabelDice(LossTerm):
+    """One minus the soft Dice of the fixed and the warped moving labels, averaged over the foreground labels of the pair."""
+
+    needs = frozenset({"fixed_labels", "moving_labels"})
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return 1 - LF.soft_dice(*_labels(level, pair))
+
+
+class LandmarkDistance(LossTerm):
+    """Mean distance of the mapped fixed landmarks from the moving ones (the target registration error), mm."""
+
+    needs = frozenset({"fixed_landmarks", "moving_landmarks"})
+
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return torch.stack([errors.mean() for errors in pair.landmark_errors(level.transform)])
+
+
+def _masks(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
+    assert pair.fixed_mask is not None
+    assert pair.moving_mask is not None
+    fixed = pair.fixed_mask.on(level.fixed.grid).tensor.float()
+    return fixed, pulled(pair.moving_mask, level, pair.moving_mask.tensor.float())
+
+
+def _labels(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
+    """One channel of memberships per foreground label; a single one of background where there is none."""
+    assert pair.fixed_labels is not None
+    assert pair.moving_labels is not None
+    values = pair.labels() or [0]
+    fixed = LF.one_hot(pair.fixed_labels.on(level.fixed.grid).tensor, values)
+    return fixed, pulled(pair.moving_labels, level, LF.one_hot(pair.moving_labels.tensor, values))

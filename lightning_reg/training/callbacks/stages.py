@@ -1,0 +1,129 @@
+"""Training the networks of a composer one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_reg.components.interfaces import Composer, Staged
+from lightning_reg.discovery import TrainingError, construct
+from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.schedules import stage_bounds
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """One stage of a training.
+
+    Args:
+        steps: its share of the training: what all stages list is stretched to ``trainer.max_steps``.
+        train: numbers of the composer's networks that are trained, or ``all``; the others are frozen, later ones left out.
+        warm_start: networks trained for the first time start from the weights of the one before them.
+        optimizer, schedule: what differs from the method's.
+        patience: end the stage after this many validations without a smaller error; ``null``: never.
+    """
+
+    steps: float
+    train: Sequence[int] | Literal["all"]
+    warm_start: bool = False
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    patience: int | None = None
+
+
+class StageTraining(L.Callback):
+    """Freezes, warm-starts, and gives every stage a fresh optimiser. A resumed run goes on in the middle of its stage.
+
+    Args:
+        stages: arguments of :class:`TrainingStage` each.
+    """
+
+    def __init__(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        self.stages = [construct(f"method.stages[{number}]", TrainingStage, stage) for number, stage in enumerate(stages)]
+        stage_bounds([stage.steps for stage in self.stages], 1)  # refuses what makes no schedule
+        self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0
+        self._module: RegistrationModule | None = None
+        self._trainer: L.Trainer | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stage": self.stage, "started": self.started, "best": self.best, "stale": self.stale}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stage, self.started = state_dict["stage"], state_dict["started"]
+        self.best, self.stale = state_dict["best"], state_dict["stale"]
+        self._activate()  # Lightning makes the optimiser next
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, RegistrationModule)
+        self._trainer, self._module = trainer, pl_module
+        if stage == "fit":
+            self._activate()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        while self.stage < len(self.stages) - 1 and self._over(trainer):
+            self.stage, self.started, self.best, self.stale = self.stage + 1, trainer.global_step, float("inf"), 0
+            self._inherit(self._activate())
+            trainer.strategy.setup_optimizers(trainer)
+        pl_module.log("stage", float(self.stage), batch_size=1)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.stage == len(self.stages) - 1 and self._over(trainer):
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        error = float(trainer.callback_metrics["validation/error"])
+        self.stale = 0 if error < self.best else self.stale + 1
+        self.best = min(error, self.best)
+
+    def _over(self, trainer: L.Trainer) -> bool:
+        patience = self.stages[self.stage].patience
+        return trainer.global_step >= self.started + self._length() or (patience is not None and self.stale >= patience)
+
+    def _length(self) -> int:
+        """Steps of the current stage."""
+        assert self._trainer is not None
+        bounds = stage_bounds([stage.steps for stage in self.stages], self._trainer.max_steps)
+        return bounds[self.stage + 1] - bounds[self.stage]
+
+    def _activate(self) -> list[int]:
+        """Freeze and unfreeze for the current stage, and set its optimiser; the networks that are trained for the first time."""
+        assert self._module is not None
+        composer, stage = self._staged(self._module.composer), self.stages[self.stage]
+        trained = self._networks(stage, composer)
+        try:
+            composer.activate(trained)
+        except ValueError as cause:
+            raise TrainingError(f"method.stages[{self.stage}].train cannot be: {cause}; count the composer's networks from 0.") from cause
+        self._module.optimize(stage.optimizer, stage.schedule, self._length())
+        earlier = {number for before in self.stages[: self.stage] for number in self._networks(before, composer)}
+        return sorted(set(trained) - earlier) if stage.warm_start else []
+
+    @staticmethod
+    def _networks(stage: TrainingStage, composer: Staged) -> list[int]:
+        return list(range(len(composer.networks))) if stage.train == "all" else [int(number) for number in stage.train]
+
+    def _inherit(self, networks: Sequence[int]) -> None:
+        assert self._module is not None
+        for index in networks:
+            if index > 0:
+                try:
+                    self._staged(self._module.composer).inherit(index)
+                except ValueError as cause:
+                    raise TrainingError(
+                        f"method.stages[{self.stage}].warm_start cannot be: {cause}; set it to false for this stage."
+                    ) from cause
+
+    @staticmethod
+    def _staged(composer: Composer) -> Staged:
+        if not isinstance(composer, Staged):
+            raise TrainingError(
+                f"method.stages needs a composer of several networks, and {type(composer).__name__} is not one; use multilevel or stacked, "
+                "or remove it with ~method.stages."
+            )
+        return composer

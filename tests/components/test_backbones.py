@@ -1,0 +1,93 @@
+"""Backbones: shapes, receptive fields, what the papers fix about them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_reg.components.interfaces import Backbone
+from lightning_reg.discovery import ComponentError, build
+
+SPECS = {
+    "progressive_unet": {"levels": 3, "features": 2},
+    "unet": {"levels": 3, "features": 2},
+    "unet at half resolution": {"levels": 3, "features": 2, "output_stride": 2, "norm": "instance", "convolutions": 2},
+    "lattice": {"spacing": [8, 4, 2], "features": 4},
+    "dilated": {"features": [2, 3], "dilations": [1, 2]},
+    "dilated at half resolution": {"features": [2, 3], "dilations": [1, 2], "stride": 2},
+    "fcn": {"features": 2},
+}
+
+
+def make(name: str, **arguments) -> Backbone:
+    return build("backbones", {"name": name.split()[0], **SPECS.get(name, {}), **arguments}, Backbone).eval()
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("times", [(1, 2, 3), (2, 1, 2)])
+def test_features_have_the_declared_channels_and_strides(name: str, times: tuple[int, int, int]) -> None:
+    net = make(name)
+    shape = [2 * t * m for t, m in zip(times, net.multiple, strict=True)]
+    features = net(torch.rand(2, 1, *shape), torch.rand(2, 1, *shape))
+    assert len(features) == len(net.channels) == len(net.strides)
+    for feature, channels, stride in zip(features, net.channels, net.strides, strict=True):
+        if feature is not None:
+            assert feature.shape == (2, channels, *(n // s for n, s in zip(shape, stride, strict=True)))
+    assert list(net.strides) == sorted(net.strides, reverse=True)
+
+
+@pytest.mark.parametrize("name", sorted(set(SPECS) - {"progressive_unet"}))
+def test_every_parameter_is_used_and_both_images_are_read(name: str) -> None:
+    net = make(name).train()
+    shape = [4 * m for m in net.multiple]
+    images = [torch.rand(2, 1, *shape, requires_grad=True) for _ in range(2)]
+    torch.stack([f.square().sum() for f in net(*images) if f is not None]).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert all(image.grad.abs().sum() > 0 for image in images)
+
+
+def reach(net: Backbone, shape: tuple[int, int, int], level: int = -1) -> list[int]:
+    """Voxels per axis that one voxel in the middle of a level's features depends on."""
+    image = torch.rand(1, 1, *shape, dtype=torch.float64, requires_grad=True)
+    feature = net.double()(image, image)[level]
+    i, j, k = (n // 2 for n in feature.shape[2:])
+    feature[0, :, i, j, k].sum().backward()
+    seen = (image.grad[0, 0] != 0).nonzero()
+    return (seen.amax(0) - seen.amin(0) + 1).tolist()
+
+
+def test_the_dilated_encoder_has_the_papers_maps_and_receptive_field() -> None:
+    assert make("dilated").channels == (7,)
+    paper = build("backbones", {"name": "dilated", "norm": "none"}, Backbone)
+    assert paper.channels == (290,)
+    assert reach(paper, (27, 27, 27)) == [25, 25, 25]
+
+
+@pytest.mark.parametrize("spacing", [8, [8, 4, 2]])
+def test_the_lattice_encoder_sees_the_support_of_its_splines(spacing: int | list[int]) -> None:
+    net = make("lattice", spacing=spacing)
+    seen = reach(net, (80, 80, 80) if spacing == 8 else (80, 48, 32))
+    assert all(n >= 4 * s for n, s in zip(seen, net.strides[0], strict=True))
+
+
+def test_the_siamese_encoder_takes_images_of_different_size() -> None:
+    net = make("siamese", levels=2, features=3)
+    fixed, moving = torch.rand(2, 1, 8, 12, 16), torch.rand(2, 1, 12, 8, 8)
+    (both,) = net(fixed, moving)
+    assert both.shape == (2, 6, 1, 1, 1)
+    (swapped,) = net(moving, fixed)
+    torch.testing.assert_close(both, swapped.roll(3, dims=1))  # the pipelines share their weights
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("lattice", {"spacing": 6}, "power of two"),
+        ("unet", {"output_stride": 8}, "output_stride is 8; with 3 levels use one of 1, 2, 4"),
+        ("dilated", {"features": [2]}, "one per layer"),
+        ("unet", {"norm": "layer"}, "norm is 'layer'; use one of batch, instance, none"),
+    ],
+)
+def test_what_makes_no_network_is_refused(name: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ComponentError, match=message):
+        make(name, **arguments)

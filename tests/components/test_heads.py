@@ -1,0 +1,164 @@
+"""Heads: the identity to begin with, where control points and coarse fields lie, what is constrained."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lightning_reg.components.heads.affine import AffineHead
+from lightning_reg.components.heads.bspline import BSplineHead
+from lightning_reg.components.heads.dense import DenseHead
+from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
+from lightning_reg.components.heads.velocity import VelocityHead
+from lightning_reg.components.interfaces import Head
+from lightning_reg.discovery import ComponentError, build
+from lightning_reg.functional import affine_matrix, affine_parameters, rotation_matrix
+from lightning_reg.spatial import Grid
+
+CHANNELS, STRIDES = (4, 3), ((4, 2, 2), (2, 1, 1))
+HEADS = ["affine", "bspline", "dense", "integrated_gradient", "velocity"]
+
+
+@pytest.fixture
+def oblique() -> Grid:
+    """Turned, anisotropic, away from the origin, one axis mirrored."""
+    linear = rotation_matrix(torch.tensor([[0.3, -0.2, 0.4]], dtype=torch.float64))[0] @ torch.diag(torch.tensor([2.0, -1.5, 3.0]).double())
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3, :3], affine[:3, 3] = linear, torch.tensor([40.0, -70.0, 110.0])
+    return Grid((15, 11, 9), affine)  # no multiple of the strides
+
+
+def features(grid: Grid, batch: int = 2, channels: tuple[int, ...] = CHANNELS) -> list[torch.Tensor]:
+    return [
+        torch.rand(batch, c, *(-(-n // 4) * 4 // s for n, s in zip(grid.shape, stride, strict=True)))
+        for c, stride in zip(channels, STRIDES, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_training_starts_next_to_the_identity(name: str, oblique: Grid) -> None:
+    head = build("heads", name, Head, channels=CHANNELS, strides=STRIDES)
+    displacement = head(features(oblique), oblique)[-1].displacement(oblique)
+    assert displacement.shape == (2, 3, *oblique.shape)
+    limit = 0.1 * (oblique.shape[0] if name == "integrated_gradient" else 1)  # sums of steps along an axis
+    assert 0 < float(displacement.detach().abs().max()) < limit
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_parameter_gets_a_gradient(name: str, oblique: Grid) -> None:
+    torch.manual_seed(1)  # not one in which a rectified layer of two units is off
+    head = build("heads", name, Head, channels=(4, 64), strides=STRIDES)
+    head(features(oblique, channels=(4, 64)), oblique)[-1].displacement(oblique).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters() if p.requires_grad)
+
+
+def bias(layer: torch.nn.Module, value: torch.Tensor) -> None:
+    torch.nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.bias.copy_(value)
+
+
+def test_an_affine_output_of_one_voxel_moves_the_image_by_one_voxel(oblique: Grid) -> None:
+    head = AffineHead(CHANNELS)
+    raw = torch.zeros(12)
+    raw[1] = -2.0
+    bias(head.last, raw)
+    displacement = head(features(oblique), oblique)[0].displacement(oblique)
+    expected = torch.tensor([0.0, -2.0, 0.0]).view(1, 3, 1, 1, 1).expand_as(displacement)
+    torch.testing.assert_close(displacement, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("parameter", range(3, 12))
+def test_the_centre_of_the_fixed_image_stays(parameter: int, oblique: Grid) -> None:
+    """Rotation, scale and shear are about it, however the grid lies in the world."""
+    head = AffineHead(CHANNELS, hidden=[5])
+    raw = torch.zeros(12)
+    raw[parameter] = 3.0
+    bias(head.last, raw)
+    transform = head(features(oblique), oblique)[0]
+    center = oblique.center.float().unsqueeze(2).expand(2, -1, -1)
+    torch.testing.assert_close(transform.map_world(center), center, atol=1e-3, rtol=0)
+    assert 0.3 < float(transform.displacement(oblique).detach().abs().max()) < 9
+
+
+def test_affine_parameters_keep_their_bounds(oblique: Grid) -> None:
+    raw = 1e4 * torch.randn(50, 12)
+    translation, rotation, scale, shear = AffineHead.constrained(raw, oblique).split(3, dim=1)
+    assert float(translation.abs().max()) > 1e4
+    for angle in (rotation, shear):
+        assert float(angle.abs().max()) <= math.pi + 1e-6
+    assert float(scale.min()) >= 0.5
+    assert float(scale.max()) <= 1.5
+
+
+def test_the_affine_map_has_these_parameters_along_the_images_axes() -> None:
+    grid = Grid.regular((20, 30, 24), (2.0, 1.0, 1.5), (-10.0, 20.0, 30.0))
+    head = AffineHead(CHANNELS)
+    raw = torch.tensor([1.0, 2, 3, 0.9, -0.5, 0.3, 1, -2, 0.5, 0.4, 0.2, -0.3])
+    bias(head.last, raw)
+    wanted = AffineHead.constrained(raw.unsqueeze(0), grid)
+    found = head([torch.zeros(1, 4, 2, 2, 2)], grid)[0].matrix
+    torch.testing.assert_close(found, affine_matrix(wanted, grid.center.float()), atol=1e-4, rtol=0)
+    torch.testing.assert_close(affine_parameters(found, grid.center.float()), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_control_points_lie_where_the_features_are(oblique: Grid) -> None:
+    """A ramp in the features is a ramp in voxels, without a shift by half a stride: splines reproduce linear functions."""
+    head = BSplineHead((1,), ((4, 2, 1),))
+    torch.nn.init.zeros_(head.control.bias)
+    grid = Grid.regular((32, 16, 12))
+    coarse = grid.at_stride((4, 2, 1), (8, 8, 12))
+    ramp = coarse.to_world(coarse.points(dtype=torch.float64)).float()  # voxel coordinates of the fine grid: its affine is the identity
+    for axis in range(3):
+        with torch.no_grad():
+            head.control.weight.zero_()
+            head.control.weight[axis] = 0.1
+        transform = head([ramp[:, axis : axis + 1]], grid)[0]
+        inside = transform.dense()[0, axis, 8:-8, 4:-4, 2:-2]
+        torch.testing.assert_close(inside, 0.1 * grid.points()[0, axis, 8:-8, 4:-4, 2:-2], atol=1e-4, rtol=0)
+
+
+def test_a_spacing_picks_the_level_with_that_stride() -> None:
+    assert BSplineHead(CHANNELS, STRIDES, [4, 2, 2]).level == 0
+    assert BSplineHead(CHANNELS, STRIDES).level == 1
+    with pytest.raises(ComponentError, match="features at strides of 4 x 2 x 2, 2 x 1 x 1 voxels"):
+        build("heads", {"name": "bspline", "spacing": 4}, Head, channels=CHANNELS, strides=STRIDES)
+
+
+def test_each_supervised_level_is_a_field_on_its_own_grid(oblique: Grid) -> None:
+    """The same shift in mm, read at every level."""
+    strides = ((4, 4, 4), (1, 1, 1))
+    head = DenseHead((2, 2), strides, levels="all", kernel=1)
+    maps = [torch.zeros(1, 2, 4, 3, 3), torch.zeros(1, 2, 16, 12, 12)]
+    for field, stride in zip(head.fields, (4, 1), strict=True):
+        bias(field, torch.tensor([8.0, -4.0, 2.0]) / stride)
+    coarse, fine = head(maps, oblique)
+    assert coarse.grid.shape == (4, 3, 3)
+    assert fine.grid is oblique
+    point = oblique.center.float().unsqueeze(2)
+    torch.testing.assert_close(coarse.map_world(point), fine.map_world(point), atol=1e-4, rtol=0)
+    torch.testing.assert_close(coarse.displacement(oblique), fine.displacement(), atol=1e-4, rtol=0)
+
+
+def test_a_velocitys_inverse_is_its_negative(oblique: Grid) -> None:
+    head = VelocityHead(CHANNELS, STRIDES)
+    torch.nn.init.normal_(head.velocity.weight, std=0.02)
+    flow = head([f.mean((2, 3, 4), keepdim=True).expand_as(f) for f in features(oblique)], oblique)[0]  # smooth
+    points = oblique.center.float().unsqueeze(2).expand(2, -1, -1)
+    there = flow.map_world(points).detach()
+    assert float((there - points).norm(dim=1).min()) > 0.01
+    torch.testing.assert_close(flow.inverse().map_world(there), points, atol=1e-4, rtol=0)
+
+
+def test_integrated_gradients_never_fold_along_an_axis(oblique: Grid) -> None:
+    """However wild the network's output: coordinates rise along their axis."""
+    head = IntegratedGradientHead(CHANNELS, ((4, 4, 4), (1, 1, 1)), features=[4])
+    torch.nn.init.normal_(head.gradients.weight, std=50.0)
+    maps = [torch.rand(1, 4, 4, 3, 3), torch.rand(1, 3, 16, 12, 12)]
+    found = head(maps, oblique)[0].dense() + Grid((16, 12, 12), torch.eye(4)).points()
+    for axis in range(3):
+        rise = found[:, axis].diff(dim=1 + axis)
+        assert float(rise.min()) > -1e-5
+        assert float(rise.max()) > 1.5

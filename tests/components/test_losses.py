@@ -1,0 +1,163 @@
+"""Loss terms and their sum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_reg.components.interfaces import Level, LossTerm, Registration
+from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.discovery import ComponentError, TrainingError, build, providers
+from lightning_reg.functional import affine_matrix
+from lightning_reg.spatial import Affine, Composition, Displacement, Image, IntegratedGradient, Pair, Velocity
+
+TERMS = sorted(name for name, offered in providers("losses").items() if offered[0].distribution == "lightning-reg")
+OF_PARTS = {"affine_identity", "gradient_identity"}  # those read parameters of a kind of transform
+SIMILARITIES = ["ssd", "ncc", "lncc", "ngf", "mi", "mind", "ssim"]
+KNOWN = ["field_error", "mask_dice", "mask_ssd", "label_dice", "label_ssd", "landmarks"]
+
+
+def term(name: str, **arguments) -> LossTerm:
+    return build("losses", {"name": name, **arguments}, LossTerm)
+
+
+@pytest.fixture
+def known(pair: Pair, shifted) -> Pair:
+    """The fixture's pair, with its truth and corresponding landmarks."""
+    points = pair.fixed.grid.to_world(torch.tensor([[6.0, 9.0, 11.0], [5.0, 8.0, 9.0], [4.0, 6.0, 7.0]]).unsqueeze(0).double())[0].T.float()
+    there = points + torch.tensor([1.5 * 2.0, 0.0, 0.0])
+    return replace(pair, truth=Displacement(shifted(1.5), pair.fixed.grid), fixed_landmarks=(points,), moving_landmarks=(there,))
+
+
+@pytest.mark.parametrize("name", sorted(set(TERMS) - OF_PARTS))
+def test_every_term_is_finite_differentiable_and_per_batch_element(name: str, known: Pair, level) -> None:
+    field = (0.9 * torch.randn(2, 3, *known.fixed.grid.shape)).requires_grad_()
+    two = Pair.collate([known, known])
+    there = level(field, two)
+    value = term(name)(replace(there, backward=level(-field.detach(), two)), two)
+    assert value.shape == (2,)
+    assert torch.isfinite(value).all()
+    value.sum().backward()
+    assert field.grad is not None
+    assert field.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", SIMILARITIES + KNOWN)
+def test_terms_of_alignment_prefer_the_aligned_pair(name: str, known: Pair, level, shifted) -> None:
+    before, near, after = (float(term(name)(level(shifted(s)), known)) for s in (0.0, 1.1, 1.5))
+    assert after < near < before
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_terms_of_what_is_known_vanish_when_it_agrees(name: str, known: Pair, level, shifted) -> None:
+    assert float(term(name)(level(shifted(1.5)), known)) < 0.35 * float(term(name)(level(shifted(0.0)), known))
+
+
+def test_the_landmark_term_is_the_distance_in_mm(known: Pair, level, shifted) -> None:
+    assert float(term("landmarks")(level(shifted(0.0)), known)) == pytest.approx(3.0, abs=1e-4)
+    assert float(term("landmarks")(level(shifted(1.0)), known)) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv", "folding"])
+def test_terms_of_regularity_are_zero_for_translations(name: str, pair: Pair, level, shifted) -> None:
+    assert float(term(name)(level(shifted(1.5)), pair)) == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv"])
+def test_terms_of_regularity_leave_an_affine_part_alone(name: str, pair: Pair, level) -> None:
+    grid = pair.fixed.grid
+    matrix = affine_matrix(torch.tensor([[4.0, 1, 2, 0.2, 0, 0.1, 1.2, 0.9, 1, 0.1, 0, 0]]), grid.center.float())
+    wavy = level(torch.randn(1, 3, *grid.shape))
+    with_affine = Composition([wavy.transform, Affine(matrix, grid)])
+    both = Level(pair.fixed, pair.moving, with_affine, with_affine)
+    torch.testing.assert_close(term(name)(both, pair), term(name)(wavy, pair))
+    alone = Affine(matrix, grid)
+    assert float(term(name)(Level(pair.fixed, pair.moving, alone, alone), pair)) == 0
+
+
+def test_folding_counts_by_how_much_the_determinant_is_too_small(pair: Pair, level) -> None:
+    mirrored = -2.5 * pair.fixed.grid.points()
+    mirrored[:, 1:] = 0  # det J = 1 - 2.5
+    assert float(term("folding")(level(mirrored), pair)) == pytest.approx(1.5, rel=1e-4)
+    assert float(term("folding", margin=0.5)(level(mirrored), pair)) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_inverse_consistency_is_the_squared_length_of_the_round_trip(pair: Pair, level, shifted) -> None:
+    there, back = level(shifted(1.5)), level(shifted(-1.0))
+    value = term("inverse_consistency")(replace(there, backward=back), pair)
+    assert float(value) == pytest.approx((0.5 * 2.0) ** 2, rel=1e-5)  # half a voxel of 2 mm
+
+
+def test_a_velocity_and_its_inverse_are_consistent(pair: Pair) -> None:
+    i, j, k = (p / n for p, n in zip(pair.fixed.grid.points()[0], pair.fixed.grid.shape, strict=True))
+    smooth = torch.stack([torch.sin(3 * i + j), torch.cos(2 * j - k), torch.sin(2 * k + i)]).unsqueeze(0)
+    flow = Velocity(1.5 * smooth, pair.fixed.grid)
+    there, back = (Level(pair.fixed, pair.moving, t, t) for t in (flow, flow.inverse()))
+    moved = float((flow.dense() * pair.fixed.grid.spacing.view(1, 3, 1, 1, 1)).square().sum(1).mean())
+    assert float(term("inverse_consistency")(replace(there, backward=back), pair)) < 1e-3 * moved
+
+
+def test_terms_of_a_kind_of_transform(pair: Pair, level, shifted) -> None:
+    grid = pair.fixed.grid
+    matrix = affine_matrix(torch.tensor([[2.0, -1, 0, 0, 0, 0, 1.25, 1, 1, 0, 0, 0]]), grid.center.float())
+    steps = torch.ones(1, 3, *grid.shape)
+    steps[0, 1, 3, 4, 5] = 0.5
+    both = Composition([IntegratedGradient(steps, grid), Affine(matrix, grid)])
+    found = Level(pair.fixed, pair.moving, both, both)
+    assert float(term("affine_identity")(found, pair)) == pytest.approx(3.25, abs=1e-4)
+    assert float(term("gradient_identity")(found, pair)) == pytest.approx(0.5)
+    with pytest.raises(TrainingError, match="'affine_identity' needs one Affine part in the method's transform, which has 0"):
+        term("affine_identity")(level(shifted(0.0)), pair)
+
+
+@pytest.mark.parametrize("mask", ["fixed", "moving", "intersection"])
+def test_a_masked_term_ignores_what_lies_outside(mask: str, pair: Pair, level, shifted) -> None:
+    outside = Image(pair.fixed.tensor + 5 * (1 - pair.fixed_mask.tensor.float()), pair.fixed.grid)
+    seen = level(shifted(1.5), replace(pair, fixed=outside))
+    assert float(term("ssd", mask=mask)(seen, pair)) < 0.1 * float(term("ssd")(seen, pair))  # the warped moving mask is soft at its border
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_the_overlap_is_where_the_moving_image_has_voxels(name: str, pair: Pair, level, shifted) -> None:
+    """Values that the moving image would have beyond its border do not matter."""
+    other = replace(pair, moving=replace(pair.moving, padding=-3.0))
+    values = [float(term(name, mask="overlap")(level(shifted(6.0), p), p)) for p in (pair, other)]
+    if name in ("ssd", "ncc"):  # the others look at neighbours, and at the range of the whole image
+        assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert values[0] != pytest.approx(float(term(name)(level(shifted(6.0)), pair)), rel=1e-3)
+
+
+def test_the_bundle_is_the_weighted_sum_over_terms_and_levels(pair: Pair, level, shifted) -> None:
+    bundle = LossBundle({"ssd": {"weight": 2.0}, "ncc": None}, level_weights=[0.3, 1.0])
+    one = level(shifted(0.5))
+    value = bundle(Registration((one, one)), pair)
+    ssd, ncc = (1.3 * float(term(n)(one, pair)) for n in ("ssd", "ncc"))
+    assert float(value.terms["ssd"]) == pytest.approx(ssd)
+    assert float(value.total) == pytest.approx(2 * ssd + ncc)
+
+
+def test_level_weights_of_another_number_are_refused(pair: Pair, level, shifted) -> None:
+    with pytest.raises(TrainingError, match="3 values for 1 levels"):
+        LossBundle({"ssd": None}, level_weights=[1, 1, 1])(Registration((level(shifted(0.0)),)), pair)
+
+
+def test_data_without_what_a_term_needs_are_refused_by_name(pair: Pair) -> None:
+    bundle = LossBundle({"ssd": None, "field_error": {"mask": "fixed"}})
+    with pytest.raises(TrainingError, match=r"'field_error' needs truth, which the training pairs do not have \(they have fixed, "):
+        bundle.require(pair.has())
+    bundle.require(pair.has() | {"truth"})
+
+
+def test_an_empty_bundle_is_refused() -> None:
+    with pytest.raises(ComponentError, match="no terms"):
+        LossBundle({})
+    with pytest.raises(ComponentError, match="weight 0"):
+        LossBundle({"ssd": {"weight": 0}})
+
+
+def test_a_term_of_weight_zero_is_left_out_with_its_needs() -> None:
+    bundle = LossBundle({"ssd": None, "field_error": {"weight": 0}})
+    bundle.require(frozenset({"fixed", "moving"}))
+    assert list(bundle.weights) == ["ssd"]
