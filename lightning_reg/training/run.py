@@ -57,8 +57,7 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     if resume is not None:
         read_checkpoint(str(resume))
     method = config["method"]
-    settings = {k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing")}  # these are there for others to refer to
-    data = construct("data", RegistrationData, settings, sampling=method["sampling"], seed=config["seed"])
+    data = make_data(config)
     module = RegistrationModule(method, config["data"].get("preprocessing"))
     data.setup()
     module.loss.require(data.first_pair().has())
@@ -87,6 +86,12 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     outcome = Outcome(folder, module.cases, time.perf_counter() - started, sum(p.numel() for p in module.parameters()))
     write_record(folder, config["seed"], module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
+
+
+def make_data(config: Mapping[str, Any]) -> RegistrationData:
+    """The data of a composed configuration, not yet loaded."""
+    settings = {k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing")}  # these are there for others to refer to
+    return construct("data", RegistrationData, settings, sampling=config["method"]["sampling"], seed=config["seed"])
 
 
 def _configured_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:

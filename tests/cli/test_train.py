@@ -17,14 +17,14 @@ from lightning_reg.cli.train import main
 from lightning_reg.discovery.conf import own_directory
 
 ROOT = Path(__file__).parents[2]
-TINY = [
-    "method.composer.backbone.levels=2",
+TINY_DATA = [
     "data.dataset.shape=[16,16,16]",
-    "data.dataset.subjects=1",
+    "data.dataset.subjects=2",
     "data.dataset.validation=1",
     "data.workers=0",
     "data.samples_per_epoch=2",
 ]
+TINY = ["method.composer.backbone.levels=2", *TINY_DATA]
 QUICK = [
     "experiment=smoke",
     "callbacks.progress_bar=null",
@@ -93,7 +93,7 @@ def test_a_root_that_is_not_there_or_empty(train, tmp_path: Path) -> None:
 
 
 def test_data_without_what_a_term_needs(train) -> None:
-    sentence = refused(train(*QUICK, *TINY, "~method.sampling.augment", "~method.sampling.learned", "method.sampling.name=inter_subject"))
+    sentence = refused(train(*QUICK, *TINY, "~method.sampling.augment", "~method.sampling.learned", "method.sampling.name=groups"))
     assert "'field_error' needs truth" in sentence
 
 
@@ -134,37 +134,89 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (own_directory() / group).glob("*.yaml"))
 
 
+SMALL_METHODS = {
+    "progressive": ["method.composer.backbone.levels=2"],
+    "velocity": ["method.composer.backbone.levels=2"],
+    "multilevel": [
+        "method.composer.strides=[2,1]",
+        "method.composer.backbone.levels=2",
+        "method.stages=[{steps:1,train:[0]},{steps:1,train:[1],warm_start:true}]",
+    ],
+    "dlir": [
+        "method.composer.stages=[{backbone:{name:siamese,levels:2,features:2},head:affine},"
+        "{backbone:{name:lattice,spacing:4,features:2},head:bspline}]",
+        "method.stages=[{steps:1,train:[0]},{steps:1,train:[1]}]",
+    ],
+    "linear_deformable": ["method.composer.backbone.features=[2,2,2,2,2]"],
+    "deep_supervision": ["method.composer.backbone.features=2"],
+}
+
+
+def small_method(name: str) -> list[str]:
+    """Overrides that make a method small enough for images of some sixteen voxels."""
+    if name not in SMALL_METHODS:
+        raise AssertionError(f"give tests/cli/test_train.py a small form of method={name}")
+    return SMALL_METHODS[name]
+
+
+def crops(folder: Path, voxels: int) -> Path:
+    """A folder in the layout of the hippocampus crops, each case of its own size of some ``voxels``."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for case in range(6):
+        shape = tuple(rng.integers(voxels - 2, voxels + 4, 3))
+        labels = np.zeros(shape, np.uint8)
+        labels[4:9, 4:9, 4:9], labels[9:12, 4:9, 4:9] = 1, 2
+        image = labels * 40 + rng.normal(60, 4, shape)
+        nib.Nifti1Image(image.astype(np.float32), np.eye(4)).to_filename(folder / "images" / f"case_{case}.nii.gz")
+        nib.Nifti1Image(labels, np.eye(4)).to_filename(folder / "labels" / f"case_{case}.nii.gz")
+    return folder
+
+
 def small_data(name: str, folder: Path) -> list[str]:
     """Overrides that give a data configuration something small to read."""
     if name == "phantom":
-        return TINY
+        return TINY_DATA
     if name == "hippocampus":
-        rng = np.random.default_rng(0)
-        for kind in ("images", "labels"):
-            (folder / kind).mkdir(parents=True)
-        for case in range(6):
-            shape = tuple(rng.integers(14, 20, 3))
-            labels = np.zeros(shape, np.uint8)
-            labels[4:9, 4:9, 4:9], labels[9:12, 4:9, 4:9] = 1, 2
-            image = labels * 40 + rng.normal(60, 4, shape)
-            nib.Nifti1Image(image.astype(np.float32), np.eye(4)).to_filename(folder / "images" / f"case_{case}.nii.gz")
-            nib.Nifti1Image(labels, np.eye(4)).to_filename(folder / "labels" / f"case_{case}.nii.gz")
-        small = [
-            "method.composer.backbone.levels=2",
-            "data.dataset.validation=2",
-            "data.workers=0",
-            "data.samples_per_epoch=2",
-            "data.synthetic_validation=1",
-        ]
-        return [f"data.root={folder}", *small]
+        small = ["data.dataset.validation=2", "data.workers=0", "data.samples_per_epoch=2", "data.synthetic_validation=1"]
+        return [f"data.root={crops(folder, 16)}", *small]
     raise AssertionError(f"give tests/cli/test_train.py a small source for data={name}")
 
 
 @pytest.mark.parametrize(("method", "data"), list(itertools.product(options("method"), options("data"))))
 def test_every_method_trains_on_every_data_set(train, tmp_path: Path, method: str, data: str) -> None:
-    code, out, err = train(f"method={method}", f"data={data}", *QUICK, *small_data(data, tmp_path / "source"))
+    code, out, err = train(f"method={method}", f"data={data}", *QUICK, *small_data(data, tmp_path / "source"), *small_method(method))
     assert code == 0, err
     assert "Validation, best checkpoint" in out
+
+
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if name.startswith("hippocampus_")])
+def test_every_experiment_on_the_crops_trains(train, tmp_path: Path, experiment: str) -> None:
+    """In its own size, for as many steps as it has stages."""
+    source = crops(tmp_path / "source", 32)
+    quick = [o for o in QUICK if not o.startswith(("experiment=", "trainer.max_steps="))]
+    data = [f"data.root={source}", "data.dataset.validation=2", "data.workers=0", "data.samples_per_epoch=4"]
+    code, out, err = train(f"experiment={experiment}", *quick, *data, "trainer.max_steps=4", "data.max_validation_pairs=1")
+    assert code == 0, err
+    assert "Validation, best checkpoint" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", options("method"))
+def test_every_method_trains_as_its_paper_has_it(train, method: str) -> None:
+    """Without what makes it small, on images of 64 voxels."""
+    data = ["data.dataset.shape=[64,64,64]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0"]
+    code, out, err = train(f"method={method}", "experiment/small=none", *QUICK, *data, "data.samples_per_epoch=2", "data.batch_size=1")
+    assert code == 0, err
+    assert "Validation, best checkpoint" in out
+
+
+def test_a_methods_file_is_short() -> None:
+    """Whoever reads one file knows the method: less than 40 lines, besides the comment on top."""
+    for name in options("method"):
+        text = (own_directory() / "method" / f"{name}.yaml").read_text()
+        assert len([line for line in text.splitlines() if line and not line.startswith("#")]) < 40, name
 
 
 @pytest.mark.parametrize("group", ["logger", "callbacks", "trainer", "sweep", "launcher", "experiment"])

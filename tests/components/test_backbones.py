@@ -12,6 +12,7 @@ SPECS = {
     "progressive_unet": {"levels": 3, "features": 2},
     "unet": {"levels": 3, "features": 2},
     "unet at half resolution": {"levels": 3, "features": 2, "output_stride": 2, "norm": "instance", "convolutions": 2},
+    "unet of pooled images": {"levels": 2, "features": 2, "input_stride": 2, "output_stride": 4},
     "lattice": {"spacing": [8, 4, 2], "features": 4},
     "dilated": {"features": [2, 3], "dilations": [1, 2]},
     "dilated at half resolution": {"features": [2, 3], "dilations": [1, 2], "stride": 2},

@@ -19,7 +19,8 @@ class UNet(Backbone):
         levels: resolution levels.
         features: feature maps of the finest level; they double per level going down.
         convolutions: blocks per level and side.
-        output_stride: the decoder ends at this stride, a power of two below ``2 ** levels``; 1 is the input's resolution.
+        input_stride: the images are average-pooled by this first, and the levels' strides counted from there.
+        output_stride: the decoder ends at this stride of the images; default the first level's.
         channels: channels of the two images together.
         norm: ``batch``, ``instance`` or ``none``.
         slope: of the ReLU below 0.
@@ -30,17 +31,19 @@ class UNet(Backbone):
         levels: int = 3,
         features: int = 16,
         convolutions: int = 1,
-        output_stride: int = 1,
+        input_stride: int = 1,
+        output_stride: int | None = None,
         channels: int = 2,
         norm: str = "batch",
         slope: float = 0.0,
     ) -> None:
         super().__init__()
-        strides = [2**i for i in range(levels)]
-        if output_stride not in strides:
+        strides = [input_stride * 2**i for i in range(levels)]
+        if output_stride not in (None, *strides):
             raise ValueError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
-        widths = [features * s for s in strides]
-        up_to = strides.index(output_stride)
+        widths = [features * 2**i for i in range(levels)]
+        up_to = 0 if output_stride is None else strides.index(output_stride)
+        self.input_stride = input_stride
         self.strides = tuple((s, s, s) for s in reversed(strides[up_to:]))
         self.channels = tuple(reversed(widths[up_to:]))
         self.multiple = self.strides[0]
@@ -55,7 +58,7 @@ class UNet(Backbone):
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
-        x = stack_images(fixed, moving)
+        x = stack_images(pool(fixed, self.input_stride), pool(moving, self.input_stride))
         skips: list[Tensor] = []
         for index, encoder in enumerate(self.encoders):
             x = encoder(x if index == 0 else pool(x, 2))
