@@ -17,7 +17,7 @@ from lightning_reg.training.module import RegistrationModule
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-QUICK = ["data.dataset.shape=[16,16,16]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "trainer.max_steps=2"]
+QUICK = ["data.dataset.shape=[32,32,32]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "trainer.max_steps=2"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -38,15 +38,10 @@ def train_commands() -> list[str]:
 def test_a_shown_command_runs(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     small = [] if "--cfg" in words else [*QUICK, "experiment=smoke"]
+    small += ["method.composer.backbone.levels=2"] if small and not any(word.startswith("method=") for word in words) else []
     small = [o for o in small if o not in words]
     environment = os.environ | {"MPLBACKEND": "Agg", "WANDB_MODE": "offline"}
-    call = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        *words[2:],
-        *small,
-        *([] if "--cfg" in words else ["method.composer.backbone.levels=2"]),
-    ]
+    call = [sys.executable, str(ROOT / "train.py"), *words[2:], *small]
     result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
@@ -61,6 +56,20 @@ def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
 def test_the_method_that_the_walkthrough_shows_is_one() -> None:
     method = yaml.safe_load(blocks(ROOT / "docs" / "methods.md", "yaml")[0])
     assert isinstance(RegistrationModule(method).composer, SingleComposer)
+
+
+@pytest.mark.slow
+def test_the_seventh_method_trains(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "new_method.md"
+    (method,) = blocks(page, "yaml")
+    (tmp_path / "my_conf" / "method").mkdir(parents=True)
+    (tmp_path / "my_conf" / "method" / "flows.yaml").write_text(method)
+    (command,) = re.findall(r"```bash\npython train.py (.*)\n```", page.read_text())
+    steps = [o for o in QUICK if not o.startswith("trainer.max_steps")] + ["trainer.max_steps=9", "data.samples_per_epoch=4"]
+    call = [sys.executable, str(ROOT / "train.py"), *command.split(), *steps]
+    result = subprocess.run(call, cwd=tmp_path, env=os.environ | {"MPLBACKEND": "Agg"}, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert next(tmp_path.glob("runs/flows_phantom/*/summary.json"))
 
 
 def test_the_readme_installs_and_tests_in_two_commands() -> None:
