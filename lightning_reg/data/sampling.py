@@ -143,7 +143,7 @@ def training_pairs(spec: Mapping[str, Any], scans: Sequence[Scan], pairs: Sequen
 
     ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``, ``groups``, or ``pairs`` (the data's own).
     """
-    arguments = dict(spec)
+    arguments = {key: value for key, value in spec.items() if value is not None}
     name, patch = arguments.pop("name", "synthetic"), arguments.pop("patch", None)
     kinds: dict[str, type[Dataset[Pair]]] = {"inter_subject": InterSubjectPairs, "groups": GroupPairs, "pairs": GivenPairs}
     drawn: Dataset[Pair]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.interfaces import Composer, Level, Registration
 from lightning_reg.components.network import Network, Spec
-from lightning_reg.spatial import Image, Transform
+from lightning_reg.spatial import Image
 
 
 class SingleComposer(Composer):
@@ -24,11 +24,5 @@ class SingleComposer(Composer):
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         *coarser, result = self.network(fixed, moving)
-        levels = [_level(fixed, moving, transform) for transform in coarser]
+        levels = [Level(fixed.at_resolution(t.grid), moving.averaged(t.grid), t, t) for t in coarser]
         return Registration((*levels, Level(fixed, moving, result, result)))
-
-
-def _level(fixed: Image, moving: Image, transform: Transform) -> Level:
-    """A transform on a coarser grid, and both images pooled to its resolution."""
-    ratio = (transform.grid.spacing / fixed.grid.spacing)[0].round().int().tolist()
-    return Level(fixed.at_stride(ratio).on(transform.grid), moving.at_stride(ratio), transform, transform)

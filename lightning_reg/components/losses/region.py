@@ -37,16 +37,17 @@ class MaskedTerm(LossTerm):
     def region(self, level: Level, pair: Pair) -> Tensor | None:
         """``(B, 1, I, J, K)`` weights on the level's fixed grid."""
         if self.mask == "overlap":
-            return pulled(level.moving, level, torch.ones_like(level.moving.tensor[:, :1])).detach()
+            everywhere = torch.ones_like(level.moving.tensor[:, :1])
+            return pulled(Image(everywhere, level.moving.grid), level).detach()
         region: Tensor | None = None
         if pair.fixed_mask is not None and self.mask in ("fixed", "intersection"):
             region = pair.fixed_mask.on(level.fixed.grid).tensor.float()
         if pair.moving_mask is not None and self.mask in ("moving", "intersection"):
-            moved = pulled(pair.moving_mask, level, pair.moving_mask.tensor.float())
+            moved = pulled(Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level)
             region = moved if region is None else region * moved
         return region
 
 
-def pulled(source: Image, level: Level, memberships: Tensor) -> Tensor:
-    """Memberships on the grid of ``source`` (moving), 0 outside, interpolated linearly at the points of the fixed grid: gradients flow."""
-    return Image(memberships, source.grid).pulled(level.displacement, level.fixed.grid).tensor
+def pulled(memberships: Image, level: Level) -> Tensor:
+    """Memberships of the moving side, 0 outside, interpolated linearly at the points of the fixed grid: gradients flow."""
+    return memberships.pulled(level.displacement, level.fixed.grid).tensor

@@ -76,7 +76,8 @@ class Folding(MaskedTerm):
 class InverseConsistency(MaskedTerm):
     """Mean squared distance in mm^2 of the points from where going there and back takes them.
 
-    Both directions are registered for it. Source: Christensen & Johnson, IEEE TMI 20(7), 2001.
+    Both directions are registered for it, each as a whole: not for stages that train on patches.
+    Source: Christensen & Johnson, IEEE TMI 20(7), 2001.
     """
 
     backward = True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.components.losses.region import MaskedTerm, Region, pulled
-from lightning_reg.spatial import Pair
+from lightning_reg.spatial import Image, Pair
 
 
 class FieldError(MaskedTerm):
@@ -74,16 +76,20 @@ class LandmarkDistance(LossTerm):
 
 
 def _masks(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
+    """Memberships ``(B, 1, I, J, K)`` in the fixed and in the warped moving mask."""
     assert pair.fixed_mask is not None
     assert pair.moving_mask is not None
-    fixed = pair.fixed_mask.on(level.fixed.grid).tensor.float()
-    return fixed, pulled(pair.moving_mask, level, pair.moving_mask.tensor.float())
+    return _memberships(level, pair.fixed_mask, pair.moving_mask, [1])
 
 
 def _labels(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
     """One channel of memberships per foreground label; a single one of background where there is none."""
     assert pair.fixed_labels is not None
     assert pair.moving_labels is not None
-    values = pair.labels() or [0]
-    fixed = LF.one_hot(pair.fixed_labels.on(level.fixed.grid).tensor, values)
-    return fixed, pulled(pair.moving_labels, level, LF.one_hot(pair.moving_labels.tensor, values))
+    return _memberships(level, pair.fixed_labels, pair.moving_labels, pair.labels() or [0])
+
+
+def _memberships(level: Level, fixed: Image, moving: Image, values: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """In the structures of these values, at the level's resolution: averaged like the images, and the moving ones warped."""
+    there, here = (Image(LF.one_hot(image.tensor, values), image.grid) for image in (fixed, moving))
+    return there.at_resolution(level.fixed.grid).tensor, pulled(here.averaged(level.fixed.grid), level)
