@@ -54,13 +54,12 @@ class UpBlock(nn.Sequential):
     """Transposed convolution that doubles every extent, normalisation, (leaky) ReLU.
 
     Args:
-        kernel: 2, or 3 (overlapping).
+        kernel: 2, or 4 (overlapping).
         norm, slope: see :class:`ConvBlock`.
     """
 
     def __init__(self, inputs: int, outputs: int, norm: str = "batch", kernel: int = 2, slope: float = 0.0) -> None:
-        edge = kernel - 2
-        up = nn.ConvTranspose3d(inputs, outputs, kernel, stride=2, padding=edge, output_padding=edge, bias=norm == "none")
+        up = nn.ConvTranspose3d(inputs, outputs, kernel, stride=2, padding=(kernel - 2) // 2, bias=norm == "none")
         super().__init__(up, *_after(outputs, norm, slope))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_reg.components.interfaces import Backbone, Head
-from lightning_reg.discovery import DataError, build
+from lightning_reg.discovery import ComponentError, DataError, build
 from lightning_reg.spatial import Composition, Image, Transform
 
 Spec = Mapping[str, Any] | str
@@ -44,6 +44,11 @@ class Network(nn.Module):
         before: Transform | None = None
         for head in self.heads:
             outputs = head(features, fixed.grid)
+            if len(outputs) > 1 and len(self.heads) > 1:
+                raise ComponentError(
+                    f"{type(head).__name__} gives a transform at each of {len(outputs)} levels, which does not compose with other heads; "
+                    "let it give one (levels=finest), or make it the only head."
+                )
             found = [t if before is None else Composition([t, before]) for t in outputs]
             before = found[-1]
         return found

@@ -87,7 +87,7 @@ class RegistrationData(L.LightningDataModule):
             )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:
-        spec = {k: v for k, v in self.sampling.items() if k != "name"} if self.sampling.get("name") == "synthetic" else {}
+        spec = {k: v for k, v in self.sampling.items() if k not in ("name", "patch")} if self.sampling.get("name") == "synthetic" else {}
         deformation = construct("synthetic", SyntheticDeformation, spec)
         pairs = []
         for number in range(self.synthetic_validation):

@@ -91,6 +91,10 @@ class Grid:
         """The grid of features at a stride: ``shape`` voxels that cover ``stride`` voxels each, the first ones those of voxel 0 on."""
         return self._relative(shape, [float(s) for s in stride], [(s - 1) / 2 for s in stride])
 
+    def stride_to(self, coarse: Grid) -> list[int]:
+        """Per axis, how many of this grid's voxels one of a coarser grid along the same axes spans: whole numbers, at least 1."""
+        return (coarse.spacing / self.spacing)[0].round().int().clamp_min(1).tolist()
+
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
         """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; outside it where it reaches further (padding)."""
         return self._relative(shape, [1.0, 1.0, 1.0], list(start))

@@ -87,13 +87,9 @@ class Image:
         shape = [-(-n // s) * s for n, s in zip(self.grid.shape, stride, strict=True)]
         return self.padded_to(shape, border=True).pooled(stride)
 
-    def averaged(self, grid: Grid) -> Image:
-        """Average-pooled to the voxel size of another grid (to the nearest whole factor per axis); where that is finer, itself."""
-        return self.at_stride((grid.spacing / self.grid.spacing)[0].round().int().clamp_min(1).tolist())
-
     def at_resolution(self, grid: Grid) -> Image:
-        """Seen on another grid: averaged to its voxel size, then interpolated where the two still differ."""
-        return self.averaged(grid).on(grid)
+        """Seen on a coarser grid: average-pooled by :meth:`Grid.stride_to` it, then interpolated where the two still differ."""
+        return self.at_stride(self.grid.stride_to(grid)).on(grid)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Image:
         """The part of ``shape`` voxels that begins at voxel ``start``; inside the image."""

@@ -26,7 +26,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "a
 class RateSchedule:
     """Factor of the learning rate: :func:`inverse_time` times :func:`cooldown`.
 
-    (``method.schedule.plateau`` has the arguments of PyTorch's ``ReduceLROnPlateau`` instead, counted in validations.)
+    (``method.schedule.plateau`` has the arguments of PyTorch's ``ReduceLROnPlateau`` instead, counted in epochs with a validation.)
 
     Args:
         steps: of the whole training (supplied).
@@ -128,8 +128,12 @@ class RegistrationModule(L.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         if settings:
             raise ComponentError("method.schedule has plateau and something else; keep one of them.")
+        every = self.trainer.check_val_every_n_epoch or 1
         falling = construct("method.schedule.plateau", torch.optim.lr_scheduler.ReduceLROnPlateau, plateau, optimizer=optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "epoch", "monitor": "validation/error"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": falling, "interval": "epoch", "frequency": every, "monitor": "validation/error"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lightning_reg"] = {"version": __version__, "method": self.method, "preprocessing": self.preprocessing}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.discovery import ComponentError
 from lightning_reg.spatial import Grid, Image, Pair
 
 BACKBONE = {"name": "progressive_unet", "levels": 2, "features": 2}
@@ -29,3 +31,20 @@ def test_several_heads_compose_in_order(pair: Pair) -> None:
     outer = two.network.heads[1](two.network.backbone(pair.fixed.tensor, pair.moving.tensor), pair.fixed.grid)[0]
     point = torch.tensor([-10.0, 30.0, 20.0]).view(1, 3, 1)
     torch.testing.assert_close(both.map_world(point), outer.map_world(inner.map_world(point)), atol=1e-3, rtol=0)
+
+
+def test_supervised_levels_and_other_heads_do_not_compose(pair: Pair) -> None:
+    composer = SingleComposer({"name": "fcn", "features": 2}, [{"name": "affine"}, {"name": "dense", "levels": "all"}])
+    with pytest.raises(ComponentError, match="DenseHead gives a transform at each of 3 levels"):
+        composer(pair.fixed, pair.moving)
+
+
+def test_a_batch_of_different_spacings_is_its_elements(pair: Pair) -> None:
+    """Also where coarse levels are supervised: pooling goes by the fixed grid's strides, whatever the moving voxel size."""
+    composer = SingleComposer({"name": "fcn", "features": 2}, {"name": "dense", "levels": "all"}).eval()
+    other = Image(pair.moving.tensor.flip(2), Grid.regular((20, 16, 12), (1.0, 1.2, 1.5), (-20.0, 18.0, 10.0)))
+    both = Pair.collate([pair, Pair(pair.fixed, other)])
+    together = composer(both.fixed, both.moving).levels
+    for b, moving in enumerate((pair.moving, other)):
+        for level, alone in zip(together, composer(pair.fixed, moving).levels, strict=True):
+            torch.testing.assert_close(level.warped.tensor[b : b + 1], alone.warped.tensor, atol=1e-5, rtol=0)

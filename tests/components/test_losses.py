@@ -11,7 +11,7 @@ from lightning_reg.components.interfaces import Level, LossTerm, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.discovery import ComponentError, TrainingError, build, providers
 from lightning_reg.functional import affine_matrix
-from lightning_reg.spatial import Affine, Composition, Displacement, Image, IntegratedGradient, Pair, Velocity
+from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Image, IntegratedGradient, Pair, Velocity
 
 TERMS = sorted(name for name, offered in providers("losses").items() if offered[0].distribution == "lightning-reg")
 OF_PARTS = {"affine_identity", "gradient_identity"}  # those read parameters of a kind of transform
@@ -161,3 +161,23 @@ def test_a_term_of_weight_zero_is_left_out_with_its_needs() -> None:
     bundle = LossBundle({"ssd": None, "field_error": {"weight": 0}})
     bundle.require(frozenset({"fixed", "moving"}))
     assert list(bundle.weights) == ["ssd"]
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("name", ["mask_ssd", "label_dice"])
+def test_structures_at_a_coarse_level_are_not_shifted(name: str, stride: int) -> None:
+    """Both sides are averaged like the images: equal structures agree best where nothing moves."""
+    grid = Grid.regular((24, 20, 16))
+    i, j, k = grid.points()[0]
+    inside = ((i - 11.2) / 7) ** 2 + ((j - 9.1) / 6) ** 2 + ((k - 7.6) / 5) ** 2 < 1
+    structure = Image(inside[None, None].short(), grid, discrete=True)
+    pair = Pair(structure, structure, structure, structure, structure, structure)
+    coarse = Image(structure.tensor.float(), grid).at_resolution(grid.at_stride((stride,) * 3, [n // stride for n in grid.shape]))
+    values = {}
+    for shift in (-0.5, 0.0, 0.5):
+        field = torch.zeros(1, 3, *coarse.grid.shape)
+        field[:, 0] = shift / stride
+        found = Displacement(field, coarse.grid)
+        values[shift] = float(term(name)(Level(coarse, coarse, found, found), pair))
+    assert min(values, key=values.__getitem__) == 0.0
+    assert values[-0.5] == pytest.approx(values[0.5], rel=0.5)

@@ -175,7 +175,7 @@ def test_augmentation_changes_each_image_for_itself_and_nothing_else() -> None:
 
 
 def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:
-    module = data(0, synthetic_validation=2)
+    module = data(0, {"name": "synthetic", "patch": [8, 8, 8]}, synthetic_validation=2)
     module.setup()
     assert [pair.truth is not None for pair in module.validation_pairs] == [False, True, True]
     assert [pair.fixed_labels is not None for pair in module.validation_pairs] == [True, False, False]

@@ -134,6 +134,7 @@ def test_a_stage_ends_early_when_it_no_longer_helps(config: dict, tmp_path: Path
         ({"stages": [{"steps": 1, "train": [2]}]}, TrainingError, r"expected some of 0 to 1, got \[2\]"),
         ({"stages": [{"steps": 1, "trian": [0]}]}, ComponentError, r"'method.stages\[0\]' does not take an argument 'trian'"),
         ({"stages": [{"steps": 0, "train": [0]}]}, ComponentError, "give each stage more than 0"),
+        ({"stages": [{"steps": 1, "train": "all", "warm_start": True}]}, ComponentError, "nothing was trained before it"),
         (
             {"composer": {"name": "single", "backbone": {"name": "unet", "levels": 2, "features": 2}, "head": "dense"}},
             TrainingError,
@@ -144,6 +145,12 @@ def test_a_stage_ends_early_when_it_no_longer_helps(config: dict, tmp_path: Path
 def test_stages_that_cannot_be(config: dict, tmp_path: Path, change: dict, error: type[Exception], message: str) -> None:
     config["method"].update(change)
     with pytest.raises(error, match=message):
+        run_training(config, tmp_path / "run")
+
+
+def test_stages_without_a_number_of_steps_are_refused(config: dict, tmp_path: Path) -> None:
+    config["trainer"] |= {"max_steps": -1, "max_epochs": 1}
+    with pytest.raises(TrainingError, match=r"shares of trainer\.max_steps"):
         run_training(config, tmp_path / "run")
 
 

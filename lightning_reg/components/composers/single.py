@@ -24,5 +24,5 @@ class SingleComposer(Composer):
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         *coarser, result = self.network(fixed, moving)
-        levels = [Level(fixed.at_resolution(t.grid), moving.averaged(t.grid), t, t) for t in coarser]
+        levels = [Level(fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid)), t, t) for t in coarser]
         return Registration((*levels, Level(fixed, moving, result, result)))

@@ -24,13 +24,15 @@ class AffineHead(Head):
 
     Args:
         channels: of the backbone's levels, coarsest first (supplied).
-        hidden: widths of fully connected layers (ReLU) before the last one.
+        hidden: widths of fully connected layers (ReLU, Glorot uniform) before the last one.
     """
 
     def __init__(self, channels: Sequence[int], hidden: Sequence[int] = ()) -> None:
         super().__init__()
         sizes = [channels[0], *hidden]
         self.hidden = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)))
+        for layer in self.hidden:
+            nn.init.xavier_uniform_(layer[0].weight)  # type: ignore[index]
         self.last = nn.Linear(sizes[-1], 12)
         small_output(self.last)
 

@@ -41,7 +41,8 @@ class MaskedTerm(LossTerm):
             return pulled(Image(everywhere, level.moving.grid), level).detach()
         region: Tensor | None = None
         if pair.fixed_mask is not None and self.mask in ("fixed", "intersection"):
-            region = pair.fixed_mask.on(level.fixed.grid).tensor.float()
+            mask = Image(pair.fixed_mask.tensor.float(), pair.fixed_mask.grid)
+            region = mask.at_resolution(level.fixed.grid).tensor
         if pair.moving_mask is not None and self.mask in ("moving", "intersection"):
             moved = pulled(Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level)
             region = moved if region is None else region * moved

@@ -92,4 +92,4 @@ def _labels(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
 def _memberships(level: Level, fixed: Image, moving: Image, values: Sequence[int]) -> tuple[Tensor, Tensor]:
     """In the structures of these values, at the level's resolution: averaged like the images, and the moving ones warped."""
     there, here = (Image(LF.one_hot(image.tensor, values), image.grid) for image in (fixed, moving))
-    return there.at_resolution(level.fixed.grid).tensor, pulled(here.averaged(level.fixed.grid), level)
+    return there.at_resolution(level.fixed.grid).tensor, pulled(here.at_stride(fixed.grid.stride_to(level.fixed.grid)), level)

@@ -44,6 +44,8 @@ class StageTraining(L.Callback):
 
     def __init__(self, stages: Sequence[Mapping[str, Any]]) -> None:
         self.stages = [construct(f"method.stages[{number}]", TrainingStage, stage) for number, stage in enumerate(stages)]
+        if self.stages[:1] and self.stages[0].warm_start:
+            raise ValueError("stages[0].warm_start is true, but nothing was trained before it")
         stage_bounds([stage.steps for stage in self.stages], 1)  # refuses what makes no schedule
         self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0
         self._module: RegistrationModule | None = None
@@ -59,6 +61,8 @@ class StageTraining(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RegistrationModule)
+        if trainer.max_steps <= 0:
+            raise TrainingError("method.stages are shares of trainer.max_steps, which is not set; give it a number of steps.")
         if trainer.world_size > 1:  # DDP would only synchronise the parameters that the first stage trains
             raise TrainingError("method.stages trains on one device; set trainer.devices=1, or remove it with ~method.stages.")
         self._trainer, self._module = trainer, pl_module
