@@ -177,6 +177,17 @@ def test_a_pooled_image_lies_where_the_whole_one_does(shape):
     torch.testing.assert_close(coarse.tensor[:, :, :whole], expected[:, :, :whole])
 
 
+def test_an_image_is_averaged_to_a_coarser_grid_and_then_resampled():
+    grid = Grid.regular((12, 8, 9), (2.0, 1.5, 3.0), (10.0, -4.0, 6.0))
+    image = Image(torch.rand(1, 1, 12, 8, 9), grid)
+    coarse = grid.at_stride((3, 2, 1), (4, 4, 9))
+    assert grid.stride_to(coarse) == [3, 2, 1]
+    torch.testing.assert_close(image.at_resolution(coarse).tensor, image.pooled((3, 2, 1)).tensor)
+    assert image.at_resolution(grid) is image
+    beside = Grid.regular((4, 4, 8), (6.2, 3.1, 3.0), (12.0, -3.0, 6.0))  # not quite at whole strides
+    torch.testing.assert_close(image.at_resolution(beside).tensor, image.pooled((3, 2, 1)).on(beside).tensor)
+
+
 def test_a_crop_keeps_its_place():
     grid = Grid.regular((9, 8, 7), (2.0, 1.5, 3.0), (10.0, -4.0, 6.0))
     image = Image(torch.rand(1, 2, 9, 8, 7), grid)
