@@ -161,12 +161,12 @@ def row(claim: Claim, per_seed: Sequence[dict[str, Any]]) -> str:
     better, worse = ([value(results, run, claim.measure) for results in per_seed] for run in (claim.better, claim.worse))
     holds = sum(a < b for a, b in zip(better, worse, strict=True))
     tre = "tre_after_mm" in per_seed[0][claim.better.partition("@")[0]]["final"]
-    sign, unit = {"folding": ("<", " %")}.get(claim.measure, ("<", " mm TRE") if tre else (">", " Dice"))
+    unit = "%" if claim.measure == "folding" else "mm TRE" if tre else "Dice"
     scale = 100 if claim.measure == "folding" else 1 if tre else -1
-    shown = f" {sign} ".join(spread([scale * v for v in values]) for values in (better, worse))
+    shown = " against ".join(spread([scale * v for v in values]) for values in (better, worse))
     equal = better == worse
     verdict = "equal" if equal else "yes" if holds == len(better) else "no" if holds == 0 else f"in {holds} of {len(better)} seeds"
-    return f"| {claim.text} | {claim.paper} | {shown}{unit} | {verdict} |"
+    return f"| {claim.text} | {claim.paper} | {shown} {unit} | {verdict} |"
 
 
 def spread(values: Sequence[float]) -> str:
