@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -45,7 +46,8 @@ def _metrics_file(folder: Path) -> CSVLogger:
     """``metrics.csv`` in the run's folder; what an interrupted run wrote there before is kept."""
     before = read_metrics(folder)
     logger = CSVLogger(folder.parent, name=folder.name, version="")
-    logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in before)
+    if before and rank_zero_only.rank == 0:  # the other processes' logger is a dummy
+        logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in before)
     return logger
 
 

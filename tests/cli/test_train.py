@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -245,6 +246,16 @@ def test_loggers_record_without_an_account(train, tmp_path: Path, monkeypatch, l
         assert list(folder.glob("wandb/offline-run-*/files/media/table/*.json"))
     else:
         assert list(folder.glob("tensorboard/events.*"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "method=velocity", *QUICK, *TINY, "trainer.devices=2", "hydra.run.dir=run"]
+    environment = os.environ | {"MPLBACKEND": "Agg"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) > 1
 
 
 def test_help_lists_the_groups() -> None:
