@@ -46,9 +46,13 @@ def _metrics_file(folder: Path) -> CSVLogger:
     """``metrics.csv`` in the run's folder; what an interrupted run wrote there before is kept."""
     before = read_metrics(folder)
     logger = CSVLogger(folder.parent, name=folder.name, version="")
-    if before and rank_zero_only.rank == 0:  # the other processes' logger is a dummy
-        logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in before)
+    _go_on_from(before, logger)
     return logger
+
+
+@rank_zero_only  # the other processes' logger is a dummy
+def _go_on_from(rows: Sequence[Mapping[str, str]], logger: CSVLogger) -> None:
+    logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in rows)
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
