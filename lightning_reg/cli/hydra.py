@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -39,6 +40,18 @@ def plain(config: Any) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def composed_data(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The data configuration of a name, its interpolations resolved, as plain values.
+
+    Args:
+        overrides: ``data.key=value``.
+    """
+    register()
+    with initialize_config_dir(str(own_directory()), version_base="1.3"):
+        config = compose("train", [f"data={name}", "experiment/small=none", *overrides])
+    return plain(config.data)
 
 
 def sentence(error: Exception) -> str:

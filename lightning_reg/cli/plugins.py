@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+
 import lightning as L
-from rich.console import Console
 from rich.table import Table
 
+from lightning_reg.cli.arguments import console
 from lightning_reg.components import Backbone, Composer, Head, LossTerm
 from lightning_reg.data.interface import RegistrationDataset
 from lightning_reg.discovery import GROUPS, ComponentError, load, providers
@@ -21,7 +23,11 @@ INTERFACES: dict[str, type] = {
 }
 
 
-def main() -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    """None."""
+
+
+def run(arguments: Namespace) -> int:
     """Print the table; exit code 1 where a component cannot be used."""
     table = Table("group", "name", "distribution", "class")
     problems: list[str] = []
@@ -39,8 +45,8 @@ def main() -> int:
         problems += shadowed()
     except ComponentError as error:
         problems.append(str(error))
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     for problem in problems:
-        console.print(problem, style="red", soft_wrap=True)
+        terminal.print(problem, style="red", soft_wrap=True)
     return 1 if problems else 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -36,4 +37,34 @@ def cases_table(cases: Sequence[Case]) -> Table:
                 cells.append(text if spread is None else f"{text} ± {form.format(spread)}")
         cells += [f"{100 * float(row['folding']):.2f}", f"{float(row['sdlogj']):.3f}"]
         table.add_row(*cells, end_section=index == len(rows) - 1, style="bold" if index == len(rows) else None)
+    return table
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """What a registration changed: a row per quantity."""
+    table = Table("", "before", "after")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [(name.upper(), value) for name, value in metrics["similarity"].items()]
+    titles = (("tre_mm", "TRE, mm"), ("dice", "Dice"), ("hd95_mm", "HD95, mm"), ("assd_mm", "ASSD, mm"), ("objective", "objective"))
+    rows += [(title, metrics[key]) for key, title in titles if key in metrics]
+    for title, value in rows:
+        table.add_row(title, f"{value['before']:.3f}", f"{value['after']:.3f}")
+    table.add_row("folding, %", "", f"{100 * metrics['folding']:.3f}")
+    table.add_row("SDlogJ", "", f"{metrics['sdlogj']:.3f}")
+    return table
+
+
+def totals_table(totals: Mapping[str, Mapping[str, float]], comparison: Mapping[str, Mapping[str, float]]) -> Table:
+    """Means with their confidence intervals; with a second model its paired differences and p values."""
+    table = Table("", "mean", "SD", "95 % interval", *(("second - first", "p") if comparison else ()))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, values in totals.items():
+        interval = "" if values["low"] != values["low"] else f"{values['low']:.4g} to {values['high']:.4g}"
+        cells = [name, f"{values['mean']:.4g}", f"{values['sd']:.3g}", interval]
+        if comparison:
+            other = comparison.get(name)
+            cells += [f"{other['mean']:+.3g}", f"{other['p']:.2g}"] if other else ["", ""]
+        table.add_row(*cells)
     return table

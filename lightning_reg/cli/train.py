@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from lightning_reg.cli.arguments import console as terminal
+from lightning_reg.cli.arguments import refuse
 from lightning_reg.cli.hydra import plain, register, sentence
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError
@@ -34,22 +36,15 @@ def main() -> None:
     try:
         _train()
     except (HydraException, OmegaConfBaseException) as error:
-        _refuse(sentence(error))
+        refuse(sentence(error))
     except UserError as error:
-        _refuse(str(error))
-
-
-def _refuse(message: str) -> None:
-    print(f"\n{message}", file=sys.stderr)
-    sys.exit(2)
+        refuse(str(error))
 
 
 @hydra.main(version_base="1.3", config_path=str(own_directory()), config_name="train")
 def _train(config: DictConfig) -> float:
     """One run; returns the validation error, which sweeps minimise."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a file or a pipe has no width of its own
+    console = terminal()
     for warning in shadowed():
         console.print(warning, style="yellow")
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -60,7 +55,7 @@ def _train(config: DictConfig) -> float:
         else:
             outcome = run_training(plain(config), folder)
     except (UserError, OmegaConfBaseException) as error:
-        _refuse(str(error) if isinstance(error, UserError) else sentence(error))
+        refuse(str(error) if isinstance(error, UserError) else sentence(error))
         raise
     except Interrupted as stopped:
         console.print(f"\nStopped; saved {stopped.checkpoint}. Go on with:\n  {_command()} resume={_shown(folder)}", soft_wrap=True)

@@ -16,6 +16,7 @@ from lightning_reg.data.interface import RegistrationDataset, Split
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan, make_pair
+from lightning_reg.data.statistics import statistics
 from lightning_reg.data.synthetic import SyntheticDeformation
 from lightning_reg.discovery import DataError, build, construct
 from lightning_reg.spatial import Pair
@@ -59,6 +60,7 @@ class RegistrationData(L.LightningDataModule):
         self.synthetic_validation, self.max_validation_pairs = synthetic_validation, max_validation_pairs
         self.train_pairs: Dataset[Pair] | None = None
         self.validation_pairs: list[Pair] = []
+        self.statistics: dict[str, list[list[float]]] = {}
 
     def first_pair(self) -> Pair:
         """The pair that training starts with: what it has, all have."""
@@ -75,7 +77,9 @@ class RegistrationData(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train_pairs is not None:
             return
-        drawn = training_pairs(self.sampling, self._scans("train"), self.dataset.pairs("train"), self.seed)
+        train = self._scans("train")
+        self.statistics = statistics(train)
+        drawn = training_pairs(self.sampling, train, self.dataset.pairs("train"), self.seed)
         self.train_pairs = AugmentedPairs(drawn, self.augmentation, self.seed)
         scans = self._scans("validation")
         real = list(self.dataset.pairs("validation"))[: self.max_validation_pairs]

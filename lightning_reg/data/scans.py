@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 import torchio as tio
 from torch import Tensor
 
+from lightning_reg.data.reading import Source, read_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
@@ -31,45 +30,23 @@ class Scan:
     group: str | None = None
 
 
-def read_subject(name: str, image: Path, mask: Path | None = None, labels: Path | None = None) -> tio.Subject:
-    """Load files into a checked ``tio.Subject`` with ``image`` and, where given, ``mask`` and ``labels``.
+def read_subject(name: str, image: Source, mask: Source | None = None, labels: Source | None = None) -> tio.Subject:
+    """Load images into a checked ``tio.Subject`` with ``image`` and, where given, ``mask`` and ``labels``.
+
+    Args:
+        name: how messages and tables call it.
+        image, mask, labels: see :func:`~lightning_reg.data.reading.read_image`.
 
     Raises:
         DataError: a file is missing, is no 3D image, has NaN, infinite or constant values, or lies on another grid.
     """
-    parts: dict[str, Any] = {"image": _read(image, tio.ScalarImage)}
-    for key, path in (("mask", mask), ("labels", labels)):
-        if path is not None:
-            parts[key] = _read(path, tio.LabelMap)
+    parts: dict[str, Any] = {"image": read_image(image)}
+    for key, source in (("mask", mask), ("labels", labels)):
+        if source is not None:
+            parts[key] = read_image(source, tio.LabelMap)
     subject = tio.Subject(name=name, **parts)
     check_subject(subject)
     return subject
-
-
-def _read(path: Path, kind: type[tio.Image]) -> tio.Image:
-    if not path.exists():
-        raise DataError(f"There is no file {path}; correct the path.")
-    try:
-        image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
-        image.load()
-    except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
-        raise DataError(f"{path} cannot be read as an image ({_first_line(cause)}); replace or remove the file.") from cause
-    return image
-
-
-def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
-    """Values ``(C, I, J, K)`` and affine by nibabel: ITK, TorchIO's first choice, replaces NaN by zeros without a word."""
-    image = nib.load(path)
-    data = np.asarray(image.dataobj)
-    while data.ndim > 4 and data.shape[-1] == 1:
-        data = data[..., 0]
-    data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
-    return torch.from_numpy(np.ascontiguousarray(data.astype(data.dtype.newbyteorder("=")))), image.affine
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def check_subject(subject: tio.Subject) -> None:
@@ -94,9 +71,11 @@ def check_subject(subject: tio.Subject) -> None:
     for key in ("mask", "labels"):
         if key in subject:
             other = Grid(subject[key].spatial_shape, torch.from_numpy(subject[key].affine))
+            there = subject[key].path or f"the {key} of {subject['name']}"
             if not other.matches(grid, tolerance=0.05):
-                there = subject[key].path or f"the {key} of {subject['name']}"
                 raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
+            if not bool(subject[key].data.any()):
+                raise DataError(f"{there} is empty (0 everywhere); give another one, or none.")
 
 
 def subject_from_scan(scan: Scan) -> tio.Subject:
@@ -153,17 +132,20 @@ def _pair_name(fixed: str, moving: str) -> str:
     return f"{fixed} < {time_point}" if time_point and fixed.startswith(f"{subject} ") else f"{fixed} < {moving}"
 
 
-def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None) -> Pair:
+def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, overlapping: bool = True) -> Pair:
     """The pair of two scans.
+
+    Args:
+        overlapping: refuse images that do not overlap; ``False`` for a pair that is still to be aligned.
 
     Raises:
         DataError: they do not overlap in the world, or their landmarks do not correspond in number.
     """
     name = _pair_name(fixed.name, moving.name)
-    if fixed.image.grid.overlap(moving.image.grid) == 0:
+    if overlapping and fixed.image.grid.overlap(moving.image.grid) == 0:
         raise DataError(
             f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid} against {moving.image.grid}); "
-            "correct the origins in their headers, or align them first."
+            "correct the origins in their headers, or align them first (register: --start centers)."
         )
     both = fixed.landmarks is not None and moving.landmarks is not None
     if fixed.landmarks is not None and moving.landmarks is not None and len(fixed.landmarks) != len(moving.landmarks):

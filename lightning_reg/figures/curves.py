@@ -56,3 +56,17 @@ def growth_weights(rows: Rows) -> Figure | None:
     bottom.set(xlabel="iteration", ylabel=r"$\beta_i$ (inputs)", ylim=(-0.05, 1.05))
     top.legend(ncols=len(names), frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0.86))
     return figure
+
+
+def objective_curves(history: Sequence[tuple[str, Sequence[float]]]) -> Figure:
+    """The objective of an instance optimisation at every step, one panel per stage (each has its own resolution and terms).
+
+    Args:
+        history: per stage what was fitted, and the values.
+    """
+    figure = Figure(figsize=(2.2 * len(history) + 0.6, 2.4), layout="constrained")
+    for axes, (number, (kind, values)) in zip(figure.subplots(1, len(history), squeeze=False)[0], enumerate(history, 1), strict=True):
+        axes.plot(values, lw=1)
+        axes.set(title=f"{number}: {kind}", xlabel="step")
+    figure.axes[0].set_ylabel("objective")
+    return figure

@@ -2,19 +2,21 @@
 in voxels, ``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``."""
 
 from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
-from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape
+from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape, subdivide
 from lightning_reg.functional.displacement import Inverse, compose, exponentiate, invert
 from lightning_reg.functional.jacobian import folding_fraction, gradient, jacobian, jacobian_determinant, sdlogj
 from lightning_reg.functional.landmarks import target_registration_error
 from lightning_reg.functional.overlap import dice, one_hot, soft_dice
 from lightning_reg.functional.points import identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import masked_mean
-from lightning_reg.functional.regularity import bending, curvature, diffusion, total_variation
+from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
 from lightning_reg.functional.similarity import box_mean, lncc, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
+from lightning_reg.functional.surface import SurfaceDistance, surface_distance, surface_distances
 from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
 
 __all__ = [
     "Inverse",
+    "SurfaceDistance",
     "affine_matrix",
     "affine_parameters",
     "basis_matrix",
@@ -22,6 +24,7 @@ __all__ = [
     "box_mean",
     "bspline",
     "bspline_at",
+    "bspline_bending",
     "compose",
     "curvature",
     "dice",
@@ -51,6 +54,9 @@ __all__ = [
     "splat",
     "ssd",
     "ssim",
+    "subdivide",
+    "surface_distance",
+    "surface_distances",
     "target_registration_error",
     "to_grid_sample",
     "total_variation",

@@ -57,7 +57,12 @@ def affine_parameters(matrix: Tensor, center: Tensor | None = None) -> Tensor:
 
 
 def rotation_matrix(vector: Tensor) -> Tensor:
-    """Rotation matrices ``(B, 3, 3)`` of rotation vectors ``(B, 3)``; smooth at zero (a matrix exponential)."""
+    """Rotation matrices ``(B, 3, 3)`` of rotation vectors ``(B, 3)``: Rodrigues' formula, smooth at zero."""
     x, y, z = vector.unbind(1)
     zero = torch.zeros_like(x)
-    return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3))
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
+    angle = vector.norm(dim=1).view(-1, 1, 1)
+    outer = vector.unsqueeze(2) * vector.unsqueeze(1)  # written out: autocast would shorten a matrix product
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    first, second = torch.sinc(angle / torch.pi), 0.5 * torch.sinc(angle / (2 * torch.pi)) ** 2
+    return identity + first * cross + second * (outer - angle**2 * identity)

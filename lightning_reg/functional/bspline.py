@@ -21,27 +21,32 @@ def lattice_shape(shape: Sequence[int], stride: Sequence[float]) -> tuple[int, .
     return tuple(int((n - 1) / s) + 4 for n, s in zip(shape, stride, strict=True))
 
 
-def cubic_weights(fraction: Tensor) -> Tensor:
+def cubic_weights(fraction: Tensor, derivative: int = 0) -> Tensor:
     """The four cubic B-spline weights at a position ``fraction`` in [0, 1) past the second of four control points.
 
-    Returns a new last axis of length 4; the weights sum to 1.
+    Args:
+        derivative: 0; or 1 or 2, for the weights of that derivative with respect to the position.
+
+    Returns a new last axis of length 4; the weights sum to 1, those of a derivative to 0.
     """
     t = fraction
-    return torch.stack([(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6], dim=-1)
+    if derivative == 2:
+        weights = [1 - t, 3 * t - 2, 1 - 3 * t, t]
+    elif derivative == 1:
+        weights = [-((1 - t) ** 2) / 2, (3 * t**2 - 4 * t) / 2, (-3 * t**2 + 2 * t + 1) / 2, t**2 / 2]
+    else:
+        weights = [(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6]
+    return torch.stack(weights, dim=-1)
 
 
-def _support(position: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices (clamped to the lattice) and weights, ``(..., 4)`` each, of the control points around lattice positions."""
+def basis_matrix(count: int, size: int, stride: float, offset: float, derivative: int = 0, *, like: Tensor) -> Tensor:
+    """Dense matrix ``(size, count)`` that evaluates a one-dimensional spline, or its derivative per voxel, at the voxels
+    ``0 .. size - 1``."""
+    position = (torch.arange(size, dtype=like.dtype, device=like.device) - offset) / stride
     base = position.floor()
     neighbours = torch.arange(-1, 3, device=position.device)
     indices = (base.long().unsqueeze(-1) + neighbours).clamp(0, count - 1)
-    return indices, cubic_weights(position - base)
-
-
-def basis_matrix(count: int, size: int, stride: float, offset: float, *, like: Tensor) -> Tensor:
-    """Dense matrix ``(size, count)`` that evaluates a one-dimensional spline at the voxels ``0 .. size - 1``."""
-    position = (torch.arange(size, dtype=like.dtype, device=like.device) - offset) / stride
-    indices, weights = _support(position, count)
+    weights = cubic_weights(position - base, derivative) / stride**derivative
     return torch.zeros(size, count, dtype=like.dtype, device=like.device).scatter_add_(1, indices, weights)
 
 
@@ -92,3 +97,26 @@ def bspline_at(control: Tensor, points: Tensor, stride: Sequence[float], offset:
         weight = torch.stack([c[0] for c in corner]).prod(0)
         total = total + weight.unsqueeze(1) * sample(control, torch.stack([c[1] for c in corner], dim=1), padding="border")
     return total.view(batch, channels, *points.shape[2:])
+
+
+def subdivide(control: Tensor, shape: Sequence[int]) -> Tensor:
+    """The same spline on a lattice of half the control-point distance (exact, by the two-scale relation).
+
+    Args:
+        control: ``(B, C, *L)`` of a lattice with one stride of margin before voxel 0 (``offset = -stride``).
+        shape: control points of the finer lattice, whose own offset is minus its stride; see :func:`lattice_shape`.
+
+    Returns:
+        ``(B, C, *shape)``. Behind the coarse lattice its last values are repeated, as everywhere here.
+
+    Source: Forsey & Bartels, SIGGRAPH 1988.
+    """
+    for axis, size in enumerate(shape):
+        dim = 2 + axis
+        count = (size + 1) // 2 + 2  # coarse control points that the fine ones derive from
+        last = control.narrow(dim, control.shape[dim] - 1, 1)
+        coarse = torch.cat([control, *[last] * (count - control.shape[dim])], dim=dim).narrow(dim, 0, count)
+        before, here, after = (coarse.narrow(dim, start, count - 2) for start in range(3))
+        between, on = (before + here) / 2, (before + 6 * here + after) / 8
+        control = torch.stack([between, on], dim=dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
+    return control

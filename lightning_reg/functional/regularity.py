@@ -6,9 +6,12 @@ those of the displacement in mm with respect to position in mm, so a value does 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from lightning_reg.functional.bspline import basis_matrix
 from lightning_reg.functional.jacobian import Spacing, spacing_tensor
 from lightning_reg.functional.reduce import masked_mean
 
@@ -72,6 +75,36 @@ def bending(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
     pure, mixed = _second_derivatives(displacement, spacing)
     energy = torch.stack([masked_mean(d**2) for d in pure] + [2 * masked_mean(d**2) for d in mixed]).sum(0)
     return energy * displacement.shape[1]
+
+
+def bspline_bending(
+    control: Tensor, shape: Sequence[int], stride: Sequence[float], offset: Sequence[float], spacing: Spacing = 1.0
+) -> Tensor:
+    """:func:`bending` of a cubic B-spline from its control points alone, with exact derivatives at every voxel, ``(B,)``.
+
+    Args:
+        control: ``(B, D, *L)`` displacements, voxels.
+        shape, stride, offset: as for :func:`lightning_reg.functional.bspline`.
+
+    The sum of squares over the voxels is a quadratic form of the control points, a product of one matrix per axis: hundreds of
+    times fewer operations than on the voxels.
+    """
+    dims, size = len(shape), spacing_tensor(spacing, control)
+    field = _millimetres(control, spacing)
+    grams = []
+    for a, extent in enumerate(shape):
+        bases = [basis_matrix(control.shape[2 + a], extent, stride[a], offset[a], order, like=control) for order in range(3)]
+        grams.append([basis.T @ basis / extent for basis in bases])
+    total = control.new_zeros(control.shape[0])
+    for a in range(dims):
+        for b in range(a, dims):
+            orders = [int(axis == a) + int(axis == b) for axis in range(dims)]
+            product = field
+            for axis, order in enumerate(orders):
+                product = torch.tensordot(product, grams[axis][order], dims=([2], [1]))
+            weight = (1 if a == b else 2) / (size[:, a] * size[:, b]) ** 2
+            total = total + weight * (product * field).flatten(1).sum(1)
+    return total
 
 
 def curvature(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:

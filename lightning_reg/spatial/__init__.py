@@ -14,6 +14,7 @@ from lightning_reg.spatial.transforms import (
     Transform,
     Velocity,
     parts,
+    split_affine,
 )
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "Velocity",
     "evaluate",
     "parts",
+    "split_affine",
     "totals",
 ]

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_reg.functional import dice, folding_fraction, jacobian_determinant, masked_mean, sdlogj
+from lightning_reg.functional import (
+    SurfaceDistance,
+    dice,
+    folding_fraction,
+    jacobian_determinant,
+    masked_mean,
+    sdlogj,
+    surface_distances,
+)
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.pair import Pair
 from lightning_reg.spatial.transforms import Transform
@@ -24,6 +32,7 @@ class Case:
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
+        surface_before, surface_after: per foreground label; NaN for a label that one image lacks.
         field_before, field_after: mean distance from the true displacement.
     """
 
@@ -36,6 +45,8 @@ class Case:
     motion_predicted: Tensor | None = None
     dice_before: dict[int, float] | None = None
     dice_after: dict[int, float] | None = None
+    surface_before: dict[int, SurfaceDistance] | None = None
+    surface_after: dict[int, SurfaceDistance] | None = None
     field_before: float | None = None
     field_after: float | None = None
 
@@ -50,6 +61,11 @@ class Case:
             scores: dict[int, float] | None = getattr(self, f"dice_{when}")
             if scores:
                 values[f"dice_{when}"] = float(torch.tensor(list(scores.values())).nanmean())
+        for name in SurfaceDistance._fields:
+            for when in ("before", "after"):
+                found: dict[int, SurfaceDistance] | None = getattr(self, f"surface_{when}")
+                if found:
+                    values[f"{name}_{when}_mm"] = float(torch.tensor([getattr(d, name) for d in found.values()]).nanmean())
         for when in ("before", "after"):
             if getattr(self, f"field_{when}") is not None:
                 values[f"field_error_{when}_mm"] = getattr(self, f"field_{when}")
@@ -57,12 +73,14 @@ class Case:
 
 
 @torch.no_grad()
-def evaluate(pair: Pair, transform: Transform) -> Case:
+def evaluate(pair: Pair, transform: Transform, start: Transform | None = None, surfaces: bool = False) -> Case:
     """Evaluate a transform on one pair.
 
     Args:
         pair: of batch size 1.
         transform: fixed world to moving world.
+        start: what *before* is; default: as the images' headers relate them.
+        surfaces: measure surface distances too, which takes longer than all the rest.
     """
     grid = pair.fixed.grid
     displacement = transform.displacement(grid)
@@ -72,14 +90,17 @@ def evaluate(pair: Pair, transform: Transform) -> Case:
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
-        found |= {"tre_before": pair.landmark_errors()[0].cpu(), "tre_after": pair.landmark_errors(transform)[0].cpu()}
+        found |= {"tre_before": pair.landmark_errors(start)[0].cpu(), "tre_after": pair.landmark_errors(transform)[0].cpu()}
         found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
     labels = pair.labels()
     if labels and pair.fixed_labels is not None and pair.moving_labels is not None:
         fixed_labels = pair.fixed_labels.on(grid).tensor
-        before = dice(fixed_labels, pair.moving_labels.on(grid).tensor, labels)[0]
-        after = dice(fixed_labels, pair.moving_labels.warped(transform, grid).tensor, labels)[0]
-        found |= {f"dice_{when}": dict(zip(labels, d.tolist(), strict=True)) for when, d in (("before", before), ("after", after))}
+        moved = pair.moving_labels.on(grid) if start is None else pair.moving_labels.warped(start, grid)
+        for when, other in (("before", moved), ("after", pair.moving_labels.warped(transform, grid))):
+            found[f"dice_{when}"] = dict(zip(labels, dice(fixed_labels, other.tensor, labels)[0].tolist(), strict=True))
+            if surfaces:
+                distances = surface_distances(fixed_labels[0, 0], other.tensor[0, 0], labels, grid.spacing[0])
+                found[f"surface_{when}"] = dict(zip(labels, distances, strict=True))
     if pair.truth is not None:
         true = pair.truth.displacement(grid)
         found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}

@@ -51,6 +51,13 @@ class Grid:
         middle = torch.tensor([(n - 1) / 2 for n in self.shape], dtype=torch.float64).view(1, 3, 1)
         return transform_points(self.affine, middle)[..., 0]
 
+    def frame(self) -> tuple[Tensor, Tensor]:
+        """From mm along the grid's own axes, about its centre, to the world, and back: ``(B, 4, 4)`` each."""
+        frame = self.affine.clone()
+        frame[:, :3, :3] /= self.spacing.unsqueeze(1)
+        frame[:, :3, 3] = self.center
+        return frame, torch.linalg.inv(frame)
+
     def points(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
         """Voxel coordinates of the voxel centres, ``(1, 3, I, J, K)``."""
         return identity_points(self.shape, dtype=dtype, device=device)
@@ -61,11 +68,25 @@ class Grid:
 
     def to_voxel(self, points: Tensor) -> Tensor:
         """RAS mm to voxel coordinates, ``(B, 3, *any)``."""
-        return transform_points(torch.linalg.inv(self.affine), points)
+        return transform_points(self.inverse, points)
+
+    @property
+    def inverse(self) -> Tensor:
+        """The affine's inverse, RAS mm to voxel coordinates, ``(B, 4, 4)``."""
+        return torch.linalg.inv(self.affine)
 
     def voxel_map(self, other: Grid) -> Tensor:
         """Matrix ``(B, 4, 4)`` from voxel coordinates of this grid to those of ``other``, by way of the world."""
         return torch.linalg.solve(other.affine, self.affine.expand(max(self.batch, other.batch), 4, 4))
+
+    def parallel(self, other: Grid) -> tuple[list[float], list[float]] | None:
+        """Per axis the ``scale`` and ``shift`` that turn voxel coordinates of this grid into those of ``other``; ``None`` where an axis
+        of the two is not parallel, or runs the other way, or where the elements of a batch differ."""
+        there = self.voxel_map(other)
+        scale, shift = torch.diagonal(there[0, :3, :3]), there[0, :3, 3]
+        if there.shape[0] > 1 or not torch.allclose(there[0, :3, :3], torch.diag(scale), atol=1e-9) or bool((scale <= 0).any()):
+            return None
+        return scale.tolist(), shift.tolist()
 
     def matches(self, other: Grid, tolerance: float = 1e-4) -> bool:
         """Whether both have the same voxels: equal shapes, and corners that differ by less than ``tolerance`` voxels."""

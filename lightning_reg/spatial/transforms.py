@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_reg.functional import (
@@ -94,6 +95,12 @@ class Displacement(Transform):
     def inverse(self) -> Displacement:
         return Displacement(invert(self.field).displacement, self.grid)
 
+    def extended(self, before: Sequence[int], after: Sequence[int]) -> Displacement:
+        """The same transform on a grid with so many more voxels at the two ends of each axis, where the border is repeated."""
+        widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
+        shape = [b + n + a for b, n, a in zip(before, self.grid.shape, after, strict=True)]
+        return Displacement(F.pad(self.field, widths, "replicate"), self.grid.cropped([-b for b in before], shape))
+
     @property
     def like(self) -> Tensor:
         return self.field
@@ -119,8 +126,26 @@ class BSpline(Transform):
     def dense(self) -> Tensor:
         return bspline(self.control, self.grid.shape, self.stride, self.offset)
 
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        """As in :class:`Transform`; one matrix product per axis where the axes of the two grids are parallel."""
+        if grid is None or grid.matches(self.grid):
+            return self.dense()
+        along = grid.parallel(self.grid)
+        if along is None:
+            return super().displacement(grid)
+        stride = [s / f for s, f in zip(self.stride, along[0], strict=True)]
+        offset = [(o - t) / f for o, f, t in zip(self.offset, *along, strict=True)]
+        voxels = torch.tensor(along[0], dtype=self.control.dtype, device=self.control.device)
+        return bspline(self.control, grid.shape, stride, offset) / voxels.view(1, 3, 1, 1, 1)
+
     def inverse(self) -> Displacement:
         return Displacement(invert(self.dense()).displacement, self.grid)
+
+    def extended(self, before: Sequence[int], after: Sequence[int]) -> BSpline:
+        """The same transform on a lattice with so many more control points at the two ends of each axis, repeating the outermost."""
+        widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
+        offset = [o - b * s for o, b, s in zip(self.offset, before, self.stride, strict=True)]
+        return BSpline(F.pad(self.control, widths, "replicate"), self.grid, self.stride, offset)
 
     @property
     def like(self) -> Tensor:
@@ -139,8 +164,8 @@ class Affine(Transform):
         self.matrix, self.grid = _precise(matrix), grid
 
     def _voxel_matrix(self) -> Tensor:
-        affine = self.grid.affine.to(self.matrix.device)
-        return torch.linalg.solve(affine, self.matrix.double() @ affine)
+        device = self.matrix.device
+        return self.grid.inverse.to(device) @ self.matrix.double() @ self.grid.affine.to(device)
 
     def map_voxels(self, points: Tensor) -> Tensor:
         return transform_points(self._voxel_matrix(), points)
@@ -208,17 +233,22 @@ class Composition(Transform):
         self.members, self.grid = tuple(members), members[-1].grid
 
     def map_voxels(self, points: Tensor) -> Tensor:
-        return self._through(self.members, points)
+        return self._through(self.members, points, self.grid)
 
     def dense(self) -> Tensor:
-        start = self.grid.points(dtype=self.like.dtype, device=self.like.device)
-        inner = self.members[-1].dense()
-        return self._through(self.members[:-1], start + inner) - start
+        return self.displacement(self.grid)
 
-    def _through(self, members: Sequence[Transform], points: Tensor) -> Tensor:
-        """Points in voxels of this composition's grid through ``members``, the last one first."""
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        grid = grid or self.grid
+        start = grid.points(dtype=self.like.dtype, device=self.like.device)
+        inner = self.members[-1].displacement(grid)
+        return self._through(self.members[:-1], start + inner, grid) - start
+
+    @staticmethod
+    def _through(members: Sequence[Transform], points: Tensor, here: Grid) -> Tensor:
+        """Points in voxels of ``here`` through ``members``, the last one first."""
         for member in reversed(members):
-            here, there = self.grid, member.grid
+            there = member.grid
             if there.matches(here):
                 points = member.map_voxels(points)
             else:
@@ -259,3 +289,26 @@ def parts(transform: Transform) -> list[Transform]:
     if isinstance(transform, Composition):
         return [part for member in transform.members for part in parts(member)]
     return [transform]
+
+
+def split_affine(transform: Transform, grid: Grid) -> tuple[Tensor, Transform | None]:
+    """A transform as ``affine o rest``.
+
+    Args:
+        transform: of any kind, batch size 1.
+        grid: the fixed grid, on which the rest is held.
+
+    Returns:
+        The product of the leading affine maps, ``(1, 4, 4)`` RAS mm in float64; and what comes before them: a B-spline where that
+        is all there is, a displacement on ``grid`` otherwise, ``None`` where nothing moves.
+    """
+    matrix = torch.eye(4, dtype=torch.float64, device=transform.like.device).unsqueeze(0)
+    rest = [part for part in parts(transform) if not isinstance(part, Identity)]
+    while rest and isinstance(rest[0], Affine):
+        matrix = matrix @ rest[0].matrix.double()
+        rest = rest[1:]
+    if not rest:
+        return matrix, None
+    if len(rest) == 1 and isinstance(rest[0], BSpline):
+        return matrix, rest[0]
+    return matrix, Displacement(Composition(rest).displacement(grid), grid)

@@ -48,11 +48,14 @@ class RegistrationModule(L.LightningModule):
     Args:
         method: ``{composer, loss, optimizer, schedule, ...}``, plain mappings; see ``docs/methods.md``.
         preprocessing: what was done to the images, kept in the checkpoint for whoever applies the model.
+
+    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) is kept there for the same reason.
     """
 
     def __init__(self, method: Mapping[str, Any], preprocessing: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.method, self.preprocessing = method, preprocessing or {}
+        self.statistics: Mapping[str, Any] = {}
         self.composer = build("composers", method["composer"], Composer)
         self.loss = construct("method.loss", LossBundle, method["loss"])
         self.cases: list[Case] = []
@@ -136,7 +139,12 @@ class RegistrationModule(L.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lightning_reg"] = {"version": __version__, "method": self.method, "preprocessing": self.preprocessing}
+        checkpoint["lightning_reg"] = {
+            "version": __version__,
+            "method": self.method,
+            "preprocessing": self.preprocessing,
+            "statistics": self.statistics,
+        }
 
     @staticmethod
     def from_checkpoint(path: str) -> RegistrationModule:
@@ -147,6 +155,7 @@ class RegistrationModule(L.LightningModule):
         """
         checkpoint = read_checkpoint(path)
         module = RegistrationModule(checkpoint["lightning_reg"]["method"], checkpoint["lightning_reg"]["preprocessing"])
+        module.statistics = checkpoint["lightning_reg"].get("statistics", {})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
 

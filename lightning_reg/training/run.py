@@ -60,6 +60,7 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     data = make_data(config)
     module = RegistrationModule(method, config["data"].get("preprocessing"))
     data.setup()
+    module.statistics = data.statistics
     module.loss.require(data.first_pair().has())
 
     callbacks = [

@@ -42,8 +42,8 @@ class AffineHead(Head):
             raise ValueError("AffineHead: the backbone did not compute its coarsest level")
         raw = self.last(self.hidden(coarsest.mean((2, 3, 4)))).float()
         local = affine_matrix(self.constrained(raw, grid))
-        place = _frame(grid).to(device=raw.device)
-        return [Affine((place @ local.double() @ torch.linalg.inv(place)).to(raw.dtype), grid)]
+        frame, back = (matrix.to(raw.device) for matrix in grid.frame())
+        return [Affine((frame @ local.double() @ back).to(raw.dtype), grid)]
 
     @staticmethod
     def constrained(raw: Tensor, grid: Grid) -> Tensor:
@@ -59,11 +59,3 @@ class AffineHead(Head):
             ],
             dim=1,
         )
-
-
-def _frame(grid: Grid) -> Tensor:
-    """From mm along the grid's own axes, about its centre, to the world: ``(B, 4, 4)``."""
-    frame = grid.affine.clone()
-    frame[:, :3, :3] /= grid.spacing.unsqueeze(1)
-    frame[:, :3, 3] = grid.center
-    return frame

@@ -12,7 +12,7 @@ from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.components.losses.region import MaskedTerm, Region
 from lightning_reg.discovery import TrainingError
-from lightning_reg.spatial import Affine, Composition, IntegratedGradient, Pair, Transform, parts
+from lightning_reg.spatial import Affine, BSpline, Composition, IntegratedGradient, Pair, Transform, parts
 
 T = TypeVar("T", bound=Transform)
 
@@ -25,9 +25,13 @@ class Diffusion(LossTerm):
 
 
 class Bending(LossTerm):
-    """Bending energy of what the level added, 1/mm^2."""
+    """Bending energy of what the level added, 1/mm^2. That of a single B-spline is taken from its control points."""
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
+        deformable = _deformable(level)
+        if len(deformable) == 1 and isinstance(deformable[0], BSpline):
+            spline = deformable[0]
+            return LF.bspline_bending(spline.control, spline.grid.shape, spline.stride, spline.offset, spline.grid.spacing)
         return _roughness(LF.bending, level)
 
 
@@ -47,13 +51,17 @@ class TotalVariation(LossTerm):
 
 def _roughness(measure: Callable[[Tensor, Tensor], Tensor], level: Level) -> Tensor:
     """A measure of the deformable part of what the level added, on the level's fixed grid; 0 where that is affine."""
-    grid = level.fixed.grid
-    deformable = [part for part in parts(level.increment) if not isinstance(part, Affine)]
+    grid, deformable = level.fixed.grid, _deformable(level)
     if not deformable:
         return torch.zeros(level.fixed.tensor.shape[0], device=level.fixed.tensor.device)
     if len(deformable) == 1 and level.transform is deformable[0]:
         return measure(level.displacement, grid.spacing)
     return measure(Composition(deformable).displacement(grid), grid.spacing)
+
+
+def _deformable(level: Level) -> list[Transform]:
+    """The parts of what the level added that are not affine, outermost first."""
+    return [part for part in parts(level.increment) if not isinstance(part, Affine)]
 
 
 class Folding(MaskedTerm):

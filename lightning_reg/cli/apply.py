@@ -1,0 +1,39 @@
+"""``lightning-reg apply``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--transform", required=True, help="transform.h5 of a registration, another ITK transform, or a displacement field")
+    parser.add_argument("--inverse", action="store_true", help="the other way: the fixed image onto the moving one, moving points to fixed")
+    parser.add_argument("--input", help="image to resample")
+    parser.add_argument("--reference", help="image whose grid the result lies on: the fixed one (with --inverse the moving one)")
+    parser.add_argument("--labels", action="store_true", help="the input is a label map: nearest neighbour")
+    parser.add_argument("--points", help="points instead of an image; see docs/apply.md")
+    parser.add_argument("--out", required=True, help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+
+
+def run(arguments: Namespace) -> int:
+    from lightning_reg.discovery import UserError
+    from lightning_reg.inference.applying import apply_to_image, apply_to_points
+
+    if bool(arguments.input) == bool(arguments.points):
+        raise UserError("Give either --input (an image) or --points (a file of points).")
+    if arguments.input and not arguments.reference:
+        raise UserError("An image needs --reference, the image whose grid the result lies on.")
+    transform, out = Path(arguments.transform).expanduser(), Path(arguments.out)
+    if arguments.input:
+        apply_to_image(
+            transform, arguments.input, arguments.reference, out,
+            labels=arguments.labels, inverse=arguments.inverse, overwrite=arguments.overwrite,
+        )  # fmt: skip
+    else:
+        apply_to_points(
+            transform, Path(arguments.points), out, reference=arguments.reference, inverse=arguments.inverse, overwrite=arguments.overwrite
+        )
+    print(f"Wrote {arguments.out}")
+    return 0

@@ -1,0 +1,43 @@
+"""What the subcommands share: a parser that suggests, and mistakes answered by one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from lightning_reg.discovery import UserError, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """Long options in full only; an unknown one is answered with the nearest known."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False)
+
+    def options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        namespace, rest = super().parse_known_args(*args, **kwargs)
+        unknown = [word for word in rest if word.startswith("-")]
+        if unknown and self.get_default("strict"):
+            self.error(f"There is no option '{unknown[0]}'{nearest(unknown[0].split('=')[0], self.options())} See {self.prog} --help.")
+        return namespace, rest
+
+    def error(self, message: str) -> NoReturn:
+        refuse(message if message.startswith("There is") else f"{self.prog}: {message}; see {self.prog} --help.")
+
+
+def console() -> Console:
+    """The terminal; a file or a pipe, which has no width of its own, is taken to be 120 wide."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=120)
+
+
+def refuse(error: UserError | str) -> NoReturn:
+    """Say what is wrong and end with exit code 2."""
+    print(f"\n{error}", file=sys.stderr)
+    sys.exit(2)

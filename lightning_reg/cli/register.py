@@ -1,0 +1,62 @@
+"""``lightning-reg register``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+SIDES = ("mask", "labels", "landmarks")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--fixed", required=True, help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
+    parser.add_argument("--moving", required=True, help="image that is brought onto the fixed one")
+    who = parser.add_argument_group("by whom (--model, --method, or both: the method then refines what the model found)")
+    who.add_argument("--model", help="checkpoint of a trained network (best.ckpt)")
+    who.add_argument("--method", help="method of conf/instance (bspline, lung_ct, ...), or a YAML file")
+    who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
+    who.add_argument("overrides", nargs="*", metavar="key=value", help="values of the method, as optimization.loss.bending.weight=5")
+    parser.add_argument("--out", required=True, help="new folder for everything that is written")
+    for part, text in zip(SIDES, ("where the image counts", "for Dice and surface distances", "for TRE"), strict=True):
+        for side in ("fixed", "moving"):
+            parser.add_argument(f"--{side}-{part}", help=text if side == "fixed" else None)
+    parser.add_argument("--start", choices=("headers", "centers", "auto"), help="where to begin; default headers, or the method's own")
+    parser.add_argument("--inverse", action="store_true", help="write the inverse transform too")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    parser.add_argument("--no-report", action="store_true", help="leave out report.html")
+
+
+def run(arguments: Namespace) -> int:
+
+    from lightning_reg.cli.arguments import console
+    from lightning_reg.cli.tables import metrics_table
+    from lightning_reg.discovery import UserError
+    from lightning_reg.inference.folder import refuse_existing
+    from lightning_reg.inference.registrar import conventional, load
+
+    terminal, out = console(), Path(arguments.out).expanduser()
+    if arguments.refine is not None and arguments.refine < 0:
+        raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
+    refuse_existing(out, arguments.overwrite)
+    if arguments.model:
+        registrar = load(
+            arguments.model, device=arguments.device, start=arguments.start or "headers",
+            refinement=arguments.method or "refine", overrides=arguments.overrides,
+        )  # fmt: skip
+    else:
+        registrar = conventional(arguments.method or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
+    extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
+    refine = arguments.refine
+    if arguments.model and arguments.method and refine is None:
+        refine = sum(stage.steps for stage in registrar.optimization.staged()) if registrar.optimization else None
+    result = registrar.register(arguments.fixed, arguments.moving, refine=refine, report=terminal.print, **extra)
+    result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report)
+    for warning in result.warnings:
+        terminal.print(f"Warning: {warning}", style="yellow")
+    terminal.print(metrics_table(result.metrics()))
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
+    terminal.print(f"Seconds: {seconds}. Everything is in {arguments.out}", soft_wrap=True)
+    if not arguments.no_report:
+        terminal.print(f"Look at {out / 'report.html'}", soft_wrap=True)
+    return 0

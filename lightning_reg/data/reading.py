@@ -1,0 +1,107 @@
+"""Images from wherever they come: files, DICOM folders, and the image objects of other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+import torch
+import torchio as tio
+from nibabel.spatialimages import SpatialImage
+from torch import Tensor
+
+from lightning_reg.discovery import DataError
+
+Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[Any, Any]"
+
+
+def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.Image:
+    """An image in memory, its voxel axes those of the file, its affine to RAS mm.
+
+    Args:
+        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO, nibabel or SimpleITK image, or
+            ``(array, affine)`` with an array ``(I, J, K)`` and a ``(4, 4)`` affine, voxel index to RAS mm.
+        kind: ``tio.ScalarImage`` or ``tio.LabelMap``.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or a folder holds no or several DICOM series.
+    """
+    if isinstance(source, (str, Path)):
+        return _from_path(Path(source).expanduser(), kind)
+    if isinstance(source, tio.Image):
+        return kind(tensor=source.data, affine=source.affine)
+    if isinstance(source, SpatialImage):
+        data, affine = _values(source)
+        return kind(tensor=data, affine=affine)
+    if isinstance(source, sitk.Image):
+        return kind.from_sitk(source)
+    if isinstance(source, tuple) and len(source) == 2:
+        array, affine = torch.as_tensor(source[0]), np.asarray(source[1], dtype=np.float64)
+        if array.dim() != 3 or affine.shape != (4, 4):
+            raise DataError(f"An array of {tuple(array.shape)} with an affine of {affine.shape} is no image; give (I x J x K, 4 x 4).")
+        return kind(tensor=array.unsqueeze(0), affine=affine)
+    raise DataError(f"{type(source).__name__} is no image; give a path, a TorchIO, nibabel or SimpleITK image, or (array, affine).")
+
+
+def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
+    if not path.exists():
+        raise DataError(f"There is no file {path}; correct the path.")
+    if path.is_dir():
+        return _from_dicom(path, kind)
+    try:
+        image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
+        image.load()
+    except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
+        raise DataError(f"{path} cannot be read as an image ({first_line(cause)}); replace or remove the file.") from cause
+    return image
+
+
+def _from_dicom(folder: Path, kind: type[tio.Image]) -> tio.Image:
+    series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in _series(folder)}
+    if not series:
+        raise DataError(f"The folder {folder} holds no DICOM series; give a file, or the folder with the slices.")
+    if len(series) > 1:
+        sizes = ", ".join(f"{len(files)} slices in {Path(files[0]).name}..." for files in series.values())
+        raise DataError(f"The folder {folder} holds {len(series)} DICOM series ({sizes}); move one of them to a folder of its own.")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(next(iter(series.values())))
+    try:
+        image = kind.from_sitk(reader.Execute())
+    except RuntimeError as cause:
+        raise DataError(f"The DICOM series in {folder} cannot be read ({first_line(cause)}); export it again.") from cause
+    image.path = folder
+    return image
+
+
+def _series(folder: Path) -> tuple[str, ...]:
+    """Identifiers of the series in a folder. GDCM warns about every other file there; that is no news."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
+    """By nibabel: ITK, TorchIO's first choice, replaces NaN by zeros without a word."""
+    return _values(nib.load(path))
+
+
+def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
+    """Values ``(C, I, J, K)`` and affine."""
+    data = np.asarray(image.dataobj)
+    while data.ndim > 4 and data.shape[-1] == 1:
+        data = data[..., 0]
+    data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
+    signed = {"u2": np.int32, "u4": np.int64}.get(data.dtype.str[1:])  # PyTorch can hardly compute with these
+    return torch.from_numpy(np.ascontiguousarray(data.astype(signed or data.dtype.newbyteorder("=")))), image.affine
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

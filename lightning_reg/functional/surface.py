@@ -1,0 +1,52 @@
+"""Distances between the surfaces of two structures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from torch import Tensor
+
+
+class SurfaceDistance(NamedTuple):
+    """In mm. ``hd95``: the larger of the two directed 95th percentiles; ``assd``: mean over the voxels of both surfaces."""
+
+    hd95: float
+    assd: float
+
+
+def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | float = 1.0) -> SurfaceDistance:
+    """Distances between the border voxels of two masks (a border voxel has a face neighbour outside its mask).
+
+    Args:
+        first, second: ``(I, J, K)`` masks on one grid.
+        spacing: voxel size, mm.
+
+    Returns:
+        NaN for both where a mask is empty.
+
+    Source: HD95 and ASSD as in Reinke et al., Nat. Methods 21, 2024 (from voxel borders, not from meshes).
+    """
+    a, b = (mask.detach().cpu().numpy().astype(bool) for mask in (first, second))
+    if not a.any() or not b.any():
+        return SurfaceDistance(float("nan"), float("nan"))
+    occupied = np.nonzero(a | b)
+    box = tuple(slice(max(int(at.min()) - 1, 0), int(at.max()) + 2) for at in occupied)
+    a, b = a[box], b[box]
+    border_a, border_b = (mask & ~binary_erosion(mask) for mask in (a, b))
+    size = [spacing] * 3 if isinstance(spacing, (int, float)) else list(spacing)
+    to_b = distance_transform_edt(~border_b, sampling=size)[border_a]
+    to_a = distance_transform_edt(~border_a, sampling=size)[border_b]
+    hd95 = max(np.percentile(to_b, 95), np.percentile(to_a, 95))
+    return SurfaceDistance(float(hd95), float(np.concatenate([to_a, to_b]).mean()))
+
+
+def surface_distances(
+    first: Tensor, second: Tensor, labels: Sequence[int], spacing: Tensor | Sequence[float] | float
+) -> list[SurfaceDistance]:
+    """:func:`surface_distance` of every label of two label maps ``(I, J, K)``."""
+    size = torch.as_tensor(spacing, dtype=torch.float64).expand(3).tolist()
+    return [surface_distance(first == label, second == label, size) for label in labels]

@@ -1,0 +1,80 @@
+"""Transforms from files, applied to images and points in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torchio as tio
+
+from lightning_reg.data.point_files import read_points, write_points
+from lightning_reg.data.reading import read_image
+from lightning_reg.data.transform_files import read_transform, write_image
+from lightning_reg.discovery import DataError
+from lightning_reg.inference.folder import written_file
+from lightning_reg.inference.result import resampled
+from lightning_reg.spatial import Grid, Image, Transform
+
+ENDINGS = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+
+
+def _transform(path: Path, inverse: bool) -> Transform:
+    transform = read_transform(path)
+    return transform.inverse() if inverse else transform
+
+
+def apply_to_image(
+    transform: Path, image: str, reference: str, out: Path, *, labels: bool = False, inverse: bool = False, overwrite: bool = False
+) -> None:
+    """Resample an image through a transform.
+
+    Args:
+        transform: file; maps points of the fixed image to points of the moving one.
+        image: to resample, of the moving image's world (with ``inverse`` of the fixed one's).
+        reference: its grid is that of the result.
+        out: file; its ending says of which kind.
+        labels: nearest neighbour, and the input's own numbers; otherwise linear, float32, the image's minimum outside.
+
+    Raises:
+        DataError: something cannot be read or written, or the two images do not meet under the transform.
+    """
+    if not out.name.endswith(ENDINGS):
+        raise DataError(f"The kind of file of {out} is not known; let it end in {', '.join(ENDINGS)}.")
+    phi = _transform(transform, inverse)
+    read = read_image(image, tio.LabelMap if labels else tio.ScalarImage)
+    if read.num_channels != 1:
+        raise DataError(f"{image} has {read.num_channels} channels or time points where a single 3D volume is meant; split it first.")
+    grids = [Grid(i.spatial_shape, torch.from_numpy(i.affine)) for i in (read, read_image(reference))]
+    outside = 0.0 if labels else float(read.data.min())
+    moving = Image(read.data.unsqueeze(0) if labels else read.data.float().unsqueeze(0), grids[0], outside, discrete=labels)
+    inside = Image(torch.ones(1, 1, *grids[0].shape), grids[0], discrete=True)
+    if not bool(resampled(inside, phi, grids[1]).tensor.any()):
+        raise DataError(
+            f"No point of {reference} lands in {image} under {transform}, which maps points of the fixed image to the moving one; "
+            "exchange the two, or pass --inverse."
+        )
+    result = resampled(moving, phi, grids[1])
+    with written_file(out, overwrite) as partial:
+        write_image(partial, result.tensor, result.grid)
+
+
+def apply_to_points(
+    transform: Path, points: Path, out: Path, *, reference: str | None = None, inverse: bool = False, overwrite: bool = False
+) -> None:
+    """Map points: those of the fixed image to the moving one's, with ``inverse`` back.
+
+    Args:
+        points: see :mod:`lightning_reg.data.point_files`; in voxels only with ``reference``, the image that they count in.
+        out: CSV file in mm, in LPS where ``points`` are, else in RAS.
+
+    Raises:
+        DataError: something cannot be read or written.
+    """
+    phi, given = _transform(transform, inverse), read_points(points)
+    grid = None
+    if reference is not None:
+        image = read_image(reference)
+        grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+    mapped = phi.map_world(given.world(grid).T.unsqueeze(0))[0].T
+    with written_file(out, overwrite) as partial:
+        write_points(partial, mapped, "LPS" if given.space == "LPS" else "RAS")

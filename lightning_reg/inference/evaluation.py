@@ -1,0 +1,172 @@
+"""A model on a data set: case by case, in all, and against another model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+from lightning_reg.data.interface import RegistrationDataset, Split
+from lightning_reg.data.scans import scan_from_subject
+from lightning_reg.discovery import DataError
+from lightning_reg.inference import learn2reg
+from lightning_reg.inference.folder import MARK, written_whole
+from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.report.evaluation import write_report
+from lightning_reg.inference.result import Result, finite
+from lightning_reg.spatial import Pair, Transform
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows of one or two models on the same cases.
+
+    Args:
+        rows: per case its values by column, ``case`` first.
+        against: the same cases by the second model, where there is one.
+        settings: of both.
+    """
+
+    rows: list[dict[str, Any]]
+    against: list[dict[str, Any]] | None
+    settings: dict[str, Any]
+
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Per column ``mean, sd, low, high, n``, see :func:`summary`."""
+        return summaries(self.rows)
+
+    def comparison(self) -> dict[str, dict[str, float]]:
+        """Per metric the mean paired difference (second minus first model) with its interval, and Wilcoxon's p."""
+        if self.against is None:
+            return {}
+        found = {}
+        for column in self.totals():
+            if column == "seconds" or "before" in column:
+                continue
+            both = [(a, b) for a, b in zip(self.rows, self.against, strict=True) if _number(a, column) and _number(b, column)]
+            pairs = [(a[column], b[column]) for a, b in both]
+            if len(pairs) > 1:
+                found[column] = paired(*zip(*pairs, strict=True))
+        return found
+
+    def save(self, folder: str | Path, overwrite: bool = False, fields: Mapping[str, Tensor] | None = None) -> Path:
+        """Write ``cases.csv`` (``cases_against.csv``), ``metrics.json``, ``report.html`` and, in Learn2Reg's form, ``fields``."""
+        with written_whole(Path(folder), overwrite) as partial:
+            write_rows(partial / "cases.csv", self.rows)
+            if self.against is not None:
+                write_rows(partial / "cases_against.csv", self.against)
+            record = finite({"totals": self.totals(), "comparison": self.comparison(), "settings": self.settings})
+            (partial / MARK).write_text(json.dumps(record, indent=2, default=str) + "\n")
+            for name, field in (fields or {}).items():
+                (partial / "learn2reg").mkdir(exist_ok=True)
+                learn2reg.write_displacement(partial / "learn2reg" / name, field)
+            write_report(partial / "report.html", self.rows, self.against, record)
+        return Path(folder)
+
+
+def evaluate_dataset(
+    registrar: Registrar,
+    dataset: RegistrationDataset,
+    *,
+    split: Split = "validation",
+    limit: int | None = None,
+    refine: int | None = None,
+    challenge: bool = False,
+    seen: Callable[[int, int, Mapping[str, Any], Result], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Register every pair of a split and measure it on its original grids.
+
+    Args:
+        limit: at most this many pairs.
+        refine: steps of instance optimisation after the network.
+        challenge: add Learn2Reg's variants.
+        seen: called after every pair with its number, how many there are, its row and the result.
+
+    Raises:
+        DataError: the data have no such pairs, or a pair cannot be registered.
+    """
+    pairs = list(dataset.pairs(split))[:limit]
+    if not pairs:
+        raise DataError(f"The data have no pairs in their split '{split}'; choose another data set or split.")
+    subjects = dataset.subjects(split)
+    rows = []
+    for number, (fixed, moving) in enumerate(pairs):
+        scans = [scan_from_subject(s, padding=float(s["image"].data.float().min())) for s in (subjects[fixed], subjects[moving])]
+        result = registrar.register_scans(*scans, refine=refine)
+        row = case_row(result, challenge)
+        rows.append(row)
+        if seen is not None:
+            seen(number, len(pairs), row, result)
+    return rows
+
+
+def case_row(result: Result, challenge: bool = False) -> dict[str, Any]:
+    """The columns of one registered pair."""
+    row: dict[str, Any] = dict(result.case.row())
+    snapped = snapped_errors(result.pair, result.phi)
+    if snapped is not None:
+        row["tre_after_snapped_mm"] = float(snapped.mean())
+    if challenge:
+        field = learn2reg.voxel_displacement(result.phi, result.pair.fixed.grid, result.pair.moving.grid)
+        row["sdlogj_learn2reg"] = learn2reg.sdlogj(field)
+        distance = learn2reg.hd95(result.pair, result.phi)
+        if distance is not None:
+            row["hd95_after_learn2reg_voxels"] = distance
+    return row | {"seconds": sum(result.seconds.values())}
+
+
+def snapped_errors(pair: Pair, transform: Transform) -> Tensor | None:
+    """TRE per landmark, ``(N,)`` mm, with every mapped point moved to the nearest voxel centre of the moving image.
+
+    Source: R. Castillo et al., Phys. Med. Biol. 54, 2009: the landmarks of DIR-Lab were set on voxel centres.
+    """
+    if pair.fixed_landmarks is None or pair.moving_landmarks is None:
+        return None
+    grid = pair.moving.grid
+    mapped = transform.map_world(pair.fixed_landmarks[0].double().T.unsqueeze(0))
+    snapped = grid.to_world(grid.to_voxel(mapped).round())
+    return (snapped - pair.moving_landmarks[0].double().T.unsqueeze(0)).norm(dim=1)[0]
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """``mean``, ``sd``, and the 95 % confidence interval ``low`` to ``high`` of the mean (bootstrap over cases, BCa, 10,000 resamples)."""
+    array = np.asarray(values, dtype=float)
+    found = {"mean": float(array.mean()), "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan, "n": len(array)}
+    if len(array) < 3 or np.ptp(array) == 0:
+        return found | {"low": math.nan, "high": math.nan}
+    interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
+    return found | {"low": float(interval.low), "high": float(interval.high)}
+
+
+def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """:func:`summary` of every column over the cases that have it."""
+    columns = dict.fromkeys(key for row in rows for key in row if key != "case")
+    return {c: summary([row[c] for row in rows if _number(row, c)]) for c in columns if any(_number(row, c) for row in rows)}
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
+    """Two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
+    difference = np.asarray(second) - np.asarray(first)
+    p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
+    return summary(difference.tolist()) | {"p": p}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file with a column per key, in the order in which they first appear."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _number(row: Mapping[str, Any], column: str) -> bool:
+    return column in row and math.isfinite(float(row[column]))

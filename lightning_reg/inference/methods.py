@@ -1,0 +1,62 @@
+"""Methods of instance optimisation, by name: the files of ``conf/instance`` and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_reg.discovery import UserError, nearest
+from lightning_reg.discovery.conf import own_directory, plugin_packages
+
+GROUP = "instance"
+
+
+def known_methods() -> dict[str, Path]:
+    """Every method's file, by name; built-in ones win."""
+    folders = [*plugin_packages().values(), own_directory()]
+    return {path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))}
+
+
+def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """``{preprocessing, start, optimization}`` of a method, plain values.
+
+    Args:
+        name: of a file in ``conf/instance``, or a path to one of the user's own (``.yaml``).
+        overrides: ``key=value``; keys that the file has, and any inside ``optimization.loss``.
+
+    Raises:
+        UserError: no such method or key.
+    """
+    known = known_methods()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None or not path.is_file():
+        raise UserError(f"There is no method named '{name}'{nearest(name, known)} Available: {', '.join(sorted(known))}, or a YAML file.")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it.")
+    OmegaConf.set_struct(config, True)
+    OmegaConf.set_struct(config.optimization.loss, False)
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise UserError(f"'{override}' is no option of a method; write key=value, as optimization.patience=20.")
+        try:
+            config.merge_with_dotlist([override])
+        except (OmegaConfBaseException, ValueError, TypeError) as cause:
+            keys = _dotted(OmegaConf.to_container(config))
+            raise UserError(f"The method has no option '{key}'{nearest(key, keys)} Its options: {path}.") from cause
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _dotted(value: Any, prefix: str = "") -> list[str]:
+    if not isinstance(value, dict):
+        return []
+    return [name for key, inner in value.items() for name in (f"{prefix}{key}", *_dotted(inner, f"{prefix}{key}."))]

@@ -1,0 +1,67 @@
+"""The report of a folder that is already there."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_reg.data.transform_files import read_transform
+from lightning_reg.discovery import DataError
+from lightning_reg.inference.evaluation import summaries
+from lightning_reg.inference.folder import MARK, written_file
+from lightning_reg.inference.registrar import read_pair
+from lightning_reg.inference.report.evaluation import write_report as write_evaluation
+from lightning_reg.inference.report.evaluation import write_run_report
+from lightning_reg.inference.report.registration import write_report as write_registration
+from lightning_reg.spatial import Affine, Transform
+
+
+def report_again(folder: Path) -> Path:
+    """Write ``report.html`` of a training run, a registration or an evaluation; returns its path.
+
+    Raises:
+        DataError: there is no such folder, it is none of the three, or the images of a registration are gone.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}; correct the path.")
+    path = folder / "report.html"
+    with written_file(path, overwrite=True) as partial:
+        if (folder / "transform.h5").is_file():
+            _registration(partial, folder)
+        elif (folder / MARK).is_file():
+            against = folder / "cases_against.csv"
+            write_evaluation(partial, _rows(folder / "cases.csv"), _rows(against) if against.is_file() else None, _record(folder))
+        elif (folder / "cases.csv").is_file() and (folder / "config.yaml").is_file():
+            rows = _rows(folder / "cases.csv")
+            figures = sorted((folder / "figures").rglob("*.png"))
+            settings = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+            write_run_report(partial, folder.name, rows, figures, summaries(rows), settings)
+        else:
+            raise DataError(
+                f"{folder} is no run, registration or evaluation (no transform.h5, {MARK} or cases.csv in it); give one of these."
+            )
+    return path
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MARK).read_text(encoding="utf-8"))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: v if k == "case" else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def _registration(path: Path, folder: Path) -> None:
+    record = _record(folder)
+    inputs = record["inputs"]
+    if not {"fixed", "moving"} <= inputs.keys():
+        raise DataError(f"{folder} was made from images in memory, which are gone; its report can only be written with it.")
+    pair = read_pair(**inputs)
+    transform = read_transform(folder / "transform.h5")
+    start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
+    write_registration(path, pair, transform, start, record)

@@ -1,0 +1,87 @@
+"""The page that all reports are set in."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells of a table's row, the first one its name; ``at``: ``"i,j,k"`` where a click takes the viewer."""
+
+    cells: Sequence[str]
+    emphasis: bool = False
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG in base64."""
+
+    name: str
+    png: str
+
+    @staticmethod
+    def of(name: str, figure: Figure) -> Picture:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        return Picture(name, base64.b64encode(buffer.getvalue()).decode())
+
+    @staticmethod
+    def read(path: Path) -> Picture:
+        return Picture(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode())
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with a note, figures and a table, any of which may be missing."""
+
+    title: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Row] = ()
+    note: str = ""
+    figures: Sequence[Picture] = field(default_factory=tuple)
+
+
+def render(
+    title: str,
+    sections: Sequence[Section],
+    settings: Mapping[str, Any],
+    subtitle: str = "",
+    warnings: Sequence[str] = (),
+    volumes: Mapping[str, Any] | None = None,
+) -> str:
+    """The whole page.
+
+    Args:
+        volumes: what ``viewer.js`` reads, see :func:`lightning_reg.inference.report.registration.volumes`.
+    """
+    here = files(__package__)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((here / "page.html").read_text(encoding="utf-8")).render(
+        title=title,
+        subtitle=subtitle,
+        warnings=warnings,
+        sections=sections,
+        settings=json.dumps(settings, indent=2, default=str),
+        style=Markup((here / "page.css").read_text(encoding="utf-8")),
+        script=Markup((here / "viewer.js").read_text(encoding="utf-8")),
+        volumes=Markup(json.dumps(volumes).replace("<", "\\u003c")) if volumes else "",
+        landmarks=bool(volumes and volumes["landmarks"]),
+    )
+
+
+def number(value: Any, form: str = ".3f") -> str:
+    """A number for a table; empty where there is none."""
+    return "" if value is None or value != value else format(float(value), form)

@@ -1,0 +1,195 @@
+"""The report of one registered pair: three linked planes, and the figures beside them."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_reg import functional as LF
+from lightning_reg.figures import objective_curves
+from lightning_reg.inference.report.page import Picture, Row, Section, number, render
+from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
+
+EXTENT = 144
+"""Voxels along the longest edge of what the page shows."""
+COARSE = 4
+"""One sample of the displacement that the page carries for so many of its voxels, along every axis."""
+
+
+def write_report(
+    path: Path, pair: Pair, transform: Transform, start: Transform, record: Mapping[str, Any], determinant: Image | None = None
+) -> None:
+    """Write the report of a pair.
+
+    Args:
+        path: of the HTML file.
+        pair: with original intensities and grids.
+        transform: fixed world to moving world.
+        start: what *before* is.
+        record: what ``metrics.json`` holds.
+        determinant: of the Jacobian, where it is already known.
+    """
+    shown = volumes(pair, transform, start, determinant)
+    metrics, figures = record["metrics"], []
+    if record.get("history"):
+        figures.append(Picture.of("objective", objective_curves(record["history"])))
+    sections = [Section("Before and after", ("", "before", "after"), _summary(metrics), _smoothness(metrics), figures)]
+    if "tre_mm" in metrics:
+        sections.append(_landmarks(metrics["tre_mm"]["landmarks"], shown))
+    if "dice" in metrics:
+        sections.append(_labels(metrics))
+    seconds = [Row((name, number(value, ".2f"))) for name, value in record["seconds"].items()]
+    sections.append(Section("Time", ("part", "seconds"), [*seconds, Row(("all", number(sum(record["seconds"].values()), ".2f")), True)]))
+    settings = {"inputs": record["inputs"], **record["settings"]}
+    path.write_text(render(f"Registration of {record['case']}", sections, settings, "", record["warnings"], shown), encoding="utf-8")
+
+
+def volumes(pair: Pair, transform: Transform, start: Transform, determinant: Image | None = None) -> dict[str, Any]:
+    """What the viewer reads: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image."""
+    grid = display_grid(pair.fixed.grid)
+    with torch.no_grad():
+        if determinant is None:
+            field = transform.displacement(pair.fixed.grid)
+            determinant = Image(LF.jacobian_determinant(field), pair.fixed.grid, padding=1.0)
+        smaller = [max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.fixed.grid.spacing[0].tolist()]
+        fixed = pair.fixed.at_stride(smaller).on(grid).tensor
+        moving = pair.moving.at_stride([max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.moving.grid.spacing[0].tolist()])
+        images = {"fixed": fixed, "before": moving.warped(start, grid).tensor, "after": moving.warped(transform, grid).tensor}
+        inside = Image(torch.ones_like(pair.fixed.tensor), pair.fixed.grid).on(grid).tensor > 0.5
+        folded = Image((determinant.tensor <= 0).float(), determinant.grid).at_stride(smaller).on(grid).tensor > 0
+        quantised = (determinant.on(grid).tensor.clamp(0, 2.54) * 100).round()
+        coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
+        reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", transform))}
+    windows = {name: _window(pair.fixed if name == "fixed" else pair.moving) for name in images}
+    packed = {name: _pack(_bytes(tensor, *windows[name])) for name, tensor in images.items()}
+    jacobian = quantised.where(inside, 100).masked_fill(folded & inside, 255)
+    return {
+        "shape": grid.shape,
+        "coarse": coarse.shape,
+        "spacing": float(grid.spacing[0, 0]),
+        "origin": grid.affine[0, :3, 3].tolist(),
+        "start": _middle(pair, grid),
+        **packed,
+        "jacobian": _pack(jacobian[0, 0].to(torch.uint8).numpy()),
+        "reach": {when: _pack(field[0].float().numpy()) for when, field in reach.items()},
+        "landmarks": _marks(pair, transform, start, grid),
+    }
+
+
+def display_grid(grid: Grid) -> Grid:
+    """An isotropic grid along the world's axes that holds a grid, at its finest spacing or at some :data:`EXTENT` voxels."""
+    corners = torch.cartesian_prod(*torch.tensor([[-0.5, n - 0.5] for n in grid.shape], dtype=torch.float64)).T.unsqueeze(0)
+    world = grid.to_world(corners)[0]
+    low, size = world.amin(1), world.amax(1) - world.amin(1)
+    spacing = max(float(grid.spacing.min()), float(size.max()) / EXTENT)
+    shape = [max(2, int(np.ceil(float(s) / spacing - 1e-6))) for s in size]
+    return Grid.regular(shape, (spacing,) * 3, (low + spacing / 2).tolist())
+
+
+def _in_voxels_of(transform: Transform, coarse: Grid, grid: Grid) -> Tensor:
+    """Displacement at the points of ``coarse``, in voxels of ``grid``."""
+    return Displacement(transform.displacement(coarse), coarse).field * torch.tensor(
+        [g / c for g, c in zip(grid.shape, coarse.shape, strict=True)], dtype=torch.float32
+    ).view(1, 3, 1, 1, 1)
+
+
+def _window(image: Image) -> tuple[float, float]:
+    """Intensities shown black and white: the 1st and 99.7th percentile above the image's padding value."""
+    values = image.tensor.flatten()
+    values = values[:: max(1, values.numel() // 200_000)].float()
+    above = values[values > image.padding]
+    low, high = (above if len(above) > 100 else values).quantile(torch.tensor([0.01, 0.997])).tolist()
+    return low, max(high, low + 1e-6)
+
+
+def _bytes(tensor: Tensor, low: float, high: float) -> np.ndarray:
+    return ((tensor[0, 0] - low) / (high - low) * 255).clamp(0, 255).round().to(torch.uint8).numpy()
+
+
+def _pack(values: np.ndarray) -> str:
+    return base64.b64encode(gzip.compress(np.ascontiguousarray(values).tobytes(), 6, mtime=0)).decode()
+
+
+def _middle(pair: Pair, grid: Grid) -> list[int]:
+    """Voxel of ``grid`` at the centre of the fixed mask, or of the fixed image."""
+    point = pair.fixed.grid.center.unsqueeze(2)
+    if pair.fixed_mask is not None and bool(pair.fixed_mask.tensor.any()):
+        inside = pair.fixed_mask.tensor[0, 0].nonzero().double().mean(0)
+        point = pair.fixed_mask.grid.to_world(inside.view(1, 3, 1))
+    voxel = grid.to_voxel(point)[0, :, 0].round().int().tolist()
+    return [min(max(v, 0), n - 1) for v, n in zip(voxel, grid.shape, strict=True)]
+
+
+def _marks(pair: Pair, transform: Transform, start: Transform, grid: Grid) -> list[dict[str, Any]]:
+    """Per landmark: where it is, and what is missing to the moving one before and after, in voxels of ``grid`` and in mm."""
+    if pair.fixed_landmarks is None or pair.moving_landmarks is None:
+        return []
+    fixed, moving = (points[0].double().T.unsqueeze(0) for points in (pair.fixed_landmarks, pair.moving_landmarks))
+    errors = {when: (moving - t.map_world(fixed))[0].T for when, t in (("before", start), ("after", transform))}
+    size = float(grid.spacing[0, 0])
+    voxels = grid.to_voxel(fixed)[0].T
+    return [
+        {
+            "fixed": [round(v, 2) for v in voxels[n].tolist()],
+            **{when: [round(v / size, 2) for v in error[n].tolist()] for when, error in errors.items()},
+            "mm": {when: round(float(error[n].norm()), 3) for when, error in errors.items()},
+        }
+        for n in range(len(voxels))
+    ]
+
+
+def _summary(metrics: Mapping[str, Any]) -> list[Row]:
+    names = {"ncc": "NCC", "lncc": "LNCC", "mi": "mutual information, nats"}
+    rows = [(names[k], v["before"], v["after"], ".3f") for k, v in metrics["similarity"].items()]
+    rows += [
+        (title, metrics[key]["before"], metrics[key]["after"], form)
+        for key, title, form in (
+            ("tre_mm", "TRE, mm", ".2f"), ("dice", "Dice, mean over labels", ".3f"),
+            ("hd95_mm", "HD95, mm", ".2f"), ("assd_mm", "ASSD, mm", ".2f"), ("objective", "objective of the optimisation", ".4f"),
+        )
+        if key in metrics
+    ]  # fmt: skip
+    return [Row((title, number(before, form), number(after, form))) for title, before, after, form in rows]
+
+
+def _smoothness(metrics: Mapping[str, Any]) -> str:
+    text = f"Folding: {100 * metrics['folding']:.3f} % of the voxels. SDlogJ: {metrics['sdlogj']:.3f}."
+    if "inverse_residual_mm" in metrics:
+        residual = metrics["inverse_residual_mm"]
+        text += f" The inverse misses by {residual['mean']:.3f} mm on average, at 95 % of the points by less than {residual['p95']:.3f} mm."
+    return text
+
+
+def _landmarks(errors: Mapping[str, list[float]], shown: Mapping[str, Any]) -> Section:
+    order = sorted(range(len(errors["after"])), key=lambda n: -errors["after"][n])
+    rows = [
+        Row((f"landmark {n + 1}", number(errors["before"][n], ".2f"), number(errors["after"][n], ".2f")), at=_at(shown, n)) for n in order
+    ]
+    return Section("Landmarks, worst first", ("", "before, mm", "after, mm"), rows, "A click on a row shows the landmark.")
+
+
+def _at(shown: Mapping[str, Any], number: int) -> str | None:
+    marks = shown["landmarks"]
+    return ",".join(map(str, marks[number]["fixed"])) if number < len(marks) else None
+
+
+def _labels(metrics: Mapping[str, Any]) -> Section:
+    columns = ["label", "Dice before", "after"]
+    keys = [("dice", ".3f")]
+    if "hd95_mm" in metrics:
+        columns += ["HD95 before, mm", "after", "ASSD before, mm", "after"]
+        keys += [("hd95_mm", ".2f"), ("assd_mm", ".2f")]
+    scores = metrics["dice"]["labels"]
+    order = sorted(scores, key=lambda label: scores[label]["after"] if scores[label]["after"] is not None else -1.0)
+    rows = [
+        Row((label, *(number(metrics[key]["labels"][label][when], form) for key, form in keys for when in ("before", "after"))))
+        for label in order
+    ]
+    return Section("Labels, worst first", columns, rows)

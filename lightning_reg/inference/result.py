@@ -1,0 +1,239 @@
+"""What a registration found, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+
+from lightning_reg import functional as LF
+from lightning_reg.data.transform_files import write_displacement, write_image, write_transform
+from lightning_reg.inference.folder import MARK, written_whole
+from lightning_reg.inference.optimization import Optimized
+from lightning_reg.inference.report.registration import write_report
+from lightning_reg.spatial import Affine, Case, Grid, Image, Pair, Transform, evaluate, parts, split_affine
+
+SLAB = 4_000_000
+"""Voxels that are resampled at a time."""
+
+
+@dataclass
+class Result:
+    """A registered pair.
+
+    Args:
+        pair: the two images in their original intensities and grids, with what came along.
+        phi: fixed world to moving world, RAS mm.
+        start: what *before* means: as the headers relate the images, or with their centres on each other.
+        working: the pair as the network and the optimisation saw it.
+        optimized: of the instance optimisation, where there was one.
+        seconds: by part.
+        settings: model, method, versions.
+        warnings: a sentence each.
+        inputs: paths of the files that were read.
+    """
+
+    pair: Pair
+    phi: Transform
+    start: Transform
+    working: Pair
+    optimized: Optimized | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def transform(self, points: Any) -> np.ndarray:
+        """Where points of the fixed image lie in the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
+        given = torch.as_tensor(points, dtype=torch.float64)
+        if given.dim() != 2 or given.shape[1] != 3:
+            raise ValueError(f"points of shape {tuple(given.shape)}; give (N, 3) in RAS mm")
+        return self.phi.map_world(given.T.unsqueeze(0))[0].T.numpy()
+
+    @cached_property
+    def warped(self) -> tio.ScalarImage:
+        """The moving image's original intensities on the fixed image's original grid, sampled once (linear)."""
+        image = resampled(self.pair.moving, self.phi, self.pair.fixed.grid)
+        return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0].numpy())
+
+    @cached_property
+    def displacement(self) -> Tensor:
+        """On the fixed image's original grid, ``(1, 3, I, J, K)`` voxels of it."""
+        with torch.no_grad():
+            return self.phi.displacement(self.pair.fixed.grid)
+
+    @cached_property
+    def determinant(self) -> Tensor:
+        """Of the Jacobian on the fixed image's original grid, ``(1, 1, I, J, K)``."""
+        return LF.jacobian_determinant(self.displacement).float()
+
+    @cached_property
+    def case(self) -> Case:
+        """The evaluation of the pair on its original grids."""
+        return evaluate(self.pair, self.phi, self.start, surfaces=True)
+
+    @cached_property
+    def similarity(self) -> dict[str, dict[str, float]]:
+        """See :func:`similarities`."""
+        return similarities(self.working, self.start, self.phi)
+
+    @cached_property
+    def inverted(self) -> Inverted:
+        """The transform back, and how well it is one."""
+        return invert(self.phi, self.pair.fixed.grid)
+
+    def metrics(self) -> dict[str, Any]:
+        """Before and after: similarity, overlap, surface distances, TRE; folding and SDlogJ; the objective; seconds by part."""
+        case = self.case
+        values: dict[str, Any] = {"similarity": self.similarity}
+        for name in ("dice", "surface", "tre"):
+            before, after = getattr(case, f"{name}_before"), getattr(case, f"{name}_after")
+            if after is None:
+                continue
+            if name == "surface":
+                for key in LF.SurfaceDistance._fields:
+                    values[f"{key}_mm"] = _by_label(*({k: getattr(d, key) for k, d in side.items()} for side in (before, after)))
+            elif name == "dice":
+                values["dice"] = _by_label(before, after)
+            else:
+                values["tre_mm"] = {
+                    "before": float(before.mean()), "after": float(after.mean()),
+                    "landmarks": {"before": before.tolist(), "after": after.tolist()},
+                }  # fmt: skip
+        values |= {"folding": case.folding, "sdlogj": case.sdlogj}
+        if self.optimized is not None:
+            values["objective"] = {"before": self.optimized.before, "after": self.optimized.after}
+        if "inverted" in self.__dict__:
+            values["inverse_residual_mm"] = {"mean": self.inverted.mean, "p95": self.inverted.p95, "largest": self.inverted.largest}
+        return values
+
+    def save(self, folder: str | Path, *, overwrite: bool = False, inverse: bool = False, report: bool = True) -> Path:
+        """Write everything into a folder, or nothing.
+
+        Args:
+            folder: new; see ``docs/register.md`` for what it holds afterwards.
+            overwrite: replace results that are there.
+            inverse: invert the transform too.
+            report: write ``report.html``.
+
+        Raises:
+            DataError: the folder exists, or cannot be written.
+        """
+        started = time.perf_counter()
+        folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
+        with written_whole(folder, overwrite) as partial:
+            write_image(partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
+            write_transform(partial / "transform.h5", self.phi, grid)
+            write_displacement(partial / "displacement.nii.gz", self.displacement, grid)
+            write_image(partial / "jacobian.nii.gz", self.determinant, grid)
+            first = parts(self.phi)[0]
+            if isinstance(first, Affine):
+                write_transform(partial / "affine.tfm", first, grid)
+            if self.pair.moving_labels is not None:
+                write_image(partial / "warped_labels.nii.gz", resampled(self.pair.moving_labels, self.phi, grid).tensor, grid)
+            if inverse:
+                write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.pair.moving.grid)
+            metrics = self.metrics()
+            record = {
+                "case": self.pair.name[0],
+                "metrics": metrics,
+                "seconds": {k: round(v, 3) for k, v in (self.seconds | {"write": time.perf_counter() - started}).items()},
+                "warnings": self.warnings,
+                "inputs": self.inputs,
+                "settings": self.settings,
+                "start": split_affine(self.start, grid)[0][0].tolist(),
+                "history": self.optimized.history if self.optimized is not None else [],
+            }
+            record = finite(record)
+            (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
+            if report:
+                determinant = Image(self.determinant, grid, padding=1.0)
+                write_report(partial / "report.html", self.pair, self.phi, self.start, record, determinant)
+        return folder
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """An inverse (moving world to fixed world), and ``|phi(phi^-1(y)) - y|`` in mm over the points of the moving image that the
+    fixed image's field of view reaches."""
+
+    transform: Transform
+    mean: float
+    p95: float
+    largest: float
+
+
+@torch.no_grad()
+def invert(transform: Transform, grid: Grid) -> Inverted:
+    """The inverse of a transform, and its residual, measured where the voxels of the fixed ``grid`` land.
+
+    Args:
+        transform: fixed world to moving world.
+        grid: the fixed image's.
+    """
+    inverse = transform.inverse()
+    points = grid.points(dtype=torch.float64).flatten(2)
+    step = max(1, points.shape[2] // 200_000)
+    landed = transform.map_world(grid.to_world(points[:, :, ::step]))
+    distance = (transform.map_world(inverse.map_world(landed)) - landed).norm(dim=1)[0]
+    return Inverted(inverse, float(distance.mean()), float(distance.quantile(0.95)), float(distance.max()))
+
+
+@torch.no_grad()
+def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
+    """:meth:`lightning_reg.spatial.Image.warped`, slab by slab: the points of a whole clinical scan take gigabytes."""
+    i, j, k = grid.shape
+    thick = max(1, SLAB // (j * k))
+    slabs = [image.warped(transform, grid.cropped((a, 0, 0), (min(thick, i - a), j, k))).tensor for a in range(0, i, thick)]
+    return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
+
+
+@torch.no_grad()
+def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str, dict[str, float]]:
+    """NCC, LNCC and mutual information (nats, of some 200,000 voxels) before and after, where the warped image has voxels and inside the
+    fixed mask if there is one.
+
+    Args:
+        pair: preprocessed, on its working grids.
+    """
+    fixed, found = pair.fixed, {}
+    for when, phi in (("before", start), ("after", transform)):
+        inside = Image(torch.ones_like(pair.moving.tensor), pair.moving.grid).warped(phi, fixed.grid).tensor
+        if pair.fixed_mask is not None:
+            inside = inside * (pair.fixed_mask.on(fixed.grid).tensor > 0)
+        warped = pair.moving.warped(phi, fixed.grid).tensor
+        found[when] = {
+            "ncc": float(LF.ncc(fixed.tensor, warped, inside)),
+            "lncc": float(LF.lncc(fixed.tensor, warped, mask=inside)),
+            "mi": float(LF.mutual_information(_thinned(fixed.tensor), _thinned(warped), mask=_thinned(inside))),
+        }
+    return {name: {when: found[when][name] for when in found} for name in found["after"]}
+
+
+def _thinned(tensor: Tensor) -> Tensor:
+    """Every n-th voxel, some 200,000 of them: a joint histogram needs no more, and holds a row of bins per voxel."""
+    flat = tensor.flatten(2)
+    return flat[:, :, :: max(1, flat.shape[2] // 200_000)]
+
+
+def _by_label(before: dict[int, float], after: dict[int, float]) -> dict[str, Any]:
+    means = {when: float(np.nanmean(list(side.values()))) for when, side in (("before", before), ("after", after))}
+    return means | {"labels": {str(label): {"before": before[label], "after": after[label]} for label in after}}
+
+
+def finite(value: Any) -> Any:
+    """Numbers that JSON has no word for as ``null``."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
