@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,8 @@ def _numbers(path: Path, rows: Sequence[Sequence[object]], first: int) -> Tensor
     for line, row in enumerate(rows, first):
         try:
             values.append([float(str(cell)) for cell in row])
+            if not all(map(math.isfinite, values[-1])):
+                raise ValueError("not finite")
         except ValueError as cause:
             raise DataError(f"Line {line} of {path} is not three numbers ({', '.join(map(str, row))}); correct it.") from cause
     return torch.tensor(values, dtype=torch.float64).view(-1, 3)

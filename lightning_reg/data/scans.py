@@ -72,6 +72,8 @@ def check_subject(subject: tio.Subject) -> None:
         if key in subject:
             other = Grid(subject[key].spatial_shape, torch.from_numpy(subject[key].affine))
             there = subject[key].path or f"the {key} of {subject['name']}"
+            if subject[key].num_channels != 1:
+                raise DataError(f"{there} has {subject[key].num_channels} channels where one label map is meant; split it first.")
             if not other.matches(grid, tolerance=0.05):
                 raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
             if not bool(subject[key].data.any()):

@@ -21,6 +21,7 @@ from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts
 
 _FLIP = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+_PER_CONTROL_POINT = 4
 
 
 def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
@@ -184,7 +185,10 @@ def _bspline_from_itk(transform: sitk.BSplineTransform) -> BSpline:
     lattice = _grid_of(images[0])
     values = np.stack([sitk.GetArrayFromImage(image).transpose() for image in images])
     control = transform_vectors(torch.linalg.inv(_FLIP @ lattice.affine), torch.from_numpy(values).unsqueeze(0))
-    return BSpline(control, lattice, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))  # in voxels of the lattice itself
+    # on a grid of four voxels per control point: what is dense, an inverse for one, needs more than the lattice itself
+    grid = lattice.resized([_PER_CONTROL_POINT * n for n in lattice.shape])
+    first = (_PER_CONTROL_POINT - 1) / 2
+    return BSpline(_PER_CONTROL_POINT * control, grid, (float(_PER_CONTROL_POINT),) * 3, (first,) * 3)
 
 
 def write_transform(path: Path, transform: Transform, domain: Grid) -> None:

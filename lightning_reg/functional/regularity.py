@@ -90,20 +90,20 @@ def bspline_bending(
     times fewer operations than on the voxels.
     """
     dims, size = len(shape), spacing_tensor(spacing, control)
-    field = _millimetres(control, spacing)
-    grams = []
-    for a, extent in enumerate(shape):
-        bases = [basis_matrix(control.shape[2 + a], extent, stride[a], offset[a], order, like=control) for order in range(3)]
-        grams.append([basis.T @ basis / extent for basis in bases])
+    field, grams = _millimetres(control, spacing), []
     total = control.new_zeros(control.shape[0])
-    for a in range(dims):
-        for b in range(a, dims):
-            orders = [int(axis == a) + int(axis == b) for axis in range(dims)]
-            product = field
-            for axis, order in enumerate(orders):
-                product = torch.tensordot(product, grams[axis][order], dims=([2], [1]))
-            weight = (1 if a == b else 2) / (size[:, a] * size[:, b]) ** 2
-            total = total + weight * (product * field).flatten(1).sum(1)
+    with torch.autocast(control.device.type, enabled=False):
+        for a, extent in enumerate(shape):
+            bases = [basis_matrix(control.shape[2 + a], extent, stride[a], offset[a], order, like=control) for order in range(3)]
+            grams.append([basis.T @ basis / extent for basis in bases])
+        for a in range(dims):
+            for b in range(a, dims):
+                orders = [int(axis == a) + int(axis == b) for axis in range(dims)]
+                product = field
+                for axis, order in enumerate(orders):
+                    product = torch.tensordot(product, grams[axis][order], dims=([2], [1]))
+                weight = (1 if a == b else 2) / (size[:, a] * size[:, b]) ** 2
+                total = total + weight * (product * field).flatten(1).sum(1)
     return total
 
 

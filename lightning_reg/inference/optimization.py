@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,8 @@ class Stage:
     Args:
         transform: what is fitted: the ``affine`` part, a cubic ``bspline``, a ``dense`` field, or the ``network``'s weights.
         steps: at most; fewer where the objective no longer falls.
-        stride: both images are average-pooled to voxels of about this many times the fixed image's finest voxel edge.
+        stride: both images are average-pooled to voxels of about this many times the fixed image's finest voxel edge (small images:
+            less, see :class:`Optimization`).
         spacing: of the control points (``dense``: of the field's samples), in the same unit.
         rate: learning rate of Adam, which falls to 0 along a half cosine. Units: ``affine``, see :data:`AFFINE_SCALE`;
             ``bspline`` and ``dense``: finest voxel edges.
@@ -62,6 +64,7 @@ class Optimization:
         patience: a stage ends when so many steps lowered its objective by less than ``tolerance`` of itself.
         tolerance: see ``patience``.
         mask_margin: masks are widened by this before the terms count in them, mm: an organ's border lies at its mask's.
+        small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by the cube root of the ratio.
     """
 
     loss: Mapping[str, Mapping[str, Any] | None]
@@ -69,6 +72,7 @@ class Optimization:
     patience: int = 15
     tolerance: float = 1e-3
     mask_margin: float = 0.0
+    small: float = 1.0e6
 
     def staged(self, steps: int | None = None) -> list[Stage]:
         """The stages; with ``steps`` their lengths are scaled so that they sum to it."""
@@ -185,10 +189,11 @@ class Objective:
         bundle.require(pair.has())
         self.bundle, self.edge = bundle, float(pair.fixed.grid.spacing.min())
         self.original = pair
+        stride = stage.stride * min(1.0, math.prod(self.original.fixed.grid.shape) / optimization.small) ** (1 / 3)
         regions = [term.mask for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
         if regions and all(region in ("fixed", "intersection") for region in regions):
-            pair = _cropped_to_mask(pair, margin=2 * max(stage.stride, 1.0) * self.edge)
-        pooled = {name: self._pooled(getattr(pair, name), stage.stride) for name in ("fixed", "moving", "fixed_mask", "moving_mask")}
+            pair = _cropped_to_mask(pair, margin=2 * max(stride, 1.0) * self.edge)
+        pooled = {name: self._pooled(getattr(pair, name), stride) for name in ("fixed", "moving", "fixed_mask", "moving_mask")}
         self.pair = replace(pair, **pooled)  # type: ignore[arg-type]
 
     def _pooled(self, image: Image | None, stride: float) -> Image | None:

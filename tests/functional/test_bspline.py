@@ -123,3 +123,33 @@ def test_batches_broadcast(control_batch, point_batch, noise):
     for b in range(3):
         one = LF.bspline_at(control[b % control_batch][None], points[b % point_batch][None], (2.0, 3.0, 2.5), (-2.0, -3.0, -2.5))
         torch.testing.assert_close(out[b], one[0])
+
+
+@pytest.mark.parametrize(("shape", "stride"), CASES)
+def test_a_subdivided_lattice_holds_the_same_spline(shape, stride, noise):
+    control = noise(2, len(shape), *LF.lattice_shape(shape, stride))
+    half = [s / 2 for s in stride]
+    finer = LF.subdivide(control, LF.lattice_shape(shape, half))
+    expected = LF.bspline(control, shape, stride, [-s for s in stride])
+    torch.testing.assert_close(LF.bspline(finer, shape, half, [-s for s in half]), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("derivative", [1, 2])
+def test_derivatives_of_the_basis_are_scipys(derivative, noise):
+    count, size, stride, offset = 7, 9, 2.5, -2.5
+    found = LF.basis_matrix(count, size, stride, offset, derivative, like=noise(1))
+    spline = ScipySpline(np.arange(-2.0, count + 2), np.eye(count), 3).derivative(derivative)
+    expected = spline((np.arange(size) - offset) / stride) / stride**derivative
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+
+
+def test_bending_from_control_points_is_that_of_a_finely_sampled_field(noise):
+    """On a lattice far wider than the voxels the differences on voxels come close to the derivatives."""
+    shape, stride, spacing = (60, 66, 72), (15.0, 13.0, 18.0), (1.0, 2.0, 1.5)
+    control = noise(2, 3, *LF.lattice_shape(shape, stride))
+    offset = [-s for s in stride]
+    found = LF.bspline_bending(control, shape, stride, offset, spacing)
+    on_voxels = LF.bending(LF.bspline(control, shape, stride, offset), spacing)
+    torch.testing.assert_close(found, on_voxels, rtol=0.08, atol=0)
+    affine = LF.identity_points(control.shape[2:], dtype=control.dtype)
+    assert float(LF.bspline_bending(affine, shape, stride, offset, spacing).max()) < 1e-4 * float(found.min())

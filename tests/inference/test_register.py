@@ -1,0 +1,253 @@
+"""A registration's files against SimpleITK, against each other, and against what was to be found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+import torchio as tio
+
+import lightning_reg
+from lightning_reg.data.point_files import read_points
+from lightning_reg.data.reading import read_image
+from lightning_reg.discovery import DataError, UserError
+from lightning_reg.inference.applying import apply_to_image, apply_to_points
+from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.result import Result
+
+LPS = np.array([-1.0, -1.0, 1.0])
+FEW = [
+    "optimization.stages.0.steps=30",
+    "optimization.stages.1.steps=20",
+    "optimization.stages.2.steps=20",
+    "optimization.stages.3.steps=10",
+]
+KINDS = ["conventional", "model", "model, centred", "model, canonical at another spacing", "model, refined"]
+
+
+def registrar(kind: str, model: Callable[..., Path]) -> Registrar:
+    if kind == "conventional":
+        return lightning_reg.conventional("bspline", FEW)
+    preprocessing = {
+        "model, centred": {"center": True, "canonical": False},
+        "model, canonical at another spacing": {"canonical": True, "spacing": [3.0, 2.5, 2.0]},
+    }.get(kind, {"canonical": False})
+    return lightning_reg.load(model(preprocessing={"percentiles": [0, 100], **preprocessing}))
+
+
+@pytest.fixture(params=KINDS)
+def result(request, model, files) -> Result:
+    return registrar(request.param, model).register(**files, refine=8 if "refined" in request.param else None)
+
+
+@pytest.fixture
+def folder(result: Result, tmp_path: Path) -> Path:
+    return result.save(tmp_path / "out", inverse=True, report=False)
+
+
+def itk_points(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    return np.array([transform.TransformPoint((p * LPS).tolist()) for p in points]) * LPS
+
+
+def test_simpleitk_finds_our_warped_image_and_our_landmarks(result: Result, folder: Path, files) -> None:
+    transform = sitk.ReadTransform(str(folder / "transform.h5"))
+    fixed, moving = (sitk.ReadImage(str(files[side]), sitk.sitkFloat32) for side in ("fixed", "moving"))
+    theirs = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, -1000.0)).transpose()
+    ours = nib.load(folder / "warped.nii.gz")
+    np.testing.assert_allclose(ours.affine, nib.load(files["fixed"]).affine, atol=1e-5)
+    interior = theirs > -999
+    lands = result.transform(inside_points(result))
+    assert interior.mean() > 0.5
+    assert np.abs(ours.get_fdata() - theirs)[well_inside(result)].max() < 0.05
+    points = inside_points(result)
+    assert np.abs(itk_points(transform, points) - lands).max() < 1e-3
+    landmarks = read_points(files["fixed_landmarks"]).world().numpy()
+    assert np.abs(itk_points(transform, landmarks) - result.transform(landmarks)).max() < 1e-3
+    field = sitk.DisplacementFieldTransform(sitk.ReadImage(str(folder / "displacement.nii.gz"), sitk.sitkVectorFloat64))
+    grid = result.pair.fixed.grid
+    centres = grid.to_world(grid.points(dtype=torch.float64).flatten(2)[..., ::97])[0].T.numpy()
+    assert np.abs(itk_points(field, centres) - result.transform(centres)).max() < 1e-3
+
+
+def inside_points(result: Result) -> np.ndarray:
+    """Points anywhere in the fixed image, up to its outer faces."""
+    grid = result.pair.fixed.grid
+    voxels = torch.rand(1, 3, 200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return grid.to_world(voxels * torch.tensor(grid.shape).view(1, 3, 1) - 0.5)[0].T.numpy()
+
+
+def well_inside(result: Result) -> np.ndarray:
+    """Voxels of the fixed image that land a voxel off the border of the moving one."""
+    grid, moving = result.pair.fixed.grid, result.pair.moving.grid
+    lands = moving.to_voxel(result.phi.map_world(grid.to_world(grid.points(dtype=torch.float64))))[0]
+    upper = torch.tensor(moving.shape).view(3, 1, 1, 1) - 2
+    inside = ((lands > 1) & (lands < upper)).all(0).numpy()
+    assert inside.mean() > 0.3
+    return inside
+
+
+def test_the_inverse_leads_back_and_says_how_well(result: Result, folder: Path) -> None:
+    there, back = (sitk.ReadTransform(str(folder / name)) for name in ("transform.h5", "inverse_transform.h5"))
+    grid = result.pair.fixed.grid
+    points = grid.to_world((torch.rand(1, 3, 300, dtype=torch.float64) * 0.6 + 0.2) * torch.tensor(grid.shape).view(1, 3, 1))[0].T.numpy()
+    residual = json.loads((folder / "metrics.json").read_text())["metrics"]["inverse_residual_mm"]
+    lands = itk_points(there, points)
+    distance = np.linalg.norm(itk_points(there, itk_points(back, lands)) - lands, axis=1)
+    assert residual["mean"] < 0.1
+    assert distance.mean() < residual["mean"] + 0.02
+
+
+def test_apply_agrees_with_register(result: Result, folder: Path, files, tmp_path: Path) -> None:
+    apply_to_image(folder / "transform.h5", str(files["moving"]), str(files["fixed"]), tmp_path / "again.nii.gz")
+    difference = np.abs(nib.load(tmp_path / "again.nii.gz").get_fdata() - nib.load(folder / "warped.nii.gz").get_fdata())
+    assert difference.max() < 0.05
+    apply_to_image(folder / "transform.h5", str(files["moving_labels"]), str(files["fixed"]), tmp_path / "labels.nii.gz", labels=True)
+    labels = [np.asarray(nib.load(p).dataobj) for p in (tmp_path / "labels.nii.gz", folder / "warped_labels.nii.gz")]
+    assert (labels[0] != labels[1]).mean() < 1e-3
+    assert set(np.unique(labels[1])) <= {0, 1, 2, 3}
+    apply_to_points(folder / "transform.h5", files["fixed_landmarks"], tmp_path / "mapped.csv")
+    mapped = read_points(tmp_path / "mapped.csv").world().numpy()
+    np.testing.assert_allclose(mapped, result.transform(read_points(files["fixed_landmarks"]).world()), atol=1e-3)
+    apply_to_points(folder / "transform.h5", tmp_path / "mapped.csv", tmp_path / "back.csv", inverse=True)
+    np.testing.assert_allclose(
+        read_points(tmp_path / "back.csv").world().numpy(), read_points(files["fixed_landmarks"]).world().numpy(), atol=0.2
+    )
+
+
+def test_metrics_are_those_of_the_files(result: Result, folder: Path, files) -> None:
+    """Dice and TRE, computed again from what was written."""
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    fixed, warped = (np.asarray(nib.load(p).dataobj) for p in (files["fixed_labels"], folder / "warped_labels.nii.gz"))
+    for label in (1, 2, 3):
+        a, b = fixed == label, warped == label
+        assert metrics["dice"]["labels"][str(label)]["after"] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-6)
+    landmarks, targets = (read_points(files[f"{side}_landmarks"]).world().numpy() for side in ("fixed", "moving"))
+    errors = np.linalg.norm(itk_points(sitk.ReadTransform(str(folder / "transform.h5")), landmarks) - targets, axis=1)
+    assert metrics["tre_mm"]["after"] == pytest.approx(errors.mean(), abs=1e-3)
+    determinant = nib.load(folder / "jacobian.nii.gz").get_fdata()
+    mask = np.asarray(nib.load(files["fixed_mask"]).dataobj) > 0
+    assert metrics["folding"] == pytest.approx((determinant[mask] <= 0).mean(), abs=1e-6)
+    assert (folder / "affine.tfm").exists() == any(
+        isinstance(p, lightning_reg.spatial.Affine) for p in lightning_reg.spatial.parts(result.phi)
+    )
+
+
+def test_from_images_as_they_lie_the_deformation_is_found(files) -> None:
+    result = lightning_reg.conventional("bspline").register(**files)
+    assert float(result.case.tre_before.mean()) > 4  # type: ignore[union-attr]
+    assert float(result.case.tre_after.mean()) < 0.5  # type: ignore[union-attr]
+    assert result.metrics()["dice"]["after"] > 0.8
+    assert result.case.folding == 0
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+@pytest.mark.parametrize("start", ["auto", "centers"])
+def test_images_far_apart_in_the_world_are_found(start: str, with_masks: bool, files) -> None:
+    """29 mm apart, which is half of the image; masks or not."""
+    shift = np.array([15.0, -12.0, 16.0])
+    parts = {k: v for k, v in files.items() if with_masks or "mask" not in k}
+    moved = {k: moved_image(v, shift) for k, v in parts.items() if k in ("moving", "moving_mask", "moving_labels")}
+    landmarks = read_points(files["moving_landmarks"]).world().numpy() + shift
+    result = lightning_reg.conventional("bspline", start=start).register(**(parts | moved | {"moving_landmarks": landmarks}))
+    if start == "auto":  # otherwise "before" is with the centres on each other
+        assert float(result.case.tre_before.mean()) > 25  # type: ignore[union-attr]
+    assert float(result.case.tre_after.mean()) < 0.8  # type: ignore[union-attr]
+
+
+def moved_image(path: Path, shift: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    image = read_image(path, tio.LabelMap if "nii" in path.name else tio.ScalarImage)
+    affine = image.affine.copy()
+    affine[:3, 3] += shift
+    return image.data[0], affine
+
+
+def test_every_kind_of_input_gives_the_same(files) -> None:
+    """Paths, TorchIO, nibabel and SimpleITK images, arrays with an affine."""
+    fixed, moving = read_image(files["fixed"]), read_image(files["moving"])
+    registrar = lightning_reg.conventional("bspline", ["optimization.stages=[{transform: affine, stride: 4, steps: 5}]"])
+    expected = registrar.register(files["fixed"], str(files["moving"])).warped.data
+    kinds = [
+        (fixed, moving),
+        (nib.load(files["fixed"]), sitk.ReadImage(str(files["moving"]))),
+        ((fixed.data[0].numpy(), fixed.affine), (moving.data[0], moving.affine)),
+    ]
+    for pair in kinds:
+        torch.testing.assert_close(registrar.register(*pair).warped.data, expected, atol=0.05, rtol=0)
+
+
+def test_a_model_is_one_file_and_runs_no_code_of_it(model, files, monkeypatch) -> None:
+    path = model()
+    seen = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: seen.append(k.get("weights_only")) or load(*a, **k))
+    lightning_reg.load(path)
+    assert seen == [True]
+    checkpoint = load(path, weights_only=True)
+    checkpoint["lightning_reg"]["method"]["composer"]["head"]["name"] = "velocty"
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=r"There is no head named 'velocty'; did you mean 'velocity'\?"):
+        lightning_reg.load(path)
+
+
+def test_registering_leaves_the_model_as_it_was(model, files) -> None:
+    registrar = lightning_reg.load(model(), refinement="network", overrides=["optimization.stages.0.steps=3"])
+    first = registrar.register(files["fixed"], files["moving"])
+    refined = registrar.register(files["fixed"], files["moving"], refine=3)
+    again = registrar.register(files["fixed"], files["moving"])
+    assert refined.optimized is not None
+    assert refined.optimized.after < refined.optimized.before
+    torch.testing.assert_close(again.displacement, first.displacement)
+    assert float((refined.displacement - first.displacement).abs().max()) > 1e-4
+
+
+def test_a_model_warns_of_images_unlike_its_own(files, model) -> None:
+    levels = [[0.0, 0.02]] * 19
+    registrar = lightning_reg.load(model(quantiles=levels, extent_mm=[[50.0, 70.0]] * 3))
+    warnings = registrar.register(files["fixed"], files["moving"]).warnings
+    assert len(warnings) == 2
+    assert "unlike those the model was trained on" in warnings[0]
+    known = {"quantiles": [[0.0, 1.0]] * 19, "extent_mm": [[50.0, 70.0]] * 3}
+    assert replace_statistics(registrar, known).register(files["fixed"], files["moving"]).warnings == []
+    known["extent_mm"] = [[500.0, 600.0]] * 3
+    assert "crop it to the same region" in replace_statistics(registrar, known).register(files["fixed"], files["moving"]).warnings[0]
+
+
+def replace_statistics(registrar: Registrar, statistics: dict) -> Registrar:
+    return replace(registrar, statistics=statistics)
+
+
+def test_no_such_device(model) -> None:
+    with pytest.raises(UserError, match="The device 'gpu7' cannot be used; use cpu"):
+        lightning_reg.load(model(), device="gpu7")
+
+
+def test_points_have_three_columns(files) -> None:
+    with pytest.raises(DataError, match=r"The fixed landmarks are \(5, 2\); give \(N, 3\) in RAS mm"):
+        lightning_reg.conventional().register(files["fixed"], files["moving"], fixed_landmarks=np.zeros((5, 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("masks", [True, False])
+def test_the_lungs_are_found_from_where_they_lie(masks: bool, public_data: Path, tmp_path: Path) -> None:
+    """Ten points, whole voxels of 1.37 x 1.37 x 2.5 mm; elastix ends at 2.5 mm (docs/benchmarks.md)."""
+    folder = public_data / "lung_ct_pair"
+    extra = {}
+    for side, name in (("fixed", "baseline"), ("moving", "followup")):
+        voxels = np.loadtxt(folder / f"{name}_points_index.txt", skiprows=2, dtype=int)
+        (tmp_path / f"{name}.csv").write_text("i,j,k\n" + "\n".join(",".join(map(str, row)) for row in voxels) + "\n")
+        extra[f"{side}_landmarks"] = tmp_path / f"{name}.csv"
+        if masks:
+            extra[f"{side}_mask"] = folder / f"3DCT_lung_{name}_mask.mha"
+    images = [folder / f"3DCT_lung_{name}.mha" for name in ("baseline", "followup")]
+    result = lightning_reg.conventional("lung_ct").register(*images, **extra)
+    assert float(result.case.tre_before.mean()) > 34  # type: ignore[union-attr]
+    assert float(result.case.tre_after.mean()) < 2.3  # type: ignore[union-attr]
+    assert result.case.folding < 1e-4
