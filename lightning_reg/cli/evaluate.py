@@ -42,6 +42,8 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.inference.result import Result
 
     terminal, out = console(), Path(arguments.out).expanduser()
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite)
     models = [load(m, device=arguments.device, refinement=arguments.method) for m in (arguments.model, arguments.against) if m]
     try:

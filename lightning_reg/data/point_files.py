@@ -65,8 +65,8 @@ def read_points(path: Path) -> PointFile:
             points = _read_fcsv(path)
         else:
             points = _read_csv(path)
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, IndexError) as cause:
-        raise DataError(f"{path} cannot be read as points ({cause}); give {HELP}.") from cause
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, IndexError, TypeError) as cause:
+        raise DataError(f"{path} cannot be read as points ({type(cause).__name__}: {cause}); give {HELP}.") from cause
     if not len(points.values):
         raise DataError(f"{path} holds no points; give {HELP}.")
     return points
@@ -74,39 +74,52 @@ def read_points(path: Path) -> PointFile:
 
 def _read_csv(path: Path) -> PointFile:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
-        names = [name.strip() for name in rows[0]] if rows else []
+        reader = csv.reader(file, skipinitialspace=True)
+        names = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     space = next((space for space, columns in COLUMNS.items() if set(columns) <= set(names)), None)
     if space is None:
         raise DataError(f"{path} has the columns {', '.join(names) or 'of an empty file'}; give {HELP}.")
-    stripped = [{str(k).strip(): v for k, v in row.items()} for row in rows]
-    return PointFile(_numbers(path, [[row[c] for c in COLUMNS[space]] for row in stripped], 2), space)
+    at = [names.index(column) for column in COLUMNS[space]]
+    return PointFile(_numbers(path, [(line, [row[a] for a in at if a < len(row)]) for line, row in rows]), space)
 
 
-def _numbers(path: Path, rows: Sequence[Sequence[object]], first: int) -> Tensor:
+def _numbers(path: Path, rows: Sequence[tuple[int | str, Sequence[object]]]) -> Tensor:
+    """``(N, 3)`` from rows and their names."""
     values = []
-    for line, row in enumerate(rows, first):
+    for line, row in rows:
         try:
             values.append([float(str(cell)) for cell in row])
-            if not all(map(math.isfinite, values[-1])):
-                raise ValueError("not finite")
+            if len(row) != 3 or not all(map(math.isfinite, values[-1])):
+                raise ValueError("not three finite numbers")
         except ValueError as cause:
             raise DataError(f"Line {line} of {path} is not three numbers ({', '.join(map(str, row))}); correct it.") from cause
     return torch.tensor(values, dtype=torch.float64).view(-1, 3)
 
 
+def _space(path: Path, name: str) -> str:
+    known = {"0": "RAS", "RAS": "RAS", "1": "LPS", "LPS": "LPS", "2": "voxel", "IJK": "voxel"}
+    if name.strip().upper() not in known:
+        raise DataError(f"{path} has points in the coordinate system '{name.strip()}'; export them in RAS or LPS.")
+    return known[name.strip().upper()]
+
+
 def _read_fcsv(path: Path) -> PointFile:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    header = next((line for line in lines if "CoordinateSystem" in line), "# CoordinateSystem = 0")
-    space = "LPS" if header.split("=")[1].strip() in ("1", "LPS") else "RAS"
-    rows = [line.split(",")[1:4] for line in lines if line.strip() and not line.startswith("#")]
-    return PointFile(_numbers(path, rows, 1 + sum(line.startswith("#") for line in lines)), space)
+    lines = list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
+    header = next((line for _, line in lines if "CoordinateSystem" in line and "=" in line), None)
+    if header is None:
+        raise DataError(f"{path} does not say in which coordinate system its points are; export it from Slicer again.")
+    rows = [(number, line.split(",")[1:4]) for number, line in lines if line.strip() and not line.startswith("#")]
+    return PointFile(_numbers(path, rows), _space(path, header.split("=")[1]))
 
 
 def _read_markups(path: Path) -> PointFile:
     markup = json.loads(path.read_text(encoding="utf-8"))["markups"][0]
-    rows = [point["position"] for point in markup["controlPoints"]]
-    return PointFile(_numbers(path, rows, 1), str(markup.get("coordinateSystem", "LPS")))
+    points = [(number, point) for number, point in enumerate(markup["controlPoints"], 1)]
+    unset = [number for number, point in points if point.get("positionStatus", "defined") != "defined"]
+    if unset:
+        raise DataError(f"Point {unset[0]} of {path} was never placed; place or remove it.")
+    return PointFile(_numbers(path, [(number, point["position"]) for number, point in points]), _space(path, markup["coordinateSystem"]))
 
 
 def write_points(path: Path, world: Tensor, space: str = "RAS") -> None:

@@ -31,6 +31,11 @@ class Preprocessing:
     window: Sequence[float] | None = None
     percentiles: Sequence[float] = (0.5, 99.5)
 
+    def __post_init__(self) -> None:
+        for name, values in (("window", self.window), ("percentiles", self.percentiles)):
+            if values is not None and (len(values) != 2 or not values[0] < values[1]):
+                raise ValueError(f"{name} is {list(values)}; give two numbers, the smaller one first")
+
     def transform(self) -> tio.Transform:
         steps: list[tio.Transform] = []
         if self.canonical:

@@ -39,10 +39,10 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
     if isinstance(source, sitk.Image):
         return kind.from_sitk(source)
     if isinstance(source, tuple) and len(source) == 2:
-        array, affine = torch.as_tensor(source[0]), np.asarray(source[1], dtype=np.float64)
-        if array.dim() != 3 or affine.shape != (4, 4):
-            raise DataError(f"An array of {tuple(array.shape)} with an affine of {affine.shape} is no image; give (I x J x K, 4 x 4).")
-        return kind(tensor=array.unsqueeze(0), affine=affine)
+        array, affine = np.asarray(source[0]), np.asarray(source[1], dtype=np.float64)
+        if array.ndim != 3 or affine.shape != (4, 4):
+            raise DataError(f"An array of {array.shape} with an affine of {affine.shape} is no image; give (I x J x K, 4 x 4).")
+        return kind(tensor=_tensor(array).unsqueeze(0), affine=affine)
     raise DataError(f"{type(source).__name__} is no image; give a path, a TorchIO, nibabel or SimpleITK image, or (array, affine).")
 
 
@@ -97,8 +97,15 @@ def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
     while data.ndim > 4 and data.shape[-1] == 1:
         data = data[..., 0]
     data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
-    signed = {"u2": np.int32, "u4": np.int64}.get(data.dtype.str[1:])  # PyTorch can hardly compute with these
-    return torch.from_numpy(np.ascontiguousarray(data.astype(signed or data.dtype.newbyteorder("=")))), image.affine
+    return _tensor(data), image.affine
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    """In this machine's byte order, and signed where PyTorch can hardly compute with it."""
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers.")
+    signed = {"u2": np.int32, "u4": np.int64, "u8": np.int64}.get(values.dtype.str[1:])
+    return torch.from_numpy(np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("="))))
 
 
 def first_line(error: Exception) -> str:

@@ -67,7 +67,10 @@ def check_subject(subject: tio.Subject) -> None:
         raise DataError(f"{where} has {bad} NaN or infinite values; replace them before training.")
     if float(data.min()) == float(data.max()):
         raise DataError(f"{where} is constant (every voxel is {float(data.min()):g}); remove it from the data.")
-    grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+    try:
+        grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+    except ValueError as cause:
+        raise DataError(f"{where}: {cause}.") from cause
     for key in ("mask", "labels"):
         if key in subject:
             other = Grid(subject[key].spatial_shape, torch.from_numpy(subject[key].affine))
@@ -76,7 +79,10 @@ def check_subject(subject: tio.Subject) -> None:
                 raise DataError(f"{there} has {subject[key].num_channels} channels where one label map is meant; split it first.")
             if not other.matches(grid, tolerance=0.05):
                 raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
-            if not bool(subject[key].data.any()):
+            values = subject[key].data.float()
+            if not bool(torch.isfinite(values).all()):
+                raise DataError(f"{there} has NaN or infinite values; give whole numbers.")
+            if not bool((values.abs() > 0.5).any()):
                 raise DataError(f"{there} is empty (0 everywhere); give another one, or none.")
 
 
@@ -96,16 +102,24 @@ def subject_from_scan(scan: Scan) -> tio.Subject:
 
 def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
     """The scan that a subject holds; ``padding`` is the intensity outside the image."""
-    grid = Grid(subject["image"].spatial_shape, torch.from_numpy(np.asarray(subject["image"].affine)))
+    try:
+        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(np.asarray(subject["image"].affine)))
+    except ValueError as cause:
+        raise DataError(f"{subject['image'].path or subject['name']}: {cause}.") from cause
     parts = {
-        key: Image(subject[key].data.round().to(torch.int16).unsqueeze(0), grid, discrete=True) if key in subject else None
-        for key in ("mask", "labels")
+        key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True) if key in subject else None for key in ("mask", "labels")
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
     landmarks = subject["landmarks"].float() if "landmarks" in subject else None
     scan = Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
     check_landmarks(scan)
     return scan
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Labels as whole numbers, in 16 bits where they fit."""
+    rounded = values.double().round()
+    return rounded.to(torch.int16 if float(rounded.abs().max()) < 2**15 else torch.int32)
 
 
 def check_landmarks(scan: Scan) -> None:

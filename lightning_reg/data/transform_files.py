@@ -121,6 +121,15 @@ def _lps_vectors(vectors: Tensor, grid: Grid) -> Tensor:
     return transform_vectors(_FLIP @ grid.affine, vectors.detach().cpu().double())[0]
 
 
+def require_perpendicular(grid: Grid) -> None:
+    """Refuse a grid that ITK cannot represent.
+
+    Raises:
+        DataError: its axes are not perpendicular.
+    """
+    _geometry(grid)
+
+
 def _geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:
     """Origin, spacing and direction in LPS."""
     affine, spacing = _FLIP @ grid.affine[0], grid.spacing[0]
@@ -235,6 +244,9 @@ def write_displacement(path: Path, displacement: Tensor, grid: Grid) -> None:
 def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
     """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the file's kind by its ending (``.nii.gz``, ``.mha``, ``.nrrd``)."""
     values = tensor[0, 0].detach().cpu().contiguous().numpy()
+    if values.dtype.kind in "biu":  # the smallest kind that every reader knows
+        low, high = int(values.min()), int(values.max())
+        values = values.astype(next(k for k in (np.uint8, np.int16, np.int32, np.float64) if _holds(k, low, high)))
     if path.name.endswith((".nii", ".nii.gz")):
         _write_nifti(path, nib.Nifti1Image(values, grid.affine[0].numpy()))
         return
@@ -247,6 +259,10 @@ def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as cause:
         raise OSError(first_line(cause)) from cause
+
+
+def _holds(kind: type, low: int, high: int) -> bool:
+    return kind is np.float64 or (np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
 
 
 def _write_nifti(path: Path, image: nib.Nifti1Image) -> None:

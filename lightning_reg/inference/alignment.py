@@ -22,7 +22,7 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
     for move in moves:
         matrix = translation(move)
         there = Grid(pair.fixed.grid.shape, matrix @ pair.fixed.grid.affine)
-        if there.overlap(pair.moving.grid) < 0.25 and len(tried):
+        if max(there.overlap(pair.moving.grid), pair.moving.grid.overlap(there)) < 0.25 and tried:
             continue
         transform = Affine(matrix.to(pair.fixed.tensor.device), pair.fixed.grid)
         with torch.no_grad():

@@ -15,7 +15,7 @@ from lightning_reg.inference.folder import written_file
 from lightning_reg.inference.result import resampled
 from lightning_reg.spatial import Grid, Image, Transform
 
-ENDINGS = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 
 def _transform(path: Path, inverse: bool) -> Transform:

@@ -39,27 +39,44 @@ def written_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         DataError: as :func:`refuse_existing`, or it cannot be written (a full disk, a folder without permission).
     """
-    folder = folder.expanduser()
+    folder = folder.expanduser().resolve()
     refuse_existing(folder, overwrite)
+    there = folder.is_dir()  # then its contents are exchanged, for it may be a mount point or somebody's working folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder if there else folder.parent))
     except OSError as cause:
         raise DataError(f"{folder} cannot be made ({_reason(cause)}); choose another folder.") from cause
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
-        if folder.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, replaced / folder.name)
-            os.replace(partial, folder)
-            shutil.rmtree(replaced)
+        if there:
+            _exchange(folder, partial)
         else:
             os.replace(partial, folder)
     except OSError as cause:
         raise DataError(f"{folder} could not be written ({_reason(cause)}); nothing was left behind.") from cause
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exchange(folder: Path, partial: Path) -> None:
+    """What lies in ``folder`` gives way to what lies in ``partial`` inside it, or comes back where that fails."""
+    old = Path(tempfile.mkdtemp(prefix=".old.", dir=folder))
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for path in [p for p in folder.iterdir() if p not in (old, partial)]:
+            os.replace(path, old / path.name)
+            moved.append((old / path.name, path))
+        for path in list(partial.iterdir()):
+            os.replace(path, folder / path.name)
+            moved.append((folder / path.name, path))
+    except OSError:
+        for now, before in reversed(moved):
+            os.replace(now, before)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_reg.data.reading import first_line
 from lightning_reg.discovery import UserError, nearest
 from lightning_reg.discovery.conf import own_directory, plugin_packages
 
@@ -26,7 +28,7 @@ def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         name: of a file in ``conf/instance``, or a path to one of the user's own (``.yaml``).
-        overrides: ``key=value``; keys that the file has, and any inside ``optimization.loss``.
+        overrides: ``key=value``; keys that the file has, and any inside ``preprocessing`` and ``optimization.loss``.
 
     Raises:
         UserError: no such method or key.
@@ -35,13 +37,18 @@ def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or not path.is_file():
         raise UserError(f"There is no method named '{name}'{nearest(name, known)} Available: {', '.join(sorted(known))}, or a YAML file.")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError) as cause:
+        raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
     missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it.")
     OmegaConf.set_struct(config, True)
-    OmegaConf.set_struct(config.optimization.loss, False)
+    for part in (config.preprocessing, config.optimization.loss):
+        OmegaConf.set_struct(part, False)
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_reg.components.interfaces import Composer, Level, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.discovery import ComponentError, construct
+from lightning_reg.discovery import ComponentError, DataError, construct
 from lightning_reg.functional import affine_matrix, lattice_shape, subdivide
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
 
@@ -73,6 +73,20 @@ class Optimization:
     tolerance: float = 1e-3
     mask_margin: float = 0.0
     small: float = 1.0e6
+
+    def __post_init__(self) -> None:
+        if not self.stages or not isinstance(self.patience, int):
+            raise ValueError("stages must not be empty, and patience is a whole number of steps")
+        spacing: float | None = None
+        for stage in self.staged():
+            construct("loss", LossBundle, {"terms": masked_terms(stage.loss or self.loss, frozenset())})
+            if stage.transform == "bspline":
+                halvings = 0.0 if spacing is None else math.log2(spacing / stage.spacing)
+                if halvings < -1e-3 or abs(halvings - round(halvings)) > 1e-3:
+                    raise ValueError(f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g}; halve it from stage to stage")
+                spacing = stage.spacing
+            elif stage.transform != "affine":
+                spacing = None
 
     def staged(self, steps: int | None = None) -> list[Stage]:
         """The stages; with ``steps`` their lengths are scaled so that they sum to it."""
@@ -153,9 +167,8 @@ def optimize(
     return Optimized(found, before, after, history, seconds)
 
 
-def masked_terms(terms: Mapping[str, Mapping[str, Any] | None], pair: Pair) -> dict[str, dict[str, Any]]:
-    """Terms with ``mask: auto`` replaced by what the pair allows."""
-    has = pair.has()
+def masked_terms(terms: Mapping[str, Mapping[str, Any] | None], has: frozenset[str]) -> dict[str, dict[str, Any]]:
+    """Terms with ``mask: auto`` replaced by what a pair with these fields allows."""
     region = "fixed" if "fixed_mask" in has else "moving" if "moving_mask" in has else "overlap"
     resolved = {name: dict(arguments or {}) for name, arguments in terms.items()}
     for arguments in resolved.values():
@@ -183,7 +196,7 @@ class Objective:
     """The loss of a transform at one stage's resolution."""
 
     def __init__(self, pair: Pair, stage: Stage, optimization: Optimization) -> None:
-        bundle = construct("loss", LossBundle, {"terms": masked_terms(stage.loss or optimization.loss, pair)})
+        bundle = construct("loss", LossBundle, {"terms": masked_terms(stage.loss or optimization.loss, pair.has())})
         if bundle.backward:
             raise ComponentError("Instance optimisation fits one direction; leave out the term 'inverse_consistency'.")
         bundle.require(pair.has())
@@ -193,6 +206,8 @@ class Objective:
         regions = [term.mask for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
         if regions and all(region in ("fixed", "intersection") for region in regions):
             pair = _cropped_to_mask(pair, margin=2 * max(stride, 1.0) * self.edge)
+        if min(pair.fixed.grid.shape) < 3:
+            raise DataError(f"The fixed image is {min(pair.fixed.grid.shape)} voxels thick; an optimisation needs 3.")
         pooled = {name: self._pooled(getattr(pair, name), stride) for name in ("fixed", "moving", "fixed_mask", "moving_mask")}
         self.pair = replace(pair, **pooled)  # type: ignore[arg-type]
 
@@ -230,7 +245,7 @@ def _descend(fitted: _Fitted, stage: Stage, objective: Objective, optimization: 
     optimizer = torch.optim.Adam(fitted.parameters, stage.rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, stage.steps)
     values: list[float] = []
-    best: list[Tensor] = []
+    best = [parameter.detach().clone() for parameter in fitted.parameters]
     for step in range(stage.steps + 1):
         optimizer.zero_grad()
         value = objective(fitted.transform(objective.grid))
@@ -339,10 +354,6 @@ class _FittedBSpline(_Fitted):
             while between > spacing * 1.001:
                 between /= 2
                 control = subdivide(control, lattice_shape(grid.shape, stride(between)))
-            if abs(between - spacing) > 1e-3 * spacing:
-                raise ComponentError(
-                    f"A B-spline of spacing {state.spacing:g} cannot go on with spacing {spacing:g}; halve it from stage to stage."
-                )
         self.before = replace(state, spline=None, field=fixed)
         self.stride = stride(spacing)
         self.parameters = [control.detach().clone().requires_grad_()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.reading import Source
 from lightning_reg.data.scans import Scan, check_landmarks, make_pair, read_subject, scan_from_subject, subject_from_scan
 from lightning_reg.data.statistics import unlike
+from lightning_reg.data.transform_files import require_perpendicular
 from lightning_reg.discovery import DataError, UserError, construct, nearest
 from lightning_reg.inference.alignment import best_translation, translation
 from lightning_reg.inference.methods import read_method
@@ -107,11 +109,15 @@ class Registrar:
         result.seconds = {"read": time.perf_counter() - started - sum(result.seconds.values())} | result.seconds
         return result
 
+    @torch.inference_mode(False)
     def register_scans(
         self, fixed: Scan, moving: Scan, *, refine: int | None = None, report: Callable[[str], None] | None = None
     ) -> Result:
         """As :meth:`register`, for scans in their original intensities and grids."""
+        if refine is not None and refine < 0:
+            raise UserError(f"refine is {refine}; give a number of steps.")
         clock = _Clock()
+        require_perpendicular(fixed.image.grid)
         working = [replace(self.preprocessing, center=False)(subject_from_scan(scan)) for scan in (fixed, moving)]
         centers = [scan.image.grid.center[0] for scan in working]
         centered = self.preprocessing.center or self.start == "centers"
@@ -129,9 +135,11 @@ class Registrar:
         clock.lap("network" if self.composer is not None else "align")
         optimized: Optimized | None = None
         if self.optimization is not None and (self.composer is None or refine):
-            optimized = optimize(pair, found, self.optimization, steps=refine or None, network=self.composer, report=report)
+            optimized = optimize(pair, found, self.optimization, steps=refine, network=self.composer, report=report)
             found = optimized.transform
             clock.lap("refine")
+        if not bool(torch.isfinite(found.displacement(pair.fixed.grid)).all()):
+            raise UserError("The registration became NaN or infinite; use another checkpoint or method.")
         where = working[0].image.grid
         shifted = [centers[0] if centered else torch.zeros(3, dtype=torch.float64)] * 2
         shifted[1] = shifted[0] + shift
@@ -145,7 +153,7 @@ class Registrar:
             optimized=optimized,
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
-            warnings=[w for w in warnings if w],
+            warnings=[w for w in [*warnings, missed(raw, phi)] if w],
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
@@ -177,9 +185,10 @@ def read_scan(name: str, image: Source, mask: Source | None = None, labels: Sour
     if isinstance(landmarks, (str, Path)):
         points = read_points(Path(landmarks).expanduser()).world(scan.image.grid)
     else:
-        points = torch.as_tensor(landmarks, dtype=torch.float64)
-        if points.dim() != 2 or points.shape[1] != 3:
-            raise DataError(f"The {name} landmarks are {tuple(points.shape)}; give (N, 3) in RAS mm.")
+        array = np.asarray(landmarks)
+        if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise DataError(f"The {name} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
+        points = torch.from_numpy(array.astype(np.float64))
     scan = replace(scan, landmarks=points)
     check_landmarks(scan)
     return scan
@@ -202,6 +211,25 @@ def read_pair(
     return make_pair(first, second, overlapping=False)
 
 
+@torch.no_grad()
+def missed(pair: Pair, transform: Transform) -> str | None:
+    """A sentence where less than a quarter of the fixed image (of its mask, if it has one) lands inside the moving one."""
+    grid = pair.fixed.grid
+    points = grid.points(dtype=torch.float64).flatten(2)
+    if pair.fixed_mask is not None:
+        points = points[:, :, (pair.fixed_mask.tensor > 0).flatten()]
+    points = points[:, :, :: max(1, points.shape[2] // 20_000)]
+    lands = pair.moving.grid.to_voxel(transform.map_world(grid.to_world(points)))[0]
+    upper = torch.tensor(pair.moving.grid.shape, dtype=torch.float64).view(3, 1) - 0.5
+    inside = float(((lands > -0.5) & (lands < upper)).all(0).double().mean())
+    if inside >= 0.25:
+        return None
+    return (
+        f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust this registration; try another start "
+        "(--start), a mask, or a fixed image cropped to what both show."
+    )
+
+
 def load(
     path: str | Path, *, device: str = "cpu", start: Start = "headers", refinement: str = "refine", overrides: Sequence[str] = ()
 ) -> Registrar:
@@ -218,6 +246,8 @@ def load(
     Raises:
         UserError: no such file, not a model of this project, a component that is not installed, no such device.
     """
+    if start == "auto":
+        raise UserError("A model starts from the headers or from the centers; auto is for methods without a model.")
     module = RegistrationModule.from_checkpoint(str(Path(path).expanduser()))
     method = read_method(refinement, overrides)
     settings = {

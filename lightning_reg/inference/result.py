@@ -89,7 +89,7 @@ class Result:
     @cached_property
     def inverted(self) -> Inverted:
         """The transform back, and how well it is one."""
-        return invert(self.phi, self.pair.fixed.grid)
+        return invert(self.phi, self.pair.fixed.grid, self.pair.moving.grid)
 
     def metrics(self) -> dict[str, Any]:
         """Before and after: similarity, overlap, surface distances, TRE; folding and SDlogJ; the objective; seconds by part."""
@@ -141,7 +141,7 @@ class Result:
             if self.pair.moving_labels is not None:
                 write_image(partial / "warped_labels.nii.gz", resampled(self.pair.moving_labels, self.phi, grid).tensor, grid)
             if inverse:
-                write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.pair.moving.grid)
+                write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
             metrics = self.metrics()
             record = {
                 "case": self.pair.name[0],
@@ -163,29 +163,34 @@ class Result:
 
 @dataclass(frozen=True)
 class Inverted:
-    """An inverse (moving world to fixed world), and ``|phi(phi^-1(y)) - y|`` in mm over the points of the moving image that the
-    fixed image's field of view reaches."""
+    """An inverse (moving world to fixed world), the part of the moving grid that the fixed image's voxels reach and some voxels around
+    it, and ``|phi(phi^-1(y)) - y|`` in mm there."""
 
     transform: Transform
+    domain: Grid
     mean: float
     p95: float
     largest: float
 
 
 @torch.no_grad()
-def invert(transform: Transform, grid: Grid) -> Inverted:
+def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
     """The inverse of a transform, and its residual, measured where the voxels of the fixed ``grid`` land.
 
     Args:
         transform: fixed world to moving world.
-        grid: the fixed image's.
+        grid, moving: of the two images.
     """
     inverse = transform.inverse()
     points = grid.points(dtype=torch.float64).flatten(2)
     step = max(1, points.shape[2] // 200_000)
     landed = transform.map_world(grid.to_world(points[:, :, ::step]))
     distance = (transform.map_world(inverse.map_world(landed)) - landed).norm(dim=1)[0]
-    return Inverted(inverse, float(distance.mean()), float(distance.quantile(0.95)), float(distance.max()))
+    voxels = moving.to_voxel(landed)[0]
+    low = [min(max(int(v) - 8, 0), n - 2) for v, n in zip(voxels.amin(1), moving.shape, strict=True)]
+    high = [max(min(int(v) + 9, n), a + 2) for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)]
+    domain = moving.cropped(low, [b - a for a, b in zip(low, high, strict=True)])
+    return Inverted(inverse, domain, float(distance.mean()), float(distance.quantile(0.95)), float(distance.max()))
 
 
 @torch.no_grad()

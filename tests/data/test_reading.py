@@ -14,7 +14,8 @@ import torchio as tio
 
 from lightning_reg.data.point_files import read_points, write_points
 from lightning_reg.data.reading import read_image
-from lightning_reg.data.scans import read_subject
+from lightning_reg.data.scans import read_subject, scan_from_subject
+from lightning_reg.data.transform_files import write_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid
 
@@ -141,9 +142,70 @@ def test_slicers_markups(system: str, flip, tmp_path: Path) -> None:
         ("x,y,z\n1,2,3\n4,five,6\n", r"Line 3 of .* is not three numbers \(4, five, 6\)"),
         ("x,y,z\n1,2\n", r"Line 2 of .* is not three numbers"),
         ("x,y,z\n1,2,nan\n", "not three numbers"),
+        ("x,y,z\n\n1,2,3\n\n4,5,six\n", "Line 5 of"),
     ],
 )
 def test_files_that_are_no_points(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_points(tmp_path / "p.csv")
+
+
+def test_a_row_with_more_cells_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3,a note\n")
+    assert read_points(tmp_path / "p.csv").world().tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.fcsv", "# CoordinateSystem = 0\na,1,2\nb,3,4\nc,5,6\n", r"Line 2 of .* is not three numbers \(1, 2\)"),
+        ("p.fcsv", "a,1,2,3\n", "does not say in which coordinate system"),
+        ("p.fcsv", "# CoordinateSystem = 7\na,1,2,3\n", "in the coordinate system '7'"),
+        ("p.mrk.json", "[1]", "cannot be read as points"),
+        ("p.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"position": []}]}]}', "Line 1 of"),
+        ("p.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"position": null}]}]}', "cannot be read as points"),
+        (
+            "p.mrk.json",
+            '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"positionStatus": "undefined", "position": [0, 0, 0]}]}]}',
+            "Point 1 of .* was never placed",
+        ),
+    ],
+)
+def test_slicers_files_that_are_not_whole(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_points(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, ">i2", ">f4"])
+def test_arrays_of_every_kind_and_stride(kind, values: np.ndarray) -> None:
+    array = values.clip(0, 100).astype(kind)[::-1]
+    subject = read_subject("x", (array, AFFINE))
+    np.testing.assert_array_equal(subject["image"].data[0].numpy(), array.astype(np.float64))
+
+
+def test_complex_numbers_and_an_affine_without_volume(values: np.ndarray) -> None:
+    with pytest.raises(DataError, match="complex64 are no intensities"):
+        read_image((values.astype(np.complex64), AFFINE))
+    with pytest.raises(DataError, match=r"x: .*singular"):
+        read_subject("x", (values, np.diag([1.0, 1.0, 0.0, 1.0])))
+
+
+@pytest.mark.parametrize(("largest", "kind"), [(7, np.uint8), (300, np.int16), (40_000, np.int32)])
+def test_labels_keep_their_numbers(largest: int, kind: type, values: np.ndarray, tmp_path: Path) -> None:
+    labels = (values > 500) * np.uint32(largest)
+    subject = read_subject("x", (values, AFFINE), labels=(labels, AFFINE))
+    image = scan_from_subject(subject).labels
+    assert image is not None
+    assert int(image.tensor.max()) == largest
+    write_image(tmp_path / "l.nii.gz", image.tensor.long(), image.grid)
+    assert nib.load(tmp_path / "l.nii.gz").get_data_dtype() == kind
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "l.nii.gz").dataobj), labels)
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.4, "is empty"), (np.nan, "NaN or infinite")])
+def test_masks_of_doubtful_values(value: float, message: str, values: np.ndarray) -> None:
+    mask = np.full(values.shape, value)
+    with pytest.raises(DataError, match=message):
+        read_subject("x", (values, AFFINE), mask=(mask, AFFINE))

@@ -117,3 +117,40 @@ def test_a_single_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x.csv"]
     with pytest.raises(DataError, match="There is no folder"), written_file(tmp_path / "none" / "x.csv"):
         pass
+
+
+def test_a_folder_that_is_there_stays_the_same_folder(tmp_path: Path, monkeypatch) -> None:
+    """Empty, the working folder, behind a link: a mount point could not be renamed."""
+    (tmp_path / "out").mkdir()
+    number = (tmp_path / "out").stat().st_ino
+    (tmp_path / "link").symlink_to("out")
+    results(tmp_path / "link", "x")
+    assert (tmp_path / "out").stat().st_ino == number
+    assert names(tmp_path / "out") == [MARK]
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    results(Path(), "x")
+    assert names(Path()) == [MARK]
+
+
+def test_what_gave_way_comes_back_where_the_exchange_fails(tmp_path: Path, monkeypatch) -> None:
+    folder = results(tmp_path / "out", "old")
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == "new.txt":
+            raise OSError("no room")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(DataError, match="no room"):
+        rewritten(folder)
+    assert names(folder) == [MARK]
+    assert (folder / MARK).read_text() == "old"
+
+
+def rewritten(folder: Path) -> None:
+    with written_whole(folder, overwrite=True) as partial:
+        (partial / MARK).write_text("new")
+        (partial / "new.txt").write_text("new")

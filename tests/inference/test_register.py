@@ -229,8 +229,53 @@ def test_no_such_device(model) -> None:
 
 
 def test_points_have_three_columns(files) -> None:
-    with pytest.raises(DataError, match=r"The fixed landmarks are \(5, 2\); give \(N, 3\) in RAS mm"):
+    with pytest.raises(DataError, match=r"The fixed landmarks are \(5, 2\) of float64; give \(N, 3\) finite numbers"):
         lightning_reg.conventional().register(files["fixed"], files["moving"], fixed_landmarks=np.zeros((5, 2)))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_part_is_found_in_a_large_image_and_the_other_way(turned: bool) -> None:
+    """``auto`` brings the centres of mass together, whichever of the two fields of view is the larger one."""
+    points = np.stack(np.meshgrid(*(np.arange(48) * 4.0 - 94.0,) * 3, indexing="ij"), axis=-1)
+    rng = np.random.default_rng(0)
+    places = [(rng.normal(0, 9, 3), rng.uniform(5, 9), rng.uniform(50, 100)) for _ in range(8)]
+
+    def scene(center: np.ndarray) -> np.ndarray:
+        return sum(height * np.exp(-(((points - center - at) / width) ** 2).sum(-1)) for at, width, height in places)
+
+    there = np.array([50.0, 40.0, -45.0])
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = -94.0
+    small = affine.copy()
+    small[:3, 3] += 4.0 * 16
+    large, part = (scene(there), affine), (scene(np.zeros(3))[16:32, 16:32, 16:32], small)
+    result = lightning_reg.conventional("bspline", FEW).register(*((part, large) if turned else (large, part)))
+    expected = (np.zeros(3), there) if turned else (there, np.zeros(3))
+    assert np.linalg.norm(result.transform(expected[0][None])[0] - expected[1]) < 4.0
+
+
+def test_images_that_lose_each_other_are_warned_of(files) -> None:
+    fixed, moving = read_image(files["fixed"]), read_image(files["moving"])
+    affine = moving.affine.copy()
+    affine[:3, 3] += (48.0, 0.0, 0.0)
+    registrar = lightning_reg.conventional("bspline", ["optimization.stages=[{transform: affine, steps: 0}]"], start="headers")
+    result = registrar.register(fixed, (moving.data[0], affine))
+    assert "of the fixed image lands inside the moving one: do not trust" in result.warnings[0]
+
+
+def test_a_network_gone_wrong_is_said(files, model) -> None:
+    registrar = lightning_reg.load(model())
+    for parameter in registrar.composer.parameters():  # type: ignore[union-attr]
+        parameter.data.fill_(torch.nan)
+    for refine in (None, 3):
+        with pytest.raises(UserError, match="became NaN or infinite"):
+            registrar.register(files["fixed"], files["moving"], refine=refine)
+
+
+def test_inside_inference_mode(files) -> None:
+    with torch.inference_mode():
+        result = lightning_reg.conventional("bspline", FEW[:1]).register(files["fixed"], files["moving"], refine=4)
+    assert result.optimized is not None
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def _window(image: Image) -> tuple[float, float]:
     values = image.tensor.flatten()
     values = values[:: max(1, values.numel() // 200_000)].float()
     above = values[values > image.padding]
-    low, high = (above if len(above) > 100 else values).quantile(torch.tensor([0.01, 0.997])).tolist()
+    low, high = (above if len(above) > 100 else values).quantile(torch.tensor([0.01, 0.997], dtype=torch.float32)).tolist()
     return low, max(high, low + 1e-6)
 
 

@@ -1,0 +1,147 @@
+"""A model on a data set: rows, totals, comparison, the challenge's variants."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.ndimage import map_coordinates
+
+from lightning_reg.data.phantom.dataset import PhantomDataset
+from lightning_reg.discovery import DataError
+from lightning_reg.inference import learn2reg
+from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, paired, snapped_errors, summaries, summary
+from lightning_reg.inference.registrar import load
+from lightning_reg.spatial import Displacement, Grid, Identity, Image, Pair
+
+
+@pytest.fixture(scope="module")
+def dataset() -> PhantomDataset:
+    return PhantomDataset(subjects=1, validation=3, shape=[24, 20, 24])
+
+
+def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
+    registrar = load(model(preprocessing={"window": [-1000, 500]}))
+    fields = {}
+    rows = evaluate_dataset(
+        registrar, dataset, challenge=True,
+        seen=lambda n, count, row, result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
+    )  # fmt: skip
+    assert len(rows) == len(fields) == 3
+    expected = {
+        "tre_before_mm",
+        "tre_after_mm",
+        "tre_after_snapped_mm",
+        "dice_after",
+        "hd95_after_mm",
+        "assd_after_mm",
+        "folding",
+        "sdlogj",
+    }
+    assert expected | {"sdlogj_learn2reg", "hd95_after_learn2reg_voxels", "seconds"} <= set(rows[0])
+    evaluation = Evaluation(rows, rows, {"model": "x"})
+    folder = evaluation.save(tmp_path / "out", fields=fields)
+    assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == ["disp_0.nii.gz", "disp_1.nii.gz", "disp_2.nii.gz"]
+    with (folder / "cases.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert float(read[1]["tre_after_mm"]) == pytest.approx(rows[1]["tre_after_mm"])
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["totals"]["tre_after_mm"]["mean"] == pytest.approx(np.mean([row["tre_after_mm"] for row in rows]))
+    assert record["comparison"]["tre_after_mm"] == {"mean": 0.0, "sd": 0.0, "n": 3, "low": None, "high": None, "p": 1.0}
+    page = (folder / "report.html").read_text()
+    assert "worst first" in page
+    assert "Wilcoxon" in page
+
+
+def test_before_and_after_are_those_of_the_identity(dataset, model) -> None:
+    """A network that finds nothing leaves every case as it was."""
+    registrar = load(model(preprocessing={"window": [-1000, 500]}))
+    for parameter in registrar.composer.parameters():
+        parameter.data.zero_()
+    for row in evaluate_dataset(registrar, dataset, limit=2):
+        for name in ("tre_{}_mm", "dice_{}", "hd95_{}_mm"):
+            assert row[name.format("after")] == pytest.approx(row[name.format("before")], rel=1e-5)
+
+
+def test_no_pairs(dataset, model) -> None:
+    with pytest.raises(DataError, match="no pairs in their split"):
+        evaluate_dataset(load(model()), dataset, limit=0)
+
+
+def test_the_interval_holds_the_mean_at_the_rate_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        found = summary(rng.normal(2.0, 1.0, 25).tolist())
+        hits += found["low"] < 2.0 < found["high"]
+    assert 50 <= hits <= 60
+
+
+def test_the_comparison_is_scipys() -> None:
+    first, second = np.random.default_rng(1).normal(0, 1, (2, 20))
+    found = paired(first.tolist(), (second + 0.5).tolist())
+    assert found["p"] == pytest.approx(stats.wilcoxon(second + 0.5, first).pvalue)
+    assert found["mean"] == pytest.approx((second + 0.5 - first).mean())
+
+
+def test_cases_without_a_value_do_not_count() -> None:
+    found = summaries([{"case": "a", "dice_after": 0.5}, {"case": "b", "dice_after": float("nan")}, {"case": "c"}])
+    assert found["dice_after"]["n"] == 1
+
+
+def pair_with_landmarks() -> Pair:
+    grid = Grid.regular((8, 8, 8), (2.0, 3.0, 4.0), (5.0, 6.0, 7.0))
+    points = grid.to_world(torch.tensor([[2.0, 3, 4], [5, 4, 3]], dtype=torch.float64).T.unsqueeze(0))[0].T
+    image = Image(torch.rand(1, 1, 8, 8, 8), grid)
+    return Pair(image, image, fixed_landmarks=(points,), moving_landmarks=(points,))
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.4, 0.0), (0.6, 2.0), (1.4, 2.0)])
+def test_snapped_landmarks_are_on_voxel_centres(shift: float, expected: float) -> None:
+    """Along the first axis, in voxels of 2 mm."""
+    pair = pair_with_landmarks()
+    field = torch.zeros(1, 3, 8, 8, 8)
+    field[:, 0] = shift
+    errors = snapped_errors(pair, Displacement(field, pair.fixed.grid))
+    torch.testing.assert_close(errors, torch.full((2,), expected, dtype=torch.float64))
+    assert snapped_errors(replace(pair, fixed_landmarks=None), Displacement(field, pair.fixed.grid)) is None
+
+
+def test_the_challenges_file_warps_as_its_evaluation_does(tmp_path: Path, smooth_field) -> None:
+    """``map_coordinates(moving, identity + disp)``, with fixed and moving on different grids."""
+    fixed, moving = Grid.regular((10, 12, 9), (2.0, 2.0, 2.5)), Grid.regular((11, 10, 12), (1.8, 2.5, 2.0), (1.0, -1.0, 0.5))
+    transform = Displacement(smooth_field(fixed.shape), fixed)
+    image = Image(torch.rand(1, 1, *moving.shape), moving)
+    learn2reg.write_displacement(tmp_path / "d.nii.gz", learn2reg.voxel_displacement(transform, fixed, moving))
+    stored = nib.load(tmp_path / "d.nii.gz").get_fdata()
+    assert stored.shape == (10, 12, 9, 3)
+    identity = np.meshgrid(*(np.arange(n) for n in fixed.shape), indexing="ij")
+    theirs = map_coordinates(image.tensor[0, 0].numpy(), np.moveaxis(stored, -1, 0) + identity, order=1, cval=np.nan)
+    ours = image.warped(transform, fixed).tensor[0, 0].numpy()
+    assert np.isfinite(theirs).mean() > 0.4
+    np.testing.assert_allclose(ours[np.isfinite(theirs)], theirs[np.isfinite(theirs)], atol=1e-4)
+
+
+def test_the_challenges_metrics_differ_as_they_should(smooth_field) -> None:
+    """``det + 3`` hides folding; distances in voxels do not know the spacing."""
+    folded = 3 * smooth_field((16, 16, 16), 3.0)
+    inner = (folded[..., 2:-2, 2:-2, 2:-2],)
+    assert inner[0].shape[-1] == 12
+    determinant = np.linalg.det(
+        np.stack([np.stack(np.gradient(folded[0, a].numpy()), -1) for a in range(3)], -2) + np.eye(3)
+    )[2:-2, 2:-2, 2:-2]  # fmt: skip
+    assert learn2reg.sdlogj(folded) == pytest.approx(np.log(np.clip(determinant + 3, 1e-9, 1e9)).std(), rel=1e-4)
+    grid = Grid.regular((12, 12, 12), (1.0, 1.0, 5.0))
+    labels = [torch.zeros(1, 1, 12, 12, 12, dtype=torch.int16) for _ in range(2)]
+    labels[0][..., 3:7], labels[1][..., 4:8] = 1, 1
+    image = Image(torch.rand(1, 1, 12, 12, 12), grid)
+    pair = Pair(image, image, fixed_labels=Image(labels[0], grid, discrete=True), moving_labels=Image(labels[1], grid, discrete=True))
+    assert learn2reg.hd95(pair, Identity(grid, torch.zeros(1))) == pytest.approx(1.0)
+    assert learn2reg.hd95(replace(pair, fixed_labels=None), Identity(grid, torch.zeros(1))) is None
