@@ -120,7 +120,7 @@ MISTAKES = {
     "no method": ({"method": "bspine"}, "There is no method named 'bspine'; did you mean 'bspline'?"),
     "no device": ({"device": "gpu"}, "The device 'gpu' cannot be used; use cpu"),
     "steps below 0": ({"refine": "-3"}, "--refine is -3"),
-    "skewed axes": ({"fixed": "sheared.nii.gz"}, "are not perpendicular, which ITK cannot represent; resample the fixed image to a regular grid."),
+    "skewed axes": ({"fixed": "sheared.nii.gz"}, "are not perpendicular, which ITK cannot represent; resample the fixed image"),
 }
 
 

@@ -46,6 +46,35 @@ def test_a_shown_command_runs(command: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.fixture(scope="module")
+def example(tmp_path_factory) -> Path:
+    """The folder in which the pages on registration are read from top to bottom."""
+    folder = tmp_path_factory.mktemp("example")
+    execute("python", blocks(ROOT / "docs" / "register.md", "python")[0], folder)
+    return folder
+
+
+def execute(language: str, code: str, folder: Path) -> None:
+    call = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_the_pages_on_registration_hold(example: Path) -> None:
+    """Their blocks in order, on the pair that the first of them makes."""
+    for name in ("register", "apply", "report", "open_elsewhere"):
+        text = (ROOT / "docs" / f"{name}.md").read_text()
+        shown = re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", text, re.S)
+        for skipped, language, code in shown:
+            if not skipped and "PhantomDataset" not in code:
+                execute(language, code, example)
+    assert {"result", "evaluated", "from_python", "again.nii.gz", "lobes.nii.gz", "mapped.csv", "back.csv"} <= {
+        p.name for p in example.iterdir()
+    }
+
+
 def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
     assert len(train_commands()) >= 5
     for page in PAGES:

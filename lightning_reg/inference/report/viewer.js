@@ -90,7 +90,7 @@
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
     const X = c => (column(u, c) + .5) * zoom, Y = y => (height - .5 - y) * zoom;
     if (s.mode === "grid") {
-      const step = Math.max(4, Math.round(Math.max(...shape) / 22)), field = reach[s.when], line = Math.ceil(zoom / 2);
+      const step = Math.max(4, Math.round(Math.max(...shape) / 22)), field = reach[s.when], line = Math.ceil(zoom / 3);
       context.fillStyle = "#ffb000";
       for (const axis of [u, v]) {
         let before = null;
@@ -98,7 +98,9 @@
           const row = new Float32Array(width);
           for (let a = 0; a < width; a++) { p[u] = a; p[v] = b; row[a] = Math.floor(landed(field, p, axis) / step); }
           for (let a = 0; a < width; a++) {
-            if ((a && row[a] !== row[a - 1]) || (before && row[a] !== before[a])) context.fillRect(column(u, a) * zoom, (height - 1 - b) * zoom, line, line);
+            const x = column(u, a) * zoom, y = (height - 1 - b) * zoom;   // a voxel's edge where its neighbour lands across a plane
+            if (a && row[a] !== row[a - 1]) context.fillRect(u === 0 ? x + zoom - line : x, y, line, zoom);
+            if (before && row[a] !== before[a]) context.fillRect(x, y + zoom - line, zoom, line);
           }
           before = row;
         }
