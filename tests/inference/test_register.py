@@ -83,6 +83,21 @@ def inside_points(result: Result) -> np.ndarray:
     return grid.to_world(voxels * torch.tensor(grid.shape).view(1, 3, 1) - 0.5)[0].T.numpy()
 
 
+def test_ants_agrees_on_the_displacement_file(result: Result, folder: Path, files) -> None:
+    """ANTs reads the vector image, and resamples and maps points through it as we do."""
+    ants = pytest.importorskip("ants", reason="antspyx is not installed: pip install -e '.[benchmarks]'")
+    fixed, moving = (ants.image_read(str(files[side])) for side in ("fixed", "moving"))
+    theirs = ants.apply_transforms(fixed, moving, [str(folder / "displacement.nii.gz")], interpolator="linear").numpy()
+    ours = nib.load(folder / "warped.nii.gz").get_fdata()
+    assert np.abs(ours - theirs)[well_inside(result)].max() < 0.05
+    pandas = pytest.importorskip("pandas")
+    grid = result.pair.fixed.grid
+    centres = grid.to_world(grid.points(dtype=torch.float64).flatten(2)[..., ::97])[0].T.numpy()
+    frame = pandas.DataFrame(centres * LPS, columns=["x", "y", "z"])
+    mapped = ants.apply_transforms_to_points(3, frame, [str(folder / "displacement.nii.gz")])[["x", "y", "z"]].to_numpy() * LPS
+    assert np.abs(mapped - result.transform(centres)).max() < 1e-2
+
+
 def well_inside(result: Result) -> np.ndarray:
     """Voxels of the fixed image that land a voxel off the border of the moving one."""
     grid, moving = result.pair.fixed.grid, result.pair.moving.grid
