@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torchio as tio
 from torch import Tensor
 
+from lightning_reg.data.point_files import read_points
 from lightning_reg.data.reading import Source, read_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
@@ -175,3 +177,47 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
         (moving.landmarks,) if both and moving.landmarks is not None else None,
         truth, (name,),
     )  # fmt: skip
+
+
+def read_scan(name: str, image: Source, mask: Source | None = None, labels: Source | None = None, landmarks: Any = None) -> Scan:
+    """An image with what belongs to it, its padding value the image's minimum.
+
+    Args:
+        name: how messages call it.
+        image, mask, labels: see :func:`~lightning_reg.data.reading.read_image`.
+        landmarks: a file (see :mod:`lightning_reg.data.point_files`) or ``(N, 3)`` RAS mm.
+
+    Raises:
+        DataError: one of them is not what it has to be.
+    """
+    subject = read_subject(name, image, mask, labels)
+    scan = scan_from_subject(subject, padding=float(subject["image"].data.min()))
+    if landmarks is None:
+        return scan
+    if isinstance(landmarks, (str, Path)):
+        points = read_points(Path(landmarks).expanduser()).world(scan.image.grid)
+    else:
+        array = np.asarray(landmarks)
+        if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise DataError(f"The {name} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
+        points = torch.from_numpy(array.astype(np.float64))
+    scan = replace(scan, landmarks=points)
+    check_landmarks(scan)
+    return scan
+
+
+def read_pair(
+    fixed: Source,
+    moving: Source,
+    *,
+    fixed_mask: Source | None = None,
+    moving_mask: Source | None = None,
+    fixed_labels: Source | None = None,
+    moving_labels: Source | None = None,
+    fixed_landmarks: Any = None,
+    moving_landmarks: Any = None,
+) -> Pair:
+    """The pair of two images with what belongs to them, whether or not the images overlap; raises as :func:`read_scan`."""
+    first = read_scan("fixed", fixed, fixed_mask, fixed_labels, fixed_landmarks)
+    second = read_scan("moving", moving, moving_mask, moving_labels, moving_landmarks)
+    return make_pair(first, second, overlapping=False)

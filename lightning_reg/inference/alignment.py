@@ -1,12 +1,15 @@
-"""Where an optimisation without a network begins."""
+"""How two images lie to each other: before they are registered, and whether they meet afterwards."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_reg.inference.optimization import Objective, Optimization, with_margin
-from lightning_reg.spatial import Affine, Grid, Image, Pair
+from lightning_reg.data.scans import Scan
+from lightning_reg.inference.objective import Objective, Optimization, with_margin
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
 
 
 def best_translation(pair: Pair, optimization: Optimization) -> Affine:
@@ -44,3 +47,52 @@ def translation(move: Tensor) -> Tensor:
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, 3] = move
     return matrix.unsqueeze(0)
+
+
+def moved(scan: Scan, move: Tensor) -> Scan:
+    """The scan elsewhere in the world."""
+    affine = translation(move) @ scan.image.grid.affine
+    there = Grid(scan.image.grid.shape, affine)
+    parts = {k: None if i is None else replace(i, grid=there) for k, i in (("mask", scan.mask), ("labels", scan.labels))}
+    landmarks = None if scan.landmarks is None else scan.landmarks + move.to(scan.landmarks)
+    return replace(scan, image=replace(scan.image, grid=there), landmarks=landmarks, **parts)  # type: ignore[arg-type]
+
+
+def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Tensor, moving_origin: Tensor) -> Transform:
+    """A transform found with the two images' worlds moved, as a transform between their own.
+
+    Args:
+        transform: found on the grid ``found_on``.
+        grid: the same voxels in the fixed image's own world.
+        fixed_origin, moving_origin: points ``(3,)`` of the two worlds that lay at the origin, mm.
+    """
+    affine, rest = split_affine(transform, found_on)
+    affine = translation(moving_origin) @ affine.cpu() @ translation(-fixed_origin)
+    inner: Transform | None = None
+    if isinstance(rest, BSpline):
+        inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)
+    elif rest is not None:
+        inner = Displacement(rest.displacement(found_on).cpu(), grid)
+    outer = Affine(affine, grid)
+    if inner is None:
+        return outer
+    return Composition([outer, inner]) if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12) else inner
+
+
+@torch.no_grad()
+def missed(pair: Pair, transform: Transform) -> str | None:
+    """A sentence where less than a quarter of the fixed image (of its mask, if it has one) lands inside the moving one."""
+    grid = pair.fixed.grid
+    points = grid.points(dtype=torch.float64).flatten(2)
+    if pair.fixed_mask is not None:
+        points = points[:, :, (pair.fixed_mask.tensor > 0).flatten()]
+    points = points[:, :, :: max(1, points.shape[2] // 20_000)]
+    lands = pair.moving.grid.to_voxel(transform.map_world(grid.to_world(points)))[0]
+    upper = torch.tensor(pair.moving.grid.shape, dtype=torch.float64).view(3, 1) - 0.5
+    inside = float(((lands > -0.5) & (lands < upper)).all(0).double().mean())
+    if inside >= 0.25:
+        return None
+    return (
+        f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust this registration; try another start "
+        "(--start), a mask, or a fixed image cropped to what both show."
+    )

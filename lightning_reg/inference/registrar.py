@@ -8,24 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.data.point_files import read_points
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.reading import Source
-from lightning_reg.data.scans import Scan, check_landmarks, make_pair, read_subject, scan_from_subject, subject_from_scan
+from lightning_reg.data.scans import Scan, make_pair, read_scan, subject_from_scan
 from lightning_reg.data.statistics import unlike
 from lightning_reg.data.transform_files import require_perpendicular
-from lightning_reg.discovery import DataError, UserError, construct, nearest
-from lightning_reg.inference.alignment import best_translation, translation
+from lightning_reg.discovery import UserError, construct, nearest
+from lightning_reg.inference.alignment import best_translation, between_worlds, missed, moved
 from lightning_reg.inference.methods import read_method
-from lightning_reg.inference.optimization import Optimization, Optimized, optimize
+from lightning_reg.inference.objective import Optimization
+from lightning_reg.inference.optimization import Optimized, optimize
 from lightning_reg.inference.result import Result
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Pair, Transform, split_affine
+from lightning_reg.spatial import Affine, Pair, Transform
 from lightning_reg.training.module import RegistrationModule
 
 Start = Literal["headers", "centers", "auto"]
@@ -119,13 +117,13 @@ class Registrar:
         clock = _Clock()
         require_perpendicular(fixed.image.grid)
         working = [replace(self.preprocessing, center=False)(subject_from_scan(scan)) for scan in (fixed, moving)]
-        centers = [scan.image.grid.center[0] for scan in working]
-        centered = self.preprocessing.center or self.start == "centers"
-        if not centered:
+        origins = torch.zeros(2, 3, dtype=torch.float64)
+        if self.preprocessing.center or self.start == "centers":
+            origins = torch.cat([scan.image.grid.center for scan in working])
+        else:
             make_pair(fixed, moving)  # refuses images that do not overlap
-        lying = [_shifted(s, -c) for s, c in zip(working, centers, strict=True)] if centered else working
+        lying = [moved(scan, -origin) for scan, origin in zip(working, origins, strict=True)]
         pair = make_pair(lying[0], lying[1])
-        shift = centers[1] - centers[0] if centered else torch.zeros(3, dtype=torch.float64)
         raw = make_pair(fixed, moving, overlapping=False)
         warnings = [unlike(scan, self.statistics) for scan in working] if self.statistics else []
         pair = pair.to(self.device)
@@ -140,10 +138,7 @@ class Registrar:
             clock.lap("refine")
         if not bool(torch.isfinite(found.displacement(pair.fixed.grid)).all()):
             raise UserError("The registration became NaN or infinite; use another checkpoint or method.")
-        where = working[0].image.grid
-        shifted = [centers[0] if centered else torch.zeros(3, dtype=torch.float64)] * 2
-        shifted[1] = shifted[0] + shift
-        phi, before = (_in_the_world(t, where, pair.fixed.grid, *shifted) for t in (found, start))
+        phi, before = (between_worlds(t, pair.fixed.grid, working[0].image.grid, *origins) for t in (found, start))
         clock.lap("compose")
         return Result(
             pair=raw,
@@ -160,74 +155,11 @@ class Registrar:
         """Where the optimisation begins (for a network: its result), and what *before* is."""
         identity = Affine(torch.eye(4, device=pair.fixed.tensor.device).unsqueeze(0), pair.fixed.grid)
         if self.composer is not None:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.no_grad():
                 return self.composer(pair.fixed, pair.moving).transform, identity
         if self.start != "auto" or self.optimization is None:
             return identity, identity
         return best_translation(pair, self.optimization), identity
-
-
-def read_scan(name: str, image: Source, mask: Source | None = None, labels: Source | None = None, landmarks: Any = None) -> Scan:
-    """An image with what belongs to it, its padding value the image's minimum.
-
-    Args:
-        name: how messages call it.
-        image, mask, labels: see :func:`~lightning_reg.data.reading.read_image`.
-        landmarks: a file (see :mod:`lightning_reg.data.point_files`) or ``(N, 3)`` RAS mm.
-
-    Raises:
-        DataError: one of them is not what it has to be.
-    """
-    subject = read_subject(name, image, mask, labels)
-    scan = scan_from_subject(subject, padding=float(subject["image"].data.min()))
-    if landmarks is None:
-        return scan
-    if isinstance(landmarks, (str, Path)):
-        points = read_points(Path(landmarks).expanduser()).world(scan.image.grid)
-    else:
-        array = np.asarray(landmarks)
-        if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise DataError(f"The {name} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
-        points = torch.from_numpy(array.astype(np.float64))
-    scan = replace(scan, landmarks=points)
-    check_landmarks(scan)
-    return scan
-
-
-def read_pair(
-    fixed: Source,
-    moving: Source,
-    *,
-    fixed_mask: Source | None = None,
-    moving_mask: Source | None = None,
-    fixed_labels: Source | None = None,
-    moving_labels: Source | None = None,
-    fixed_landmarks: Any = None,
-    moving_landmarks: Any = None,
-) -> Pair:
-    """The pair that :meth:`Registrar.register` reads, whether or not the images overlap; raises as :func:`read_scan`."""
-    first = read_scan("fixed", fixed, fixed_mask, fixed_labels, fixed_landmarks)
-    second = read_scan("moving", moving, moving_mask, moving_labels, moving_landmarks)
-    return make_pair(first, second, overlapping=False)
-
-
-@torch.no_grad()
-def missed(pair: Pair, transform: Transform) -> str | None:
-    """A sentence where less than a quarter of the fixed image (of its mask, if it has one) lands inside the moving one."""
-    grid = pair.fixed.grid
-    points = grid.points(dtype=torch.float64).flatten(2)
-    if pair.fixed_mask is not None:
-        points = points[:, :, (pair.fixed_mask.tensor > 0).flatten()]
-    points = points[:, :, :: max(1, points.shape[2] // 20_000)]
-    lands = pair.moving.grid.to_voxel(transform.map_world(grid.to_world(points)))[0]
-    upper = torch.tensor(pair.moving.grid.shape, dtype=torch.float64).view(3, 1) - 0.5
-    inside = float(((lands > -0.5) & (lands < upper)).all(0).double().mean())
-    if inside >= 0.25:
-        return None
-    return (
-        f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust this registration; try another start "
-        "(--start), a mask, or a fixed image cropped to what both show."
-    )
 
 
 def load(
@@ -302,30 +234,6 @@ def checked_device(device: str) -> str:
         known = "cpu, cuda" if torch.cuda.is_available() else "cpu; this machine (or this installation of PyTorch) has no CUDA"
         raise UserError(f"The device '{device}' cannot be used; use {known}.") from cause
     return device
-
-
-def _shifted(scan: Scan, move: Tensor) -> Scan:
-    """The scan elsewhere in the world."""
-    affine = translation(move) @ scan.image.grid.affine
-    there = Grid(scan.image.grid.shape, affine)
-    parts = {k: None if i is None else replace(i, grid=there) for k, i in (("mask", scan.mask), ("labels", scan.labels))}
-    landmarks = None if scan.landmarks is None else scan.landmarks + move.to(scan.landmarks)
-    return replace(scan, image=replace(scan.image, grid=there), landmarks=landmarks, **parts)  # type: ignore[arg-type]
-
-
-def _in_the_world(transform: Transform, grid: Grid, found_on: Grid, fixed_center: Tensor, moving_center: Tensor) -> Transform:
-    """A transform found between two worlds whose origins lay at these points, on the fixed grid where it really is."""
-    affine, rest = split_affine(transform, found_on)
-    affine = translation(moving_center) @ affine.cpu() @ translation(-fixed_center)
-    inner: Transform | None = None
-    if isinstance(rest, BSpline):
-        inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)
-    elif rest is not None:
-        inner = Displacement(rest.displacement(found_on).cpu(), grid)
-    outer = Affine(affine, grid)
-    if inner is None:
-        return outer
-    return Composition([outer, inner]) if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12) else inner
 
 
 class _Clock:

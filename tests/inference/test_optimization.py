@@ -10,7 +10,8 @@ import torch
 from lightning_reg import functional as LF
 from lightning_reg.discovery import ComponentError, TrainingError
 from lightning_reg.inference.methods import known_methods, read_method
-from lightning_reg.inference.optimization import Optimization, masked_terms, optimize
+from lightning_reg.inference.objective import Optimization, masked_terms
+from lightning_reg.inference.optimization import optimize
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, Pair, parts
 
 GRID = Grid.regular((26, 22, 24), (2.0, 2.5, 2.2), (-20.0, 5.0, 100.0))
