@@ -68,6 +68,8 @@ class Fitted(ABC):
 
 
 class FittedAffine(Fitted):
+    """Twelve parameters about the fixed image's centre, inside the affine part that is there."""
+
     def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
         self.before = state
         self.shift = state.increment(objective.grid)
@@ -81,7 +83,7 @@ class FittedAffine(Fitted):
         return self.before.affine @ affine_matrix(self.identity + self.parameters[0] * self.scale, self.center).double()
 
     def transform(self, grid: Grid) -> Transform:
-        affine = Affine(self._matrix(), grid)
+        affine = Affine(self._matrix().float(), grid)  # the type of the coordinates follows
         return affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
 
     def state(self) -> State:
@@ -89,6 +91,8 @@ class FittedAffine(Fitted):
 
 
 class FittedBSpline(Fitted):
+    """Control points, in finest voxel edges; those of a coarser lattice before it are subdivided."""
+
     def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
         grid, edge, spacing = state.grid, objective.edge, stage.spacing
         self.spacing = spacing
@@ -98,20 +102,16 @@ class FittedBSpline(Fitted):
             return [spacing * edge / s for s in grid.spacing[0].tolist()]
 
         control = torch.zeros(1, 3, *lattice_shape(grid.shape, stride(spacing)), device=like.device)
-        fixed = state.field
         if state.spline is not None and state.spacing is not None:
             control = state.spline.control
             between = state.spacing
             while between > spacing * 1.001:
                 between /= 2
                 control = subdivide(control, lattice_shape(grid.shape, stride(between)))
-        self.before = replace(state, spline=None, field=fixed)
-        self.stride = stride(spacing)
-        self.parameters = [control.detach().clone().requires_grad_()]
+        self.before, self.stride = replace(state, spline=None), stride(spacing)
         self.constant = self.before.increment(objective.grid)
-        voxels = torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device)
-        self.unit = voxels.view(1, 3, 1, 1, 1)  # one finest voxel edge along every axis, in voxels
-        self.parameters[0].data /= self.unit
+        self.unit = _edges(edge, grid, like)
+        self.parameters = [(control.detach() / self.unit).requires_grad_()]
 
     def _spline(self) -> BSpline:
         return BSpline(self.parameters[0] * self.unit, self.before.grid, self.stride)
@@ -127,12 +127,14 @@ class FittedBSpline(Fitted):
 
 
 class FittedDense(Fitted):
+    """A displacement on top of what is there, one sample per ``spacing``, in finest voxel edges."""
+
     def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
         self.before, grid = state, state.grid
         stride = [max(1, round(stage.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()]
         self.coarse = grid.at_stride(stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)])
         like = state.affine.float()
-        self.unit = torch.tensor([objective.edge / s for s in self.coarse.spacing[0].tolist()], device=like.device).view(1, 3, 1, 1, 1)
+        self.unit = _edges(objective.edge, self.coarse, like)
         self.parameters = [torch.zeros(1, 3, *self.coarse.shape, device=like.device, requires_grad=True)]
         self.constant = state.increment(objective.grid)
 
@@ -169,6 +171,11 @@ class FittedNetwork(Fitted):
     def state(self) -> State:
         with torch.no_grad():
             return State.of(self._found(), self.grid)
+
+
+def _edges(edge: float, grid: Grid, like: Tensor) -> Tensor:
+    """``edge`` mm in voxels of a grid, per axis, ``(1, 3, 1, 1, 1)``."""
+    return torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device).view(1, 3, 1, 1, 1)
 
 
 FITTED: dict[str, type[Fitted]] = {
