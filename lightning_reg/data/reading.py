@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import locale
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,7 +63,9 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
 
 
 def _from_dicom(folder: Path, kind: type[tio.Image]) -> tio.Image:
-    series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in _series(folder)}
+    with _gdcm():
+        found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in found}
     if not series:
         raise DataError(f"The folder {folder} holds no DICOM series; give a file, or the folder with the slices.")
     if len(series) > 1:
@@ -69,21 +74,25 @@ def _from_dicom(folder: Path, kind: type[tio.Image]) -> tio.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(next(iter(series.values())))
     try:
-        image = kind.from_sitk(reader.Execute())
+        with _gdcm():
+            image = kind.from_sitk(reader.Execute())
     except RuntimeError as cause:
         raise DataError(f"The DICOM series in {folder} cannot be read ({first_line(cause)}); export it again.") from cause
     image.path = folder
     return image
 
 
-def _series(folder: Path) -> tuple[str, ...]:
-    """Identifiers of the series in a folder. GDCM warns about every other file there; that is no news."""
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+@contextmanager
+def _gdcm() -> Iterator[None]:
+    """While GDCM is at work: it warns about every other file in a folder, which is no news, and sets the process's locale to C, after
+    which Python would read text files as ASCII."""
+    shown, text = sitk.ProcessObject.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_CTYPE)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        locale.setlocale(locale.LC_CTYPE, text)
 
 
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 from pathlib import Path
 
 import nibabel as nib
@@ -28,7 +29,8 @@ def values() -> np.ndarray:
 
 
 def write_series(folder: Path, values: np.ndarray, uid: str = "1.2.826.0.1.3680043.2.1125.1", prefix: str = "slice") -> sitk.Image:
-    """A CT series as scanners export it, one file per slice."""
+    """A CT series as scanners export it, one file per slice. (GDCM changes the locale, for good.)"""
+    ctype = locale.setlocale(locale.LC_CTYPE)
     folder.mkdir(exist_ok=True)
     image = sitk.GetImageFromArray(values.transpose())
     image.SetSpacing((1.5, 2.0, 3.0))
@@ -45,12 +47,15 @@ def write_series(folder: Path, values: np.ndarray, uid: str = "1.2.826.0.1.36800
             part.SetMetaData(tag, text)
         writer.SetFileName(str(folder / f"{prefix}{values.shape[2] - k:03d}.dcm"))  # names in the other order than positions
         writer.Execute(part)
+    locale.setlocale(locale.LC_CTYPE, ctype)
     return image
 
 
 def test_a_folder_with_a_dicom_series(values: np.ndarray, tmp_path: Path) -> None:
     image = write_series(tmp_path / "series", values)
+    ctype = locale.setlocale(locale.LC_CTYPE)
     found = read_image(tmp_path / "series")
+    assert locale.setlocale(locale.LC_CTYPE) == ctype
     np.testing.assert_array_equal(found.data[0].numpy(), values)
     expected = tio.ScalarImage.from_sitk(image)
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-6)
