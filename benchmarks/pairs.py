@@ -165,7 +165,8 @@ def elastix(task: Task) -> Found:
     started = time.perf_counter()
     _, found = itk.elastix_registration_method(fixed, moving, parameter_object=parameters, log_to_console=False, **masks)
     seconds = time.perf_counter() - started
-    field = itk.transformix_deformation_field(moving, found)
+    with tempfile.TemporaryDirectory() as folder:  # it writes a file wherever it runs
+        field = itk.transformix_deformation_field(moving, found, output_directory=folder)
     image = sitk.GetImageFromArray(itk.array_from_image(field).astype(np.float64), isVector=True)
     image.CopyInformation(task.images()[0])
     return from_itk(sitk.DisplacementFieldTransform(image)), seconds

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from lightning_reg.cli.arguments import require_files
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--transform", required=True, help="transform.h5 of a registration, another ITK transform, or a displacement field")
@@ -18,6 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    require_files(arguments.input, arguments.reference, arguments.points)
     from lightning_reg.discovery import UserError
     from lightning_reg.inference.applying import apply_to_image, apply_to_points
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
-from lightning_reg.discovery import UserError, nearest
+from lightning_reg.discovery import DataError, UserError, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +30,8 @@ class Parser(argparse.ArgumentParser):
         return namespace, rest
 
     def error(self, message: str) -> NoReturn:
+        if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            message = message.replace(" (choose", f"{nearest(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose")
         refuse(message if message.startswith("There is") else f"{self.prog}: {message}; see {self.prog} --help.")
 
 
@@ -35,6 +39,13 @@ def console() -> Console:
     """The terminal; a file or a pipe, which has no width of its own, is taken to be 120 wide."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=120)
+
+
+def require_files(*paths: str | None) -> None:
+    """Refuse paths that lead nowhere, before anything slow is imported; ``None``: not given."""
+    for path in paths:
+        if path is not None and not Path(path).expanduser().exists():
+            raise DataError(f"There is no file {path}; correct the path.")
 
 
 def refuse(error: UserError | str) -> NoReturn:

@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.data.interface import RegistrationDataset
     from lightning_reg.discovery import UserError, build
     from lightning_reg.inference import learn2reg
-    from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset
+    from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, summaries
     from lightning_reg.inference.folder import refuse_existing
     from lightning_reg.inference.registrar import load
     from lightning_reg.inference.result import Result
@@ -52,6 +52,7 @@ def run(arguments: Namespace) -> int:
         raise UserError(sentence(error)) from error
     dataset = build("datasets", config["dataset"], RegistrationDataset)
     fields: dict[str, Tensor] = {}
+    warnings: list[str] = []
     rows: list[list[dict[str, Any]]] = []
     limit = arguments.limit if arguments.limit is not None else config.get("max_validation_pairs")
     for model in models:
@@ -61,6 +62,7 @@ def run(arguments: Namespace) -> int:
 
             def seen(number: int, count: int, row: object, result: Result, first: bool = first, progress: Progress = progress) -> None:
                 progress.update(task, total=count, completed=number + 1)  # noqa: B023 - called inside the loop's body
+                warnings.extend(warning.split(" (after")[0] for warning in result.warnings)  # the numbers differ from case to case
                 if arguments.learn2reg and first:
                     grids = result.pair.fixed.grid, result.pair.moving.grid
                     name = "disp_" + "_".join(result.pair.name[0].replace(" ", "-").split("-<-")) + ".nii.gz"
@@ -73,6 +75,9 @@ def run(arguments: Namespace) -> int:
     settings = {"data": config, "split": arguments.split, "refine": arguments.refine, "models": [model.settings for model in models]}
     evaluation = Evaluation(rows[0], rows[1] if len(rows) > 1 else None, settings)
     evaluation.save(out, arguments.overwrite, fields)
-    terminal.print(totals_table(evaluation.totals(), evaluation.comparison()))
+    against = summaries(rows[1]) if len(rows) > 1 else None
+    terminal.print(totals_table(evaluation.totals(), against, evaluation.comparison()))
+    for warning in dict.fromkeys(warnings):
+        terminal.print(f"Warning ({warnings.count(warning)} of {sum(map(len, rows))} registrations): {warning}", style="yellow")
     terminal.print(f"{len(rows[0])} pairs. Everything is in {arguments.out}; look at {out / 'report.html'}", soft_wrap=True)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from lightning_reg.cli.arguments import console, require_files
+
 SIDES = ("mask", "labels", "landmarks")
 
 
@@ -28,8 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-
-    from lightning_reg.cli.arguments import console
+    extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
+    require_files(arguments.fixed, arguments.moving, *extra.values())
     from lightning_reg.cli.tables import metrics_table
     from lightning_reg.discovery import UserError
     from lightning_reg.inference.folder import refuse_existing
@@ -39,6 +41,8 @@ def run(arguments: Namespace) -> int:
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
     refuse_existing(out, arguments.overwrite)
+    if arguments.overrides and arguments.model and not arguments.refine and not arguments.method:
+        raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
     if arguments.model:
         registrar = load(
             arguments.model, device=arguments.device, start=arguments.start or "headers",
@@ -46,7 +50,6 @@ def run(arguments: Namespace) -> int:
         )  # fmt: skip
     else:
         registrar = conventional(arguments.method or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
-    extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
     refine = arguments.refine
     if arguments.model and arguments.method and refine is None:
         refine = sum(stage.steps for stage in registrar.optimization.staged()) if registrar.optimization else None

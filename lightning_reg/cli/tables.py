@@ -55,16 +55,21 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def totals_table(totals: Mapping[str, Mapping[str, float]], comparison: Mapping[str, Mapping[str, float]]) -> Table:
-    """Means with their confidence intervals; with a second model its paired differences and p values."""
-    table = Table("", "mean", "SD", "95 % interval", *(("second - first", "p") if comparison else ()))
+def totals_table(
+    totals: Mapping[str, Mapping[str, float]],
+    against: Mapping[str, Mapping[str, float]] | None,
+    comparison: Mapping[str, Mapping[str, float]],
+) -> Table:
+    """Means with their confidence intervals; with a second model its means, the paired differences and p values."""
+    table = Table("", "mean", "SD", "95 % interval", *(("second model", "second - first", "p") if against else ()))
     for column in table.columns[1:]:
         column.justify = "right"
     for name, values in totals.items():
         interval = "" if values["low"] != values["low"] else f"{values['low']:.4g} to {values['high']:.4g}"
         cells = [name, f"{values['mean']:.4g}", f"{values['sd']:.3g}", interval]
-        if comparison:
+        if against:
             other = comparison.get(name)
+            cells += [f"{against[name]['mean']:.4g}" if name in against else ""]
             cells += [f"{other['mean']:+.3g}", f"{other['p']:.2g}"] if other else ["", ""]
         table.add_row(*cells)
     return table

@@ -66,9 +66,9 @@ def check_subject(subject: tio.Subject) -> None:
     data = image.data.float()
     bad = int((~torch.isfinite(data)).sum())
     if bad:
-        raise DataError(f"{where} has {bad} NaN or infinite values; replace them before training.")
+        raise DataError(f"{where} has {bad} NaN or infinite values; replace them first.")
     if float(data.min()) == float(data.max()):
-        raise DataError(f"{where} is constant (every voxel is {float(data.min()):g}); remove it from the data.")
+        raise DataError(f"{where} is constant (every voxel is {float(data.min()):g}); give another image.")
     try:
         grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
     except ValueError as cause:

@@ -224,7 +224,10 @@ def read_transform(path: Path) -> Transform:
     try:
         if path.name.endswith((".h5", ".hdf5", ".hdf", ".tfm", ".mat", ".txt", ".xfm")):
             return from_itk(sitk.ReadTransform(str(path)))
-        return from_itk(sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64)))
+        image = sitk.ReadImage(str(path))
+        if image.GetNumberOfComponentsPerPixel() != 3:
+            raise DataError(f"{path} is an image and no transform; give transform.h5 or displacement.nii.gz of a registration.")
+        return from_itk(sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64)))
     except RuntimeError as cause:
         raise DataError(f"{path} cannot be read as a transform ({first_line(cause)}); give transform.h5 of a registration.") from cause
 

@@ -70,6 +70,8 @@ def apply_to_points(
     Raises:
         DataError: something cannot be read or written.
     """
+    if out.suffix != ".csv":
+        raise DataError(f"Points are written as CSV; let {out} end in .csv.")
     phi, given = _transform(transform, inverse), read_points(points)
     grid = None
     if reference is not None:

@@ -63,7 +63,8 @@ class Evaluation:
             write_rows(partial / "cases.csv", self.rows)
             if self.against is not None:
                 write_rows(partial / "cases_against.csv", self.against)
-            record = finite({"totals": self.totals(), "comparison": self.comparison(), "settings": self.settings})
+            second = {"against": summaries(self.against)} if self.against is not None else {}
+            record = finite({"totals": self.totals(), **second, "comparison": self.comparison(), "settings": self.settings})
             (partial / MARK).write_text(json.dumps(record, indent=2, default=str) + "\n")
             for name, field in (fields or {}).items():
                 (partial / "learn2reg").mkdir(exist_ok=True)

@@ -65,6 +65,8 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as cause:
         raise UserError("Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'.") from cause
+    if min(shape) < 1 or min(spacing) <= 0:
+        raise UserError(f"--shape {list(shape)} and --spacing {list(spacing)} have to be positive.")
     module = RegistrationModule.from_checkpoint(str(model))
     wrapped = FieldOf(module.composer, Grid.regular(shape, spacing)).eval()
     example = (torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
@@ -80,7 +82,7 @@ def export_onnx(
                 assert program is not None
                 program.save(str(partial), external_data=False)
         except Exception as cause:  # the exporter raises many kinds for an operation it cannot express
-            raise UserError(f"The network of {model} cannot be written as ONNX ({first_line(cause)}).") from cause
+            raise UserError(f"The network of {model} cannot be written as ONNX for images of this shape: {first_line(cause)}") from cause
         return _difference(partial, wrapped, example)
 
 

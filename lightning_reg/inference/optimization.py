@@ -69,9 +69,8 @@ def optimize(
             state = fitted.state()
             history.append((stage.transform, values))
             if report is not None:
-                report(
-                    f"stage {number + 1} of {len(stages)} ({stage.transform}): {values[0]:.4f} -> {min(values):.4f} in {len(values)} steps"
-                )
+                which = f"stage {number + 1} of {len(stages)} ({stage.transform})"
+                report(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
     if objective is None:
         return Optimized(start, float("nan"), float("nan"))
     found = state.transform()

@@ -95,6 +95,11 @@ class Registrar:
             read_scan("moving", moving, moving_mask, moving_labels, moving_landmarks),
         ]
         result = self.register_scans(*scans, refine=refine, report=report)
+        names = [Path(source).name if isinstance(source, (str, Path)) else side for side, source in (("fixed", fixed), ("moving", moving))]
+        result.pair = replace(result.pair, name=(" < ".join(names),))
+        for what, first, second in (("labels", fixed_labels, moving_labels), ("landmarks", fixed_landmarks, moving_landmarks)):
+            if (first is None) != (second is None):
+                result.warnings.append(f"Only one of the images has {what}, so they are not scored; give those of both.")
         result.inputs = {
             name: str(Path(source).expanduser().resolve())
             for name, source in (

@@ -137,7 +137,8 @@ class Grid:
     def __repr__(self) -> str:
         size = " x ".join(f"{s:.4g}" for s in self.spacing[0].tolist())
         at = ", ".join(f"{c:.4g}" for c in self.center[0].tolist())
-        return f"Grid({' x '.join(map(str, self.shape))} voxels of {size} mm, centre ({at}) mm RAS, batch {self.batch})"
+        batch = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"Grid({' x '.join(map(str, self.shape))} voxels of {size} mm, centre ({at}) mm RAS{batch})"
 
     @staticmethod
     def regular(shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)) -> Grid:

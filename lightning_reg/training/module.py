@@ -180,7 +180,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except FileNotFoundError as cause:
         raise TrainingError(f"There is no checkpoint {path}; correct the path.") from cause
     except Exception as cause:  # pickle, zip and torch each raise their own kinds for a damaged file
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        if isinstance(cause, IsADirectoryError):
+            raise TrainingError(f"{path} is a folder; give the file checkpoints/best.ckpt of a run.") from cause
+        reason = f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
         raise TrainingError(
             f"{path} cannot be read as a checkpoint ({reason}); it is truncated or of another kind: use another one of the run."
         ) from cause

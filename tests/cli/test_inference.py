@@ -77,7 +77,8 @@ def pair(tmp_path: Path, run) -> dict[str, str]:
 
 def words(pair: dict[str, str], **changes: str | None) -> list[str]:
     given = {**pair, "out": "out", **changes}
-    return ["register", *(w for key, value in given.items() if value is not None for w in (f"--{key.replace('_', '-')}", value)), ONE_STAGE]
+    line = ["register", *(w for key, value in given.items() if value is not None for w in (f"--{key.replace('_', '-')}", value))]
+    return line if "model" in given else [*line, ONE_STAGE]
 
 
 def test_register_apply_report(run, pair) -> None:
@@ -147,12 +148,16 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
         ([*BASE, "optimization.patiense=3"], "did you mean 'optimization.patience'?"),
         ([*BASE, "--refine", "few"], "invalid int value: 'few'"),
         ([*BASE, "--model", "x.ckpt", "--start", "auto"], "auto is for methods without a model"),
+        ([*BASE, "--model", "x.ckpt", "optimization.patience=3"], "is of the refinement, which does not run; add --refine N"),
         ([*BASE, "optimization.stages=[]"], "stages must not be empty"),
         ([*BASE, "optimization.patience=abc"], "patience is a whole number"),
         ([*BASE, "preprocessing.percentiles=[50,20]"], "percentiles is [50, 20]; give two numbers, the smaller one first"),
         ([*BASE, "preprocessing.spacin=2"], "did you mean 'spacing'?"),
         ([*BASE, "--method", "broken.yaml"], "broken.yaml cannot be read as YAML"),
-        (["regster"], "invalid choice: 'regster'"),
+        (["regster"], "did you mean 'register'?"),
+        (["apply", "--transform", "m.nii.gz", "--points", "p.csv", "--out", "q.csv"], "is an image and no transform"),
+        (["apply", "--transform", "m.nii.gz", "--points", "p.csv", "--out", "x.nii.gz"], "Points are written as CSV"),
+        (["export", "--model", "x.ckpt", "--onnx", "x.onnx", "--shape", "8", "8", "8", "--spacing", "1", "1", "0"], "have to be positive"),
         (["apply", "--transform", "t.h5", "--out", "x.nii.gz"], "Give either --input (an image) or --points"),
         (["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--out", "x.nii.gz"], "An image needs --reference"),
         ([*APPLY, "x.jpg"], "The kind of file of x.jpg is not known"),
@@ -174,6 +179,12 @@ def test_a_reference_elsewhere_is_refused(run, pair) -> None:
     assert code == 2
     assert "No point of f.nii.gz lands in far.nii.gz under out/transform.h5" in err
     assert not Path("x.nii.gz").exists()
+
+
+def test_labels_of_one_image_alone_are_not_scored_and_that_is_said(run, pair) -> None:
+    code, out, _ = run(*words(pair, fixed_labels="l.nii.gz"), "--no-report")
+    assert code == 0
+    assert "Only one of the images has labels, so they are not scored" in out
 
 
 def test_a_folder_with_other_files_is_not_overwritten(run, pair) -> None:

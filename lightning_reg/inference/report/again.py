@@ -61,7 +61,10 @@ def _registration(path: Path, folder: Path) -> None:
     inputs = record["inputs"]
     if not {"fixed", "moving"} <= inputs.keys():
         raise DataError(f"{folder} was made from images in memory, which are gone; its report can only be written with it.")
-    pair = read_pair(**inputs)
+    try:
+        pair = read_pair(**inputs)
+    except DataError as cause:
+        raise DataError(f"{folder / MARK} names an image that cannot be read any more. {cause}") from cause
     transform = read_transform(folder / "transform.h5")
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
     write_registration(path, pair, transform, start, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def write_report(
     """
     sections = [totals_section(record["totals"]), boxes_section(rows, against)]
     if record["comparison"]:
-        sections.append(_comparison(record["comparison"]))
+        sections += [replace(totals_section(record["against"]), title="All cases, second model"), _comparison(record["comparison"])]
     sections.append(cases_section(rows))
     if against:
         sections.append(cases_section(against, "Cases of the second model, worst first"))

@@ -17,6 +17,7 @@
   const planes = {                       // horizontal axis, vertical axis, normal
     axial: { u: 0, v: 1, n: 2 }, coronal: { u: 0, v: 2, n: 1 }, sagittal: { u: 1, v: 2, n: 0 },
   };
+  const sides = { axial: "RLAP", coronal: "RLSI", sagittal: "PASI" };     // left, right, top, bottom
   const column = (u, c) => u === 0 ? I - 1 - c : c;   // the patient's right is on the left of the picture
   const shape = [I, J, K];
   const at = data.start.slice();
@@ -89,22 +90,32 @@
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
     const X = c => (column(u, c) + .5) * zoom, Y = y => (height - .5 - y) * zoom;
-    if (s.mode === "grid") {
-      const step = Math.max(4, Math.round(Math.max(...shape) / 22)), field = reach[s.when], line = Math.ceil(zoom / 3);
-      context.fillStyle = "#ffb000";
+    if (s.mode === "grid") {             // marching squares: where the points of a plane of the moving image come from
+      const step = Math.max(4, Math.round(Math.max(...shape) / 22)), field = reach[s.when];
+      context.strokeStyle = "#ffb000";
+      context.lineWidth = Math.max(1, zoom / 3);
+      context.beginPath();
       for (const axis of [u, v]) {
-        let before = null;
+        let below = null;
         for (let b = 0; b < height; b++) {
           const row = new Float32Array(width);
-          for (let a = 0; a < width; a++) { p[u] = a; p[v] = b; row[a] = Math.floor(landed(field, p, axis) / step); }
-          for (let a = 0; a < width; a++) {
-            const x = column(u, a) * zoom, y = (height - 1 - b) * zoom;   // a voxel's edge where its neighbour lands across a plane
-            if (a && row[a] !== row[a - 1]) context.fillRect(u === 0 ? x + zoom - line : x, y, line, zoom);
-            if (before && row[a] !== before[a]) context.fillRect(x, y + zoom - line, zoom, line);
+          for (let a = 0; a < width; a++) { p[u] = a; p[v] = b; row[a] = landed(field, p, axis) / step; }
+          if (below) for (let a = 1; a < width; a++) {
+            const corner = [[a - 1, b - 1, below[a - 1]], [a, b - 1, below[a]], [a, b, row[a]], [a - 1, b, row[a - 1]]];
+            const values = corner.map(c => c[2]), last = Math.floor(Math.max(...values));
+            for (let level = Math.ceil(Math.min(...values)); level <= last; level++) {
+              const crossed = [];
+              corner.forEach((c, e) => {
+                const d = corner[(e + 1) % 4], t = (level - c[2]) / (d[2] - c[2]);
+                if ((c[2] < level) !== (d[2] < level)) crossed.push([X(c[0] + t * (d[0] - c[0])), Y(c[1] + t * (d[1] - c[1]))]);
+              });
+              for (let e = 0; e + 1 < crossed.length; e += 2) { context.moveTo(...crossed[e]); context.lineTo(...crossed[e + 1]); }
+            }
           }
-          before = row;
+          below = row;
         }
       }
+      context.stroke();
     }
     const shown = element("points");
     if (shown && shown.checked) for (const mark of data.landmarks) {
@@ -123,6 +134,11 @@
       context.moveTo(0, Y(at[v])); context.lineTo(canvas.width, Y(at[v]));
       context.stroke();
     }
+    context.fillStyle = "#9ca3af"; context.font = `${Math.round(canvas.width / 28)}px sans-serif`;
+    context.textAlign = "center"; context.textBaseline = "middle";
+    const edge = canvas.width / 36, [left, right, top, bottom] = sides[name];
+    context.fillText(left, edge, canvas.height / 2); context.fillText(right, canvas.width - edge, canvas.height / 2);
+    context.fillText(top, canvas.width / 2, edge); context.fillText(bottom, canvas.width / 2, canvas.height - edge);
     element(`slice-${name}`).value = at[n];
     element(`at-${name}`).textContent = `${(data.origin[n] + at[n] * data.spacing).toFixed(1)} mm`;
   }
