@@ -24,7 +24,7 @@ import SimpleITK as sitk
 import torch
 
 import lightning_reg
-from lightning_reg.data.scans import make_pair, read_scan
+from lightning_reg.data.scans import make_pair, read_scan, read_scans
 from lightning_reg.data.transform_files import from_itk
 from lightning_reg.inference.result import Result
 from lightning_reg.spatial import Case, Pair, Transform, evaluate
@@ -53,8 +53,8 @@ class Task:
     pair: Pair = field(init=False)
 
     def __post_init__(self) -> None:
-        sides = [read_scan(s, *(self.files.get(k) for k in (s, f"{s}_mask", f"{s}_labels", f"{s}_landmarks"))) for s in ("fixed", "moving")]
-        object.__setattr__(self, "pair", make_pair(*sides, overlapping=False))
+        fixed, moving = read_scans(self.files)
+        object.__setattr__(self, "pair", make_pair(fixed, moving, overlapping=False))
 
     def images(self) -> tuple[sitk.Image, sitk.Image]:
         """Both as peers see them: float32, CT clipped to the window."""

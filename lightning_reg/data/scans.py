@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,18 +207,13 @@ def read_scan(name: str, image: Source, mask: Source | None = None, labels: Sour
     return scan
 
 
-def read_pair(
-    fixed: Source,
-    moving: Source,
-    *,
-    fixed_mask: Source | None = None,
-    moving_mask: Source | None = None,
-    fixed_labels: Source | None = None,
-    moving_labels: Source | None = None,
-    fixed_landmarks: Any = None,
-    moving_landmarks: Any = None,
-) -> Pair:
-    """The pair of two images with what belongs to them, whether or not the images overlap; raises as :func:`read_scan`."""
-    first = read_scan("fixed", fixed, fixed_mask, fixed_labels, fixed_landmarks)
-    second = read_scan("moving", moving, moving_mask, moving_labels, moving_landmarks)
-    return make_pair(first, second, overlapping=False)
+def read_scans(files: Mapping[str, Any]) -> tuple[Scan, Scan]:
+    """The fixed and the moving scan.
+
+    Args:
+        files: ``fixed`` and ``moving``, and of ``fixed_mask``, ``fixed_labels``, ``fixed_landmarks`` and the same of the moving side
+            those that there are; see :func:`read_scan`, which says what is raised.
+    """
+    parts = ("mask", "labels", "landmarks")
+    fixed, moving = (read_scan(side, files[side], *(files.get(f"{side}_{part}") for part in parts)) for side in ("fixed", "moving"))
+    return fixed, moving

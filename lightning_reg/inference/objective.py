@@ -72,10 +72,11 @@ class Optimization:
     small: float = 1.0e6
 
     def __post_init__(self) -> None:
-        if not self.stages or not isinstance(self.patience, int):
-            raise ValueError("stages must not be empty, and patience is a whole number of steps")
+        stages = self.staged()
+        if not any(stage.steps for stage in stages) or not isinstance(self.patience, int):
+            raise ValueError("stages must not be empty (one needs steps), and patience is a whole number of steps")
         spacing: float | None = None
-        for stage in self.staged():
+        for stage in stages:
             construct("loss", LossBundle, {"terms": masked_terms(stage.loss or self.loss, frozenset())})
             if stage.transform == "bspline":
                 halvings = 0.0 if spacing is None else math.log2(spacing / stage.spacing)

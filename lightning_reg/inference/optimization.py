@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,14 +21,12 @@ class Optimized:
         transform: fixed world to moving world. The one it was given, where nothing better was found.
         before, after: the objective of the last stage, at the start and for :attr:`transform`; the second is never larger.
         history: per stage its kind and the objective at every step.
-        seconds: spent.
     """
 
     transform: Transform
     before: float
     after: float
     history: list[tuple[str, list[float]]] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def optimize(
@@ -55,7 +52,6 @@ def optimize(
         ComponentError: a term or a stage is not what it can be.
         TrainingError: a term needs what the pair does not have.
     """
-    started = time.perf_counter()
     pair = with_margin(pair, optimization.mask_margin)
     state = State.of(start, pair.fixed.grid)
     stages = [stage for stage in optimization.staged(steps) if stage.steps > 0]
@@ -76,10 +72,7 @@ def optimize(
     found = state.transform()
     with torch.no_grad():
         before, after = (float(objective(t)) for t in (start, found))
-    seconds = time.perf_counter() - started
-    if not after < before:
-        return Optimized(start, before, before, history, seconds)
-    return Optimized(found, before, after, history, seconds)
+    return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history)
 
 
 def _descend(fitted: Fitted, stage: Stage, objective: Objective, optimization: Optimization) -> list[float]:

@@ -14,7 +14,7 @@ from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.reading import Source
-from lightning_reg.data.scans import Scan, make_pair, read_scan, subject_from_scan
+from lightning_reg.data.scans import Scan, make_pair, read_scans, subject_from_scan
 from lightning_reg.data.statistics import unlike
 from lightning_reg.data.transform_files import require_perpendicular
 from lightning_reg.discovery import UserError, construct, nearest
@@ -38,8 +38,8 @@ class Registrar:
         preprocessing: of both images, before anything looks at them.
         composer: the trained network, in evaluation mode; ``None``: start from the images as they lie.
         optimization: what ``refine`` runs, and what stands in for the network where there is none.
-        start: without a network: from the ``headers``, with the grids' ``centers`` on each other, or ``auto``, the better of these and of
-            the intensities' and masks' centres of mass.
+        start: from the ``headers``, with the grids' ``centers`` on each other, or (without a network) ``auto``, the better of these and
+            of the intensities' and masks' centres of mass.
         statistics: of the training images, see :func:`lightning_reg.data.statistics.statistics`.
         settings: what the registrar was made from, for the record.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -90,25 +90,18 @@ class Registrar:
             DataError: an image, mask, label map or landmark is not what it has to be, or the images do not overlap.
         """
         started = time.perf_counter()
-        scans = [
-            read_scan("fixed", fixed, fixed_mask, fixed_labels, fixed_landmarks),
-            read_scan("moving", moving, moving_mask, moving_labels, moving_landmarks),
-        ]
-        result = self.register_scans(*scans, refine=refine, report=report)
-        names = [Path(source).name if isinstance(source, (str, Path)) else side for side, source in (("fixed", fixed), ("moving", moving))]
-        result.pair = replace(result.pair, name=(" < ".join(names),))
-        for what, first, second in (("labels", fixed_labels, moving_labels), ("landmarks", fixed_landmarks, moving_landmarks)):
-            if (first is None) != (second is None):
-                result.warnings.append(f"Only one of the images has {what}, so they are not scored; give those of both.")
-        result.inputs = {
-            name: str(Path(source).expanduser().resolve())
-            for name, source in (
-                ("fixed", fixed), ("moving", moving), ("fixed_mask", fixed_mask), ("moving_mask", moving_mask),
-                ("fixed_labels", fixed_labels), ("moving_labels", moving_labels),
-                ("fixed_landmarks", fixed_landmarks), ("moving_landmarks", moving_landmarks),
-            )
-            if isinstance(source, (str, Path))
+        given = {
+            "fixed": fixed, "fixed_mask": fixed_mask, "fixed_labels": fixed_labels, "fixed_landmarks": fixed_landmarks,
+            "moving": moving, "moving_mask": moving_mask, "moving_labels": moving_labels, "moving_landmarks": moving_landmarks,
         }  # fmt: skip
+        given = {name: source for name, source in given.items() if source is not None}
+        result = self.register_scans(*read_scans(given), refine=refine, report=report)
+        result.inputs = {name: str(Path(s).expanduser().resolve()) for name, s in given.items() if isinstance(s, (str, Path))}
+        names = [Path(result.inputs[side]).name if side in result.inputs else side for side in ("fixed", "moving")]
+        result.pair = replace(result.pair, name=(" < ".join(names),))
+        for what in ("labels", "landmarks"):
+            if (f"fixed_{what}" in given) != (f"moving_{what}" in given):
+                result.warnings.append(f"Only one of the images has {what}, so they are not scored; give those of both.")
         result.seconds = {"read": time.perf_counter() - started - sum(result.seconds.values())} | result.seconds
         return result
 

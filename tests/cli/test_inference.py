@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 
 from lightning_reg.cli.main import main
 from lightning_reg.cli.train import main as train
@@ -23,20 +21,12 @@ ONE_STAGE = "optimization.stages=[{transform: affine, stride: 2, steps: 3}]"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Runs ``lightning-reg`` in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
+def run(command) -> Callable[..., tuple[int, str, str]]:
+    """Runs ``lightning-reg``; returns exit code, stdout and stderr, the words of both on one line."""
 
     def call(*words: object) -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["lightning-reg", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return code, " ".join(captured.out.split()), " ".join(captured.err.split())
+        code, out, err = command(main, "lightning-reg", *words)
+        return code, " ".join(out.split()), " ".join(err.split())
 
     return call
 
@@ -150,6 +140,7 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
         ([*BASE, "--model", "x.ckpt", "--start", "auto"], "auto is for methods without a model"),
         ([*BASE, "--model", "x.ckpt", "optimization.patience=3"], "is of the refinement, which does not run; add --refine N"),
         ([*BASE, "optimization.stages=[]"], "stages must not be empty"),
+        ([*BASE, "optimization.stages=[{transform: affine, steps: 0}]"], "one needs steps"),
         ([*BASE, "optimization.patience=abc"], "patience is a whole number"),
         ([*BASE, "preprocessing.percentiles=[50,20]"], "percentiles is [50, 20]; give two numbers, the smaller one first"),
         ([*BASE, "preprocessing.spacin=2"], "did you mean 'spacing'?"),
@@ -219,7 +210,7 @@ def test_help_names_every_command(run) -> None:
 
 
 @pytest.mark.slow
-def test_from_training_to_evaluation(run, monkeypatch, pair) -> None:
+def test_from_training_to_evaluation(run, command, pair) -> None:
     """A run, its report, its model on its data, against itself, and on a pair with refinement."""
     small = [
         "data.dataset.shape=[16,16,16]",
@@ -230,9 +221,7 @@ def test_from_training_to_evaluation(run, monkeypatch, pair) -> None:
     ]
     quick = ["experiment=smoke", "callbacks.progress_bar=null", "trainer.accelerator=cpu", "trainer.max_steps=2"]
     line = ["train.py", "method=velocity", "method.composer.backbone.levels=2", *small, *quick, "hydra.run.dir=run"]
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", line)
-    train()
+    assert command(train, *line)[0] == 0
     assert "Run run" in report_again(Path("run")).read_text()
     best = "run/checkpoints/best.ckpt"
     overrides = ["data.dataset.shape=[16,16,16]", "data.dataset.subjects=1", "data.dataset.validation=2"]

@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 
 from lightning_reg.cli.train import main
 from lightning_reg.discovery.conf import own_directory
@@ -36,20 +35,11 @@ QUICK = [
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch, capsys):
-    """Runs the command in an empty folder; returns its exit code and what it printed to stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
+def train(command):
+    """Runs the command with these overrides; returns its exit code and what it printed to stdout and stderr."""
 
     def run(*overrides: str) -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return command(main, "train.py", *overrides)
 
     return run
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lightning_reg.data.scans import read_pair
+from lightning_reg.data.scans import make_pair, read_scans
 from lightning_reg.data.transform_files import read_transform
 from lightning_reg.discovery import DataError
 from lightning_reg.inference.evaluation import summaries
@@ -62,9 +62,10 @@ def _registration(path: Path, folder: Path) -> None:
     if not {"fixed", "moving"} <= inputs.keys():
         raise DataError(f"{folder} was made from images in memory, which are gone; its report can only be written with it.")
     try:
-        pair = read_pair(**inputs)
+        fixed, moving = read_scans(inputs)
     except DataError as cause:
         raise DataError(f"{folder / MARK} names an image that cannot be read any more. {cause}") from cause
+    pair = make_pair(fixed, moving, overlapping=False)
     transform = read_transform(folder / "transform.h5")
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
     write_registration(path, pair, transform, start, record)

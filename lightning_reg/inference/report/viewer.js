@@ -43,7 +43,7 @@
     return p[axis] + sum;
   }
 
-  function color(s, p, x, width, y, height) {
+  function color(s, p, x, width, y) {
     const i = index(p), f = volume.fixed[i], o = volume[s.when][i];
     if (s.mode === "fixed") return [f, f, f];
     if (s.mode === "other" || s.mode === "grid") return [o, o, o];
@@ -82,7 +82,7 @@
     const p = [0, 0, 0]; p[n] = at[n];
     for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
       p[u] = column(u, x); p[v] = height - 1 - y;
-      const [r, g, b] = color(s, p, x, width, y, height), o = 4 * (y * width + x);
+      const [r, g, b] = color(s, p, x, width, y), o = 4 * (y * width + x);
       image.data[o] = r; image.data[o + 1] = g; image.data[o + 2] = b; image.data[o + 3] = 255;
     }
     flat.putImageData(image, 0, 0);
