@@ -16,7 +16,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.root=FOLDER")
     parser.add_argument("--out", required=True, help="new folder for the table, the totals and the report")
     parser.add_argument("--against", metavar="MODEL", help="a second checkpoint, compared case by case (paired Wilcoxon test)")
-    parser.add_argument("--split", default="validation", choices=("train", "validation"), help="whose pairs (default validation)")
+    parser.add_argument(
+        "--split", default="validation", choices=("train", "validation", "test", "all"), help="whose pairs (default validation)"
+    )
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after the network")
     parser.add_argument("--method", default="refine", help="what they run: a method of conf/instance (default refine)")
@@ -26,18 +28,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console
-    from lightning_reg.cli.hydra import composed_data, sentence
+    from lightning_reg.cli.hydra import opened_data
     from lightning_reg.cli.tables import totals_table
-    from lightning_reg.data.interface import RegistrationDataset
-    from lightning_reg.discovery import UserError, build
+    from lightning_reg.data.folder import refuse_existing
+    from lightning_reg.discovery import UserError
     from lightning_reg.inference import learn2reg
     from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, summaries
-    from lightning_reg.inference.folder import refuse_existing
     from lightning_reg.inference.registrar import load
     from lightning_reg.inference.result import Result
 
@@ -46,11 +45,8 @@ def run(arguments: Namespace) -> int:
         raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite)
     models = [load(m, device=arguments.device, refinement=arguments.method) for m in (arguments.model, arguments.against) if m]
-    try:
-        config = composed_data(arguments.data, arguments.overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(sentence(error)) from error
-    dataset = build("datasets", config["dataset"], RegistrationDataset)
+    data, config = opened_data(arguments.data, arguments.overrides)
+    split = None if arguments.split == "all" else arguments.split
     fields: dict[str, Tensor] = {}
     warnings: list[str] = []
     rows: list[list[dict[str, Any]]] = []
@@ -69,7 +65,7 @@ def run(arguments: Namespace) -> int:
                     fields[name] = learn2reg.voxel_displacement(result.phi, *grids)
 
             found = evaluate_dataset(
-                model, dataset, split=arguments.split, limit=limit, refine=arguments.refine, challenge=arguments.learn2reg, seen=seen
+                model, data, split=split, limit=limit, refine=arguments.refine, challenge=arguments.learn2reg, seen=seen
             )
         rows.append(found)
     settings = {"data": config, "split": arguments.split, "refine": arguments.refine, "models": [model.settings for model in models]}

@@ -10,11 +10,13 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from lightning_reg.discovery import nearest
+from lightning_reg.data.splits import Splits, open_dataset
+from lightning_reg.discovery import UserError, nearest
 from lightning_reg.discovery.conf import own_directory, plugin_packages
 
 
@@ -42,16 +44,29 @@ def plain(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def composed_data(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The data configuration of a name, its interpolations resolved, as plain values.
+def opened_data(name: str, overrides: Sequence[str], root: str | None = None) -> tuple[Splits, dict[str, Any]]:
+    """The data set of a data configuration, and the configuration as plain values.
 
     Args:
+        name: a file of ``conf/data`` or of an installed package.
         overrides: ``data.key=value``.
+        root: ``data.root``, as a path on the command line is: any character may be in it.
+
+    Raises:
+        UserError: no such configuration or option, or the data are not what they have to be.
     """
     register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        config = compose("train", [f"data={name}", "experiment/small=none", *overrides])
-    return plain(config.data)
+    try:
+        with initialize_config_dir(str(own_directory()), version_base="1.3"):
+            config = compose("train", [f"data={name}", "experiment/small=none", *overrides])
+        if root is not None:
+            if "root" not in config.data.keys():  # noqa: SIM118 - a missing value counts as not in it
+                raise UserError(f"data={name} makes its own images; leave the folder {root} out.")
+            config.data.root = root
+        values = plain(config.data)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(sentence(error)) from error
+    return open_dataset(values["dataset"], values.get("held_out"), values.get("limit")), values
 
 
 def sentence(error: Exception) -> str:
@@ -88,7 +103,8 @@ def _known_keys() -> list[str]:
     for folder in _folders():
         for path in folder.rglob("*.yaml"):
             parts = path.relative_to(folder).parts[:-1]
-            text = path.read_text()
+            parts = (path.stem,) if parts == ("base",) else parts  # what all files of a group start from
+            text = path.read_text(encoding="utf-8")
             package = "" if "@package _global_" in text or not parts else parts[0]
             keys |= set(parts[:1])
             loaded = OmegaConf.load(path)

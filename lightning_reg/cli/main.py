@@ -10,6 +10,8 @@ from lightning_reg.discovery import UserError
 
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
+    "prepare": "turn a data set's files, as their provider delivers them, into what training reads",
+    "check": "look through data before they are trained on: one table, one verdict",
     "register": "register two images: a transform, the warped image, metrics and a report",
     "apply": "apply a transform to an image, a label map or points",
     "evaluate": "evaluate a model on a data set, case by case, and compare it with another",

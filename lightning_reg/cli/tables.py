@@ -13,6 +13,8 @@ _QUANTITIES = (
     ("tre", "TRE, mm", "_mm", "{:.2f}"),
     ("dice", "Dice", "", "{:.3f}"),
     ("field_error", "field error, mm", "_mm", "{:.2f}"),
+    ("mask_dice", "Dice of masks", "", "{:.3f}"),
+    ("ncc", "NCC", "", "{:.3f}"),
 )
 
 

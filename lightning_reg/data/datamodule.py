@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning as L
@@ -12,27 +13,33 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.augmentation import AugmentedPairs, IntensityAugmentation
-from lightning_reg.data.interface import RegistrationDataset, Split
+from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
+from lightning_reg.data.interface import Split
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan, make_pair
+from lightning_reg.data.splits import open_dataset
 from lightning_reg.data.statistics import statistics
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.discovery import DataError, build, construct
+from lightning_reg.discovery import DataError, construct
 from lightning_reg.spatial import Pair
 
 
 class RegistrationData(L.LightningDataModule):
-    """Scans, preprocessed once and kept in memory; training pairs drawn from them; validation pairs that never change.
+    """Scans, preprocessed once and kept; training pairs drawn from them; validation pairs that never change.
 
     Args:
         dataset: ``{name, ...}`` of a data set.
         sampling: how training pairs are drawn, see :func:`~lightning_reg.data.sampling.training_pairs`.
         augmentation: arguments of :class:`~lightning_reg.data.augmentation.IntensityAugmentation`, for training pairs.
-        preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`.
+        preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`. What has been done to prepared data is not
+            done again.
+        cache: arguments of :class:`~lightning_reg.data.cache.CacheSettings`.
+        held_out: subjects to validate on, instead of the data set's own: how many (the last), or their names.
+        limit: use at most this many training subjects.
         batch_size: pairs per step; where their sizes differ they are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
-        workers: processes that draw pairs while the network trains; 0 draws them in between.
+        workers: processes that read scans at the start and draw pairs while the network trains; 0 draws them in between.
         synthetic_validation: synthetic pairs of validation scans, with known field, beside the real pairs.
         max_validation_pairs: at most this many real pairs.
         seed: every item's own random state derives from it.
@@ -44,6 +51,9 @@ class RegistrationData(L.LightningDataModule):
         sampling: Mapping[str, Any],
         preprocessing: Mapping[str, Any] | None = None,
         augmentation: Mapping[str, Any] | None = None,
+        cache: Mapping[str, Any] | None = None,
+        held_out: int | Sequence[str] | None = None,
+        limit: int | None = None,
         batch_size: int = 1,
         samples_per_epoch: int = 100,
         workers: int = 1,
@@ -52,8 +62,10 @@ class RegistrationData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.dataset = build("datasets", dataset, RegistrationDataset)
-        self.preprocessing = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
+        self.data = open_dataset(dataset, held_out, limit)
+        given = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
+        self.preprocessing = given.following(self.data.geometry)
+        self.cache = construct("data.cache", CacheSettings, dict(cache or {}))
         self.augmentation = construct("data.augmentation", IntensityAugmentation, dict(augmentation or {}))
         self.sampling, self.seed = sampling, seed
         self.batch_size, self.samples_per_epoch, self.workers = batch_size, samples_per_epoch, workers
@@ -68,10 +80,15 @@ class RegistrationData(L.LightningDataModule):
         assert self.train_pairs is not None
         return self.train_pairs[0]
 
-    def _scans(self, split: Split) -> list[Scan]:
-        scans = [self.preprocessing(subject) for subject in self.dataset.subjects(split)]
-        if not scans:
-            raise DataError(f"The data have no scans for {split}; give the data set more of them or change its split.")
+    def _scans(self, split: Split) -> ScanCache:
+        records, subjects = self.data.records(split), self.data.subjects(split)
+        if not records:
+            raise DataError(f"The data have no scans for {split}; give the data set more of them, or choose subjects by data.held_out.")
+        left = self.preprocessing.remaining(self.data.geometry)
+        keys = [fingerprint(record, self.data.settings, asdict(left)) for record in records]
+        rank, world = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
+        scans = ScanCache(lambda k: left(subjects[k]), keys, self.cache, rank, world)
+        scans.fill(self.workers)
         return scans
 
     def setup(self, stage: str | None = None) -> None:
@@ -79,10 +96,10 @@ class RegistrationData(L.LightningDataModule):
             return
         train = self._scans("train")
         self.statistics = statistics(train)
-        drawn = training_pairs(self.sampling, train, self.dataset.pairs("train"), self.seed)
+        drawn = training_pairs(self.sampling, train, self.data.pairs("train"), self.seed)
         self.train_pairs = AugmentedPairs(drawn, self.augmentation, self.seed)
         scans = self._scans("validation")
-        real = list(self.dataset.pairs("validation"))[: self.max_validation_pairs]
+        real = self.data.pairs("validation")[: self.max_validation_pairs]
         self.validation_pairs = [make_pair(scans[fixed], scans[moving]) for fixed, moving in real]
         self.validation_pairs += self._synthetic_validation(scans)
         if not self.validation_pairs:

@@ -72,11 +72,47 @@ def read_points(path: Path) -> PointFile:
     return points
 
 
+def read_plain(path: Path, space: str, first: int = 0) -> PointFile:
+    """Read landmarks from text without a header that says what they are: three numbers a line, apart by blanks, tabs or commas.
+
+    Args:
+        space: ``RAS``, ``LPS`` or ``voxel``, as the provider documents it.
+        first: the number of the first voxel, 0 or 1.
+
+    Raises:
+        DataError: as :func:`read_points`. Lines that begin with ``#`` are left out.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}; correct the path.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as cause:
+        raise DataError(f"{path} is no text file ({cause}); replace it.") from cause
+    rows = [(number, line.replace(",", " ").split() if line.count(",") == 2 else line.split()) for number, line in enumerate(lines, 1)]
+    values = _numbers(path, _without_empty_end(path, [row for row in rows if not row[1] or not row[1][0].startswith("#")]))
+    if not len(values):
+        raise DataError(f"{path} holds no points; replace it.")
+    return PointFile(values - first, space)
+
+
+def _without_empty_end(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Lines and their cells; refuses an empty line between others, after which points would correspond to the wrong ones."""
+    while rows and not any(cell.strip() for cell in rows[-1][1]):
+        rows.pop()
+    empty = [line for line, row in rows if not any(cell.strip() for cell in row)]
+    if empty:
+        raise DataError(
+            f"Line {empty[0]} of {path} is empty; points of the two images correspond by their order, so fill the line, or remove it "
+            "and the same point of the other image."
+        )
+    return rows
+
+
 def _read_csv(path: Path) -> PointFile:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, skipinitialspace=True)
         names = [name.strip() for name in next(reader, [])]
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        rows = _without_empty_end(path, [(reader.line_num, row) for row in reader])
     space = next((space for space, columns in COLUMNS.items() if set(columns) <= set(names)), None)
     if space is None:
         raise DataError(f"{path} has the columns {', '.join(names) or 'of an empty file'}; give {HELP}.")
@@ -93,7 +129,8 @@ def _numbers(path: Path, rows: Sequence[tuple[int | str, Sequence[object]]]) -> 
             if len(row) != 3 or not all(map(math.isfinite, values[-1])):
                 raise ValueError("not three finite numbers")
         except ValueError as cause:
-            raise DataError(f"Line {line} of {path} is not three numbers ({', '.join(map(str, row))}); correct it.") from cause
+            remedy = "write decimal points instead of commas" if any("," in str(cell) for cell in row) else "correct it"
+            raise DataError(f"Line {line} of {path} is not three numbers ({' | '.join(map(str, row))}); {remedy}.") from cause
     return torch.tensor(values, dtype=torch.float64).view(-1, 3)
 
 

@@ -4,11 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import torch
 import torchio as tio
 
+from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, scan_from_subject
+from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid, Image
+
+Region = Literal["lungs", "mask"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What happens to the grids, in this order. Images, masks and labels go through it together; landmarks keep their place in the world.
+
+    Args:
+        canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
+        crop: cut to ``lungs`` (found in the CT where there is no mask) or to the ``mask``; ``null`` keeps the field of view.
+        margin: left around what is cut to, mm.
+        spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
+        shape: resize to these extents, voxels; ``null`` keeps them.
+    """
+
+    canonical: bool = False
+    crop: Region | None = None
+    margin: float = 5.0
+    spacing: float | Sequence[float] | None = None
+    shape: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop not in (None, "lungs", "mask"):
+            raise ValueError(f"crop is '{self.crop}'; give lungs, mask or null")
+        if self.spacing is not None:
+            sizes = [self.spacing] * 3 if isinstance(self.spacing, (int, float)) else list(self.spacing)
+            if len(sizes) != 3 or min(sizes) <= 0:
+                raise ValueError(f"spacing is {self.spacing}; give one or three numbers of mm above 0")
+        if self.shape is not None and (len(self.shape) != 3 or min(self.shape) < 2):
+            raise ValueError(f"shape is {list(self.shape)}; give three numbers of voxels, 2 or more")
+
+    def __call__(self, subject: tio.Subject) -> tio.Subject:
+        """The subject on its new grid. Where images get coarser they are smoothed before they are sampled.
+
+        Raises:
+            DataError: there is nothing to cut to.
+        """
+        if self.canonical:
+            subject = tio.ToCanonical()(subject)
+        if self.crop is not None:
+            subject = self._cropped(subject)
+        if self.spacing is not None:
+            spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
+            subject = tio.Resample(spacing, antialias=True)(subject)
+        if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
+            grid = _grid(subject).resized(self.shape)
+            subject = tio.Resample((grid.shape, grid.affine[0].numpy()), antialias=True)(subject)
+        return subject
+
+    def _cropped(self, subject: tio.Subject) -> tio.Subject:
+        image = subject["image"]
+        if "mask" not in subject and self.crop == "mask":
+            raise DataError(f"{subject['name']} has no mask to crop to; give one, or leave the crop out (crop: null).")
+        mask = subject["mask"].data[0] > 0 if "mask" in subject else lung_mask(image, subject["name"])
+        if not bool(mask.any()):
+            raise DataError(f"The mask of {subject['name']} is empty (0 everywhere); give another one, or leave the crop out (crop: null).")
+        bounds: list[int] = []
+        for axis, (extent, spacing) in enumerate(zip(mask.shape, image.spacing, strict=True)):
+            inside = mask.any(dim=[a for a in range(3) if a != axis]).nonzero()[:, 0]
+            margin = round(self.margin / spacing)
+            first, last = max(int(inside[0]) - margin, 0), min(int(inside[-1]) + margin, extent - 1)
+            bounds += [first, extent - 1 - last]
+        return tio.Crop(tuple(bounds))(subject)
 
 
 @dataclass(frozen=True)
@@ -16,16 +84,16 @@ class Preprocessing:
     """The steps, in this order. The result lies in [0, 1], with 0 outside the image.
 
     Args:
-        canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
+        canonical, crop, margin, spacing, shape: see :class:`Geometry`.
         center: put the world's origin into the middle of each image, for scans whose headers do not relate them.
-        spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
-        shape: resize to these extents, voxels; ``null`` keeps them.
         window: intensities mapped to 0 and 1, what is beyond is clipped (CT: HU); ``null`` maps ``percentiles`` instead.
         percentiles: intensity percentiles of each image that are mapped to 0 and 1.
     """
 
     canonical: bool = True
     center: bool = False
+    crop: Region | None = None
+    margin: float = 5.0
     spacing: float | Sequence[float] | None = None
     shape: Sequence[int] | None = None
     window: Sequence[float] | None = None
@@ -35,33 +103,55 @@ class Preprocessing:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
             if values is not None and (len(values) != 2 or not values[0] < values[1]):
                 raise ValueError(f"{name} is {list(values)}; give two numbers, the smaller one first")
+        _ = self.geometry  # refuses what it cannot be made from
 
-    def transform(self) -> tio.Transform:
-        steps: list[tio.Transform] = []
-        if self.canonical:
-            steps.append(tio.ToCanonical())
-        if self.spacing is not None:
-            steps.append(tio.Resample(self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)))
-        if self.shape is not None:
-            steps.append(tio.Resize(tuple(self.shape)))
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.canonical, self.crop, self.margin, self.spacing, self.shape)
+
+    def following(self, done: Geometry) -> Preprocessing:
+        """The whole way from the provider's images: this one, with what ``done`` did where this one leaves it open."""
+        return replace(
+            self,
+            crop=self.crop or done.crop,
+            margin=self.margin if self.crop else done.margin,
+            spacing=done.spacing if self.spacing is None else self.spacing,
+            shape=done.shape if self.shape is None else self.shape,
+        )
+
+    def remaining(self, done: Geometry) -> Preprocessing:
+        """What is left to do of this, to images that went through ``done``."""
+        same_size = done.shape is not None and self.shape is not None and list(done.shape) == list(self.shape)
+        return replace(
+            self,
+            crop=None if self.crop == done.crop else self.crop,
+            spacing=None if same_size or self.spacing == done.spacing else self.spacing,
+            shape=None if same_size else self.shape,
+        )
+
+    def intensities(self) -> tio.Transform:
         if self.window is not None:
             low, high = self.window
-            steps.append(tio.RescaleIntensity(out_min_max=(0, 1), in_min_max=(low, high)))
+            rescale = tio.RescaleIntensity(out_min_max=(0, 1), in_min_max=(low, high))
         else:
             low, high = self.percentiles
-            steps.append(tio.RescaleIntensity(out_min_max=(0, 1), percentiles=(low, high)))
-        steps.append(tio.Clamp(0, 1))
-        return tio.Compose(steps)
+            rescale = tio.RescaleIntensity(out_min_max=(0, 1), percentiles=(low, high))
+        return tio.Compose([rescale, tio.Clamp(0, 1)])
 
     def __call__(self, subject: tio.Subject) -> Scan:
         """Apply to a raw subject.
 
         Raises:
-            DataError: landmarks outside the image.
+            DataError: landmarks outside the image, or nothing to crop to.
         """
-        result = self.transform()(subject)
-        scan = scan_from_subject(result)
+        if self.crop is not None and "landmarks" in subject:
+            scan_from_subject(subject)  # refuses landmarks outside the whole image
+        scan = scan_from_subject(self.intensities()(self.geometry(subject)), cropped=self.crop is not None)
         return _centered(scan) if self.center else scan
+
+
+def _grid(subject: tio.Subject) -> Grid:
+    return Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
 
 
 def _centered(scan: Scan) -> Scan:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import locale
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +13,7 @@ import torchio as tio
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
+from lightning_reg.data.dicom import read_folder
 from lightning_reg.discovery import DataError
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[Any, Any]"
@@ -53,46 +51,13 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
     if not path.exists():
         raise DataError(f"There is no file {path}; correct the path.")
     if path.is_dir():
-        return _from_dicom(path, kind)
+        return read_folder(path, kind)
     try:
         image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
         image.load()
     except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
         raise DataError(f"{path} cannot be read as an image ({first_line(cause)}); replace or remove the file.") from cause
     return image
-
-
-def _from_dicom(folder: Path, kind: type[tio.Image]) -> tio.Image:
-    with _gdcm():
-        found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in found}
-    if not series:
-        raise DataError(f"The folder {folder} holds no DICOM series; give a file, or the folder with the slices.")
-    if len(series) > 1:
-        sizes = ", ".join(f"{len(files)} slices in {Path(files[0]).name}..." for files in series.values())
-        raise DataError(f"The folder {folder} holds {len(series)} DICOM series ({sizes}); move one of them to a folder of its own.")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(next(iter(series.values())))
-    try:
-        with _gdcm():
-            image = kind.from_sitk(reader.Execute())
-    except RuntimeError as cause:
-        raise DataError(f"The DICOM series in {folder} cannot be read ({first_line(cause)}); export it again.") from cause
-    image.path = folder
-    return image
-
-
-@contextmanager
-def _gdcm() -> Iterator[None]:
-    """While GDCM is at work: it warns about every other file in a folder, which is no news, and sets the process's locale to C, after
-    which Python would read text files as ASCII."""
-    shown, text = sitk.ProcessObject.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_CTYPE)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-        locale.setlocale(locale.LC_CTYPE, text)
 
 
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.data.point_files import read_points
+from lightning_reg.data.interface import Record
+from lightning_reg.data.point_files import PointFile, read_points
 from lightning_reg.data.reading import Source, read_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
@@ -49,6 +50,28 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
             parts[key] = read_image(source, tio.LabelMap)
     subject = tio.Subject(name=name, **parts)
     check_subject(subject)
+    return subject
+
+
+def load_files(record: Record, points: Callable[[Path], PointFile] = read_points) -> tio.Subject:
+    """The subject whose parts are each a file of the record's.
+
+    Args:
+        points: reads the landmarks.
+
+    Raises:
+        DataError: as :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
+    """
+    assert record.image is not None, f"{record.name} has no file"
+    subject = read_subject(record.name, record.image, record.mask, record.labels)
+    return with_landmarks(subject, record, points(record.landmarks) if record.landmarks else None)
+
+
+def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None) -> tio.Subject:
+    """The subject as the record's: with the subject's name as its ``group`` and, where there are points, ``landmarks`` in RAS mm."""
+    subject["group"] = record.subject
+    if points is not None:
+        subject["landmarks"] = points.world(Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine)))
     return subject
 
 
@@ -103,8 +126,16 @@ def subject_from_scan(scan: Scan) -> tio.Subject:
     return tio.Subject(name=scan.name, **parts)
 
 
-def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
-    """The scan that a subject holds; ``padding`` is the intensity outside the image."""
+def scan_from_subject(subject: tio.Subject, padding: float = 0.0, cropped: bool = False) -> Scan:
+    """The scan that a subject holds.
+
+    Args:
+        padding: the intensity outside the image.
+        cropped: landmarks may lie outside, where the image has been cut.
+
+    Raises:
+        DataError: the header is unusable, or landmarks lie outside the image.
+    """
     try:
         grid = Grid(subject["image"].spatial_shape, torch.from_numpy(np.asarray(subject["image"].affine)))
     except ValueError as cause:
@@ -115,7 +146,8 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
     landmarks = subject["landmarks"].float() if "landmarks" in subject else None
     scan = Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
-    check_landmarks(scan)
+    if landmarks is not None and not cropped:
+        check_landmarks(scan.name, landmarks, grid)
     return scan
 
 
@@ -125,21 +157,19 @@ def _whole(values: Tensor) -> Tensor:
     return rounded.to(torch.int16 if float(rounded.abs().max()) < 2**15 else torch.int32)
 
 
-def check_landmarks(scan: Scan) -> None:
-    """Refuse landmarks that lie outside their image (by more than half a voxel).
+def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
+    """Refuse landmarks ``(N, 3)``, RAS mm, that lie outside their image's grid (by more than half a voxel).
 
     Raises:
         DataError: naming the scan, how many, and the usual causes.
     """
-    if scan.landmarks is None:
-        return
-    inside = scan.image.grid.to_voxel(scan.landmarks.double().T.unsqueeze(0))[0]
-    upper = torch.tensor(scan.image.grid.shape, dtype=torch.float64).view(3, 1) - 0.5
+    inside = grid.to_voxel(landmarks.double().T.unsqueeze(0))[0]
+    upper = torch.tensor(grid.shape, dtype=torch.float64).view(3, 1) - 0.5
     outside = int(((inside < -0.5) | (inside > upper)).any(0).sum())
     if outside:
         raise DataError(
-            f"{outside} of {scan.landmarks.shape[0]} landmarks of {scan.name} lie outside its image ({scan.image.grid}); landmarks are "
-            "RAS mm: convert voxel indices or LPS coordinates first."
+            f"{outside} of {landmarks.shape[0]} landmarks of {name} lie outside its image ({grid}); landmarks are RAS mm: convert voxel "
+            "indices or LPS coordinates first (lightning-reg check says which they are)."
         )
 
 
@@ -202,9 +232,8 @@ def read_scan(name: str, image: Source, mask: Source | None = None, labels: Sour
         if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
             raise DataError(f"The {name} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
         points = torch.from_numpy(array.astype(np.float64))
-    scan = replace(scan, landmarks=points)
-    check_landmarks(scan)
-    return scan
+    check_landmarks(name, points, scan.image.grid)
+    return replace(scan, landmarks=points)
 
 
 def read_scans(files: Mapping[str, Any]) -> tuple[Scan, Scan]:

@@ -26,7 +26,8 @@ def learning_curve(rows: Rows) -> Figure:
     positive = all(v > 0 for line in left.lines for v in line.get_ydata())
     left.set(xlabel="iteration", ylabel="loss", title="Training", yscale="log" if positive else "linear")
     left.legend(frameon=False, fontsize="small")
-    shown = [n for n in ("tre_after_mm", "field_error_after_mm", "dice_after") if any(row.get(f"validation/{n}") for row in rows)]
+    known = ("tre_after_mm", "field_error_after_mm", "dice_after", "mask_dice_after", "ncc_after")
+    shown = [name for name in known if any(row.get(f"validation/{name}") for row in rows)]
     axes = right
     for index, name in enumerate(shown):
         axes = right if index == 0 else right.twinx()

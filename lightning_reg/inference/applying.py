@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 import torchio as tio
 
+from lightning_reg.data.folder import written_file
 from lightning_reg.data.point_files import read_points, write_points
 from lightning_reg.data.reading import read_image
 from lightning_reg.data.transform_files import read_transform, write_image
 from lightning_reg.discovery import DataError
-from lightning_reg.inference.folder import written_file
 from lightning_reg.inference.result import resampled
 from lightning_reg.spatial import Grid, Image, Transform
 

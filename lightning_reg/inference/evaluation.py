@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from lightning_reg.data.interface import RegistrationDataset, Split
+from lightning_reg.data.folder import MARK, written_whole
+from lightning_reg.data.interface import Split
 from lightning_reg.data.scans import scan_from_subject
+from lightning_reg.data.splits import Splits
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
-from lightning_reg.inference.folder import MARK, written_whole
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
@@ -75,9 +76,9 @@ class Evaluation:
 
 def evaluate_dataset(
     registrar: Registrar,
-    dataset: RegistrationDataset,
+    data: Splits,
     *,
-    split: Split = "validation",
+    split: Split | None = "validation",
     limit: int | None = None,
     refine: int | None = None,
     challenge: bool = False,
@@ -86,6 +87,7 @@ def evaluate_dataset(
     """Register every pair of a split and measure it on its original grids.
 
     Args:
+        split: whose pairs; ``None``: all.
         limit: at most this many pairs.
         refine: steps of instance optimisation after the network.
         challenge: add Learn2Reg's variants.
@@ -94,10 +96,11 @@ def evaluate_dataset(
     Raises:
         DataError: the data have no such pairs, or a pair cannot be registered.
     """
-    pairs = list(dataset.pairs(split))[:limit]
+    pairs = data.pairs(split)[:limit]
     if not pairs:
-        raise DataError(f"The data have no pairs in their split '{split}'; choose another data set or split.")
-    subjects = dataset.subjects(split)
+        raise DataError(f"The data have no pairs in their split '{split or 'all'}'; choose another data set or split.")
+    subjects = data.subjects(split)
+    registrar = replace(registrar, preprocessing=registrar.preprocessing.remaining(data.geometry))
     rows = []
     for number, (fixed, moving) in enumerate(pairs):
         scans = [scan_from_subject(s, padding=float(s["image"].data.float().min())) for s in (subjects[fixed], subjects[moving])]

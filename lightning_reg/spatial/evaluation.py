@@ -13,10 +13,12 @@ from lightning_reg.functional import (
     folding_fraction,
     jacobian_determinant,
     masked_mean,
+    ncc,
     sdlogj,
     surface_distances,
 )
 from lightning_reg.spatial.grid import Grid
+from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
 from lightning_reg.spatial.transforms import Transform
 
@@ -34,6 +36,8 @@ class Case:
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
         surface_before, surface_after: per foreground label; NaN for a label that one image lacks.
         field_before, field_after: mean distance from the true displacement.
+        mask_before, mask_after: Dice of the masks, where there are no labels.
+        ncc_before, ncc_after: correlation of the images, where nothing better is known.
     """
 
     name: str
@@ -49,6 +53,10 @@ class Case:
     surface_after: dict[int, SurfaceDistance] | None = None
     field_before: float | None = None
     field_after: float | None = None
+    mask_before: float | None = None
+    mask_after: float | None = None
+    ncc_before: float | None = None
+    ncc_after: float | None = None
 
     def row(self) -> dict[str, str | float]:
         """One value per quantity, for a table: means over landmarks and labels."""
@@ -69,6 +77,10 @@ class Case:
         for when in ("before", "after"):
             if getattr(self, f"field_{when}") is not None:
                 values[f"field_error_{when}_mm"] = getattr(self, f"field_{when}")
+        for name, key in (("mask", "mask_dice"), ("ncc", "ncc")):
+            for when in ("before", "after"):
+                if getattr(self, f"{name}_{when}") is not None:
+                    values[f"{key}_{when}"] = getattr(self, f"{name}_{when}")
         return values | {"folding": self.folding, "sdlogj": self.sdlogj}
 
 
@@ -95,8 +107,7 @@ def evaluate(pair: Pair, transform: Transform, start: Transform | None = None, s
     labels = pair.labels()
     if labels and pair.fixed_labels is not None and pair.moving_labels is not None:
         fixed_labels = pair.fixed_labels.on(grid).tensor
-        moved = pair.moving_labels.on(grid) if start is None else pair.moving_labels.warped(start, grid)
-        for when, other in (("before", moved), ("after", pair.moving_labels.warped(transform, grid))):
+        for when, other in _before_and_after(pair.moving_labels, transform, start, grid):
             found[f"dice_{when}"] = dict(zip(labels, dice(fixed_labels, other.tensor, labels)[0].tolist(), strict=True))
             if surfaces:
                 distances = surface_distances(fixed_labels[0, 0], other.tensor[0, 0], labels, grid.spacing[0])
@@ -104,7 +115,19 @@ def evaluate(pair: Pair, transform: Transform, start: Transform | None = None, s
     if pair.truth is not None:
         true = pair.truth.displacement(grid)
         found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}
+    if not labels and pair.fixed_mask is not None and pair.moving_mask is not None:
+        fixed_mask = pair.fixed_mask.on(grid).tensor > 0
+        for when, other in _before_and_after(pair.moving_mask, transform, start, grid):
+            found[f"mask_{when}"] = float(dice(fixed_mask.short(), (other.tensor > 0).short(), [1])[0, 0])
+    if not found:
+        for when, other in _before_and_after(pair.moving, transform, start, grid):
+            found[f"ncc_{when}"] = float(ncc(pair.fixed.tensor, other.tensor, mask))
     return Case(pair.name[0], float(folding_fraction(determinant, mask)), float(sdlogj(determinant, mask)), **found)  # type: ignore[arg-type]
+
+
+def _before_and_after(moving: Image, transform: Transform, start: Transform | None, grid: Grid) -> list[tuple[str, Image]]:
+    """The moving image on the fixed grid."""
+    return [("before", moving.on(grid) if start is None else moving.warped(start, grid)), ("after", moving.warped(transform, grid))]
 
 
 def _distance(displacement: Tensor, grid: Grid, mask: Tensor | None) -> float:

@@ -161,12 +161,12 @@ class RegistrationModule(L.LightningModule):
 
 
 def primary_error(summary: Mapping[str, float]) -> float:
-    """The one number that models are chosen by: mean TRE in mm, else one minus Dice, else the field error in mm."""
-    if "tre_after_mm" in summary:
-        return summary["tre_after_mm"]
-    if "dice_after" in summary:
-        return 1 - summary["dice_after"]
-    return summary["field_error_after_mm"]
+    """The one number that models are chosen by, the first that the data allow: mean TRE in mm, one minus Dice, field error in mm, one minus
+    the masks' Dice, one minus the images' correlation."""
+    for key in ("tre_after_mm", "dice_after", "field_error_after_mm", "mask_dice_after", "ncc_after"):
+        if key in summary:
+            return summary[key] if key.endswith("_mm") else 1 - summary[key]
+    raise ValueError(f"nothing to choose a model by: {', '.join(summary)}")
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

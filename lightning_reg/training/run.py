@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
         read_checkpoint(str(resume))
     method = config["method"]
     data = make_data(config)
-    module = RegistrationModule(method, config["data"].get("preprocessing"))
+    module = RegistrationModule(method, asdict(data.preprocessing))
     data.setup()
     module.statistics = data.statistics
     module.loss.require(data.first_pair().has())
@@ -91,7 +91,9 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
 
 def make_data(config: Mapping[str, Any]) -> RegistrationData:
     """The data of a composed configuration, not yet loaded."""
-    settings = {k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing")}  # these are there for others to refer to
+    settings = {
+        k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing", "prepare")
+    }  # these are there for others to refer to
     return construct("data", RegistrationData, settings, sampling=config["method"]["sampling"], seed=config["seed"])
 
 

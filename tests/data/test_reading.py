@@ -144,10 +144,12 @@ def test_slicers_markups(system: str, flip, tmp_path: Path) -> None:
         ("", "has the columns of an empty file"),
         ("x,y,z\n", "has the columns of an empty file|holds no points"),
         ("a,b,c\n1,2,3\n", "has the columns a, b, c; give a CSV file with the columns x,y,z"),
-        ("x,y,z\n1,2,3\n4,five,6\n", r"Line 3 of .* is not three numbers \(4, five, 6\)"),
+        ("x,y,z\n1,2,3\n4,five,6\n", r"Line 3 of .* is not three numbers \(4 \| five \| 6\)"),
         ("x,y,z\n1,2\n", r"Line 2 of .* is not three numbers"),
         ("x,y,z\n1,2,nan\n", "not three numbers"),
-        ("x,y,z\n\n1,2,3\n\n4,5,six\n", "Line 5 of"),
+        ("x,y,z\n1,2,3\n\n4,5,6\n", "Line 3 of .* is empty; points of the two images correspond by their order"),
+        ("x,y,z\n1,2,3\n4,5,six\n\n\n", "Line 3 of .* is not three numbers"),
+        ("x;y;z\n1,5;2;3\n", "has the columns x;y;z"),
     ],
 )
 def test_files_that_are_no_points(text: str, message: str, tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_row_with_more_cells_is_no_trouble(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("p.fcsv", "# CoordinateSystem = 0\na,1,2\nb,3,4\nc,5,6\n", r"Line 2 of .* is not three numbers \(1, 2\)"),
+        ("p.fcsv", "# CoordinateSystem = 0\na,1,2\nb,3,4\nc,5,6\n", r"Line 2 of .* is not three numbers \(1 \| 2\)"),
         ("p.fcsv", "a,1,2,3\n", "does not say in which coordinate system"),
         ("p.fcsv", "# CoordinateSystem = 7\na,1,2,3\n", "in the coordinate system '7'"),
         ("p.mrk.json", "[1]", "cannot be read as points"),

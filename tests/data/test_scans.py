@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_reg.data.hippocampus import HippocampusDataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import Scan, check_landmarks, make_pair, read_subject, scan_from_subject, subject_from_scan
+from lightning_reg.data.splits import open_dataset
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid, Image
 
@@ -89,9 +88,9 @@ def test_landmarks_that_do_not_correspond_in_number() -> None:
 
 def test_landmarks_outside() -> None:
     inside = scan(landmarks=3)
-    check_landmarks(inside)
+    check_landmarks("one", inside.landmarks, inside.image.grid)
     with pytest.raises(DataError, match=r"3 of 3 landmarks of one lie outside its image .* RAS mm"):
-        check_landmarks(replace(inside, landmarks=inside.landmarks - 200))
+        check_landmarks("one", inside.landmarks - 200, inside.image.grid)
 
 
 def test_preprocessing_keeps_the_world_and_maps_the_window(noise: np.ndarray) -> None:
@@ -132,7 +131,7 @@ def test_subjects_survive_the_way_through_torchio() -> None:
 
 @pytest.mark.data
 def test_hippocampus_crops_load(public_data: Path) -> None:
-    data = HippocampusDataset(str(public_data / "hippocampus"), validation=4, limit=6)
+    data = open_dataset({"name": "hippocampus", "root": str(public_data / "hippocampus")}, held_out=4, limit=6)
     process = Preprocessing(center=True)
     scans = [process(subject) for subject in data.subjects("validation")]
     assert len(scans) == 4

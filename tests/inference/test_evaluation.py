@@ -15,6 +15,7 @@ from scipy import stats
 from scipy.ndimage import map_coordinates
 
 from lightning_reg.data.phantom.dataset import PhantomDataset
+from lightning_reg.data.splits import Splits
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
 from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, paired, snapped_errors, summaries, summary
@@ -23,8 +24,8 @@ from lightning_reg.spatial import Displacement, Grid, Identity, Image, Pair
 
 
 @pytest.fixture(scope="module")
-def dataset() -> PhantomDataset:
-    return PhantomDataset(subjects=1, validation=3, shape=[24, 20, 24])
+def dataset() -> Splits:
+    return Splits(PhantomDataset(subjects=1, validation=3, shape=[24, 20, 24]))
 
 
 def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:

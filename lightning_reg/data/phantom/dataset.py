@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torchio as tio
 
-from lightning_reg.data.interface import RegistrationDataset, Split
+from lightning_reg.data.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.phantom.thorax import breathing_thorax
 from lightning_reg.data.scans import Scan, subject_from_scan
-from lightning_reg.spatial import Image, Pair
+from lightning_reg.spatial import Pair
 
 
 class PhantomDataset(RegistrationDataset):
@@ -23,21 +23,26 @@ class PhantomDataset(RegistrationDataset):
     """
 
     def __init__(self, subjects: int = 8, validation: int = 4, shape: Sequence[int] = (64, 64, 64), seed: int = 0) -> None:
-        self.seeds = {"train": range(seed, seed + subjects), "validation": range(seed + 1000, seed + 1000 + validation)}
+        seeds: dict[Split, range] = {"train": range(seed, seed + subjects), "validation": range(seed + 1000, seed + 1000 + validation)}
+        self.found = [Record(f"phantom-{n}", time, split) for split in seeds for n in seeds[split] for time in ("inhale", "exhale")]
         self.shape = (shape[0], shape[1], shape[2])
+        self._last: Pair | None = None
 
-    def subjects(self, split: Split) -> Sequence[tio.Subject]:
-        return [subject_from_scan(scan) for number in self.seeds[split] for scan in _scans(breathing_thorax(number, self.shape))]
+    def records(self) -> Sequence[Record]:
+        return self.found
 
-    def pairs(self, split: Split) -> Sequence[tuple[int, int]]:
-        return [(2 * k, 2 * k + 1) for k in range(len(self.seeds[split]))]
+    def load(self, record: Record) -> tio.Subject:
+        pair = self._pair(record.subject)
+        side = "fixed" if record.time == "inhale" else "moving"
+        landmarks = getattr(pair, f"{side}_landmarks")
+        mask, labels = getattr(pair, f"{side}_mask"), getattr(pair, f"{side}_labels")
+        return subject_from_scan(Scan(record.name, getattr(pair, side), mask, labels, landmarks[0], record.subject))
 
+    def _pair(self, subject: str) -> Pair:
+        """Both scans of a subject are generated at once, and asked for one after the other."""
+        if self._last is None or self._last.name[0] != subject:
+            self._last = breathing_thorax(int(subject.removeprefix("phantom-")), self.shape)
+        return self._last
 
-def _scans(pair: Pair) -> tuple[Scan, Scan]:
-    def scan(phase: str, image: Image, mask: Image | None, labels: Image | None, landmarks: tuple | None) -> Scan:
-        return Scan(f"{pair.name[0]} {phase}", image, mask, labels, landmarks[0] if landmarks else None, pair.name[0])
-
-    return (
-        scan("inhale", pair.fixed, pair.fixed_mask, pair.fixed_labels, pair.fixed_landmarks),
-        scan("exhale", pair.moving, pair.moving_mask, pair.moving_labels, pair.moving_landmarks),
-    )
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return usual_pairs(self.found)

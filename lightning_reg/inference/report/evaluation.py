@@ -10,7 +10,7 @@ from typing import Any
 from lightning_reg.figures import metric_boxes
 from lightning_reg.inference.report.page import Picture, Row, Section, number, render
 
-RANKED = (("tre_after_mm", True), ("dice_after", False), ("field_error_after_mm", True))
+RANKED = (("tre_after_mm", True), ("dice_after", False), ("field_error_after_mm", True), ("mask_dice_after", False), ("ncc_after", False))
 """What decides which case is the worst: the first of these that there is, and whether large values are bad."""
 
 

@@ -46,7 +46,7 @@ def written_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder if there else folder.parent))
     except OSError as cause:
-        raise DataError(f"{folder} cannot be made ({_reason(cause)}); choose another folder.") from cause
+        raise DataError(f"{folder} cannot be made ({reason(cause)}); choose another folder.") from cause
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
@@ -55,7 +55,7 @@ def written_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         else:
             os.replace(partial, folder)
     except OSError as cause:
-        raise DataError(f"{folder} could not be written ({_reason(cause)}); nothing was left behind.") from cause
+        raise DataError(f"{folder} could not be written ({reason(cause)}); nothing was left behind.") from cause
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -92,10 +92,11 @@ def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
             yield Path(partial) / path.name
             os.replace(Path(partial) / path.name, path)
     except OSError as cause:
-        raise DataError(f"{path} could not be written ({_reason(cause)}); nothing was left behind.") from cause
+        raise DataError(f"{path} could not be written ({reason(cause)}); nothing was left behind.") from cause
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why something could not be written, in words."""
     return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
 
 

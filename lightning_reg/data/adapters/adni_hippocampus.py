@@ -1,0 +1,87 @@
+"""ADNI: boxes around a hippocampus in T1 MR that is affinely aligned to MNI space, with the labels of the harmonised protocol (HarP)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchio as tio
+
+from lightning_reg.data.adapters.search import require_folder
+from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.layouts import is_image, stem, walk
+from lightning_reg.data.reading import read_image
+from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan, with_landmarks
+from lightning_reg.discovery import DataError
+from lightning_reg.spatial import Grid, Image
+
+Side = Literal["left", "right"]
+CENTER = {"left": (-26.0, -21.0, -13.0), "right": (26.0, -21.0, -13.0)}
+"""Of the box, RAS mm in MNI space."""
+
+
+class AdniHippocampusDataset(RegistrationDataset):
+    """Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm; where they lie is not in the paper's text, here
+    they are centred on the hippocampus of MNI space. As there, scans with labels (HarP) evaluate and the others train; where all have
+    labels, a fifth is held out.
+
+    Args:
+        root: folder with T1 images in MNI space whose names hold an ADNI subject (``002_S_0295``), anywhere below; labels have the subject
+            too and end in ``_L`` or ``_R``.
+        side: which hippocampus.
+        shape: of the box, voxels of 1 mm.
+    """
+
+    def __init__(self, root: str, side: Side = "left", shape: Sequence[int] = (32, 48, 48)) -> None:
+        if side not in CENTER:
+            raise ValueError(f"side is '{side}'; give left or right")
+        self.grid = Grid.regular(shape, origin=[c - (n - 1) / 2 for c, n in zip(CENTER[side], shape, strict=True)])
+        images: dict[str, Path] = {}
+        labels: dict[str, Path] = {}
+        for path in walk(require_folder(root)):
+            match = re.search(r"\d{3}_S_\d{4}", path.name)
+            if not match or not is_image(path) or "csf" in path.name.lower():
+                continue
+            if re.search(r"_[LR]$", stem(path)):
+                if stem(path).endswith(side[0].upper()):
+                    labels.setdefault(match[0], path)
+            else:
+                images.setdefault(match[0], path)
+        if not images:
+            raise DataError(f"{root} has no images with an ADNI subject in their names (as ADNI_002_S_0295.nii.gz); put them there.")
+        every = len(labels) >= len(images)
+        self.found = [
+            Record(s, "", "validation" if (k % 5 == 4 if every else s in labels) else "train", path, labels=labels.get(s))
+            for k, (s, path) in enumerate(images.items())
+        ]
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        assert record.image is not None
+        whole = read_subject(record.name, record.image)
+        labels = None if record.labels is None else _harp(record.labels)
+        scan = scan_from_subject(whole)
+        if self.grid.overlap(scan.image.grid) < 1:
+            raise DataError(
+                f"{record.image} does not cover the box around the hippocampus ({self.grid}); align it affinely to MNI space first."
+            )
+        boxed = [None if image is None else image.on(self.grid) for image in (scan.image, labels)]
+        assert boxed[0] is not None
+        subject = subject_from_scan(type(scan)(record.name, boxed[0], labels=boxed[1]))
+        return with_landmarks(subject, record, None)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        """Every held-out subject with the next one."""
+        return usual_pairs(self.found)
+
+
+def _harp(path: Path) -> Image:
+    """Labels 0 and 1; some files of HarP hold two large numbers instead, one apart."""
+    image = read_image(path, tio.LabelMap)
+    values = (image.data.double() - image.data.double().min()).round().short()
+    return Image(values.unsqueeze(0), Grid(image.spatial_shape, torch.from_numpy(image.affine)), discrete=True)

@@ -1,0 +1,77 @@
+"""CREATIS: 4D-CT of six patients of the Léon Bérard centre, and the POPI-model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torchio as tio
+
+from lightning_reg.data.adapters.search import hold_out, named, require_folder
+from lightning_reg.data.interface import Record, RegistrationDataset
+from lightning_reg.data.layouts import walk
+from lightning_reg.data.point_files import PointFile, read_plain
+from lightning_reg.data.scans import load_files
+from lightning_reg.discovery import DataError
+
+POPI = "popi"
+ENDS = {POPI: ("10", "60"), "bl": ("00", "60")}
+"""Inhalation and exhalation, where they are not 00 and 50 (the provider's reference phases)."""
+ARTEFACT = 40
+"""The 41st landmark of the POPI-model sits on an artefact and is left out of the published errors."""
+
+
+class CreatisDataset(RegistrationDataset):
+    """Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007 (POPI-model). Eppenhof et al. (2019)
+    train on all seven pairs and test on DIR-Lab; one patient is held out here, because a checkpoint has to be chosen: the POPI-model.
+
+    Args:
+        root: folder with ``bl/mhd/00.mhd``, ``bl/pts/00.pts`` and so on (``bl, ng, dx, gt, mm2, bh``), and ``00-P.mhd``,
+            ``00-Landmarks.pts`` and so on of the POPI-model.
+        all_phases: read all ten phases instead of inhalation and exhalation.
+    """
+
+    def __init__(self, root: str, all_phases: bool = False) -> None:
+        folder = require_folder(root)
+        files = walk(folder)
+        patients = [p for p in files if p.suffix == ".mhd" and p.parent.name == "mhd" and p.stem.isdigit()]
+        found = [Record(p.parents[1].name, p.stem, image=p, landmarks=_beside(p)) for p in patients]
+        points = named(files, r"(\d\d)-Landmarks?\.(?:pts|txt)")
+        popi = sorted(named(files, r"(\d\d)-P\.mhd").items())
+        found += [Record(POPI, phase, image=path, landmarks=points.get((phase,))) for (phase,), path in popi]
+        if not found:
+            raise DataError(f"{folder} has no phases (expected bl/mhd/00.mhd and so on, 00-P.mhd of the POPI-model); put the files there.")
+        chosen = found if all_phases else [record for record in found if record.time in _ends(record.subject)]
+        self.found = hold_out(chosen, lambda number, subject: subject == found[-1].subject and number > 0)
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record, _popi_points if record.subject == POPI else _points)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        """Inhalation (fixed) and exhalation."""
+        at = {(record.subject, record.time): record for record in self.found}
+        ends = {subject: _ends(subject) for subject, _ in at}
+        return [(at[s, fixed], at[s, moving]) for s, (fixed, moving) in ends.items() if (s, fixed) in at and (s, moving) in at]
+
+
+def _ends(subject: str) -> tuple[str, str]:
+    return ENDS.get(subject, ("00", "50"))
+
+
+def _beside(image: Path) -> Path | None:
+    points = image.parents[1] / "pts" / f"{image.stem}.pts"
+    return points if points.is_file() else None
+
+
+def _points(path: Path) -> PointFile:
+    """Millimetres in the coordinates of the MetaImage (LPS)."""
+    return read_plain(path, "LPS")
+
+
+def _popi_points(path: Path) -> PointFile:
+    """Millimetres in the coordinates of the MetaImage, whose origin is its first voxel."""
+    points = read_plain(path, "LPS")
+    return PointFile(points.values[:ARTEFACT], points.space)

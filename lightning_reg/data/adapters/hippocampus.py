@@ -1,0 +1,39 @@
+"""Crops of the hippocampus in T1 MR with anterior and posterior labels: Medical Segmentation Decathlon, Task04."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torchio as tio
+
+from lightning_reg.data.adapters.search import last, require_folder
+from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.layouts import from_dataset_json, from_kinds
+from lightning_reg.data.scans import load_files
+from lightning_reg.discovery import DataError
+
+
+class HippocampusDataset(RegistrationDataset):
+    """Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for registration: the last 40 subjects are held out.
+
+    Args:
+        root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``), equal file names.
+    """
+
+    def __init__(self, root: str) -> None:
+        folder = require_folder(root)
+        described = folder / "dataset.json"
+        kind = next((name for name in ("images", "imagesTr") if (folder / name).is_dir()), None)
+        if not described.is_file() and kind is None:
+            raise DataError(f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set data.root to the data set's own folder.")
+        self.found = last((from_dataset_json(described) if described.is_file() else from_kinds(folder, str(kind))).records, 40)
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        """Every held-out subject with the next one."""
+        return usual_pairs(self.found)

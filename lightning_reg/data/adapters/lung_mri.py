@@ -1,0 +1,38 @@
+"""Lung MR in inhalation and exhalation with lung masks, as in the study of method 4; not public, so these are a site's own scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torchio as tio
+
+from lightning_reg.data.adapters.search import last, require_folder
+from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.layouts import from_tree
+from lightning_reg.data.scans import load_files
+from lightning_reg.discovery import DataError
+
+
+class LungMriDataset(RegistrationDataset):
+    """Source: S. Christodoulidis et al., MICCAI TIA 2018, Section 2.2: 28 patients train, 13 validate; the last 13, or a fifth.
+
+    Args:
+        root: ``PATIENT/inhale.nii.gz``, ``PATIENT/inhale_mask.nii.gz``, the same of ``exhale``, and, where there are landmarks,
+            ``PATIENT/inhale_landmarks.csv``.
+    """
+
+    def __init__(self, root: str) -> None:
+        found = [record for record in from_tree(require_folder(root)).records if record.time in ("inhale", "exhale")]
+        if not found:
+            raise DataError(f"{root} has no PATIENT/inhale.nii.gz and PATIENT/exhale.nii.gz; arrange the scans like this.")
+        self.found = last(sorted(found, key=lambda r: (r.subject, r.time == "exhale")), 13)
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        """Inhalation (fixed) and exhalation."""
+        return usual_pairs(self.found)

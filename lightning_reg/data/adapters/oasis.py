@@ -1,0 +1,46 @@
+"""OASIS: T1 MR of 414 brains with 35 labels, as Learn2Reg (task 3) or as its source, neurite-oasis, delivers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torchio as tio
+
+from lightning_reg.data.adapters.search import last, named, require_folder
+from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.layouts import from_dataset_json, walk
+from lightning_reg.data.scans import load_files
+from lightning_reg.discovery import DataError
+
+
+class OasisDataset(RegistrationDataset):
+    """Source: D. Marcus et al., J. Cogn. Neurosci. 19, 2007; A. Hoopes et al., IPMI 2021; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg).
+    Learn2Reg's validation pairs validate; of neurite-oasis the last 20 subjects.
+
+    Args:
+        root: folder with ``OASIS_dataset.json``, or with ``OASIS_OAS1_0001_MR1/aligned_norm.nii.gz`` and so on.
+    """
+
+    def __init__(self, root: str) -> None:
+        folder = require_folder(root)
+        described = named(list(folder.glob("*.json")), r"(OASIS_)?dataset\.json")
+        if described:
+            layout = from_dataset_json(next(iter(described.values())))
+            self.found = layout.records if any(r.split == "validation" for r in layout.records) else last(layout.records, 20)
+            self.given = layout.pairs
+        else:
+            subjects = [path for path in walk(folder) if path.name == "aligned_norm.nii.gz"]
+            self.found = last([Record(p.parent.name, image=p, labels=p.with_name("aligned_seg35.nii.gz")) for p in subjects], 20)
+            self.given = None
+        if not self.found:
+            raise DataError(f"{folder} has neither OASIS_dataset.json nor OASIS_OAS1_*/aligned_norm.nii.gz; unpack the data set there.")
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        """The challenge's, or every subject with the next one."""
+        return usual_pairs(self.found) if self.given is None else self.given

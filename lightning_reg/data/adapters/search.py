@@ -1,0 +1,56 @@
+"""What the adapters share: finding files by their names, and choosing who is held out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_reg.data.interface import Record
+from lightning_reg.discovery import DataError
+
+
+def require_folder(root: str) -> Path:
+    """The folder of the provider's files.
+
+    Raises:
+        DataError: there is none.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}; give the folder with the provider's files (data.root, or --source).")
+    return folder
+
+
+def named(files: Sequence[Path], pattern: str) -> dict[tuple[str, ...], Path]:
+    """The files whose names match, by the groups of the pattern; where two match alike, the one nearer to the root.
+
+    Args:
+        pattern: regular expression for the whole name; upper and lower case are the same.
+    """
+    expression = re.compile(pattern, re.IGNORECASE)
+    found: dict[tuple[str, ...], Path] = {}
+    for path in sorted(files, key=lambda p: len(p.parts)):
+        match = expression.fullmatch(path.name)
+        if match:
+            found.setdefault(tuple(group or "" for group in match.groups()), path)
+    return found
+
+
+def hold_out(records: Sequence[Record], is_held_out: Callable[[int, str], bool]) -> list[Record]:
+    """The records, those of some subjects in the split ``validation``.
+
+    Args:
+        is_held_out: of a subject's number, in order of first appearance, and its name.
+    """
+    numbers = {subject: k for k, subject in enumerate(dict.fromkeys(record.subject for record in records))}
+    return [replace(r, split="validation") if is_held_out(numbers[r.subject], r.subject) else r for r in records]
+
+
+def last(records: Sequence[Record], count: int) -> list[Record]:
+    """The last ``count`` subjects held out; a fifth of them where that would be more than a third, and enough for one pair."""
+    total = len({record.subject for record in records})
+    enough = 1 if len(records) > total else 2
+    held = count if 3 * count <= total else max(enough, total // 5)
+    return hold_out(records, lambda number, subject: total > held and number >= total - held)

@@ -1,0 +1,201 @@
+"""Preprocessed scans, each read and decoded once: kept in memory as far as they fit, the others as memory-mapped files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_reg.data.folder import reason
+from lightning_reg.data.interface import Record
+from lightning_reg.data.scans import Scan
+from lightning_reg.discovery import DataError
+from lightning_reg.spatial import Grid, Image
+
+VERSION = 1
+"""Of the files' form; another number makes all older ones unknown."""
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Where preprocessed scans are kept.
+
+    Args:
+        memory: GiB of scans kept in memory, in each process that trains; what does not fit goes to ``folder``.
+        folder: keep all scans there, memory-mapped: for runs that follow each other, and for several devices, which then share them.
+            ``null``: only what does not fit into memory, below the user's cache folder.
+    """
+
+    memory: float = 8.0
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory < 0:
+            raise ValueError(f"memory is {self.memory}; give GiB, 0 or more")
+
+    @property
+    def where(self) -> Path:
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lightning_reg"
+        return Path(self.folder or usual).expanduser()
+
+
+def fingerprint(record: Record, *settings: Any) -> str:
+    """A name for what comes of a record under some settings: another one as soon as a file's size or time, or a setting, changes."""
+    told = [VERSION, record.subject, record.time, record.number, [_state(path) for path in record.files()], *settings]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _state(path: Path) -> list[Any]:
+    """Path, size and time of a file; of a folder those of what it holds."""
+    if path.is_dir():
+        return [str(path.resolve()), sorted([entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in os.scandir(path))]
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+class ScanCache(Sequence[Scan]):
+    """Scans by number.
+
+    Args:
+        make: reads and preprocesses the scan of a number.
+        keys: a :func:`fingerprint` per scan.
+        settings: where they are kept.
+        rank, world: of this process, see :meth:`fill`.
+    """
+
+    def __init__(
+        self, make: Callable[[int], Scan], keys: Sequence[str], settings: CacheSettings | None = None, rank: int = 0, world: int = 1
+    ) -> None:
+        self.make, self.keys, self.settings = make, list(keys), settings or CacheSettings()
+        self.rank, self.world = rank, world
+        self.scans: dict[int, Scan] = {}
+        self.used = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, item: int) -> Scan: ...
+    @overload
+    def __getitem__(self, item: slice) -> Sequence[Scan]: ...
+    def __getitem__(self, item: int | slice) -> Scan | Sequence[Scan]:
+        if isinstance(item, slice):
+            return [self[k] for k in range(len(self))[item]]
+        number = range(len(self))[item]
+        if number in self.scans:
+            return self.scans[number]
+        if self.path(number).is_file():
+            return _read(self.path(number))
+        return self._keep(number, self.make(number))
+
+    def path(self, number: int) -> Path:
+        return self.settings.where / f"{self.keys[number]}.pt"
+
+    def fill(self, workers: int = 0) -> None:
+        """Read everything that is not there yet, by ``workers`` processes. Ranks that share a folder begin at different places of it, and
+        take what another one has finished."""
+        start = self.rank * len(self) // self.world
+        order = [(k + start) % len(self) for k in range(len(self))]
+        missing = [k for k in order if k not in self.scans and not self.path(k).is_file()]
+        if workers == 0 or len(missing) < 4:
+            for number in missing:
+                _ = self[number]
+            return
+        loader = DataLoader(
+            _Making(self, missing), batch_size=2, num_workers=workers, collate_fn=list, worker_init_fn=_single_thread
+        )  # two: the scans of a subject often come from one source
+        for batch in loader:
+            for number, scan in batch:
+                if scan is not None:
+                    self._keep(number, _owned(scan))
+
+    def _keep(self, number: int, scan: Scan) -> Scan:
+        size = sum(
+            image.tensor.numel() * image.tensor.element_size() for image in (scan.image, scan.mask, scan.labels) if image is not None
+        )
+        if self.settings.folder is None and self.used + size <= self.settings.memory * 2**30:
+            self.used += size
+            self.scans[number] = scan
+            return scan
+        path = self.path(number)
+        _write(path, scan)
+        return _read(path)
+
+
+class _Making(Dataset[tuple[int, "Scan | None"]]):
+    """Scans as worker processes make them; where all go to files, the process that made one writes it."""
+
+    def __init__(self, cache: ScanCache, numbers: Sequence[int]) -> None:
+        self.cache, self.numbers = cache, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, item: int) -> tuple[int, Scan | None]:
+        number = self.numbers[item]
+        if self.cache.settings.folder is None:
+            return number, self.cache.make(number)
+        if not self.cache.path(number).is_file():
+            _write(self.cache.path(number), self.cache.make(number))
+        return number, None
+
+
+def _single_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _owned(scan: Scan) -> Scan:
+    """With tensors of this process: each of those that came from another one holds a file open."""
+
+    def own(image: Image | None) -> Image | None:
+        return None if image is None else replace(image, tensor=image.tensor.clone())
+
+    image = own(scan.image)
+    assert image is not None
+    return replace(scan, image=image, mask=own(scan.mask), labels=own(scan.labels), landmarks=_cloned(scan.landmarks))
+
+
+def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.clone()
+
+
+def _write(path: Path, scan: Scan) -> None:
+    """Whole or not at all, whoever else writes the same file."""
+    values = {
+        "name": scan.name, "group": scan.group, "affine": scan.image.grid.affine, "padding": scan.image.padding, "image": scan.image.tensor,
+        "mask": None if scan.mask is None else scan.mask.tensor, "labels": None if scan.labels is None else scan.labels.tensor,
+        "landmarks": scan.landmarks,
+    }  # fmt: skip
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".partial", delete=False) as file:
+            partial = Path(file.name)
+            torch.save(values, file)
+        partial.replace(path)
+    except (OSError, RuntimeError) as cause:  # torch reports a full disk as the latter
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        told = reason(cause) if isinstance(cause, OSError) else "is the disk full?"
+        raise DataError(
+            f"{path.parent} cannot keep preprocessed scans ({told}); set data.cache.folder, or raise data.cache.memory."
+        ) from cause
+
+
+def _read(path: Path) -> Scan:
+    values = torch.load(path, mmap=True, weights_only=True)
+    grid = Grid(tuple(values["image"].shape[2:]), values["affine"])
+
+    def discrete(key: str) -> Image | None:
+        return None if values[key] is None else Image(values[key], grid, discrete=True)
+
+    image = Image(values["image"], grid, values["padding"])
+    return Scan(values["name"], image, discrete("mask"), discrete("labels"), values["landmarks"], values["group"])

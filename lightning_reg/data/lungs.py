@@ -1,0 +1,159 @@
+"""Lungs in a CT, without a trained model: what is dark, inside the body, large, and no airway."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchio as tio
+from scipy import ndimage
+from torch import Tensor
+
+from lightning_reg.discovery import DataError
+
+THRESHOLD = -250.0
+AIR = -950.0
+"""The median of a region below this, HU, is that of air; that of lungs, with emphysema too, is above."""
+WORKING = 2.5
+"""Voxel size, mm, at which shapes are looked at; the border is found at the image's own."""
+
+
+def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -> Tensor:
+    """The lungs, with their vessels, without trachea and main bronchi.
+
+    Air that reaches the sides of the field of view is outside the body; of the rest the largest component is kept, and another one
+    at its height; the trachea is grown from the top, as long as it stays a tube; holes (vessels, nodules) are closed.
+
+    Args:
+        image: CT in HU, one channel, any orientation.
+        name: how messages call it.
+        threshold: lungs are below, HU (Eppenhof et al., SPIE Medical Imaging 2019, Section 2.4: -250).
+
+    Returns:
+        ``(I, J, K)`` bool.
+
+    Raises:
+        DataError: there are no lungs in it.
+    """
+    values = image.data[0].float()
+    stride = [max(1, round(WORKING / s)) for s in image.spacing]
+    coarse = F.avg_pool3d(values[None, None], stride, ceil_mode=True, count_include_pad=False)[0, 0].numpy()
+    spacing = np.array(image.spacing) * stride
+    vertical = int(np.abs(image.affine[2, :3]).argmax())
+    top_first = image.affine[2, vertical] < 0
+    dark = _inside_body(coarse, coarse < threshold, vertical)
+    airways = _airways(coarse, dark, spacing, vertical, top_first)
+    kept = _lungs(ndimage.binary_opening(dark & ~airways), spacing, vertical)
+    if kept is None:
+        raise DataError(
+            f"No lungs are found in {name} (values from {float(values.min()):g} to {float(values.max()):g}); is it a chest CT in HU? Give "
+            "a lung mask, or leave the lungs out."
+        )
+    solid = np.zeros_like(dark)
+    for part in kept:
+        solid |= _closed(part, spacing) & ~airways
+    mask = _to_full(torch.from_numpy(solid), torch.from_numpy(airways), values < threshold, stride)
+    if not bool(mask.any()):
+        raise DataError(f"No lungs are found in {name}; give a lung mask, or leave the lungs out.")
+    return mask
+
+
+def plain_mask(image: tio.ScalarImage, threshold: float = THRESHOLD) -> Tensor:
+    """Every voxel below the threshold, the air around the body included: ``(I, J, K)`` bool."""
+    return image.data[0] < threshold
+
+
+def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndarray:
+    """Without the components that reach one of the four sides and are air rather than lung tissue, which a narrow field of view may cut."""
+    labels, _ = ndimage.label(dark)
+    reaching: set[int] = set()
+    for axis in range(3):
+        if axis != vertical:
+            reaching |= set(np.unique(labels.take([0, -1], axis=axis)).tolist())
+    outside = [number for number in reaching - {0} if np.median(values[labels == number]) < AIR]
+    return dark & ~np.isin(labels, outside)
+
+
+def _airways(values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical: int, top_first: bool) -> np.ndarray:
+    """Trachea and main bronchi: the darkest connected region below the first small round air in a slice from the top, not above 120 ml."""
+    slices, air = np.moveaxis(values, vertical, 0), np.moveaxis(dark, vertical, 0)
+    area = float(np.delete(spacing, vertical).prod())
+    order = range(len(air)) if top_first else range(len(air) - 1, -1, -1)
+    nothing = np.zeros_like(dark)
+    with_air = [k for k in order if air[k].any()]
+    seed = None
+    for k in with_air[: len(with_air) // 2]:
+        labels, count = ndimage.label(air[k])
+        for number in range(1, count + 1):
+            region = labels == number
+            size, deepest = region.sum() * area, float(slices[k][region].min())
+            middle = np.abs(np.array(ndimage.center_of_mass(region)) / np.array(region.shape) - 0.5).min()
+            if 40 <= size <= 900 and deepest < -800 and middle < 0.12:
+                where = np.argwhere(region)[int(slices[k][region].argmin())]
+                seed = (k, *where)
+                break
+        if seed is not None:
+            break
+    if seed is None:
+        return nothing
+    volume, grown = float(spacing.prod()), np.zeros_like(air)
+    for limit in range(-975, -799, 25):
+        labels, _ = ndimage.label(air & (slices < limit))
+        if labels[seed] == 0:
+            continue
+        region = labels == labels[seed]
+        if region.sum() * volume > 120_000:
+            break
+        grown = region
+    if not grown.any():
+        return nothing
+    return np.moveaxis(ndimage.binary_dilation(grown, iterations=1, mask=air), 0, vertical)
+
+
+def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndarray] | None:
+    """The largest component, and the next one where it is a fifth of it or more and lies at the same height."""
+    labels, count = ndimage.label(dark)
+    if count == 0:
+        return None
+    sizes = np.bincount(labels.ravel())[1:]
+    order = np.argsort(sizes)[::-1] + 1
+    if sizes.max() * spacing.prod() < 100_000:
+        return None
+
+    def heights(number: int) -> tuple[int, int]:
+        part = np.flatnonzero((labels == number).any(axis=tuple(a for a in range(3) if a != vertical)))
+        return int(part[0]), int(part[-1])
+
+    kept = [labels == order[0]]
+    if count > 1 and sizes[order[1] - 1] >= 0.2 * sizes.max():
+        (low, high), (other_low, other_high) = heights(order[0]), heights(order[1])
+        shared = min(high, other_high) - max(low, other_low)
+        if shared > 0.5 * min(high - low, other_high - other_low):
+            kept.append(labels == order[1])
+    return kept
+
+
+def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.ndarray:
+    """Vessels and other holes closed, by ``radius`` mm and then wherever they are enclosed."""
+    reach = np.maximum(np.round(radius / spacing).astype(int), 1)
+    padded = np.pad(part, [(r, r) for r in reach])
+    inner = tuple(slice(r, -r) for r in reach)
+    far = ndimage.distance_transform_edt(~padded, sampling=spacing) <= radius
+    near = ndimage.distance_transform_edt(far, sampling=spacing) > radius
+    return ndimage.binary_fill_holes(near[inner] | part)
+
+
+def _to_full(solid: Tensor, airways: Tensor, dark: Tensor, stride: list[int]) -> Tensor:
+    """The image's own dark voxels near ``solid``, and everything well inside it; nothing near the airways."""
+    i, j, k = dark.shape
+
+    def fine(values: Tensor) -> Tensor:
+        for axis, step in enumerate(stride):
+            values = values.repeat_interleave(step, dim=2 + axis)
+        return values[0, 0, :i, :j, :k] > 0.5
+
+    def grown(values: Tensor) -> Tensor:
+        return F.max_pool3d(values, 3, stride=1, padding=1)
+
+    inside, tubes = solid.float()[None, None], airways.float()[None, None]
+    return ((fine(grown(inside)) & dark) | fine(1 - grown(1 - inside))) & ~fine(tubes if max(stride) == 1 else grown(tubes))

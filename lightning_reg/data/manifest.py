@@ -1,0 +1,204 @@
+"""The one form of a prepared data set: images, masks, labels, landmarks, and two tables that say what they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torchio as tio
+
+from lightning_reg.data.interface import SPLITS, Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.preprocessing import Geometry
+from lightning_reg.data.scans import load_files
+from lightning_reg.discovery import DataError, construct, nearest
+from lightning_reg.spatial import Grid
+
+MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"
+STATE = ".prepared"
+"""The folder with a file per scan that is done, which says from what."""
+COLUMNS = ("scan", "subject", "time", "split", "image", "mask", "labels", "landmarks", "source", "original_shape", "original_affine")
+PARTS = ("image", "mask", "labels", "landmarks")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the manifest: a scan of the form, and what leads back to where it came from.
+
+    Args:
+        record: its files, below the data set's folder.
+        source: the provider's file.
+        original: the grid of the provider's image.
+    """
+
+    record: Record
+    source: str
+    original: Grid
+
+    def cells(self, folder: Path) -> dict[str, str]:
+        record = self.record
+        paths = {part: getattr(record, part) for part in PARTS}
+        return {
+            "scan": record.name, "subject": record.subject, "time": record.time, "split": record.split,
+            **{part: path.relative_to(folder).as_posix() if path else "" for part, path in paths.items()},
+            "source": self.source,
+            "original_shape": " ".join(map(str, self.original.shape)),
+            "original_affine": " ".join(f"{v:.9g}" for v in self.original.affine[0, :3].flatten().tolist()),
+        }  # fmt: skip
+
+
+def read_rows(manifest: Path) -> list[Row]:
+    """The rows of a manifest.
+
+    Raises:
+        DataError: all that is wrong with it: columns, splits, names that occur twice, files that are not there.
+    """
+    rows: list[Row] = []
+    problems: list[str] = []
+    names: set[str] = set()
+    for line, cells in read_table(manifest, ("subject", "split", "image")):
+        where = f"Line {line} of {manifest}"
+        if cells["split"] not in SPLITS:
+            problems.append(f"{where} has the split '{cells['split']}'{nearest(cells['split'], SPLITS)} Known: {', '.join(SPLITS)}.")
+            continue
+        if not cells["image"]:
+            problems.append(f"{where} has no image; give one, or remove the line.")
+            continue
+        row = row_from_cells(cells, manifest.parent, where)
+        lacking = [path for path in row.record.files() if not path.exists()]
+        problems += [f"{where}: there is no file {path}; correct the path, or prepare again." for path in lacking]
+        if row.record.name in names:
+            problems.append(f"{where} is a second scan named '{row.record.name}'; give it another time.")
+        names.add(row.record.name)
+        rows.append(row)
+    if problems:
+        raise DataError(together(problems))
+    return rows
+
+
+def row_from_cells(cells: Mapping[str, str], folder: Path, where: str) -> Row:
+    """A row from its cells, paths relative to a folder.
+
+    Raises:
+        DataError: the original grid is no grid; ``where`` says of which row.
+    """
+    record = Record(cells["subject"], cells.get("time", ""), cells["split"])  # type: ignore[arg-type]
+    paths = {part: folder / cells[part] for part in PARTS if cells.get(part)}
+    return Row(record.holding(paths), cells.get("source", ""), _original(cells, where))
+
+
+def _original(cells: Mapping[str, str], where: str) -> Grid:
+    """The grid in a row; a unit one where the table does not know it."""
+    shape, affine = cells.get("original_shape", "").split(), cells.get("original_affine", "").split()
+    if not shape:
+        return Grid.regular((1, 1, 1))
+    try:
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3] = torch.tensor([float(v) for v in affine], dtype=torch.float64).view(3, 4)
+        return Grid((int(shape[0]), int(shape[1]), int(shape[2])), matrix)
+    except (ValueError, IndexError, RuntimeError) as cause:
+        raise DataError(f"{where} has no three extents and twelve numbers in original_shape and original_affine; prepare again.") from cause
+
+
+def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Lines of a table with a header, each with its number and its cells by column; cells without blanks at their ends.
+
+    Separators may be commas, semicolons or tabs, whichever the header has.
+
+    Raises:
+        DataError: no such file, no text, no rows, or a required column is missing.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}; correct the path.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
+            columns = [(name or "").strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            lines = [
+                (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)})
+                for row in reader
+                if any(isinstance(v, str) and v.strip() for v in row.values())
+            ]
+    except (UnicodeDecodeError, csv.Error) as cause:
+        raise DataError(f"{path} is no table ({cause}); save it as CSV in UTF-8.") from cause
+    for column in required:
+        if column not in columns:
+            raise DataError(f"{path} has no column '{column}'{nearest(column, columns)} It has: {', '.join(columns) or 'none'}.")
+    if not lines:
+        raise DataError(f"{path} has no rows below its header; add some.")
+    return lines
+
+
+def together(problems: Sequence[str]) -> str:
+    """Several findings as one message, the first twenty in full."""
+    rest = [f"... and {len(problems) - 20} more."] if len(problems) > 20 else []
+    return "\n".join([*problems[:20], *rest])
+
+
+def write_tables(folder: Path, rows: Sequence[Row], pairs: Sequence[tuple[Record, Record]], geometry: Geometry) -> None:
+    """Write ``manifest.csv``, ``pairs.csv`` and ``geometry.json``, each whole or not at all."""
+    if pairs:
+        _replace_table(folder / PAIRS, ("fixed", "moving"), [{"fixed": f.name, "moving": m.name} for f, m in pairs])
+    else:
+        (folder / PAIRS).unlink(missing_ok=True)
+    partial = folder / f".{GEOMETRY}"
+    partial.write_text(json.dumps(asdict(geometry), indent=2) + "\n")
+    partial.replace(folder / GEOMETRY)
+    _replace_table(folder / MANIFEST, COLUMNS, [row.cells(folder) for row in rows])
+
+
+def _replace_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    partial = path.with_name(f".{path.name}")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+class PreparedDataset(RegistrationDataset):
+    """What ``lightning-reg prepare`` wrote, or a table of one's own in that form.
+
+    Args:
+        root: the folder with ``manifest.csv``, or a manifest itself. Required columns: ``subject, split, image`` (paths below the
+            manifest's folder); ``time, mask, labels, landmarks`` where there are any. ``pairs.csv`` beside it has ``fixed, moving``, names
+            of scans (``subject time``); without it see :func:`~lightning_reg.data.interface.usual_pairs`.
+    """
+
+    def __init__(self, root: str) -> None:
+        path = Path(root).expanduser()
+        self.manifest = path if path.suffix == ".csv" else path / MANIFEST
+        if not self.manifest.is_file():
+            raise DataError(
+                f"There is no {self.manifest}; prepare the data first: lightning-reg prepare DATASET --source RAW --out {path}."
+            )
+        self.rows = read_rows(self.manifest)
+        stored = self.manifest.with_name(GEOMETRY)
+        self.geometry = construct(stored.name, Geometry, json.loads(stored.read_text())) if stored.is_file() else Geometry()
+
+    def records(self) -> Sequence[Record]:
+        return [row.record for row in self.rows]
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        table = self.manifest.with_name(PAIRS)
+        if not table.is_file():
+            return usual_pairs(self.records())
+        named = {record.name: record for record in self.records()}
+        pairs = []
+        for line, cells in read_table(table, ("fixed", "moving")):
+            unknown = [cells[side] for side in ("fixed", "moving") if cells[side] not in named]
+            if unknown:
+                raise DataError(
+                    f"Line {line} of {table} names the scan '{unknown[0]}', which {self.manifest.name} does not have; correct it."
+                )
+            pairs.append((named[cells["fixed"]], named[cells["moving"]]))
+        return pairs

@@ -1,0 +1,115 @@
+"""A user's own data as they are: a table of pairs, or a folder of scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import torchio as tio
+
+from lightning_reg.data.adapters.search import last, require_folder
+from lightning_reg.data.interface import SPLITS, Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.layouts import find_layout
+from lightning_reg.data.manifest import PARTS, read_table, together
+from lightning_reg.data.scans import load_files
+from lightning_reg.discovery import DataError, nearest
+
+SIDES = ("fixed", "moving")
+
+
+class PairsDataset(RegistrationDataset):
+    """Pairs from a table: a line per pair, a column per file.
+
+    Args:
+        root: a CSV file with the columns ``fixed`` and ``moving`` (paths, relative to the file's folder) and, where there are any,
+            ``fixed_mask, moving_mask, fixed_labels, moving_labels, fixed_landmarks, moving_landmarks, split`` (train, validation, test) and
+            ``subject``; without it every line is a subject of its own, ``pair1, pair2, ...``. Without ``split`` the last fifth of the lines
+            validates.
+
+    Raises:
+        DataError: all that is wrong with the table.
+    """
+
+    def __init__(self, root: str) -> None:
+        table = Path(root).expanduser()
+        lines = read_table(table, SIDES)
+        known = {*SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"}
+        unknown = [column for column in lines[0][1] if column and column not in known]
+        if unknown:
+            raise DataError(f"{table} has a column '{unknown[0]}'{nearest(unknown[0], known)} Known: {', '.join(sorted(known))}.")
+        problems: list[str] = []
+        scans: dict[tuple[str, ...], Record] = {}
+        taken: set[str] = set()
+        self.given: list[tuple[Record, Record]] = []
+        for number, (line, cells) in enumerate(lines):
+            split = cells.get("split") or ("validation" if number >= len(lines) - max(1, len(lines) // 5) else "train")
+            if split not in SPLITS:
+                problems.append(f"Line {line} of {table} has the split '{split}'{nearest(split, SPLITS)} Known: {', '.join(SPLITS)}.")
+                continue
+            pair = []
+            for side in SIDES:
+                files = {part: table.parent / Path(cells[key]).expanduser() for part, key in _columns(side) if cells.get(key)}
+                if "image" not in files:
+                    problems.append(f"Line {line} of {table} has no {side} image; give one, or remove the line.")
+                    continue
+                problems += [
+                    f"Line {line} of {table}: there is no {path}; correct the path." for path in files.values() if not path.exists()
+                ]
+                key = (split, *(str(files.get(part, "")) for part in PARTS))
+                if key not in scans:
+                    subject = cells.get("subject") or f"pair{number + 1}"
+                    scans[key] = replace(_named(subject, side, taken), split=split).holding(files)  # type: ignore[arg-type]
+                pair.append(scans[key])
+            if len(pair) == 2:
+                self.given.append((pair[0], pair[1]))
+        if problems:
+            raise DataError(together(problems))
+        self.found = list(scans.values())
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return self.given
+
+
+def _columns(side: str) -> list[tuple[str, str]]:
+    return [("image", side), *((part, f"{side}_{part}") for part in PARTS[1:])]
+
+
+def _named(subject: str, side: str, taken: set[str]) -> Record:
+    """A record of the subject whose time, the side or the side with a number, no other has."""
+    times = (side if number == 1 else f"{side}{number}" for number in count(1))
+    record = next(r for r in (Record(subject, time) for time in times) if r.name not in taken)
+    taken.add(record.name)
+    return record
+
+
+class FolderDataset(RegistrationDataset):
+    """Scans in a folder, see :func:`~lightning_reg.data.layouts.find_layout` for the layouts that are known.
+
+    Args:
+        root: the folder. Where the layout names no validation scans, the last fifth of the subjects is held out.
+        pattern: regular expression over the path below ``root``, with the groups ``subject`` and ``time``.
+    """
+
+    def __init__(self, root: str, pattern: str | None = None) -> None:
+        layout = find_layout(require_folder(root), pattern)
+        split = any(record.split != "train" for record in layout.records)
+        self.found = layout.records if split else last(layout.records, len(layout.records))
+        self.given = layout.pairs if split and layout.pairs is not None else usual_pairs(self.found)
+        self.points = layout.points
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        return load_files(record, self.points)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return self.given

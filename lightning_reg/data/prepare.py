@@ -1,0 +1,304 @@
+"""From a provider's files to the one form, once: masks, crop, resolution. What is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchio as tio
+
+from lightning_reg.data.cache import fingerprint
+from lightning_reg.data.folder import reason
+from lightning_reg.data.interface import Record, RegistrationDataset
+from lightning_reg.data.lungs import lung_mask, plain_mask
+from lightning_reg.data.manifest import MANIFEST, PARTS, STATE, Row, row_from_cells, write_tables
+from lightning_reg.data.point_files import write_points
+from lightning_reg.data.preprocessing import Geometry
+from lightning_reg.data.scans import check_landmarks, check_subject
+from lightning_reg.data.splits import Splits
+from lightning_reg.data.transform_files import write_image
+from lightning_reg.discovery import DataError, nearest
+from lightning_reg.spatial import Grid
+
+FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
+LUNGS = ("segmented", "threshold")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to every scan.
+
+    Args:
+        lungs: make masks where there are none: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
+            below -250 HU (Eppenhof et al., 2019); ``null``: no masks are made.
+        crop, margin, spacing, shape: see :class:`~lightning_reg.data.preprocessing.Geometry`; axes are made canonical.
+    """
+
+    lungs: Literal["segmented", "threshold"] | None = None
+    crop: Literal["lungs", "mask"] | None = None
+    margin: float = 5.0
+    spacing: float | Sequence[float] | None = None
+    shape: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.lungs is not None and self.lungs not in LUNGS:
+            raise ValueError(f"lungs is '{self.lungs}'{nearest(self.lungs, LUNGS)} Give one of {', '.join(LUNGS)}, or null")
+        if self.spacing is not None and self.shape is not None:
+            raise ValueError("spacing and shape are both given; give one of them")
+        _ = self.geometry  # refuses what it cannot be made from
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(True, self.crop, self.margin, self.spacing, self.shape)
+
+    def __call__(self, subject: tio.Subject) -> tio.Subject:
+        """A loaded subject, masked, and on its new grid.
+
+        Raises:
+            DataError: there are no lungs to be found, or nothing to crop to.
+        """
+        cut, resample = replace(self.geometry, spacing=None, shape=None), replace(self.geometry, canonical=False, crop=None)
+        if self.lungs is not None and "mask" not in subject:
+            if self.lungs == "threshold":  # which finds the air around the body too: the crop looks for the lungs itself
+                subject = cut(subject)
+                return resample(_masked(subject, plain_mask(subject["image"])))
+            subject = _masked(subject, lung_mask(subject["image"], subject["name"]))
+        return self.geometry(subject)
+
+
+def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
+    """The subject with a mask ``(I, J, K)``."""
+    subject.add_image(tio.LabelMap(tensor=mask.unsqueeze(0).to(torch.uint8), affine=subject["image"].affine), "mask")
+    return subject
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How it went: the rows of the manifest, how many of them were there already, and a sentence per scan that could not be had."""
+
+    rows: list[Row]
+    reused: int
+    problems: list[str]
+
+
+def prepare(
+    data: Splits, out: Path, preparation: Preparation, workers: int = 1, seen: Callable[[int, int], None] | None = None
+) -> Prepared:
+    """Write a data set in the form of :class:`~lightning_reg.data.manifest.PreparedDataset`.
+
+    Killed in the middle, the next call goes on where it was. Scans whose files and settings are the same are kept, those that are no
+    longer in the data set are removed, and a file is there whole or not at all. The source is only read.
+
+    Args:
+        out: the folder; new, empty, or prepared before.
+        workers: processes.
+        seen: told how many scans are done, of how many.
+
+    Raises:
+        DataError: the folder is not ours to write to, cannot be written, or no scan could be prepared.
+    """
+    out = out.expanduser().resolve()
+    records = data.records()
+    _refuse(out, records)
+    state = out / STATE
+    with _writing(out):
+        for folder in (state, *(out / name for name in (*FOLDERS.values(), "landmarks"))):
+            folder.mkdir(parents=True, exist_ok=True)
+    names = _file_names(records)
+    task = _Task(data.dataset, out, preparation, data.settings)
+    jobs = [(record, names[record.name]) for record in records]
+    finished: dict[str, dict[str, str]] = {}
+    problems: list[str] = []
+    todo = []
+    for record, name in jobs:
+        known = task.finished(record, name)
+        if known is None:
+            todo.append((record, name))
+        else:
+            finished[record.name] = known
+    reused = len(finished)
+    _remove_others(out, set(names.values()))
+    for record, outcome in _run(task, todo, workers):
+        if isinstance(outcome, str):
+            problems.append(outcome)
+        else:
+            finished[record.name] = outcome
+        if seen is not None:
+            seen(len(finished) + len(problems), len(records))
+    rows = [row_from_cells(finished[r.name] | {"split": r.split}, out, r.name) for r in records if r.name in finished]
+    if not rows:
+        raise DataError("\n".join([*problems[:20], "No scan could be prepared."]))
+    made = {row.record.name: row.record for row in rows}
+    pairs = [(records[f].name, records[m].name) for f, m in data.pairs()]
+    with _writing(out):
+        write_tables(out, rows, [(made[f], made[m]) for f, m in pairs if f in made and m in made], preparation.geometry)
+    return Prepared(rows, reused, problems)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One scan after the other, in whatever process."""
+
+    dataset: RegistrationDataset
+    out: Path
+    preparation: Preparation
+    settings: dict[str, Any]
+
+    def key(self, record: Record) -> str:
+        own = {key: value for key, value in self.settings.items() if key != "root"}
+        return fingerprint(record, type(self.dataset).__qualname__, own, asdict(self.preparation))
+
+    def finished(self, record: Record, name: str) -> dict[str, str] | None:
+        """The row of a scan that has been done from the same files in the same way, and whose files are there."""
+        path = self.out / STATE / f"{name}.json"
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            complete = known["key"] == self.key(record) and all(
+                (self.out / known["row"][part]).is_file() for part in PARTS if known["row"][part]
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # not done, or not by this version: it is done again
+        return known["row"] if complete else None
+
+    def __call__(self, record: Record, name: str) -> dict[str, str]:
+        """Prepare a scan; its row in the manifest, apart from the split."""
+        key = self.key(record)
+        subject = self.dataset.load(record)
+        check_subject(subject)
+        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        if "landmarks" in subject:
+            check_landmarks(record.name, subject["landmarks"], grid)
+        whole = not subject["image"].data.is_floating_point()
+        subject = self.preparation(subject)
+        there = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        files: dict[str, Path | None] = dict.fromkeys(PARTS)
+        with _writing(self.out):
+            for part, folder in FOLDERS.items():
+                if part in subject:
+                    values = subject[part].data
+                    values = values.round().to(torch.int32) if part != "image" or whole else values.float()
+                    path = files[part] = self.out / folder / f"{name}.nii.gz"
+                    with _replacing(path) as partial:
+                        write_image(partial, values.unsqueeze(0), there)
+            if "landmarks" in subject:
+                path = files["landmarks"] = self.out / "landmarks" / f"{name}.csv"
+                with _replacing(path) as partial:
+                    write_points(partial, subject["landmarks"])
+            row = Row(replace(record, number=None).holding(files), str(record.image or ""), grid).cells(self.out)
+            with _replacing(self.out / STATE / f"{name}.json") as partial:
+                partial.write_text(json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8")
+        return row
+
+
+def _run(task: _Task, jobs: Sequence[tuple[Record, str]], workers: int) -> Iterator[tuple[Record, dict[str, str] | str]]:
+    """Rows, or sentences, as they come."""
+    if workers <= 1 or len(jobs) < 2:
+        for record, name in jobs:
+            yield record, _outcome(task, record, name)
+        return
+    context = multiprocessing.get_context("spawn")  # threads of the parent make forked processes hang
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (task,)) as pool:
+        futures = {pool.submit(_work, record, name): record for record, name in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_task: _Task | None = None
+
+
+def _start(task: _Task) -> None:
+    global _task
+    _task = task
+    torch.set_num_threads(1)
+
+
+def _work(record: Record, name: str) -> dict[str, str] | str:
+    assert _task is not None
+    return _outcome(_task, record, name)
+
+
+def _outcome(task: _Task, record: Record, name: str) -> dict[str, str] | str:
+    try:
+        return task(record, name)
+    except _Unwritable:
+        raise
+    except DataError as error:
+        return str(error)
+    except Exception as error:  # whatever a reader raises about one scan, the others go on
+        return f"{record.name} cannot be prepared ({type(error).__name__}: {error}); look at {record.image}."
+
+
+class _Unwritable(DataError):
+    """The output cannot be written: no other scan would fare better."""
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise _Unwritable(
+            f"{out} cannot be written ({reason(cause)}); what is done stays, and the same command goes on from there."
+        ) from cause
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path of the same ending in the state's folder, moved to its place when it is whole."""
+    partial = path.parent.parent / STATE / f"partial-{path.parent.name}-{path.name}"
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _refuse(out: Path, records: Sequence[Record]) -> None:
+    """Refuse a folder that holds something else, or the source."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder.")
+    if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
+        raise DataError(f"{out} exists and was not written by lightning-reg prepare; choose another folder.")
+    for record in records:
+        for path in record.files():
+            if out in path.resolve().parents or out == path.resolve():
+                raise DataError(f"{out} holds the source ({path}), which is never written to; choose another folder.")
+
+
+def _file_names(records: Sequence[Record]) -> dict[str, str]:
+    """Per scan a name that every file system takes, its own as far as that goes."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for record in records:
+        base = re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (record.subject, record.time)))).strip(".-") or "scan"
+        name, number = base, 2
+        while name.lower() in taken:
+            name, number = f"{base}-{number}", number + 1
+        taken.add(name.lower())
+        names[record.name] = name
+    return names
+
+
+def _remove_others(out: Path, names: set[str]) -> None:
+    """What an earlier call made of scans that are no longer there, and what a killed one left half-written."""
+    with _writing(out):
+        (out / MANIFEST).unlink(missing_ok=True)  # written again at the end: until then the folder is not complete
+        for path in (out / STATE).iterdir():
+            if path.name.startswith("partial-"):
+                path.unlink(missing_ok=True)
+            elif path.stem not in names:
+                for folder in (*FOLDERS.values(), "landmarks"):
+                    for ending in (".nii.gz", ".csv"):
+                        (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
