@@ -108,7 +108,7 @@ def creatis(folder: Path, patients: Sequence[str] = ("bl", "ng")) -> Path:
     for time, phase in zip(("10", "60"), phases(7), strict=True):
         image = metaimage(folder / f"{time}-P.mhd", phase.image)
         points = physical(image, phase)
-        filled = np.concatenate([points, np.repeat(points[:1], 40 - len(points), 0), [[1.0, 1.0, 1.0]]])
+        filled = np.concatenate([points, points[np.arange(40 - len(points)) % len(points)], [[1.0, 1.0, 1.0]]])
         write_points(folder / f"{time}-Landmarks.pts", filled, "#X Y Z\n")
     return folder
 
@@ -303,7 +303,7 @@ def lung_mri(folder: Path, patients: int = 3) -> Path:
     """``PATIENT/inhale.nii.gz``, ``inhale_mask.nii.gz``, the same of exhale."""
     for number in range(patients):
         for time, phase in zip(("inhale", "exhale"), phases(number), strict=True):
-            nifti(folder / f"patient{number}" / f"{time}.nii.gz", (phase.image + 1000).clip(0))
+            nifti(folder / f"patient{number}" / f"{time}.nii.gz", ((phase.image + 1000).clip(0) * 0.6).astype(np.int16))
             nifti(folder / f"patient{number}" / f"{time}_mask.nii.gz", phase.mask)
     return folder
 

@@ -24,6 +24,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         namespace, rest = super().parse_known_args(*args, **kwargs)
+        if hasattr(namespace, "overrides"):  # argparse takes positional arguments from one place of the line only
+            namespace.overrides += [word for word in rest if re.match(r"\+?[a-z]+[.\w]*=", word)]
+            rest = [word for word in rest if word not in namespace.overrides]
         unknown = [word for word in rest if word.startswith("-")]
         if unknown and self.get_default("strict"):
             self.error(f"There is no option '{unknown[0]}'{nearest(unknown[0].split('=')[0], self.options())} See {self.prog} --help.")

@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> int:
     limit = arguments.limit if arguments.limit is not None else config.get("max_validation_pairs")
     for model in models:
         first = not rows
-        with Progress(console=terminal, transient=True) as progress:
+        with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
             task = progress.add_task("pairs", total=None)
 
             def seen(number: int, count: int, row: object, result: Result, first: bool = first, progress: Progress = progress) -> None:

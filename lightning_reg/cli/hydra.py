@@ -44,6 +44,20 @@ def plain(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def composed_method(name: str) -> dict[str, Any]:
+    """The method of a name, on the phantom's other settings, as plain values.
+
+    Raises:
+        UserError: no such method.
+    """
+    register()
+    try:
+        with initialize_config_dir(str(own_directory()), version_base="1.3"):
+            return dict(plain(compose("train", [f"method={name}", "experiment/small=none"]))["method"])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(sentence(error)) from error
+
+
 def opened_data(name: str, overrides: Sequence[str], root: str | None = None) -> tuple[Splits, dict[str, Any]]:
     """The data set of a data configuration, and the configuration as plain values.
 

@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> int:
         if getattr(arguments, name) is not None:
             settings[name] = None if getattr(arguments, name) == "none" else getattr(arguments, name)
     preparation = construct("prepare", Preparation, settings)
-    with Progress(console=terminal, transient=True) as progress:
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         bar = progress.add_task("scans", total=len(data.records()))
         try:
             done = prepare(

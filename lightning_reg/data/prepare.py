@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from lightning_reg.data.folder import reason
 from lightning_reg.data.interface import Record, RegistrationDataset
 from lightning_reg.data.lungs import lung_mask, plain_mask
 from lightning_reg.data.manifest import MANIFEST, PARTS, STATE, Row, row_from_cells, write_tables
+from lightning_reg.data.parallel import each
 from lightning_reg.data.point_files import write_points
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_landmarks, check_subject
@@ -126,11 +125,11 @@ def prepare(
             finished[record.name] = known
     reused = len(finished)
     _remove_others(out, set(names.values()))
-    for record, outcome in _run(task, todo, workers):
+    for number, outcome in each(_outcome, task, todo, workers):
         if isinstance(outcome, str):
             problems.append(outcome)
         else:
-            finished[record.name] = outcome
+            finished[todo[number][0].name] = outcome
         if seen is not None:
             seen(len(finished) + len(problems), len(records))
     rows = [row_from_cells(finished[r.name] | {"split": r.split}, out, r.name) for r in records if r.name in finished]
@@ -139,7 +138,9 @@ def prepare(
     made = {row.record.name: row.record for row in rows}
     pairs = [(records[f].name, records[m].name) for f, m in data.pairs()]
     with _writing(out):
-        write_tables(out, rows, [(made[f], made[m]) for f, m in pairs if f in made and m in made], preparation.geometry)
+        write_tables(
+            out, rows, [(made[f], made[m]) for f, m in pairs if f in made and m in made], preparation.geometry.after(data.geometry)
+        )
     return Prepared(rows, reused, problems)
 
 
@@ -198,37 +199,9 @@ class _Task:
         return row
 
 
-def _run(task: _Task, jobs: Sequence[tuple[Record, str]], workers: int) -> Iterator[tuple[Record, dict[str, str] | str]]:
-    """Rows, or sentences, as they come."""
-    if workers <= 1 or len(jobs) < 2:
-        for record, name in jobs:
-            yield record, _outcome(task, record, name)
-        return
-    context = multiprocessing.get_context("spawn")  # threads of the parent make forked processes hang
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (task,)) as pool:
-        futures = {pool.submit(_work, record, name): record for record, name in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_task: _Task | None = None
-
-
-def _start(task: _Task) -> None:
-    global _task
-    _task = task
-    torch.set_num_threads(1)
-
-
-def _work(record: Record, name: str) -> dict[str, str] | str:
-    assert _task is not None
-    return _outcome(_task, record, name)
-
-
-def _outcome(task: _Task, record: Record, name: str) -> dict[str, str] | str:
+def _outcome(task: _Task, job: tuple[Record, str]) -> dict[str, str] | str:
+    """The row of a scan, or a sentence."""
+    record, name = job
     try:
         return task(record, name)
     except _Unwritable:

@@ -45,6 +45,17 @@ class Geometry:
         if self.shape is not None and (len(self.shape) != 3 or min(self.shape) < 2):
             raise ValueError(f"shape is {list(self.shape)}; give three numbers of voxels, 2 or more")
 
+    def after(self, done: Geometry) -> Geometry:
+        """Both as one: this, with what ``done`` did where this leaves it open."""
+        resized = self.spacing is not None or self.shape is not None
+        return Geometry(
+            self.canonical or done.canonical,
+            self.crop or done.crop,
+            self.margin if self.crop else done.margin,
+            self.spacing if resized else done.spacing,
+            self.shape if resized else done.shape,
+        )
+
     def __call__(self, subject: tio.Subject) -> tio.Subject:
         """The subject on its new grid. Where images get coarser they are smoothed before they are sampled.
 
@@ -76,7 +87,9 @@ class Geometry:
             margin = round(self.margin / spacing)
             first, last = max(int(inside[0]) - margin, 0), min(int(inside[-1]) + margin, extent - 1)
             bounds += [first, extent - 1 - last]
-        return tio.Crop(tuple(bounds))(subject)
+        cropped = tio.Crop(tuple(bounds))(subject)
+        cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO leaves out what is no image
+        return cropped
 
 
 @dataclass(frozen=True)
@@ -111,13 +124,8 @@ class Preprocessing:
 
     def following(self, done: Geometry) -> Preprocessing:
         """The whole way from the provider's images: this one, with what ``done`` did where this one leaves it open."""
-        return replace(
-            self,
-            crop=self.crop or done.crop,
-            margin=self.margin if self.crop else done.margin,
-            spacing=done.spacing if self.spacing is None else self.spacing,
-            shape=done.shape if self.shape is None else self.shape,
-        )
+        way = self.geometry.after(done)
+        return replace(self, crop=way.crop, margin=way.margin, spacing=way.spacing, shape=way.shape)
 
     def remaining(self, done: Geometry) -> Preprocessing:
         """What is left to do of this, to images that went through ``done``."""

@@ -76,40 +76,62 @@ def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | Non
 
 
 def check_subject(subject: tio.Subject) -> None:
-    """Refuse a subject that training would stumble over later, naming the file.
+    """Refuse a subject that training would stumble over later.
 
     Raises:
-        DataError: more than one channel, NaN or infinite values, constant image, mask or labels on another grid.
+        DataError: all of :func:`subject_problems`.
     """
+    problems = subject_problems(subject)
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def subject_problems(subject: tio.Subject) -> list[str]:
+    """What is wrong with a subject's images, a sentence each that names the file: more than one channel, a single slice, NaN or infinite
+    values, a constant image, an unusable header; mask or labels on another grid, empty, or no whole numbers."""
     image = subject["image"]
     where = image.path or f"the image of {subject['name']}"
+    problems = []
     if image.num_channels != 1:
-        raise DataError(f"{where} has {image.num_channels} channels or time points where a single 3D volume is meant; split it first.")
+        problems.append(f"{where} has {image.num_channels} channels or time points where a single 3D volume is meant; split it first.")
     if min(image.spatial_shape) < 2:
-        raise DataError(f"{where} is a single slice ({' x '.join(map(str, image.spatial_shape))} voxels); give a 3D volume.")
+        problems.append(f"{where} is a single slice ({' x '.join(map(str, image.spatial_shape))} voxels); give a 3D volume.")
     data = image.data.float()
     bad = int((~torch.isfinite(data)).sum())
     if bad:
-        raise DataError(f"{where} has {bad} NaN or infinite values; replace them first.")
-    if float(data.min()) == float(data.max()):
-        raise DataError(f"{where} is constant (every voxel is {float(data.min()):g}); give another image.")
+        problems.append(f"{where} has {bad} NaN or infinite values; replace them first.")
+    elif float(data.min()) == float(data.max()):
+        problems.append(f"{where} is constant (every voxel is {float(data.min()):g}); give another image.")
     try:
         grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
     except ValueError as cause:
-        raise DataError(f"{where}: {cause}.") from cause
+        return [*problems, f"{where}: {cause}."]
     for key in ("mask", "labels"):
         if key in subject:
-            other = Grid(subject[key].spatial_shape, torch.from_numpy(subject[key].affine))
-            there = subject[key].path or f"the {key} of {subject['name']}"
-            if subject[key].num_channels != 1:
-                raise DataError(f"{there} has {subject[key].num_channels} channels where one label map is meant; split it first.")
-            if not other.matches(grid, tolerance=0.05):
-                raise DataError(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
-            values = subject[key].data.float()
-            if not bool(torch.isfinite(values).all()):
-                raise DataError(f"{there} has NaN or infinite values; give whole numbers.")
-            if not bool((values.abs() > 0.5).any()):
-                raise DataError(f"{there} is empty (0 everywhere); give another one, or none.")
+            problems += _label_problems(subject[key], f"the {key} of {subject['name']}", grid, str(where))
+    return problems
+
+
+def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> list[str]:
+    """Of a mask or label map that belongs to the image ``where`` on ``grid``."""
+    there = labels.path or name
+    if labels.num_channels != 1:
+        return [f"{there} has {labels.num_channels} channels where one label map is meant; split it first."]
+    problems = []
+    try:
+        other = Grid(labels.spatial_shape, torch.from_numpy(labels.affine))
+        if not other.matches(grid, tolerance=0.05):
+            problems.append(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
+    except ValueError as cause:
+        problems.append(f"{there}: {cause}.")
+    values = labels.data.float()
+    if not bool(torch.isfinite(values).all()):
+        problems.append(f"{there} has NaN or infinite values; give whole numbers.")
+    elif not bool((values.abs() > 0.5).any()):
+        problems.append(f"{there} is empty (0 everywhere); give another one, or none.")
+    elif float((values - values.round()).abs().max()) > 0.01:
+        problems.append(f"{there} has values that are no whole numbers (as {float(values[values != values.round()][0]):g}); give labels.")
+    return problems
 
 
 def subject_from_scan(scan: Scan) -> tio.Subject:

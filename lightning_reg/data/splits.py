@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -37,7 +38,8 @@ class Lazy(Sequence[T], Generic[T]):
 
 
 class Splits:
-    """The scans and pairs of a data set by split.
+    """The scans and pairs of a data set by split. ``geometry`` is what has been done to the scans' grids; nothing, where they are as the
+    provider gave them.
 
     Args:
         dataset: where they come from.
@@ -57,6 +59,7 @@ class Splits:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset, self.settings = dataset, dict(settings or {})
+        self.geometry = dataset.geometry if isinstance(dataset, PreparedDataset) else Geometry()
         self._records = list(dataset.records())
         self._pairs = list(dataset.pairs())
         if held_out is not None:
@@ -99,10 +102,11 @@ class Splits:
         at = {record: k for k, record in enumerate(self.records(split))}
         return [(at[fixed], at[moving]) for fixed, moving in self._pairs if fixed in at and moving in at]
 
-    @property
-    def geometry(self) -> Geometry:
-        """What has been done to the scans' grids; nothing, where they are as the provider gave them."""
-        return self.dataset.geometry if isinstance(self.dataset, PreparedDataset) else Geometry()
+    def using(self, dataset: RegistrationDataset) -> Splits:
+        """The same scans and pairs, read by another data set that knows the records."""
+        other = copy(self)
+        other.dataset = dataset
+        return other
 
 
 def open_dataset(spec: Mapping[str, Any] | str, held_out: int | Sequence[str] | None = None, limit: int | None = None) -> Splits:
@@ -113,7 +117,7 @@ def open_dataset(spec: Mapping[str, Any] | str, held_out: int | Sequence[str] | 
         held_out, limit: see :class:`Splits`.
 
     Raises:
-        DataError, ComponentError: it cannot be had; the message says what to do.
+        UserError: it cannot be had; the message says what to do.
     """
     arguments = {"name": spec} if isinstance(spec, str) else {key: value for key, value in spec.items() if value is not None}
     root = Path(str(arguments["root"])).expanduser() if "root" in arguments else None

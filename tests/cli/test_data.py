@@ -60,3 +60,55 @@ def test_from_the_providers_files_to_an_evaluated_model(run, command, tmp_path: 
     assert code == 0, err
     assert (tmp_path / "evaluated" / "cases.csv").read_text().count("\n") == 2
     assert before == {path: path.stat().st_mtime_ns for path in raw.rglob("*")}, "the source was written to"
+
+
+def test_check_prints_one_table_and_one_verdict(run, tmp_path: Path) -> None:
+    raw = providers.lung_mri(tmp_path / "scans")
+    table = tmp_path / "found.csv"
+    code, out, err = run("check", raw, "--method", "velocity", "--table", table, "--workers", 2)
+    assert code == 0, out + err
+    assert "Ready to train: 0 errors, 0 warnings." in out
+    assert "A training step of method=velocity on images of 32 x 28 x 30 voxels wants about" in out
+    assert table.read_text().count("\n") == 7
+    (raw / "patient1" / "inhale.nii.gz").write_bytes(b"nothing")
+    code, out, err = run("check", raw, "--fix", tmp_path / "fixed", "--table", table)
+    assert code == 1
+    assert "Not ready to train: 1 error, 0 warnings." in out
+    assert "inhale.nii.gz cannot be read as an image" in out
+    assert "5 of 6 scans are in" in out
+    assert "cannot be read" in table.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "nowhere"], "There is no file nowhere; correct the path."),
+        (["check", ".", "--methd", "velocity"], "There is no option '--methd'; did you mean '--method'?"),
+        (["check", "."], "holds no images"),
+        (["prepare", "dirlap", "--source", ".", "--out", "o"], "no data named 'dirlap'; did you mean 'dirlab'?"),
+        (["prepare", "dirlab", "--source", "nowhere", "--out", "o"], "There is no folder nowhere"),
+        (["prepare", "dirlab", "--out", "o"], "'data.root' has to be given"),
+        (["prepare", "phantom", "--source", ".", "--out", "o"], "data=phantom makes its own images; leave the folder . out"),
+        (["prepare", "phantom", "--out", "o", "--shape", 8, 8, 8, "--spacing", 2], "--spacing and --shape are both given"),
+        (["prepare", "phantom", "--out", "o", "--spacing", 2, 3], "--spacing has 2 numbers; give one or three."),
+        (["prepare", "phantom", "--out", "o", "--crop", "lung"], "did you mean 'lungs'"),
+        (["prepare", "dirlab", "--source", ".", "--out", "o", "data.dataset.ofset=1"], "no option 'data.dataset.ofset'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run, words: list, message: str) -> None:
+    code, _, err = run(*words)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_prepared_twice_is_prepared_once(run, tmp_path: Path) -> None:
+    providers.lung_mri(tmp_path / "raw")
+    line = ["prepare", "lung_mri", "--source", tmp_path / "raw", "--out", "out", "--shape", 16, 16, 16]
+    assert "0 of them were there already" in run(*line)[1]
+    assert "6 of them were there already" in run(*line)[1]
+    (tmp_path / "raw" / "patient0" / "inhale.nii.gz").write_bytes(b"nothing")
+    code, out, _ = run(*line)
+    assert code == 1
+    assert "5 of them were there already, 1 could not be prepared" in out
+    assert "inhale.nii.gz cannot be read as an image" in out

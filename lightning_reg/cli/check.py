@@ -1,0 +1,180 @@
+"""``lightning-reg check``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_reg.data.check.group import Check
+
+SHOWN = 4
+"""Findings of one sort that are printed in full; all of them go to --table."""
+
+MEASURED = (
+    ("tre_before_mm", "TRE before, mm", "{:.2f}"),
+    ("dice_before", "Dice before", "{:.3f}"),
+    ("mask_dice_before", "Dice of masks before", "{:.3f}"),
+    ("overlap", "overlap in the world", "{:.2f}"),
+)
+"""What is measured of a pair: its key, its title, its form."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DIR | MANIFEST", help="prepared data, a folder of scans, a manifest, or a table of pairs")
+    parser.add_argument("--as", dest="name", metavar="DATASET", help="read DIR as this data configuration (raw files: dirlab, acdc, ...)")
+    parser.add_argument("--fix", metavar="NEW", help="write the data with the safe repairs into this new folder")
+    parser.add_argument("--method", help="estimate the memory of a training step of this method (conf/method)")
+    parser.add_argument("--table", metavar="CSV", help="write a line per scan, with its findings, into this file")
+    parser.add_argument("--pairs", type=int, default=100, metavar="N", help="measure at most so many pairs (default 100)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration")
+
+
+def run(arguments: Namespace) -> int:
+    """Print the table, the findings and the verdict; exit code 1 where there are errors."""
+    from rich.progress import Progress
+
+    from lightning_reg.cli.arguments import console, require_files
+    from lightning_reg.cli.hydra import opened_data
+    from lightning_reg.data.check.group import check
+    from lightning_reg.data.check.repair import repair
+
+    require_files(arguments.data)
+    terminal = console()
+    name = arguments.name or _kind(Path(arguments.data).expanduser())
+    data, config = opened_data(name, arguments.overrides, arguments.data)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        bar = progress.add_task("scans", total=None)
+
+        def seen(number: int, count: int) -> None:
+            progress.update(bar, completed=number, total=count)
+
+        found = check(data, arguments.workers, arguments.pairs, seen)
+        fixed = repair(data, Path(arguments.fix), arguments.workers, seen) if arguments.fix else None
+    terminal.print(_summary(found))
+    _print_findings(found, terminal)
+    if arguments.table:
+        _write(Path(arguments.table), found)
+    if arguments.method:
+        shape = _largest(found, config)
+        if shape is not None:
+            terminal.print(_memory(arguments.method, shape), soft_wrap=True)
+    if fixed is not None:
+        for problem in fixed.problems:
+            terminal.print(problem, style="red", soft_wrap=True)
+        text = f"{len(fixed.rows)} of {len(found.scans)} scans are in {arguments.fix}, repaired where that is safe; look again:"
+        terminal.print(f"{text}\n  lightning-reg check {arguments.fix}", soft_wrap=True)
+    errors, warnings = found.errors(), len(found.findings) - found.errors()
+    counts = f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"
+    terminal.print(f"{'Not ready to train' if errors else 'Ready to train'}: {counts}.", style="bold red" if errors else "bold green")
+    return 1 if errors else 0
+
+
+def _kind(path: Path) -> str:
+    """The data configuration that reads a folder or a table."""
+    from lightning_reg.data.manifest import MANIFEST, read_table
+
+    if path.is_dir():
+        return "prepared" if (path / MANIFEST).is_file() else "folder"
+    columns = read_table(path, ())[0][1]
+    return "pairs" if "fixed" in columns else "prepared"
+
+
+def _summary(found: Check):  # type: ignore[no-untyped-def]
+    """A column per split, a row per property."""
+    from rich.table import Table
+
+    splits = [split for split in ("train", "validation", "test") if any(scan.record.split == split for scan in found.scans)]
+    table = Table("", *splits)
+    inside = {split: [scan for scan in found.scans if scan.record.split == split] for split in splits}
+
+    def row(name: str, cells: list[str]) -> None:
+        if any(cells):
+            table.add_row(name, *cells)
+
+    row("scans (of subjects)", [f"{len(s)} ({len({scan.record.subject for scan in s})})" for s in inside.values()])
+    row("pairs", [str(found.pairs.get(split, 0)) for split in splits])
+    for part in ("mask", "labels", "landmarks"):
+        row(f"with {part}", [str(sum(part in scan.parts for scan in s) or "") for s in inside.values()])
+    grids = [[scan.grid for scan in s if scan.grid is not None] for s in inside.values()]
+    row("voxels", [_range([list(map(float, g.shape)) for g in s], "{:.0f}") for s in grids])
+    row("voxel size, mm", [_range([g.spacing[0].tolist() for g in s], "{:.3g}") for s in grids])
+    row(
+        "field of view, mm",
+        [_range([[n * v for n, v in zip(g.shape, g.spacing[0].tolist(), strict=True)] for g in s], "{:.0f}") for s in grids],
+    )
+    readable = [[scan for scan in s if scan.grid is not None] for s in inside.values()]
+    row("intensities", [f"{min(x.low for x in s):g} to {max(x.high for x in s):g}" if s else "" for s in readable])
+    row("units", [", ".join(sorted({x.units for x in s})) for s in readable])
+    for key, title, form in MEASURED:
+        values = [[float(m[key]) for m in found.measured if key in m and m["split"] == split] for split in splits]
+        row(title, [f"{form.format(sum(v) / len(v))} ({form.format(min(v))} to {form.format(max(v))})" if v else "" for v in values])
+    return table
+
+
+def _range(values: list[list[float]], form: str) -> str:
+    """Smallest and largest along each axis; one of them where all are alike."""
+    if not values:
+        return ""
+    low, high = ([form.format(pick(axis)) for axis in zip(*values, strict=True)] for pick in (min, max))
+    return " x ".join(low) if low == high else f"{' x '.join(low)} to {' x '.join(high)}"
+
+
+def _print_findings(found: Check, terminal) -> None:  # type: ignore[no-untyped-def]
+    """Errors first; of many findings of one sort the first few."""
+    sorts = dict.fromkeys((f.level, f.kind) for f in sorted(found.findings, key=lambda f: f.level))
+    for level, kind in sorts:
+        color = "red" if level == "error" else "yellow"
+        texts = list(dict.fromkeys(f.text for f in found.findings if (f.level, f.kind) == (level, kind)))
+        for text in texts[:SHOWN]:
+            terminal.print(f"{level.upper()}: {text}", style=color, soft_wrap=True, markup=False, highlight=False)
+        if len(texts) > SHOWN:
+            terminal.print(f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)")
+
+
+def _largest(found: Check, config) -> list[int] | None:  # type: ignore[no-untyped-def]
+    """The extents that training will see: those of the configuration, or the largest there are."""
+    shape = config["preprocessing"].get("shape")
+    shapes = [scan.grid.shape for scan in found.scans if scan.grid is not None]
+    if shape is not None or not shapes:
+        return shape
+    return [max(axis) for axis in zip(*shapes, strict=True)]
+
+
+def _memory(method: str, shape: list[int]) -> str:
+    from lightning_reg.cli.hydra import composed_method
+    from lightning_reg.training.memory import step_memory
+
+    size = " x ".join(map(str, shape))
+    return (
+        f"A training step of method={method} on images of {size} voxels wants about {step_memory(composed_method(method), shape):.1f} GiB."
+    )
+
+
+def _write(path: Path, found: Check) -> None:
+    import csv
+
+    from lightning_reg.data.folder import written_file
+
+    def lines() -> Iterator[Sequence[object]]:
+        told: set[str] = set()
+        for scan in found.scans:
+            grid = scan.grid
+            shape = " ".join(map(str, grid.shape)) if grid else ""
+            spacing = " ".join(f"{v:.4g}" for v in grid.spacing[0].tolist()) if grid else ""
+            texts = [f"{f.level}: {f.text}" for f in scan.findings]
+            told |= set(texts)
+            yield [
+                scan.record.name, scan.record.split, scan.record.image, shape, spacing, scan.low, scan.high, scan.units,
+                " ".join(scan.parts), " | ".join(texts),
+            ]  # fmt: skip
+        of_several = (f"{f.level}: {f.text}" for f in found.findings)
+        yield from ([""] * 9 + [text] for text in of_several if text not in told)
+
+    with written_file(path, overwrite=True) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scan", "split", "image", "voxels", "voxel_size_mm", "low", "high", "units", "parts", "findings"])
+        writer.writerows(lines())

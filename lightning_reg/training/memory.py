@@ -1,0 +1,70 @@
+"""How much memory a training step will want, found by running a smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_reg.components.interfaces import Growable
+from lightning_reg.spatial import Displacement, Grid, Image, Pair
+from lightning_reg.training.module import RegistrationModule
+
+SMALL = 48
+"""Extents, voxels, at most, of the images that are tried."""
+
+
+def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
+    """GiB that a step of ``method.batch_size`` pairs in float32 wants: parameters, gradients, the optimiser's moments, and what the forward
+    pass keeps for the backward one. Convolutions' work space comes on top.
+
+    What is kept is counted on images of at most 48 voxels along each axis and grows with their number.
+
+    Args:
+        method: as in :class:`~lightning_reg.training.module.RegistrationModule`.
+        shape: extents of the images trained on.
+    """
+    module = RegistrationModule(method)
+    for part in module.modules():
+        if isinstance(part, Growable):
+            part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])  # as it is at the end, when it wants most
+    parameters = sum(p.numel() * p.element_size() for p in module.parameters())
+    small = [min(n, SMALL) for n in shape]
+    ratio = torch.tensor([n / s for n, s in zip(shape, small, strict=True)]).prod()
+    batch = int(method.get("batch_size") or 1)
+    return (4 * parameters + batch * _kept(module, small) * float(ratio)) / 2**30
+
+
+def _kept(module: RegistrationModule, shape: Sequence[int]) -> int:
+    """Bytes that one pair's forward pass keeps, each storage counted once."""
+    storages: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    pair = _pair(shape)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        registration = module(pair.fixed, pair.moving)
+        if module.loss.backward:
+            registration = registration.beside(module(pair.moving, pair.fixed))
+        total = module.loss(registration, pair).total
+    images = sum(image.tensor.numel() * image.tensor.element_size() for image in (pair.fixed, pair.moving))
+    del total, registration
+    return sum(storages.values()) + images
+
+
+def _pair(shape: Sequence[int]) -> Pair:
+    """Noise with everything that any loss term asks for."""
+    generator = torch.Generator().manual_seed(0)
+    grid = Grid.regular(shape)
+    images = [Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2)]
+    mask = Image(torch.ones(1, 1, *shape, dtype=torch.int16), grid, discrete=True)
+    points = (grid.center.float(),)
+    truth = Displacement(torch.zeros(1, 3, *shape), grid)
+    return Pair(images[0], images[1], mask, mask, mask, mask, points, points, truth)
