@@ -1,55 +1,205 @@
-"""Differences between two scans that no transform explains, added to training pairs by TorchIO."""
+"""Training pairs made different: what no transform explains (noise, contrast), and what does (turns, deformations, crops)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torchio as tio
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_reg.spatial import Image, Pair
+from lightning_reg.data.symmetry import turned
+from lightning_reg.data.transform_files import from_itk
+from lightning_reg.discovery import construct, nearest
+from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
+
+STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")
 
 
 @dataclass(frozen=True)
-class IntensityAugmentation:
-    """Random contrast and noise, drawn for the fixed and the moving image separately.
+class Augmentation:
+    """Random changes of a pair, drawn by TorchIO where it has them. Masks, labels, landmarks and the true transform change with the images.
 
-    Pairs made from one scan share its noise, which real pairs do not: a network finds its way by the noise if it is not replaced.
+    Flips and turns are of the world: both images alike, always. Of the others, those in ``separately`` are drawn for the fixed and the
+    moving image each on its own (a difference between them that is to be learned, or to be ignored), the rest once for both.
 
     Args:
         noise: Gaussian noise of a standard deviation up to this (intensities are in [0, 1]).
         gamma: intensities to the power of ``exp(g)``, ``g`` uniform within plus and minus this.
+        bias: coefficients of a smooth bias field up to this (TorchIO: ``RandomBiasField``).
+        flip: axes of the fixed image (0 right, 1 front, 2 top, where it is canonical), each mirrored in half of the cases.
+        turn: axes about each of which the pair is turned by 0, 90, 180 or 270 degrees (de Vos et al., 2019, Section 6.1: ``[2]``).
+        affine: arguments of TorchIO's ``RandomAffine``: ``{scales, degrees, translation}`` (factor, degrees, mm).
+        elastic: arguments of TorchIO's ``RandomElasticDeformation``: ``{num_control_points, max_displacement}`` (mm).
+        crop_mm: cut off every face, mm, up to this (de Vos et al., 2019, Section 7.1: 32).
+        crop_voxels: the same in voxels, per axis (Section 6.1: ``[16, 16, 0]``).
+        separately: names of steps: ``affine, elastic, crop, bias, gamma, noise``.
     """
 
     noise: float = 0.0
     gamma: float = 0.0
+    bias: float = 0.0
+    flip: Sequence[int] = ()
+    turn: Sequence[int] = ()
+    affine: Mapping[str, Any] | None = None
+    elastic: Mapping[str, Any] | None = None
+    crop_mm: float = 0.0
+    crop_voxels: Sequence[int] | None = None
+    separately: Sequence[str] = ("bias", "gamma", "noise")
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "turn"):
+            if not set(getattr(self, name)) <= {0, 1, 2}:
+                raise ValueError(f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2")
+        for name in self.separately:
+            if name not in STEPS[2:]:
+                raise ValueError(f"separately names '{name}'{nearest(name, STEPS[2:])} Known: {', '.join(STEPS[2:])}")
+        if self.crop_voxels is not None and (len(self.crop_voxels) != 3 or min(self.crop_voxels) < 0):
+            raise ValueError(f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more")
+        for name, kind in (("affine", _affine), ("elastic", _elastic)):
+            if getattr(self, name) is not None:
+                construct(f"data.augmentation.{name}", kind, dict(getattr(self, name)))  # refuses what it does not take
 
     def __call__(self, pair: Pair, seed: Sequence[int]) -> Pair:
-        """The pair with other intensities; geometry, masks, labels and truth stay. The same seed gives the same pair."""
-        steps: list[tio.Transform] = []
+        """The changed pair, of batch size 1. The same seed gives the same pair."""
+        rng = np.random.default_rng(list(seed))
+        pair = self._turned(pair, rng)
+        if self.affine is not None or self.elastic is not None:
+            pair = self._deformed(pair, seed)
+        if self.crop_mm > 0 or self.crop_voxels is not None:
+            pair = self._cropped(pair, rng)
+        return self._recoloured(pair, seed)
+
+    def _turned(self, pair: Pair, rng: np.random.Generator) -> Pair:
+        axes, flips = [0, 1, 2], [False, False, False]
+        for axis in self.turn:
+            a, b = [other for other in range(3) if other != axis]
+            for _ in range(int(rng.integers(4))):
+                axes[a], axes[b] = axes[b], axes[a]
+                flips[a], flips[b] = not flips[b], flips[a]
+        for axis in self.flip:
+            flips[axis] ^= bool(rng.random() < 0.5)
+        return pair if axes == [0, 1, 2] and not any(flips) else turned(pair, axes, flips)
+
+    def _deformed(self, pair: Pair, seed: Sequence[int]) -> Pair:
+        """Both images, or each of them, seen through a random map of the world."""
+        steps: dict[str, list[Transform]] = {"fixed": [], "moving": []}
+        for number, (name, draw) in enumerate((("elastic", _random_elastic), ("affine", _random_affine))):
+            arguments = getattr(self, name)
+            if arguments is not None:
+                with _drawing([*seed, 10 + number]):
+                    steps["fixed"].append(draw(arguments, pair.fixed.grid))
+                    own = draw(arguments, pair.moving.grid) if name in self.separately else steps["fixed"][-1]
+                    steps["moving"].append(own)
+        fixed, moving = (Composition(steps[side]) for side in ("fixed", "moving"))
+        changed: dict[str, Any] = {}
+        for side, transform in (("fixed", fixed), ("moving", moving)):
+            for name in (side, f"{side}_mask", f"{side}_labels"):
+                image: Image | None = getattr(pair, name)
+                changed[name] = None if image is None else _through(image, transform)
+            points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
+            if points is not None:
+                back = transform.inverse()
+                changed[f"{side}_landmarks"] = tuple(back.map_world(p.double().T[None])[0].T.to(p.dtype) for p in points)
+        if pair.truth is not None:
+            whole = Composition([moving.inverse(), pair.truth, fixed])
+            changed["truth"] = Displacement(whole.displacement(pair.fixed.grid).float(), pair.fixed.grid)
+        return replace(pair, **changed)
+
+    def _cropped(self, pair: Pair, rng: np.random.Generator) -> Pair:
+        shares = rng.random((2, 2, 3))  # image, face, axis
+        shares[1] = shares[1] if "crop" in self.separately else shares[0]
+        parts = [self._part(image.grid, share) for image, share in zip((pair.fixed, pair.moving), shares, strict=True)]
+        cropped = pair.cropped(parts[0], parts[1])
+        if pair.fixed_landmarks is None or pair.moving_landmarks is None:
+            return cropped
+        both = [
+            (image.grid, points[0]) for image, points in ((cropped.fixed, pair.fixed_landmarks), (cropped.moving, pair.moving_landmarks))
+        ]
+        kept = torch.stack([_inside(grid, points) for grid, points in both]).all(0)
+        if not bool(kept.any()):
+            return cropped
+        return replace(cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],))
+
+    def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
+        """Start and extents of what is left; at least half of each axis."""
+        most = np.array(self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float)
+        most = np.maximum(most, self.crop_mm / grid.spacing[0].numpy())
+        most = np.minimum(most, np.array(grid.shape) // 4)
+        before, after = np.floor(share * (most + 1)).clip(max=most).astype(int)
+        return before.tolist(), (np.array(grid.shape) - before - after).tolist()
+
+    def _recoloured(self, pair: Pair, seed: Sequence[int]) -> Pair:
+        steps: list[tuple[str, tio.Transform]] = []
+        if self.bias > 0:
+            steps.append(("bias", tio.RandomBiasField(coefficients=self.bias)))
         if self.gamma > 0:
-            steps.append(tio.RandomGamma(log_gamma=(-self.gamma, self.gamma)))
+            steps.append(("gamma", tio.RandomGamma(log_gamma=(-self.gamma, self.gamma))))
         if self.noise > 0:
-            steps.append(tio.RandomNoise(std=(0, self.noise)))
-        if not steps:
-            return pair
-        transform = tio.Compose(steps)
-        with torch.random.fork_rng(devices=[]):  # TorchIO draws from the global generator
-            torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
-            return replace(pair, fixed=_applied(transform, pair.fixed), moving=_applied(transform, pair.moving))
+            steps.append(("noise", tio.RandomNoise(std=(0, self.noise))))
+        images = [pair.fixed, pair.moving]
+        for number, (name, transform) in enumerate(steps):
+            for side in (0, 1):
+                with _drawing([*seed, 20 + number, side if name in self.separately else 0]):
+                    images[side] = replace(images[side], tensor=torch.stack([transform(item) for item in images[side].tensor]))
+        return replace(pair, fixed=images[0], moving=images[1]) if steps else pair
 
 
-def _applied(transform: tio.Transform, image: Image) -> Image:
-    return replace(image, tensor=torch.stack([transform(item) for item in image.tensor]))
+@contextmanager
+def _drawing(seed: Sequence[int]) -> Iterator[None]:
+    """TorchIO draws from the global generator: it is set for as long, and left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
+        yield
+
+
+def _blank(grid: Grid) -> tio.ScalarImage:
+    return tio.ScalarImage(tensor=torch.zeros(1, *grid.shape), affine=grid.affine[0].numpy())
+
+
+def _affine(scales: Any = 0.1, degrees: Any = 10, translation: Any = 0, isotropic: bool = False) -> tio.RandomAffine:
+    return tio.RandomAffine(scales, degrees, translation, isotropic)
+
+
+def _elastic(num_control_points: Any = 7, max_displacement: Any = 7.5, locked_borders: int = 2) -> tio.RandomElasticDeformation:
+    return tio.RandomElasticDeformation(num_control_points, max_displacement, locked_borders)
+
+
+def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
+    """From the changed world to the one before, about the grid's centre."""
+    random = _affine(**arguments)
+    drawn = random.get_params(random.scales, random.degrees, random.translation, random.isotropic)
+    scales, degrees, translation = (tuple(float(v) for v in values) for values in drawn)
+    return from_itk(tio.Affine(scales, degrees, translation).get_affine_transform(_blank(grid)))
+
+
+def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
+    """From the changed world to the one before; the control points span the grid."""
+    random = _elastic(**arguments)
+    control = random.get_params(random.num_control_points, random.max_displacement, random.num_locked_borders)
+    return from_itk(tio.ElasticDeformation(control, random.max_displacement).get_bspline_transform(_blank(grid).as_sitk()))
+
+
+def _through(image: Image, transform: Transform) -> Image:
+    warped = image.warped(transform, image.grid)
+    return replace(warped, tensor=warped.tensor.to(image.tensor.dtype))
+
+
+def _inside(grid: Grid, points: Tensor) -> Tensor:
+    voxels = grid.to_voxel(points.double().T.unsqueeze(0))[0]
+    upper = torch.tensor(grid.shape, dtype=torch.float64).view(3, 1) - 1
+    return ((voxels >= 0) & (voxels <= upper)).all(0)
 
 
 class AugmentedPairs(Dataset[Pair]):
     """Another data set's pairs, augmented; every item has a seed of its own."""
 
-    def __init__(self, pairs: Dataset[Pair], augmentation: IntensityAugmentation, seed: int) -> None:
+    def __init__(self, pairs: Dataset[Pair], augmentation: Callable[[Pair, Sequence[int]], Pair], seed: int) -> None:
         self.pairs, self.augmentation, self.seed = pairs, augmentation, seed
 
     def __getitem__(self, item: int) -> Pair:

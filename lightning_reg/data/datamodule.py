@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_reg.data.augmentation import AugmentedPairs, IntensityAugmentation
+from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.interface import Split
 from lightning_reg.data.preprocessing import Preprocessing
@@ -31,7 +31,7 @@ class RegistrationData(L.LightningDataModule):
     Args:
         dataset: ``{name, ...}`` of a data set.
         sampling: how training pairs are drawn, see :func:`~lightning_reg.data.sampling.training_pairs`.
-        augmentation: arguments of :class:`~lightning_reg.data.augmentation.IntensityAugmentation`, for training pairs.
+        augmentation: arguments of :class:`~lightning_reg.data.augmentation.Augmentation`, for training pairs.
         preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`. What has been done to prepared data is not
             done again.
         cache: arguments of :class:`~lightning_reg.data.cache.CacheSettings`.
@@ -66,7 +66,7 @@ class RegistrationData(L.LightningDataModule):
         given = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
         self.preprocessing = given.following(self.data.geometry)
         self.cache = construct("data.cache", CacheSettings, dict(cache or {}))
-        self.augmentation = construct("data.augmentation", IntensityAugmentation, dict(augmentation or {}))
+        self.augmentation = construct("data.augmentation", Augmentation, dict(augmentation or {}))
         self.sampling, self.seed = sampling, seed
         self.batch_size, self.samples_per_epoch, self.workers = batch_size, samples_per_epoch, workers
         self.synthetic_validation, self.max_validation_pairs = synthetic_validation, max_validation_pairs

@@ -148,6 +148,8 @@ def from_itk(transform: sitk.Transform) -> Transform:
         DataError: it is of a kind that has no counterpart here.
     """
     transform = transform.Downcast()
+    if transform.IsLinear():  # a composite of affine maps, too, which ITK may nest without end
+        return _affine_from_itk(transform)
     if isinstance(transform, sitk.CompositeTransform):
         count = transform.GetNumberOfTransforms()
         members = [from_itk(transform.GetNthTransform(n)) for n in range(count)]
@@ -156,8 +158,6 @@ def from_itk(transform: sitk.Transform) -> Transform:
         return _field_from_itk(transform.GetDisplacementField())
     if isinstance(transform, sitk.BSplineTransform):
         return _bspline_from_itk(transform)
-    if transform.IsLinear():
-        return _affine_from_itk(transform)
     raise DataError(f"A transform of the kind {transform.GetName()} cannot be applied here; convert it to a displacement field first.")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_reg.data.augmentation import IntensityAugmentation
+from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan
@@ -165,13 +165,13 @@ def test_a_misspelt_sampling_or_argument() -> None:
 
 def test_augmentation_changes_each_image_for_itself_and_nothing_else() -> None:
     pair = SyntheticDeformation().draw(smooth_scan((24, 20, 28)), np.random.default_rng(1))
-    changed = IntensityAugmentation(noise=0.1)(pair, [1, 2])
-    again = IntensityAugmentation(noise=0.1)(pair, [1, 2])
+    changed = Augmentation(noise=0.1)(pair, [1, 2])
+    again = Augmentation(noise=0.1)(pair, [1, 2])
     assert torch.equal(changed.fixed.tensor, again.fixed.tensor)
     noise = [(getattr(changed, k).tensor - getattr(pair, k).tensor).flatten() for k in ("fixed", "moving")]
     assert abs(float(torch.corrcoef(torch.stack(noise))[0, 1])) < 0.1
     assert changed.truth is pair.truth
-    assert IntensityAugmentation()(pair, [1]) is pair
+    assert Augmentation()(pair, [1]) is pair
 
 
 def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:

@@ -1,0 +1,74 @@
+"""Mirror images and right-angled turns of a pair: exact, no voxel is interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional import transform_points
+from lightning_reg.spatial import Displacement, Grid, Image, Pair
+
+
+def turned(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
+    """The pair in a world that is turned and mirrored about the middle of the fixed image.
+
+    The fixed image's axes keep their directions in the world; those of the moving one are permuted and reversed in the same way, and its
+    header keeps it where it belongs beside the fixed one.
+
+    Args:
+        axes: axis *k* of the result is the original's axis ``axes[k]`` ...
+        flips: ... reversed where ``flips[k]``.
+    """
+    grid = pair.fixed.grid
+    around = Grid(_shape(grid, axes), _similar(grid, axes))
+    to_original = grid.affine @ _index_map(grid, axes, flips) @ around.inverse  # a point of the new world to where it was
+    from_original = torch.linalg.inv(to_original)
+    changed: dict[str, Any] = {}
+    for side in ("fixed", "moving"):
+        for name in (side, f"{side}_mask", f"{side}_labels"):
+            image: Image | None = getattr(pair, name)
+            if image is not None:
+                there = Grid(_shape(image.grid, axes), from_original @ image.grid.affine @ _index_map(image.grid, axes, flips))
+                changed[name] = replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
+        points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
+        if points is not None:
+            changed[f"{side}_landmarks"] = tuple(transform_points(from_original, p.double().T[None])[0].T.to(p.dtype) for p in points)
+    if pair.truth is not None:
+        field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
+        signs = field.new_tensor([-1.0 if flip else 1.0 for flip in flips]).view(1, 3, 1, 1, 1)
+        changed["truth"] = Displacement(field * signs, changed["fixed"].grid)
+    return replace(pair, **changed)
+
+
+def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:
+    i, j, k = (grid.shape[axis] for axis in axes)
+    return i, j, k
+
+
+def _similar(grid: Grid, axes: Sequence[int]) -> Tensor:
+    """Affine of a grid with the original's directions and middle, and the permuted voxel sizes."""
+    spacing = grid.spacing[0]
+    affine = grid.affine.clone()
+    affine[0, :3, :3] = affine[0, :3, :3] / spacing * spacing[list(axes)]
+    middle = torch.tensor([(n - 1) / 2 for n in _shape(grid, axes)], dtype=torch.float64)
+    affine[0, :3, 3] = grid.center[0] - affine[0, :3, :3] @ middle
+    return affine
+
+
+def _index_map(grid: Grid, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
+    """``(4, 4)``: voxels of the result to voxels of the original."""
+    matrix = torch.zeros(4, 4, dtype=torch.float64)
+    matrix[3, 3] = 1
+    for k, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        matrix[axis, k] = -1.0 if flip else 1.0
+        matrix[axis, 3] = grid.shape[axis] - 1 if flip else 0.0
+    return matrix
+
+
+def _permuted(tensor: Tensor, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
+    turned_ = tensor.permute(0, 1, *(2 + axis for axis in axes))
+    return turned_.flip([2 + k for k, flip in enumerate(flips) if flip]).contiguous()
