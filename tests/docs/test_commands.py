@@ -16,7 +16,7 @@ from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.training.module import RegistrationModule
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 QUICK = ["data.dataset.shape=[32,32,32]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "trainer.max_steps=2"]
 
 
@@ -73,6 +73,25 @@ def test_the_pages_on_registration_hold(example: Path) -> None:
     assert {"result", "evaluated", "from_python", "again.nii.gz", "lobes.nii.gz", "mapped.csv", "back.csv"} <= {
         p.name for p in example.iterdir()
     }
+
+
+@pytest.mark.slow
+def test_the_page_on_data_holds(tmp_path: Path) -> None:
+    """Its blocks in order, on the scans that the first of them makes; then the phantom's page."""
+    for page in ("data.md", "data/phantom.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for skipped, language, code in re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", text, re.S):
+            if not skipped:
+                execute(language, code, tmp_path)
+    assert {"scans", "prepared", "runs", "phantom"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_every_data_set_has_a_page() -> None:
+    configured = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")} - {"prepared", "pairs", "folder"}
+    assert configured == {path.stem for path in (ROOT / "docs" / "data").glob("*.md")}
+    for name in configured:
+        assert f"(data/{name}.md)" in (ROOT / "docs" / "data.md").read_text()
+        assert f"`data={name}`" in (ROOT / "docs" / "data" / f"{name}.md").read_text()
 
 
 def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:

@@ -1,0 +1,127 @@
+"""How long training waits for its data: this project's loader and a plain TorchIO pipeline, beside a training step.
+
+    python benchmarks/loading.py --folder FOLDER [--scans 200] [--shape 128 128 128] [--pairs 40]
+
+FOLDER gets the prepared phantom (some minutes the first time) and the mapped files. Prints a table for docs/benchmarks.md; every pipeline
+gives the same kind of item: two time points of a subject, intensities in [0, 1], masks and labels with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+
+from lightning_reg.cli.hydra import composed_method
+from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.phantom.dataset import PhantomDataset
+from lightning_reg.data.prepare import Preparation, prepare
+from lightning_reg.data.splits import Splits, open_dataset
+from lightning_reg.training.module import RegistrationModule
+
+WINDOW = (-1000, 500)
+
+
+def prepared(folder: Path, scans: int, shape: list[int]) -> Path:
+    subjects = scans // 2
+    held_out = max(1, subjects // 20)
+    settings = {"name": "phantom", "subjects": subjects - held_out, "validation": held_out, "shape": shape}
+    data = Splits(PhantomDataset(subjects - held_out, held_out, shape), settings=settings)
+    prepare(data, folder, Preparation(), workers=2)
+    return folder
+
+
+def ours(root: Path, workers: int, pairs: int, cache: dict[str, Any]) -> tuple[float, float]:
+    """Seconds until the first epoch can begin, and per pair of an epoch."""
+    started = time.perf_counter()
+    preprocessing = {"window": WINDOW}
+    data = RegistrationData(
+        {"name": "prepared", "root": str(root)}, {"name": "groups"}, preprocessing, cache=cache, workers=workers, samples_per_epoch=pairs
+    )
+    data.setup()
+    ready = time.perf_counter() - started
+    return ready, per_item(iter(data.train_dataloader()), pairs)
+
+
+def torchio(root: Path, workers: int, pairs: int) -> float:
+    """Seconds per pair, as TorchIO's tutorials put it: subjects of paths, transforms, a loader."""
+    data = open_dataset({"name": "prepared", "root": str(root)})
+    records = data.records("train")
+    subjects = []
+    for fixed, moving in data.pairs("train"):
+        images = {}
+        for side, record in (("fixed", records[fixed]), ("moving", records[moving])):
+            images |= {
+                side: tio.ScalarImage(record.image),
+                f"{side}_mask": tio.LabelMap(record.mask),
+                f"{side}_labels": tio.LabelMap(record.labels),
+            }
+        subjects.append(tio.Subject(images))
+    transform = tio.Compose([tio.RescaleIntensity((0, 1), in_min_max=WINDOW), tio.Clamp(0, 1)])
+    dataset = tio.SubjectsDataset(subjects, transform=transform)
+    order = torch.Generator().manual_seed(0)
+    sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=pairs, generator=order)
+    return per_item(iter(tio.SubjectsLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers)), pairs)
+
+
+def per_item(items: Iterator[Any], count: int) -> float:
+    """Seconds an item, without the first ones, for which workers start."""
+    skipped = 4
+    for _ in range(skipped):
+        next(items)
+    started = time.perf_counter()
+    for _ in range(count - skipped):
+        next(items)
+    return (time.perf_counter() - started) / (count - skipped)
+
+
+def step(root: Path, method: str, steps: int = 2) -> float:
+    """Seconds a training step, on a pair that is at hand."""
+    data = RegistrationData({"name": "prepared", "root": str(root)}, {"name": "groups"}, {"window": WINDOW}, limit=2, workers=0, held_out=1)
+    pair = data.first_pair()
+    module = RegistrationModule(composed_method(method))
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
+    seconds = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        loss = module.loss(module(pair.fixed, pair.moving), pair).total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--scans", type=int, default=200)
+    parser.add_argument("--shape", type=int, nargs=3, default=[128, 128, 128])
+    parser.add_argument("--pairs", type=int, default=40, help="per epoch that is timed")
+    parser.add_argument("--method", default="velocity")
+    arguments = parser.parse_args()
+    root = prepared(arguments.folder / "data", arguments.scans, arguments.shape)
+    training = step(root, arguments.method)
+    size = " x ".join(map(str, arguments.shape))
+    print(f"{arguments.scans} scans of {size}; a step of method={arguments.method}: {training:.2f} s\n")
+    print("| pipeline | workers | until the first pair, steps | per pair / step | per pair / TorchIO's |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    mapped = {"folder": str(arguments.folder / "cache")}
+    for workers in (0, 1, 2):
+        plain = torchio(root, workers, arguments.pairs)
+        print(f"| TorchIO | {workers} | 0 | {plain / training:.3f} | 1 |", flush=True)
+        for name, cache in (("memory", {"memory": 16}), ("mapped files", mapped), ("mapped files, again", mapped)):
+            if workers > 0 and name == "mapped files":
+                continue  # they are there since the first row
+            ready, each = ours(root, workers, arguments.pairs, cache)
+            print(f"| {name} | {workers} | {ready / training:.1f} | {each / training:.4f} | {each / plain:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
