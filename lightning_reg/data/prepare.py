@@ -64,13 +64,14 @@ class Preparation:
         Raises:
             DataError: there are no lungs to be found, or nothing to crop to.
         """
+        if self.lungs is None or "mask" in subject:
+            return self.geometry(subject)
+        if self.lungs == "segmented":
+            found = _masked(subject, lung_mask(subject["image"], subject["name"]))
+            return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(found)  # the lungs need not be found again
         cut, resample = replace(self.geometry, spacing=None, shape=None), replace(self.geometry, canonical=False, crop=None)
-        if self.lungs is not None and "mask" not in subject:
-            if self.lungs == "threshold":  # which finds the air around the body too: the crop looks for the lungs itself
-                subject = cut(subject)
-                return resample(_masked(subject, plain_mask(subject["image"])))
-            subject = _masked(subject, lung_mask(subject["image"], subject["name"]))
-        return self.geometry(subject)
+        subject = cut(subject)  # before the threshold, which finds the air around the body too
+        return resample(_masked(subject, plain_mask(subject["image"])))
 
 
 def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:

@@ -23,7 +23,8 @@ class Geometry:
 
     Args:
         canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
-        crop: cut to ``lungs`` (found in the CT where there is no mask) or to the ``mask``; ``null`` keeps the field of view.
+        crop: cut to the ``lungs``, which are looked for in the CT (a mask may be of something else), or to the ``mask``; ``null`` keeps the
+            field of view.
         margin: left around what is cut to, mm.
         spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
         shape: resize to these extents, voxels; ``null`` keeps them.
@@ -78,7 +79,7 @@ class Geometry:
         image = subject["image"]
         if "mask" not in subject and self.crop == "mask":
             raise DataError(f"{subject['name']} has no mask to crop to; give one, or leave the crop out (crop: null).")
-        mask = subject["mask"].data[0] > 0 if "mask" in subject else lung_mask(image, subject["name"])
+        mask = lung_mask(image, subject["name"]) if self.crop == "lungs" else subject["mask"].data[0] > 0
         if not bool(mask.any()):
             raise DataError(f"The mask of {subject['name']} is empty (0 everywhere); give another one, or leave the crop out (crop: null).")
         bounds: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import providers
@@ -112,3 +113,22 @@ def test_prepared_twice_is_prepared_once(run, tmp_path: Path) -> None:
     assert code == 1
     assert "5 of them were there already, 1 could not be prepared" in out
     assert "inhale.nii.gz cannot be read as an image" in out
+
+
+@pytest.mark.slow
+def test_a_model_trained_on_prepared_data_does_the_same_to_the_raw_files(run, command, tmp_path: Path) -> None:
+    """The crop to the lungs and the resolution are part of the model: what it finds in raw images is what it found in prepared ones."""
+    raw = providers.creatis(tmp_path / "raw")
+    assert run("prepare", "creatis", "--source", raw, "--out", "prepared", "--shape", 16, 16, 16)[0] == 0
+    assert command(train, "train.py", "data=creatis", "data.root=prepared", *SMALL)[0] == 0
+    found = []
+    for root in ("prepared", "raw"):
+        line = ["--data", "creatis", f"data.root={root}", "--split", "all", "--out", f"on_{root}"]
+        code, _, err = run("evaluate", "--model", "run/checkpoints/best.ckpt", *line)
+        assert code == 0, err
+        with (tmp_path / f"on_{root}" / "cases.csv").open() as file:
+            found.append([(row["case"], float(row["tre_before_mm"]), float(row["tre_after_mm"])) for row in csv.DictReader(file)])
+    for (name, before, after), (other, *values) in zip(*found, strict=True):
+        assert name == other
+        assert values == pytest.approx([before, after], abs=1e-3)
+        assert before != after

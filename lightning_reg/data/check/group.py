@@ -129,11 +129,24 @@ def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
                 shown, others = (" x ".join(f"{float(v):.3g}" for v in row) for row in (value, usual))
                 text = f"{_file(scan)} has a {what} of {shown} mm where half of the scans have about {others} mm; {remedy}."
                 found.append(Finding("warning", what, text))
-    if any(scan.units == "HU" for scan, _ in readable):
-        for scan, _ in readable:
-            if scan.units == "arbitrary":
-                text = f"{_file(scan)} is not in HU ({scan.low:g} to {scan.high:g}) as other scans are; convert it."
-                found.append(Finding("warning", "units", text))
+    return found + _units([scan for scan, _ in readable])
+
+
+def _units(scans: Sequence[ScanReport]) -> list[Finding]:
+    """CT that is not in HU, as far as the others tell: a single MR image may have the values of a shifted CT."""
+    found = []
+    units = [scan.units for scan in scans]
+    if "HU" not in units and units.count("HU + 1024") < 0.8 * len(units):
+        for scan in scans:
+            scan.units = scan.units.replace("HU + 1024", "arbitrary")
+        return []
+    for scan in scans:
+        if scan.units == "HU + 1024":
+            text = f"{_file(scan)} looks like CT shifted by 1024 (air near 0, soft tissue near 1000); subtract 1024, or set"
+            found.append(Finding("warning", "units", f"{text} data.preprocessing.window for these values."))
+        elif scan.units == "arbitrary":
+            text = f"{_file(scan)} is not in HU ({scan.low:g} to {scan.high:g}) as other scans are; convert it."
+            found.append(Finding("warning", "units", text))
     return found
 
 

@@ -170,9 +170,6 @@ def _intensities(report: ScanReport, image: tio.Image) -> None:
         where = image.path or report.record.name
         text = f"{where} has its largest value ({report.high:g}) in {100 * clipped:.1f} % of its voxels: intensities are clipped"
         report.add("warning", "intensities", f"{text}; export it with its full range, or check that nothing of interest is that bright.")
-    if report.units == "HU + 1024":
-        text = f"{image.path or report.record.name} looks like CT shifted by 1024 (air near 0, soft tissue near 1000)"
-        report.add("warning", "units", f"{text}; subtract 1024, or set data.preprocessing.window for these values.")
 
 
 def units(values: Tensor, low: float, high: float) -> str:
