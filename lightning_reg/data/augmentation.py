@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from lightning_reg.data.symmetry import turned
 from lightning_reg.data.transform_files import from_itk
 from lightning_reg.discovery import construct, nearest
+from lightning_reg.functional import resize_displacement
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
 
 STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")
@@ -89,7 +90,7 @@ class Augmentation:
     def _deformed(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """Both images, or each of them, seen through a random map of the world."""
         steps: dict[str, list[Transform]] = {"fixed": [], "moving": []}
-        for number, (name, draw) in enumerate((("elastic", _random_elastic), ("affine", _random_affine))):
+        for number, (name, draw) in enumerate((("affine", _random_affine), ("elastic", _random_elastic))):
             arguments = getattr(self, name)
             if arguments is not None:
                 with _drawing([*seed, 10 + number]):
@@ -98,14 +99,17 @@ class Augmentation:
                     steps["moving"].append(own)
         fixed, moving = (Composition(steps[side]) for side in ("fixed", "moving"))
         changed: dict[str, Any] = {}
+        displacement = torch.zeros(0)
         for side, transform in (("fixed", fixed), ("moving", moving)):
+            grid = getattr(pair, side).grid
+            alike = side == "moving" and steps["moving"] == steps["fixed"] and grid.matches(pair.fixed.grid)
+            displacement = displacement if alike else _displacement(transform, grid)
             for name in (side, f"{side}_mask", f"{side}_labels"):
                 image: Image | None = getattr(pair, name)
-                changed[name] = None if image is None else _through(image, transform)
+                changed[name] = None if image is None else _pulled(image, displacement)
             points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
             if points is not None:
-                back = transform.inverse()
-                changed[f"{side}_landmarks"] = tuple(back.map_world(p.double().T[None])[0].T.to(p.dtype) for p in points)
+                changed[f"{side}_landmarks"] = tuple(_origin(transform, p) for p in points)
         if pair.truth is not None:
             whole = Composition([moving.inverse(), pair.truth, fixed])
             changed["truth"] = Displacement(whole.displacement(pair.fixed.grid).float(), pair.fixed.grid)
@@ -185,9 +189,24 @@ def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
     return from_itk(tio.ElasticDeformation(control, random.max_displacement).get_bspline_transform(_blank(grid).as_sitk()))
 
 
-def _through(image: Image, transform: Transform) -> Image:
-    warped = image.warped(transform, image.grid)
-    return replace(warped, tensor=warped.tensor.to(image.tensor.dtype))
+def _displacement(transform: Transform, grid: Grid) -> Tensor:
+    """On a grid, computed at every other voxel: random changes are smooth."""
+    coarse = grid.resized([-(-n // 2) for n in grid.shape])
+    return resize_displacement(transform.displacement(coarse).float(), grid.shape)
+
+
+def _pulled(image: Image, displacement: Tensor) -> Image:
+    pulled = image.pulled(displacement, image.grid)
+    return replace(pulled, tensor=pulled.tensor.to(image.tensor.dtype))
+
+
+def _origin(transform: Transform, points: Tensor) -> Tensor:
+    """The points ``(N, 3)`` that a transform takes to these, by fixed-point iteration: random changes are smaller than a fold."""
+    there = points.double().T.unsqueeze(0)
+    here = there
+    for _ in range(40):
+        here = here + (there - transform.map_world(here))
+    return here[0].T.to(points.dtype)
 
 
 def _inside(grid: Grid, points: Tensor) -> Tensor:
