@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_reg.data.check.group import Check
+    from lightning_reg.data.prepare import Prepared
 
 SHOWN = 4
 """Findings of one sort that are printed in full; all of them go to --table."""
@@ -38,13 +39,17 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console, require_files
-    from lightning_reg.cli.hydra import opened_data
+    from lightning_reg.cli.hydra import composed_method, opened_data
     from lightning_reg.data.check.group import check
     from lightning_reg.data.check.repair import repair
+    from lightning_reg.training.memory import step_memory
 
     require_files(arguments.data)
     terminal = console()
+    method = composed_method(arguments.method) if arguments.method else None
     name = arguments.name or _kind(Path(arguments.data).expanduser())
+    if arguments.name is None and name not in ("prepared", "folder", "pairs"):
+        terminal.print(f"Read as data={name}; --as folder reads it as any folder.")
     data, config = opened_data(name, arguments.overrides, arguments.data)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         bar = progress.add_task("scans", total=None)
@@ -58,13 +63,15 @@ def run(arguments: Namespace) -> int:
     _print_findings(found, terminal)
     if arguments.table:
         _write(Path(arguments.table), found)
-    if arguments.method:
-        shape = _largest(found, config)
-        if shape is not None:
-            terminal.print(_memory(arguments.method, shape), soft_wrap=True)
+    shape = _largest(found, config)
+    if method is not None and shape is not None:
+        text = f"A training step of method={arguments.method} on images of {' x '.join(map(str, shape))} voxels wants about"
+        terminal.print(f"{text} {step_memory(method, shape):.1f} GiB.", soft_wrap=True)
     if fixed is not None:
         for problem in fixed.problems:
             terminal.print(problem, style="red", soft_wrap=True)
+        for line in _left_out(found, fixed):
+            terminal.print(line, style="yellow", soft_wrap=True)
         text = f"{len(fixed.rows)} of {len(found.scans)} scans are in {arguments.fix}, repaired where that is safe; look again:"
         terminal.print(f"{text}\n  lightning-reg check {arguments.fix}", soft_wrap=True)
     errors, warnings = found.errors(), len(found.findings) - found.errors()
@@ -78,9 +85,23 @@ def _kind(path: Path) -> str:
     from lightning_reg.data.manifest import MANIFEST, read_table
 
     if path.is_dir():
-        return "prepared" if (path / MANIFEST).is_file() else "folder"
+        return "prepared" if (path / MANIFEST).is_file() else _provider(path) or "folder"
     columns = read_table(path, ())[0][1]
     return "pairs" if "fixed" in columns else "prepared"
+
+
+def _provider(path: Path) -> str | None:
+    """The data set whose provider's files these are, of those that no other folder looks like."""
+    from lightning_reg.data.splits import open_dataset
+    from lightning_reg.discovery import DataError
+
+    for name in ("dirlab", "creatis", "copdgene", "sunnybrook", "acdc"):
+        try:
+            open_dataset({"name": name, "root": str(path)})
+        except DataError:
+            continue
+        return name
+    return None
 
 
 def _summary(found: Check):  # type: ignore[no-untyped-def]
@@ -137,21 +158,28 @@ def _print_findings(found: Check, terminal) -> None:  # type: ignore[no-untyped-
 
 def _largest(found: Check, config) -> list[int] | None:  # type: ignore[no-untyped-def]
     """The extents that training will see: those of the configuration, or the largest there are."""
-    shape = config["preprocessing"].get("shape")
-    shapes = [scan.grid.shape for scan in found.scans if scan.grid is not None]
-    if shape is not None or not shapes:
+    shape, spacing = config["preprocessing"].get("shape"), config["preprocessing"].get("spacing")
+    grids = [scan.grid for scan in found.scans if scan.grid is not None]
+    if shape is not None or not grids:
         return shape
-    return [max(axis) for axis in zip(*shapes, strict=True)]
+    if spacing is None:
+        return [max(axis) for axis in zip(*(grid.shape for grid in grids), strict=True)]
+    wanted = [spacing] * 3 if isinstance(spacing, (int, float)) else spacing
+    extents = [[n * s for n, s in zip(grid.shape, grid.spacing[0].tolist(), strict=True)] for grid in grids]
+    return [round(max(axis) / w) for axis, w in zip(zip(*extents, strict=True), wanted, strict=True)]
 
 
-def _memory(method: str, shape: list[int]) -> str:
-    from lightning_reg.cli.hydra import composed_method
-    from lightning_reg.training.memory import step_memory
-
-    size = " x ".join(map(str, shape))
-    return (
-        f"A training step of method={method} on images of {size} voxels wants about {step_memory(composed_method(method), shape):.1f} GiB."
-    )
+def _left_out(found: Check, fixed: Prepared) -> list[str]:
+    """Masks, labels and landmarks that the repaired copy is without."""
+    made = {row.record.name: row.record for row in fixed.rows}
+    lines = []
+    for part in ("mask", "labels", "landmarks"):
+        lacking = [
+            s.record for s in found.scans if s.record.name in made and getattr(s.record, part) and not getattr(made[s.record.name], part)
+        ]
+        if lacking:
+            lines.append(f"Left out of the copy, as they are unusable: {part} of {len(lacking)} scans, as {getattr(lacking[0], part)}.")
+    return lines
 
 
 def _write(path: Path, found: Check) -> None:

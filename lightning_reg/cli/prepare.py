@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -55,10 +57,14 @@ def run(arguments: Namespace) -> int:
     for problem in done.problems:
         terminal.print(problem, style="red", soft_wrap=True)
     splits = [row.record.split for row in done.rows]
+    name = arguments.dataset if "root" in config else "prepared"
+    root = f"data.root={arguments.out}"
+    if re.search(r"[^\w./~-]", arguments.out):  # quoted for Hydra, and that for the shell
+        root = shlex.quote(f"data.root='{arguments.out}'")
     counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
     terminal.print(
         f"{len(done.rows)} scans ({counts}); {done.reused} of them were there already, {len(done.problems)} could not be prepared. "
-        f"Next:\n  lightning-reg check {arguments.out}\n  python train.py data={arguments.dataset} data.root={arguments.out}",
+        f"Next:\n  lightning-reg check {shlex.quote(arguments.out)}\n  lightning-reg train data={name} {root}",
         soft_wrap=True,
     )
     return 1 if done.problems else 0

@@ -29,7 +29,8 @@ class CacheSettings:
     """Where preprocessed scans are kept.
 
     Args:
-        memory: GiB of scans kept in memory, in each process that trains; what does not fit goes to ``folder``.
+        memory: GiB of scans kept in memory, in each process that trains; what does not fit goes to ``folder``, where it stays for the
+            next run.
         folder: keep all scans there, memory-mapped: for runs that follow each other, and for several devices, which then share them.
             ``null``: only what does not fit into memory, below the user's cache folder.
     """
@@ -54,11 +55,17 @@ def fingerprint(record: Record, *settings: Any) -> str:
 
 
 def _state(path: Path) -> list[Any]:
-    """Path, size and time of a file; of a folder those of what it holds."""
-    if path.is_dir():
-        return [str(path.resolve()), sorted([entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in os.scandir(path))]
-    status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    """Path, and the sizes and times of the file, or of what its folder holds, or of the header and its data."""
+    try:
+        if path.is_dir():
+            files = sorted(path.iterdir())
+        elif path.suffix.lower() in (".mhd", ".nhdr"):
+            files = sorted(p for p in path.parent.iterdir() if p.name.split(".")[0] == path.name.split(".")[0])
+        else:
+            files = [path]
+        return [str(path.resolve()), [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
+    except OSError as cause:
+        raise DataError(f"{path} cannot be read ({reason(cause)}); correct the path, or make the data set complete.") from cause
 
 
 class ScanCache(Sequence[Scan]):
@@ -114,6 +121,8 @@ class ScanCache(Sequence[Scan]):
         )  # two: the scans of a subject often come from one source
         for batch in loader:
             for number, scan in batch:
+                if isinstance(scan, str):
+                    raise DataError(scan)
                 if scan is not None:
                     self._keep(number, _owned(scan))
 
@@ -130,8 +139,8 @@ class ScanCache(Sequence[Scan]):
         return _read(path)
 
 
-class _Making(Dataset[tuple[int, "Scan | None"]]):
-    """Scans as worker processes make them; where all go to files, the process that made one writes it."""
+class _Making(Dataset[tuple[int, "Scan | str | None"]]):
+    """Scans as worker processes make them; where all go to files, the process that made one writes it. A sentence, where that fails."""
 
     def __init__(self, cache: ScanCache, numbers: Sequence[int]) -> None:
         self.cache, self.numbers = cache, numbers
@@ -139,12 +148,15 @@ class _Making(Dataset[tuple[int, "Scan | None"]]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, item: int) -> tuple[int, Scan | None]:
+    def __getitem__(self, item: int) -> tuple[int, Scan | str | None]:
         number = self.numbers[item]
-        if self.cache.settings.folder is None:
-            return number, self.cache.make(number)
-        if not self.cache.path(number).is_file():
-            _write(self.cache.path(number), self.cache.make(number))
+        try:
+            if self.cache.settings.folder is None:
+                return number, self.cache.make(number)
+            if not self.cache.path(number).is_file():
+                _write(self.cache.path(number), self.cache.make(number))
+        except DataError as error:
+            return number, str(error)
         return number, None
 
 

@@ -73,6 +73,7 @@ class RegistrationData(L.LightningDataModule):
         self.train_pairs: Dataset[Pair] | None = None
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
+        self._in_memory = 0
 
     def first_pair(self) -> Pair:
         """The pair that training starts with: what it has, all have."""
@@ -87,8 +88,10 @@ class RegistrationData(L.LightningDataModule):
         left = self.preprocessing.remaining(self.data.geometry)
         keys = [fingerprint(record, self.data.settings, asdict(left)) for record in records]
         rank, world = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
-        scans = ScanCache(lambda k: left(subjects[k]), keys, self.cache, rank, world)
+        free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
+        scans = ScanCache(lambda k: left(subjects[k]), keys, free, rank, world)
         scans.fill(self.workers)
+        self._in_memory += scans.used
         return scans
 
     def setup(self, stage: str | None = None) -> None:

@@ -67,7 +67,7 @@ def read_slices(files: Sequence[Path], name: str, kind: type[tio.Image] = tio.Sc
             reader = sitk.ImageSeriesReader()
             reader.SetFileNames([str(files[k]) for k in order])
             return kind.from_sitk(reader.Execute()), order
-    except RuntimeError as cause:
+    except (RuntimeError, ValueError) as cause:
         first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise DataError(f"{name} cannot be read ({first}); export it again.") from cause
 

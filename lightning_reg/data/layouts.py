@@ -16,6 +16,8 @@ from lightning_reg.discovery import DataError
 
 IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 POINTS = (".csv", ".fcsv", ".mrk.json", ".txt")
+STATE = ".prepared"
+"""The folder of a prepared data set with a file per scan that is done, which says from what."""
 PARTS = {
     "mask": "mask",
     "masks": "mask",
@@ -27,6 +29,7 @@ PARTS = {
 }
 """What the last word of a file's name, or a folder, says it is; everything else is an image."""
 
+ENDINGS = {"mask": IMAGES, "labels": IMAGES, "landmarks": POINTS}
 Pairs = list[tuple[Record, Record]]
 
 
@@ -52,14 +55,21 @@ def is_image(path: Path) -> bool:
 
 def natural(path: Path) -> list[Any]:
     """A sorting key by which ``case2`` comes before ``case10``."""
-    return [(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"(\d+)", path.name)]
+    return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in re.split(r"(\d+)", path.name)]
 
 
 def walk(root: Path) -> list[Path]:
-    """All files below a folder, links followed, hidden ones left out, in natural order."""
-    found = []
+    """All files below a folder, links followed (none of them twice), in natural order; without hidden ones, and without what
+    ``lightning-reg prepare`` wrote."""
+    found, seen = [], {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        kept = []
+        for name in folders:
+            real = os.path.realpath(os.path.join(folder, name))
+            if not name.startswith((".", "__MACOSX")) and real not in seen and not os.path.isdir(os.path.join(real, STATE)):
+                kept.append(name)
+                seen.add(real)
+        folders[:] = kept
         found += [Path(folder) / name for name in names if not name.startswith(".")]
     return sorted(found, key=lambda path: [natural(Path(part)) for part in path.relative_to(root).parts])
 
@@ -70,7 +80,7 @@ def find_layout(root: Path, pattern: str | None = None) -> Layout:
     Args:
         root: has a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg), or is BIDS (``sub-*``), or has ``images/`` (and
             ``masks/``, ``labels/``, ``landmarks/`` with files of the same names), or a folder per subject, or the images themselves.
-        pattern: for the last two, a regular expression over the path below ``root``, with the groups ``subject`` and ``time``.
+        pattern: for the last three, a regular expression over the image's path below its folder, with the groups ``subject`` and ``time``.
 
     Raises:
         DataError: there are none.
@@ -78,44 +88,71 @@ def find_layout(root: Path, pattern: str | None = None) -> Layout:
     if not root.is_dir():
         raise DataError(f"There is no folder {root}; correct data.root.")
     if pattern is None:
-        for described in sorted(root.glob("*dataset.json")):
+        for described in descriptions(root):
             return from_dataset_json(described)
         if any(path.is_dir() for path in root.glob("sub-*")):
             return from_bids(root)
-        kinds = next((n for n in ("images", "imagesTr") if (root / n).is_dir()), None)
-        if kinds is not None:
-            return from_kinds(root, kinds)
-    return from_tree(root, pattern)
+    kinds = next((n for n in ("images", "imagesTr") if (root / n).is_dir()), None)
+    return from_tree(root, pattern) if kinds is None else from_kinds(root, kinds, pattern)
 
 
-def from_kinds(root: Path, images: str = "images") -> Layout:
-    """A folder per kind, a scan's files with the same name in each."""
+def descriptions(root: Path) -> list[Path]:
+    """``dataset.json``, ``TASK_dataset.json``; without hidden files."""
+    return sorted(path for path in root.glob("*dataset.json") if not path.name.startswith("."))
+
+
+def from_kinds(root: Path, images: str = "images", pattern: str | None = None) -> Layout:
+    """A folder per kind, a scan's files with the same name in each; an image is a subject, unless a ``pattern`` says otherwise."""
+    name_of = _Names(root, pattern)
     found: list[Record] = []
     for path in sorted((root / images).iterdir(), key=natural):
         if is_image(path):
-            beside: dict[str, Path] = {}
-            for name, part in PARTS.items():
-                folder = root / images.replace("images", name)
-                match = next(
-                    (p for p in (folder / path.name, *(folder / f"{stem(path)}{e}" for e in (*IMAGES, *POINTS))) if p.is_file()), None
-                )
-                if match is not None:
-                    beside[part] = match
-            found.append(Record(stem(path), image=path).holding(beside))
+            beside: dict[str, Path | None] = {}
+            for kind, part in PARTS.items():
+                folder = root / images.replace("images", kind)
+                names = [path.name, *(f"{stem(path)}{ending}" for ending in ENDINGS[part])]
+                beside[part] = beside.get(part) or next((folder / name for name in names if (folder / name).is_file()), None)
+            subject, time = name_of(path.name, stem(path), "")
+            found += [Record(subject, time, image=path).holding(beside)] if subject else []
+    name_of.require(found)
     if not found:
         raise DataError(f"{root} has no images (expected {root / images}/*.nii.gz); set data.root to the data set's own folder.")
-    return Layout(found)
+    return Layout(_unique(found))
+
+
+class _Names:
+    """Subject and time of an image: by a pattern, or as its place says."""
+
+    def __init__(self, root: Path, pattern: str | None) -> None:
+        self.root, self.pattern, self.unmatched = root, pattern, ""
+        try:
+            self.expression = re.compile(pattern) if pattern else None
+        except re.error as cause:
+            raise DataError(f"data.dataset.pattern is no regular expression ({cause}): {pattern}") from cause
+
+    def __call__(self, path: str, subject: str, time: str) -> tuple[str, str]:
+        """Empty, where the pattern does not match the path."""
+        if self.expression is None:
+            return subject, time
+        match = self.expression.search(path)
+        if match is None or not match.groupdict().get("subject"):
+            self.unmatched = self.unmatched or path
+            return "", ""
+        return match["subject"], match.groupdict().get("time") or ""
+
+    def require(self, found: Sequence[Record]) -> None:
+        if self.unmatched and not found:
+            text = f"No image below {self.root} gives a subject by data.dataset.pattern={self.pattern}"
+            raise DataError(f"{text} (as {self.unmatched}); correct the pattern.")
 
 
 def from_tree(root: Path, pattern: str | None = None) -> Layout:
     """Images anywhere below ``root``: with a folder per subject its files are the time points, else every image is a subject.
 
-    A file whose name ends in ``_mask``, ``_labels`` (``_seg``, ``_dseg``) or ``_landmarks`` belongs to the image whose name it begins with.
+    A file whose name ends in ``_mask``, ``_labels`` (``_seg``, ``_dseg``) or ``_landmarks`` belongs to the image whose name it begins with;
+    one that is called just so, to the only image of its folder.
     """
-    try:
-        expression = re.compile(pattern) if pattern else None
-    except re.error as cause:
-        raise DataError(f"data.dataset.pattern is no regular expression ({cause}): {pattern}") from cause
+    name_of = _Names(root, pattern)
     images: dict[str, Path] = {}
     extra: dict[str, dict[str, Path]] = {}
     for path in walk(root):
@@ -124,27 +161,32 @@ def from_tree(root: Path, pattern: str | None = None) -> Layout:
             images[relative.parent.as_posix()] = path.parent
             continue
         name = (relative.parent / stem(path)).as_posix()
-        base, _, last = name.rpartition("_")
-        if base and last.lower() in PARTS:
-            extra.setdefault(base, {})[PARTS[last.lower()]] = path
+        base, last = name[: -len(stem(path))], stem(path).lower()
+        if "_" in last:
+            base, _, last = name.rpartition("_")
+        part = PARTS.get(last.lower())
+        if part is not None and path.name.lower().endswith(ENDINGS[part]):
+            extra.setdefault(base, {})[part] = path
         elif is_image(path):
+            if name in images:
+                raise DataError(f"{images[name]} and {path} have one name; remove one of them.")
             images[name] = path
     if not images:
         raise DataError(f"{root} holds no images ({', '.join(IMAGES)}, or folders with *.dcm); set data.root to the folder that does.")
+    for folder, parts in list(extra.items()):
+        if folder == "" or folder.endswith("/"):
+            inside = [name for name in images if name.rpartition("/")[0] == folder.rstrip("/")]
+            if len(inside) != 1:
+                first = next(iter(parts.values()))
+                raise DataError(f"{first} may belong to any of {len(inside)} images beside it; call it IMAGE_{stem(first)}.")
+            extra.setdefault(inside[0], {}).update(parts)
     records = []
     for name, path in images.items():
-        if expression is None:
-            folder, _, last = name.rpartition("/")
-            subject, time = (folder.replace("/", "-"), last) if folder else (last, "")
-        else:
-            match = expression.search(path.relative_to(root).as_posix())
-            if match is None or "subject" not in match.groupdict():
-                continue
-            subject, time = match["subject"], match.groupdict().get("time") or ""
-        records.append(Record(subject, time, image=path).holding(extra.get(name, {})))
-    if not records:
-        first = next(iter(images.values())).relative_to(root)
-        raise DataError(f"No image below {root} gives a subject by data.dataset.pattern={pattern} (as {first}); correct the pattern.")
+        folder, _, last = name.rpartition("/")
+        usual = (folder.replace("/", "-"), last) if folder else (last, "")
+        subject, time = name_of(path.relative_to(root).as_posix(), *usual)
+        records += [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
+    name_of.require(records)
     return Layout(_unique(records))
 
 
@@ -165,27 +207,35 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
 
     Source: Brain Imaging Data Structure specification, "Magnetic Resonance Imaging" and "Derivatives: imaging data types".
     """
-    found = sorted((p for p in root.glob("sub-*/**/anat/*") if is_image(p) and "derivatives" not in p.parts), key=lambda p: natural(p))
+    found = sorted((p for p in root.glob("sub-*/**/anat/*") if is_image(p)), key=natural)
     suffixes = sorted({stem(p).rpartition("_")[2] for p in found})
     if not found:
         raise DataError(f"{root} looks like BIDS (sub-*), and has no sub-*/[ses-*/]anat/*.nii.gz; set data.root to the folder that does.")
     chosen = suffix if suffix in suffixes else suffixes[0]
-    derived = [p for p in root.glob("derivatives/**/anat/*") if is_image(p)]
+    derived = sorted((p for p in root.glob("derivatives/**/anat/*") if is_image(p)), key=natural)
+    parts: dict[tuple[str | None, ...], dict[str, Path]] = {}
+    for path in derived:
+        part = {"mask": "mask", "dseg": "labels"}.get(stem(path).rpartition("_")[2])
+        if part is not None:
+            parts.setdefault(_identity(_entities(path)), {}).setdefault(part, path)
     records = []
     for path in found:
-        base, _, kind = stem(path).rpartition("_")
-        if kind != chosen:
-            continue
-        entities = dict(word.split("-", 1) for word in base.split("_") if "-" in word)
-        parts: dict[str, Path] = {}
-        for part, ending in (("mask", "_mask"), ("labels", "_dseg")):
-            same = [p for p in derived if stem(p).startswith(f"{base}_") or stem(p).startswith(base + ending)]
-            match = next((p for p in same if stem(p).endswith(ending)), None)
-            if match is not None:
-                parts[part] = match
-        times = [entities[key] for key in ("ses", "run", "acq") if key in entities]
-        records.append(Record(f"sub-{entities.get('sub', '?')}", "-".join(times), image=path).holding(parts))
+        entities = _entities(path)
+        if stem(path).rpartition("_")[2] == chosen:
+            times = [entities[key] for key in ("ses", "run", "acq") if key in entities]
+            files = parts.get(_identity(entities), {})
+            records.append(Record(f"sub-{entities.get('sub', '?')}", "-".join(times), image=path).holding(files))
     return Layout(_unique(records))
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """``{sub: 01, ses: 02}`` of ``sub-01_ses-02_T1w.nii.gz``."""
+    return dict(word.split("-", 1) for word in stem(path).split("_") if "-" in word)
+
+
+def _identity(entities: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What an image and what was derived from it have in common; a derivative in another space belongs to no image here."""
+    return tuple(entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space"))
 
 
 def from_dataset_json(path: Path) -> Layout:
@@ -203,15 +253,20 @@ def from_dataset_json(path: Path) -> Layout:
     if not isinstance(described, dict):
         raise DataError(f"{path} is no description of a data set; set data.root to the data set's own folder.")
     folder = path.parent
-    if "training_paired_images" in described or "registration_val" in described:
-        layout = _learn2reg(folder, described)
-    elif "channel_names" in described:
-        layout = _nnunet(folder, described)
-    else:
-        entries = [e if isinstance(e, Mapping) else {"image": e} for e in described.get("training", [])]
-        layout = Layout([_entry(folder, e) for e in entries if "image" in e])
+    try:
+        if "training_paired_images" in described or "registration_val" in described:
+            layout = _learn2reg(folder, described)
+        elif "channel_names" in described:
+            layout = _nnunet(folder, described)
+        else:
+            entries = [e if isinstance(e, Mapping) else {"image": e} for e in described.get("training", [])]
+            layout = Layout([_entry(folder, e) for e in entries if "image" in e])
+    except (TypeError, KeyError, AttributeError) as cause:
+        text = f"{path} is not of the form of nnU-Net, the Decathlon or Learn2Reg ({type(cause).__name__}: {cause})"
+        raise DataError(f"{text}; download it again, or take it away to have the folder read as it is.") from cause
     if not layout.records:
         raise DataError(f"{path} lists no training images; set data.root to the data set's own folder.")
+    _unique(layout.records)
     missing = [str(p) for record in layout.records for p in record.files() if not p.exists()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -244,11 +299,13 @@ def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
 
 def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
     """Scans in the order of the pairs, the fixed one of each first."""
-    validation = [(p["fixed"], p["moving"]) for p in described.get("registration_val", [])]
-    training = [(p["fixed"], p["moving"]) for p in described.get("training_paired_images", [])]
+    validation, training = (
+        [(Path(pair["fixed"]).as_posix(), Path(pair["moving"]).as_posix()) for pair in described.get(key, [])]
+        for key in ("registration_val", "training_paired_images")
+    )
     training = [pair for pair in training if pair not in validation]
     held_out = {_scan_name(image)[0] for pair in validation for image in pair}
-    singles = [e["image"] if isinstance(e, Mapping) else e for e in described.get("training", [])]
+    singles = [Path(e["image"] if isinstance(e, Mapping) else e).as_posix() for e in described.get("training", [])]
     images = dict.fromkeys([image for pair in training + validation for image in pair] + singles)
     records: dict[str, Record] = {}
     for image in images:

@@ -18,8 +18,6 @@ from lightning_reg.discovery import DataError, construct, nearest
 from lightning_reg.spatial import Grid
 
 MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"
-STATE = ".prepared"
-"""The folder with a file per scan that is done, which says from what."""
 COLUMNS = ("scan", "subject", "time", "split", "image", "mask", "labels", "landmarks", "source", "original_shape", "original_affine")
 PARTS = ("image", "mask", "labels", "landmarks")
 
@@ -186,7 +184,7 @@ class PreparedDataset(RegistrationDataset):
         return [row.record for row in self.rows]
 
     def load(self, record: Record) -> tio.Subject:
-        return load_files(record)
+        return load_files(record, cropped=self.geometry.crop is not None)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
         table = self.manifest.with_name(PAIRS)

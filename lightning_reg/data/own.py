@@ -25,8 +25,8 @@ class PairsDataset(RegistrationDataset):
     Args:
         root: a CSV file with the columns ``fixed`` and ``moving`` (paths, relative to the file's folder) and, where there are any,
             ``fixed_mask, moving_mask, fixed_labels, moving_labels, fixed_landmarks, moving_landmarks, split`` (train, validation, test) and
-            ``subject``; without it every line is a subject of its own, ``pair1, pair2, ...``. Without ``split`` the last fifth of the lines
-            validates.
+            ``subject``; without it every line is a subject of its own, ``pair1, pair2, ...``. Without ``split`` the last fifth of the
+            subjects validates.
 
     Raises:
         DataError: all that is wrong with the table.
@@ -43,8 +43,11 @@ class PairsDataset(RegistrationDataset):
         scans: dict[tuple[str, ...], Record] = {}
         taken: set[str] = set()
         self.given: list[tuple[Record, Record]] = []
-        for number, (line, cells) in enumerate(lines):
-            split = cells.get("split") or ("validation" if number >= len(lines) - max(1, len(lines) // 5) else "train")
+        subjects = [cells.get("subject") or f"pair{number + 1}" for number, (_, cells) in enumerate(lines)]
+        everybody = list(dict.fromkeys(subjects))
+        held_out = everybody[len(everybody) - max(1, len(everybody) // 5) :]
+        for subject, (line, cells) in zip(subjects, lines, strict=True):
+            split = cells.get("split") or ("validation" if subject in held_out else "train")
             if split not in SPLITS:
                 problems.append(f"Line {line} of {table} has the split '{split}'{nearest(split, SPLITS)} Known: {', '.join(SPLITS)}.")
                 continue
@@ -59,7 +62,6 @@ class PairsDataset(RegistrationDataset):
                 ]
                 key = (split, *(str(files.get(part, "")) for part in PARTS))
                 if key not in scans:
-                    subject = cells.get("subject") or f"pair{number + 1}"
                     scans[key] = replace(_named(subject, side, taken), split=split).holding(files)  # type: ignore[arg-type]
                 pair.append(scans[key])
             if len(pair) == 2:
@@ -102,7 +104,9 @@ class FolderDataset(RegistrationDataset):
         layout = find_layout(require_folder(root), pattern)
         split = any(record.split != "train" for record in layout.records)
         self.found = layout.records if split else last(layout.records, len(layout.records))
-        self.given = layout.pairs if split and layout.pairs is not None else usual_pairs(self.found)
+        new = dict(zip(layout.records, self.found, strict=True))
+        listed = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or []]
+        self.given = [pair for pair in listed if pair[0].split == pair[1].split] or usual_pairs(self.found)
         self.points = layout.points
 
     def records(self) -> Sequence[Record]:

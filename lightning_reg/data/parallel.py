@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
+
+from lightning_reg.discovery import DataError
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -27,11 +31,13 @@ def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence
             yield number, work(shared, item)
         return
     context = multiprocessing.get_context("spawn")  # threads of the parent make forked processes hang
-    with ProcessPoolExecutor(min(workers, len(items)), context, _start, (work, shared)) as pool:
+    with ProcessPoolExecutor(min(workers, len(items)), context, _start, (pickle.dumps((work, shared)),)) as pool:
         futures = {pool.submit(_call, item): number for number, item in enumerate(items)}
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield futures[future], pickle.loads(future.result())
+        except BrokenProcessPool as cause:
+            raise DataError("A process was ended from outside, as happens where memory runs out; use fewer --workers.") from cause
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -39,13 +45,14 @@ def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence
 _work: tuple[Callable[[Any, Any], Any], Any] | None = None
 
 
-def _start(work: Callable[[Any, Any], Any], shared: Any) -> None:
+def _start(work_and_shared: bytes) -> None:
     global _work
-    _work = (work, shared)
+    _work = pickle.loads(work_and_shared)
     torch.set_num_threads(1)
 
 
-def _call(item: Any) -> Any:
+def _call(item: Any) -> bytes:
+    """The result by value, as everything that goes to and fro: tensors that travel as they are each hold a file open."""
     assert _work is not None
     work, shared = _work
-    return work(shared, item)
+    return pickle.dumps(work(shared, item))

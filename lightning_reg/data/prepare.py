@@ -16,18 +16,21 @@ import torchio as tio
 from lightning_reg.data.cache import fingerprint
 from lightning_reg.data.folder import reason
 from lightning_reg.data.interface import Record, RegistrationDataset
+from lightning_reg.data.layouts import STATE
 from lightning_reg.data.lungs import lung_mask, plain_mask
-from lightning_reg.data.manifest import MANIFEST, PARTS, STATE, Row, row_from_cells, write_tables
+from lightning_reg.data.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
 from lightning_reg.data.parallel import each
 from lightning_reg.data.point_files import write_points
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.data.scans import check_landmarks, check_subject
+from lightning_reg.data.scans import check_subject
 from lightning_reg.data.splits import Splits
 from lightning_reg.data.transform_files import write_image
 from lightning_reg.discovery import DataError, nearest
 from lightning_reg.spatial import Grid
 
 FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
+SOURCE = "source"
+"""The file there that says which data set they are of."""
 LUNGS = ("segmented", "threshold")
 
 
@@ -107,11 +110,16 @@ def prepare(
     """
     out = out.expanduser().resolve()
     records = data.records()
-    _refuse(out, records)
+    root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
+    source = f"{data.settings.get('name', type(data.dataset).__name__)} {root or ''}".strip()
+    _refuse(out, records, root, source)
     state = out / STATE
-    with _writing(out):
+    try:
         for folder in (state, *(out / name for name in (*FOLDERS.values(), "landmarks"))):
             folder.mkdir(parents=True, exist_ok=True)
+        (state / SOURCE).write_text(source, encoding="utf-8")
+    except OSError as cause:
+        raise DataError(f"{out} cannot be made ({reason(cause)}); choose another folder.") from cause
     names = _file_names(records)
     task = _Task(data.dataset, out, preparation, data.settings)
     jobs = [(record, names[record.name]) for record in records]
@@ -176,13 +184,12 @@ class _Task:
         subject = self.dataset.load(record)
         check_subject(subject)
         grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
-        if "landmarks" in subject:
-            check_landmarks(record.name, subject["landmarks"], grid)
         whole = not subject["image"].data.is_floating_point()
         subject = self.preparation(subject)
         there = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
         files: dict[str, Path | None] = dict.fromkeys(PARTS)
         with _writing(self.out):
+            (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # what it says is no longer so
             for part, folder in FOLDERS.items():
                 if part in subject:
                     values = subject[part].data
@@ -238,12 +245,17 @@ def _replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _refuse(out: Path, records: Sequence[Record]) -> None:
-    """Refuse a folder that holds something else, or the source."""
+def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
+    """Refuse a folder that holds something else, or another prepared data set, or lies in the source."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
     if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
         raise DataError(f"{out} exists and was not written by lightning-reg prepare; choose another folder.")
+    known = out / STATE / SOURCE
+    if known.is_file() and known.read_text(encoding="utf-8") != source:
+        raise DataError(f"{out} holds data prepared from another source ({known.read_text(encoding='utf-8')}); choose another folder.")
+    if root is not None and root.is_dir() and (out == root or root in out.parents):
+        raise DataError(f"{out} lies in the source ({root}), which is never written to; choose another folder.")
     for record in records:
         for path in record.files():
             if out in path.resolve().parents or out == path.resolve():
@@ -271,7 +283,7 @@ def _remove_others(out: Path, names: set[str]) -> None:
         for path in (out / STATE).iterdir():
             if path.name.startswith("partial-"):
                 path.unlink(missing_ok=True)
-            elif path.stem not in names:
+            elif path.suffix == ".json" and path.stem not in names:
                 for folder in (*FOLDERS.values(), "landmarks"):
                     for ending in (".nii.gz", ".csv"):
                         (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)

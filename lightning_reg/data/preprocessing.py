@@ -52,7 +52,7 @@ class Geometry:
         return Geometry(
             self.canonical or done.canonical,
             self.crop or done.crop,
-            self.margin if self.crop else done.margin,
+            done.margin if done.crop else self.margin,
             self.spacing if resized else done.spacing,
             self.shape if resized else done.shape,
         )
@@ -124,17 +124,27 @@ class Preprocessing:
         return Geometry(self.canonical, self.crop, self.margin, self.spacing, self.shape)
 
     def following(self, done: Geometry) -> Preprocessing:
-        """The whole way from the provider's images: this one, with what ``done`` did where this one leaves it open."""
+        """The whole way from the provider's images: this one, with what ``done`` did where this one leaves it open.
+
+        Raises:
+            DataError: they cannot be one way, because this one crops what has been cropped otherwise, or resampled.
+        """
+        if self.crop is not None and self.crop != done.crop and (done.crop, done.spacing, done.shape) != (None, None, None):
+            how = "cropped otherwise" if done.crop else "resampled"
+            text = f"data.preprocessing.crop is {self.crop}, and the data have been {how} when they were prepared"
+            raise DataError(f"{text}; prepare them again with --crop {self.crop}, and leave the crop out of the training.")
         way = self.geometry.after(done)
-        return replace(self, crop=way.crop, margin=way.margin, spacing=way.spacing, shape=way.shape)
+        return replace(self, canonical=way.canonical, crop=way.crop, margin=way.margin, spacing=way.spacing, shape=way.shape)
 
     def remaining(self, done: Geometry) -> Preprocessing:
         """What is left to do of this, to images that went through ``done``."""
-        same_size = done.shape is not None and self.shape is not None and list(done.shape) == list(self.shape)
+        crop = None if done.crop is not None else self.crop
+        same_size = crop is None and done.shape is not None and self.shape is not None and list(done.shape) == list(self.shape)
+        same_spacing = crop is None and self.spacing == done.spacing
         return replace(
             self,
-            crop=None if self.crop == done.crop else self.crop,
-            spacing=None if same_size or self.spacing == done.spacing else self.spacing,
+            crop=crop,
+            spacing=None if same_size or same_spacing else self.spacing,
             shape=None if same_size else self.shape,
         )
 
@@ -151,11 +161,9 @@ class Preprocessing:
         """Apply to a raw subject.
 
         Raises:
-            DataError: landmarks outside the image, or nothing to crop to.
+            DataError: there is nothing to crop to.
         """
-        if self.crop is not None and "landmarks" in subject:
-            scan_from_subject(subject)  # refuses landmarks outside the whole image
-        scan = scan_from_subject(self.intensities()(self.geometry(subject)), cropped=self.crop is not None)
+        scan = scan_from_subject(self.intensities()(self.geometry(subject)))
         return _centered(scan) if self.center else scan
 
 

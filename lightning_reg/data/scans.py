@@ -53,25 +53,33 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
     return subject
 
 
-def load_files(record: Record, points: Callable[[Path], PointFile] = read_points) -> tio.Subject:
+def load_files(record: Record, points: Callable[[Path], PointFile] = read_points, cropped: bool = False) -> tio.Subject:
     """The subject whose parts are each a file of the record's.
 
     Args:
         points: reads the landmarks.
+        cropped: landmarks may lie outside, where the image has been cut.
 
     Raises:
         DataError: as :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
     """
     assert record.image is not None, f"{record.name} has no file"
     subject = read_subject(record.name, record.image, record.mask, record.labels)
-    return with_landmarks(subject, record, points(record.landmarks) if record.landmarks else None)
+    return with_landmarks(subject, record, points(record.landmarks) if record.landmarks else None, cropped)
 
 
-def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None) -> tio.Subject:
-    """The subject as the record's: with the subject's name as its ``group`` and, where there are points, ``landmarks`` in RAS mm."""
+def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None, cropped: bool = False) -> tio.Subject:
+    """The subject as the record's: with the subject's name as its ``group`` and, where there are points, ``landmarks`` in RAS mm.
+
+    Raises:
+        DataError: landmarks lie outside the image, which has not been ``cropped``.
+    """
     subject["group"] = record.subject
     if points is not None:
-        subject["landmarks"] = points.world(Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine)))
+        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        subject["landmarks"] = points.world(grid)
+        if not cropped:
+            check_landmarks(record.name, subject["landmarks"], grid)
     return subject
 
 
@@ -148,15 +156,14 @@ def subject_from_scan(scan: Scan) -> tio.Subject:
     return tio.Subject(name=scan.name, **parts)
 
 
-def scan_from_subject(subject: tio.Subject, padding: float = 0.0, cropped: bool = False) -> Scan:
+def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
     """The scan that a subject holds.
 
     Args:
         padding: the intensity outside the image.
-        cropped: landmarks may lie outside, where the image has been cut.
 
     Raises:
-        DataError: the header is unusable, or landmarks lie outside the image.
+        DataError: the header is unusable.
     """
     try:
         grid = Grid(subject["image"].spatial_shape, torch.from_numpy(np.asarray(subject["image"].affine)))
@@ -167,10 +174,7 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0, cropped: bool 
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
     landmarks = subject["landmarks"].float() if "landmarks" in subject else None
-    scan = Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
-    if landmarks is not None and not cropped:
-        check_landmarks(scan.name, landmarks, grid)
-    return scan
+    return Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
 
 
 def _whole(values: Tensor) -> Tensor:

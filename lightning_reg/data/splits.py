@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import Any, Generic, TypeVar, overload
 import torchio as tio
 
 from lightning_reg.data.interface import Record, RegistrationDataset, Split, usual_pairs
-from lightning_reg.data.manifest import MANIFEST, STATE, PreparedDataset
+from lightning_reg.data.layouts import STATE
+from lightning_reg.data.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.discovery import ComponentError, DataError, build, nearest
 
@@ -43,7 +45,8 @@ class Splits:
 
     Args:
         dataset: where they come from.
-        held_out: subjects to validate on, instead of the data set's own choice: how many (the last ones), or their names. All others train.
+        held_out: subjects to validate on, instead of the data set's own choice: how many (the last ones), or their names. All others train,
+            but those of the data set's split ``test``.
         limit: use at most this many training subjects.
         settings: what the data set was made from, as plain values.
 
@@ -54,7 +57,7 @@ class Splits:
     def __init__(
         self,
         dataset: RegistrationDataset,
-        held_out: int | Sequence[str] | None = None,
+        held_out: int | str | Sequence[str] | None = None,
         limit: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -65,28 +68,47 @@ class Splits:
         if held_out is not None:
             self._hold_out(held_out)
         if limit is not None:
+            if limit < 1:
+                raise DataError(f"data.limit is {limit}; give a number of training subjects, 1 or more.")
             kept = list(dict.fromkeys(r.subject for r in self._records if r.split == "train"))[:limit]
             self._records = [r for r in self._records if r.split != "train" or r.subject in kept]
             self._pairs = [(f, m) for f, m in self._pairs if f in self._records and m in self._records]
 
-    def _hold_out(self, held_out: int | Sequence[str]) -> None:
-        subjects = list(dict.fromkeys(record.subject for record in self._records))
+    def _hold_out(self, held_out: int | str | Sequence[str]) -> None:
+        subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))
         if isinstance(held_out, int):
             if not 1 <= held_out < len(subjects):
                 raise DataError(f"data.held_out is {held_out} of {len(subjects)} subjects; leave 1 or more on either side.")
             chosen = subjects[-held_out:]
         else:
-            chosen = [str(name) for name in held_out]
+            chosen = [held_out] if isinstance(held_out, str) else [str(name) for name in held_out]
+            everybody = list(dict.fromkeys(record.subject for record in self._records))
             for name in chosen:
-                if name not in subjects:
-                    shown = ", ".join(subjects[:12]) + (", ..." if len(subjects) > 12 else "")
-                    raise DataError(
-                        f"data.held_out names the subject '{name}', which is not there{nearest(name, subjects)} There are {shown}."
-                    )
-        new = {r: replace(r, split="validation" if r.subject in chosen else "train") for r in self._records}
-        within = all(fixed.subject == moving.subject for fixed, moving in self._pairs)
+                if name not in everybody:
+                    shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
+                    text = f"data.held_out names the subject '{name}', which is not there{nearest(name, everybody)}"
+                    raise DataError(f"{text} There are {shown}.")
+        usual = self._pairs == usual_pairs(self._records)
+        new: dict[Record, Record] = {}
+        for record in self._records:
+            split: Split = "validation" if record.subject in chosen else "test" if record.split == "test" else "train"
+            new[record] = replace(record, split=split)
         self._records = list(new.values())
-        self._pairs = [(new[f], new[m]) for f, m in self._pairs] if within else usual_pairs(self._records)
+        self._pairs = usual_pairs(self._records) if usual else self._within([(new[fixed], new[moving]) for fixed, moving in self._pairs])
+
+    def _within(self, pairs: Sequence[tuple[Record, Record]]) -> list[tuple[Record, Record]]:
+        """The pairs, each within one split: a scan of several pairs (an atlas) is there once for every split it is needed in."""
+        uses = Counter(record for pair in pairs for record in pair)
+        found = []
+        for fixed, moving in pairs:
+            if fixed.split != moving.split:
+                shared, other = (fixed, moving) if uses[fixed] > uses[moving] else (moving, fixed)
+                copied = replace(shared, time=f"{shared.time}-{other.split}".strip("-"), split=other.split)
+                if copied not in self._records:
+                    self._records.append(copied)
+                fixed, moving = (copied if record is shared else record for record in (fixed, moving))
+            found.append((fixed, moving))
+        return found
 
     def records(self, split: Split | None = None) -> list[Record]:
         """The scans of a split, or all."""
@@ -109,7 +131,7 @@ class Splits:
         return other
 
 
-def open_dataset(spec: Mapping[str, Any] | str, held_out: int | Sequence[str] | None = None, limit: int | None = None) -> Splits:
+def open_dataset(spec: Mapping[str, Any] | str, held_out: int | str | Sequence[str] | None = None, limit: int | None = None) -> Splits:
     """The data set that a configuration names; the prepared one where its ``root`` has been prepared.
 
     Args:

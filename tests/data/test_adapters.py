@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -232,3 +233,60 @@ def test_a_record_says_what_it_is() -> None:
     assert record.name == "case1 T00"
     assert record.files() == [Path("a.img")]
     assert record.holding({"mask": Path("m")}).files() == [Path("a.img"), Path("m")]
+
+
+def test_names_of_folders_above_the_data_mean_nothing(tmp_path: Path) -> None:
+    data = open_dataset({"name": "acdc", "root": str(providers.acdc(tmp_path / "testing" / "acdc"))})
+    assert {record.split for record in data.records()} == {"train", "validation"}
+    providers.acdc(tmp_path / "both")
+    (tmp_path / "both" / "testing").mkdir()
+    (tmp_path / "both" / "training" / "patient002").rename(tmp_path / "both" / "testing" / "patient002")
+    data = open_dataset({"name": "acdc", "root": str(tmp_path / "both")}, held_out=1)
+    assert {r.subject: r.split for r in data.records()} == {"patient001": "train", "patient005": "validation", "patient002": "test"}
+    assert [
+        r.subject for r in open_dataset({"name": "acdc", "root": str(tmp_path / "both")}, held_out="patient001").records("validation")
+    ] == ["patient001"] * 2
+    data = open_dataset({"name": "folder", "root": str(providers.bids(tmp_path / "derivatives" / "x"))})
+    assert len(data.records()) == 8
+
+
+def test_an_atlas_stays_with_its_pairs_whoever_is_held_out(tmp_path: Path) -> None:
+    providers.pairs(tmp_path, count=4)
+    rows = [f"images/patient {n}/fixed.nii.gz,images/patient 0/moving.nii.gz" for n in range(4)]
+    (tmp_path / "atlas.csv").write_text("fixed,moving\n" + "\n".join(rows) + "\n")
+    data = open_dataset({"name": "pairs", "root": str(tmp_path / "atlas.csv")}, held_out=2)
+    assert (len(data.pairs("train")), len(data.pairs("validation"))) == (2, 2)
+    records = data.records("validation")
+    assert {records[m].image.name for _, m in data.pairs("validation")} == {"moving.nii.gz"}
+    assert len({record.name for record in data.records()}) == len(data.records())
+
+
+def test_a_subject_of_several_lines_is_in_one_split(tmp_path: Path) -> None:
+    providers.pairs(tmp_path, count=4)
+    rows = [f"images/patient {n}/fixed.nii.gz,images/patient {n}/moving.nii.gz,s{n // 2}" for n in range(4)]
+    (tmp_path / "own.csv").write_text("fixed,moving,subject\n" + "\n".join(rows) + "\n")
+    data = open_dataset({"name": "pairs", "root": str(tmp_path / "own.csv")})
+    assert {(r.subject, r.split) for r in data.records()} == {("s0", "train"), ("s1", "validation")}
+
+
+def test_a_description_without_validation_pairs(tmp_path: Path) -> None:
+    """Some are held out; pairs that are listed stay pairs."""
+    for name, maker in (("nlst", providers.nlst), ("oasis", providers.oasis)):
+        folder = maker(tmp_path / name)
+        path = next(folder.glob("*dataset.json"))
+        described = json.loads(path.read_text())
+        described["registration_val"] = []
+        path.write_text(json.dumps(described))
+        (folder / f"._{path.name}").write_bytes(b"macOS")
+        for kind in (name, "folder"):
+            data = open_dataset({"name": kind, "root": str(folder)})
+            assert data.pairs("train")
+            assert data.pairs("validation")
+
+
+def test_a_limit_is_a_number_of_subjects(tmp_path: Path) -> None:
+    spec = {"name": "copdgene", "root": str(providers.copdgene(tmp_path, patients=("1²3", "12042G", "P1")))}
+    (tmp_path / "P1" / "P1_EXP_STD_USD_COPD.nrrd").rename(tmp_path / "P1" / "P1_EXP.nrrd")
+    assert len(open_dataset(spec).records()) == 6
+    with pytest.raises(DataError, match=r"data\.limit is -1; give a number"):
+        open_dataset(spec, limit=-1)

@@ -142,3 +142,28 @@ def test_training_pairs_are_the_same_from_memory_and_from_files(tmp_path: Path) 
             assert torch.equal(a[1], b[1])
             assert torch.equal(a[2], b[2])
     assert len(list(tmp_path.glob("*.pt"))) == 6
+
+
+def test_the_data_beside_a_header_count_too(tmp_path: Path) -> None:
+    header = tmp_path / "a.mhd"
+    header.write_text("ElementDataFile = a.raw")
+    (tmp_path / "a.raw").write_bytes(b"1")
+    (tmp_path / "b.raw").write_bytes(b"1")
+    key = fingerprint(Record("s", image=header))
+    (tmp_path / "b.raw").write_bytes(b"12")
+    assert key == fingerprint(Record("s", image=header))
+    (tmp_path / "a.raw").write_bytes(b"12")
+    assert key != fingerprint(Record("s", image=header))
+    with pytest.raises(DataError, match=r"nowhere\.nii cannot be read .* make the data set complete"):
+        fingerprint(Record("s", image=tmp_path / "nowhere.nii"))
+
+
+def _refuses(number: int) -> Scan:
+    raise DataError(f"scan {number} is broken; replace it.")
+
+
+def test_a_broken_scan_is_one_sentence_with_workers_too(tmp_path: Path) -> None:
+    for settings in (CacheSettings(), CacheSettings(folder=str(tmp_path))):
+        with pytest.raises(DataError) as caught:
+            ScanCache(_refuses, [f"broken{n}" for n in range(6)], settings).fill(workers=1)
+        assert str(caught.value) == "scan 0 is broken; replace it."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,18 +27,18 @@ from lightning_reg.spatial import Grid
 SHAPE = (40, 34, 36)
 
 
-def form(folder: Path, subjects: int = 4) -> Path:
+def form(folder: Path, subjects: int = 4, shape: tuple[int, int, int] = SHAPE) -> Path:
     """A manifest of the phantom's pairs, masks, lobes and landmarks, one subject held out; values in HU, an origin that is not 0."""
     lines = ["subject,time,split,image,mask,labels,landmarks"]
-    affine = np.diag([*providers.spacing(SHAPE), 1.0])
+    affine = np.diag([*providers.spacing(shape), 1.0])
     affine[:3, 3] = (40.0, -90.0, 300.0)
     for number in range(subjects):
-        for time, phase in zip(("inhale", "exhale"), providers.phases(number, SHAPE), strict=True):
+        for time, phase in zip(("inhale", "exhale"), providers.phases(number, shape), strict=True):
             paths = [f"{part}_{number}_{time}.nii.gz" for part in ("image", "mask", "lobes")]
             folder.mkdir(exist_ok=True)
             for path, array in zip(paths, (phase.image, phase.mask, phase.lobes), strict=True):
                 nib.Nifti1Image(array, affine).to_filename(folder / path)
-            grid = Grid(SHAPE, torch.from_numpy(affine))
+            grid = Grid(shape, torch.from_numpy(affine))
             write_points(folder / f"points_{number}_{time}.csv", grid.to_world(torch.from_numpy(phase.landmarks.T)[None])[0].T)
             split = "validation" if number == subjects - 1 else "train"
             lines.append(f"s{number},{time},{split},{paths[0]},{paths[1]},{paths[2]},points_{number}_{time}.csv")
@@ -130,6 +132,10 @@ def points(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "points_1_inhale.csv").write_text(text)
 
 
+def pair_apart(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("fixed,moving\ns0 inhale,s3 exhale\n")
+
+
 Plant = Callable[[Path], object]
 PLANTED: dict[str, tuple[Plant, str, str]] = {
     "truncated": (lambda f: image(f).write_bytes(image(f).read_bytes()[:700]), "error", "cannot be read"),
@@ -146,6 +152,7 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
     "spacing": (lambda f: change_all(f, lambda a: a @ np.diag([3, 1, 1, 1])), "warning", "has a voxel size of"),
     "shifted": (of("image", lambda a: a + 1024), "warning", "CT shifted by 1024"),
     "units": (of("image", lambda a: (a + 1100) // 9), "warning", "is not in HU"),
+    "pair apart": (pair_apart, "error", "are a pair and in two splits (train, validation)"),
     "double": (lambda f: image(f).write_bytes((f / "image_3_inhale.nii.gz").read_bytes()), "error", "in different splits"),
     "two splits": (table("s1,exhale,train", "s1,exhale,validation"), "error", "s1 is in the splits train and validation"),
     "no validation": (table("validation", "train"), "error", "No scan is in the split validation"),
@@ -203,7 +210,7 @@ def test_everything_is_found_at_once_by_several_processes(sound: Path, tmp_path:
 
 def test_landmarks_inside_the_image_but_of_another_convention(tmp_path: Path) -> None:
     """About an origin in the middle, LPS points lie inside as well: the mask tells, or without one the images around the points."""
-    folder = form(tmp_path / "data")
+    folder = form(tmp_path / "data", 2, (64, 56, 60))
     middle = np.array([334.0, 262.0, 300.0]) / 2
     for path in folder.glob("*.nii.gz"):
         change(path, affine=lambda a: np.block([[a[:3, :3], -middle[:, None]], [np.zeros((1, 3)), 1.0]]))
@@ -367,3 +374,83 @@ def test_mixed_series_in_one_folder_and_slices_out_of_order(tmp_path: Path) -> N
     np.testing.assert_array_equal(scan.data[0].numpy()[::-1, ::-1], image[:, :, :6])
     providers.dicom(tmp_path / "a" / "s", image[:, :, :4], "1.2.3.5", names=lambda k: f"other{k}.dcm")
     assert any("holds 2 DICOM series" in f.text for f in check(open_dataset({"name": "folder", "root": str(tmp_path)})).findings)
+
+
+def test_whose_mask_it_is(tmp_path: Path) -> None:
+    """A file that is called mask or labels belongs to the only image of its folder; words in text files are not labels."""
+    phase = providers.phases(0, (12, 12, 12))[0]
+    for subject in ("p1", "p2"):
+        for name, array in (("scan", phase.image), ("mask", phase.mask), ("labels", phase.lobes)):
+            providers.nifti(tmp_path / subject / f"{name}.nii.gz", array)
+    (tmp_path / "p1" / "scan_labels.txt").write_text("1 lobe")
+    data = open_dataset({"name": "folder", "root": str(tmp_path)})
+    assert [r.name for r in data.records()] == ["p1 scan", "p2 scan"]
+    assert all(r.mask.name == "mask.nii.gz" and r.labels.name == "labels.nii.gz" for r in data.records())
+    providers.nifti(tmp_path / "p1" / "other.nii.gz", phase.image)
+    with pytest.raises(DataError, match=r"may belong to any of 2 images beside it; call it IMAGE_(mask|labels)"):
+        open_dataset({"name": "folder", "root": str(tmp_path)})
+    (tmp_path / "p1" / "other.nii.gz").rename(tmp_path / "p1" / "scan.nii")
+    with pytest.raises(DataError, match="have one name; remove one of them"):
+        open_dataset({"name": "folder", "root": str(tmp_path)})
+
+
+def test_derivatives_belong_to_the_image_with_their_entities(tmp_path: Path) -> None:
+    folder = providers.bids(tmp_path, subjects=2)
+    base = folder / "derivatives" / "seg" / "sub-01" / "ses-01" / "anat"
+    for name in ("sub-01_ses-01_run-2_desc-brain_mask", "sub-01_ses-01_space-MNI152_desc-brain_mask", "sub-01_ses-01_acq-a_dseg"):
+        (base / f"{name}.nii.gz").write_bytes(b"another's")
+    for path in base.glob("sub-01_ses-01_desc-brain_mask.nii.gz"):
+        path.unlink()
+    data = open_dataset({"name": "folder", "root": str(folder)})
+    assert data.records()[0].mask is None
+    assert data.records()[0].labels.name == "sub-01_ses-01_dseg.nii.gz"
+    assert data.records()[1].mask.name == "sub-01_ses-02_desc-brain_mask.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"training": [{"image": ["a"]}]}',
+        '{"registration_val": [{"moving": "a"}]}',
+        '{"training": 3}',
+        '{"channel_names": {}, "dataset": {"a": 3}}',
+    ],
+)
+def test_descriptions_of_no_known_form(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset\.json is not of the form"):
+        open_dataset({"name": "folder", "root": str(tmp_path)})
+
+
+@pytest.mark.slow
+def test_many_results_of_processes_hold_no_files_open(sound: Path, tmp_path: Path) -> None:
+    """More scans than files may be open."""
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from lightning_reg.data.check.group import check
+from lightning_reg.data.splits import open_dataset
+if __name__ == "__main__":
+    found = check(open_dataset({"name": "prepared", "root": sys.argv[1]}), workers=2)
+    print(len(found.scans), found.errors())
+"""
+    lines = (sound / "manifest.csv").read_text().splitlines()
+    more = [re.sub(r"^s(\d)", rf"s\g<1>x{n}", line) for n in range(12) for line in lines[1:]]
+    folder = copied(sound, tmp_path / "data")
+    (folder / "manifest.csv").write_text("\n".join([lines[0], *more]))
+    (tmp_path / "run.py").write_text(code)
+    result = subprocess.run([sys.executable, str(tmp_path / "run.py"), str(folder)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[0] == "96"
+
+
+def test_time_points_that_are_taken_for_subjects(tmp_path: Path) -> None:
+    for number in range(4):
+        for time, phase in zip(("baseline", "followup"), providers.phases(number, (12, 12, 12)), strict=True):
+            providers.nifti(tmp_path / f"p{number}_{time}.nii.gz", phase.image)
+    os.symlink(tmp_path, tmp_path / "round")
+    spec = {"name": "folder", "root": str(tmp_path)}
+    found = check(open_dataset(spec))
+    assert [f.kind for f in found.findings] == ["names"]
+    assert "8 subjects have one scan each, and their names 4 beginnings (as p0_baseline, p0_followup)" in found.findings[0].text
+    assert check(open_dataset(spec | {"pattern": r"(?P<subject>p\d+)_(?P<time>\w+)"})).findings == []

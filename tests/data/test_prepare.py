@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchio as tio
 
+from lightning_reg.data.check.group import check
 from lightning_reg.data.lungs import lung_mask, plain_mask
 from lightning_reg.data.manifest import PreparedDataset, read_rows
 from lightning_reg.data.phantom import breathing_thorax
@@ -132,6 +133,16 @@ def test_folders_that_are_not_ours_and_the_source_itself(raw, tmp_path: Path) ->
     (tmp_path / "raw" / ".prepared").mkdir()
     with pytest.raises(DataError, match="holds the source"):
         prepare(data, tmp_path / "raw", Preparation())
+    scans = open_dataset({"name": "folder", "root": str(providers.lung_mri(tmp_path / "scans"))})
+    with pytest.raises(DataError, match=r"lies in the source .* which is never written to"):
+        prepare(scans, tmp_path / "scans" / "out", Preparation())
+    prepare(scans, tmp_path / "out", Preparation())
+    with pytest.raises(DataError, match=r"holds data prepared from another source .folder .*scans.; choose another folder"):
+        prepare(data, tmp_path / "out", Preparation())
+    with pytest.raises(DataError, match=r"cannot be made .*; choose another folder"):
+        prepare(data, Path("/proc/nowhere"), Preparation())
+    (tmp_path / "out").rename(tmp_path / "scans" / "copied here later")
+    assert len(open_dataset({"name": "folder", "root": str(tmp_path / "scans")}).records()) == 6
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file; give a folder"):
         prepare(data, tmp_path / "file", Preparation())
@@ -218,6 +229,45 @@ def test_a_models_preprocessing_is_the_whole_way_and_training_does_the_rest() ->
     assert smaller.crop == "lungs"
     again = Preprocessing(spacing=3.0).following(done)
     assert (again.spacing, again.shape) == (3.0, None)
+
+
+def test_steps_that_cannot_be_one_way_are_refused() -> None:
+    """A crop in training of what has been resampled, or cropped otherwise, could not be repeated on raw images."""
+    for done in (Geometry(True, None, 5.0, None, (32, 32, 32)), Geometry(True, "mask")):
+        with pytest.raises(DataError, match=r"data\.preprocessing\.crop is lungs, and the data have been"):
+            Preprocessing(crop="lungs").following(done)
+    done = Geometry(True, "mask", 5.0)
+    assert Preprocessing(crop="mask", margin=2.0).following(done).margin == 5.0
+    assert Preprocessing(crop="mask").following(done).remaining(done).crop is None
+    assert Preprocessing(canonical=False).following(done).canonical
+    uncropped = Geometry(True, None, 5.0, None, (32, 32, 32))
+    whole = Preprocessing(crop="mask", shape=(32, 32, 32))
+    assert (whole.remaining(uncropped).crop, whole.remaining(uncropped).shape) == ("mask", (32, 32, 32))
+
+
+def test_what_a_killed_run_with_other_settings_left_is_done_again(raw, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    prepare(open_dataset(raw), out, CROPPED)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_reg.data.prepare.write_points", killed)  # images are there by then, the scan's state is not
+        with pytest.raises(KeyboardInterrupt):
+            prepare(open_dataset(raw), out, replace(CROPPED, shape=(10, 10, 10)))
+    assert prepare(open_dataset(raw), out, CROPPED).reused == 3
+    assert {nib.load(path).shape for path in (out / "images").iterdir()} == {SHAPE}
+
+
+def test_landmarks_that_a_crop_cut_off_are_no_mistake(raw, tmp_path: Path) -> None:
+    done = prepare(open_dataset(raw), tmp_path / "out", Preparation(crop="mask", margin=-60.0))
+    assert done.problems == []
+    data = open_dataset({"name": "prepared", "root": str(tmp_path / "out")})
+    scan = Preprocessing().following(data.geometry).remaining(data.geometry)(data.subjects()[0])
+    inside = scan.image.grid.to_voxel(scan.landmarks.double().T[None])
+    assert float(inside.min()) < -0.5
+    assert not [f for f in check(data).findings if f.kind == "landmarks"]
 
 
 def test_a_table_of_ones_own_in_the_form(tmp_path: Path) -> None:

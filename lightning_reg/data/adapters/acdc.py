@@ -30,7 +30,7 @@ class AcdcDataset(RegistrationDataset):
         folder = require_folder(root)
         self.found: list[Record] = []
         for info in (path for path in walk(folder) if path.name == "Info.cfg"):
-            self.found += _frames(info)
+            self.found += _frames(info, "testing" in info.relative_to(folder).parts)
         if not self.found:
             raise DataError(f"{folder} has no patient with an Info.cfg (expected training/patient001/Info.cfg); unpack the data set there.")
 
@@ -47,12 +47,12 @@ class AcdcDataset(RegistrationDataset):
         return usual_pairs(self.found)
 
 
-def _frames(info: Path) -> list[Record]:
+def _frames(info: Path, test: bool) -> list[Record]:
     patient = info.parent.name
     lines = [line.partition(":") for line in info.read_text(encoding="utf-8", errors="replace").splitlines()]
     values = {key.strip(): value.strip() for key, _, value in lines}
     number = int("".join(filter(str.isdigit, patient)) or 0)
-    split: Split = "test" if "testing" in info.parts else "validation" if number % 5 == 0 else "train"
+    split: Split = "test" if test else "validation" if number % 5 == 0 else "train"
     records = []
     for time in ("ED", "ES"):
         if not values.get(time, "").isdigit():

@@ -72,7 +72,7 @@ def _study(files: Sequence[Path]) -> list[Record]:
     """Image, lobes and lungs of a patient's phase, told apart by words in the names."""
     scans: dict[tuple[str, str], dict[str, Path]] = {}
     for path in files:
-        match = re.match(r"(.+?)_(INSP|EXP)(?=[_.])(.*)", stem(path), re.IGNORECASE)
+        match = re.match(r"(.+?)_(INSP|EXP)(?=[_.]|$)(.*)", stem(path), re.IGNORECASE)
         if match and is_image(path):
             rest = match[3].lower()
             part = "labels" if "lobe" in rest else "mask" if re.search("label|mask|lung", rest) else "image"

@@ -10,7 +10,7 @@ import torchio as tio
 
 from lightning_reg.data.adapters.search import last, require_folder
 from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import Layout, from_dataset_json, walk
+from lightning_reg.data.layouts import Layout, descriptions, from_dataset_json, walk
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError
 
@@ -25,7 +25,7 @@ class NlstDataset(RegistrationDataset):
 
     def __init__(self, root: str) -> None:
         folder = require_folder(root)
-        described = sorted(folder.glob("*dataset.json"))
+        described = descriptions(folder)
         self.layout = from_dataset_json(described[0]) if described else Layout(last(_series(folder), 50))
         self.found = self.layout.records
         if described and not any(record.split == "validation" for record in self.found):

@@ -26,8 +26,8 @@ class OasisDataset(RegistrationDataset):
         described = named(list(folder.glob("*.json")), r"(OASIS_)?dataset\.json")
         if described:
             layout = from_dataset_json(next(iter(described.values())))
-            self.found = layout.records if any(r.split == "validation" for r in layout.records) else last(layout.records, 20)
-            self.given = layout.pairs
+            held_out = any(record.split == "validation" for record in layout.records)
+            self.found, self.given = (layout.records, layout.pairs) if held_out else (last(layout.records, 20), None)
         else:
             subjects = [path for path in walk(folder) if path.name == "aligned_norm.nii.gz"]
             self.found = last([Record(p.parent.name, image=p, labels=p.with_name("aligned_seg35.nii.gz")) for p in subjects], 20)

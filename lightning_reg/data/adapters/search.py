@@ -18,6 +18,8 @@ def require_folder(root: str) -> Path:
         DataError: there is none.
     """
     folder = Path(root).expanduser()
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; give the folder, or, where it is a table of pairs, name the data set 'pairs'.")
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; give the folder with the provider's files (data.root, or --source).")
     return folder

@@ -8,7 +8,7 @@ from typing import get_args
 
 import torch
 
-from lightning_reg.data.check.scan import CONVENTIONS, Finding, ScanReport, as_convention, look_at, raw_landmarks
+from lightning_reg.data.check.scan import CONVENTIONS, Finding, ScanReport, as_convention, fitting_conventions, look_at, raw_landmarks
 from lightning_reg.data.interface import SPLITS, Record, RegistrationDataset, Split
 from lightning_reg.data.parallel import each
 from lightning_reg.data.scans import make_pair, scan_from_subject
@@ -64,7 +64,13 @@ def check(data: Splits, workers: int = 1, max_pairs: int = 100, seen: Callable[[
     result = Check([reports[k] for k in range(len(records))])
     result.pairs = {split: len(data.pairs(split)) for split in splits}
     result.findings += [finding for report in result.scans for finding in report.findings]
-    result.findings += [*_splits(result.scans), *_doubles(result.scans), *_spread(result.scans), *_parts(result.scans)]
+    result.findings += [
+        *_splits(result.scans),
+        *_doubles(result.scans),
+        *_spread(result.scans),
+        *_parts(result.scans),
+        *_names(result.scans),
+    ]
     result.findings += [finding for f, m in indices for finding in _pair(result.scans[f], result.scans[m])]
     usable = [(records[f], records[m]) for f, m in chosen if result.scans[f].grid is not None and result.scans[m].grid is not None]
     for done, (_, (values, findings)) in enumerate(each(_measure, data.dataset, usable, workers)):
@@ -165,12 +171,32 @@ def _parts(scans: Sequence[ScanReport]) -> list[Finding]:
     return found
 
 
+def _names(scans: Sequence[ScanReport]) -> list[Finding]:
+    """Scans that are read as subjects of their own and whose names begin alike, as those of time points do."""
+    subjects = [scan.record.subject for scan in scans]
+    if len(set(subjects)) < len(subjects):
+        return []
+    beginnings: dict[str, list[str]] = {}
+    for subject in subjects:
+        beginnings.setdefault(subject.rpartition("_")[0], []).append(subject)
+    shared = {begin: names for begin, names in beginnings.items() if begin and 1 < len(names) <= 10}
+    if len(shared) < 2 or sum(map(len, shared.values())) < len(subjects) / 2:
+        return []
+    first, second = next(iter(shared.values()))[:2]
+    names = f"their names {len(beginnings)} beginnings (as {first}, {second})"
+    text = f"{len(subjects)} subjects have one scan each, and {names}; if these are time points, tell both apart by data.dataset.pattern."
+    return [Finding("warning", "names", text)]
+
+
 def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
     """What headers and landmarks say of a pair."""
     if fixed.grid is None or moving.grid is None:
         return []
     found = []
     name = f"{fixed.record.name} and {moving.record.name}"
+    if fixed.record.split != moving.record.split:
+        text = f"{name} are a pair and in two splits ({fixed.record.split}, {moving.record.split}), so it is not used; put them in one."
+        found.append(Finding("error", "splits", text))
     share = fixed.grid.overlap(moving.grid)
     if share == 0:
         apart = float((fixed.grid.center - moving.grid.center).norm())
@@ -189,7 +215,7 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
 def _measure(dataset: RegistrationDataset, records: tuple[Record, Record]) -> tuple[dict[str, str | float], list[Finding]]:
     """TRE and Dice before registration, and whether the images look alike at their landmarks."""
     try:
-        fixed, moving = (scan_from_subject(dataset.load(record), cropped=True) for record in records)
+        fixed, moving = (scan_from_subject(dataset.load(record)) for record in records)
         pair = make_pair(fixed, moving)
     except DataError:
         return {}, []  # said of the scans, or of their headers
@@ -209,17 +235,18 @@ def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:
     given = agreement(pair.fixed, pair.moving, points[0].double(), points[1].double())
     raw = [raw_landmarks(record, landmarks).double() for record, landmarks in zip(records, points, strict=True)]
     scores = {}
-    for convention in CONVENTIONS:
-        read = [as_convention(values, convention, image.grid) for values, image in zip(raw, (pair.fixed, pair.moving), strict=True)]
+    sides = list(zip(raw, (pair.fixed, pair.moving), strict=True))
+    for convention in set.intersection(*(set(fitting_conventions(values, image.grid)) for values, image in sides)):
+        read = [as_convention(values, convention, image.grid) for values, image in sides]
         scores[convention] = agreement(pair.fixed, pair.moving, read[0], read[1])
-    best = max(scores, key=lambda c: scores[c])
-    if scores[best] < given + 0.05 or 1 - scores[best] > 0.5 * (1 - given):  # closer to 1 by half of what is missing
+    best = max(scores, key=lambda c: scores[c], default=None)
+    if best is None or scores[best] < given + 0.1 or 1 - scores[best] > 0.5 * (1 - given):  # closer to 1 by half of what is missing
         return []
-    alike = " or ".join(c for c in CONVENTIONS if scores[c] > scores[best] - 0.05)
+    alike = " or ".join(c for c in CONVENTIONS if scores.get(c, -1.0) > scores[best] - 0.05)
     names = f"{records[0].name} and {records[1].name}"
     better = f"agree better (correlation {scores[best]:.2f} instead of {given:.2f})"
     text = f"Around the landmarks of {names} the images {better} if they are {alike}; check {records[0].landmarks}."
-    return [Finding("warning", "landmarks", text)]
+    return [Finding("error" if scores[best] > given + 0.3 else "warning", "landmarks", text)]
 
 
 def agreement(fixed: Image, moving: Image, fixed_points: torch.Tensor, moving_points: torch.Tensor) -> float:

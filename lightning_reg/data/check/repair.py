@@ -61,7 +61,8 @@ def _headers(subject: tio.Subject, record: Record) -> None:
         header = nib.load(path).header
         sizes = np.array([float(v) for v in header["pixdim"][1:4]])
         in_sform = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
-        if forms_apart(header) > 0.5 * sizes.min() and not np.allclose(in_sform, sizes, rtol=0.01):
+        as_it_is = np.allclose(subject[part].affine, header.get_sform(), atol=1e-4)  # not what a data set made of it
+        if as_it_is and forms_apart(header) > 0.5 * sizes.min() and not np.allclose(in_sform, sizes, rtol=0.01):
             subject[part].affine = header.get_qform()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_reg.data.interface import Record, RegistrationDataset
 from lightning_reg.data.layouts import is_image
+from lightning_reg.data.manifest import PreparedDataset
 from lightning_reg.data.point_files import read_points
 from lightning_reg.data.reading import read_image
 from lightning_reg.data.scans import subject_problems
@@ -93,7 +94,8 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     _intensities(report, image)
     if "landmarks" in subject:
         report.landmarks = subject["landmarks"]
-        _landmarks(report, subject)
+        if not (isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None):  # where some may have been cut off
+            _landmarks(report, subject)
     return report
 
 
