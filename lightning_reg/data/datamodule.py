@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
-from lightning_reg.data.interface import Split
+from lightning_reg.data.interface import Record, RegistrationDataset, Split
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan, make_pair
@@ -82,14 +82,14 @@ class RegistrationData(L.LightningDataModule):
         return self.train_pairs[0]
 
     def _scans(self, split: Split) -> ScanCache:
-        records, subjects = self.data.records(split), self.data.subjects(split)
+        records = self.data.records(split)
         if not records:
             raise DataError(f"The data have no scans for {split}; give the data set more of them, or choose subjects by data.held_out.")
         left = self.preprocessing.remaining(self.data.geometry)
         keys = [fingerprint(record, self.data.settings, asdict(left)) for record in records]
         rank, world = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
         free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
-        scans = ScanCache(lambda k: left(subjects[k]), keys, free, rank, world)
+        scans = ScanCache(_Reading(self.data.dataset, records, left), keys, free, rank, world)
         scans.fill(self.workers)
         self._in_memory += scans.used
         return scans
@@ -145,6 +145,18 @@ class RegistrationData(L.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
         return batch.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """From a record's number to its preprocessed scan, in whatever process."""
+
+    dataset: RegistrationDataset
+    records: Sequence[Record]
+    preprocessing: Preprocessing
+
+    def __call__(self, number: int) -> Scan:
+        return self.preprocessing(self.dataset.load(self.records[number]))
 
 
 class _Listed(Dataset[Pair]):

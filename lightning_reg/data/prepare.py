@@ -110,29 +110,12 @@ def prepare(
     """
     out = out.expanduser().resolve()
     records = data.records()
-    root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
-    source = f"{data.settings.get('name', type(data.dataset).__name__)} {root or ''}".strip()
-    _refuse(out, records, root, source)
-    state = out / STATE
-    try:
-        for folder in (state, *(out / name for name in (*FOLDERS.values(), "landmarks"))):
-            folder.mkdir(parents=True, exist_ok=True)
-        (state / SOURCE).write_text(source, encoding="utf-8")
-    except OSError as cause:
-        raise DataError(f"{out} cannot be made ({reason(cause)}); choose another folder.") from cause
+    _make_folders(out, data)
     names = _file_names(records)
     task = _Task(data.dataset, out, preparation, data.settings)
-    jobs = [(record, names[record.name]) for record in records]
-    finished: dict[str, dict[str, str]] = {}
-    problems: list[str] = []
-    todo = []
-    for record, name in jobs:
-        known = task.finished(record, name)
-        if known is None:
-            todo.append((record, name))
-        else:
-            finished[record.name] = known
-    reused = len(finished)
+    finished = {record.name: row for record in records if (row := task.finished(record, names[record.name])) is not None}
+    reused, problems = len(finished), []
+    todo = [(record, names[record.name]) for record in records if record.name not in finished]
     _remove_others(out, set(names.values()))
     for number, outcome in each(_outcome, task, todo, workers):
         if isinstance(outcome, str):
@@ -141,15 +124,14 @@ def prepare(
             finished[todo[number][0].name] = outcome
         if seen is not None:
             seen(len(finished) + len(problems), len(records))
-    rows = [row_from_cells(finished[r.name] | {"split": r.split}, out, r.name) for r in records if r.name in finished]
-    if not rows:
+    if not finished:
         raise DataError("\n".join([*problems[:20], "No scan could be prepared."]))
+    rows = [row_from_cells(finished[r.name] | {"split": r.split}, out, r.name) for r in records if r.name in finished]
     made = {row.record.name: row.record for row in rows}
-    pairs = [(records[f].name, records[m].name) for f, m in data.pairs()]
+    pairs = [(records[fixed].name, records[moving].name) for fixed, moving in data.pairs()]
+    there = [(made[fixed], made[moving]) for fixed, moving in pairs if fixed in made and moving in made]
     with _writing(out):
-        write_tables(
-            out, rows, [(made[f], made[m]) for f, m in pairs if f in made and m in made], preparation.geometry.after(data.geometry)
-        )
+        write_tables(out, rows, there, preparation.geometry.after(data.geometry))
     return Prepared(rows, reused, problems)
 
 
@@ -243,6 +225,19 @@ def _replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _make_folders(out: Path, data: Splits) -> None:
+    """Refuse a folder that is not ours to write to, and make what goes into it."""
+    root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
+    source = f"{data.settings.get('name', type(data.dataset).__name__)} {root or ''}".strip()
+    _refuse(out, data.records(), root, source)
+    try:
+        for folder in (STATE, *FOLDERS.values(), "landmarks"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        (out / STATE / SOURCE).write_text(source, encoding="utf-8")
+    except OSError as cause:
+        raise DataError(f"{out} cannot be made ({reason(cause)}); choose another folder.") from cause
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:

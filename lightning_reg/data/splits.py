@@ -72,7 +72,8 @@ class Splits:
                 raise DataError(f"data.limit is {limit}; give a number of training subjects, 1 or more.")
             kept = list(dict.fromkeys(r.subject for r in self._records if r.split == "train"))[:limit]
             self._records = [r for r in self._records if r.split != "train" or r.subject in kept]
-            self._pairs = [(f, m) for f, m in self._pairs if f in self._records and m in self._records]
+            left = set(self._records)
+            self._pairs = [(fixed, moving) for fixed, moving in self._pairs if fixed in left and moving in left]
 
     def _hold_out(self, held_out: int | str | Sequence[str]) -> None:
         subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))

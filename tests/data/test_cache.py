@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,15 @@ def test_training_pairs_are_the_same_from_memory_and_from_files(tmp_path: Path) 
             assert torch.equal(a[1], b[1])
             assert torch.equal(a[2], b[2])
     assert len(list(tmp_path.glob("*.pt"))) == 6
+
+
+def test_what_workers_need_travels_to_processes_that_are_started_afresh() -> None:
+    """As on macOS and Windows, where nothing is inherited."""
+    dataset = {"name": "phantom", "subjects": 1, "validation": 1, "shape": [12, 12, 12]}
+    data = RegistrationData(dataset, {"name": "groups"}, {"window": [-1000, 500]}, samples_per_epoch=2, workers=0)
+    data.setup()
+    travelled = pickle.loads(pickle.dumps(data.train_pairs))
+    assert torch.equal(travelled[1].fixed.tensor, data.train_pairs[1].fixed.tensor)
 
 
 def test_the_data_beside_a_header_count_too(tmp_path: Path) -> None:
