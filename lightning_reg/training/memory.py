@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.interfaces import Growable
+from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 from lightning_reg.training.module import RegistrationModule
 
@@ -20,21 +22,30 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
     """GiB that a step of ``method.batch_size`` pairs in float32 wants: parameters, gradients, the optimiser's moments, and what the forward
     pass keeps for the backward one. Convolutions' work space comes on top.
 
-    What is kept is counted on images of at most 48 voxels along each axis and grows with their number.
+    What is kept is counted on images of at most 48 voxels along each axis (more, where the method needs more) and grows with their number.
 
     Args:
         method: as in :class:`~lightning_reg.training.module.RegistrationModule`.
         shape: extents of the images trained on.
+
+    Raises:
+        DataError: the method cannot be trained on images of this size.
     """
     module = RegistrationModule(method)
     for part in module.modules():
         if isinstance(part, Growable):
             part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])  # as it is at the end, when it wants most
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
-    small = [min(n, SMALL) for n in shape]
-    ratio = torch.tensor([n / s for n, s in zip(shape, small, strict=True)]).prod()
-    batch = int(method.get("batch_size") or 1)
-    return (4 * parameters + batch * _kept(module, small) * float(ratio)) / 2**30
+    batch, limit = int(method.get("batch_size") or 1), SMALL
+    while True:
+        small = [min(n, limit) for n in shape]
+        try:
+            kept = _kept(module, small) * math.prod(n / s for n, s in zip(shape, small, strict=True))
+            return (4 * parameters + batch * kept) / 2**30
+        except DataError:  # too small for its pyramid
+            if list(small) == list(shape):
+                raise
+            limit *= 2
 
 
 def _kept(module: RegistrationModule, shape: Sequence[int]) -> int:

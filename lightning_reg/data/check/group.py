@@ -52,9 +52,8 @@ def check(data: Splits, workers: int = 1, max_pairs: int = 100, seen: Callable[[
     """
     records, splits = data.records(), [split for split in get_args(Split) if data.records(split)]
     indices = data.pairs()
-    chosen = [
-        indices[round(k * (len(indices) - 1) / max(1, min(max_pairs, len(indices)) - 1))] for k in range(min(max_pairs, len(indices)))
-    ]
+    count = min(max_pairs, len(indices))
+    chosen = [indices[round(k * (len(indices) - 1) / max(1, count - 1))] for k in range(count)]
     total = len(records) + len(chosen)
     reports: dict[int, ScanReport] = {}
     for number, report in each(look_at, data.dataset, records, workers):
@@ -64,13 +63,8 @@ def check(data: Splits, workers: int = 1, max_pairs: int = 100, seen: Callable[[
     result = Check([reports[k] for k in range(len(records))])
     result.pairs = {split: len(data.pairs(split)) for split in splits}
     result.findings += [finding for report in result.scans for finding in report.findings]
-    result.findings += [
-        *_splits(result.scans),
-        *_doubles(result.scans),
-        *_spread(result.scans),
-        *_parts(result.scans),
-        *_names(result.scans),
-    ]
+    for of_all in (_splits, _doubles, _spread, _parts, _names):
+        result.findings += of_all(result.scans)
     result.findings += [finding for f, m in indices for finding in _pair(result.scans[f], result.scans[m])]
     usable = [(records[f], records[m]) for f, m in chosen if result.scans[f].grid is not None and result.scans[m].grid is not None]
     for done, (_, (values, findings)) in enumerate(each(_measure, data.dataset, usable, workers)):
