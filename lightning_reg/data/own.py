@@ -10,8 +10,9 @@ from pathlib import Path
 import torchio as tio
 
 from lightning_reg.data.adapters.search import last, require_folder
+from lightning_reg.data.dataset_json import descriptions, from_dataset_json
 from lightning_reg.data.interface import SPLITS, Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import find_layout
+from lightning_reg.data.layouts import Layout, from_bids, from_kinds, from_tree
 from lightning_reg.data.manifest import PARTS, read_table, together
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError, nearest
@@ -92,8 +93,30 @@ def _named(subject: str, side: str, taken: set[str]) -> Record:
     return record
 
 
+def find_layout(root: Path, pattern: str | None = None) -> Layout:
+    """The scans in a folder.
+
+    Args:
+        root: has a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg), or is BIDS (``sub-*``), or has ``images/`` (and
+            ``masks/``, ``labels/``, ``landmarks/`` with files of the same names), or a folder per subject, or the images themselves.
+        pattern: for the last three, a regular expression over the image's path below its folder, with the groups ``subject`` and ``time``.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root}; correct data.root.")
+    if pattern is None:
+        for described in descriptions(root):
+            return from_dataset_json(described)
+        if any(path.is_dir() for path in root.glob("sub-*")):
+            return from_bids(root)
+    kinds = next((n for n in ("images", "imagesTr") if (root / n).is_dir()), None)
+    return from_tree(root, pattern) if kinds is None else from_kinds(root, kinds, pattern)
+
+
 class FolderDataset(RegistrationDataset):
-    """Scans in a folder, see :func:`~lightning_reg.data.layouts.find_layout` for the layouts that are known.
+    """Scans in a folder, see :func:`find_layout` for the layouts that are known.
 
     Args:
         root: the folder. Where the layout names no validation scans, the last fifth of the subjects is held out.

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torchio as tio
 
 from lightning_reg.data.adapters.search import last, named, require_folder
+from lightning_reg.data.dataset_json import from_dataset_json
 from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import from_dataset_json, walk
+from lightning_reg.data.layouts import walk
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError
 

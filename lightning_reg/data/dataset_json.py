@@ -1,0 +1,130 @@
+"""Folders that a ``dataset.json`` describes: nnU-Net, Medical Segmentation Decathlon, Learn2Reg."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning_reg.data.interface import Record, Split, usual_pairs
+from lightning_reg.data.layouts import Layout, natural, stem, unique
+from lightning_reg.data.point_files import PointFile, read_plain
+from lightning_reg.discovery import DataError
+
+
+def descriptions(root: Path) -> list[Path]:
+    """``dataset.json``, ``TASK_dataset.json``; without hidden files."""
+    return sorted(path for path in root.glob("*dataset.json") if not path.name.startswith("."))
+
+
+def from_dataset_json(path: Path) -> Layout:
+    """The scans that a ``dataset.json`` describes: Medical Segmentation Decathlon, nnU-Net (v1, v2, the first channel), Learn2Reg.
+
+    Scans of Learn2Reg are ``TASK_SUBJECT_TIME``; its ``registration_val`` pairs are those of the split ``validation``.
+
+    Raises:
+        DataError: all files that it names and that are not there.
+    """
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise DataError(f"{path} cannot be read ({cause}); download it again.") from cause
+    if not isinstance(described, dict):
+        raise DataError(f"{path} is no description of a data set; set data.root to the data set's own folder.")
+    folder = path.parent
+    try:
+        if "training_paired_images" in described or "registration_val" in described:
+            layout = _learn2reg(folder, described)
+        elif "channel_names" in described:
+            layout = _nnunet(folder, described)
+        else:
+            entries = [e if isinstance(e, Mapping) else {"image": e} for e in described.get("training", [])]
+            layout = Layout([_entry(folder, e) for e in entries if "image" in e])
+    except (TypeError, KeyError, AttributeError) as cause:
+        text = f"{path} is not of the form of nnU-Net, the Decathlon or Learn2Reg ({type(cause).__name__}: {cause})"
+        raise DataError(f"{text}; download it again, or take it away to have the folder read as it is.") from cause
+    if not layout.records:
+        raise DataError(f"{path} lists no training images; set data.root to the data set's own folder.")
+    unique(layout.records)
+    missing = [str(p) for record in layout.records for p in record.files() if not p.exists()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"{path} lists {missing[0]}{more}, which is not there; unpack the data set completely.")
+    return layout
+
+
+def _entry(folder: Path, entry: Mapping[str, str], subject: str | None = None, time: str = "", split: Split = "train") -> Record:
+    image = folder / entry["image"]
+    if not image.exists() and image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz")).exists():
+        image = image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz"))  # nnU-Net v1 leaves the channel out
+    labels = folder / entry["label"] if "label" in entry else None
+    return Record(subject or stem(image).removesuffix("_0000"), time, split, image, labels=labels)
+
+
+def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
+    ending = described.get("file_ending", ".nii.gz")
+    if isinstance(described.get("dataset"), Mapping):
+        entries = described["dataset"].items()
+        return Layout(
+            [Record(name, image=folder / e["images"][0], labels=folder / e["label"] if "label" in e else None) for name, e in entries]
+        )
+    records = []
+    for image in sorted((folder / "imagesTr").glob(f"*_0000{ending}"), key=natural):
+        name = image.name[: -len(f"_0000{ending}")]
+        labels = folder / "labelsTr" / f"{name}{ending}"
+        records.append(Record(name, image=image, labels=labels if labels.exists() else None))
+    return Layout(records)
+
+
+def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
+    """Scans in the order of the pairs, the fixed one of each first."""
+    validation, training = (
+        [(Path(pair["fixed"]).as_posix(), Path(pair["moving"]).as_posix()) for pair in described.get(key, [])]
+        for key in ("registration_val", "training_paired_images")
+    )
+    training = [pair for pair in training if pair not in validation]
+    held_out = {_scan_name(image)[0] for pair in validation for image in pair}
+    singles = [Path(e["image"] if isinstance(e, Mapping) else e).as_posix() for e in described.get("training", [])]
+    images = dict.fromkeys([image for pair in training + validation for image in pair] + singles)
+    records: dict[str, Record] = {}
+    for image in images:
+        path = folder / image
+        subject, time = _scan_name(image)
+        split: Split = "validation" if subject in held_out else "train"
+        beside = {part: _beside(path, name) for name, part in (("labels", "labels"), ("masks", "mask"), ("landmarks", "landmarks"))}
+        beside["landmarks"] = beside["landmarks"] or _beside(path, "keypoints")
+        records[image] = Record(subject, time, split, path).holding(beside)
+    single = [subject for subject, times in _times(records.values()).items() if len(times) == 1]
+    if len(single) == len(records):  # pairs of subjects: the time in the name is the modality's number
+        records = {image: replace(record, time="") for image, record in records.items()}
+    pairs = [(records[fixed], records[moving]) for fixed, moving in training + validation]
+    ordered = list(records.values())
+    if not training:
+        pairs += usual_pairs([record for record in ordered if record.split == "train"])
+    return Layout(ordered, pairs, _keypoints)
+
+
+def _keypoints(path: Path) -> PointFile:
+    """Of Learn2Reg: voxels of the array as nibabel gives it, counted from 0, without a header."""
+    return read_plain(path, "voxel")
+
+
+def _times(records: Iterable[Record]) -> dict[str, list[str]]:
+    times: dict[str, list[str]] = {}
+    for record in records:
+        times.setdefault(record.subject, []).append(record.time)
+    return times
+
+
+def _scan_name(image: str) -> tuple[str, str]:
+    subject, _, time = stem(Path(image)).rpartition("_")
+    return (subject, time) if subject and time.isdigit() else (stem(Path(image)), "")
+
+
+def _beside(image: Path, kind: str) -> Path | None:
+    """The file of the same name in the folder of another kind; its ending is ``.csv`` for points, whatever the description says."""
+    folder = image.parent.with_name(image.parent.name.replace("images", kind))
+    candidates = (folder / image.name, folder / f"{stem(image)}.csv")
+    return next((p for p in candidates if p.is_file()), None)
