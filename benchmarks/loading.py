@@ -20,9 +20,9 @@ import torchio as tio
 
 from lightning_reg.cli.hydra import composed_method
 from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.data.phantom.dataset import PhantomDataset
 from lightning_reg.data.prepare import Preparation, prepare
-from lightning_reg.data.splits import Splits, open_dataset
 from lightning_reg.training.module import RegistrationModule
 
 WINDOW = (-1000, 500)

@@ -24,8 +24,8 @@ import SimpleITK as sitk
 import torch
 
 import lightning_reg
+from lightning_reg.data.files.transform_files import from_itk
 from lightning_reg.data.scans import make_pair, read_scan, read_scans
-from lightning_reg.data.transform_files import from_itk
 from lightning_reg.inference.result import Result
 from lightning_reg.spatial import Case, Pair, Transform, evaluate
 

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from lightning_reg.data.dicom import gdcm
+from lightning_reg.data.files.dicom import gdcm
 from lightning_reg.data.phantom import breathing_thorax
 from lightning_reg.spatial import Image
 

@@ -82,7 +82,7 @@ def run(arguments: Namespace) -> int:
 
 def _kind(path: Path) -> str:
     """The data configuration that reads a folder or a table."""
-    from lightning_reg.data.manifest import MANIFEST, read_table
+    from lightning_reg.data.datasets.manifest import MANIFEST, read_table
 
     if path.is_dir():
         return "prepared" if (path / MANIFEST).is_file() else _provider(path) or "folder"
@@ -92,7 +92,7 @@ def _kind(path: Path) -> str:
 
 def _provider(path: Path) -> str | None:
     """The data set whose provider's files these are, of those that no other folder looks like."""
-    from lightning_reg.data.splits import open_dataset
+    from lightning_reg.data.datasets.splits import open_dataset
     from lightning_reg.discovery import DataError
 
     for name in ("dirlab", "creatis", "copdgene", "sunnybrook", "acdc"):
@@ -185,7 +185,7 @@ def _left_out(found: Check, fixed: Prepared) -> list[str]:
 def _write(path: Path, found: Check) -> None:
     import csv
 
-    from lightning_reg.data.folder import written_file
+    from lightning_reg.data.files.folder import written_file
 
     def lines() -> Iterator[Sequence[object]]:
         told: set[str] = set()

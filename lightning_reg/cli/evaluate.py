@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.cli.arguments import console
     from lightning_reg.cli.hydra import opened_data
     from lightning_reg.cli.tables import totals_table
-    from lightning_reg.data.folder import refuse_existing
+    from lightning_reg.data.files.folder import refuse_existing
     from lightning_reg.discovery import UserError
     from lightning_reg.inference import learn2reg
     from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, summaries

@@ -15,7 +15,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from lightning_reg.data.splits import Splits, open_dataset
+from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.discovery import UserError, nearest
 from lightning_reg.discovery.conf import own_directory, plugin_packages
 

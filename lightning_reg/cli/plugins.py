@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lightning_reg.cli.arguments import console
 from lightning_reg.components import Backbone, Composer, Head, LossTerm
-from lightning_reg.data.interface import RegistrationDataset
+from lightning_reg.data.datasets.interface import RegistrationDataset
 from lightning_reg.discovery import GROUPS, ComponentError, load, providers
 from lightning_reg.discovery.conf import plugin_packages, shadowed
 

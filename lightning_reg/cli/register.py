@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> int:
     extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
     require_files(arguments.fixed, arguments.moving, *extra.values())
     from lightning_reg.cli.tables import metrics_table
-    from lightning_reg.data.folder import refuse_existing
+    from lightning_reg.data.files.folder import refuse_existing
     from lightning_reg.discovery import UserError
     from lightning_reg.inference.registrar import conventional, load
 

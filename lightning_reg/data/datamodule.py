@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
-from lightning_reg.data.interface import Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan, make_pair
-from lightning_reg.data.splits import open_dataset
 from lightning_reg.data.statistics import statistics
 from lightning_reg.data.synthetic import SyntheticDeformation
 from lightning_reg.discovery import DataError, construct

@@ -14,17 +14,17 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.cache import fingerprint
-from lightning_reg.data.folder import reason
-from lightning_reg.data.interface import Record, RegistrationDataset
-from lightning_reg.data.layouts import STATE
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.layouts import STATE
+from lightning_reg.data.datasets.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
+from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.files.folder import reason
+from lightning_reg.data.files.point_files import write_points
+from lightning_reg.data.files.transform_files import write_image
 from lightning_reg.data.lungs import lung_mask, plain_mask
-from lightning_reg.data.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
 from lightning_reg.data.parallel import each
-from lightning_reg.data.point_files import write_points
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
-from lightning_reg.data.splits import Splits
-from lightning_reg.data.transform_files import write_image
 from lightning_reg.discovery import DataError, nearest
 from lightning_reg.spatial import Grid
 
@@ -95,7 +95,7 @@ class Prepared:
 def prepare(
     data: Splits, out: Path, preparation: Preparation, workers: int = 1, seen: Callable[[int, int], None] | None = None
 ) -> Prepared:
-    """Write a data set in the form of :class:`~lightning_reg.data.manifest.PreparedDataset`.
+    """Write a data set in the form of :class:`~lightning_reg.data.datasets.manifest.PreparedDataset`.
 
     Killed in the middle, the next call goes on where it was. Scans whose files and settings are the same are kept, those that are no
     longer in the data set are removed, and a file is there whole or not at all. The source is only read.

@@ -12,9 +12,9 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.data.interface import Record
-from lightning_reg.data.point_files import PointFile, read_points
-from lightning_reg.data.reading import Source, read_image
+from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.files.point_files import PointFile, read_points
+from lightning_reg.data.files.reading import Source, read_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
@@ -39,7 +39,7 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
 
     Args:
         name: how messages and tables call it.
-        image, mask, labels: see :func:`~lightning_reg.data.reading.read_image`.
+        image, mask, labels: see :func:`~lightning_reg.data.files.reading.read_image`.
 
     Raises:
         DataError: a file is missing, is no 3D image, has NaN, infinite or constant values, or lies on another grid.
@@ -241,8 +241,8 @@ def read_scan(name: str, image: Source, mask: Source | None = None, labels: Sour
 
     Args:
         name: how messages call it.
-        image, mask, labels: see :func:`~lightning_reg.data.reading.read_image`.
-        landmarks: a file (see :mod:`lightning_reg.data.point_files`) or ``(N, 3)`` RAS mm.
+        image, mask, labels: see :func:`~lightning_reg.data.files.reading.read_image`.
+        landmarks: a file (see :mod:`lightning_reg.data.files.point_files`) or ``(N, 3)`` RAS mm.
 
     Raises:
         DataError: one of them is not what it has to be.

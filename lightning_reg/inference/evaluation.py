@@ -14,10 +14,10 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from lightning_reg.data.folder import MARK, written_whole
-from lightning_reg.data.interface import Split
+from lightning_reg.data.datasets.interface import Split
+from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.files.folder import MARK, written_whole
 from lightning_reg.data.scans import scan_from_subject
-from lightning_reg.data.splits import Splits
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
 from lightning_reg.inference.registrar import Registrar

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_reg.data.reading import first_line
+from lightning_reg.data.files.reading import first_line
 from lightning_reg.discovery import UserError, nearest
 from lightning_reg.discovery.conf import own_directory, plugin_packages
 

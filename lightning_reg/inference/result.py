@@ -16,8 +16,8 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg import functional as LF
-from lightning_reg.data.folder import MARK, written_whole
-from lightning_reg.data.transform_files import write_displacement, write_image, write_transform
+from lightning_reg.data.files.folder import MARK, written_whole
+from lightning_reg.data.files.transform_files import write_displacement, write_image, write_transform
 from lightning_reg.inference.optimization import Optimized
 from lightning_reg.inference.report.registration import write_report
 from lightning_reg.spatial import Affine, Case, Grid, Image, Pair, Transform, evaluate, parts, split_affine

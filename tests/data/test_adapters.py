@@ -11,13 +11,13 @@ import providers
 import pytest
 import torch
 
-from lightning_reg.data.adapters.dirlab import SPACING, VOXELS
-from lightning_reg.data.interface import Record
-from lightning_reg.data.manifest import PreparedDataset
-from lightning_reg.data.point_files import read_points
+from lightning_reg.data.datasets.adapters.dirlab import SPACING, VOXELS
+from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.datasets.manifest import PreparedDataset
+from lightning_reg.data.datasets.splits import Splits, open_dataset
+from lightning_reg.data.files.point_files import read_points
 from lightning_reg.data.prepare import Preparation, prepare
 from lightning_reg.data.scans import scan_from_subject
-from lightning_reg.data.splits import Splits, open_dataset
 from lightning_reg.discovery import ComponentError, DataError
 
 PUBLISHED = (3.89, 4.34, 6.94, 9.83, 7.48, 10.89, 11.03, 14.99, 7.92, 7.30)

@@ -19,8 +19,8 @@ import torch
 from lightning_reg.data.check.group import check
 from lightning_reg.data.check.repair import repair
 from lightning_reg.data.check.scan import units
-from lightning_reg.data.point_files import read_points, write_points
-from lightning_reg.data.splits import Splits, open_dataset
+from lightning_reg.data.datasets.splits import Splits, open_dataset
+from lightning_reg.data.files.point_files import read_points, write_points
 from lightning_reg.spatial import Grid
 
 SHAPE = (40, 34, 36)
@@ -276,7 +276,7 @@ def test_many_results_of_processes_hold_no_files_open(sound: Path, tmp_path: Pat
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from lightning_reg.data.check.group import check
-from lightning_reg.data.splits import open_dataset
+from lightning_reg.data.datasets.splits import open_dataset
 if __name__ == "__main__":
     found = check(open_dataset({"name": "prepared", "root": sys.argv[1]}), workers=2)
     print(len(found.scans), found.errors())

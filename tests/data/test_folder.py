@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_reg.data.folder import MARK, written_file, written_whole
+from lightning_reg.data.files.folder import MARK, written_file, written_whole
 from lightning_reg.discovery import DataError
 
 
@@ -87,7 +87,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from lightning_reg.discovery import DataError
-from lightning_reg.data.folder import written_whole
+from lightning_reg.data.files.folder import written_whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -11,7 +11,7 @@ import providers
 import pytest
 
 from lightning_reg.data.check.group import check
-from lightning_reg.data.splits import open_dataset
+from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.discovery import DataError
 
 

@@ -20,13 +20,13 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.check.group import check
+from lightning_reg.data.datasets.manifest import PreparedDataset, read_rows
+from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.lungs import lung_mask, plain_mask
-from lightning_reg.data.manifest import PreparedDataset, read_rows
 from lightning_reg.data.phantom import breathing_thorax
 from lightning_reg.data.prepare import Preparation, prepare
 from lightning_reg.data.preprocessing import Geometry, Preprocessing
 from lightning_reg.data.scans import scan_from_subject
-from lightning_reg.data.splits import open_dataset
 from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.spatial import Image
 

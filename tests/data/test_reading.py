@@ -13,10 +13,10 @@ import SimpleITK as sitk
 import torch
 import torchio as tio
 
-from lightning_reg.data.point_files import read_points, write_points
-from lightning_reg.data.reading import read_image
+from lightning_reg.data.files.point_files import read_points, write_points
+from lightning_reg.data.files.reading import read_image
+from lightning_reg.data.files.transform_files import write_image
 from lightning_reg.data.scans import read_subject, scan_from_subject
-from lightning_reg.data.transform_files import write_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid
 

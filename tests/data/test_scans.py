@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import Scan, check_landmarks, make_pair, read_subject, scan_from_subject, subject_from_scan
-from lightning_reg.data.splits import open_dataset
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid, Image
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.data.transform_files import (
+from lightning_reg.data.files.transform_files import (
     from_itk,
     read_transform,
     to_itk,

@@ -15,8 +15,8 @@ import torch
 import torchio as tio
 
 import lightning_reg
-from lightning_reg.data.point_files import read_points
-from lightning_reg.data.reading import read_image
+from lightning_reg.data.files.point_files import read_points
+from lightning_reg.data.files.reading import read_image
 from lightning_reg.discovery import DataError, UserError
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
 from lightning_reg.inference.registrar import Registrar

@@ -9,10 +9,10 @@ from typing import get_args
 import torch
 
 from lightning_reg.data.check.scan import CONVENTIONS, Finding, ScanReport, as_convention, fitting_conventions, look_at, raw_landmarks
-from lightning_reg.data.interface import SPLITS, Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import each
 from lightning_reg.data.scans import make_pair, scan_from_subject
-from lightning_reg.data.splits import Splits
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import sample
 from lightning_reg.spatial import Identity, Image, Pair, evaluate

@@ -12,9 +12,9 @@ import torchio as tio
 
 from lightning_reg.data.check.scan import ScanReport, fitting_conventions, forms_apart, load_leniently, raw_landmarks
 from lightning_reg.data.check.scan import as_convention as read_as
-from lightning_reg.data.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.prepare import Preparation, Prepared, prepare
-from lightning_reg.data.splits import Splits
 from lightning_reg.spatial import Grid
 
 

@@ -13,11 +13,11 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.data.interface import Record, RegistrationDataset
-from lightning_reg.data.layouts import is_image
-from lightning_reg.data.manifest import PreparedDataset
-from lightning_reg.data.point_files import read_points
-from lightning_reg.data.reading import read_image
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.layouts import is_image
+from lightning_reg.data.datasets.manifest import PreparedDataset
+from lightning_reg.data.files.point_files import read_points
+from lightning_reg.data.files.reading import read_image
 from lightning_reg.data.scans import subject_problems
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torchio as tio
 
-from lightning_reg.data.interface import Record, RegistrationDataset, Split, usual_pairs
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.phantom.thorax import breathing_thorax
 from lightning_reg.data.scans import Scan, subject_from_scan
 from lightning_reg.spatial import Pair

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from lightning_reg.data.folder import MARK, written_file
+from lightning_reg.data.files.folder import MARK, written_file
+from lightning_reg.data.files.transform_files import read_transform
 from lightning_reg.data.scans import make_pair, read_scans
-from lightning_reg.data.transform_files import read_transform
 from lightning_reg.discovery import DataError
 from lightning_reg.inference.evaluation import summaries
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torchio as tio
 
-from lightning_reg.data.adapters.raw import read_ct
-from lightning_reg.data.adapters.search import hold_out, named, require_folder
-from lightning_reg.data.interface import Record, RegistrationDataset
-from lightning_reg.data.layouts import walk
-from lightning_reg.data.point_files import read_plain
+from lightning_reg.data.datasets.adapters.raw import read_ct
+from lightning_reg.data.datasets.adapters.search import hold_out, named, require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.layouts import walk
+from lightning_reg.data.files.point_files import read_plain
 from lightning_reg.data.scans import with_landmarks
 from lightning_reg.discovery import DataError
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.data.interface import Record, Split, usual_pairs
-from lightning_reg.data.layouts import Layout, natural, stem, unique
-from lightning_reg.data.point_files import PointFile, read_plain
+from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
+from lightning_reg.data.datasets.layouts import Layout, natural, stem, unique
+from lightning_reg.data.files.point_files import PointFile, read_plain
 from lightning_reg.discovery import DataError
 
 

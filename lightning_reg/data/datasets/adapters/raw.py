@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torchio as tio
 
-from lightning_reg.data.interface import Record
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.scans import read_subject
 from lightning_reg.discovery import DataError
 

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import torchio as tio
 
-from lightning_reg.data.adapters.search import require_folder
-from lightning_reg.data.interface import Record, RegistrationDataset, Split, usual_pairs
-from lightning_reg.data.layouts import walk
-from lightning_reg.data.reading import read_image
+from lightning_reg.data.datasets.adapters.search import require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
+from lightning_reg.data.datasets.layouts import walk
+from lightning_reg.data.files.reading import read_image
 from lightning_reg.data.scans import read_subject, with_landmarks
 from lightning_reg.discovery import DataError
 

@@ -11,11 +11,11 @@ import torch
 import torchio as tio
 from matplotlib.path import Path as Polygon
 
-from lightning_reg.data.adapters.search import hold_out, require_folder
-from lightning_reg.data.dicom import read_slices
-from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import walk
-from lightning_reg.data.manifest import read_table
+from lightning_reg.data.datasets.adapters.search import hold_out, require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.layouts import walk
+from lightning_reg.data.datasets.manifest import read_table
+from lightning_reg.data.files.dicom import read_slices
 from lightning_reg.data.scans import check_subject, with_landmarks
 from lightning_reg.discovery import DataError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torchio as tio
 
-from lightning_reg.data.adapters.search import hold_out, named, require_folder
-from lightning_reg.data.interface import Record, RegistrationDataset
-from lightning_reg.data.layouts import walk
-from lightning_reg.data.point_files import PointFile, read_plain
+from lightning_reg.data.datasets.adapters.search import hold_out, named, require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.layouts import walk
+from lightning_reg.data.files.point_files import PointFile, read_plain
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError
 

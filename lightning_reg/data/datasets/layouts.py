@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.data.interface import Record
-from lightning_reg.data.point_files import PointFile, read_points
+from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.files.point_files import PointFile, read_points
 from lightning_reg.discovery import DataError
 
 IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from lightning_reg.data.reading import first_line
+from lightning_reg.data.files.reading import first_line
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 import torchio as tio
 
-from lightning_reg.data.adapters.search import require_folder
-from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import is_image, stem, walk
-from lightning_reg.data.reading import read_image
+from lightning_reg.data.datasets.adapters.search import require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.layouts import is_image, stem, walk
+from lightning_reg.data.files.reading import read_image
 from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan, with_landmarks
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid, Image

@@ -13,7 +13,7 @@ import torchio as tio
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-from lightning_reg.data.dicom import read_folder
+from lightning_reg.data.files.dicom import read_folder
 from lightning_reg.discovery import DataError
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[Any, Any]"

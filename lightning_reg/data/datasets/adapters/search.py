@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_reg.data.interface import Record
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.discovery import DataError
 
 

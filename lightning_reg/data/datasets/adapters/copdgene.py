@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torchio as tio
 
-from lightning_reg.data.adapters.raw import read_ct
-from lightning_reg.data.adapters.search import last, named, require_folder
-from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import is_image, stem, walk
-from lightning_reg.data.point_files import read_plain
+from lightning_reg.data.datasets.adapters.raw import read_ct
+from lightning_reg.data.datasets.adapters.search import last, named, require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.layouts import is_image, stem, walk
+from lightning_reg.data.files.point_files import read_plain
 from lightning_reg.data.scans import load_files, with_landmarks
 from lightning_reg.discovery import DataError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torchio as tio
 
-from lightning_reg.data.adapters.search import last, require_folder
-from lightning_reg.data.dataset_json import descriptions, from_dataset_json
-from lightning_reg.data.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.layouts import Layout, walk
+from lightning_reg.data.datasets.adapters.search import last, require_folder
+from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_json
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.layouts import Layout, walk
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torchio as tio
 
-from lightning_reg.data.interface import SPLITS, Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError, construct, nearest
@@ -166,7 +166,7 @@ class PreparedDataset(RegistrationDataset):
     Args:
         root: the folder with ``manifest.csv``, or a manifest itself. Required columns: ``subject, split, image`` (paths below the
             manifest's folder); ``time, mask, labels, landmarks`` where there are any. ``pairs.csv`` beside it has ``fixed, moving``, names
-            of scans (``subject time``); without it see :func:`~lightning_reg.data.interface.usual_pairs`.
+            of scans (``subject time``); without it see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
     """
 
     def __init__(self, root: str) -> None:

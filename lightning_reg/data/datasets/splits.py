@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar, overload
 
 import torchio as tio
 
-from lightning_reg.data.interface import Record, RegistrationDataset, Split, usual_pairs
-from lightning_reg.data.layouts import STATE
-from lightning_reg.data.manifest import MANIFEST, PreparedDataset
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
+from lightning_reg.data.datasets.layouts import STATE
+from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.discovery import ComponentError, DataError, build, nearest
 
