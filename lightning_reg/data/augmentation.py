@@ -103,7 +103,7 @@ class Augmentation:
         for side, transform in (("fixed", fixed), ("moving", moving)):
             grid = getattr(pair, side).grid
             alike = side == "moving" and steps["moving"] == steps["fixed"] and grid.matches(pair.fixed.grid)
-            displacement = displacement if alike else _displacement(transform, grid)
+            displacement = displacement if alike else _displacement(transform, grid).to(pair.fixed.tensor.device)
             for name in (side, f"{side}_mask", f"{side}_labels"):
                 image: Image | None = getattr(pair, name)
                 changed[name] = None if image is None else _pulled(image, displacement)
@@ -111,8 +111,9 @@ class Augmentation:
             if points is not None:
                 changed[f"{side}_landmarks"] = tuple(_origin(transform, p) for p in points)
         if pair.truth is not None:
-            whole = Composition([moving.inverse(), pair.truth, fixed])
-            changed["truth"] = Displacement(whole.displacement(pair.fixed.grid).float(), pair.fixed.grid)
+            truth = Displacement(pair.truth.field.cpu(), pair.truth.grid)
+            whole = Composition([moving.inverse(), truth, fixed]).displacement(pair.fixed.grid)
+            changed["truth"] = Displacement(whole.to(pair.truth.field), pair.fixed.grid)
         return replace(pair, **changed)
 
     def _cropped(self, pair: Pair, rng: np.random.Generator) -> Pair:
@@ -125,7 +126,7 @@ class Augmentation:
         both = [
             (image.grid, points[0]) for image, points in ((cropped.fixed, pair.fixed_landmarks), (cropped.moving, pair.moving_landmarks))
         ]
-        kept = torch.stack([_inside(grid, points) for grid, points in both]).all(0)
+        kept = torch.stack([_inside(grid, points) for grid, points in both]).all(0).to(both[0][1].device)
         if not bool(kept.any()):
             return cropped
         return replace(cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],))
@@ -148,9 +149,10 @@ class Augmentation:
             steps.append(("noise", tio.RandomNoise(std=(0, self.noise))))
         images = [pair.fixed, pair.moving]
         for number, (name, transform) in enumerate(steps):
-            for side in (0, 1):
+            for side, image in enumerate(images):
                 with _drawing([*seed, 20 + number, side if name in self.separately else 0]):
-                    images[side] = replace(images[side], tensor=torch.stack([transform(item) for item in images[side].tensor]))
+                    changed = torch.stack([transform(item.cpu()) for item in image.tensor])
+                images[side] = replace(image, tensor=changed.to(image.tensor))
         return replace(pair, fixed=images[0], moving=images[1]) if steps else pair
 
 
@@ -202,15 +204,15 @@ def _pulled(image: Image, displacement: Tensor) -> Image:
 
 def _origin(transform: Transform, points: Tensor) -> Tensor:
     """The points ``(N, 3)`` that a transform takes to these, by fixed-point iteration: random changes are smaller than a fold."""
-    there = points.double().T.unsqueeze(0)
+    there = points.double().cpu().T.unsqueeze(0)
     here = there
     for _ in range(40):
         here = here + (there - transform.map_world(here))
-    return here[0].T.to(points.dtype)
+    return here[0].T.to(points)
 
 
 def _inside(grid: Grid, points: Tensor) -> Tensor:
-    voxels = grid.to_voxel(points.double().T.unsqueeze(0))[0]
+    voxels = grid.to_voxel(points.double().cpu().T.unsqueeze(0))[0]
     upper = torch.tensor(grid.shape, dtype=torch.float64).view(3, 1) - 1
     return ((voxels >= 0) & (voxels <= upper)).all(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -21,7 +21,7 @@ from lightning_reg.data.sampling import ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.discovery import DataError, construct
+from lightning_reg.discovery import DataError, construct, nearest
 from lightning_reg.spatial import Pair
 
 
@@ -43,6 +43,8 @@ class RegistrationData(L.LightningDataModule):
         synthetic_validation: synthetic pairs of validation scans, with known field, beside the real pairs.
         max_validation_pairs: at most this many real pairs.
         seed: every item's own random state derives from it.
+        augment_on: ``workers`` augment pairs while the network trains; ``device``: they are augmented where the network is, batch by batch,
+            which is faster where that is a GPU and geometry is augmented (noise, contrast and bias are TorchIO's, on the CPU, either way).
     """
 
     def __init__(
@@ -60,8 +62,12 @@ class RegistrationData(L.LightningDataModule):
         synthetic_validation: int = 0,
         max_validation_pairs: int | None = None,
         seed: int = 0,
+        augment_on: Literal["workers", "device"] = "workers",
     ) -> None:
         super().__init__()
+        if augment_on not in ("workers", "device"):
+            raise DataError(f"data.augment_on is '{augment_on}'{nearest(augment_on, ('workers', 'device'))} Give workers or device.")
+        self.augment_on = augment_on
         self.data = open_dataset(dataset, held_out, limit)
         given = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
         self.preprocessing = given.following(self.data.geometry)
@@ -100,7 +106,7 @@ class RegistrationData(L.LightningDataModule):
         train = self._scans("train")
         self.statistics = statistics(train)
         drawn = training_pairs(self.sampling, train, self.data.pairs("train"), self.seed)
-        self.train_pairs = AugmentedPairs(drawn, self.augmentation, self.seed)
+        self.train_pairs = drawn if self.augment_on == "device" else AugmentedPairs(drawn, self.augmentation, self.seed)
         scans = self._scans("validation")
         real = self.data.pairs("validation")[: self.max_validation_pairs]
         self.validation_pairs = [make_pair(scans[fixed], scans[moving]) for fixed, moving in real]
@@ -145,6 +151,13 @@ class RegistrationData(L.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
         return batch.to(device, non_blocking=True)
+
+    def on_after_batch_transfer(self, batch: Pair, dataloader_idx: int) -> Pair:
+        if self.augment_on == "workers" or self.trainer is None or not self.trainer.training:
+            return batch
+        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # it counts from -1
+        seed = [self.seed, 4, seen, self.trainer.global_rank]
+        return Pair.collate([self.augmentation(pair, [*seed, number]) for number, pair in enumerate(batch.elements())])
 
 
 @dataclass(frozen=True)

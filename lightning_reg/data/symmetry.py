@@ -36,7 +36,8 @@ def turned(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
                 changed[name] = replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
         points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
         if points is not None:
-            changed[f"{side}_landmarks"] = tuple(transform_points(from_original, p.double().T[None])[0].T.to(p.dtype) for p in points)
+            moved = [transform_points(from_original.to(p.device), p.double().T[None])[0].T for p in points]
+            changed[f"{side}_landmarks"] = tuple(new.to(old) for new, old in zip(moved, points, strict=True))
     if pair.truth is not None:
         field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
         signs = field.new_tensor([-1.0 if flip else 1.0 for flip in flips]).view(1, 3, 1, 1, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.functional import target_registration_error
+from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Displacement, Transform
 
@@ -82,6 +83,22 @@ class Pair:
             errors.append(target_registration_error(mapped, moving.T.unsqueeze(0))[0])
         return tuple(errors)
 
+    def elements(self) -> list[Pair]:
+        """The pairs of the batch, one by one; images that :meth:`collate` padded stay padded."""
+        return [self._element(b) for b in range(self.fixed.tensor.shape[0])]
+
+    def _element(self, b: int) -> Pair:
+        one: dict[str, object] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Image):
+                one[f.name] = replace(value, tensor=value.tensor[b : b + 1], grid=_element_grid(value.grid, b))
+            elif isinstance(value, Displacement):
+                one[f.name] = Displacement(value.field[b : b + 1], _element_grid(value.grid, b))
+            else:
+                one[f.name] = None if value is None else (value[b],)
+        return Pair(**one)  # type: ignore[arg-type]
+
     @staticmethod
     def collate(pairs: Sequence[Pair]) -> Pair:
         """One batch from several pairs. Where sizes differ, images are padded behind their last voxel to the largest."""
@@ -100,6 +117,10 @@ class Pair:
             else:
                 joined[f.name] = tuple(item for value in values for item in value)
         return Pair(**joined)  # type: ignore[arg-type]
+
+
+def _element_grid(grid: Grid, b: int) -> Grid:
+    return grid if grid.batch == 1 else Grid(grid.shape, grid.affine[b])
 
 
 def _join(images: Sequence[Image], border: bool = False) -> Image:

@@ -132,3 +132,18 @@ def test_a_model_trained_on_prepared_data_does_the_same_to_the_raw_files(run, co
         assert name == other
         assert values == pytest.approx([before, after], abs=1e-3)
         assert before != after
+
+
+@pytest.mark.slow
+def test_augmented_on_the_device_a_run_trains_and_resumes(command, tmp_path: Path) -> None:
+    data = ["data=phantom", "data.dataset.shape=[20,18,16]", "data.dataset.subjects=2", "data.dataset.validation=1", "data.batch_size=2"]
+    changes = [
+        "data.augment_on=device",
+        "data.augmentation.turn=[2]",
+        "data.augmentation.crop_mm=10",
+        "data.augmentation.affine={degrees:5}",
+    ]
+    code, _, err = command(train, "train.py", *data, *changes, *SMALL)
+    assert code == 0, err
+    code, _, err = command(train, "train.py", "resume=run", "trainer.max_steps=4")
+    assert code == 0, err

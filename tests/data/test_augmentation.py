@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.augmentation import Augmentation
+from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.symmetry import turned
-from lightning_reg.discovery import ComponentError
+from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.functional import bspline, rotation_matrix
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
@@ -177,3 +179,23 @@ def test_settings_that_cannot_be(arguments: dict, message: str) -> None:
     with pytest.raises((ValueError, ComponentError)) as caught:
         Augmentation(**arguments)
     assert message in str(caught.value)
+
+
+def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: Pair) -> None:
+    data = RegistrationData(
+        "phantom", {"name": "groups"}, augmentation={"turn": [2], "noise": 0.1, **DEFORMED["affine"]}, augment_on="device"
+    )
+    stand = SimpleNamespace(training=True, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=7)), global_rank=0)
+    data.trainer = stand
+    batch = Pair.collate([pair, pair])
+    first, again = data.on_after_batch_transfer(batch, 0), data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(first.fixed.tensor, again.fixed.tensor)
+    a, b = first.elements()
+    assert a.fixed.tensor.shape[0] == 1
+    assert not torch.equal(a.moving.tensor, b.moving.tensor)
+    for element in Augmentation(**DEFORMED["affine"])(pair, [1]), *Pair.collate([pair, pair]).elements():
+        require_consistent(element, 0.012, voxels=0.12)
+    stand.training = False
+    assert data.on_after_batch_transfer(batch, 0) is batch
+    with pytest.raises(DataError, match=r"data\.augment_on is 'gpu'"):
+        RegistrationData("phantom", {"name": "groups"}, augment_on="gpu")
