@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,6 +132,15 @@ def points(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "points_1_inhale.csv").write_text(text)
 
 
+def no_size(folder: Path, qform: bool = False) -> None:
+    """The first extent of a voxel is 0, and where the qform counts, nothing else says it."""
+    block = bytearray(gzip.decompress(image(folder).read_bytes()))
+    block[80:84] = struct.pack("<f", 0.0)
+    if qform:
+        block[252:256] = struct.pack("<hh", 1, 0)
+    image(folder).write_bytes(gzip.compress(bytes(block)))
+
+
 def pair_apart(folder: Path) -> None:
     (folder / "pairs.csv").write_text("fixed,moving\ns0 inhale,s3 exhale\n")
 
@@ -143,6 +153,8 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
     "constant": (of("image", np.zeros_like), "error", "is constant"),
     "clipped": (of("image", lambda a: a.clip(max=0)), "warning", "intensities are clipped"),
     "forms": (two_forms, "error", "placed differently by its qform and its sform"),
+    "no size": (no_size, "error", "has a voxel size of 0 x"),
+    "no size in the qform": (lambda f: no_size(f, qform=True), "error", "its header has a voxel size of 0 x"),
     "sheared": (of("image", affine=sheared), "warning", "axes that are not perpendicular"),
     "mask grid": (of("mask", lambda a: a[:-3]), "error", "lies on another grid"),
     "empty mask": (of("mask", np.zeros_like), "error", "is empty"),

@@ -17,7 +17,7 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import is_image
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.files.point_files import read_points
-from lightning_reg.data.files.reading import read_image
+from lightning_reg.data.files.reading import nifti_header, read_image
 from lightning_reg.data.scans import subject_problems
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid
@@ -127,8 +127,16 @@ def load_leniently(dataset: RegistrationDataset, record: Record, report: ScanRep
 
 def _header(report: ScanReport, path: Path, image: tio.Image) -> None:
     """NIfTI's two ways to say where voxels lie."""
-    header = nib.load(path).header
+    header = nifti_header(path)
+    if header is None:
+        return
     sizes = np.array([float(v) for v in header["pixdim"][1:4]])
+    if sizes.min() <= 0:
+        text = (
+            f"{path} has a voxel size of {' x '.join(f'{v:g}' for v in sizes)} mm in its header; programs differ in what they make of that"
+        )
+        report.add("error", "header", f"{text}: correct it.")
+        return
     if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
         report.add("warning", "header", f"{path} does not say where its voxels lie (no qform, no sform); convert it from DICOM again.")
         return

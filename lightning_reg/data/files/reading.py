@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,7 +63,21 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
 
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
     """By nibabel: ITK, TorchIO's first choice, replaces NaN by zeros without a word."""
+    header = nifti_header(path)
+    if header is not None and int(header["sform_code"]) == 0 and min(abs(header["pixdim"][1:4])) == 0:
+        raise ValueError(f"its header has a voxel size of {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm")
     return _values(nib.load(path))
+
+
+def nifti_header(path: Path) -> nib.Nifti1Header | None:
+    """The header of a NIfTI-1 file as it stands there, where nibabel mends what it finds wrong; ``None`` where the file is no such one."""
+    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
+        block = file.read(348)
+    try:
+        header = nib.Nifti1Header(block, check=False)
+    except Exception:  # said when the file is read
+        return None
+    return header if header["magic"].item()[:2] in (b"n+", b"ni") else None
 
 
 def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
