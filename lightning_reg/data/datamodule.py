@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import ItemSampler, training_pairs
@@ -80,6 +81,11 @@ class RegistrationData(L.LightningDataModule):
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
         self._in_memory = 0
+
+    @property
+    def prepared(self) -> bool:
+        """Whether ``lightning-reg prepare`` wrote the data."""
+        return isinstance(self.data.dataset, PreparedDataset)
 
     def first_pair(self) -> Pair:
         """The pair that training starts with: what it has, all have."""

@@ -61,7 +61,12 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     module = RegistrationModule(method, asdict(data.preprocessing))
     data.setup()
     module.statistics = data.statistics
-    module.loss.require(data.first_pair().has())
+    try:
+        module.loss.require(data.first_pair().has())
+    except TrainingError as error:
+        if "_mask" in str(error) and (config["data"].get("prepare") or {}).get("lungs") and not data.prepared:
+            raise TrainingError(f"{error} These data get their lung masks from lightning-reg prepare; train on what it writes.") from error
+        raise
 
     callbacks = [
         *_configured_callbacks(config),

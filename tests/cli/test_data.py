@@ -147,3 +147,12 @@ def test_augmented_on_the_device_a_run_trains_and_resumes(command, tmp_path: Pat
     assert code == 0, err
     code, _, err = command(train, "train.py", "resume=run", "trainer.max_steps=4")
     assert code == 0, err
+
+
+def test_raw_files_without_the_masks_that_a_method_needs(command, tmp_path: Path) -> None:
+    small = [word for word in SMALL if not word.startswith("method=")]
+    raw = providers.creatis(tmp_path / "raw")
+    code, _, err = command(train, "train.py", "method=progressive", "data=creatis", f"data.root={raw}", *small)
+    assert code == 2
+    assert "'field_error' needs fixed_mask" in err
+    assert "get their lung masks from lightning-reg prepare" in err
