@@ -164,6 +164,7 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
     "shifted": (of("image", lambda a: a + 1024), "warning", "CT shifted by 1024"),
     "units": (of("image", lambda a: (a + 1100) // 9), "warning", "is not in HU"),
     "pair apart": (pair_apart, "error", "are a pair and in two splits (train, validation)"),
+    "one file": (table("image_3_inhale", "image_1_inhale"), "warning", "is 2 scans, in different splits"),
     "double": (lambda f: image(f).write_bytes((f / "image_3_inhale.nii.gz").read_bytes()), "error", "in different splits"),
     "two splits": (table("s1,exhale,train", "s1,exhale,validation"), "error", "s1 is in the splits train and validation"),
     "no validation": (table("validation", "train"), "error", "No scan is in the split validation"),

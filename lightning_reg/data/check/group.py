@@ -103,11 +103,14 @@ def _doubles(scans: Sequence[ScanReport]) -> list[Finding]:
             same.setdefault(scan.digest, []).append(scan)
     found = []
     for group in same.values():
+        apart = len({scan.record.split for scan in group}) > 1
         if len({scan.record.image for scan in group}) > 1:
-            apart = len({scan.record.split for scan in group}) > 1
             names = ", ".join(_file(scan) for scan in group[:3])
             text = f"{len(group)} scans have the same voxels ({names}){', in different splits' if apart else ''}; remove all but one."
             found.append(Finding("error" if apart else "warning", "doubles", text))
+        elif len(group) > 1 and apart:
+            text = f"{_file(group[0])} is {len(group)} scans, in different splits; that is well if it is an atlas, else keep it in one."
+            found.append(Finding("warning", "doubles", text))
     return found
 
 
