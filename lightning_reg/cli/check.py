@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from lightning_reg.data.check.group import Check
     from lightning_reg.data.prepare import Prepared
 
@@ -104,7 +107,7 @@ def _provider(path: Path) -> str | None:
     return None
 
 
-def _summary(found: Check):  # type: ignore[no-untyped-def]
+def _summary(found: Check) -> Table:
     """A column per split, a row per property."""
     from rich.table import Table
 
@@ -144,7 +147,7 @@ def _range(values: list[list[float]], form: str) -> str:
     return " x ".join(low) if low == high else f"{' x '.join(low)} to {' x '.join(high)}"
 
 
-def _print_findings(found: Check, terminal) -> None:  # type: ignore[no-untyped-def]
+def _print_findings(found: Check, terminal: Console) -> None:
     """Errors first; of many findings of one sort the first few."""
     sorts = dict.fromkeys((f.level, f.kind) for f in sorted(found.findings, key=lambda f: f.level))
     for level, kind in sorts:
@@ -156,7 +159,7 @@ def _print_findings(found: Check, terminal) -> None:  # type: ignore[no-untyped-
             terminal.print(f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)")
 
 
-def _largest(found: Check, config) -> list[int] | None:  # type: ignore[no-untyped-def]
+def _largest(found: Check, config: Mapping[str, Any]) -> list[int] | None:
     """The extents that training will see: those of the configuration, or the largest there are."""
     shape, spacing = config["preprocessing"].get("shape"), config["preprocessing"].get("spacing")
     grids = [scan.grid for scan in found.scans if scan.grid is not None]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 import torchio as tio
 
-from lightning_reg.data.check.scan import ScanReport, fitting_conventions, forms_apart, load_leniently, raw_landmarks
+from lightning_reg.data.check.scan import SKEWED, fitting_conventions, forms_apart, load_leniently, raw_landmarks, skew
 from lightning_reg.data.check.scan import as_convention as read_as
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.files.reading import nifti_header
 from lightning_reg.data.prepare import Preparation, Prepared, prepare
 from lightning_reg.spatial import Grid
 
@@ -31,14 +31,14 @@ class RepairedDataset(RegistrationDataset):
         return self.dataset.records()
 
     def load(self, record: Record) -> tio.Subject:
-        subject = load_leniently(self.dataset, record, ScanReport(record))
+        subject, _ = load_leniently(self.dataset, record)
         _headers(subject, record)
         image = subject["image"]
         image.set_data(_finite(image.data))
         for part in ("mask", "labels"):
             if part in subject:
                 _labels(subject, part)
-        if _skewed(image):
+        if skew(image.affine) > SKEWED:
             subject = tio.Resample((image.spatial_shape, _perpendicular(image.affine)))(subject)
         if "landmarks" in subject:
             _landmarks(subject, record)
@@ -58,7 +58,9 @@ def _headers(subject: tio.Subject, record: Record) -> None:
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
         if part not in subject or path is None or not path.name.endswith((".nii", ".nii.gz")):
             continue
-        header = nib.load(path).header
+        header = nifti_header(path)
+        if header is None:
+            continue
         sizes = np.array([float(v) for v in header["pixdim"][1:4]])
         in_sform = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
         as_it_is = np.allclose(subject[part].affine, header.get_sform(), atol=1e-4)  # not what a data set made of it
@@ -80,11 +82,6 @@ def _labels(subject: tio.Subject, part: str) -> None:
         subject.add_image(labels, part)
     else:
         subject.remove_image(part)
-
-
-def _skewed(image: tio.Image) -> bool:
-    axes = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3)
 
 
 def _perpendicular(affine: np.ndarray) -> np.ndarray:

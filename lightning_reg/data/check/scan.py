@@ -23,6 +23,8 @@ from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid
 
 Level = Literal["error", "warning"]
+SKEWED = 1e-3
+"""Axes whose cosine is larger are not perpendicular."""
 CONVENTIONS = ("RAS mm", "LPS mm", "voxels counted from 0", "voxels counted from 1")
 
 
@@ -72,7 +74,8 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     """Everything that one scan shows by itself."""
     report = ScanReport(record)
     try:
-        subject = load_leniently(dataset, record, report)
+        subject, lacking = load_leniently(dataset, record)
+        report.findings += lacking
     except DataError as error:
         report.add("error", "unreadable", str(error))
         return report
@@ -99,21 +102,27 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     return report
 
 
-def load_leniently(dataset: RegistrationDataset, record: Record, report: ScanReport) -> tio.Subject:
-    """The scan whatever is wrong with it, where its files are images; what only the data set can read, it reads."""
+def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Subject, list[Finding]]:
+    """The scan whatever is wrong with it, where its files are images, and what of it cannot be read; what only the data set can read, it
+    reads.
+
+    Raises:
+        DataError: the image itself cannot be read.
+    """
     if record.image is None or record.number is not None or not (record.image.is_dir() or is_image(record.image)):
-        return dataset.load(record)
+        return dataset.load(record), []
     try:
-        return dataset.load(record)
+        return dataset.load(record), []
     except DataError:
         parts: dict[str, tio.Image] = {"image": read_image(record.image)}
+    lacking = []
     for part in ("mask", "labels"):
         path: Path | None = getattr(record, part)
         if path is not None:
             try:
                 parts[part] = read_image(path, tio.LabelMap)
             except DataError as error:
-                report.add("error", "unreadable", str(error))
+                lacking.append(Finding("error", "unreadable", str(error)))
     subject = tio.Subject(name=record.name, group=record.subject, **parts)
     if record.landmarks is not None:
         try:
@@ -121,8 +130,8 @@ def load_leniently(dataset: RegistrationDataset, record: Record, report: ScanRep
                 Grid(parts["image"].spatial_shape, torch.from_numpy(parts["image"].affine))
             )
         except (DataError, ValueError) as error:
-            report.add("error", "landmarks", str(error))
-    return subject
+            lacking.append(Finding("error", "landmarks", str(error)))
+    return subject, lacking
 
 
 def _header(report: ScanReport, path: Path, image: tio.Image) -> None:
@@ -157,12 +166,17 @@ def forms_apart(header: nib.Nifti1Header) -> float:
     return float(np.linalg.norm(((header.get_qform() - header.get_sform()) @ corners)[:3], axis=0).max())
 
 
+def skew(affine: np.ndarray) -> float:
+    """The largest cosine between two axes of an affine: 0 where they are perpendicular."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
 def _directions(report: ScanReport, image: tio.Image) -> None:
-    axes = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
-    skew = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    if skew > 1e-3:
+    found = skew(image.affine)
+    if found > SKEWED:
         where = image.path or report.record.name
-        degrees = np.degrees(np.arcsin(min(skew, 1.0)))
+        degrees = np.degrees(np.arcsin(min(found, 1.0)))
         text = f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK refuses; resample it (--fix does)."
         report.add("warning", "header", text)
 
