@@ -1,57 +1,134 @@
-"""What the five papers claim, checked in direction: both sides of every claim, trained alike for the same number of steps.
+"""What the five papers claim, held against trainings of both sides: equal steps, equal seconds, paired intervals over cases.
 
-    python benchmarks/paper_claims.py [--quick] [--data phantom hippocampus] [--root FOLDER] [--seeds 1 2 3] [--results FILE]
+    python benchmarks/paper_claims.py [--claims NAME ...] [--seeds 1 2 3] [--root CROPS] [--minutes M] [--full] [--table] [--json F]
 
-Every training is written to the results file as it ends and is not done again, so the benchmark can be stopped and gone on with. At the end
-a table per data set: the paper's figures, ours (mean and standard deviation over the seeds), and in how many seeds the claim holds.
-The papers' data cannot be had, so their figures are of other images. ``--quick`` takes some 20 minutes on two cores: one seed, few steps.
+Every training lies in a folder of its own below --runs, is not done again, and goes on where it stopped; several such commands share the
+work. Images are generated thoraxes (48 subjects to train on, 40 others and 100 fixed synthetic pairs to score) and, with --root, public
+hippocampus crops (160 and 40). The last weights count, not the best. A claim *holds* where the paired 95 % interval over the cases (means
+over the seeds) excludes 0 on its side and every seed agrees, *does not hold* where both speak against it, and is *undecided* otherwise.
+Seconds are those of the processor with one thread, so that other work on the machine does not count. --full trains at the papers'
+sizes and numbers of steps (for a GPU). Sides of equal seconds get the steps that make the cheaper one last as long as the dearer one.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import statistics
-import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from scipy import stats
 
 from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
-from lightning_reg.components import Growable, Staged
-from lightning_reg.components.composers.single import SingleComposer
-from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.components import Staged
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.spatial import Displacement, Grid, Image, IntegratedGradient, Pair, evaluate, parts, totals
+from lightning_reg.functional import jacobian_determinant, ncc
+from lightning_reg.inference.objective import Optimization
+from lightning_reg.inference.optimization import optimize
+from lightning_reg.spatial import IntegratedGradient, Pair, Transform, evaluate, parts
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import make_data, run_training
 
-RUNS = {
-    "conventional": ["method=progressive", "method.composer.head.refine=false", "experiment=conventional"],
-    "progressive": ["method=progressive", "method.composer.head.refine=false"],
-    "progressive, refining": ["method=progressive"],
-    "single level": ["method=multilevel", "method.composer.strides=[1]", "method.stages=[{steps:1200,train:[0]}]"],
-    "multilevel": ["method=multilevel"],
-    "multilevel, cold": ["method=multilevel", *(f"method.stages.{k}.warm_start=false" for k in (1, 2))],
-    "dlir": ["method=dlir"],
-    "dlir, no penalty": ["method=dlir", "method.loss.terms.bending.weight=0"],
-    "linear and deformable": ["method=linear_deformable"],
-    "deformable alone": [
-        "method=linear_deformable",
-        "method.composer.head=[{name:integrated_gradient,features:[16,16]}]",
-        "method.loss.terms.affine_identity.weight=0",
-    ],
-    "three resolutions": ["method=deep_supervision"],
-    "one resolution": ["method=deep_supervision", "method.composer.head.levels=finest", "method.loss.level_weights=[1.0]"],
-}
-QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "data.workers=0", "data.synthetic_validation=0"]
-QUICK = {"phantom": 0.12, "hippocampus": 0.08}  # factors on the steps
+QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "data.workers=0", "data.max_validation_pairs=1"]
+ISOTROPIC = ["method.sampling.learned=[{lattice:4,amplitude:0.2},{lattice:8,amplitude:0.05}]"]
+INTERPOLATING = ["method.sampling.learned=[{lattice:4,amplitude:0.2,spline:interpolating},{lattice:8,amplitude:0.05,spline:interpolating}]"]
+PAPER_RATE = [
+    "method.optimizer={name:sgd,lr:0.1,momentum:0.5}", "method.composer.backbone.norm=batch", "method.composer.head.equalized=true",
+    "++method.composer.head.refine=false",
+]  # fmt: skip
+OWN_FIELDS = ["++method.composer.head.refine=false"]
+WHOLE = ["experiment=conventional"]
+NO_PENALTY = ["method.loss.terms.bending.weight=0"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One side of a claim.
+
+    Args:
+        overrides: of the configuration, without seed and steps.
+        scale: of the steps that the configuration has.
+        tests: what it is scored on: ``phantom`` (two phases of 40 subjects), ``subjects`` (40 pairs of them), ``synthetic`` (100 fixed
+            pairs of the training's own kind), ``crops`` (40 pairs), ``refined`` (the same, each refined by the network's weights).
+    """
+
+    overrides: tuple[str, ...]
+    scale: float = 1.0
+    tests: tuple[str, ...] = ("phantom",)
+
+
+BOTH = ("phantom", "synthetic")
+
+
+def trainings(full: bool) -> dict[str, Training]:
+    """Every side of every claim, by name; ``full``: at the papers' sizes and numbers of steps."""
+    size = ["data.dataset.shape=[128,128,128]", "experiment/small=none"] if full else []
+    phantom = ["data=phantom", "data.dataset.subjects=48", "data.dataset.validation=1", *size]
+    crops = ["data=hippocampus", *size[1:]]
+
+    def on(data: Sequence[str], *changes: Sequence[str], scale: float = 0.4, tests: tuple[str, ...] = ("phantom",)) -> Training:
+        return Training((*data, *(o for change in changes for o in change)), 1.0 if full else scale, tests)
+
+    def levels(strides: str, *steps: int) -> list[str]:
+        warm = [f"{{steps:{n},train:[{k}],warm_start:{str(k > 0).lower()}}}" for k, n in enumerate(steps)]
+        return ["method=multilevel", f"method.composer.strides={strides}", f"method.stages=[{','.join(warm)}]"]
+
+    def lattices(*places: tuple[int, int]) -> list[str]:
+        stages = [f"{{stride:{a},backbone:{{name:lattice,spacing:{b},features:32,norm:instance}},head:bspline}}" for a, b in places]
+        shares = [f"{{steps:{(40000 if full else 1200) // len(places)},train:[{k}]}}" for k in range(len(places))]
+        return ["method=dlir", f"method.composer.stages=[{','.join(stages)}]", f"method.stages=[{','.join(shares)}]"]
+
+    several = lattices((4, 8), (2, 8), (1, 8)) if full else lattices((2, 8), (2, 4), (1, 4))
+    one = lattices((1, 8)) if full else lattices((1, 4))
+    narrow = [] if full else ["method.composer.head.0.features=[16,16]"]
+    pair = [] if full else ["method.batch_size=2"]
+    all_pairs = ["data.pairing=inter_subject", "data.preprocessing.center=true"]
+    grown: dict[str, list[list[str]]] = {
+        "": [], ", isotropic": [ISOTROPIC], ", interpolating": [INTERPOLATING], ", SGD": [PAPER_RATE],
+    }  # fmt: skip
+    found = {
+        f"{name}{suffix}": on(phantom, ["method=progressive"], whole, *changes, tests=BOTH)
+        for suffix, changes in grown.items()
+        for name, whole in (("progressive", []), ("conventional", WHOLE))
+    }
+    found |= {
+        "progressive, own fields": on(phantom, ["method=progressive"], OWN_FIELDS, tests=BOTH),
+        "progressive, long": on(phantom, ["method=progressive"], scale=1.0, tests=BOTH),
+        "conventional, long": on(phantom, ["method=progressive"], WHOLE, scale=1.0, tests=BOTH),
+        "one level": on(phantom, levels("[2]", 37500) if full else levels("[1]", 1200)),
+        "two levels": on(phantom, levels("[4,2]", 18750, 18750) if full else levels("[2,1]", 600, 600)),
+        "three levels": on(phantom, ["method=multilevel"]),
+        "three levels, cold": on(phantom, ["method=multilevel", *(f"method.stages.{k}.warm_start=false" for k in (1, 2))]),
+        "dlir": on(phantom, several),
+        "dlir, no penalty": on(phantom, several, NO_PENALTY),
+        "dlir, one stage": on(phantom, one),
+        "dlir, one stage, no penalty": on(phantom, one, NO_PENALTY),
+        "dlir, patches": on(phantom, several, ["+method.sampling.patch=" + ("[64,64,64]" if full else "[24,20,24]")]),
+    }
+    for suffix, changes, tests in (("", [], ("phantom",)), (", all pairs", all_pairs, ("subjects",))):
+        found |= {
+            f"linear{suffix}": on(phantom, ["method=linear_deformable", "experiment=linear_only"], changes, tests=tests),
+            f"deformable{suffix}": on(phantom, ["method=linear_deformable", "experiment=deformable_only"], narrow, changes, tests=tests),
+            f"both{suffix}": on(phantom, ["method=linear_deformable"], changes, tests=tests),
+        }
+    return found | {
+        "three resolutions": on(crops, ["method=deep_supervision"], tests=("crops", "refined")),
+        "no pooling": on(crops, ["method=deep_supervision", "experiment=deep_supervision_no_pooling"], pair, tests=("crops",)),
+        "interpolated": on(crops, ["method=deep_supervision", "experiment=deep_supervision_interpolated"], pair, tests=("crops",)),
+    }
 
 
 @dataclass(frozen=True)
@@ -59,32 +136,85 @@ class Claim:
     """That the measure of one training is better than that of another.
 
     Args:
-        text: in words, with its source.
-        paper: the paper's figures, better against worse.
-        better, worse: names of trainings, with ``@k`` after stage *k* of it.
-        measure: ``accuracy`` (TRE in mm, or Dice where there are no landmarks), or a column of the evaluation.
+        group: the paper.
+        text: in words.
+        paper: the paper's figures.
+        better, worse: ``training/test``; a test of a stage has its number: ``phantom@1``.
+        measure: a column of the scores.
+        seconds: compare with equal seconds as well.
     """
 
+    group: str
     text: str
     paper: str
     better: str
     worse: str
-    measure: str = "accuracy"
+    measure: str
+    seconds: bool = False
 
 
-CLAIMS = (
-    Claim("progressive below conventional (Eppenhof 2019)", "TRE 3.68 < 4.84 mm", "progressive", "conventional"),
-    Claim("the same, levels that refine (not the paper's)", "", "progressive, refining", "conventional"),
-    Claim("multilevel above single level (Hering 2019)", "TRE 2.19 < 3.72 mm; Dice 0.921 > 0.883", "multilevel", "single level"),
-    Claim("multilevel folds less than single level", "0.3 < 2.1 %", "multilevel", "single level", "folding"),
-    Claim("warm start above cold", "Dice about + 0.02", "multilevel", "multilevel, cold"),
-    Claim("stage 2 below stage 1 (de Vos 2019)", "TRE 3.40 < 5.12 mm (first two B-spline stages)", "dlir@1", "dlir@0"),
-    Claim("stage 3 below stage 2", "TRE 2.64 < 3.40 mm (last two B-spline stages)", "dlir@2", "dlir@1"),
-    Claim("stage 4 below stage 3", "Dice 0.31 to 0.75 over four stages", "dlir@3", "dlir@2"),
-    Claim("the bending penalty cuts folding", "0.002 < 0.05 of the voxels", "dlir", "dlir, no penalty", "folding"),
-    Claim("the affine part helps (Christodoulidis 2018)", "Dice 0.823 > 0.818 on all pairs", "linear and deformable", "deformable alone"),
-    Claim("three resolutions above one (Li & Fan 2018)", "higher NCC", "three resolutions", "one resolution"),
-)
+LARGER_IS_BETTER = ("dice", "ncc")
+UNITS = {"tre": "mm", "tre95": "mm", "field": "mm", "dice": "", "ncc": "", "folding": "%", "sd_j": ""}
+
+
+def _growth(name: str, condition: str, paper: str = "") -> list[Claim]:
+    suffix = f", {name}" if name else ""
+    better, worse = f"progressive{suffix}", f"conventional{suffix}"
+    return [
+        Claim("eppenhof", f"progressive below conventional, TRE: {condition}", paper, f"{better}/phantom", f"{worse}/phantom", "tre", True),
+        Claim("eppenhof", f"the same, field error: {condition}", "", f"{better}/synthetic", f"{worse}/synthetic", "field", True),
+    ]
+
+
+def _own() -> list[Claim]:
+    better, text = "progressive, own fields", "levels with fields of their own (the paper's)"
+    return [
+        Claim("eppenhof", f"progressive below conventional, TRE: {text}", "", f"{better}/phantom", "conventional/phantom", "tre", True),
+        Claim("eppenhof", f"the same, field error: {text}", "", f"{better}/synthetic", "conventional/synthetic", "field", True),
+    ]
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *_growth("", "560 steps, Adam, instance normalisation, refining levels", "TRE 3.68 < 4.84 mm"),
+    *_own(),
+    *_growth("long", "1,400 steps"),
+    *_growth("isotropic", "the paper's ranges along all axes"),
+    *_growth("interpolating", "interpolating splines"),
+    *_growth("SGD", "SGD, batch normalisation, fields of their own (the paper's)"),
+    Claim("hering", "two levels below one, TRE", "", "two levels/phantom", "one level/phantom", "tre"),
+    Claim("hering", "three levels below two, TRE", "", "three levels/phantom", "two levels/phantom", "tre"),
+    Claim("hering", "three levels below one, TRE", "2.19 < 3.72 mm", "three levels/phantom", "one level/phantom", "tre", True),
+    Claim("hering", "three levels below one, 95th percentile of TRE", "", "three levels/phantom", "one level/phantom", "tre95", True),
+    Claim("hering", "three levels above one, Dice", "0.921 > 0.883", "three levels/phantom", "one level/phantom", "dice", True),
+    Claim("hering", "three levels fold less than one", "0.3 < 2.1 %", "three levels/phantom", "one level/phantom", "folding", True),
+    Claim("hering", "warm start above cold, Dice", "about + 0.02", "three levels/phantom", "three levels, cold/phantom", "dice"),
+    Claim("devos", "stage 2 below stage 1, TRE", "3.40 < 5.12 mm", "dlir/phantom@1", "dlir/phantom@0", "tre"),
+    Claim("devos", "stage 3 below stage 2, TRE", "2.64 < 3.40 mm", "dlir/phantom@2", "dlir/phantom@1", "tre"),
+    Claim("devos", "several stages above one, Dice", "0.88 > 0.86", "dlir/phantom", "dlir, one stage/phantom", "dice", True),
+    Claim("devos", "the penalty cuts folding (several stages)", "0.002 < 0.05", "dlir/phantom", "dlir, no penalty/phantom", "folding"),
+    Claim("devos", "the penalty lowers sd of J (several stages)", "lower", "dlir/phantom", "dlir, no penalty/phantom", "sd_j"),
+    Claim(
+        "devos", "the penalty lowers sd of J (one stage)", "lower",
+        "dlir, one stage/phantom", "dlir, one stage, no penalty/phantom", "sd_j",
+    ),
+    Claim("devos", "whole images below patches, TRE", "not compared", "dlir/phantom", "dlir, patches/phantom", "tre"),
+    Claim("christodoulidis", "deformable above linear, Dice", "0.913", "deformable/phantom", "linear/phantom", "dice"),
+    Claim("christodoulidis", "both above deformable, Dice", "0.915 > 0.913", "both/phantom", "deformable/phantom", "dice"),
+    Claim(
+        "christodoulidis", "deformable above linear on all pairs, Dice", "0.818", "deformable, all pairs/subjects",
+        "linear, all pairs/subjects", "dice",
+    ),
+    Claim(
+        "christodoulidis", "both above deformable on all pairs, Dice", "0.823 > 0.818", "both, all pairs/subjects",
+        "deformable, all pairs/subjects", "dice",
+    ),
+    Claim("lifan", "three resolutions above no pooling, NCC", "above", "three resolutions/crops", "no pooling/crops", "ncc", True),
+    Claim("lifan", "no pooling above pooling and interpolation, NCC", "above", "no pooling/crops", "interpolated/crops", "ncc", True),
+    Claim("lifan", "three resolutions above no pooling, Dice", "", "three resolutions/crops", "no pooling/crops", "dice", True),
+    Claim("lifan", "three resolutions above interpolation, Dice", "", "three resolutions/crops", "interpolated/crops", "dice", True),
+    Claim("lifan", "refinement on one pair above the network, NCC", "above", "three resolutions/refined", "three resolutions/crops", "ncc"),
+    Claim("lifan", "refinement on one pair above the network, Dice", "", "three resolutions/refined", "three resolutions/crops", "dice"),
+)  # fmt: skip
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -94,126 +224,274 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
         return plain(compose("train", overrides=[*QUIET, *overrides]))
 
 
+Scores = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where trainings lie, and what they are made from."""
+
+    runs: Path
+    root: str | None
+    full: bool
+
+    def result(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
+        """What a training gave: ``{seconds, steps, scores}``; ``None`` where another process is at it."""
+        training = trainings(self.full)[name]
+        known = self.known(name, seed, factor)
+        if known is not None:
+            return known
+        folder = self._folder(name, seed, factor)
+        file = folder / "result.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock") as mine:
+            if not mine:
+                return None
+            where = [f"data.root={self.root}"] if "data=hippocampus" in training.overrides else []
+            config = composed([*training.overrides, *where, f"seed={seed}", f"time_scale={training.scale * factor}"])
+            found = self._train(config, folder) | {"scores": scores(config, folder, training.tests)}
+            partial = file.with_suffix(".part")
+            partial.write_text(json.dumps(found))
+            partial.replace(file)
+        return found
+
+    def known(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
+        """What a training gave, where it has ended."""
+        file = self._folder(name, seed, factor) / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def columns(self, name: str, seeds: Sequence[int], test: str, measure: str) -> list[list[float]]:
+        """One measure of a training per case, for each seed that is there."""
+        results = [result for seed in seeds if (result := self.known(name, seed)) is not None]
+        return [result["scores"][test][measure] for result in results if measure in result["scores"].get(test, {})]
+
+    def _folder(self, name: str, seed: int, factor: float) -> Path:
+        longer = f"_x{factor:g}" if factor != 1 else ""
+        return self.runs / f"{name.replace(', ', '_').replace(' ', '_')}{longer}" / f"seed_{seed}"
+
+    @staticmethod
+    def _train(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+        last, clock = folder / "run" / "checkpoints" / "last.ckpt", folder / "seconds.json"
+        before = json.loads(clock.read_text()) if clock.exists() else 0.0
+        started = time.process_time()
+        if not (folder / "trained").exists():
+            run_training(config, folder / "run", last if last.exists() else None)
+            clock.write_text(json.dumps(before + time.process_time() - started))
+            (folder / "trained").touch()
+        return {"seconds": json.loads(clock.read_text()), "steps": config["trainer"]["max_steps"]}
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Whether the lock could be had; the kernel gives it back when the process ends, however it does."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def scores(config: dict[str, Any], folder: Path, tests: Sequence[str]) -> Scores:
+    """The last weights of a run on every test; of a staged network, its first stages alone as well."""
+    checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
+    found: Scores = {}
+    for test in tests:
+        module = RegistrationModule.from_checkpoint(str(checkpoint))
+        pairs = test_pairs(config, "crops" if test == "refined" else test)
+        if test == "refined":
+            settings = {"loss": config["method"]["loss"]["terms"], "level_weights": config["method"]["loss"].get("level_weights")}
+            stages = [{"transform": "network", "steps": 30, "rate": 1e-4}]
+            refinement = Optimization(**settings, stages=stages, optional=True)
+
+            def refined(pair: Pair, net: RegistrationModule = module, how: Optimization = refinement) -> Transform:
+                return optimize(pair, net(pair.fixed, pair.moving).transform, how, network=net.composer).transform
+
+            found[test] = scored(pairs, refined)
+            continue
+        if isinstance(module.composer, Staged):
+            for stage in range(len(module.composer.networks)):
+                module.composer.active = stage + 1
+                found[f"{test}@{stage}"] = scored(pairs, lambda pair, net=module: net(pair.fixed, pair.moving).transform)
+            found[test] = found[f"{test}@{len(module.composer.networks) - 1}"]
+        else:
+            found[test] = scored(pairs, lambda pair, net=module: net(pair.fixed, pair.moving).transform)
+    return found
+
+
+def test_pairs(config: dict[str, Any], test: str) -> list[Pair]:
+    """The pairs of a test, the same for all trainings on the same data."""
+    data = config["data"] | {"max_validation_pairs": None, "synthetic_validation": 100 if test == "synthetic" else 0}
+    data["preprocessing"] = dict(data["preprocessing"])
+    if data["dataset"]["name"] == "phantom":
+        data["dataset"] = data["dataset"] | {"subjects": 1, "validation": 40}
+    else:
+        data["limit"] = 2
+    method = config["method"]
+    if method["sampling"]["name"] != "synthetic":
+        method = method | {"sampling": {"name": "groups" if test in ("phantom", "subjects") else "inter_subject"}}
+    source = make_data(config | {"data": data, "method": method, "seed": 1})
+    source.setup()
+    if test == "synthetic":
+        return [pair for pair in source.validation_pairs if pair.truth is not None][:100]
+    if test != "subjects":
+        return list(source.validation_pairs)
+    chosen = source.validation_pairs
+    return [
+        replace(a, moving=b.fixed, moving_mask=b.fixed_mask, moving_labels=b.fixed_labels, fixed_landmarks=None, moving_landmarks=None)
+        for a, b in zip(chosen, [*chosen[1:], chosen[0]], strict=True)
+    ]
+
+
 @torch.no_grad()
-def trained(overrides: Sequence[str]) -> dict[str, Any]:
-    """The evaluation of the last weights (not the best ones: a budget is a budget), whole and with the first stages alone."""
-    config = composed(overrides)
-    with tempfile.TemporaryDirectory() as place, torch.enable_grad():
-        folder = Path(place) / "run"
-        seconds = run_training(config, folder).seconds
-        module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
-    data = make_data(config)
-    data.setup()
+def scored(pairs: Sequence[Pair], transform_of: Callable[[Pair], Transform]) -> dict[str, list[float]]:
+    """Per pair what its fields allow: ``tre, tre95, field`` (mm), ``slope_*`` of predicted against true motion, ``dice, ncc, folding`` (%),
+    ``sd_j``, and ``step``, the smallest distance of neighbouring coordinates of integrated gradients."""
+    columns: dict[str, list[float]] = {}
 
-    def evaluated() -> dict[str, float]:
-        return totals([evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in data.validation_pairs])
+    def note(name: str, value: float) -> None:
+        columns.setdefault(name, []).append(float(value))
 
-    final, stages = evaluated(), {}
-    if isinstance(module.composer, Staged):
-        for stage in range(module.composer.active):
-            module.composer.active = stage + 1
-            stages[str(stage)] = evaluated()
-    return {"final": final, "stages": stages, "seconds": seconds, "smallest_step": smallest_step(module)}
-
-
-@torch.no_grad()
-def smallest_step(module: RegistrationModule) -> float | None:
-    """The smallest step between neighbouring coordinates along any axis, where a method integrates gradients; on random images."""
-    grid = Grid.regular((40, 32, 40))
-    fixed, moving = (Image(torch.rand(1, 1, *grid.shape), grid) for _ in range(2))
-    found = [part for part in parts(module(fixed, moving).transform) if isinstance(part, IntegratedGradient)]
-    return min((float(part.steps.min()) for part in found), default=None)
-
-
-def growth_cost(levels: int = 5, features: int = 8, size: int = 64, repeats: int = 7) -> float:
-    """Median time of a training step of the coarsest level alone, over that of the full network, measured alternately."""
-    backbone = {"name": "progressive_unet", "levels": levels, "features": features}
-    net = SingleComposer(backbone, {"name": "dense", "levels": "weighted", "equalized": True})
-    bundle = LossBundle({"field_error": None})
-    grid = Grid.regular((size, size, size))
-    fixed, moving = (Image(torch.rand(1, 1, size, size, size), grid) for _ in range(2))
-    pair = Pair(fixed, moving, truth=Displacement(torch.randn(1, 3, size, size, size), grid))
-    states = {"coarsest": [1.0] + [0.0] * (levels - 1), "full": [0.0] * (levels - 1) + [1.0]}
-    seconds: dict[str, list[float]] = {name: [] for name in states}
-    for _ in range(repeats):
-        for name, alpha in states.items():
-            for component in net.modules():
-                if isinstance(component, Growable):
-                    component.grow(alpha)
-            started = time.perf_counter()
-            net.zero_grad()
-            bundle(net(fixed, moving), pair).total.backward()
-            seconds[name].append(time.perf_counter() - started)
-    return statistics.median(seconds["coarsest"][1:]) / statistics.median(seconds["full"][1:])
+    for pair in pairs:
+        transform = transform_of(pair)
+        case = evaluate(pair, transform)
+        mask = None if pair.fixed_mask is None else pair.fixed_mask.tensor
+        determinant = jacobian_determinant(transform.displacement(pair.fixed.grid))
+        inside = determinant if mask is None else determinant[mask > 0]
+        note("folding", 100 * case.folding)
+        note("sd_j", inside.std())
+        note("ncc", ncc(pair.fixed.tensor, pair.moving.warped(transform, pair.fixed.grid).tensor, mask))
+        if case.tre_after is not None and case.motion_true is not None and case.motion_predicted is not None:
+            note("tre", case.tre_after.mean())
+            note("tre95", case.tre_after.quantile(0.95))
+            for axis, way in enumerate(("right", "front", "top")):
+                true, predicted = case.motion_true[:, axis].numpy(), case.motion_predicted[:, axis].numpy()
+                note(f"slope_{way}", np.polyfit(true, predicted, 1)[0])
+        if case.dice_after:
+            note("dice", float(np.nanmean(list(case.dice_after.values()))))
+        if case.field_after is not None:
+            note("field", case.field_after)
+        for part in parts(transform):
+            if isinstance(part, IntegratedGradient):
+                note("step", part.steps.min())
+    return columns
 
 
-def value(results: dict[str, Any], run: str, measure: str) -> float:
-    """One figure of a training; larger is worse."""
-    name, _, stage = run.partition("@")
-    totals = results[name]["stages"][stage] if stage else results[name]["final"]
-    if measure == "accuracy":
-        return totals["tre_after_mm"] if "tre_after_mm" in totals else -totals["dice_after"]
-    return totals[measure]
+@dataclass(frozen=True)
+class Finding:
+    """What became of a claim: ``effect`` is the mean over cases and seeds by which the better side is better, in the measure's unit."""
+
+    claim: Claim
+    budget: str
+    better: float
+    worse: float
+    effect: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+    cases: int
+    seconds: tuple[float, float]
+    verdict: str
+
+    def row(self) -> str:
+        unit = UNITS[self.claim.measure]
+        digits = 3 if self.claim.measure in ("dice", "ncc", "sd_j") else 2
+        shown = f"{self.better:.{digits}f} against {self.worse:.{digits}f} {unit}".strip()
+        interval = f"{self.effect:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
+        ratio, seeds = f"{self.seconds[0] / self.seconds[1]:.2f}", len(self.seeds)
+        cells = (self.claim.text, self.claim.paper, self.budget, shown, interval, seeds, ratio, self.verdict)
+        return f"| {' | '.join(map(str, cells))} |"
 
 
-def row(claim: Claim, per_seed: Sequence[dict[str, Any]]) -> str:
-    """A line of the table."""
-    better, worse = ([value(results, run, claim.measure) for results in per_seed] for run in (claim.better, claim.worse))
-    holds = sum(a < b for a, b in zip(better, worse, strict=True))
-    tre = "tre_after_mm" in per_seed[0][claim.better.partition("@")[0]]["final"]
-    unit = "%" if claim.measure == "folding" else "mm TRE" if tre else "Dice"
-    scale = 100 if claim.measure == "folding" else 1 if tre else -1
-    shown = " against ".join(spread([scale * v for v in values]) for values in (better, worse))
-    equal = better == worse
-    verdict = "equal" if equal else "yes" if holds == len(better) else "no" if holds == 0 else f"in {holds} of {len(better)} seeds"
-    return f"| {claim.text} | {claim.paper} | {shown} {unit} | {verdict} |"
+HEADER = (
+    "| claim | paper | equal | here | better by (95 % interval) | seeds | seconds, ratio | verdict |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean, and standard deviation where there is more than one."""
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{deviation}"
+def judged(claim: Claim, budget: str, sides: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Finding:
+    """A claim from its finished trainings, a pair of results per seed."""
+    sign = -1.0 if claim.measure in LARGER_IS_BETTER else 1.0
+    better, worse = (
+        np.array([side[k]["scores"][place.partition("/")[2]][claim.measure] for side in sides])
+        for k, place in enumerate((claim.better, claim.worse))
+    )
+    difference = sign * (worse - better)
+    per_case = difference.mean(0)
+    if np.ptp(per_case) == 0:
+        low = high = float(per_case[0])
+    else:
+        interval = stats.bootstrap((per_case,), np.mean, method="BCa", random_state=0).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    seeds = difference.mean(1)
+    holds, fails = low > 0 and bool((seeds > 0).all()), high < 0 and bool((seeds < 0).all())
+    verdict = "holds" if holds else "does not hold" if fails else "undecided"
+    seconds = tuple(statistics.mean(side[k]["seconds"] for side in sides) for k in (0, 1))
+    return Finding(
+        claim, budget, float(better.mean()), float(worse.mean()), float(per_case.mean()), low, high, tuple(float(s) for s in seeds),
+        difference.shape[1], (seconds[0], seconds[1]), verdict,
+    )  # fmt: skip
+
+
+def findings(work: Work, claims: Sequence[Claim], seeds: Sequence[int], until: float, only_read: bool) -> Iterator[Finding]:
+    """Train what is missing, claim by claim, and judge those of which all is there."""
+    for claim in claims:
+        names = [place.partition("/")[0] for place in (claim.better, claim.worse)]
+        equal = [tuple(_result(work, name, seed, 1.0, until, only_read) for name in names) for seed in seeds]
+        done = [(a, b) for a, b in equal if a is not None and b is not None]
+        if done:
+            yield judged(claim, "steps", done)
+        if not claim.seconds or not done:
+            continue
+        ratio = statistics.mean(a["seconds"] for a, _ in done) / statistics.mean(b["seconds"] for _, b in done)
+        if 0.9 < ratio < 1.1:
+            yield judged(claim, "seconds", done)
+            continue
+        factors = (max(round(1 / ratio, 1), 1.0), max(round(ratio, 1), 1.0))
+        equal = [tuple(_result(work, n, seed, f, until, only_read) for n, f in zip(names, factors, strict=True)) for seed in seeds]
+        done = [(a, b) for a, b in equal if a is not None and b is not None]
+        if done:
+            yield judged(claim, "seconds", done)
+
+
+def _result(work: Work, name: str, seed: int, factor: float, until: float, only_read: bool) -> dict[str, Any] | None:
+    if not only_read and time.monotonic() < until:
+        found = work.result(name, seed, factor)
+        print(f"{name} x{factor:g}, seed {seed}: {'another process is at it' if found is None else 'done'}", flush=True)
+        return found
+    return work.known(name, seed, factor)
 
 
 def main() -> None:
     """Parse the command line, train what is missing, print."""
+    groups = list(dict.fromkeys(claim.group for claim in CLAIMS))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", nargs="+", default=["phantom"], choices=["phantom", "hippocampus"])
-    parser.add_argument("--root", help="folder of the hippocampus crops")
+    parser.add_argument("--claims", nargs="+", default=groups, choices=groups)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--time-scale", type=float, default=1.0, help="factor on every training's steps and schedule")
-    parser.add_argument("--results", type=Path, default=Path("runs/paper_claims.jsonl"))
-    parser.add_argument("--quick", action="store_true", help="one seed and few steps")
+    parser.add_argument("--root", help="folder of the hippocampus crops; without it the claims of Li & Fan are left out")
+    parser.add_argument("--runs", type=Path, default=Path("runs/claims"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--full", action="store_true", help="the papers' sizes and numbers of steps")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--json", type=Path, help="write the findings there")
     arguments = parser.parse_args()
-    if "hippocampus" in arguments.data and not arguments.root:
-        parser.error("--data hippocampus needs --root, the folder of the crops")
     quieten()
-
-    print(f"a step of the coarsest level alone takes {growth_cost():.2f} of a step of the full network (5 levels, 64^3)\n", flush=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in arguments.results.read_text().splitlines()] if arguments.results.exists() else []
-    seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
-    for data in arguments.data:
-        scale = arguments.time_scale * (QUICK[data] if arguments.quick else 1)
-        found: list[dict[str, Any]] = []
-        for seed in seeds:
-            found.append({})
-            for run, overrides in RUNS.items():
-                key = {"data": data, "seed": seed, "run": run, "scale": scale}
-                known = [entry["result"] for entry in done if entry["key"] == key]
-                if not known:
-                    where = [f"data.root={arguments.root}"] if data == "hippocampus" else []
-                    few = ["data.max_validation_pairs=20"] if data == "hippocampus" else []
-                    known = [trained([*overrides, f"data={data}", *where, *few, f"seed={seed}", f"time_scale={scale}"])]
-                    with arguments.results.open("a") as file:
-                        file.write(json.dumps({"key": key, "result": known[0]}) + "\n")
-                found[-1][run] = known[0]
-        steps = f"{scale:g} of the steps of conf/experiment/small"
-        print(f"## {data}: seeds {', '.join(map(str, seeds))}; {steps}\n\n| claim | paper | here | holds |\n| --- | --- | --- | --- |")
-        print("\n".join(row(claim, found) for claim in CLAIMS), flush=True)
-        least = min(results["linear and deformable"]["smallest_step"] for results in found)
-        verdict = "yes" if least >= 0 else "no"
-        print(f"| integrated gradients never fold along an axis | by construction | smallest step {least:.3g} | {verdict} |\n")
+    torch.set_num_threads(1)
+    work = Work(arguments.runs / ("full" if arguments.full else "small"), arguments.root, arguments.full)
+    claims = [claim for claim in CLAIMS if claim.group in arguments.claims and (arguments.root or claim.group != "lifan")]
+    until = time.monotonic() + 60 * arguments.minutes
+    found = list(findings(work, claims, arguments.seeds, until, arguments.table))
+    print(HEADER)
+    for finding in found:
+        print(finding.row())
+    least = [min(step) for step in work.columns("both", arguments.seeds, "phantom", "step")]
+    if least:
+        print(
+            f"\nIntegrated gradients: the smallest step between neighbouring coordinates is {min(least):.3f} voxels (below 0 they cross)."
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(finding) for finding in found], indent=1) + "\n")
 
 
 if __name__ == "__main__":

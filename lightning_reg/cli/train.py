@@ -48,12 +48,17 @@ def _train(config: DictConfig) -> float:
     for warning in shadowed():
         console.print(warning, style="yellow")
     folder = Path(HydraConfig.get().runtime.output_dir)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
     try:
         if config.resume:
             folder = Path(config.resume).expanduser()
-            outcome = run_training(_resumed(folder, list(HydraConfig.get().overrides.task)), folder, folder / "checkpoints" / "last.ckpt")
+            resumed = _resumed(folder, list(HydraConfig.get().overrides.task))
+            outcome = run_training(resumed, folder, folder / "checkpoints" / "last.ckpt", report=say)
         else:
-            outcome = run_training(plain(config), folder)
+            outcome = run_training(plain(config), folder, report=say)
     except (UserError, OmegaConfBaseException) as error:
         refuse(str(error) if isinstance(error, UserError) else sentence(error))
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import lightning as L
 import numpy as np
@@ -17,12 +17,13 @@ from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import open_dataset
-from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.data.preprocessing import Preprocessing, centered
 from lightning_reg.data.sampling import ItemSampler, training_pairs
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
 from lightning_reg.data.synthetic import SyntheticDeformation
 from lightning_reg.discovery import DataError, construct, nearest
+from lightning_reg.functional import ncc
 from lightning_reg.spatial import Pair
 
 
@@ -34,7 +35,7 @@ class RegistrationData(L.LightningDataModule):
         sampling: how training pairs are drawn, see :func:`~lightning_reg.data.sampling.training_pairs`.
         augmentation: arguments of :class:`~lightning_reg.data.augmentation.Augmentation`, for training pairs.
         preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`. What has been done to prepared data is not
-            done again.
+            done again. With ``center: auto`` scans are centred where that makes them more alike than their headers do.
         cache: arguments of :class:`~lightning_reg.data.cache.CacheSettings`.
         held_out: subjects to validate on, instead of the data set's own: how many (the last), or their names.
         limit: use at most this many training subjects.
@@ -70,8 +71,11 @@ class RegistrationData(L.LightningDataModule):
             raise DataError(f"data.augment_on is '{augment_on}'{nearest(augment_on, ('workers', 'device'))} Give workers or device.")
         self.augment_on = augment_on
         self.data = open_dataset(dataset, held_out, limit)
-        given = construct("data.preprocessing", Preprocessing, dict(preprocessing or {}))
+        settings = dict(preprocessing or {})
+        self._choose_center = settings.get("center") == "auto"
+        given = construct("data.preprocessing", Preprocessing, settings | ({"center": False} if self._choose_center else {}))
         self.preprocessing = given.following(self.data.geometry)
+        self.notes: list[str] = []
         self.cache = construct("data.cache", CacheSettings, dict(cache or {}))
         self.augmentation = construct("data.augmentation", Augmentation, dict(augmentation or {}))
         self.sampling, self.seed = sampling, seed
@@ -81,6 +85,7 @@ class RegistrationData(L.LightningDataModule):
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
         self._in_memory = 0
+        self._counts: dict[str, int] = {}
 
     @property
     def prepared(self) -> bool:
@@ -88,29 +93,65 @@ class RegistrationData(L.LightningDataModule):
         return isinstance(self.data.dataset, PreparedDataset)
 
     def first_pair(self) -> Pair:
-        """The pair that training starts with: what it has, all have."""
+        """The pair that training starts with."""
         self.setup()
         assert self.train_pairs is not None
         return self.train_pairs[0]
 
-    def _scans(self, split: Split) -> ScanCache:
+    def available(self) -> frozenset[str]:
+        """Fields that some training pair has: those of the first one, and those that two or more scans have a part for."""
+        fields = set(self.first_pair().has())
+        for part, count in self._counts.items():
+            if count > 1:
+                fields |= {f"fixed_{part}", f"moving_{part}"}
+        return frozenset(fields)
+
+    def _count_parts(self, scans: Sequence[Scan]) -> None:
+        """Note how many training scans have masks, labels and landmarks."""
+        self._counts = {part: sum(getattr(scan, part) is not None for scan in scans) for part in ("mask", "labels", "landmarks")}
+        for part, count in self._counts.items():
+            if 0 < count < len(scans):
+                some = {"mask": "masks", "labels": "labels", "landmarks": "landmarks"}[part]
+                self.notes.append(f"{count} of {len(scans)} training scans have {some}; terms of {some} count in pairs of two that have them.")
+
+    def _decide_center(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]]) -> None:
+        """Centre the scans where their headers relate them worse than their centres do."""
+        chosen = pairs[:: max(1, len(pairs) // 8)][:8] or [(k, k + 1) for k in range(min(8, len(scans) - 1))]
+        alike: dict[bool, list[float]] = {False: [], True: []}
+        for fixed, moving in chosen:
+            for center, found in alike.items():
+                a, b = (centered(scans[k]) if center else scans[k] for k in (fixed, moving))
+                apart = not center and a.image.grid.overlap(b.image.grid) == 0
+                found.append(-1.0 if apart else float(ncc(a.image.tensor, b.image.on(a.image.grid).tensor)))
+        headers, centers = (float(np.mean(alike[center])) if chosen else 0.0 for center in (False, True))
+        if centers > headers + 0.02:
+            self.preprocessing = replace(self.preprocessing, center=True)
+            self.notes.append(
+                f"The images' headers do not relate them (correlation {headers:.2f}; with their centres on each other {centers:.2f}): they are "
+                "centred, and so is what the model will register (data.preprocessing.center=false leaves them)."
+            )
+
+    def _scans(self, split: Split) -> Sequence[Scan]:
         records = self.data.records(split)
         if not records:
             raise DataError(f"The data have no scans for {split}; give the data set more of them, or choose subjects by data.held_out.")
-        left = self.preprocessing.remaining(self.data.geometry)
+        left = replace(self.preprocessing.remaining(self.data.geometry), center=False)
         keys = [fingerprint(record, self.data.settings, asdict(left)) for record in records]
         rank, world = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
         free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
         scans = ScanCache(_Reading(self.data.dataset, records, left), keys, free, rank, world)
         scans.fill(self.workers)
         self._in_memory += scans.used
-        return scans
+        if split == "train" and self._choose_center:
+            self._decide_center(scans, self.data.pairs(split))
+        return Centered(scans) if self.preprocessing.center else scans
 
     def setup(self, stage: str | None = None) -> None:
         if self.train_pairs is not None:
             return
         train = self._scans("train")
         self.statistics = statistics(train)
+        self._count_parts(train)
         drawn = training_pairs(self.sampling, train, self.data.pairs("train"), self.seed)
         self.train_pairs = drawn if self.augment_on == "device" else AugmentedPairs(drawn, self.augmentation, self.seed)
         scans = self._scans("validation")
@@ -164,6 +205,23 @@ class RegistrationData(L.LightningDataModule):
         seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # it counts from -1
         seed = [self.seed, 4, seen, self.trainer.global_rank]
         return Pair.collate([self.augmentation(pair, [*seed, number]) for number, pair in enumerate(batch.elements())])
+
+
+class Centered(Sequence[Scan]):
+    """Scans with the world's origin in the middle of each."""
+
+    def __init__(self, scans: Sequence[Scan]) -> None:
+        self.scans = scans
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    @overload
+    def __getitem__(self, item: int) -> Scan: ...
+    @overload
+    def __getitem__(self, item: slice) -> Sequence[Scan]: ...
+    def __getitem__(self, item: int | slice) -> Scan | Sequence[Scan]:
+        return [self[k] for k in range(len(self))[item]] if isinstance(item, slice) else centered(self.scans[item])
 
 
 @dataclass(frozen=True)

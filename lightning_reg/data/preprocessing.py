@@ -164,14 +164,14 @@ class Preprocessing:
             DataError: there is nothing to crop to.
         """
         scan = scan_from_subject(self.intensities()(self.geometry(subject)))
-        return _centered(scan) if self.center else scan
+        return centered(scan) if self.center else scan
 
 
 def _grid(subject: tio.Subject) -> Grid:
     return Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
 
 
-def _centered(scan: Scan) -> Scan:
+def centered(scan: Scan) -> Scan:
     """The scan with the world's origin in the middle of its grid."""
     grid = scan.image.grid
     affine = grid.affine.clone()

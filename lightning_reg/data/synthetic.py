@@ -4,55 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter, spline_filter
 from torch import Tensor
 
 from lightning_reg.data.scans import Scan
-from lightning_reg.functional import bspline, compose, identity_points, resize_displacement, sample
+from lightning_reg.discovery import construct
+from lightning_reg.functional import bspline, compose, identity_points, jacobian_determinant, resize, resize_displacement, sample, warp
 from lightning_reg.spatial import Displacement, Pair
 
 
 @dataclass(frozen=True)
 class RandomBSpline:
-    """A random cubic B-spline displacement.
+    """A random cubic B-spline displacement: values drawn uniformly on a lattice.
 
     Args:
-        lattice: control points per axis, from the first to the last voxel.
-        amplitude: control points move uniformly within plus and minus this fraction of the extent, along every axis.
+        lattice: lattice points per axis, from the first to the last voxel; one number for all axes, or one per axis.
+        amplitude: values lie within plus and minus this fraction of the image's extent; one number, or one per component.
+        spline: ``approximating``: the values are control points, which the spline does not reach (the root mean square of a 4^3 lattice
+            falls to some 0.4 of theirs); ``interpolating``: the spline passes through them at the lattice points (SciPy's prefilter).
     """
 
-    lattice: int
-    amplitude: float
+    lattice: int | Sequence[int]
+    amplitude: float | Sequence[float]
+    spline: Literal["approximating", "interpolating"] = "approximating"
+
+    def __post_init__(self) -> None:
+        if self.spline not in ("approximating", "interpolating"):
+            raise ValueError(f"spline is '{self.spline}'; use approximating or interpolating")
+        if min(self._lattice()) < 2:
+            raise ValueError(f"lattice is {self.lattice}; give 2 points or more per axis")
+
+    def _lattice(self) -> list[int]:
+        return [self.lattice] * 3 if isinstance(self.lattice, int) else list(self.lattice)
 
     def draw(self, shape: Sequence[int], rng: np.random.Generator) -> Tensor:
         """One displacement ``(1, 3, *shape)`` in voxels."""
-        n = self.lattice
-        reach = torch.tensor([self.amplitude * s for s in shape], dtype=torch.float32).view(1, 3, 1, 1, 1)
-        control = torch.from_numpy(rng.uniform(-1, 1, size=(1, 3, n, n, n)).astype(np.float32)) * reach
-        stride = [(s - 1) / (n - 1) for s in shape]
-        return bspline(control, shape, stride, [0.0, 0.0, 0.0])
+        lattice = self._lattice()
+        amplitude = [self.amplitude] * 3 if isinstance(self.amplitude, (int, float)) else list(self.amplitude)
+        reach = np.array([a * s for a, s in zip(amplitude, shape, strict=True)], dtype=np.float32).reshape(3, 1, 1, 1)
+        values = rng.uniform(-1, 1, size=(3, *lattice)).astype(np.float32) * reach
+        stride = [(s - 1) / (n - 1) for s, n in zip(shape, lattice, strict=True)]
+        if self.spline == "approximating":
+            return bspline(torch.from_numpy(values)[None], shape, stride, [0.0, 0.0, 0.0])
+        control = np.stack([spline_filter(component, order=3, mode="mirror", output=np.float32) for component in values])
+        mirrored = F.pad(torch.from_numpy(control)[None], [1] * 6, mode="reflect")
+        return bspline(mirrored, shape, stride, [-s for s in stride])
 
 
 @dataclass(frozen=True)
 class SyntheticDeformation:
-    """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5), as fractions of the extent: there, of 128 voxels.
-
-    With ``T_augment`` and ``T_learned``, the moving image is ``I[T_augment(x)]``, the fixed one ``I[T_augment(T_learned(x))]``,
-    and the true transform ``T_learned``.
-
-    Args:
-        augment: the parts of ``T_augment``, each ``{lattice, amplitude}``, the first acting first.
-        learned: the parts of ``T_learned``.
-        working_stride: the fields are drawn and composed on a grid this much coarser, then interpolated; they are smooth,
-            and the interpolated field is the truth that is returned.
-    """
-
     augment: Sequence[Mapping[str, Any]] = ({"lattice": 2, "amplitude": 0.1},)
     learned: Sequence[Mapping[str, Any]] = ({"lattice": 4, "amplitude": 0.2}, {"lattice": 8, "amplitude": 0.05})
     working_stride: int = 2
+    outside: Literal["padding", "border"] = "padding"
+    sliding: Mapping[str, Any] | None = None
+    density: bool = False
 
     def draw(self, scan: Scan, rng: np.random.Generator) -> Pair:
         """A pair on the scan's grid, with its true transform."""
@@ -60,10 +71,27 @@ class SyntheticDeformation:
         coarse = [max(-(-n // self.working_stride), 2) for n in shape]
         augment = self._sequence(self.augment, coarse, rng)
         learned = self._sequence(self.learned, coarse, rng)
+        if self.sliding is not None and scan.mask is not None:
+            ax = self.sliding.get("axis", 2)
+            foot = scan.mask.tensor[0, 0].float().amax(ax, keepdim=True).numpy()
+            sig = [self.sliding["softness"] / s for s in scan.image.grid.spacing[0].tolist()]
+            sig[ax] = 0
+            # widen then smooth
+            w = gaussian_filter(foot, sig, mode="nearest")
+            w = np.clip(w * 1.25, 0, 1)
+            w = torch.from_numpy(np.broadcast_to(w, shape).copy())[None, None]
+            w = resize(w, coarse)
+            w = warp(w, augment, padding="border")
+            learned = learned.clone()
+            learned[:, ax : ax + 1] *= w
         moving_field = resize_displacement(augment, shape)
         fixed_field = resize_displacement(compose(augment, learned), shape)
         truth = Displacement(resize_displacement(learned, shape), scan.image.grid)
-        fixed, moving = _deform(scan, fixed_field), _deform(scan, moving_field)
+        fixed, moving = self._deform(scan, fixed_field), self._deform(scan, moving_field)
+        if self.density and fixed.mask is not None:
+            volume = jacobian_determinant(truth.field).clamp(0.3, 3.0)
+            factor = torch.where(fixed.mask.tensor > 0, volume, 1.0)
+            fixed = replace(fixed, image=replace(fixed.image, tensor=fixed.image.tensor * factor))
         return Pair(
             fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels, truth=truth, name=(f"{scan.name} (synthetic)",)
         )
@@ -72,19 +100,19 @@ class SyntheticDeformation:
     def _sequence(parts: Sequence[Mapping[str, Any]], shape: Sequence[int], rng: np.random.Generator) -> Tensor:
         total: Tensor | None = None
         for part in parts:
-            drawn = RandomBSpline(**part).draw(shape, rng)
+            drawn = construct("synthetic", RandomBSpline, part).draw(shape, rng)
             total = drawn if total is None else compose(drawn, total)
         return torch.zeros(1, 3, *shape) if total is None else total
 
-
-def _deform(scan: Scan, displacement: Tensor) -> Scan:
-    """The scan pulled through a displacement in voxels of its grid; mask and labels in one sampling."""
-    points = displacement + identity_points(displacement.shape[2:])
-    image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=scan.image.padding))
-    discrete = [part for part in (scan.mask, scan.labels) if part is not None]
-    if not discrete:
-        return Scan(scan.name, image)
-    pulled = sample(torch.cat([part.tensor for part in discrete], dim=1), points, "nearest").split(1, dim=1)
-    parts = iter([replace(part, tensor=tensor) for part, tensor in zip(discrete, pulled, strict=True)])
-    mask = None if scan.mask is None else next(parts)
-    return Scan(scan.name, image, mask, None if scan.labels is None else next(parts))
+    def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
+        """The scan pulled through a displacement in voxels of its grid; mask and labels in one sampling."""
+        points = displacement + identity_points(displacement.shape[2:])
+        outside = scan.image.padding if self.outside == "padding" else "border"
+        image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))
+        discrete = [part for part in (scan.mask, scan.labels) if part is not None]
+        if not discrete:
+            return Scan(scan.name, image)
+        pulled = sample(torch.cat([part.tensor for part in discrete], dim=1), points, "nearest").split(1, dim=1)
+        parts = iter([replace(part, tensor=tensor) for part, tensor in zip(discrete, pulled, strict=True)])
+        mask = None if scan.mask is None else next(parts)
+        return Scan(scan.name, image, mask, None if scan.labels is None else next(parts))

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_reg.functional import jacobian_determinant
+from lightning_reg.functional import jacobian_determinant, ncc
 from lightning_reg.spatial import Pair, Transform
 
-PLANES = (("axial", 2), ("coronal", 1), ("sagittal", 0))
+PLANES = (("axial", 2, "PA", "RL"), ("coronal", 1, "IS", "RL"), ("sagittal", 0, "IS", "PA"))
+"""Plane, the axis across it, and the letters at its bottom and top, left and right."""
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "deformed grid", "Jacobian determinant")
+DIM = 0.3
+"""Opacity of what lies outside the region of interest."""
 
 
-def registration_panel(pair: Pair, transform: Transform) -> Figure:
+def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -> Figure:
     """Fixed, moving, warped, differences before and after, deformed grid and Jacobian, in axial, coronal and sagittal planes.
 
     Args:
         pair: batch size 1, voxel axes near right, anterior, superior. Slices go through the middle of the fixed mask or image.
         transform: fixed world to moving world.
+        masked: the method learns inside the fixed mask alone. What lies outside it is dimmed then, and the deformed grid and the Jacobian
+            are not drawn there: nothing was taught about it.
 
-    The patient's right is on the left of the picture. Deformed-grid lines are where the transform reaches whole multiples of
-    some moving voxels; folding (determinant <= 0) is red.
+    The patient's right is on the left of the picture. The contour is the fixed mask's. Deformed-grid lines are where the transform
+    reaches whole multiples of some moving voxels; folding (determinant <= 0) is red.
     """
     grid = pair.fixed.grid
     fixed = pair.fixed.tensor[0, 0].cpu()
     before = pair.moving.on(grid).tensor[0, 0].cpu()
     after = pair.moving.warped(transform, grid).tensor[0, 0].cpu()
+    mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor[0, 0].cpu() > 0
+    judged = mask if masked and mask is not None else torch.ones_like(fixed, dtype=torch.bool)
     displacement = transform.displacement(grid).detach().cpu()
     reached = (displacement + grid.points())[0]
-    determinant = jacobian_determinant(displacement)[0, 0]
+    determinant = jacobian_determinant(displacement)[0, 0].where(judged, torch.nan)
     middle = _middle(pair)
     spacing = grid.spacing[0].tolist()
     low, high = float(fixed.min()), float(fixed.max())
@@ -37,34 +45,63 @@ def registration_panel(pair: Pair, transform: Transform) -> Figure:
 
     figure = Figure(figsize=(2.1 * len(COLUMNS), 6.4), layout="constrained")
     axes = figure.subplots(len(PLANES), len(COLUMNS), squeeze=False)
-    for row, (plane, normal) in zip(axes, PLANES, strict=True):
+    for row, (plane, normal, vertical, horizontal) in zip(axes, PLANES, strict=True):
         across, up = [a for a in range(3) if a != normal]
+        aspect = spacing[up] / spacing[across]
 
         def cut(volume: Tensor, normal: int = normal) -> Tensor:
             return volume.select(normal, middle[normal]).T
 
+        opacity = cut(torch.where(judged, 1.0, DIM)).numpy()
         gray = {"cmap": "gray", "vmin": low, "vmax": high}
-        signed = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
-        shown = [(fixed, gray), (before, gray), (after, gray), (before - fixed, signed), (after - fixed, signed), (after, gray)]
-        for plot, (volume, style) in zip(row, shown, strict=False):
-            plot.imshow(cut(volume), origin="lower", aspect=spacing[up] / spacing[across], **style)
+        signed = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "alpha": opacity}
+        shown = [(fixed, gray), (before, gray), (after, gray | {"alpha": opacity}), (before - fixed, signed), (after - fixed, signed)]
+        for plot, (volume, style) in zip(row, [*shown, (after, gray | {"alpha": opacity})], strict=False):
+            plot.set_facecolor("black" if style["cmap"] == "gray" else "white")
+            colored = plot.imshow(cut(volume), origin="lower", aspect=aspect, **style)
         for axis in (across, up):
             step = max(round(grid.shape[axis] / 18), 2)
-            row[5].contour(cut(reached[axis]), levels=range(-step, grid.shape[axis] + step, step), colors="#ffb000", linewidths=0.5)
-        jacobian = row[6].imshow(cut(determinant), origin="lower", aspect=spacing[up] / spacing[across], cmap="PRGn", vmin=0, vmax=2)
+            lines = cut(reached[axis].where(judged, torch.nan))
+            if bool(torch.isfinite(lines).any()):
+                levels = range(-step, grid.shape[axis] + step, step)
+                row[5].contour(lines, levels=levels, colors="#ffb000", linewidths=0.5)
+        volumes = row[6].imshow(cut(determinant), origin="lower", aspect=aspect, cmap="PRGn", vmin=0, vmax=2)
         folded = torch.where(cut(determinant) <= 0, 1.0, torch.nan)
-        row[6].imshow(folded, origin="lower", aspect=spacing[up] / spacing[across], cmap="autumn", vmin=1, vmax=2)
+        row[6].imshow(folded, origin="lower", aspect=aspect, cmap="autumn", vmin=1, vmax=2)
         for plot in row:
-            plot.set_xticks([])
-            plot.set_yticks([])
-            if across == 0:
-                plot.invert_xaxis()
+            _finish(plot, None if mask is None else cut(mask.float()), across == 0)
         row[0].set_ylabel(plane)
-        figure.colorbar(jacobian, ax=row[6], shrink=0.8)
+        _letters(row[0], vertical, horizontal)
+        differences = row[4].images[0]
+        figure.colorbar(differences, ax=row[4], shrink=0.8)
+        figure.colorbar(volumes, ax=row[6], shrink=0.8)
+        del colored
     for plot, title in zip(axes[0], COLUMNS, strict=True):
         plot.set_title(title, fontsize="medium")
-    figure.suptitle(pair.name[0])
+    region = judged[None, None].float()
+    alike = [float(ncc(fixed[None, None], other[None, None], region)) for other in (before, after)]
+    where = "inside the contour" if masked and mask is not None else "of the images"
+    figure.suptitle(f"{pair.name[0]}: correlation {where} {alike[0]:.2f} before, {alike[1]:.2f} after", fontsize="medium")
     return figure
+
+
+def _finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
+    """No ticks; the mask's contour; the patient's right on the left."""
+    plot.set_xticks([])
+    plot.set_yticks([])
+    if mask is not None and 0 < float(mask.mean()) < 1:
+        plot.contour(mask, levels=[0.5], colors="#00a0ff", linewidths=0.8)
+    if mirrored:
+        plot.invert_xaxis()
+
+
+def _letters(plot: Axes, vertical: str, horizontal: str) -> None:
+    """Where the patient's sides are."""
+    bottom, top = vertical
+    left, right = horizontal
+    for letter, x, y in ((bottom, 0.5, 0.03), (top, 0.5, 0.97), (left, 0.03, 0.5), (right, 0.97, 0.5)):
+        align = {"ha": "center" if x == 0.5 else "left" if x < 0.5 else "right", "va": "center" if y == 0.5 else "bottom" if y < 0.5 else "top"}
+        plot.text(x, y, letter, transform=plot.transAxes, color="#ffd000", fontsize="small", **align)  # type: ignore[arg-type]
 
 
 def _middle(pair: Pair) -> list[int]:

@@ -10,7 +10,7 @@ from lightning_reg.functional.overlap import dice, one_hot, soft_dice
 from lightning_reg.functional.points import identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
-from lightning_reg.functional.similarity import box_mean, lncc, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
+from lightning_reg.functional.similarity import box_mean, lncc, mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
 from lightning_reg.functional.surface import SurfaceDistance, surface_distance, surface_distances
 from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
 
@@ -39,6 +39,7 @@ __all__ = [
     "lattice_shape",
     "lncc",
     "masked_mean",
+    "mean_gradient",
     "mind_ssc",
     "mutual_information",
     "ncc",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_reg.components.interfaces import Composer
+from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.discovery import ComponentError
 from lightning_reg.functional import affine_matrix, lattice_shape, subdivide
 from lightning_reg.inference.objective import AFFINE_SCALE, Objective, Stage
@@ -59,8 +59,8 @@ class Fitted(ABC):
     def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None: ...
 
     @abstractmethod
-    def transform(self, grid: Grid) -> Transform:
-        """The whole transform, its displacement given on the ``grid`` of the stage's images."""
+    def found(self, grid: Grid) -> Transform | Registration:
+        """The whole transform, its displacement given on the ``grid`` of the stage's images; of a network, all its levels."""
 
     @abstractmethod
     def state(self) -> State:
@@ -82,7 +82,7 @@ class FittedAffine(Fitted):
     def _matrix(self) -> Tensor:
         return self.before.affine @ affine_matrix(self.identity + self.parameters[0] * self.scale, self.center).double()
 
-    def transform(self, grid: Grid) -> Transform:
+    def found(self, grid: Grid) -> Transform:
         affine = Affine(self._matrix().float(), grid)  # the type of the coordinates follows
         return affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
 
@@ -116,7 +116,7 @@ class FittedBSpline(Fitted):
     def _spline(self) -> BSpline:
         return BSpline(self.parameters[0] * self.unit, self.before.grid, self.stride)
 
-    def transform(self, grid: Grid) -> Transform:
+    def found(self, grid: Grid) -> Transform:
         spline = self._spline()
         inner = spline if self.constant is None else Displacement(spline.displacement(grid) + self.constant, grid)
         return Composition([Affine(self.before.affine, grid), inner])
@@ -141,7 +141,7 @@ class FittedDense(Fitted):
     def _field(self) -> Displacement:
         return Displacement(self.parameters[0] * self.unit, self.coarse)
 
-    def transform(self, grid: Grid) -> Transform:
+    def found(self, grid: Grid) -> Transform:
         shift = self._field().displacement(grid)
         inner = Displacement(shift if self.constant is None else shift + self.constant, grid)
         return Composition([Affine(self.before.affine, grid), inner])
@@ -162,15 +162,12 @@ class FittedNetwork(Fitted):
         self.network, self.grid, self.pair = copy.deepcopy(network).eval().requires_grad_(), state.grid, objective.original
         self.parameters = list(self.network.parameters())
 
-    def _found(self) -> Transform:
-        return self.network(self.pair.fixed, self.pair.moving).transform
-
-    def transform(self, grid: Grid) -> Transform:
-        return self._found()
+    def found(self, grid: Grid) -> Registration:
+        return self.network(self.pair.fixed, self.pair.moving)
 
     def state(self) -> State:
         with torch.no_grad():
-            return State.of(self._found(), self.grid)
+            return State.of(self.found(self.grid).transform, self.grid)
 
 
 def _edges(edge: float, grid: Grid, like: Tensor) -> Tensor:

@@ -47,8 +47,9 @@ def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it.")
     OmegaConf.set_struct(config, True)
-    for part in (config.preprocessing, config.optimization.loss):
-        OmegaConf.set_struct(part, False)
+    for part in (config.preprocessing, config.optimization.get("loss")):
+        if part is not None:
+            OmegaConf.set_struct(part, False)
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:

@@ -57,6 +57,9 @@ class Optimization:
     Args:
         loss: terms and weights, see :class:`~lightning_reg.components.losses.bundle.LossBundle`. A term's ``mask: auto`` becomes
             ``fixed`` where the pair has a fixed mask, else ``moving``, else ``overlap``.
+        level_weights: of the levels that a network supervises, where one is fitted; see
+            :class:`~lightning_reg.components.losses.bundle.LossBundle`.
+        optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
         stages: arguments of :class:`Stage`, coarse to fine.
         patience: a stage ends when so many steps lowered its objective by less than ``tolerance`` of itself.
         tolerance: see ``patience``.
@@ -70,6 +73,8 @@ class Optimization:
     tolerance: float = 1e-3
     mask_margin: float = 0.0
     small: float = 1.0e6
+    level_weights: Sequence[float] | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         stages = self.staged()
@@ -125,11 +130,14 @@ class Objective:
     """The loss of a transform at one stage's resolution."""
 
     def __init__(self, pair: Pair, stage: Stage, optimization: Optimization) -> None:
-        bundle = construct("loss", LossBundle, {"terms": masked_terms(stage.loss or optimization.loss, pair.has())})
+        terms = masked_terms(stage.loss or optimization.loss, pair.has())
+        bundle = construct("loss", LossBundle, {"terms": terms})
+        if optimization.optional:
+            bundle = bundle.restricted(pair.has())
         if bundle.backward:
             raise ComponentError("Instance optimisation fits one direction; leave out the term 'inverse_consistency'.")
         bundle.require(pair.has())
-        self.bundle, self.edge = bundle, float(pair.fixed.grid.spacing.min())
+        self.bundle, self.level_weights, self.edge = bundle, optimization.level_weights, float(pair.fixed.grid.spacing.min())
         self.original = pair
         stride = stage.stride * min(1.0, math.prod(self.original.fixed.grid.shape) / optimization.small) ** (1 / 3)
         regions = [term.mask for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
@@ -149,9 +157,12 @@ class Objective:
     def grid(self) -> Grid:
         return self.pair.fixed.grid
 
-    def __call__(self, transform: Transform) -> Tensor:
-        level = Level(self.pair.fixed, self.pair.moving, transform, transform)
-        return self.bundle(Registration((level,)), self.pair).total
+    def __call__(self, found: Transform | Registration) -> Tensor:
+        """The loss of a transform at the stage's resolution, or of all levels that a network supervises."""
+        if isinstance(found, Transform):
+            found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
+        weights = self.level_weights if self.level_weights and len(self.level_weights) == len(found.levels) else None
+        return self.bundle(found, self.pair, weights).total
 
 
 def _cropped_to_mask(pair: Pair, margin: float) -> Pair:

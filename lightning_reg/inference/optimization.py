@@ -83,7 +83,7 @@ def _descend(fitted: Fitted, stage: Stage, objective: Objective, optimization: O
     best = [parameter.detach().clone() for parameter in fitted.parameters]
     for step in range(stage.steps + 1):
         optimizer.zero_grad()
-        value = objective(fitted.transform(objective.grid))
+        value = objective(fitted.found(objective.grid))
         values.append(float(value.detach()))
         if values[-1] <= min(values):
             best = [parameter.detach().clone() for parameter in fitted.parameters]

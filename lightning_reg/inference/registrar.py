@@ -180,6 +180,9 @@ def load(
         raise UserError("A model starts from the headers or from the centers; auto is for methods without a model.")
     module = RegistrationModule.from_checkpoint(str(Path(path).expanduser()))
     method = read_method(refinement, overrides)
+    if method["optimization"].get("loss") is None:
+        own = module.method["loss"]
+        method["optimization"] |= {"loss": own["terms"], "level_weights": own.get("level_weights"), "optional": True}
     settings = {
         "model": str(Path(path).expanduser().resolve()),
         "method": module.method,
@@ -210,6 +213,8 @@ def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device
         UserError: no such method, option or device.
     """
     method = read_method(name, overrides)
+    if method["optimization"].get("loss") is None:
+        raise UserError(f"The method '{name}' takes its loss from a model; give --model, or another method.")
     return Registrar(
         construct("preprocessing", Preprocessing, method["preprocessing"]),
         None,

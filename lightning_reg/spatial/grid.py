@@ -46,6 +46,11 @@ class Grid:
         return self.affine[:, :3, :3].norm(dim=1)
 
     @property
+    def size(self) -> Tensor:
+        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length that says how large a deformation is for this image."""
+        return (self.spacing * torch.tensor(self.shape, dtype=torch.float64)).prod(1) ** (1 / 3)
+
+    @property
     def center(self) -> Tensor:
         """World position of the middle of the grid, ``(B, 3)`` mm."""
         middle = torch.tensor([(n - 1) / 2 for n in self.shape], dtype=torch.float64).view(1, 3, 1)

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 
 from lightning_reg import figures
+from lightning_reg.components.losses.region import MaskedTerm
 from lightning_reg.spatial import Case, Pair, totals
 from lightning_reg.training.logging import log_outcome, read_metrics
 from lightning_reg.training.module import RegistrationModule
@@ -75,8 +76,9 @@ def draw(module: RegistrationModule, pairs: Sequence[Pair], cases: Sequence[Case
         "tre": figures.tre_boxes(cases),
         "motion": figures.motion_correlation(cases),
     }
+    masked = any(isinstance(term, MaskedTerm) and term.mask in ("fixed", "intersection") for term in module.loss.terms.values())
     for index, pair in enumerate(pairs[:PANELS]):
         on_device = pair.to(module.device)
         transform = module(on_device.fixed, on_device.moving).transform
-        drawn[f"case_{index}"] = figures.registration_panel(on_device, transform)
+        drawn[f"case_{index}"] = figures.registration_panel(on_device, transform, masked)
     return {name: figure for name, figure in drawn.items() if figure is not None}

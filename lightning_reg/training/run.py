@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery import TrainingError, build, construct
-from lightning_reg.spatial import Case, totals
+from lightning_reg.spatial import Case, Pair, totals
+from lightning_reg.training.budget import duration, step_seconds, with_steps
 from lightning_reg.training.callbacks.stages import StageTraining
 from lightning_reg.training.callbacks.standard import RandomState, StopOnSignal, ValidateLastStep
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.module import RegistrationModule, read_checkpoint
 from lightning_reg.training.record import write_config, write_record
 
+FEW = 300
+"""Steps with which no network learns to register."""
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -37,13 +40,17 @@ class Outcome:
         return totals(self.cases)
 
 
-def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = None) -> Outcome:
+def run_training(
+    config: Mapping[str, Any], folder: Path, resume: Path | None = None, report: Callable[[str], None] | None = None
+) -> Outcome:
     """Train, validate the best checkpoint, and write the record.
 
     Args:
-        config: the composed configuration, plain values: ``method, data, trainer, logger, callbacks, seed``.
+        config: the composed configuration, plain values: ``method, data, trainer, logger, callbacks, seed``; with ``budget`` (minutes) as
+            many steps are made as fit into it here, instead of the method's own number.
         folder: the run's folder; see ``docs/quickstart.md`` for what it holds afterwards.
         resume: checkpoint of an interrupted run to continue.
+        report: told before the training what was found about the data, how many steps it makes, and how long that takes.
 
     Raises:
         UserError: data, component or option are not what they have to be. What was written before stays.
@@ -58,15 +65,23 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
         read_checkpoint(str(resume))
     method = config["method"]
     data = make_data(config)
-    module = RegistrationModule(method, asdict(data.preprocessing))
+    module = RegistrationModule(method)
     data.setup()
-    module.statistics = data.statistics
+    module.preprocessing, module.statistics = asdict(data.preprocessing), data.statistics
     try:
-        module.loss.require(data.first_pair().has())
+        module.loss.require(data.available())
     except TrainingError as error:
         if "_mask" in str(error) and (config["data"].get("prepare") or {}).get("lungs") and not data.prepared:
             raise TrainingError(f"{error} These data get their lung masks from lightning-reg prepare; train on what it writes.") from error
         raise
+
+    if report is not None or config.get("budget"):
+        config, told = planned(config, module, data, resume is not None)
+        if resume is None:
+            write_config(folder, config)
+        if report is not None:
+            for line in (*data.notes, told):
+                report(line)
 
     callbacks = [
         *_configured_callbacks(config),
@@ -94,10 +109,34 @@ def run_training(config: Mapping[str, Any], folder: Path, resume: Path | None = 
     return outcome
 
 
+def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:
+    """The configuration with the steps that its budget allows, and a sentence that says how many there are and how long they take here.
+
+    A budget counts where the steps are the method's own: ``trainer.max_steps`` on the command line goes before it.
+    """
+    method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
+    pairs = [data.train_pairs[k] for k in range(data.batch_size)] if data.train_pairs is not None else []
+    seconds = step_seconds(module, method, max(steps, 1), Pair.collate(pairs), data.validation_pairs)
+    own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
+    within = ""
+    if budget and own and not resumed:
+        chosen = max(1, round(60 * budget / seconds))
+        within = f": as many as fit into budget={budget:g} minutes. The paper's own settings: experiment=paper."
+        if chosen < FEW:
+            within += f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels) smaller by data.preprocessing.spacing."
+        steps = chosen
+        config = {**with_steps(config, steps), "budget": None}
+    return config, f"{steps:,} steps, about {duration(steps * seconds)} here{within or '.'}"
+
+
+def _size(pair: Pair) -> str:
+    return " x ".join(map(str, pair.fixed.grid.shape))
+
+
 def make_data(config: Mapping[str, Any]) -> RegistrationData:
     """The data of a composed configuration, not yet loaded."""
     settings = {
-        k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing", "prepare")
+        k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing", "prepare", "budget")
     }  # these are there for others to refer to
     return construct("data", RegistrationData, settings, sampling=config["method"]["sampling"], seed=config["seed"])
 

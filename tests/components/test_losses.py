@@ -11,7 +11,7 @@ from lightning_reg.components.interfaces import Level, LossTerm, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.discovery import ComponentError, TrainingError, build, providers
 from lightning_reg.functional import affine_matrix
-from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Image, IntegratedGradient, Pair, Velocity
+from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Image, IntegratedGradient, Pair, Transform, Velocity
 
 TERMS = sorted(name for name, offered in providers("losses").items() if offered[0].distribution == "lightning-reg")
 OF_PARTS = {"affine_identity", "gradient_identity"}  # those read parameters of a kind of transform
@@ -106,10 +106,39 @@ def test_terms_of_a_kind_of_transform(pair: Pair, level, shifted) -> None:
     steps[0, 1, 3, 4, 5] = 0.5
     both = Composition([IntegratedGradient(steps, grid), Affine(matrix, grid)])
     found = Level(pair.fixed, pair.moving, both, both)
-    assert float(term("affine_identity")(found, pair)) == pytest.approx(3.25, abs=1e-4)
-    assert float(term("gradient_identity")(found, pair)) == pytest.approx(0.5)
+    moved = 3.0 / float(grid.size)  # mm, as a fraction of the image's size
+    assert float(term("affine_identity")(found, pair)) == pytest.approx((0.25 + moved) / 12, abs=1e-5)
+    assert float(term("gradient_identity")(found, pair)) == pytest.approx(0.5 / steps.numel(), rel=1e-4)
     with pytest.raises(TrainingError, match="'affine_identity' needs one Affine part in the method's transform, which has 0"):
         term("affine_identity")(level(shifted(0.0)), pair)
+
+
+def _waved(shape: tuple[int, ...], size: float) -> Pair:
+    """A pair of ``size`` mm along each axis whose images and truth have one shape, whatever the voxels and millimetres."""
+    grid = Grid.regular(shape, [size / n for n in shape], [size / n / 2 for n in shape])
+    i, j, k = (2 * torch.pi * p / size for p in grid.to_world(grid.points(dtype=torch.float64))[0])
+    wave = torch.stack([torch.sin(i) * torch.cos(j), torch.sin(j + k), torch.cos(k) * torch.sin(i)]).unsqueeze(0)
+    field = (0.03 * size * wave / grid.spacing.view(1, 3, 1, 1, 1)).float()
+    intensity = torch.sigmoid(4 * torch.sin(i + 0.5) * torch.cos(j) + 2 * torch.sin(2 * k)).float()[None, None]
+    return Pair(Image(intensity, grid), Image(intensity.flip(3), grid), truth=Displacement(field, grid))
+
+
+@pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv", "ngf", "field_error", "gradient_identity"])
+def test_a_weight_means_the_same_at_every_size(name: str) -> None:
+    """One deformation on a finer grid, in a larger body, and at a coarser level of it costs the same."""
+    values = []
+    for shape, size in (((32, 32, 32), 64.0), ((64, 64, 64), 64.0), ((32, 32, 32), 640.0), ((48, 40, 56), 200.0)):
+        pair = _waved(shape, size)
+        found: Transform = Displacement(pair.truth.field * 1.5, pair.fixed.grid)
+        if name == "gradient_identity":
+            steps = torch.stack([1 + found.dense()[:, a].diff(dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)) for a in range(3)], 1)
+            found = IntegratedGradient(steps, pair.fixed.grid)
+        fine = Level(pair.fixed, pair.moving, found, found)
+        values.append(float(term(name)(fine, pair)))
+        if name != "gradient_identity":
+            coarse = Level(pair.fixed.at_stride((2, 2, 2)), pair.moving.at_stride((2, 2, 2)), found, found)
+            values.append(float(term(name)(coarse, pair)))
+    assert max(values) < 1.25 * min(values), values
 
 
 @pytest.mark.parametrize("mask", ["fixed", "moving", "intersection"])

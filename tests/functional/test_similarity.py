@@ -159,9 +159,21 @@ def test_ngf_is_one_minus_the_squared_cosine_of_strong_edges(linear_field):
     a, b = torch.tensor([3.0, 0.0, 4.0]), torch.tensor([0.0, 5.0, 5.0])
     images = [torch.einsum("a,zaijk->zijk", g.double() * spacing, points).unsqueeze(1) for g in (a, b)]
     cosine = float((a @ b) / (a.norm() * b.norm()))
-    assert LF.ngf(*images, 1e-6, spacing).item() == pytest.approx(1 - cosine**2, rel=1e-6)
-    edge = float(a.norm())
-    assert LF.ngf(images[0], images[0], edge, spacing).item() == pytest.approx(0.75, rel=1e-6)  # (1/2)^2 of the gradient counts
+    assert LF.ngf(*images, (1e-6, 1e-6), spacing).item() == pytest.approx(1 - cosine**2, rel=1e-6)
+    edges = (float(a.norm()), torch.tensor([float(b.norm())]))
+    weak = (cosine + 1) / 2  # gradients as long as the edge parameters: half of what is compared
+    assert LF.ngf(*images, edges, spacing).item() == pytest.approx(1 - weak**2, rel=1e-6)
+    assert LF.ngf(images[0], -2 * images[0], (edges[0], 2 * edges[0]), spacing).item() == pytest.approx(0, abs=1e-12)
+    flat = torch.zeros_like(images[0])
+    assert LF.ngf(flat, flat, edges, spacing).item() == pytest.approx(0, abs=1e-12)  # where there is no edge in either, nothing differs
+
+
+def test_the_mean_gradient_is_in_intensity_per_mm(linear_field):
+    points = LF.identity_points((6, 7, 8), dtype=torch.float64)
+    spacing = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    slope = torch.tensor([3.0, 0.0, 4.0], dtype=torch.float64)
+    image = torch.einsum("a,zaijk->zijk", slope * spacing, points).unsqueeze(1)
+    assert LF.mean_gradient(image, spacing).item() == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
 
+FORMS = ("multiresolution", "no_pooling", "interpolated")
+
 
 class FCN(Backbone):
     """Down to a quarter of the resolution by two poolings, and up again by two transposed convolutions, without skips.
@@ -20,24 +22,31 @@ class FCN(Backbone):
         features: feature maps of the first convolution.
         channels: channels of the two images together.
         norm: ``batch`` (the paper's), ``instance`` or ``none``.
+        form: ``multiresolution``; or one of the networks that the paper compares it with: ``no_pooling``, its first three convolutions at
+            full resolution; ``interpolated``, its convolutions and poolings, whose features at stride 4 are the only level.
     """
 
-    strides = ((4, 4, 4), (2, 2, 2), (1, 1, 1))
-    multiple = (4, 4, 4)
-
-    def __init__(self, features: int = 32, channels: int = 2, norm: str = "batch") -> None:
+    def __init__(self, features: int = 32, channels: int = 2, norm: str = "batch", form: str = "multiresolution") -> None:
         super().__init__()
+        if form not in FORMS:
+            raise ValueError(f"form is '{form}'; use one of {', '.join(FORMS)}")
         n = features
-        self.channels = (2 * n, 2 * n, n)
+        if form == "no_pooling":
+            self.channels, self.strides, self.multiple = (4 * n,), ((1, 1, 1),), (1, 1, 1)
+            pools: list[nn.Module] = [nn.Identity(), nn.Identity()]
+        else:
+            several = form == "multiresolution"
+            self.channels = (2 * n, 2 * n, n) if several else (2 * n,)
+            self.strides = ((4, 4, 4), (2, 2, 2), (1, 1, 1)) if several else ((4, 4, 4),)
+            self.multiple = (4, 4, 4)
+            pools = [nn.MaxPool3d(4, stride=2, padding=1) for _ in range(2)]
         self.down = nn.Sequential(
-            ConvBlock(channels, n, norm=norm),
-            nn.MaxPool3d(4, stride=2, padding=1),
-            ConvBlock(n, 2 * n, norm=norm),
-            nn.MaxPool3d(4, stride=2, padding=1),
-            ConvBlock(2 * n, 4 * n, norm=norm),
-            ConvBlock(4 * n, 2 * n, norm=norm),
+            ConvBlock(channels, n, norm=norm), pools[0], ConvBlock(n, 2 * n, norm=norm), pools[1], ConvBlock(2 * n, 4 * n, norm=norm)
         )
-        self.up = nn.ModuleList([UpBlock(2 * n, 2 * n, norm, kernel=4), UpBlock(2 * n, n, norm, kernel=4)])
+        if form != "no_pooling":
+            self.down.append(ConvBlock(4 * n, 2 * n, norm=norm))
+        ups = [UpBlock(2 * n, 2 * n, norm, kernel=4), UpBlock(2 * n, n, norm, kernel=4)] if form == "multiresolution" else []
+        self.up = nn.ModuleList(ups)
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:

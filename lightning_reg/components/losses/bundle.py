@@ -23,6 +23,8 @@ class LossValue(NamedTuple):
 class LossBundle(nn.Module):
     """``{term: {weight, **arguments}}``; a term is averaged over the batch and summed over the levels with their weights.
 
+    A term counts 0 for a pair that lacks what it needs, where :meth:`require` was told that some pairs have it: partly labelled data.
+
     Args:
         terms: per entry-point name its weight (default 1) and arguments. One of weight 0 is left out.
         level_weights: one per level of the registration, finest last; default 1 for each.
@@ -51,7 +53,10 @@ class LossBundle(nn.Module):
         return any(term.backward for term in self.terms.values() if isinstance(term, LossTerm))
 
     def require(self, available: frozenset[str]) -> None:
-        """Refuse data that lack what a term needs.
+        """Refuse data none of whose pairs has what a term needs.
+
+        Args:
+            available: fields that some pair of the data has.
 
         Raises:
             TrainingError: naming the term and the missing fields.
@@ -66,13 +71,36 @@ class LossBundle(nn.Module):
                     f"~method.loss.terms.{name}."
                 )
 
-    def forward(self, registration: Registration, pair: Pair) -> LossValue:
+    def restricted(self, available: frozenset[str]) -> LossBundle:
+        """The bundle without the terms that need what is not ``available``.
+
+        Raises:
+            TrainingError: no term is left.
+        """
+        kept = LossBundle.__new__(LossBundle)
+        nn.Module.__init__(kept)
+        kept.level_weights = self.level_weights
+        kept.terms = nn.ModuleDict({name: term for name, term in self.terms.items() if term.needs <= available})  # type: ignore[operator]
+        kept.weights = {name: self.weights[name] for name in kept.terms}
+        if not kept.terms:
+            raise TrainingError(
+                f"Every term of the model's own loss ({', '.join(self.terms)}) needs what this pair does not have; give a loss that does "
+                "with the images, as optimization.loss.lncc.weight=1 optimization.loss.diffusion.weight=1."
+            )
+        return kept
+
+    def forward(self, registration: Registration, pair: Pair, level_weights: Sequence[float] | None = None) -> LossValue:
+        """Args: level_weights: instead of the bundle's own."""
         levels = registration.levels
-        weights = self.level_weights or [1.0] * len(levels)
+        weights = level_weights or self.level_weights or [1.0] * len(levels)
         if len(weights) != len(levels):
             raise TrainingError(f"method.loss.level_weights has {len(weights)} values for {len(levels)} levels; give one per level.")
         values = {}
         for name, term in self.terms.items():
+            assert isinstance(term, LossTerm)
+            if not term.needs <= pair.has():
+                values[name] = 0 * levels[-1].transform.like.sum()  # in the graph, also where it is the only term
+                continue
             per_level = [w * term(level, pair).mean() for w, level in zip(weights, levels, strict=True)]
             values[name] = torch.stack(per_level).sum()
         total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()

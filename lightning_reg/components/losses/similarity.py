@@ -60,17 +60,20 @@ class NGF(MaskedTerm):
     """Normalised gradient fields, for edges that lie at the same places whatever their contrast.
 
     Args:
-        edge: gradients much smaller than this are noise, intensity per mm.
+        edge: gradients much smaller than this many times the image's mean gradient are noise. Each image has its own mean, at the
+            level's resolution: pooling flattens gradients, and what is an edge at full resolution would be noise at a coarse one.
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
-    def __init__(self, edge: float = 0.05, mask: Region = "none") -> None:
+    def __init__(self, edge: float = 1.0, mask: Region = "none") -> None:
         super().__init__(mask)
         self.edge = edge
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
+        images = (level.fixed, level.moving)
+        edges = [self.edge * LF.mean_gradient(image.tensor, image.grid.spacing).clamp_min(1e-8) for image in images]
         spacing = level.fixed.grid.spacing
-        return LF.ngf(level.fixed.tensor, level.warped.tensor, self.edge, spacing, self.region(level, pair))
+        return LF.ngf(level.fixed.tensor, level.warped.tensor, (edges[0], edges[1]), spacing, self.region(level, pair))
 
 
 class MutualInformation(MaskedTerm):

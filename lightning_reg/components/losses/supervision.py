@@ -14,10 +14,13 @@ from lightning_reg.spatial import Image, Pair
 
 
 class FieldError(MaskedTerm):
-    """Squared error of the displacement against the true one, voxels squared, summed over components.
+    """Squared error of the displacement against the true one, summed over components, in voxels of an image that has 128 along each axis.
 
-    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``).
+    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size: a rate of
+    plain gradient descent then means the same for all others.
     """
+
+    VOXELS = 128
 
     def __init__(self, mask: Region = "none") -> None:
         super().__init__(mask)
@@ -26,7 +29,8 @@ class FieldError(MaskedTerm):
     def forward(self, level: Level, pair: Pair) -> Tensor:
         assert pair.truth is not None
         true = pair.truth.displacement(level.fixed.grid)
-        square = ((level.displacement - true) ** 2).sum(1, keepdim=True)
+        extents = torch.tensor(level.fixed.grid.shape, dtype=true.dtype, device=true.device).view(1, 3, 1, 1, 1)
+        square = ((level.displacement - true) * self.VOXELS / extents).square().sum(1, keepdim=True)
         return LF.masked_mean(square, self.region(level, pair))
 
 

@@ -80,13 +80,16 @@ class RegistrationDataset(ABC):
 
 def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Where subjects have several scans, the first of each as the fixed image of every other; else each subject's scan as the fixed
-    image of the next one's, the last one's of the first's, within each split."""
+    image of the next one's, the last one's of the first's, within each split. Outside the training split only subjects with labels are
+    paired so where two or more have them: other pairs could not be scored by overlap."""
     pairs = []
     for split in SPLITS:
         inside = [record for record in records if record.split == split]
+        labelled = [record for record in inside if record.labels is not None]
         subjects: dict[str, list[Record]] = {}
         for record in inside:
             subjects.setdefault(record.subject, []).append(record)
         within = [(scans[0], other) for scans in subjects.values() for other in scans[1:]]
-        pairs += within or ([(r, inside[(k + 1) % len(inside)]) for k, r in enumerate(inside)] if len(inside) > 1 else [])
+        ring = labelled if len(labelled) > 1 and split != "train" else inside
+        pairs += within or ([(r, ring[(k + 1) % len(ring)]) for k, r in enumerate(ring)] if len(ring) > 1 else [])
     return pairs

@@ -1,0 +1,94 @@
+"""How long a training will take here, and how many steps fit into a number of minutes."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lightning_reg.components.interfaces import Growable, Staged
+from lightning_reg.spatial import Pair, evaluate
+from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.schedules import growth, stage_bounds
+
+MOMENTS = 8
+"""Points of a training at which a step's cost is looked at."""
+
+
+def step_seconds(module: RegistrationModule, method: Mapping[str, Any], steps: int, batch: Pair, validation: Sequence[Pair]) -> float:
+    """Seconds of a training step here, on average over a training, and what its share of the validations takes.
+
+    Every state that the training goes through (stages, levels that grow) makes one step of a copy of the module, and is timed in a second one.
+
+    Args:
+        method: the configuration, for its ``stages`` and growth.
+        steps: of the whole training.
+        batch: what a step sees.
+        validation: the pairs of a validation, which follows every hundredth step.
+    """
+    trial = copy.deepcopy(module).train()
+    known: dict[tuple[Any, ...], float] = {}
+    total = 0.0
+    with torch.random.fork_rng(devices=[]):
+        for moment in range(MOMENTS):
+            state = _bring_to(trial, method, steps, (moment + 0.5) / MOMENTS)
+            if state not in known:
+                known[state] = min(_timed(trial, batch) for _ in range(2))
+            total += known[state]
+        started = time.perf_counter()
+        if validation:
+            with torch.no_grad():
+                evaluate(validation[0], trial.eval()(validation[0].fixed, validation[0].moving).transform)
+    return total / MOMENTS + len(validation) * (time.perf_counter() - started) / 100
+
+
+def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int, fraction: float) -> tuple[Any, ...]:
+    """The module as it is after a fraction of its training; what makes that state differ in cost."""
+    stage, alive = 0, ()
+    stages = method.get("stages")
+    if stages and isinstance(module.composer, Staged):
+        bounds = stage_bounds([float(stage["steps"]) for stage in stages], steps)
+        stage = max(k for k in range(len(stages)) if bounds[k] <= fraction * steps)
+        trained = stages[stage]["train"]
+        module.composer.activate(range(len(module.composer.networks)) if trained == "all" else trained)
+    growing = (method.get("callbacks") or {}).get("alpha_growth")
+    for part in module.modules():
+        if growing is not None and isinstance(part, Growable) and len(part.alpha) > 1:
+            scale = growing.get("time_scale", 1.0)
+            schedule = {key: growing[key] * scale for key in ("start", "ramp", "duration") if key in growing}
+            alpha = growth(fraction * steps, len(part.alpha), **schedule)
+            part.grow(alpha)
+            alive = tuple(a > 0 for a in alpha)
+    return stage, alive
+
+
+def _timed(module: RegistrationModule, batch: Pair) -> float:
+    """Seconds of a forward and a backward pass."""
+    started = time.perf_counter()
+    registration = module(batch.fixed, batch.moving)
+    if module.loss.backward:
+        registration = registration.beside(module(batch.moving, batch.fixed))
+    module.loss(registration, batch).total.backward()
+    module.zero_grad(set_to_none=True)
+    return time.perf_counter() - started
+
+
+def with_steps(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """A composed configuration for another number of steps: stages are shares of them, and growth keeps its place in the training."""
+    factor = steps / config["trainer"]["max_steps"]
+    changed = {**config, "trainer": {**config["trainer"], "max_steps": steps}}
+    growing = (config["method"].get("callbacks") or {}).get("alpha_growth")
+    if growing is not None:
+        scaled = {**growing, "time_scale": growing.get("time_scale", 1.0) * factor}
+        changed["method"] = {**config["method"], "callbacks": {**config["method"]["callbacks"], "alpha_growth": scaled}}
+    return changed
+
+
+def duration(seconds: float) -> str:
+    """In words: ``50 seconds``, ``12 minutes``, ``3.5 hours``."""
+    if seconds < 100:
+        return f"{max(round(seconds / 10), 1) * 10} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
