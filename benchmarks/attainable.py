@@ -114,7 +114,8 @@ def _free(head: nn.Module) -> None:
     elif isinstance(head, VelocityHead):
         head.velocity = Free(3)
     elif isinstance(head, IntegratedGradientHead):
-        head.convolutions, head.gradients = nn.Identity(), Free(3)
+        head._excited = lambda weights, *features: features[0]  # type: ignore[method-assign]
+        head.convolutions, head.gradients = nn.ModuleList(), Free(3)
     else:
         raise SystemExit(f"attainable.py does not know the parameters of a {type(head).__name__}; add them to _free")
 

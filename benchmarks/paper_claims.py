@@ -76,7 +76,7 @@ BOTH = ("phantom", "synthetic")
 def trainings(full: bool) -> dict[str, Training]:
     """Every side of every claim, by name; ``full``: at the papers' sizes and numbers of steps."""
     size = ["data.dataset.shape=[128,128,128]", "experiment/small=none"] if full else []
-    phantom = ["data=phantom", "data.dataset.subjects=48", "data.dataset.validation=1", *size]
+    phantom = ["data=phantom", "data.dataset.subjects=48", "data.dataset.validation=1", "data.augmentation={noise:0.05,gamma:0.3}", *size]
     crops = ["data=hippocampus", *size[1:]]
 
     def on(data: Sequence[str], *changes: Sequence[str], scale: float = 0.4, tests: tuple[str, ...] = ("phantom",)) -> Training:
@@ -302,7 +302,7 @@ def scores(config: dict[str, Any], folder: Path, tests: Sequence[str]) -> Scores
         pairs = test_pairs(config, "crops" if test == "refined" else test)
         if test == "refined":
             settings = {"loss": config["method"]["loss"]["terms"], "level_weights": config["method"]["loss"].get("level_weights")}
-            stages = [{"transform": "network", "steps": 30, "rate": 1e-4}]
+            stages = [{"transform": "network", "steps": 20, "rate": 1e-4}]
             refinement = Optimization(**settings, stages=stages, optional=True)
 
             def refined(pair: Pair, net: RegistrationModule = module, how: Optimization = refinement) -> Transform:

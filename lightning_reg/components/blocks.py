@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm3d,
@@ -26,14 +27,18 @@ class Convolution(nn.Conv3d):
         super().__init__(inputs, outputs, kernel, padding=kernel // 2 * dilation, bias=bias, dilation=dilation)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.with_weight(input, self.weight, self.bias)
+
+    def with_weight(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same convolution with another weight: ``(outputs, channels of the input, k, k, k)``."""
         batch, channels, i, j, _ = input.shape
         halo, dilation = self.padding[0], self.dilation[0]
         assert isinstance(halo, int)
         if input.device.type != "cpu" or batch > 1 or i % 2 or halo == 0 or channels * i * j > 20480:
-            return super().forward(input)
+            return F.conv3d(input, weight, bias, padding=halo, dilation=dilation)
         padded = F.pad(input, (0, 0, 0, 0, halo, halo))
         halves = torch.cat([padded[:, :, : i // 2 + 2 * halo], padded[:, :, i // 2 :]])
-        result = F.conv3d(halves, self.weight, self.bias, padding=(0, halo, halo), dilation=dilation)
+        result = F.conv3d(halves, weight, bias, padding=(0, halo, halo), dilation=dilation)
         return torch.cat([result[:1], result[1:]], dim=2)
 
 
@@ -69,6 +74,14 @@ def _after(channels: int, norm: str, slope: float) -> list[nn.Module]:
         raise ValueError(f"norm is '{norm}'; use one of {', '.join(NORMS)}, none")
     activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
     return [activation] if norm == "none" else [NORMS[norm](channels), activation]
+
+
+def recomputed(enabled: bool, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """A function's result. Where ``enabled``, what it computes on the way is not kept for the backward pass but computed again there."""
+    if not enabled or not torch.is_grad_enabled():
+        return function(*inputs)
+    result: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+    return result
 
 
 def fast_layout(module: nn.Module) -> None:

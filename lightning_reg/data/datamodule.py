@@ -111,8 +111,8 @@ class RegistrationData(L.LightningDataModule):
         self._counts = {part: sum(getattr(scan, part) is not None for scan in scans) for part in ("mask", "labels", "landmarks")}
         for part, count in self._counts.items():
             if 0 < count < len(scans):
-                some = {"mask": "masks", "labels": "labels", "landmarks": "landmarks"}[part]
-                self.notes.append(f"{count} of {len(scans)} training scans have {some}; terms of {some} count in pairs of two that have them.")
+                some = f"{part.removesuffix('s')}s"
+                self.notes.append(f"{count} of {len(scans)} training scans have {some}; terms of {some} count in pairs of two that do.")
 
     def _decide_center(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]]) -> None:
         """Centre the scans where their headers relate them worse than their centres do."""
@@ -127,8 +127,8 @@ class RegistrationData(L.LightningDataModule):
         if centers > headers + 0.02:
             self.preprocessing = replace(self.preprocessing, center=True)
             self.notes.append(
-                f"The images' headers do not relate them (correlation {headers:.2f}; with their centres on each other {centers:.2f}): they are "
-                "centred, and so is what the model will register (data.preprocessing.center=false leaves them)."
+                f"The images' headers do not relate them (correlation {headers:.2f}; with their centres on each other {centers:.2f}): they "
+                "are centred, and so is what the model will register (data.preprocessing.center=false leaves them)."
             )
 
     def _scans(self, split: Split) -> Sequence[Scan]:

@@ -15,7 +15,11 @@ from torch import Tensor
 from lightning_reg.data.scans import Scan
 from lightning_reg.discovery import construct
 from lightning_reg.functional import bspline, compose, identity_points, jacobian_determinant, resize, resize_displacement, sample, warp
-from lightning_reg.spatial import Displacement, Pair
+from lightning_reg.functional.warp import Padding
+from lightning_reg.spatial import Displacement, Image, Pair
+
+VOLUMES = (0.3, 3.0)
+"""Changes of volume that a lung's density follows, at most."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,39 @@ class RandomBSpline:
 
 @dataclass(frozen=True)
 class SyntheticDeformation:
+    """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5), as fractions of the extent: there, of 128 voxels.
+
+    With ``T_augment`` and ``T_learned``, the moving image is ``I[T_augment(x)]``, the fixed one ``I[T_augment(T_learned(x))]``,
+    and the true transform ``T_learned``.
+
+    Args:
+        augment: the parts of ``T_augment``, arguments of :class:`RandomBSpline` each, the first acting first.
+        learned: the parts of ``T_learned``.
+        working_stride: the fields are drawn and composed on a grid this much coarser, then interpolated; they are smooth,
+            and the interpolated field is the truth that is returned.
+        outside: what comes into the image where the transforms reach beyond the scan: its ``padding`` (air), or its ``border`` repeated.
+            Where the body goes on beyond the field of view, air is a mark that moves as the field does and that no real pair has.
+        sliding: the organs slide along the wall that holds them: the third component of ``T_learned`` fades to 0 over some so many mm
+            across the outline of the mask seen along the third axis (the lungs of a canonical CT, seen from above). ``null``: everything
+            moves as one. (Beyond the paper, like the next.)
+        density: inside the mask the fixed image's intensities, which are 0 in air, are multiplied by the determinant of ``T_learned``:
+            what a lung holds is thinned by the air that it takes in.
+
+    ``sliding`` and ``density`` have an effect where the scan has a mask.
+    """
+
     augment: Sequence[Mapping[str, Any]] = ({"lattice": 2, "amplitude": 0.1},)
     learned: Sequence[Mapping[str, Any]] = ({"lattice": 4, "amplitude": 0.2}, {"lattice": 8, "amplitude": 0.05})
     working_stride: int = 2
     outside: Literal["padding", "border"] = "padding"
-    sliding: Mapping[str, Any] | None = None
+    sliding: float | None = None
     density: bool = False
+
+    def __post_init__(self) -> None:
+        if self.outside not in ("padding", "border"):
+            raise ValueError(f"outside is '{self.outside}'; use padding or border")
+        if self.sliding is not None and self.sliding <= 0:
+            raise ValueError(f"sliding is {self.sliding}; give mm above 0, or null")
 
     def draw(self, scan: Scan, rng: np.random.Generator) -> Pair:
         """A pair on the scan's grid, with its true transform."""
@@ -72,28 +103,15 @@ class SyntheticDeformation:
         augment = self._sequence(self.augment, coarse, rng)
         learned = self._sequence(self.learned, coarse, rng)
         if self.sliding is not None and scan.mask is not None:
-            ax = self.sliding.get("axis", 2)
-            foot = scan.mask.tensor[0, 0].float().amax(ax, keepdim=True).numpy()
-            sig = [self.sliding["softness"] / s for s in scan.image.grid.spacing[0].tolist()]
-            sig[ax] = 0
-            # widen then smooth
-            w = gaussian_filter(foot, sig, mode="nearest")
-            w = np.clip(w * 1.25, 0, 1)
-            w = torch.from_numpy(np.broadcast_to(w, shape).copy())[None, None]
-            w = resize(w, coarse)
-            w = warp(w, augment, padding="border")
-            learned = learned.clone()
-            learned[:, ax : ax + 1] *= w
+            inside = warp(resize(_seen_from_above(scan.mask, self.sliding), coarse), augment, padding="border")
+            learned = torch.cat([learned[:, :2], learned[:, 2:] * inside], dim=1)
         moving_field = resize_displacement(augment, shape)
         fixed_field = resize_displacement(compose(augment, learned), shape)
         truth = Displacement(resize_displacement(learned, shape), scan.image.grid)
         fixed, moving = self._deform(scan, fixed_field), self._deform(scan, moving_field)
-        if self.density and fixed.mask is not None:
-            volume = jacobian_determinant(truth.field).clamp(0.3, 3.0)
-            factor = torch.where(fixed.mask.tensor > 0, volume, 1.0)
-            fixed = replace(fixed, image=replace(fixed.image, tensor=fixed.image.tensor * factor))
+        image = self._thinned(fixed, truth) if self.density else fixed.image
         return Pair(
-            fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels, truth=truth, name=(f"{scan.name} (synthetic)",)
+            image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels, truth=truth, name=(f"{scan.name} (synthetic)",)
         )
 
     @staticmethod
@@ -107,7 +125,7 @@ class SyntheticDeformation:
     def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
         """The scan pulled through a displacement in voxels of its grid; mask and labels in one sampling."""
         points = displacement + identity_points(displacement.shape[2:])
-        outside = scan.image.padding if self.outside == "padding" else "border"
+        outside: Padding = scan.image.padding if self.outside == "padding" else "border"
         image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))
         discrete = [part for part in (scan.mask, scan.labels) if part is not None]
         if not discrete:
@@ -116,3 +134,20 @@ class SyntheticDeformation:
         parts = iter([replace(part, tensor=tensor) for part, tensor in zip(discrete, pulled, strict=True)])
         mask = None if scan.mask is None else next(parts)
         return Scan(scan.name, image, mask, None if scan.labels is None else next(parts))
+
+    @staticmethod
+    def _thinned(fixed: Scan, truth: Displacement) -> Image:
+        """The fixed image with the mask's intensities multiplied by the change of volume on the way to the moving image."""
+        if fixed.mask is None:
+            return fixed.image
+        volume = jacobian_determinant(truth.field).clamp(*VOLUMES)
+        return replace(fixed.image, tensor=fixed.image.tensor * volume.where(fixed.mask.tensor > 0, 1.0))
+
+
+def _seen_from_above(mask: Image, softness: float) -> Tensor:
+    """The outline of a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over some ``softness`` mm around its edge."""
+    outline = (mask.tensor[0, 0] > 0).float().amax(2)
+    widths = [softness / s for s in mask.grid.spacing[0, :2].tolist()]
+    smooth = torch.from_numpy(gaussian_filter(outline.numpy(), widths, mode="nearest"))
+    inside = (1.25 * smooth).clamp(0, 1)  # a Gaussian never quite reaches 1 inside a lung
+    return inside[None, None, :, :, None].expand(1, 1, *mask.grid.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,7 +60,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         shown = [(fixed, gray), (before, gray), (after, gray | {"alpha": opacity}), (before - fixed, signed), (after - fixed, signed)]
         for plot, (volume, style) in zip(row, [*shown, (after, gray | {"alpha": opacity})], strict=False):
             plot.set_facecolor("black" if style["cmap"] == "gray" else "white")
-            colored = plot.imshow(cut(volume), origin="lower", aspect=aspect, **style)
+            plot.imshow(cut(volume), origin="lower", aspect=aspect, **style)
         for axis in (across, up):
             step = max(round(grid.shape[axis] / 18), 2)
             lines = cut(reached[axis].where(judged, torch.nan))
@@ -72,10 +74,8 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
             _finish(plot, None if mask is None else cut(mask.float()), across == 0)
         row[0].set_ylabel(plane)
         _letters(row[0], vertical, horizontal)
-        differences = row[4].images[0]
-        figure.colorbar(differences, ax=row[4], shrink=0.8)
+        figure.colorbar(row[4].images[0], ax=row[4], shrink=0.8)
         figure.colorbar(volumes, ax=row[6], shrink=0.8)
-        del colored
     for plot, title in zip(axes[0], COLUMNS, strict=True):
         plot.set_title(title, fontsize="medium")
     region = judged[None, None].float()
@@ -97,11 +97,11 @@ def _finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
 
 def _letters(plot: Axes, vertical: str, horizontal: str) -> None:
     """Where the patient's sides are."""
-    bottom, top = vertical
-    left, right = horizontal
-    for letter, x, y in ((bottom, 0.5, 0.03), (top, 0.5, 0.97), (left, 0.03, 0.5), (right, 0.97, 0.5)):
-        align = {"ha": "center" if x == 0.5 else "left" if x < 0.5 else "right", "va": "center" if y == 0.5 else "bottom" if y < 0.5 else "top"}
-        plot.text(x, y, letter, transform=plot.transAxes, color="#ffd000", fontsize="small", **align)  # type: ignore[arg-type]
+    style: dict[str, Any] = {"transform": plot.transAxes, "color": "#ffd000", "fontsize": "small"}
+    plot.text(0.5, 0.03, vertical[0], ha="center", va="bottom", **style)
+    plot.text(0.5, 0.97, vertical[1], ha="center", va="top", **style)
+    plot.text(0.03, 0.5, horizontal[0], ha="left", va="center", **style)
+    plot.text(0.97, 0.5, horizontal[1], ha="right", va="center", **style)
 
 
 def _middle(pair: Pair) -> list[int]:

@@ -41,7 +41,7 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
         small = [min(n, limit) for n in shape]
         try:
             kept = _kept(module, small) * math.prod(n / s for n, s in zip(shape, small, strict=True))
-            return (4 * parameters + batch * kept) / 2**30
+            return (4 * parameters + (1 if module.split_batch else batch) * kept) / 2**30
         except DataError:  # too small for its pyramid
             if list(small) == list(shape):
                 raise
@@ -61,12 +61,9 @@ def _kept(module: RegistrationModule, shape: Sequence[int]) -> int:
 
     pair = _pair(shape)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        registration = module(pair.fixed, pair.moving)
-        if module.loss.backward:
-            registration = registration.beside(module(pair.moving, pair.fixed))
-        total = module.loss(registration, pair).total
+        total = module.loss_of(pair).total
     images = sum(image.tensor.numel() * image.tensor.element_size() for image in (pair.fixed, pair.moving))
-    del total, registration
+    del total
     return sum(storages.values()) + images
 
 

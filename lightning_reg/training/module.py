@@ -11,10 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer, Registration
-from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.discovery import ComponentError, TrainingError, build, construct, nearest
 from lightning_reg.spatial import Case, Image, Pair, evaluate, totals
 from lightning_reg.training.schedules import cooldown, inverse_time
@@ -59,6 +60,11 @@ class RegistrationModule(L.LightningModule):
         self.composer = build("composers", method["composer"], Composer)
         self.loss = construct("method.loss", LossBundle, method["loss"])
         self.cases: list[Case] = []
+        self.split_batch = bool(method.get("split_batch"))
+        if self.split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
+            raise ComponentError(
+                "method.split_batch needs networks without batch normalisation: set norm to instance, or split_batch to false."
+            )
         self.optimize()
 
     def optimize(
@@ -77,16 +83,28 @@ class RegistrationModule(L.LightningModule):
     def forward(self, fixed: Image, moving: Image) -> Registration:
         return self.composer(fixed, moving)
 
-    def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
+    def loss_of(self, pair: Pair) -> LossValue:
+        """Register a batch, both ways where a term compares the two, and measure the result."""
         registration = self(pair.fixed, pair.moving)
         if self.loss.backward:
             registration = registration.beside(self(pair.moving, pair.fixed))
-        value = self.loss(registration, pair)
+        return self.loss(registration, pair)
+
+    def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
+        value = self.training_loss(pair)
         self._require_finite(value.terms, pair)
         batch = pair.fixed.tensor.shape[0]
         self.log("train/loss", value.total, prog_bar=True, batch_size=batch)
         self.log_dict({f"train/{name}": term for name, term in value.terms.items()}, prog_bar=len(value.terms) > 1, batch_size=batch)
         return value.total
+
+    def training_loss(self, pair: Pair) -> LossValue:
+        """:meth:`loss_of`; with ``split_batch`` for the memory of one element: each is computed again when its gradient is asked for."""
+        if not self.split_batch or pair.fixed.tensor.shape[0] == 1:
+            return self.loss_of(pair)
+        values: list[LossValue] = [checkpoint(self.loss_of, element, use_reentrant=False) for element in pair.elements()]
+        terms = {name: torch.stack([value.terms[name] for value in values]).mean() for name in values[0].terms}
+        return LossValue(torch.stack([value.total for value in values]).mean(), terms)
 
     def _require_finite(self, terms: Mapping[str, Tensor], pair: Pair) -> None:
         broken = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]

@@ -123,7 +123,9 @@ def planned(config: Mapping[str, Any], module: RegistrationModule, data: Registr
         chosen = max(1, round(60 * budget / seconds))
         within = f": as many as fit into budget={budget:g} minutes. The paper's own settings: experiment=paper."
         if chosen < FEW:
-            within += f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels) smaller by data.preprocessing.spacing."
+            within += (
+                f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels) smaller by data.preprocessing.spacing."
+            )
         steps = chosen
         config = {**with_steps(config, steps), "budget": None}
     return config, f"{steps:,} steps, about {duration(steps * seconds)} here{within or '.'}"

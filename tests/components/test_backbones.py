@@ -58,9 +58,10 @@ def reach(net: Backbone, shape: tuple[int, int, int], level: int = -1) -> list[i
 
 
 def test_the_dilated_encoder_has_the_papers_maps_and_receptive_field() -> None:
-    assert make("dilated").channels == (7,)
+    assert sum(make("dilated").channels) == 7
     paper = build("backbones", {"name": "dilated", "norm": "none"}, Backbone)
-    assert paper.channels == (290,)
+    assert sum(paper.channels) == 290
+    assert set(paper.strides) == {(1, 1, 1)}
     assert reach(paper, (27, 27, 27)) == [25, 25, 25]
 
 
@@ -92,3 +93,21 @@ def test_the_siamese_encoder_takes_images_of_different_size() -> None:
 def test_what_makes_no_network_is_refused(name: str, arguments: dict, message: str) -> None:
     with pytest.raises(ComponentError, match=message):
         make(name, **arguments)
+
+
+@pytest.mark.parametrize("form", ["multiresolution", "no_pooling", "interpolated"])
+def test_the_forms_of_the_fcn(form: str) -> None:
+    net = build("backbones", {"name": "fcn", "features": 3, "norm": "instance", "form": form}, Backbone)
+    images = torch.rand(2, 1, 1, 16, 8, 12)
+    found = net(*images)
+    assert [tuple(level.shape[2:]) for level in found] == [
+        tuple(n // s for n, s in zip((16, 8, 12), st, strict=True)) for st in net.strides
+    ]
+    assert [level.shape[1] for level in found] == list(net.channels)
+    assert {"multiresolution": 3, "no_pooling": 1, "interpolated": 1}[form] == len(found)
+    assert {"multiresolution": (1, 1, 1), "no_pooling": (1, 1, 1), "interpolated": (4, 4, 4)}[form] == net.strides[-1]
+
+
+def test_a_form_that_is_not_there() -> None:
+    with pytest.raises(ComponentError, match="form is 'pooled'; use one of multiresolution, no_pooling, interpolated"):
+        build("backbones", {"name": "fcn", "form": "pooled"}, Backbone)

@@ -61,7 +61,7 @@ def bias(layer: torch.nn.Module, value: torch.Tensor) -> None:
 
 
 def test_an_affine_output_of_one_voxel_moves_the_image_by_one_voxel(oblique: Grid) -> None:
-    head = AffineHead(CHANNELS)
+    head = AffineHead(CHANNELS, STRIDES)
     raw = torch.zeros(12)
     raw[1] = -2.0
     bias(head.last, raw)
@@ -73,7 +73,7 @@ def test_an_affine_output_of_one_voxel_moves_the_image_by_one_voxel(oblique: Gri
 @pytest.mark.parametrize("parameter", range(3, 12))
 def test_the_centre_of_the_fixed_image_stays(parameter: int, oblique: Grid) -> None:
     """Rotation, scale and shear are about it, however the grid lies in the world."""
-    head = AffineHead(CHANNELS, hidden=[5])
+    head = AffineHead(CHANNELS, STRIDES, hidden=[5])
     raw = torch.zeros(12)
     raw[parameter] = 3.0
     bias(head.last, raw)
@@ -95,7 +95,7 @@ def test_affine_parameters_keep_their_bounds(oblique: Grid) -> None:
 
 def test_the_affine_map_has_these_parameters_along_the_images_axes() -> None:
     grid = Grid.regular((20, 30, 24), (2.0, 1.0, 1.5), (-10.0, 20.0, 30.0))
-    head = AffineHead(CHANNELS)
+    head = AffineHead(CHANNELS, STRIDES)
     raw = torch.tensor([1.0, 2, 3, 0.9, -0.5, 0.3, 1, -2, 0.5, 0.4, 0.2, -0.3])
     bias(head.last, raw)
     wanted = AffineHead.constrained(raw.unsqueeze(0), grid)
@@ -162,3 +162,20 @@ def test_integrated_gradients_never_fold_along_an_axis(oblique: Grid) -> None:
         rise = found[:, axis].diff(dim=1 + axis)
         assert float(rise.min()) > -1e-5
         assert float(rise.max()) > 1.5
+
+
+def test_heads_read_the_levels_of_one_stride_as_one() -> None:
+    """The excitation in the convolution's weights, and its parts summed, are what a product and a concatenation would be."""
+    channels, strides = (4, 2, 3), ((2, 2, 2), (1, 1, 1), (1, 1, 1))
+    head = IntegratedGradientHead(channels, strides, features=[4, 3], reduction=2).eval()
+    grid = Grid.regular((8, 7, 6))
+    features = [torch.rand(2, 4, 4, 4, 3), torch.rand(2, 2, 8, 7, 6), torch.rand(2, 3, 8, 7, 6)]
+    together = torch.cat(features[1:], dim=1)
+    excited = together * head.excite(together.mean((2, 3, 4))).view(2, 5, 1, 1, 1)
+    steps = 2 * torch.sigmoid(head.gradients(head.convolutions(excited)))
+    torch.testing.assert_close(head(features, grid)[0].steps, steps)
+    affine = AffineHead(channels[1:], strides[1:])
+    torch.nn.init.normal_(affine.last.weight)
+    alone = AffineHead((5,), strides[-1:])
+    alone.load_state_dict(affine.state_dict())
+    torch.testing.assert_close(affine(features[1:], grid)[0].matrix, alone([together], grid)[0].matrix)

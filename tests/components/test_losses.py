@@ -131,7 +131,9 @@ def test_a_weight_means_the_same_at_every_size(name: str) -> None:
         pair = _waved(shape, size)
         found: Transform = Displacement(pair.truth.field * 1.5, pair.fixed.grid)
         if name == "gradient_identity":
-            steps = torch.stack([1 + found.dense()[:, a].diff(dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)) for a in range(3)], 1)
+            steps = torch.stack(
+                [1 + found.dense()[:, a].diff(dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)) for a in range(3)], 1
+            )
             found = IntegratedGradient(steps, pair.fixed.grid)
         fine = Level(pair.fixed, pair.moving, found, found)
         values.append(float(term(name)(fine, pair)))

@@ -15,6 +15,7 @@ from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampl
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.discovery import ComponentError, DataError
+from lightning_reg.functional import jacobian_determinant
 from lightning_reg.spatial import Grid, Image, Pair
 
 SYNTHETIC = {"name": "synthetic"}
@@ -182,3 +183,65 @@ def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:
     assert module.validation_pairs[0].fixed_landmarks is not None
     with pytest.raises(DataError, match="nothing to validate on"):
         data(0, max_validation_pairs=0).setup()
+
+
+@pytest.mark.parametrize("lattice", [3, [2, 4, 5]])
+def test_an_interpolating_spline_passes_through_what_was_drawn(lattice) -> None:
+    points = [lattice] * 3 if isinstance(lattice, int) else lattice
+    shape = tuple(8 * (n - 1) + 1 for n in points)  # lattice points are voxels
+    spline = RandomBSpline(lattice, [0.1, 0.05, 0.2], "interpolating")
+    drawn = np.random.default_rng(4).uniform(-1, 1, (3, *points)) * (np.array([0.1, 0.05, 0.2]) * shape).reshape(3, 1, 1, 1)
+    field = spline.draw(shape, np.random.default_rng(4))
+    assert field[0, :, ::8, ::8, ::8].numpy() == pytest.approx(drawn, abs=1e-3)
+    flatter = RandomBSpline(lattice, [0.1, 0.05, 0.2]).draw(shape, np.random.default_rng(4))
+    assert float(flatter.square().mean()) < 0.6 * float(field.square().mean())
+
+
+def test_amplitudes_are_per_component() -> None:
+    field = RandomBSpline(4, [0.0, 0.1, 0.2]).draw((24, 20, 16), np.random.default_rng(0))
+    assert float(field[:, 0].abs().max()) == 0
+    assert 0 < float(field[:, 1].abs().max()) < 0.1 * 20
+    assert 0 < float(field[:, 2].abs().max()) < 0.2 * 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"lattice": 4, "amplitude": 0.1, "spline": "cubic"}, "spline is 'cubic'"), ({"lattice": 1, "amplitude": 0.1}, "2 points or more")],
+)
+def test_a_spline_that_cannot_be_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ComponentError, match=message):
+        SyntheticDeformation(learned=[arguments]).draw(smooth_scan((12, 12, 12)), np.random.default_rng(0))
+
+
+def test_outside_the_scan_lies_its_padding_or_its_border() -> None:
+    scan = smooth_scan((20, 18, 22))
+    scan = replace(scan, image=replace(scan.image, tensor=scan.image.tensor + 10))  # the padding of 0 cannot be mistaken
+    air, border = (SyntheticDeformation(outside=o).draw(scan, np.random.default_rng(1)) for o in ("padding", "border"))
+    assert float(air.moving.tensor.min()) < 5
+    assert float(border.moving.tensor.min()) > 7
+    torch.testing.assert_close(air.truth.field, border.truth.field)
+
+
+def test_sliding_leaves_what_lies_beside_the_mask_at_its_height() -> None:
+    scan = smooth_scan((40, 32, 20))
+    mask = torch.zeros(1, 1, 40, 32, 20, dtype=torch.int16)
+    mask[:, :, 12:28, 10:22, 4:9] = 1
+    scan = replace(scan, mask=Image(mask, scan.image.grid, discrete=True))
+    moving, sliding = (SyntheticDeformation(augment=(), sliding=s).draw(scan, np.random.default_rng(2)).truth.field for s in (None, 5.0))
+    torch.testing.assert_close(sliding[:, :2], moving[:, :2])
+    assert float(sliding[:, 2, :6].abs().max()) < 0.02 * float(moving[:, 2, :6].abs().max())
+    core = (slice(None), 2, slice(18, 22), slice(15, 17))  # over the whole height, above and below the mask as well
+    torch.testing.assert_close(sliding[core], moving[core], rtol=0.02, atol=0.02)
+
+
+def test_density_follows_the_change_of_volume_inside_the_mask() -> None:
+    scan = smooth_scan((24, 24, 24))
+    scan = replace(scan, image=replace(scan.image, tensor=torch.full_like(scan.image.tensor, 0.5)))
+    half = torch.ones_like(scan.mask.tensor)
+    half[..., :12] = 0
+    scan = replace(scan, mask=Image(half, scan.image.grid, discrete=True))
+    pair = SyntheticDeformation(augment=(), density=True, outside="border").draw(scan, np.random.default_rng(3))
+    inside = pair.fixed_mask.tensor > 0
+    volume = jacobian_determinant(pair.truth.field).clamp(0.3, 3.0)
+    torch.testing.assert_close(pair.fixed.tensor[inside], 0.5 * volume[inside])
+    assert float((pair.fixed.tensor[~inside] - 0.5).abs().max()) < 1e-5

@@ -72,7 +72,9 @@ def test_jacobian_determinant(dims, noise):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("function", [LF.ncc, lambda f, w, m: LF.lncc(f, w, 3, m), LF.ssd, lambda f, w, m: LF.ngf(f, w, (0.3, 0.4), 1.5, m)])
+@pytest.mark.parametrize(
+    "function", [LF.ncc, lambda f, w, m: LF.lncc(f, w, 3, m), LF.ssd, lambda f, w, m: LF.ngf(f, w, (0.3, 0.4), 1.5, m)]
+)
 def test_similarity(function, masked, noise):
     mask = noise(1, 1, *SHAPE).sigmoid() if masked else None
     assert check(lambda f, w: function(f, w, mask), noise(1, 1, *SHAPE), noise(1, 1, *SHAPE))

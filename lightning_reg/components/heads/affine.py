@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import small_output
-from lightning_reg.components.interfaces import Features, Head
+from lightning_reg.components.interfaces import Features, Head, Stride
 from lightning_reg.functional import affine_matrix
 from lightning_reg.spatial import Affine, Grid
 
@@ -23,13 +23,14 @@ class AffineHead(Head):
     The identity at initialisation (almost).
 
     Args:
-        channels: of the backbone's levels, coarsest first (supplied).
+        channels, strides: of the backbone's levels, coarsest first (supplied); those of the coarsest stride are read.
         hidden: widths of fully connected layers (ReLU, Glorot uniform) before the last one.
     """
 
-    def __init__(self, channels: Sequence[int], hidden: Sequence[int] = ()) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[Stride], hidden: Sequence[int] = ()) -> None:
         super().__init__()
-        sizes = [channels[0], *hidden]
+        self.read = sum(stride == strides[0] for stride in strides)
+        sizes = [sum(channels[: self.read]), *hidden]
         self.hidden = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)))
         for layer in self.hidden:
             nn.init.xavier_uniform_(layer[0].weight)  # type: ignore[index]
@@ -37,10 +38,10 @@ class AffineHead(Head):
         small_output(self.last)
 
     def forward(self, features: Features, grid: Grid) -> list[Affine]:
-        coarsest = features[0]
-        if coarsest is None:
+        coarsest = [level for level in features[: self.read] if level is not None]
+        if len(coarsest) < self.read:
             raise ValueError("AffineHead: the backbone did not compute its coarsest level")
-        raw = self.last(self.hidden(coarsest.mean((2, 3, 4)))).float()
+        raw = self.last(self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))).float()
         local = affine_matrix(self.constrained(raw, grid))
         frame, back = (matrix.to(raw.device) for matrix in grid.frame())
         return [Affine((frame @ local.double() @ back).to(raw.dtype), grid)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, Convolution, fast_layout, small_output
+from lightning_reg.components.blocks import ConvBlock, Convolution, fast_layout, recomputed, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
 from lightning_reg.spatial import Grid, IntegratedGradient
 
@@ -19,10 +19,11 @@ class IntegratedGradientHead(Head):
     2018, Section 2.
 
     Args:
-        channels, strides: of the backbone's levels, coarsest first (supplied); the finest one is read.
+        channels, strides: of the backbone's levels, coarsest first (supplied); those of the finest stride are read.
         features: feature maps of the convolutions before the last one.
         reduction: of the channels in the squeeze.
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
+        recompute: compute what the convolutions keep for the backward pass again instead.
     """
 
     def __init__(
@@ -33,12 +34,15 @@ class IntegratedGradientHead(Head):
         reduction: int = 16,
         norm: str = "instance",
         slope: float = 0.2,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.stride = strides[-1]
-        squeezed = max(channels[-1] // reduction, 1)
-        self.excite = nn.Sequential(nn.Linear(channels[-1], squeezed), nn.ReLU(), nn.Linear(squeezed, channels[-1]), nn.Sigmoid())
-        sizes = [channels[-1], *features]
+        self.stride, self.recompute = strides[-1], recompute
+        self.first = next(level for level, stride in enumerate(strides) if stride == self.stride)
+        read = sum(channels[self.first :])
+        squeezed = max(read // reduction, 1)
+        self.excite = nn.Sequential(nn.Linear(read, squeezed), nn.ReLU(), nn.Linear(squeezed, read), nn.Sigmoid())
+        sizes = [read, *features]
         blocks = (ConvBlock(a, b, norm=norm, slope=slope) for a, b in zip(sizes, features, strict=False))
         self.convolutions = nn.Sequential(*blocks)
         self.gradients = Convolution(sizes[-1], 3)
@@ -46,10 +50,32 @@ class IntegratedGradientHead(Head):
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[IntegratedGradient]:
-        finest = features[-1]
-        if finest is None:
+        read = [level for level in features[self.first :] if level is not None]
+        if len(read) < len(features) - self.first:
             raise ValueError("IntegratedGradientHead: the backbone did not compute its finest level")
-        weights: Tensor = self.excite(finest.mean((2, 3, 4)))
-        steps = self.gradients(self.convolutions(finest * weights.view(*weights.shape, 1, 1, 1)))
-        steps = 2 * torch.sigmoid(steps.float())
+        weights: Tensor = self.excite(torch.cat([level.mean((2, 3, 4)) for level in read], dim=1))
+        x = recomputed(self.recompute, self._excited, weights, *read)
+        for block in list(self.convolutions)[1:]:
+            x = recomputed(self.recompute, block, x)
+        steps = 2 * torch.sigmoid(self.gradients(x).float())
         return [IntegratedGradient(steps, grid.at_stride(self.stride, steps.shape[2:]))]
+
+    def _excited(self, weights: Tensor, *features: Tensor) -> Tensor:
+        """The first block on the features, each multiplied by its weight: the weights go into the convolution's own, and its parts are
+        summed, which needs neither the product nor all features in one tensor."""
+        block = self.convolutions[0]
+        assert isinstance(block, ConvBlock)
+        convolution = block[0]
+        assert isinstance(convolution, Convolution)
+        elements = []
+        for b, excitation in enumerate(weights):
+            kernel = convolution.weight * excitation.view(1, -1, 1, 1, 1)
+            parts = kernel.split([level.shape[1] for level in features], dim=1)
+            total = convolution.with_weight(features[0][b : b + 1], parts[0], convolution.bias)
+            for level, part in zip(features[1:], parts[1:], strict=True):
+                total = total + convolution.with_weight(level[b : b + 1], part, None)
+            elements.append(total)
+        x = torch.cat(elements)
+        for layer in list(block)[1:]:
+            x = layer(x)
+        return x
