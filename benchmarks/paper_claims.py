@@ -43,12 +43,19 @@ from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import make_data, run_training
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "data.workers=0", "data.max_validation_pairs=1"]
-ISOTROPIC = ["method.sampling.learned=[{lattice:4,amplitude:0.2},{lattice:8,amplitude:0.05}]"]
-INTERPOLATING = ["method.sampling.learned=[{lattice:4,amplitude:0.2,spline:interpolating},{lattice:8,amplitude:0.05,spline:interpolating}]"]
+PAPERS_KIND = ["method.sampling.outside=padding", "method.sampling.sliding=null", "method.sampling.density=false"]
+ISOTROPIC = ["method.sampling.learned=[{lattice:4,amplitude:0.2},{lattice:8,amplitude:0.05}]", *PAPERS_KIND]
+INTERPOLATING = [
+    "method.sampling.learned=[{lattice:4,amplitude:0.2,spline:interpolating},{lattice:8,amplitude:0.05,spline:interpolating}]",
+    *PAPERS_KIND,
+]
 PAPER_RATE = [
-    "method.optimizer={name:sgd,lr:0.1,momentum:0.5}", "method.composer.backbone.norm=batch", "method.composer.head.equalized=true",
+    "method.optimizer={name:sgd,lr:0.1,momentum:0.5}",
+    "method.composer.backbone.norm=batch",
+    "method.composer.head.equalized=true",
     "++method.composer.head.refine=false",
-]  # fmt: skip
+    "++method.loss.terms.field_error.root=false",
+]
 OWN_FIELDS = ["++method.composer.head.refine=false"]
 WHOLE = ["experiment=conventional"]
 NO_PENALTY = ["method.loss.terms.bending.weight=0"]
@@ -71,15 +78,17 @@ class Training:
 
 
 BOTH = ("phantom", "synthetic")
+SHORT = 0.3
+"""Of the steps that a method makes on small data by default."""
 
 
 def trainings(full: bool) -> dict[str, Training]:
     """Every side of every claim, by name; ``full``: at the papers' sizes and numbers of steps."""
     size = ["data.dataset.shape=[128,128,128]", "experiment/small=none"] if full else []
-    phantom = ["data=phantom", "data.dataset.subjects=48", "data.dataset.validation=1", "data.augmentation={noise:0.05,gamma:0.3}", *size]
+    phantom = ["data=phantom", "data.dataset.validation=1", *size]
     crops = ["data=hippocampus", *size[1:]]
 
-    def on(data: Sequence[str], *changes: Sequence[str], scale: float = 0.4, tests: tuple[str, ...] = ("phantom",)) -> Training:
+    def on(data: Sequence[str], *changes: Sequence[str], scale: float = SHORT, tests: tuple[str, ...] = ("phantom",)) -> Training:
         return Training((*data, *(o for change in changes for o in change)), 1.0 if full else scale, tests)
 
     def levels(strides: str, *steps: int) -> list[str]:
@@ -93,19 +102,19 @@ def trainings(full: bool) -> dict[str, Training]:
 
     several = lattices((4, 8), (2, 8), (1, 8)) if full else lattices((2, 8), (2, 4), (1, 4))
     one = lattices((1, 8)) if full else lattices((1, 4))
-    narrow = [] if full else ["method.composer.head.0.features=[16,16]"]
+    narrow = [] if full else ["method.composer.head=[{name:integrated_gradient,features:[16,16]}]"]
     pair = [] if full else ["method.batch_size=2"]
     all_pairs = ["data.pairing=inter_subject", "data.preprocessing.center=true"]
     grown: dict[str, list[list[str]]] = {
         "": [], ", isotropic": [ISOTROPIC], ", interpolating": [INTERPOLATING], ", SGD": [PAPER_RATE],
     }  # fmt: skip
     found = {
-        f"{name}{suffix}": on(phantom, ["method=progressive"], whole, *changes, tests=BOTH)
+        f"{name}{suffix}": on(phantom, ["method=progressive"], whole, *changes, scale=0.4, tests=BOTH)
         for suffix, changes in grown.items()
         for name, whole in (("progressive", []), ("conventional", WHOLE))
     }
     found |= {
-        "progressive, own fields": on(phantom, ["method=progressive"], OWN_FIELDS, tests=BOTH),
+        "progressive, own fields": on(phantom, ["method=progressive"], OWN_FIELDS, scale=0.4, tests=BOTH),
         "progressive, long": on(phantom, ["method=progressive"], scale=1.0, tests=BOTH),
         "conventional, long": on(phantom, ["method=progressive"], WHOLE, scale=1.0, tests=BOTH),
         "one level": on(phantom, levels("[2]", 37500) if full else levels("[1]", 1200)),
@@ -248,7 +257,8 @@ class Work:
             if not mine:
                 return None
             where = [f"data.root={self.root}"] if "data=hippocampus" in training.overrides else []
-            config = composed([*training.overrides, *where, f"seed={seed}", f"time_scale={training.scale * factor}"])
+            kept = f"data.cache.folder={self.runs.parent / 'scans'}"
+            config = composed([*training.overrides, *where, kept, f"seed={seed}", f"time_scale={training.scale * factor}"])
             found = self._train(config, folder) | {"scores": scores(config, folder, training.tests)}
             partial = file.with_suffix(".part")
             partial.write_text(json.dumps(found))

@@ -10,6 +10,7 @@ import torch
 
 from lightning_reg.data.phantom import breathing_thorax
 from lightning_reg.data.phantom.breathing import draw_breathing
+from lightning_reg.data.phantom.dataset import PhantomDataset
 from lightning_reg.data.phantom.shapes import tube_coverage
 from lightning_reg.data.phantom.thorax import draw_subject
 from lightning_reg.functional import dice, jacobian_determinant, ncc
@@ -170,3 +171,19 @@ def test_a_tube_keeps_its_cross_section_whatever_the_voxel(radius: float) -> Non
     for voxel in (1.0, 4.0):
         area = float((2 * np.pi * distance * tube_coverage(distance, radius, voxel)).sum()) * 1e-3
         assert area == pytest.approx(np.pi * radius**2, rel=0.35)
+
+
+def test_scans_are_cut_to_the_lungs_of_both_phases() -> None:
+    whole, cut = (PhantomDataset(1, 1, (40, 32, 40), crop=crop) for crop in (None, 12.0))
+    for time in (0, 1):
+        before, after = (dataset.load(dataset.records()[time]) for dataset in (whole, cut))
+        assert all(a < b for a, b in zip(after["image"].spatial_shape, before["image"].spatial_shape, strict=True))
+        assert int(after["mask"].data.sum()) == int(before["mask"].data.sum())  # nothing of the lungs is lost
+        torch.testing.assert_close(after["landmarks"], before["landmarks"])
+        spacing = torch.tensor(after["image"].spacing)
+        inside = after["mask"].data[0].nonzero()
+        margins = torch.stack([inside.amin(0), torch.tensor(after["image"].spatial_shape) - 1 - inside.amax(0)]) * spacing
+        assert float(margins.min()) > 12 - float(spacing.max())
+    fixed, moving = (cut.load(record)["image"] for record in cut.records()[:2])
+    assert fixed.spatial_shape == moving.spatial_shape  # one box for both
+    assert float(abs(fixed.affine - moving.affine).max()) < 1e-9

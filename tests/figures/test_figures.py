@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import accumulate
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,3 +52,25 @@ def test_panels_of_a_registration(pair: Pair) -> None:
     figure = figures.registration_panel(pair, Displacement(torch.randn(1, 3, *pair.fixed.grid.shape), pair.fixed.grid))
     FigureCanvasAgg(figure).draw()
     assert sum(bool(axes.images) for axes in figure.axes) >= 21
+
+
+def test_a_panel_judges_only_where_something_was_taught(with_landmarks: Pair) -> None:
+    pair = with_landmarks
+    transform = Displacement(torch.zeros(1, 3, *pair.fixed.grid.shape), pair.fixed.grid)
+    inside = pair.fixed_mask.tensor[0, 0] > 0
+    whole, masked = (figures.registration_panel(pair, transform, masked) for masked in (False, True))
+    for figure, judged in ((whole, torch.ones_like(inside)), (masked, inside)):
+        rows = [axes for axes in figure.axes if axes.images]
+        jacobians = [axes for axes in rows if axes.images[0].get_cmap().name == "PRGn"]
+        assert len(jacobians) == 3
+        for axes, normal in zip(jacobians, (2, 1, 0), strict=True):
+            shown = torch.tensor(axes.images[0].get_array().filled(float("nan"))).isfinite()
+            counts = [int(cut.sum()) for cut in judged.unbind(normal)]
+            assert int(shown.sum()) in counts
+            if figure is masked:
+                assert 0 < int(shown.sum()) < shown.numel()
+    differences = [axes.images[0] for axes in masked.axes if axes.images and axes.images[0].get_cmap().name == "RdBu_r"]
+    opacities = [image.get_alpha() for image in differences if image.axes is not None and image.get_alpha() is not None]
+    assert {round(float(value), 2) for opacity in opacities if np.ndim(opacity) for value in np.unique(opacity)} == {0.3, 1.0}
+    assert "correlation inside the contour" in masked.get_suptitle()
+    assert "correlation of the images" in whole.get_suptitle()

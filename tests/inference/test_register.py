@@ -15,6 +15,7 @@ import torch
 import torchio as tio
 
 import lightning_reg
+from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.data.files.point_files import read_points
 from lightning_reg.data.files.reading import read_image
 from lightning_reg.discovery import DataError, UserError
@@ -311,3 +312,40 @@ def test_the_lungs_are_found_from_where_they_lie(masks: bool, public_data: Path,
     assert float(result.case.tre_before.mean()) > 34  # type: ignore[union-attr]
     assert float(result.case.tre_after.mean()) < 2.3  # type: ignore[union-attr]
     assert result.case.folding < 1e-4
+
+
+DEEP = {
+    "composer": {"name": "single", "backbone": {"name": "fcn", "features": 2, "norm": "none"}, "head": {"name": "dense", "levels": "all"}},
+    "loss": {"terms": {"ncc": {}, "tv": {"weight": 0.01}, "label_dice": {"weight": 5.0}}, "level_weights": [0.3, 0.6, 1.0]},
+    "optimizer": {"name": "adam", "lr": 1e-3},
+}
+
+
+def test_a_network_is_refined_with_its_own_loss_at_all_its_levels(model, files, monkeypatch) -> None:
+    seen = []
+    real = LossBundle.forward
+
+    def forward(self, registration, pair, level_weights=None):
+        seen.append((sorted(self.terms), len(registration.levels), level_weights))
+        return real(self, registration, pair, level_weights)
+
+    monkeypatch.setattr(LossBundle, "forward", forward)
+    registrar = lightning_reg.load(model(DEEP), refinement="network", overrides=["optimization.stages.0.steps=2"])
+    assert registrar.register(files["fixed"], files["moving"], refine=2).optimized is not None
+    steps = [entry for entry in seen if entry[1] == 3]
+    assert len(steps) == 3  # two steps and the value after them
+    assert all(terms == ["ncc", "tv"] for terms, _, _ in steps)  # labels were not given
+    assert all(list(weights) == [0.3, 0.6, 1.0] for _, _, weights in steps)
+    assert {count for _, count, _ in seen} == {1, 3}  # before and after are those of the whole transform
+
+
+def test_a_loss_that_needs_what_no_pair_has_cannot_refine(model, files) -> None:
+    supervised = DEEP | {"loss": {"terms": {"field_error": {}}}}
+    registrar = lightning_reg.load(model(supervised), refinement="network")
+    with pytest.raises(UserError, match=r"Every term of the model's own loss \(field_error\) needs what this pair does not have"):
+        registrar.register(files["fixed"], files["moving"], refine=2)
+
+
+def test_a_method_of_a_model_needs_one() -> None:
+    with pytest.raises(UserError, match="The method 'network' takes its loss from a model; give --model, or another method"):
+        lightning_reg.conventional("network")

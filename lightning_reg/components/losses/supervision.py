@@ -18,20 +18,25 @@ class FieldError(MaskedTerm):
 
     Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size: a rate of
     plain gradient descent then means the same for all others.
+
+    Args:
+        root: take the root of each pair's mean: a pair with large motion then weighs no more than one with small motion. (Beyond the paper.)
+        mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
     VOXELS = 128
 
-    def __init__(self, mask: Region = "none") -> None:
+    def __init__(self, mask: Region = "none", root: bool = False) -> None:
         super().__init__(mask)
-        self.needs = self.needs | {"truth"}
+        self.needs, self.root = self.needs | {"truth"}, root
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         assert pair.truth is not None
         true = pair.truth.displacement(level.fixed.grid)
         extents = torch.tensor(level.fixed.grid.shape, dtype=true.dtype, device=true.device).view(1, 3, 1, 1, 1)
         square = ((level.displacement - true) * self.VOXELS / extents).square().sum(1, keepdim=True)
-        return LF.masked_mean(square, self.region(level, pair))
+        mean = LF.masked_mean(square, self.region(level, pair))
+        return (mean + 1e-6).sqrt() if self.root else mean
 
 
 class MaskSSD(LossTerm):
