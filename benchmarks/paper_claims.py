@@ -3,11 +3,15 @@
     python benchmarks/paper_claims.py [--claims NAME ...] [--seeds 1 2 3] [--root CROPS] [--minutes M] [--full] [--table] [--json F]
 
 Every training lies in a folder of its own below --runs, is not done again, and goes on where it stopped; several such commands share the
-work. Images are generated thoraxes (48 subjects to train on, 40 others and 100 fixed synthetic pairs to score) and, with --root, public
+work. --json F keeps the scores of all trainings per case, and the findings; what it has already counts as done, so that the table grows
+in parts, also where the folders are gone.
+
+Images are generated thoraxes (48 subjects to train on, 40 others and 100 fixed synthetic pairs to score) and, with --root, public
 hippocampus crops (160 and 40). The last weights count, not the best. A claim *holds* where the paired 95 % interval over the cases (means
-over the seeds) excludes 0 on its side and every seed agrees, *does not hold* where both speak against it, and is *undecided* otherwise.
-Seconds are those of the processor with one thread, so that other work on the machine does not count. --full trains at the papers'
-sizes and numbers of steps (for a GPU). Sides of equal seconds get the steps that make the cheaper one last as long as the dearer one.
+over the seeds) excludes 0 on its side and every seed agrees, *does not hold* where both speak against it, and is *undecided* otherwise,
+or with fewer than three seeds. Seconds are those of the processor with one thread, so that other work on the machine does not count.
+--full trains at the papers' sizes and numbers of steps (for a GPU). Sides of equal seconds get the steps that make the cheaper one last as
+long as the dearer one.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,7 +39,7 @@ from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
 from lightning_reg.components import Staged
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.functional import jacobian_determinant, ncc
+from lightning_reg.functional import ncc
 from lightning_reg.inference.objective import Optimization
 from lightning_reg.inference.optimization import optimize
 from lightning_reg.spatial import IntegratedGradient, Pair, Transform, evaluate, parts
@@ -162,6 +166,8 @@ class Claim:
     seconds: bool = False
 
 
+SEEDS = 3
+"""With fewer no claim is decided."""
 LARGER_IS_BETTER = ("dice", "ncc")
 UNITS = {"tre": "mm", "tre95": "mm", "field": "mm", "dice": "", "ncc": "", "folding": "%", "sd_j": ""}
 
@@ -243,6 +249,7 @@ class Work:
     runs: Path
     root: str | None
     full: bool
+    kept: Mapping[str, Any]
 
     def result(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
         """What a training gave: ``{seconds, steps, scores}``; ``None`` where another process is at it."""
@@ -268,7 +275,22 @@ class Work:
     def known(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
         """What a training gave, where it has ended."""
         file = self._folder(name, seed, factor) / "result.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return json.loads(file.read_text()) if file.exists() else self.kept.get(self.key(name, seed, factor))
+
+    @staticmethod
+    def key(name: str, seed: int, factor: float) -> str:
+        """How a training is called where it is kept: ``progressive x1.2 seed 3``."""
+        return f"{name} x{factor:g} seed {seed}"
+
+    def finished(self) -> dict[str, Any]:
+        """Every training that is kept or lies in its folder, the numbers to four digits."""
+        found = dict(self.kept)
+        for name in trainings(self.full):
+            for file in self.runs.glob(f"{_filed(name)}*/seed_*/result.json"):
+                longer, seed = file.parts[-3].removeprefix(_filed(name)).removeprefix("_x"), int(file.parts[-2].removeprefix("seed_"))
+                if longer == "" or longer.replace(".", "").isdigit():
+                    found[self.key(name, seed, float(longer or 1))] = _short(_used(json.loads(file.read_text())))
+        return dict(sorted(found.items()))
 
     def columns(self, name: str, seeds: Sequence[int], test: str, measure: str) -> list[list[float]]:
         """One measure of a training per case, for each seed that is there."""
@@ -277,7 +299,7 @@ class Work:
 
     def _folder(self, name: str, seed: int, factor: float) -> Path:
         longer = f"_x{factor:g}" if factor != 1 else ""
-        return self.runs / f"{name.replace(', ', '_').replace(' ', '_')}{longer}" / f"seed_{seed}"
+        return self.runs / f"{_filed(name)}{longer}" / f"seed_{seed}"
 
     @staticmethod
     def _train(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -289,6 +311,29 @@ class Work:
             clock.write_text(json.dumps(before + time.process_time() - started))
             (folder / "trained").touch()
         return {"seconds": json.loads(clock.read_text()), "steps": config["trainer"]["max_steps"]}
+
+
+def _filed(name: str) -> str:
+    return name.replace(", ", "_").replace(" ", "_")
+
+
+def _used(result: dict[str, Any]) -> dict[str, Any]:
+    """A training's result with the columns that claims or pages read."""
+    wanted = {(place.partition("/")[2], claim.measure) for claim in CLAIMS for place in (claim.better, claim.worse)}
+    scores = {
+        test: {name: values for name, values in columns.items() if (test, name) in wanted or name.startswith(("slope_", "step"))}
+        for test, columns in result["scores"].items()
+    }
+    return {**result, "scores": {test: columns for test, columns in scores.items() if columns}}
+
+
+def _short(value: Any) -> Any:
+    """Numbers to four digits, however they are nested."""
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_short(inner) for inner in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 @contextmanager
@@ -367,10 +412,8 @@ def scored(pairs: Sequence[Pair], transform_of: Callable[[Pair], Transform]) -> 
         transform = transform_of(pair)
         case = evaluate(pair, transform)
         mask = None if pair.fixed_mask is None else pair.fixed_mask.tensor
-        determinant = jacobian_determinant(transform.displacement(pair.fixed.grid))
-        inside = determinant if mask is None else determinant[mask > 0]
         note("folding", 100 * case.folding)
-        note("sd_j", inside.std())
+        note("sd_j", case.sd_j or 0.0)
         note("ncc", ncc(pair.fixed.tensor, pair.moving.warped(transform, pair.fixed.grid).tensor, mask))
         if case.tre_after is not None and case.motion_true is not None and case.motion_predicted is not None:
             note("tre", case.tre_after.mean())
@@ -435,7 +478,8 @@ def judged(claim: Claim, budget: str, sides: Sequence[tuple[dict[str, Any], dict
         interval = stats.bootstrap((per_case,), np.mean, method="BCa", random_state=0).confidence_interval
         low, high = float(interval.low), float(interval.high)
     seeds = difference.mean(1)
-    holds, fails = low > 0 and bool((seeds > 0).all()), high < 0 and bool((seeds < 0).all())
+    enough = len(seeds) >= SEEDS
+    holds, fails = enough and low > 0 and bool((seeds > 0).all()), enough and high < 0 and bool((seeds < 0).all())
     verdict = "holds" if holds else "does not hold" if fails else "undecided"
     seconds = tuple(statistics.mean(side[k]["seconds"] for side in sides) for k in (0, 1))
     return Finding(
@@ -484,11 +528,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
     parser.add_argument("--full", action="store_true", help="the papers' sizes and numbers of steps")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
-    parser.add_argument("--json", type=Path, help="write the findings there")
+    parser.add_argument("--json", type=Path, help="scores and findings so far; read first, then written")
     arguments = parser.parse_args()
     quieten()
     torch.set_num_threads(1)
-    work = Work(arguments.runs / ("full" if arguments.full else "small"), arguments.root, arguments.full)
+    kept = json.loads(arguments.json.read_text())["trainings"] if arguments.json and arguments.json.exists() else {}
+    work = Work(arguments.runs / ("full" if arguments.full else "small"), arguments.root, arguments.full, kept)
     claims = [claim for claim in CLAIMS if claim.group in arguments.claims and (arguments.root or claim.group != "lifan")]
     until = time.monotonic() + 60 * arguments.minutes
     found = list(findings(work, claims, arguments.seeds, until, arguments.table))
@@ -501,7 +546,10 @@ def main() -> None:
             f"\nIntegrated gradients: the smallest step between neighbouring coordinates is {min(least):.3f} voxels (below 0 they cross)."
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(finding) for finding in found], indent=1) + "\n")
+        told = {"findings": [_short(asdict(finding)) for finding in found], "trainings": work.finished()}
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in told["trainings"].items()]
+        text = json.dumps(told["findings"], indent=1)
+        arguments.json.write_text('{"findings": ' + text + ',\n"trainings": {\n' + ",\n".join(lines) + "\n}}\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,16 @@ from itertools import accumulate
 from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, str]]
+TITLES = {
+    "tre_after_mm": "TRE, mm",
+    "field_error_after_mm": "field error, mm",
+    "dice_after": "Dice of the labels",
+    "mask_dice_after": "Dice of the masks",
+    "ncc_after": "correlation",
+}
+"""What a validation measures, in the order in which it is drawn."""
+SMOOTH = 5
+"""Logged values on either side that the thick line of a loss is the mean of."""
 
 
 def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
@@ -17,22 +27,24 @@ def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
 
 
 def learning_curve(rows: Rows) -> Figure:
-    """Training loss and its terms (logarithmic), and the validation error, over the iterations."""
+    """Training loss and its terms (thin: as logged; thick: averaged), and what the validations found, over the iterations."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = sorted({key for row in rows for key in row if key.startswith("train/")})
     for name in names if len(names) > 2 else ["train/loss"]:  # a single term is the loss
-        left.plot(*series(rows, name), label=name.removeprefix("train/"), lw=1)
+        steps, values = series(rows, name)
+        (line,) = left.plot(steps, values, lw=0.8, alpha=0.35)
+        smooth = [sum(window) / len(window) for window in (values[max(0, k - SMOOTH) : k + SMOOTH + 1] for k in range(len(values)))]
+        left.plot(steps, smooth, label=name.removeprefix("train/"), color=line.get_color(), lw=1.5)
     positive = all(v > 0 for line in left.lines for v in line.get_ydata())
     left.set(xlabel="iteration", ylabel="loss", title="Training", yscale="log" if positive else "linear")
     left.legend(frameon=False, fontsize="small")
-    known = ("tre_after_mm", "field_error_after_mm", "dice_after", "mask_dice_after", "ncc_after")
-    shown = [name for name in known if any(row.get(f"validation/{name}") for row in rows)]
+    shown = [name for name in TITLES if any(row.get(f"validation/{name}") for row in rows)]
     axes = right
     for index, name in enumerate(shown):
         axes = right if index == 0 else right.twinx()
         (line,) = axes.plot(*series(rows, f"validation/{name}"), marker="o", ms=3, color=f"C{index}")
-        axes.set_ylabel(name.replace("_", " "), color=line.get_color())
+        axes.set_ylabel(TITLES[name], color=line.get_color())
         if index > 1:
             axes.spines["right"].set_position(("outward", 45))
     right.set(xlabel="iteration", title="Validation")

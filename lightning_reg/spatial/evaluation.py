@@ -31,13 +31,14 @@ class Case:
         name: the pair's.
         folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors count inside the fixed mask where there is one.
         sdlogj: standard deviation of ``log det J``.
+        sd_j: standard deviation of ``det J``, as de Vos et al. (2019) give it.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
         surface_before, surface_after: per foreground label; NaN for a label that one image lacks.
         field_before, field_after: mean distance from the true displacement.
         mask_before, mask_after: Dice of the masks, where there are no labels.
-        ncc_before, ncc_after: correlation of the images, where nothing better is known.
+        ncc_before, ncc_after: correlation of the images, inside the fixed mask where there is one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case:
     mask_after: float | None = None
     ncc_before: float | None = None
     ncc_after: float | None = None
+    sd_j: float | None = None
 
     def row(self) -> dict[str, str | float]:
         """One value per quantity, for a table: means over landmarks and labels."""
@@ -81,7 +83,7 @@ class Case:
             for when in ("before", "after"):
                 if getattr(self, f"{name}_{when}") is not None:
                     values[f"{key}_{when}"] = getattr(self, f"{name}_{when}")
-        return values | {"folding": self.folding, "sdlogj": self.sdlogj}
+        return values | {"folding": self.folding, "sdlogj": self.sdlogj} | ({} if self.sd_j is None else {"sd_j": self.sd_j})
 
 
 @torch.no_grad()
@@ -98,7 +100,8 @@ def evaluate(pair: Pair, transform: Transform, start: Transform | None = None, s
     displacement = transform.displacement(grid)
     determinant = jacobian_determinant(displacement)
     mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor
-    found: dict[str, object] = {}
+    inside = determinant if mask is None else determinant[mask.expand_as(determinant) > 0]
+    found: dict[str, object] = {"sd_j": float(inside.std(correction=0)) if inside.numel() else float("nan")}
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
@@ -119,9 +122,8 @@ def evaluate(pair: Pair, transform: Transform, start: Transform | None = None, s
         fixed_mask = pair.fixed_mask.on(grid).tensor > 0
         for when, other in _before_and_after(pair.moving_mask, transform, start, grid):
             found[f"mask_{when}"] = float(dice(fixed_mask.short(), (other.tensor > 0).short(), [1])[0, 0])
-    if not found:
-        for when, other in _before_and_after(pair.moving, transform, start, grid):
-            found[f"ncc_{when}"] = float(ncc(pair.fixed.tensor, other.tensor, mask))
+    for when, other in _before_and_after(pair.moving, transform, start, grid):
+        found[f"ncc_{when}"] = float(ncc(pair.fixed.tensor, other.tensor, mask))
     return Case(pair.name[0], float(folding_fraction(determinant, mask)), float(sdlogj(determinant, mask)), **found)  # type: ignore[arg-type]
 
 

@@ -83,7 +83,8 @@ def test_a_root_that_is_not_there_or_empty(train, tmp_path: Path) -> None:
 
 
 def test_data_without_what_a_term_needs(train) -> None:
-    sentence = refused(train(*QUICK, *TINY, "~method.sampling.augment", "~method.sampling.learned", "method.sampling.name=groups"))
+    synthetic = [f"~method.sampling.{name}" for name in ("augment", "learned", "outside", "sliding", "density")]
+    sentence = refused(train(*QUICK, *TINY, *synthetic, "method.sampling.name=groups"))
     assert "'field_error' needs truth" in sentence
 
 

@@ -34,7 +34,10 @@ def test_growth_weights_are_drawn_as_logged() -> None:
 def test_learning_curve_draws_terms_and_errors() -> None:
     rows = [{"step": str(t), "train/loss": str(1 / (t + 1)), "validation/tre_after_mm": "3" if t % 5 == 0 else ""} for t in range(20)]
     left, right = figures.learning_curve(rows).axes
-    assert [len(line.get_xdata()) for line in left.lines] == [20]
+    logged, averaged = left.lines
+    assert len(logged.get_xdata()) == len(averaged.get_xdata()) == 20
+    assert averaged.get_ydata()[10] == pytest.approx(sum(1 / (t + 1) for t in range(5, 16)) / 11)
+    assert right.get_ylabel() == "TRE, mm"
     assert [len(line.get_xdata()) for line in right.lines] == [4]
 
 

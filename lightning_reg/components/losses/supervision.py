@@ -20,7 +20,7 @@ class FieldError(MaskedTerm):
     plain gradient descent then means the same for all others.
 
     Args:
-        root: take the root of each pair's mean: a pair with large motion then weighs no more than one with small motion. (Beyond the paper.)
+        root: take the root of each pair's mean: one with large motion then weighs no more than one with small motion. (Beyond the paper.)
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
