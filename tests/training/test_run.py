@@ -35,7 +35,7 @@ def config() -> dict[str, Any]:
                 "head": {"name": "dense", "levels": "weighted"},
             },
             "loss": {"terms": {"field_error": {"mask": "fixed"}}},
-            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.5},
+            "optimizer": {"name": "sgd", "lr": 2e-4, "momentum": 0.5},
             "schedule": {"decay": 0.01},
             "callbacks": {"alpha_growth": {"start": -3, "ramp": 3, "duration": 7}},
             "sampling": {"name": "synthetic"},
@@ -139,7 +139,7 @@ def test_batches_accumulation_clipping_and_bfloat16(config: dict, tmp_path: Path
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(config: dict, tmp_path: Path) -> None:
-    config["method"]["optimizer"]["lr"] = 1e4
+    config["method"]["optimizer"]["lr"] = 100.0
     config["data"]["samples_per_epoch"] = 1  # a checkpoint after every step
     config["trainer"]["max_steps"] = 200
     with pytest.raises(TrainingError, match=r"became NaN or infinite"):

@@ -16,8 +16,8 @@ from lightning_reg.spatial import Image, Pair
 class FieldError(MaskedTerm):
     """Squared error of the displacement against the true one, summed over components, in voxels of an image that has 128 along each axis.
 
-    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size: a rate of
-    plain gradient descent then means the same for all others.
+    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size. A head gives
+    voxels of its own grid: a rate of plain gradient descent that is right for 128 voxels is ``(n / 128)^2`` times that for ``n``.
 
     Args:
         root: take the root of each pair's mean: one with large motion then weighs no more than one with small motion. (Beyond the paper.)
