@@ -1,4 +1,4 @@
-"""What a method's loss asks for: minimised without a network, over the parameters of the method's own transform, where the truth is known.
+"""Minimum of a method's loss: found without a network, over the parameters of the method's own transform, where the truth is known.
 
     python benchmarks/attainable.py [--method M ...] [--data D] [--shape I J K] [--cases N] [--steps N] [--json F]
 
@@ -122,7 +122,7 @@ def _free(head: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class LevelReport:
-    """What a loss says at one stage or level.
+    """Values of a loss at one stage or level.
 
     Args:
         where: stage or level, and the extents of its images.
@@ -138,7 +138,7 @@ class LevelReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a method's loss asks for in one case: :class:`LevelReport` per level, TRE in mm, folding and its time in seconds."""
+    """Minimisation of a method's loss in one case: :class:`LevelReport` per level, TRE in mm, folding and its time in seconds."""
 
     method: str
     data: str
@@ -151,17 +151,16 @@ class Report:
 
     def row(self) -> str:
         """A line of the table."""
-        price = max(level.price for level in self.levels)
-        size = " x ".join(map(str, self.shape))
+        losses = ", ".join(f"{level.identity:.3f} / {level.truth:.3f} ({level.price:.2f})" for level in self.levels)
         return (
-            f"| {self.method} | {self.data} | {size} | {', '.join(f'{level.price:.2f}' for level in self.levels)} | {price:.2f} | "
-            f"{self.before:.2f} | {self.after:.2f} | {self.after / self.before:.2f} | {100 * self.folding:.2f} | {self.seconds:.0f} |"
+            f"| {self.method} | {self.data} | {' x '.join(map(str, self.shape))} | {losses} | {self.before:.2f} | {self.after:.2f} | "
+            f"{self.after / self.before:.2f} | {100 * self.folding:.2f} | {self.seconds:.0f} |"
         )
 
 
 HEADER = (
-    "| method | data | voxels | price of the truth per stage or level | largest | TRE before, mm | after | ratio | folding, % | seconds |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| method | data | voxels | loss of the identity / of the truth (price of the truth) | TRE before, mm | after | ratio | folding, % | s |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -187,7 +186,7 @@ def phantom(shape: tuple[int, int, int], seed: int) -> Pair:
 
 
 def level_reports(module: RegistrationModule, registration: Registration, pair: Pair, where: str) -> list[LevelReport]:
-    """What the loss says of the identity and of the truth at every level that is supervised."""
+    """Loss of the identity and of the truth at every level that is supervised."""
     assert pair.truth is not None
     truth: Transform = pair.truth
     same: Transform = Identity(pair.fixed.grid, pair.fixed.tensor)

@@ -1,4 +1,4 @@
-"""What `python train.py method=M data=D` reaches, in how many seconds: every method on the phantom, progressive on the hippocampus.
+"""Results and seconds of `python train.py method=M data=D`: every method on the phantom, progressive on the hippocampus.
 
     python benchmarks/first_runs.py [--root CROPS] [--seeds 1] [--runs FOLDER]
 

@@ -1,4 +1,4 @@
-"""What the five papers claim, held against trainings of both sides: equal steps, equal seconds, paired intervals over cases.
+"""Claims of the five papers, held against trainings of both sides: equal steps, equal seconds, paired intervals over cases.
 
     python benchmarks/paper_claims.py [--claims NAME ...] [--seeds 1 2 3] [--root CROPS] [--minutes M] [--full] [--table] [--json F]
 
@@ -244,7 +244,7 @@ Scores = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Work:
-    """Where trainings lie, and what they are made from."""
+    """Folders of trainings, and the data they are made from."""
 
     runs: Path
     root: str | None
@@ -252,7 +252,7 @@ class Work:
     kept: Mapping[str, Any]
 
     def result(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
-        """What a training gave: ``{seconds, steps, scores}``; ``None`` where another process is at it."""
+        """Result of a training, ``{seconds, steps, scores}``; ``None`` where another process is at it."""
         training = trainings(self.full)[name]
         known = self.known(name, seed, factor)
         if known is not None:
@@ -273,7 +273,7 @@ class Work:
         return found
 
     def known(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
-        """What a training gave, where it has ended."""
+        """Result of a training that has ended."""
         file = self._folder(name, seed, factor) / "result.json"
         return json.loads(file.read_text()) if file.exists() else self.kept.get(self.key(name, seed, factor))
 
