@@ -159,7 +159,7 @@ class Report:
 
 
 HEADER = (
-    "| method | data | voxels | loss of the identity / of the truth (price of the truth) | TRE before, mm | after | ratio | folding, % | s |\n"
+    "| method | data | voxels | loss of identity / truth (price of the truth) | TRE before, mm | after | ratio | folding, % | s |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
