@@ -182,7 +182,13 @@ def test_every_experiment_on_the_crops_trains(train, tmp_path: Path, experiment:
 def test_every_method_trains_as_its_paper_has_it(train, method: str) -> None:
     """Without what makes it small; 290 feature maps at full resolution on smaller images than the others, which divide them."""
     voxels = 24 if method == "linear_deformable" else 64
-    data = [f"data.dataset.shape=[{voxels},{voxels},{voxels}]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0"]
+    data = [
+        f"data.dataset.shape=[{voxels},{voxels},{voxels}]",
+        "data.dataset.crop=null",
+        "data.dataset.subjects=1",
+        "data.dataset.validation=1",
+        "data.workers=0",
+    ]
     code, out, err = train(f"method={method}", "experiment/small=none", *QUICK, *data, "data.samples_per_epoch=2", "data.batch_size=1")
     assert code == 0, err
     assert "Validation, best checkpoint" in out

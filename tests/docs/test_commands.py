@@ -17,7 +17,14 @@ from lightning_reg.training.module import RegistrationModule
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-QUICK = ["data.dataset.shape=[32,32,32]", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "trainer.max_steps=2"]
+QUICK = [
+    "data.dataset.shape=[32,32,32]",
+    "data.dataset.crop=null",
+    "data.dataset.subjects=1",
+    "data.dataset.validation=1",
+    "data.workers=0",
+    "trainer.max_steps=2",
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
