@@ -279,7 +279,7 @@ class Work:
 
     @staticmethod
     def key(name: str, seed: int, factor: float) -> str:
-        """How a training is called where it is kept: ``progressive x1.2 seed 3``."""
+        """Name of a training where it is kept: ``progressive x1.2 seed 3``."""
         return f"{name} x{factor:g} seed {seed}"
 
     def finished(self) -> dict[str, Any]:
@@ -433,7 +433,7 @@ def scored(pairs: Sequence[Pair], transform_of: Callable[[Pair], Transform]) -> 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a claim: ``effect`` is the mean over cases and seeds by which the better side is better, in the measure's unit."""
+    """Outcome of a claim: ``effect`` is the mean over cases and seeds by which the better side is better, in the measure's unit."""
 
     claim: Claim
     budget: str

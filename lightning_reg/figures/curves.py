@@ -15,7 +15,7 @@ TITLES = {
     "mask_dice_after": "Dice of the masks",
     "ncc_after": "correlation",
 }
-"""What a validation measures, in the order in which it is drawn."""
+"""Axis titles of the quantities that a validation measures, in the order in which they are drawn."""
 SMOOTH = 5
 """Logged values on either side that the thick line of a loss is the mean of."""
 

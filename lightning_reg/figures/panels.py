@@ -96,7 +96,7 @@ def _finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
 
 
 def _letters(plot: Axes, vertical: str, horizontal: str) -> None:
-    """Where the patient's sides are."""
+    """Letters of the patient's sides."""
     style: dict[str, Any] = {"transform": plot.transAxes, "color": "#ffd000", "fontsize": "small"}
     plot.text(0.5, 0.03, vertical[0], ha="center", va="bottom", **style)
     plot.text(0.5, 0.97, vertical[1], ha="center", va="top", **style)

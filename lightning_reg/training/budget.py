@@ -1,4 +1,4 @@
-"""How long a training will take here, and how many steps fit into a number of minutes."""
+"""Duration of a training on this machine, and the number of steps that fits into some minutes."""
 
 from __future__ import annotations
 

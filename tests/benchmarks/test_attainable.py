@@ -20,7 +20,7 @@ import attainable
 METHODS = sorted(path.stem for path in (own_directory() / "method").glob("*.yaml"))
 DATA = sorted(path.stem for path in (own_directory() / "data").glob("*.yaml"))
 PRICE = 0.8
-"""What the regularity of the truth may cost, over what its similarity gains."""
+"""Upper bound of the regularity of the truth, over what its similarity gains."""
 
 
 ADAPTED = [path.stem for path in (own_directory() / "experiment" / "small").glob("velocity_*.yaml")]
@@ -35,7 +35,7 @@ def phantoms():
 
 @pytest.fixture(scope="module")
 def reported(phantoms):
-    """What a loss says of a phantom; once for all data on which a method is the same."""
+    """Reports of a loss on a phantom; once for all data on which a method is the same."""
 
     @functools.cache
     def report(method: str, shape: tuple[int, int, int]) -> list[attainable.LevelReport]:

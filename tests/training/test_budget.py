@@ -1,4 +1,4 @@
-"""How long a training takes, and what fits into some minutes; batches in parts."""
+"""Duration of a training, steps within some minutes, batches in parts."""
 
 from __future__ import annotations
 
