@@ -18,7 +18,9 @@ MOMENTS = 8
 """Points of a training at which a step's cost is looked at."""
 
 
-def step_seconds(module: RegistrationModule, method: Mapping[str, Any], steps: int, batch: Pair, validation: Sequence[Pair]) -> float:
+def step_seconds(
+    module: RegistrationModule, method: Mapping[str, Any], steps: int, batch: Pair, validation: Sequence[Pair], every: int = 100
+) -> float:
     """Seconds of a training step here, on average over a training, and what its share of the validations takes.
 
     A copy of the module makes two steps in every state that the training goes through (stages, levels that grow); the faster one counts.
@@ -27,7 +29,8 @@ def step_seconds(module: RegistrationModule, method: Mapping[str, Any], steps: i
         method: the configuration, for its ``stages`` and growth.
         steps: of the whole training.
         batch: what a step sees.
-        validation: the pairs of a validation, which follows every hundredth step.
+        validation: the pairs of a validation.
+        every: steps from one validation to the next.
     """
     trial = copy.deepcopy(module).train()
     known: dict[tuple[Any, ...], float] = {}
@@ -42,7 +45,7 @@ def step_seconds(module: RegistrationModule, method: Mapping[str, Any], steps: i
         if validation:
             with torch.no_grad():
                 evaluate(validation[0], trial.eval()(validation[0].fixed, validation[0].moving).transform)
-    return total / MOMENTS + len(validation) * (time.perf_counter() - started) / 100
+    return total / MOMENTS + len(validation) * (time.perf_counter() - started) / every
 
 
 def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int, fraction: float) -> tuple[Any, ...]:

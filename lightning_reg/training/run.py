@@ -116,7 +116,8 @@ def planned(config: Mapping[str, Any], module: RegistrationModule, data: Registr
     """
     method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
     pairs = [data.train_pairs[k] for k in range(data.batch_size)] if data.train_pairs is not None else []
-    seconds = step_seconds(module, method, max(steps, 1), Pair.collate(pairs), data.validation_pairs)
+    every = max(1, data.samples_per_epoch // data.batch_size)
+    seconds = step_seconds(module, method, max(steps, 1), Pair.collate(pairs), data.validation_pairs, every)
     own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
     within = ""
     if budget and own and not resumed:
