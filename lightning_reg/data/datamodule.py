@@ -41,7 +41,9 @@ class RegistrationData(L.LightningDataModule):
         limit: use at most this many training subjects.
         batch_size: pairs per step; where their sizes differ they are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
-        workers: processes that read scans at the start and draw pairs while the network trains; 0 draws them in between.
+        workers: processes that read scans at the start and draw pairs while the network trains; 0 draws them in between. ``auto``: as many
+            as there are cores read, at most eight; pairs are drawn in between on a CPU, where PyTorch's threads take all cores, and by up to four
+            processes for an accelerator.
         synthetic_validation: synthetic pairs of validation scans, with known field, beside the real pairs.
         max_validation_pairs: at most this many real pairs.
         seed: every item's own random state derives from it.
@@ -60,7 +62,7 @@ class RegistrationData(L.LightningDataModule):
         limit: int | None = None,
         batch_size: int = 1,
         samples_per_epoch: int = 100,
-        workers: int = 1,
+        workers: int | Literal["auto"] = "auto",
         synthetic_validation: int = 0,
         max_validation_pairs: int | None = None,
         seed: int = 0,
@@ -69,6 +71,8 @@ class RegistrationData(L.LightningDataModule):
         super().__init__()
         if augment_on not in ("workers", "device"):
             raise DataError(f"data.augment_on is '{augment_on}'{nearest(augment_on, ('workers', 'device'))} Give workers or device.")
+        if workers != "auto" and (not isinstance(workers, int) or workers < 0):
+            raise DataError(f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto.")
         self.augment_on = augment_on
         self.data = open_dataset(dataset, held_out, limit)
         settings = dict(preprocessing or {})
@@ -140,7 +144,7 @@ class RegistrationData(L.LightningDataModule):
         rank, world = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
         free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
         scans = ScanCache(_Reading(self.data.dataset, records, left), keys, free, rank, world)
-        scans.fill(self.workers)
+        scans.fill(min(8, self._cores()) if self.workers == "auto" else self.workers)
         self._in_memory += scans.used
         if split == "train" and self._choose_center:
             self._decide_center(scans, self.data.pairs(split))
@@ -175,15 +179,25 @@ class RegistrationData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Pair]:
         assert self.train_pairs is not None
+        workers = self._drawing_workers() if self.workers == "auto" else self.workers
         return DataLoader(
             self.train_pairs,
             batch_size=self.batch_size,
             sampler=self._sampler(),
-            num_workers=self.workers,
+            num_workers=workers,
             collate_fn=Pair.collate,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
             worker_init_fn=_single_thread,
         )
+
+    def _drawing_workers(self) -> int:
+        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        return 0 if on_cpu else max(1, min(4, self._cores() - 1))
+
+    def _cores(self) -> int:
+        """Cores that this process may use, its part of them where several devices train."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
 
     def _sampler(self) -> ItemSampler:
         """The order of items, from where the trainer (freshly started or resumed) stands."""

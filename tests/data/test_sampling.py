@@ -28,7 +28,7 @@ def smooth_scan(shape: tuple[int, int, int], name: str = "scan") -> Scan:
     return Scan(name, Image(image[None, None], grid), Image((image > 0)[None, None].short(), grid, discrete=True))
 
 
-def data(workers: int, sampling: dict = SYNTHETIC, **settings) -> RegistrationData:
+def data(workers: int | str, sampling: dict = SYNTHETIC, **settings) -> RegistrationData:
     dataset = {"name": "phantom", "subjects": 2, "validation": 1, "shape": [16, 12, 12]}
     settings = {"samples_per_epoch": 6, "augmentation": {"noise": 0.1, "gamma": 0.2}, "seed": 5} | settings
     return RegistrationData(dataset, sampling, {"window": [-1000, 500]}, workers=workers, **settings)
@@ -49,6 +49,16 @@ def test_an_epoch_is_the_same_with_any_number_of_workers(sampling: dict) -> None
             assert x.name == y.name
             torch.testing.assert_close(x.fixed.tensor, y.fixed.tensor, rtol=0, atol=0)
             torch.testing.assert_close(x.moving.tensor, y.moving.tensor, rtol=0, atol=0)
+
+
+def test_on_a_cpu_pairs_are_drawn_between_the_steps_unless_workers_are_asked_for() -> None:
+    for workers, expected in (("auto", 0), (0, 0), (2, 2)):
+        module = data(workers)
+        module.setup()
+        assert module.train_dataloader().num_workers == expected
+    for wrong in ("all", -1):
+        with pytest.raises(DataError, match=r"data\.workers is .* auto"):
+            data(wrong)
 
 
 def test_epochs_and_seeds_differ() -> None:
