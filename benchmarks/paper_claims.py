@@ -129,7 +129,7 @@ def trainings(full: bool) -> dict[str, Training]:
         "dlir, no penalty": on(phantom, several, NO_PENALTY),
         "dlir, one stage": on(phantom, one),
         "dlir, one stage, no penalty": on(phantom, one, NO_PENALTY),
-        "dlir, patches": on(phantom, several, ["+method.sampling.patch=" + ("[64,64,64]" if full else "[24,20,24]")]),
+        "dlir, patches": on(phantom, several, ["+method.sampling.patch=" + ("[64,64,64]" if full else "[32,24,32]")]),
     }
     for suffix, changes, tests in (("", [], ("phantom",)), (", all pairs", all_pairs, ("subjects",))):
         found |= {

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_reg.inference.registrar import conventional, load
 
-# OpenMP threads that wait by spinning take the cores from the data workers and from each other: where cores are shared, a
-# training step then takes several times as long (docs/benchmarks.md). Read when torch is first imported; what is set already stays.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads of GNU OpenMP wait by spinning for a few microseconds and then sleep. Spinning on takes the cores from data workers and other
+# processes, and not spinning costs a sixth of a step (docs/benchmarks.md). Read when torch is first imported; what is set already stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = version("lightning-reg")
 

@@ -49,7 +49,10 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     rows = [(name.upper(), value) for name, value in metrics["similarity"].items()]
-    titles = (("tre_mm", "TRE, mm"), ("dice", "Dice"), ("hd95_mm", "HD95, mm"), ("assd_mm", "ASSD, mm"), ("objective", "objective"))
+    titles = (
+        ("tre_mm", "TRE, mm"), ("dice", "Dice"), ("hd95_mm", "HD95, mm"), ("assd_mm", "ASSD, mm"), ("hd_mm", "HD, mm"),
+        ("objective", "objective"),
+    )  # fmt: skip
     rows += [(title, metrics[key]) for key, title in titles if key in metrics]
     for title, value in rows:
         table.add_row(title, f"{value['before']:.3f}", f"{value['after']:.3f}")

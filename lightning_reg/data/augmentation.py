@@ -158,9 +158,12 @@ class Augmentation:
 
 @contextmanager
 def _drawing(seed: Sequence[int]) -> Iterator[None]:
-    """TorchIO draws from the global generator: it is set for as long, and left as it was."""
+    """TorchIO draws from the global generator: it is set for as long, and left as it was.
+
+    Only the CPU's: ``torch.manual_seed`` would keep a stack trace for each kind of device that it has not started, and grow the process.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
+        torch.default_generator.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
         yield
 
 

@@ -42,8 +42,8 @@ class RegistrationData(L.LightningDataModule):
         batch_size: pairs per step; where their sizes differ they are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
         workers: processes that read scans at the start and draw pairs while the network trains; 0 draws them in between. ``auto``: as many
-            as there are cores read, at most eight; pairs are drawn in between on a CPU, where PyTorch's threads take all cores, and by up to four
-            processes for an accelerator.
+            as there are cores read, at most eight; on a CPU, where PyTorch's threads take all cores, pairs are drawn in between, and for
+            an accelerator by up to four processes.
         synthetic_validation: synthetic pairs of validation scans, with known field, beside the real pairs.
         max_validation_pairs: at most this many real pairs.
         seed: every item's own random state derives from it.

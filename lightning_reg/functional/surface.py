@@ -12,10 +12,12 @@ from torch import Tensor
 
 
 class SurfaceDistance(NamedTuple):
-    """In mm. ``hd95``: the larger of the two directed 95th percentiles; ``assd``: mean over the voxels of both surfaces."""
+    """In mm. ``hd95``: the larger of the two directed 95th percentiles; ``assd``: mean over the voxels of both surfaces; ``hd``: the
+    Hausdorff distance, the largest of all."""
 
     hd95: float
     assd: float
+    hd: float
 
 
 def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | float = 1.0) -> SurfaceDistance:
@@ -26,13 +28,13 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
         spacing: voxel size, mm.
 
     Returns:
-        NaN for both where a mask is empty.
+        NaN where a mask is empty.
 
-    Source: HD95 and ASSD as in Reinke et al., Nat. Methods 21, 2024 (from voxel borders, not from meshes).
+    Source: HD, HD95 and ASSD as in Reinke et al., Nat. Methods 21, 2024 (from voxel borders, not from meshes).
     """
     a, b = (mask.detach().cpu().numpy().astype(bool) for mask in (first, second))
     if not a.any() or not b.any():
-        return SurfaceDistance(float("nan"), float("nan"))
+        return SurfaceDistance(*[float("nan")] * 3)
     occupied = np.nonzero(a | b)
     box = tuple(slice(max(int(at.min()) - 1, 0), int(at.max()) + 2) for at in occupied)
     a, b = a[box], b[box]
@@ -41,7 +43,7 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
     to_b = distance_transform_edt(~border_b, sampling=size)[border_a]
     to_a = distance_transform_edt(~border_a, sampling=size)[border_b]
     hd95 = max(np.percentile(to_b, 95), np.percentile(to_a, 95))
-    return SurfaceDistance(float(hd95), float(np.concatenate([to_a, to_b]).mean()))
+    return SurfaceDistance(float(hd95), float(np.concatenate([to_a, to_b]).mean()), float(max(to_b.max(), to_a.max())))
 
 
 def surface_distances(

@@ -32,6 +32,7 @@ def test_every_pair_of_border_voxels() -> None:
     found = LF.surface_distance(a, b, SPACING)
     assert found.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
     assert found.assd == pytest.approx(np.concatenate([there, back]).mean())
+    assert found.hd == pytest.approx(max(there.max(), back.max()))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -39,12 +40,12 @@ def test_two_planes_lie_apart_by_their_distance_in_mm(axis: int) -> None:
     a, b = torch.zeros(12, 12, 12, dtype=torch.bool), torch.zeros(12, 12, 12, dtype=torch.bool)
     a.select(axis, 3)[:], b.select(axis, 7)[:] = True, True
     found = LF.surface_distance(a, b, SPACING)
-    assert found == pytest.approx((4 * SPACING[axis], 4 * SPACING[axis]))
+    assert found == pytest.approx((4 * SPACING[axis],) * 3)
 
 
 def test_equal_masks_touch_and_a_missing_one_has_no_distance() -> None:
     mask = blob((9, 8, 11), 5.0)
-    assert LF.surface_distance(mask, mask, SPACING) == (0.0, 0.0)
+    assert LF.surface_distance(mask, mask, SPACING) == (0.0, 0.0, 0.0)
     assert all(math.isnan(v) for v in LF.surface_distance(mask, torch.zeros_like(mask)))
 
 

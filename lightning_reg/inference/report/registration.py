@@ -152,7 +152,8 @@ def _summary(metrics: Mapping[str, Any]) -> list[Row]:
         (title, metrics[key]["before"], metrics[key]["after"], form)
         for key, title, form in (
             ("tre_mm", "TRE, mm", ".2f"), ("dice", "Dice, mean over labels", ".3f"),
-            ("hd95_mm", "HD95, mm", ".2f"), ("assd_mm", "ASSD, mm", ".2f"), ("objective", "objective of the optimisation", ".4f"),
+            ("hd95_mm", "HD95, mm", ".2f"), ("assd_mm", "ASSD, mm", ".2f"), ("hd_mm", "HD, mm", ".2f"),
+            ("objective", "objective of the optimisation", ".4f"),
         )
         if key in metrics
     ]  # fmt: skip
