@@ -1,6 +1,7 @@
 """Claims of the five papers, held against trainings of both sides: equal steps, equal seconds, paired intervals over cases.
 
     python benchmarks/paper_claims.py [--claims NAME ...] [--seeds 1 2 3] [--root CROPS] [--minutes M] [--full] [--table] [--json F]
+                                    [--curves PICTURE]
 
 Every training lies in a folder of its own below --runs, is not done again, and goes on where it stopped; several such commands share the
 work. --json F keeps the scores of all trainings per case, and the findings; what it has already counts as done, so that the table grows
@@ -17,6 +18,7 @@ long as the dearer one.
 from __future__ import annotations
 
 import argparse
+import csv
 import fcntl
 import json
 import os
@@ -33,12 +35,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
 from scipy import stats
 
 from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
 from lightning_reg.components import Staged
 from lightning_reg.discovery.conf import own_directory
+from lightning_reg.figures.curves import series
 from lightning_reg.functional import ncc
 from lightning_reg.inference.objective import Optimization
 from lightning_reg.inference.optimization import optimize
@@ -257,7 +261,7 @@ class Work:
         known = self.known(name, seed, factor)
         if known is not None:
             return known
-        folder = self._folder(name, seed, factor)
+        folder = self.folder(name, seed, factor)
         file = folder / "result.json"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock") as mine:
@@ -274,7 +278,7 @@ class Work:
 
     def known(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
         """Result of a training that has ended."""
-        file = self._folder(name, seed, factor) / "result.json"
+        file = self.folder(name, seed, factor) / "result.json"
         return json.loads(file.read_text()) if file.exists() else self.kept.get(self.key(name, seed, factor))
 
     @staticmethod
@@ -297,7 +301,7 @@ class Work:
         results = [result for seed in seeds if (result := self.known(name, seed)) is not None]
         return [result["scores"][test][measure] for result in results if measure in result["scores"].get(test, {})]
 
-    def _folder(self, name: str, seed: int, factor: float) -> Path:
+    def folder(self, name: str, seed: int, factor: float = 1.0) -> Path:
         longer = f"_x{factor:g}" if factor != 1 else ""
         return self.runs / f"{_filed(name)}{longer}" / f"seed_{seed}"
 
@@ -517,6 +521,29 @@ def _result(work: Work, name: str, seed: int, factor: float, until: float, only_
     return work.known(name, seed, factor)
 
 
+CURVES = {"560 steps": "", "levels with fields of their own": ", own fields", "1,400 steps": ", long", "the paper's SGD": ", SGD"}
+
+
+def curves(work: Work, seeds: Sequence[int]) -> Figure:
+    """Error on synthetic pairs while training, each seen for the first time, growing and whole: means of 21 logged values and all seeds
+    (thick) and of each seed (thin)."""
+    figure = Figure(figsize=(11, 2.9), layout="constrained")
+    for axes, (title, suffix) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+        whole = "conventional" if suffix == ", own fields" else f"conventional{suffix}"
+        for name, colour in ((f"progressive{suffix}", "C1"), (whole, "C0")):
+            files = [work.folder(name, seed) / "run" / "metrics.csv" for seed in seeds]
+            found = [series(list(csv.DictReader(file.open())), "train/loss") for file in files if file.exists()]
+            smooth = [np.convolve(np.pad(values, 10, "edge"), np.full(21, 1 / 21), "valid") for _, values in found]
+            for (steps, _), values in zip(found, smooth, strict=True):
+                axes.plot(steps, values, color=colour, lw=0.6, alpha=0.5)
+            if found:
+                axes.plot(found[0][0], np.mean(smooth, axis=0), color=colour, lw=1.8, label=name.partition(",")[0])
+        axes.set(title=title, xlabel="step", yscale="log")
+        axes.set_ylabel("training loss (field error)" if axes.get_subplotspec().is_first_col() else "")
+        axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def main() -> None:
     """Parse the command line, train what is missing, print."""
     groups = list(dict.fromkeys(claim.group for claim in CLAIMS))
@@ -528,6 +555,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
     parser.add_argument("--full", action="store_true", help="the papers' sizes and numbers of steps")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--curves", type=Path, help="picture of the training losses of growing and whole networks")
     parser.add_argument("--json", type=Path, help="scores and findings so far; read first, then written")
     arguments = parser.parse_args()
     quieten()
@@ -545,6 +573,8 @@ def main() -> None:
         print(
             f"\nIntegrated gradients: the smallest step between neighbouring coordinates is {min(least):.3f} voxels (below 0 they cross)."
         )
+    if arguments.curves:
+        curves(work, arguments.seeds).savefig(arguments.curves, dpi=110)
     if arguments.json:
         told = {"findings": [_short(asdict(finding)) for finding in found], "trainings": work.finished()}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in told["trainings"].items()]

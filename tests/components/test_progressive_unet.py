@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lightning_reg.components import Growable
 from lightning_reg.components.backbones.progressive_unet import ProgressiveUNet
-from lightning_reg.components.blocks import Convolution
+from lightning_reg.components.blocks import Convolution, InstanceNorm
 from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import pool
@@ -110,10 +111,11 @@ def test_too_many_levels_for_the_image_is_one_sentence(pair: Pair) -> None:
         composer(6)(pair.fixed, pair.moving)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 8, 6, 5), (1, 3, 7, 6, 5), (2, 3, 8, 6, 5), (1, 30, 40, 30, 3)])
-def test_the_fast_convolution_is_a_convolution(shape: tuple[int, ...]) -> None:
-    fast = Convolution(shape[1], 4).double()
-    plain = nn.Conv3d(shape[1], 4, 3, padding=1).double()
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 3, 8, 6, 5), (1, 3, 4, 6, 5), (1, 3, 7, 6, 5), (2, 3, 8, 6, 5), (1, 30, 40, 30, 3)])
+def test_the_fast_convolution_is_a_convolution(shape: tuple[int, ...], dilation: int) -> None:
+    fast = Convolution(shape[1], 4, dilation=dilation).double()
+    plain = nn.Conv3d(shape[1], 4, 3, padding=dilation, dilation=dilation).double()
     plain.load_state_dict(fast.state_dict())
     x, y = (torch.rand(shape, dtype=torch.float64).requires_grad_() for _ in range(2))
     y.data.copy_(x.data)
@@ -124,6 +126,24 @@ def test_the_fast_convolution_is_a_convolution(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(a, b)
     torch.testing.assert_close(x.grad, y.grad)
     torch.testing.assert_close(fast.weight.grad, plain.weight.grad)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_fast_normalisation_is_instance_normalisation(batch: int, layout: torch.memory_format) -> None:
+    """As a group per channel: the gradient of PyTorch 2.13's ``F.instance_norm`` is wrong where channels come last."""
+    fast = InstanceNorm(4).double()
+    for parameter in fast.parameters():
+        nn.init.normal_(parameter)
+    x = (torch.rand(batch, 4, 6, 5, 7, dtype=torch.float64) * 3 + 1).contiguous(memory_format=layout).requires_grad_()
+    for module in (fast.train(), fast.eval()):
+        found, expected = module(x), F.group_norm(x, 4, fast.weight, fast.bias)
+        torch.testing.assert_close(found, expected)
+        weight = torch.rand_like(found)
+        wanted = (x, *fast.parameters())
+        ours, theirs = (torch.autograd.grad((y * weight).sum(), wanted) for y in (found, expected))
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_inputs_are_the_images_pooled_to_the_level() -> None:
