@@ -113,18 +113,19 @@ def trainings(full: bool) -> dict[str, Training]:
     narrow = [] if full else ["method.composer.head=[{name:integrated_gradient,features:[16,16]}]"]
     pair = [] if full else ["method.batch_size=2"]
     all_pairs = ["data.pairing=inter_subject", "data.preprocessing.center=true"]
-    grown: dict[str, list[list[str]]] = {
+    grown = ["method=progressive"] if full else ["method=progressive", "method.steps=1400"]
+    conditions: dict[str, list[list[str]]] = {
         "": [], ", isotropic": [ISOTROPIC], ", interpolating": [INTERPOLATING], ", SGD": [PAPER_RATE],
     }  # fmt: skip
     found = {
-        f"{name}{suffix}": on(phantom, ["method=progressive"], whole, *changes, scale=0.4, tests=BOTH)
-        for suffix, changes in grown.items()
+        f"{name}{suffix}": on(phantom, grown, whole, *changes, scale=0.4, tests=BOTH)
+        for suffix, changes in conditions.items()
         for name, whole in (("progressive", []), ("conventional", WHOLE))
     }
     found |= {
-        "progressive, own fields": on(phantom, ["method=progressive"], OWN_FIELDS, scale=0.4, tests=BOTH),
-        "progressive, long": on(phantom, ["method=progressive"], scale=1.0, tests=BOTH),
-        "conventional, long": on(phantom, ["method=progressive"], WHOLE, scale=1.0, tests=BOTH),
+        "progressive, own fields": on(phantom, grown, OWN_FIELDS, scale=0.4, tests=BOTH),
+        "progressive, long": on(phantom, grown, scale=1.0, tests=BOTH),
+        "conventional, long": on(phantom, grown, WHOLE, scale=1.0, tests=BOTH),
         "one level": on(phantom, levels("[2]", 37500) if full else levels("[1]", 1200)),
         "two levels": on(phantom, levels("[4,2]", 18750, 18750) if full else levels("[2,1]", 600, 600)),
         "three levels": on(phantom, ["method=multilevel"]),
@@ -311,8 +312,10 @@ class Work:
         before = json.loads(clock.read_text()) if clock.exists() else 0.0
         started = time.process_time()
         if not (folder / "trained").exists():
-            run_training(config, folder / "run", last if last.exists() else None)
-            clock.write_text(json.dumps(before + time.process_time() - started))
+            try:
+                run_training(config, folder / "run", last if last.exists() else None)
+            finally:  # also where it is interrupted, and goes on from its last checkpoint
+                clock.write_text(json.dumps(before + time.process_time() - started))
             (folder / "trained").touch()
         return {"seconds": json.loads(clock.read_text()), "steps": config["trainer"]["max_steps"]}
 
