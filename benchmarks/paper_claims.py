@@ -580,7 +580,7 @@ def main() -> None:
         curves(work, arguments.seeds).savefig(arguments.curves, dpi=110)
     if arguments.json:
         told = {"findings": [_short(asdict(finding)) for finding in found], "trainings": work.finished()}
-        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in told["trainings"].items()]
+        lines = [f"{json.dumps(key)}: {json.dumps(_short(value))}" for key, value in told["trainings"].items()]
         text = json.dumps(told["findings"], indent=1)
         arguments.json.write_text('{"findings": ' + text + ',\n"trainings": {\n' + ",\n".join(lines) + "\n}}\n")
 

@@ -39,7 +39,7 @@ def motion_correlation(cases: Sequence[Case]) -> Figure | None:
         return None
     true = torch.cat([case.motion_true for case in scored if case.motion_true is not None])
     predicted = torch.cat([case.motion_predicted for case in scored if case.motion_predicted is not None])
-    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    figure = Figure(figsize=(10, 3.9), layout="constrained")
     for axis, (plot, name) in enumerate(zip(figure.subplots(1, 3), ("right", "anterior", "superior"), strict=True)):
         t, p = true[:, axis], predicted[:, axis]
         low, high = float(torch.minimum(t, p).min()) - 1, float(torch.maximum(t, p).max()) + 1
