@@ -536,14 +536,17 @@ def curves(work: Work, seeds: Sequence[int]) -> Figure:
         for name, colour in ((f"progressive{suffix}", "C1"), (whole, "C0")):
             files = [work.folder(name, seed) / "run" / "metrics.csv" for seed in seeds]
             found = [series(list(csv.DictReader(file.open())), "train/loss") for file in files if file.exists()]
-            smooth = [np.convolve(np.pad(values, 10, "edge"), np.full(21, 1 / 21), "valid") for _, values in found]
-            for (steps, _), values in zip(found, smooth, strict=True):
+            smooth = [(steps, np.convolve(np.pad(values, 10, "edge"), np.full(21, 1 / 21), "valid")) for steps, values in found]
+            for steps, values in smooth:
                 axes.plot(steps, values, color=colour, lw=0.6, alpha=0.5)
-            if found:
-                axes.plot(found[0][0], np.mean(smooth, axis=0), color=colour, lw=1.8, label=name.partition(",")[0])
-        axes.set(title=title, xlabel="step", yscale="log")
+            if smooth:
+                common = smooth[0][0]
+                mean = np.mean([np.interp(common, steps, values) for steps, values in smooth], axis=0)
+                axes.plot(common, mean, color=colour, lw=1.8, label=name.partition(",")[0])
+        axes.set(title=title, xlabel="step")
         axes.set_ylabel("training loss (field error)" if axes.get_subplotspec().is_first_col() else "")
-        axes.legend(frameon=False, fontsize="small")
+        if axes.lines:
+            axes.legend(frameon=False, fontsize="small")
     return figure
 
 

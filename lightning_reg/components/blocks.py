@@ -21,9 +21,14 @@ class InstanceNorm(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.shape[0] > 1 or input.device.type != "cpu":
+        if not _alone(input):
             return super().forward(input)
         return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+def _alone(maps: Tensor) -> bool:
+    """Whether these maps are one element's on the CPU, for which there are faster ways."""
+    return maps.shape[0] == 1 and maps.device.type == "cpu"
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm3d, "instance": InstanceNorm}
@@ -45,15 +50,17 @@ class Convolution(nn.Conv3d):
 
     def with_weight(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The same convolution with another weight: ``(outputs, channels of the input, k, k, k)``."""
-        batch, channels, i, j, _ = input.shape
+        _, channels, i, j, _ = input.shape
         halo, dilation = self.padding[0], self.dilation[0]
         assert isinstance(halo, int)
         input = channels_last(input)
-        if input.device.type != "cpu" or batch > 1 or i % 2 or halo == 0 or channels * i * j > 20480:
+        if not _alone(input) or i % 2 or halo == 0 or channels * i * j > 20480:
             return F.conv3d(input, weight, bias, padding=halo, dilation=dilation)
         rest = halo - i // 2  # negative: slices of the other half that are left out
         halves = torch.cat([F.pad(input, (0, 0, 0, 0, halo, rest)), F.pad(input, (0, 0, 0, 0, rest, halo))])
         result = F.conv3d(halves, weight, bias, padding=(0, halo, halo), dilation=dilation)
+        if not torch.is_grad_enabled():  # what is exported must not depend on the layout
+            return torch.cat([result[:1], result[1:]], dim=2)
         whole = result.permute(0, 2, 3, 4, 1).reshape(1, *input.shape[2:], -1)  # nothing is copied where channels come last
         return whole.permute(0, 4, 1, 2, 3)
 

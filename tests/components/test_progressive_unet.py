@@ -124,6 +124,8 @@ def test_the_fast_convolution_is_a_convolution(shape: tuple[int, ...], dilation:
     (a * weight).sum().backward()
     (b * weight).sum().backward()
     torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), b)
     torch.testing.assert_close(x.grad, y.grad)
     torch.testing.assert_close(fast.weight.grad, plain.weight.grad)
 
