@@ -22,6 +22,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -312,10 +313,16 @@ class Work:
         before = json.loads(clock.read_text()) if clock.exists() else 0.0
         started = time.process_time()
         if not (folder / "trained").exists():
+            running = folder / "running"
+            if running.exists():  # killed outright: its seconds are not known, so it starts again
+                shutil.rmtree(folder / "run", ignore_errors=True)
+                before = 0.0
+            running.touch()
             try:
                 run_training(config, folder / "run", last if last.exists() else None)
-            finally:  # also where it is interrupted, and goes on from its last checkpoint
+            finally:  # also where it is asked to stop, and goes on from its last checkpoint
                 clock.write_text(json.dumps(before + time.process_time() - started))
+                running.unlink()
             (folder / "trained").touch()
         return {"seconds": json.loads(clock.read_text()), "steps": config["trainer"]["max_steps"]}
 
