@@ -1,9 +1,10 @@
 """Results and seconds of `python train.py method=M data=D`: every method on the phantom, progressive on the hippocampus.
 
-    python benchmarks/first_runs.py [--root CROPS] [--seeds 1] [--runs FOLDER]
+    python benchmarks/first_runs.py [--root CROPS] [--seeds 1] [--runs FOLDER] [--unseen]
 
 Each is the command as it is, with its default settings; one that has been trained into the runs folder is not trained again. Seconds are
-wall time with the threads that PyTorch takes here, data included. The best checkpoint counts, as in the command's own table.
+wall time with the threads that PyTorch takes here, data included. The best checkpoint counts, as in the command's own table. ``--unseen``
+adds the same checkpoints on forty subjects that chose neither them nor any setting.
 """
 
 from __future__ import annotations
@@ -12,26 +13,34 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 
 from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.training.run import run_training
+from lightning_reg.spatial import Case, Pair, evaluate, totals
+from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run import make_data, run_training
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The configuration of `python train.py OVERRIDES`."""
+    register()
+    with initialize_config_dir(str(own_directory()), version_base="1.3"):
+        return plain(compose("train", overrides=list(overrides)))
 
 
 def summary(method: str, data: str, root: str | None, seed: int, runs: Path) -> dict[str, float]:
     """Totals and seconds of one run, trained now where it has not been."""
     folder = runs / f"{method}_{data}" / f"seed_{seed}"
     if not (folder / "summary.json").exists():
-        register()
         where = [f"data.root={root}"] if data != "phantom" else []
-        with initialize_config_dir(str(own_directory()), version_base="1.3"):
-            config = plain(compose("train", overrides=[*QUIET, f"method={method}", f"data={data}", f"seed={seed}", *where]))
-        run_training(config, folder)
+        run_training(composed(*QUIET, f"method={method}", f"data={data}", f"seed={seed}", *where), folder)
     found = json.loads((folder / "summary.json").read_text())
     return {**found["totals"], "seconds": found["seconds"]}
 
@@ -57,6 +66,25 @@ def row(method: str, data: str, found: list[dict[str, float]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def unseen_pairs() -> list[Pair]:
+    """Forty phantoms that no run here trains on, validates on, or had its settings chosen with."""
+    data = make_data(composed("data.dataset.subjects=2", "data.dataset.validation=80"))
+    data.setup()
+    return data.validation_pairs[40:]
+
+
+@torch.no_grad()
+def unseen_row(name: str, checkpoint: Path, pairs: list[Pair]) -> str:
+    """A line of the table of unseen subjects."""
+    module = RegistrationModule.from_checkpoint(str(checkpoint))
+    cases: list[Case] = [evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs]
+    found = totals(cases)
+    true = torch.cat([case.motion_true for case in cases if case.motion_true is not None])
+    predicted = torch.cat([case.motion_predicted for case in cases if case.motion_predicted is not None])
+    motion = ", ".join(f"{torch.corrcoef(torch.stack([true[:, k], predicted[:, k]]))[0, 1]:.2f}" for k in range(3))
+    return f"| {name} | {found['tre_after_mm']:.2f} | {found['dice_after']:.3f} | {motion} | {100 * found['folding']:.2f} |"
+
+
 def main() -> None:
     """Parse the command line, train what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -64,6 +92,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--methods", nargs="+", default=sorted(path.stem for path in (own_directory() / "method").glob("*.yaml")))
     parser.add_argument("--runs", type=Path, default=Path("runs/first_runs"))
+    parser.add_argument("--unseen", action="store_true", help="also on forty subjects that chose nothing")
     arguments = parser.parse_args()
     quieten()
     work = [(method, "phantom") for method in arguments.methods]
@@ -75,6 +104,15 @@ def main() -> None:
     for method, data in work:
         found = [summary(method, data, arguments.root, seed, arguments.runs) for seed in arguments.seeds]
         print(row(method, data, found), flush=True)
+    if arguments.unseen:
+        pairs = unseen_pairs()
+        print(
+            "\n| unseen subjects | TRE, mm | Dice | correlation of motion to the right, front, top | folding, % |\n" + 5 * "| --- " + "|"
+        )
+        for method in arguments.methods:
+            for seed in arguments.seeds:
+                checkpoint = arguments.runs / f"{method}_phantom" / f"seed_{seed}" / "checkpoints" / "best.ckpt"
+                print(unseen_row(f"`{method}`, {seed}", checkpoint, pairs), flush=True)
 
 
 if __name__ == "__main__":

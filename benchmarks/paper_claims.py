@@ -114,7 +114,7 @@ def trainings(full: bool) -> dict[str, Training]:
     narrow = [] if full else ["method.composer.head=[{name:integrated_gradient,features:[16,16]}]"]
     pair = [] if full else ["method.batch_size=2"]
     all_pairs = ["data.pairing=inter_subject", "data.preprocessing.center=true"]
-    grown = ["method=progressive"] if full else ["method=progressive", "method.steps=1400"]
+    grown = ["method=progressive"] if full else ["method=progressive", "method.steps=1400", "method.composer.symmetric=false"]
     conditions: dict[str, list[list[str]]] = {
         "": [], ", isotropic": [ISOTROPIC], ", interpolating": [INTERPOLATING], ", SGD": [PAPER_RATE],
     }  # fmt: skip

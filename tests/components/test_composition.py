@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.components.composers.single import SingleComposer, symmetrized
 from lightning_reg.discovery import ComponentError
-from lightning_reg.spatial import Grid, Image, Pair
+from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair
 
 BACKBONE = {"name": "progressive_unet", "levels": 2, "features": 2}
 
@@ -48,3 +48,27 @@ def test_a_batch_of_different_spacings_is_its_elements(pair: Pair) -> None:
     for b, moving in enumerate((pair.moving, other)):
         for level, alone in zip(together, composer(pair.fixed, moving).levels, strict=True):
             torch.testing.assert_close(level.warped.tensor[b : b + 1], alone.warped.tensor, atol=1e-5, rtol=0)
+
+
+def test_a_bias_that_both_directions_share_is_removed(pair: Pair) -> None:
+    composer = SingleComposer(BACKBONE, "dense", symmetric=True)
+    (head,) = composer.network.heads
+    for layer in head.fields:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.constant_(layer.bias, 1.5)
+    trained = composer.train()(pair.fixed, pair.moving).transform.displacement()
+    torch.testing.assert_close(trained, torch.full_like(trained, 1.5))
+    used = composer.eval()(pair.fixed, pair.moving).transform.displacement()
+    torch.testing.assert_close(used, torch.zeros_like(used), atol=1e-5, rtol=0)
+
+
+def test_the_symmetrized_transform_lies_between_the_two_directions() -> None:
+    fixed = Grid.regular((12, 9, 10), (2.0, 1.5, 3.0), (-20.0, 4.0, 7.0))
+    moving = Grid.regular((10, 14, 8), (2.4, 1.2, 3.3), (-18.0, 2.0, 9.0))
+    matrix = torch.eye(4).unsqueeze(0)
+    matrix[0, :3] = torch.tensor([[1.05, 0.04, 0.0, 1.0], [0.0, 0.97, -0.03, -2.0], [0.02, 0.0, 1.02, 0.7]])
+    forward = Affine(matrix, fixed)
+    backward = Affine(torch.linalg.inv(matrix), moving)
+    torch.testing.assert_close(symmetrized(forward, backward, fixed).field, forward.displacement(fixed), atol=1e-4, rtol=0)
+    still = Displacement(torch.zeros(1, 3, *moving.shape), moving)
+    torch.testing.assert_close(symmetrized(forward, still, fixed).field, forward.displacement(fixed) / 2, atol=1e-4, rtol=0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.interfaces import Composer, Level, Registration
 from lightning_reg.components.network import Network, Spec
-from lightning_reg.spatial import Image
+from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transform
 
 
 class SingleComposer(Composer):
@@ -16,13 +16,34 @@ class SingleComposer(Composer):
         backbone: ``{name, ...}``, see :class:`~lightning_reg.components.interfaces.Backbone`.
         head: ``{name, ...}`` or a list of them; several compose in order.
         init: of the backbone's weights, see :class:`~lightning_reg.components.network.Network`.
+        symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. Takes twice the time, and removes
+            an error that does not change its sign when the images are exchanged. Training sees one direction either way.
     """
 
-    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default") -> None:
+    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default", symmetric: bool = False) -> None:
         super().__init__()
         self.network = Network(backbone, head, init)
+        self.symmetric = symmetric
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         *coarser, result = self.network(fixed, moving)
+        if self.symmetric and not self.training:
+            result = symmetrized(result, self.network(moving, fixed)[-1], fixed.grid)
         levels = [Level(fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid)), t, t) for t in coarser]
         return Registration((*levels, Level(fixed, moving, result, result)))
+
+
+def symmetrized(forward: Transform, backward: Transform, grid: Grid) -> Displacement:
+    """``forward`` less half of the inverse consistency error ``r(x) = backward(forward(x)) - x``.
+
+    To first order, the mean of ``forward`` and the inverse of ``backward``: where the two are inverse to each other it is ``forward``.
+
+    Args:
+        forward: fixed world to moving world.
+        backward: moving world to fixed world.
+        grid: the fixed image's grid, on which the result is held.
+
+    Source of the error: Christensen & Johnson, IEEE Trans. Med. Imaging 20(7), 2001.
+    """
+    error = Composition([backward, forward]).displacement(grid)
+    return Displacement(forward.displacement(grid) - 0.5 * error, grid)
