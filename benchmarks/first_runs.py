@@ -106,9 +106,7 @@ def main() -> None:
         print(row(method, data, found), flush=True)
     if arguments.unseen:
         pairs = unseen_pairs()
-        print(
-            "\n| unseen subjects | TRE, mm | Dice | correlation of motion to the right, front, top | folding, % |\n" + 5 * "| --- " + "|"
-        )
+        print("\n| unseen subjects | TRE, mm | Dice | correlation of motion to the right, front, top | folding, % |\n" + 5 * "| --- " + "|")
         for method in arguments.methods:
             for seed in arguments.seeds:
                 checkpoint = arguments.runs / f"{method}_phantom" / f"seed_{seed}" / "checkpoints" / "best.ckpt"
