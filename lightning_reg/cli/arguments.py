@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
-from lightning_reg.discovery import DataError, UserError, nearest
+from lightning_reg.cli.failures import refuse
+from lightning_reg.discovery import DataError, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,9 +49,3 @@ def require_files(*paths: str | None) -> None:
     for path in paths:
         if path is not None and not Path(path).expanduser().exists():
             raise DataError(f"There is no file {path}; correct the path.")
-
-
-def refuse(error: UserError | str) -> NoReturn:
-    """Say what is wrong and end with exit code 2."""
-    print(f"\n{error}", file=sys.stderr)
-    sys.exit(2)

@@ -43,7 +43,7 @@ def run(arguments: Namespace) -> int:
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
-    refuse_existing(out, arguments.overwrite)
+    refuse_existing(out, arguments.overwrite, "evaluate")
     models = [load(m, device=arguments.device, refinement=arguments.method) for m in (arguments.model, arguments.against) if m]
     data, config = opened_data(arguments.data, arguments.overrides)
     split = None if arguments.split == "all" else arguments.split

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,22 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.discovery import UserError, nearest
-from lightning_reg.discovery.conf import own_directory, plugin_packages
+from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
+
+COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
+"""What Hydra, OmegaConf and YAML raise for a configuration that cannot be; see :func:`sentence`."""
 
 
 class InstalledConfigurations(SearchPathPlugin):
-    """Adds ``pkg://`` of every installed package with configurations, behind this project's own."""
+    """Adds the folder of every installed package with configurations, behind this project's own; ``pkg://`` would import the package."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for package in plugin_packages():
-            search_path.append("lightning_reg.conf", f"pkg://{package}")
+        for package, folder in plugin_packages().items():
+            search_path.append(package, f"file://{folder}")
 
 
 def register() -> None:
@@ -34,7 +38,17 @@ def register() -> None:
     OmegaConf.register_new_resolver("scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True)
     OmegaConf.register_new_resolver("total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
-    OmegaConf.register_new_resolver("run_folder", lambda resume, fresh: str(Path(resume).expanduser()) if resume else fresh, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+
+
+def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
+    """Of a run that is resumed, of one with a name of its own (a path where it has a slash), or of any other."""
+    if resume:
+        path = Path(str(resume)).expanduser()
+        return str(path.parent.parent if path.suffix == ".ckpt" else path)
+    if name is None:
+        return fresh
+    return str(Path(str(name)).expanduser()) if "/" in str(name) else f"runs/{name}"
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -54,7 +68,7 @@ def composed_method(name: str) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(own_directory()), version_base="1.3"):
             return dict(plain(compose("train", [f"method={name}", "experiment/small=none"]))["method"])
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION as error:
         raise UserError(sentence(error)) from error
 
 
@@ -78,14 +92,37 @@ def opened_data(name: str, overrides: Sequence[str], root: str | None = None) ->
                 raise UserError(f"data={name} makes its own images; leave the folder {root} out.")
             config.data.root = root
         values = plain(config.data)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION as error:
         raise UserError(sentence(error)) from error
     return open_dataset(values["dataset"], values.get("held_out"), values.get("limit")), values
+
+
+def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
+    """One sentence per chosen configuration whose name an installed distribution has as well; the built-in one is used.
+
+    Args:
+        choices: Hydra's, option by group.
+
+    Raises:
+        UserError: two distributions have a chosen configuration, and none is built in.
+    """
+    warnings = []
+    for group, name in choices.items():
+        relative = Path(group) / f"{name}.yaml"
+        offered = offering(relative)
+        if offered and (own_directory() / relative).is_file():
+            also = " and ".join(distributions(package) for package in offered)
+            warnings.append(f"{group}={name} is the built-in configuration; {also} has one of the same name, which is not used.")
+        elif len(offered) > 1:
+            raise UserError(twice(relative))
+    return warnings
 
 
 def sentence(error: Exception) -> str:
     """What Hydra or OmegaConf found wrong, as one sentence with the next step."""
     text = " ".join(str(error).split())
+    if isinstance(error, YAMLError):
+        return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Could not append to config.*'([^']+)'", text):
         key = match[1]
         return f"There is no option '{key}'{nearest(key, _known_keys())} List the groups with --help, and all values with --cfg job."
@@ -118,10 +155,13 @@ def _known_keys() -> list[str]:
         for path in folder.rglob("*.yaml"):
             parts = path.relative_to(folder).parts[:-1]
             parts = (path.stem,) if parts == ("base",) else parts  # what all files of a group start from
-            text = path.read_text(encoding="utf-8")
+            try:
+                text = path.read_text(encoding="utf-8")
+                loaded = OmegaConf.load(path)
+            except (OSError, ValueError, YAMLError):  # lightning-reg plugins says what is wrong with it
+                continue
             package = "" if "@package _global_" in text or not parts else parts[0]
             keys |= set(parts[:1])
-            loaded = OmegaConf.load(path)
             keys |= {f"{package}.{k}".strip(".") for k in _dotted(OmegaConf.to_container(loaded, resolve=False))}
     return sorted(keys)
 

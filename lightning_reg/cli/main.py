@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from lightning_reg.cli.arguments import Parser, refuse
-from lightning_reg.discovery import UserError
+from lightning_reg.cli.arguments import Parser
+from lightning_reg.cli.failures import guarded
 
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
@@ -22,13 +22,17 @@ COMMANDS = {
 
 
 def main() -> None:
+    """Entry: one command, guarded."""
+    guarded(_main)
+
+
+def _main() -> int:
     """Dispatches to ``lightning_reg.cli.<command>``: ``add_arguments(parser)`` and ``run(arguments)``, imported when used."""
     if sys.argv[1:2] == ["train"]:
         sys.argv = [sys.argv[0], *sys.argv[2:]]
-        from lightning_reg.cli.train import main as train
+        from lightning_reg.cli.train import train
 
-        train()
-        return
+        return train()
     parser = Parser(prog="lightning-reg", description="Learning-based registration of 3D medical images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     chosen = next((word for word in sys.argv[1:] if word in COMMANDS), None)
@@ -38,12 +42,7 @@ def main() -> None:
             subparser.set_defaults(strict=True)
             import_module(f"lightning_reg.cli.{name}").add_arguments(subparser)
     arguments = parser.parse_args()
-    try:
-        sys.exit(import_module(f"lightning_reg.cli.{arguments.command}").run(arguments))
-    except UserError as error:
-        refuse(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    return int(import_module(f"lightning_reg.cli.{arguments.command}").run(arguments))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from lightning_reg.cli.arguments import console
 from lightning_reg.components import Backbone, Composer, Head, LossTerm
 from lightning_reg.data.datasets.interface import RegistrationDataset
 from lightning_reg.discovery import GROUPS, ComponentError, load, providers
-from lightning_reg.discovery.conf import plugin_packages, shadowed
+from lightning_reg.discovery.conf import conf_problems, distributions, plugin_packages
+from lightning_reg.discovery.registry import OWN, singular
 
 INTERFACES: dict[str, type] = {
     "backbones": Backbone,
@@ -33,18 +34,27 @@ def run(arguments: Namespace) -> int:
     problems: list[str] = []
     for group in GROUPS:
         for name, offered in sorted(providers(group).items()):
-            try:
-                load(group, name, INTERFACES[group])
-            except ComponentError as error:
-                problems.append(str(error))
+            for distribution in [f"{p.distribution}:" for p in offered] if len(offered) > 1 else [""]:
+                try:
+                    load(group, f"{distribution}{name}", INTERFACES[group])
+                except ComponentError as error:
+                    problems.append(str(error))
+            if len(offered) > 1 and all(provider.distribution != OWN for provider in offered):
+                problems.append(
+                    f"The {singular(group)} '{name}' is provided by {' and '.join(p.distribution for p in offered)}; "
+                    "one of them has to be named with it, as distribution:name."
+                )
+            if len(offered) > 1 and any(provider.distribution == OWN for provider in offered):
+                hidden = " and ".join(f"{p.distribution} {p.version}" for p in offered if p.distribution != OWN)
+                problems.append(
+                    f"The {singular(group)} '{name}' of {hidden} has the name of a built-in one, which is used; write "
+                    f"{next(p.distribution for p in offered if p.distribution != OWN)}:{name} for the other."
+                )
             for provider in offered:
                 table.add_row(group, name, f"{provider.distribution} {provider.version}", provider.target)
-    try:
-        for package in plugin_packages():
-            table.add_row("conf", "", "", package)
-        problems += shadowed()
-    except ComponentError as error:
-        problems.append(str(error))
+    for package in plugin_packages():
+        table.add_row("conf", "", distributions(package), package)
+    problems += conf_problems()
     terminal = console()
     terminal.print(table)
     for problem in problems:

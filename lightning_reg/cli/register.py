@@ -40,7 +40,7 @@ def run(arguments: Namespace) -> int:
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
-    refuse_existing(out, arguments.overwrite)
+    refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.method:
         raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
     if arguments.model:
@@ -63,3 +63,14 @@ def run(arguments: Namespace) -> int:
     if not arguments.no_report:
         terminal.print(f"Look at {out / 'report.html'}", soft_wrap=True)
     return 0
+
+
+BYTES_PER_VOXEL = 40
+"""Of the fixed image: the warped image, its Jacobian, the transform and the displacement, little of which can be compressed."""
+
+
+def _bytes(fixed: str) -> int:
+    """What the results will take on the disk, as the fixed image's header says; 0 where that cannot be read."""
+    from lightning_reg.data.files.reading import voxels
+
+    return BYTES_PER_VOXEL * voxels(Path(fixed).expanduser())

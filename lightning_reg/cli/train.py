@@ -11,60 +11,68 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from lightning_reg.cli.arguments import console as terminal
-from lightning_reg.cli.arguments import refuse
-from lightning_reg.cli.hydra import plain, register, sentence
+from lightning_reg.cli.failures import STOPPED, guarded, refuse
+from lightning_reg.cli.hydra import COMPOSITION, configuration_warnings, plain, register, sentence
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError
-from lightning_reg.discovery.conf import own_directory, shadowed
-from lightning_reg.training.callbacks.standard import Interrupted
+from lightning_reg.discovery.conf import own_directory
+from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.module import primary_error
 from lightning_reg.training.run import Outcome, run_training
+from lightning_reg.training.run_folder import read_config, run_of
 
 register()
 
 
 def main() -> None:
-    """Entry: composes the configuration, trains, and answers a user's mistake with one sentence and exit code 2."""
+    """Entry of ``train.py``, guarded."""
+    guarded(train)
+
+
+def train() -> int:
+    """Compose the configuration and train; the exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
     quieten()
     try:
         _train()
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSITION as error:
         refuse(sentence(error))
-    except UserError as error:
-        refuse(str(error))
+    return 0
 
 
 @hydra.main(version_base="1.3", config_path=str(own_directory()), config_name="train")
 def _train(config: DictConfig) -> float:
     """One run; returns the validation error, which sweeps minimise."""
     console = terminal()
-    for warning in shadowed():
-        console.print(warning, style="yellow")
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     try:
+        for warning in configuration_warnings(HydraConfig.get().runtime.choices):
+            say(warning)
+        checkpoint = None
         if config.resume:
-            folder = Path(config.resume).expanduser()
-            resumed = _resumed(folder, list(HydraConfig.get().overrides.task))
-            outcome = run_training(resumed, folder, folder / "checkpoints" / "last.ckpt", report=say)
+            folder, checkpoint = run_of(Path(str(config.resume)).expanduser())
+            values = _resumed(folder, list(HydraConfig.get().overrides.task))
         else:
-            outcome = run_training(plain(config), folder, report=say)
-    except (UserError, OmegaConfBaseException) as error:
-        refuse(str(error) if isinstance(error, UserError) else sentence(error))
-        raise
+            values = plain(config)
+        outcome = run_training(values, folder, checkpoint, report=say, overwrite=bool(config.overwrite))
+    except COMPOSITION as error:
+        refuse(sentence(error))
+    except UserError as error:
+        refuse(error)
     except Interrupted as stopped:
-        console.print(f"\nStopped; saved {stopped.checkpoint}. Go on with:\n  {_command()} resume={_shown(folder)}", soft_wrap=True)
-        sys.exit(130)
+        if stopped.checkpoint is None:
+            console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
+        else:
+            console.print(f"\nStopped; saved {stopped.checkpoint}. Go on with:\n  {_command()} resume={_shown(folder)}", soft_wrap=True)
+        sys.exit(STOPPED)
     report(outcome, console)
     return primary_error(outcome.totals())
 
@@ -75,15 +83,11 @@ def _resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     Raises:
         UserError: no run there, or an override of a whole group.
     """
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"There is no run in {folder} (no {path.name}); give the folder that the interrupted run printed.")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    config = OmegaConf.create(read_config(folder))
     OmegaConf.set_struct(config, True)
     for override in overrides:
         key, _, _ = override.partition("=")
-        if key == "resume":
+        if key in ("resume", "run", "overwrite"):
             continue
         if (own_directory() / key).is_dir():
             raise UserError(f"A resumed run keeps its own {key}; leave out {override}, or start a new run.")

@@ -127,3 +127,15 @@ def small_output(layer: nn.Conv3d | nn.Linear) -> None:
 def stack_images(fixed: Tensor, moving: Tensor) -> Tensor:
     """Both images as channels of one tensor, in the memory layout in which 3D convolutions are fastest."""
     return torch.cat([fixed, moving], dim=1).contiguous(memory_format=torch.channels_last_3d)
+
+
+def require_sizes(levels: int, features: int) -> None:
+    """Refuse what makes no network, or one whose coarsest voxel is larger than any image and whose weights fill any memory.
+
+    Raises:
+        ValueError: naming the value and its range.
+    """
+    if not isinstance(levels, int) or not 1 <= levels <= 8:
+        raise ValueError(f"levels is {levels}; give 1 to 8: every level halves the images")
+    if not isinstance(features, int) or features < 1:
+        raise ValueError(f"features is {features}; give a number of feature maps, 1 or more")

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from lightning_reg.components.contracts import require_backbone, require_features, require_transforms
 from lightning_reg.components.interfaces import Backbone, Head
-from lightning_reg.discovery import ComponentError, DataError, build
+from lightning_reg.discovery import ComponentError, DataError, blaming, build
 from lightning_reg.spatial import Composition, Image, Transform
 
 Spec = Mapping[str, Any] | str
@@ -27,6 +28,7 @@ class Network(nn.Module):
     def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default") -> None:
         super().__init__()
         self.backbone = build("backbones", backbone, Backbone)
+        require_backbone(self.backbone)
         if init not in ("default", "xavier"):
             raise ValueError(f"init is '{init}'; use default or xavier")
         if init == "xavier":
@@ -34,16 +36,25 @@ class Network(nn.Module):
         specs = [head] if isinstance(head, (str, Mapping)) else list(head)
         context = {"channels": self.backbone.channels, "strides": self.backbone.strides}
         self.heads = nn.ModuleList(build("heads", spec, Head, **context) for spec in specs)
+        self._checked = False
 
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:
         """Args: fixed, moving: images; a moving one on another grid is resampled where the backbone does not read both separately.
         Returns: transforms of the fixed grid, coarsest first; the last is the result."""
         moving = moving if self.backbone.separate else moving.on(fixed.grid)
-        features = self.backbone(self._padded(fixed).tensor, self._padded(moving).tensor)
+        one, other = self._padded(fixed).tensor, self._padded(moving).tensor
+        doing = f"images of {' x '.join(map(str, one.shape[2:]))} voxels"
+        with blaming(self.backbone, doing):
+            features = self.backbone(one, other)
+        if not self._checked:
+            require_features(self.backbone, features, one)
         found: list[Transform] = []
         before: Transform | None = None
         for head in self.heads:
-            outputs = head(features, fixed.grid)
+            with blaming(head, doing):
+                outputs = head(features, fixed.grid)
+            if not self._checked:
+                require_transforms(head, outputs)
             if len(outputs) > 1 and len(self.heads) > 1:
                 raise ComponentError(
                     f"{type(head).__name__} gives a transform at each of {len(outputs)} levels, which does not compose with other heads; "
@@ -51,6 +62,7 @@ class Network(nn.Module):
                 )
             found = [t if before is None else Composition([t, before]) for t in outputs]
             before = found[-1]
+        self._checked = True
         return found
 
     def _padded(self, image: Image) -> Image:

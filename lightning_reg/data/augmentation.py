@@ -54,6 +54,9 @@ class Augmentation:
     separately: Sequence[str] = ("bias", "gamma", "noise")
 
     def __post_init__(self) -> None:
+        for name in ("noise", "gamma", "bias", "crop_mm"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; give a finite number, 0 or more")
         for name in ("flip", "turn"):
             if not set(getattr(self, name)) <= {0, 1, 2}:
                 raise ValueError(f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2")

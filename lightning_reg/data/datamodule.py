@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, overload
@@ -187,7 +188,8 @@ class RegistrationData(L.LightningDataModule):
             num_workers=workers,
             collate_fn=Pair.collate,
             persistent_workers=workers > 0,
-            worker_init_fn=_single_thread,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # items have seeds of their own; the random state of the training stays as it is
         )
 
     def _drawing_workers(self) -> int:
@@ -208,7 +210,8 @@ class RegistrationData(L.LightningDataModule):
         return ItemSampler(self.samples_per_epoch, resume_at, epoch, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[Pair]:
-        return DataLoader(_Listed(self.validation_pairs), batch_size=1, collate_fn=Pair.collate)
+        own = torch.Generator()  # a validation leaves the random state of the training as it is
+        return DataLoader(_Listed(self.validation_pairs), batch_size=1, collate_fn=Pair.collate, generator=own)
 
     def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
         return batch.to(device, non_blocking=True)
@@ -261,5 +264,7 @@ class _Listed(Dataset[Pair]):
         return self.pairs[item]
 
 
-def _single_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """One thread; and Ctrl-C, which a terminal sends to every process, is for the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -47,6 +48,7 @@ _work: tuple[Callable[[Any, Any], Any], Any] | None = None
 
 def _start(work_and_shared: bytes) -> None:
     global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to every process
     _work = pickle.loads(work_and_shared)
     torch.set_num_threads(1)
 

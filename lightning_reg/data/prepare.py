@@ -21,6 +21,7 @@ from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.files.folder import reason
 from lightning_reg.data.files.point_files import write_points
 from lightning_reg.data.files.transform_files import write_image
+from lightning_reg.data.files.writer import one_writer
 from lightning_reg.data.lungs import lung_mask, plain_mask
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
@@ -109,8 +110,13 @@ def prepare(
         DataError: the folder is not ours to write to, cannot be written, or no scan could be prepared.
     """
     out = out.expanduser().resolve()
-    records = data.records()
     _make_folders(out, data)
+    with one_writer(out / STATE):
+        return _prepare(data, out, preparation, workers, seen)
+
+
+def _prepare(data: Splits, out: Path, preparation: Preparation, workers: int, seen: Callable[[int, int], None] | None) -> Prepared:
+    records = data.records()
     names = _file_names(records)
     task = _Task(data.dataset, out, preparation, data.settings)
     finished = {record.name: row for record in records if (row := task.finished(record, names[record.name])) is not None}
@@ -278,7 +284,7 @@ def _remove_others(out: Path, names: set[str]) -> None:
         for path in (out / STATE).iterdir():
             if path.name.startswith("partial-"):
                 path.unlink(missing_ok=True)
-            elif path.suffix == ".json" and path.stem not in names:
+            elif path.suffix == ".json" and not path.name.startswith(".") and path.stem not in names:
                 for folder in (*FOLDERS.values(), "landmarks"):
                     for ending in (".nii.gz", ".csv"):
                         (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)

@@ -18,6 +18,11 @@ from lightning_reg.data.files.reading import Source, read_image
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
+LARGEST = 100.0
+"""Voxel size, mm, above which a header is taken to be in another unit."""
+PRECISION = 1e-3
+"""Of an image's range, that 32 bits may be off by."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -108,16 +113,31 @@ def subject_problems(subject: tio.Subject) -> list[str]:
     bad = int((~torch.isfinite(data)).sum())
     if bad:
         problems.append(f"{where} has {bad} NaN or infinite values; replace them first.")
-    elif float(data.min()) == float(data.max()):
+    elif float(image.data.min()) == float(image.data.max()):
         problems.append(f"{where} is constant (every voxel is {float(data.min()):g}); give another image.")
+    elif _rounded(image.data) > PRECISION:
+        problems.append(
+            f"{where} has values from {float(image.data.min()):g} to {float(image.data.max()):g}, whose differences 32 bits do not hold; "
+            "subtract the smallest one first."
+        )
     try:
         grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
     except ValueError as cause:
         return [*problems, f"{where}: {cause}."]
+    if float(grid.spacing.max()) > LARGEST:
+        problems.append(f"{where} has voxels of {float(grid.spacing.max()):g} mm; its header is in another unit: correct it.")
     for key in ("mask", "labels"):
         if key in subject:
             problems += _label_problems(subject[key], f"the {key} of {subject['name']}", grid, str(where))
     return problems
+
+
+def _rounded(data: Tensor) -> float:
+    """The largest error that 32 bits make, as a fraction of the range."""
+    if data.dtype not in (torch.float64, torch.int64, torch.int32):
+        return 0.0
+    exact = data.double()
+    return float((exact - data.float().double()).abs().max() / (exact.max() - exact.min()))
 
 
 def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> list[str]:
@@ -135,6 +155,10 @@ def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> 
     values = labels.data.float()
     if not bool(torch.isfinite(values).all()):
         problems.append(f"{there} has NaN or infinite values; give whole numbers.")
+    elif float(values.min()) < -0.5:
+        problems.append(f"{there} has negative values (as {float(values.min()):g}); give 0 for the background and positive whole numbers.")
+    elif float(values.max()) >= 2**31:
+        problems.append(f"{there} has values of up to {float(values.max()):g}; give numbers below 2147483648.")
     elif not bool((values.abs() > 0.5).any()):
         problems.append(f"{there} is empty (0 everywhere); give another one, or none.")
     elif float((values - values.round()).abs().max()) > 0.01:

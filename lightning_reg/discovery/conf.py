@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
+
 from lightning_reg.discovery.errors import ComponentError
 from lightning_reg.discovery.registry import providers
 
@@ -21,29 +23,68 @@ def own_directory() -> Path:
 def plugin_packages() -> dict[str, Path]:
     """Packages with Hydra groups that installed distributions add (entry points ``lightning_reg.conf``), and their folders.
 
-    Raises:
-        ComponentError: a package cannot be found.
+    Found where Python would look for them, without importing anything of them. One that is not there is left out, see
+    :func:`conf_problems`.
     """
-    packages = {}
-    for name, offered in providers("conf").items():
+    found = {}
+    for offered in providers("conf").values():
         for provider in offered:
-            spec = find_spec(provider.target)
-            if spec is None or not spec.submodule_search_locations:
-                raise ComponentError(
-                    f"The configurations '{name}' of {provider.distribution} should lie in the package {provider.target}, which is not "
-                    f"installed; reinstall {provider.distribution}."
-                )
-            packages[provider.target] = Path(next(iter(spec.submodule_search_locations)))
-    return packages
+            folder = _folder(provider.target)
+            if folder is not None:
+                found[provider.target] = folder
+    return found
 
 
-def shadowed() -> list[str]:
-    """One sentence per plugin file that has the name of a built-in configuration, which Hydra then prefers."""
-    own = own_directory()
-    taken = {path.relative_to(own): path for path in own.rglob("*.yaml")}
-    return [
-        f"The configuration {relative} of {package} has the name of a built-in one and is not used; ask its author to rename it."
-        for package, folder in plugin_packages().items()
-        for relative in sorted(p.relative_to(folder) for p in folder.rglob("*.yaml"))
-        if relative in taken
+def _folder(package: str) -> Path | None:
+    """The folder of a package ``a.b``: ``b`` below where ``a`` is; finding ``a`` runs nothing of it."""
+    top, *inner = package.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    places = [] if spec is None else list(spec.submodule_search_locations or [])
+    return next((folder for place in places if (folder := Path(place).joinpath(*inner)).is_dir()), None)
+
+
+def distributions(package: str) -> str:
+    """``name version`` of whoever adds a package of configurations."""
+    return " and ".join(f"{p.distribution} {p.version}" for offered in providers("conf").values() for p in offered if p.target == package)
+
+
+def offering(relative: Path) -> list[str]:
+    """Packages that have a configuration of this name, as ``method/theirs.yaml``."""
+    return [package for package, folder in plugin_packages().items() if (folder / relative).is_file()]
+
+
+def conf_problems() -> list[str]:
+    """What is wrong with the configurations that installed distributions add, a sentence each that names the distribution: a folder that
+    is not there, a file that is no YAML, a name that a built-in configuration or another distribution's has."""
+    own, packages = own_directory(), plugin_packages()
+    problems = [
+        f"The configurations '{name}' of {provider.distribution} {provider.version} should lie in the package {provider.target}, which is "
+        f"not there; reinstall {provider.distribution}."
+        for name, offered in providers("conf").items()
+        for provider in offered
+        if provider.target not in packages
     ]
+    for package, folder in packages.items():
+        for path in sorted(folder.rglob("*.yaml")):
+            relative = path.relative_to(folder)
+            try:
+                yaml.compose(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, OSError, ValueError) as cause:
+                problems.append(f"The configuration {relative} of {distributions(package)} cannot be read: {' '.join(str(cause).split())}.")
+            if (own / relative).is_file():
+                problems.append(
+                    f"The configuration {relative} of {distributions(package)} has the name of a built-in one and is not used; ask its "
+                    "author to rename it."
+                )
+            elif package == offering(relative)[-1] != offering(relative)[0]:
+                problems.append(twice(relative))
+    return problems
+
+
+def twice(relative: Path) -> str:
+    """That several distributions have a configuration of one name."""
+    both = " and ".join(distributions(package) for package in offering(relative))
+    return f"The configuration {relative} is provided twice, by {both}; uninstall one of them, or ask its author to rename it."

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from lightning_reg.discovery.errors import ComponentError, nearest
+from lightning_reg.discovery.errors import ComponentError, UserError, nearest
 
+OWN = "lightning-reg"
 GROUPS = ("backbones", "heads", "composers", "losses", "callbacks", "datasets")
 T = TypeVar("T")
 
@@ -41,40 +42,68 @@ def providers(group: str) -> dict[str, list[Provider]]:
     return found
 
 
+def singular(group: str) -> str:
+    """What one of a group is called."""
+    return group.removesuffix("es") if group == "losses" else group.removesuffix("s")
+
+
+def chosen(group: str, name: str) -> Provider:
+    """Who provides a name: this project, where others have the same name as well; else the one that there is.
+
+    Args:
+        name: the entry-point name, or ``distribution:name`` where several distributions have it.
+
+    Raises:
+        ComponentError: nobody provides it, or several distributions do and none is named.
+    """
+    known, one = providers(group), singular(group)
+    distribution, _, plain = name.rpartition(":")
+    if plain not in known:
+        listing = ", ".join(f"{n} ({p[0].distribution})" for n, p in sorted(known.items()))
+        raise ComponentError(
+            f"There is no {one} named '{plain}'{nearest(plain, known)} "
+            f"Available: {listing or 'none; is lightning-reg itself installed (pip install -e .)?'}."
+        )
+    offered = known[plain]
+    if distribution:
+        from_there = [provider for provider in offered if provider.distribution == distribution]
+        if not from_there:
+            raise ComponentError(
+                f"There is no {one} named '{plain}' of {distribution}; it is provided by {', '.join(p.distribution for p in offered)}."
+            )
+        return from_there[0]
+    own = [provider for provider in offered if provider.distribution == OWN]
+    if len(offered) > 1 and not own:
+        both = " and ".join(f"{p.distribution} {p.version} ({p.target})" for p in offered)
+        raise ComponentError(
+            f"The {one} '{plain}' is provided twice, by {both}; say which, as {offered[0].distribution}:{plain}, or uninstall one of them."
+        )
+    return (own or offered)[0]
+
+
 def load(group: str, name: str, interface: type[T]) -> type[T]:
     """The class behind a name, checked against its interface.
 
     Args:
         group: one of :data:`GROUPS`.
-        name: the entry-point name.
+        name: see :func:`chosen`.
         interface: the abstract class it has to implement.
 
     Raises:
         ComponentError: it is not there, does not import, is offered twice, or does not fit the interface.
     """
-    known = providers(group)
-    singular = group.removesuffix("es") if group == "losses" else group.removesuffix("s")
-    if name not in known:
-        listing = ", ".join(f"{n} ({p[0].distribution})" for n, p in sorted(known.items()))
-        raise ComponentError(
-            f"There is no {singular} named '{name}'{nearest(name, known)} "
-            f"Available: {listing or 'none; is lightning-reg itself installed (pip install -e .)?'}."
-        )
-    offered = known[name]
-    if len(offered) > 1:
-        both = " and ".join(f"{p.distribution} ({p.target})" for p in offered)
-        raise ComponentError(f"The {singular} '{name}' is provided twice, by {both}; uninstall one of them or rename its entry point.")
-    provider = offered[0]
+    provider = chosen(group, name)
+    described = f"The {singular(group)} '{provider.name}' of {provider.distribution} {provider.version}"
     try:
         loaded = provider.entry_point.load()
-    except Exception as cause:  # whatever a third party's module raises while it is imported
+    except (Exception, SystemExit) as cause:  # whatever a third party's module raises while it is imported
         raise ComponentError(
-            f"The {singular} '{name}' of {provider.distribution} {provider.version} could not be imported from {provider.target} "
-            f"({type(cause).__name__}: {cause}); reinstall or update {provider.distribution}."
+            f"{described} could not be imported from {provider.target} ({type(cause).__name__}: {cause}); reinstall or update "
+            f"{provider.distribution}."
         ) from cause
     problem = check(loaded, interface)
     if problem:
-        raise ComponentError(f"The {singular} '{name}' of {provider.distribution} {provider.version} ({provider.target}) {problem}.")
+        raise ComponentError(f"{described} ({provider.target}) {problem}.")
     return loaded
 
 
@@ -120,7 +149,19 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
     if not isinstance(arguments.get("name"), str):
         raise ComponentError(f"A component of the group {group} is configured without a name: {dict(arguments)}; add 'name: ...'.")
     name = arguments.pop("name")
-    return construct(name, load(group, name, interface), arguments, **context)
+    cls = load(group, name, interface)
+    try:
+        return construct(name, cls, arguments, **context)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as cause:  # whatever a third party's constructor raises
+        provider = chosen(group, name)
+        if provider.distribution == OWN:
+            raise
+        raise ComponentError(
+            f"The {singular(group)} '{provider.name}' of {provider.distribution} {provider.version} could not be made from {arguments} "
+            f"({type(cause).__name__}: {cause}); correct its arguments, or report it to its author."
+        ) from cause
 
 
 def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], /, **context: Any) -> T:

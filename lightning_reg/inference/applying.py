@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torchio as tio
 
-from lightning_reg.data.files.folder import written_file
+from lightning_reg.data.files.folder import refuse_file, written_file
 from lightning_reg.data.files.point_files import read_points, write_points
 from lightning_reg.data.files.reading import read_image
 from lightning_reg.data.files.transform_files import read_transform, write_image
@@ -20,7 +20,10 @@ ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 def _transform(path: Path, inverse: bool) -> Transform:
     transform = read_transform(path)
-    return transform.inverse() if inverse else transform
+    try:
+        return transform.inverse() if inverse else transform
+    except ValueError as cause:
+        raise DataError(f"{path} cannot be inverted ({cause}); apply it in its own direction.") from cause
 
 
 def apply_to_image(
@@ -40,11 +43,15 @@ def apply_to_image(
     """
     if not out.name.endswith(ENDINGS):
         raise DataError(f"The kind of file of {out} is not known; let it end in {', '.join(ENDINGS)}.")
+    refuse_file(out, overwrite)
     phi = _transform(transform, inverse)
     read = read_image(image, tio.LabelMap if labels else tio.ScalarImage)
     if read.num_channels != 1:
         raise DataError(f"{image} has {read.num_channels} channels or time points where a single 3D volume is meant; split it first.")
     grids = [Grid(i.spatial_shape, torch.from_numpy(i.affine)) for i in (read, read_image(reference))]
+    bad = int((~torch.isfinite(read.data.float())).sum())
+    if bad:
+        raise DataError(f"{image} has {bad} NaN or infinite values, which interpolation spreads; replace them first.")
     outside = 0.0 if labels else float(read.data.min())
     moving = Image(read.data.unsqueeze(0) if labels else read.data.float().unsqueeze(0), grids[0], outside, discrete=labels)
     inside = Image(torch.ones(1, 1, *grids[0].shape), grids[0], discrete=True)
@@ -72,6 +79,7 @@ def apply_to_points(
     """
     if out.suffix != ".csv":
         raise DataError(f"Points are written as CSV; let {out} end in .csv.")
+    refuse_file(out, overwrite)
     phi, given = _transform(transform, inverse), read_points(points)
     grid = None
     if reference is not None:

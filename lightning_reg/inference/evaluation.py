@@ -60,7 +60,7 @@ class Evaluation:
 
     def save(self, folder: str | Path, overwrite: bool = False, fields: Mapping[str, Tensor] | None = None) -> Path:
         """Write ``cases.csv`` (``cases_against.csv``), ``metrics.json``, ``report.html`` and, in Learn2Reg's form, ``fields``."""
-        with written_whole(Path(folder), overwrite) as partial:
+        with written_whole(Path(folder), overwrite, "evaluate") as partial:
             write_rows(partial / "cases.csv", self.rows)
             if self.against is not None:
                 write_rows(partial / "cases_against.csv", self.against)

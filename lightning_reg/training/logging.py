@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import netrc
 import os
 from collections.abc import Mapping, Sequence
@@ -10,26 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_reg.discovery import ComponentError, construct, nearest
+from lightning_reg.training.metrics_file import MetricsFile
 
 KINDS = ("csv", "wandb", "tensorboard")
 
 
-def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
+def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any], logged: int = 0) -> list[Logger]:
     """The loggers that a configuration names, writing below ``folder``.
 
     Args:
         spec: ``{name: csv | wandb | tensorboard, **arguments of Lightning's logger}``.
         config: kept with the run by Weights & Biases.
+        logged: steps that a resumed run has logged.
     """
     arguments = dict(spec)
     name = arguments.pop("name", "csv")
-    loggers: list[Logger] = [_metrics_file(folder)]
+    loggers: list[Logger] = [MetricsFile(folder, logged)]
     if name == "wandb":
         arguments.setdefault("offline", not _logged_in_to_wandb())
         logger = construct("wandb", WandbLogger, {k: v for k, v in arguments.items() if v is not None}, save_dir=folder, name=folder.name)
@@ -40,28 +40,6 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
     elif name not in KINDS:
         raise ComponentError(f"There is no logger named '{name}'{nearest(str(name), KINDS)} Available: {', '.join(KINDS)}.")
     return loggers
-
-
-def _metrics_file(folder: Path) -> CSVLogger:
-    """``metrics.csv`` in the run's folder; what an interrupted run wrote there before is kept."""
-    before = read_metrics(folder)
-    logger = CSVLogger(folder.parent, name=folder.name, version="")
-    _go_on_from(before, logger)
-    return logger
-
-
-@rank_zero_only  # the other processes' logger is a dummy
-def _go_on_from(rows: Sequence[Mapping[str, str]], logger: CSVLogger) -> None:
-    logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in rows)
-
-
-def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's ``metrics.csv``; none where it is not there yet."""
-    path = folder / "metrics.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _logged_in_to_wandb() -> bool:

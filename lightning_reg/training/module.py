@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
+from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
-from lightning_reg.discovery import ComponentError, TrainingError, build, construct, nearest
+from lightning_reg.discovery import ComponentError, TrainingError, blaming, build, construct, nearest
 from lightning_reg.spatial import Case, Image, Pair, evaluate, totals
+from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.schedules import cooldown, inverse_time
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -81,7 +83,10 @@ class RegistrationModule(L.LightningModule):
         self._steps = steps
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        return self.composer(fixed, moving)
+        with blaming(self.composer, "registering a pair"):
+            registration = self.composer(fixed, moving)
+        require_registration(self.composer, registration)
+        return registration
 
     def loss_of(self, pair: Pair) -> LossValue:
         """Register a batch, both ways where a term compares the two, and measure the result."""
@@ -145,7 +150,8 @@ class RegistrationModule(L.LightningModule):
         plateau = settings.pop("plateau", None)
         rate = construct("method.schedule", RateSchedule, settings, steps=self._steps or self.trainer.max_steps)
         if plateau is None:
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+            # a function: the state of an object would be kept in the checkpoint, and with it the old number of steps
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         if settings:
             raise ComponentError("method.schedule has plateau and something else; keep one of them.")
@@ -169,7 +175,7 @@ class RegistrationModule(L.LightningModule):
         """The trained module of a checkpoint file, in evaluation mode. Loads tensors and plain values only: no code of the file runs.
 
         Raises:
-            TrainingError: no such file, truncated, or not written by lightning_reg.
+            TrainingError: no such file, damaged, or not written by lightning_reg.
         """
         checkpoint = read_checkpoint(path)
         module = RegistrationModule(checkpoint["lightning_reg"]["method"], checkpoint["lightning_reg"]["preprocessing"])
@@ -185,28 +191,6 @@ def primary_error(summary: Mapping[str, float]) -> float:
         if key in summary:
             return summary[key] if key.endswith("_mm") else 1 - summary[key]
     raise ValueError(f"nothing to choose a model by: {', '.join(summary)}")
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Tensors and plain values of a checkpoint file.
-
-    Raises:
-        TrainingError: no such file, truncated, or not written by lightning_reg.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as cause:
-        raise TrainingError(f"There is no checkpoint {path}; correct the path.") from cause
-    except Exception as cause:  # pickle, zip and torch each raise their own kinds for a damaged file
-        if isinstance(cause, IsADirectoryError):
-            raise TrainingError(f"{path} is a folder; give the file checkpoints/best.ckpt of a run.") from cause
-        reason = f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
-        raise TrainingError(
-            f"{path} cannot be read as a checkpoint ({reason}); it is truncated or of another kind: use another one of the run."
-        ) from cause
-    if not isinstance(checkpoint, dict) or "lightning_reg" not in checkpoint:
-        raise TrainingError(f"{path} was not written by lightning_reg; give a checkpoint of one of its runs.")
-    return checkpoint
 
 
 def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str) -> None:

@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
 from lightning_reg.spatial import Case, Pair, totals
-from lightning_reg.training.logging import log_outcome, read_metrics
+from lightning_reg.training.logging import log_outcome
+from lightning_reg.training.metrics_file import read_metrics
 from lightning_reg.training.module import RegistrationModule
 
 PANELS = 4
-
-
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """``config.yaml``: everything the run was made from; ``train.py --config-path FOLDER --config-name config`` repeats it."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def write_record(

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.files.folder import reason
+from lightning_reg.data.files.writer import one_writer
 from lightning_reg.discovery import TrainingError, build, construct
 from lightning_reg.spatial import Case, Pair, totals
 from lightning_reg.training.budget import duration, step_seconds, with_steps
+from lightning_reg.training.callbacks.progress import ProgressLines
+from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.stages import StageTraining
-from lightning_reg.training.callbacks.standard import RandomState, StopOnSignal, ValidateLastStep
+from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
+from lightning_reg.training.checkpoints import WholeCheckpoints, newest_whole, read_checkpoint
 from lightning_reg.training.logging import make_loggers
-from lightning_reg.training.module import RegistrationModule, read_checkpoint
-from lightning_reg.training.record import write_config, write_record
+from lightning_reg.training.module import RegistrationModule, load_weights
+from lightning_reg.training.record import write_record
+from lightning_reg.training.run_folder import clear, to_go_on_from, write_config
+from lightning_reg.training.settings import require_settings
 
 FEW = 300
 """Steps with which no network learns to register."""
@@ -41,28 +52,40 @@ class Outcome:
 
 
 def run_training(
-    config: Mapping[str, Any], folder: Path, resume: Path | None = None, report: Callable[[str], None] | None = None
+    config: Mapping[str, Any],
+    folder: Path,
+    resume: Path | None = None,
+    report: Callable[[str], None] | None = None,
+    overwrite: bool = False,
 ) -> Outcome:
-    """Train, validate the best checkpoint, and write the record.
+    """Train, validate the best checkpoint, and write the record. Where the folder holds the same run, unfinished, it goes on.
 
     Args:
         config: the composed configuration, plain values: ``method, data, trainer, logger, callbacks, seed``; with ``budget`` (minutes) as
             many steps are made as fit into it here, instead of the method's own number.
         folder: the run's folder; see ``docs/quickstart.md`` for what it holds afterwards.
-        resume: checkpoint of an interrupted run to continue.
+        resume: checkpoint of a run to go on from, whatever else ``config`` says.
         report: told before the training what was found about the data, how many steps it makes, and how long that takes.
+        overwrite: remove a run that is there; other files of the folder stay.
 
     Raises:
-        UserError: data, component or option are not what they have to be. What was written before stays.
+        UserError: data, component or option are not what they have to be, the folder holds another run or is being written, or it
+            cannot be written any more. What was written before stays.
+        Interrupted: a signal asked to stop.
     """
+    with one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
+        if overwrite and _is_first_process():
+            clear(folder)
+        if resume is None:
+            resume = to_go_on_from(folder, config)
+        return _run(config, folder, resume, report)
+
+
+def _run(config: Mapping[str, Any], folder: Path, resume: Path | None, report: Callable[[str], None] | None) -> Outcome:
     started = time.perf_counter()
+    require_settings(config)
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume is None:
-        write_config(folder, config)
-    checkpoints = folder / "checkpoints"
-    if resume is not None:
-        read_checkpoint(str(resume))
+    before = Before.read(resume)
     method = config["method"]
     data = make_data(config)
     module = RegistrationModule(method)
@@ -77,36 +100,98 @@ def run_training(
 
     if report is not None or config.get("budget"):
         config, told = planned(config, module, data, resume is not None)
-        if resume is None:
-            write_config(folder, config)
         if report is not None:
-            for line in (*data.notes, told):
+            for line in (*data.notes, told, *before.told()):
                 report(line)
+    if resume is None and _is_first_process():
+        clear(folder)  # what a run that was killed before its first checkpoint left
+        write_config(folder, config)
 
     callbacks = [
-        *_configured_callbacks(config),
+        Saving(folder / "checkpoints", lambda: write_config(folder, config), lambda: before.seconds + time.perf_counter() - started),
         RandomState(),
         ValidateLastStep(),
-        StopOnSignal(checkpoints / "last.ckpt"),
-        ModelCheckpoint(checkpoints, "best", monitor="validation/error", mode="min", enable_version_counter=False),
-        ModelCheckpoint(checkpoints, "last", enable_version_counter=False),
+        *_configured_callbacks(config),
+        *([] if report is None or sys.stdout.isatty() else [ProgressLines(report)]),
     ]
-    loggers = make_loggers(config.get("logger") or {}, folder, config)
-    trainer = construct("trainer", L.Trainer, config["trainer"], callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    loggers = make_loggers(config.get("logger") or {}, folder, config, before.logged)
     try:
+        trainer = construct(
+            "trainer", L.Trainer, config["trainer"], callbacks=callbacks, logger=loggers, default_root_dir=folder,
+            plugins=[WholeCheckpoints()], enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        )  # fmt: skip
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        best = checkpoints / "best.ckpt"
-        trainer.validate(module, data, ckpt_path=best if best.exists() else None, weights_only=True, verbose=False)
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error).lower() for words in OUT_OF_MEMORY):
-            raise TrainingError(
-                "Out of memory: lower data.batch_size, method.composer.backbone.features or the image size (data.preprocessing.shape), "
-                "or set trainer.precision=bf16-mixed; trainer.accumulate_grad_batches keeps the effective batch."
-            ) from error
-        raise
-    outcome = Outcome(folder, module.cases, time.perf_counter() - started, sum(p.numel() for p in module.parameters()))
+    except MisconfigurationException as error:
+        raise TrainingError(f"Lightning refuses these settings of the trainer or its callbacks: {' '.join(str(error).split())}") from error
+    best = folder / "checkpoints" / "best.ckpt"
+    if best.exists():
+        load_weights(module, read_checkpoint(best)["state_dict"], str(best))
+    trainer.validate(module, data, verbose=False)
+    seconds = before.seconds + time.perf_counter() - started
+    outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))
     write_record(folder, config["seed"], module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
+
+
+def _is_first_process() -> bool:
+    """Of those that train together; the others leave the folder to it."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a resumed run has made: steps, steps that it logged, seconds."""
+
+    checkpoint: Path | None = None
+    steps: int = 0
+    logged: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def read(path: Path | None) -> Before:
+        """Raises: TrainingError: the checkpoint is damaged, or of a version that resumed otherwise."""
+        if path is None:
+            return Before()
+        checkpoint = read_checkpoint(path)
+        position = checkpoint.get("lightning_reg_position")
+        if position is None:
+            raise TrainingError(
+                f"{path} was written by an earlier version, whose runs cannot be resumed by this one; start a new run. Registering "
+                "with it works."
+            )
+        return Before(path, checkpoint["global_step"], position["logged"], position["seconds"])
+
+    def told(self) -> list[str]:
+        return [] if self.checkpoint is None else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
+
+
+@contextmanager
+def _failures(folder: Path) -> Iterator[None]:
+    """What happens to the machine, in one sentence that says what is left: no memory, a full disk, a process that was ended."""
+    try:
+        yield
+    except KeyboardInterrupt as error:  # before the first step or after the last one
+        last = folder / "checkpoints" / "last.ckpt"
+        raise Interrupted(last if last.exists() else None) from error
+    except (OSError, RuntimeError, MemoryError) as error:
+        text = str(error).lower()
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in text for words in OUT_OF_MEMORY):
+            what = (
+                "Out of memory: lower data.batch_size, method.composer.backbone.features or the image size (data.preprocessing.shape), "
+                "or set trainer.precision=bf16-mixed; trainer.accumulate_grad_batches keeps the effective batch."
+            )
+        elif isinstance(error, OSError):
+            what = f"{error.filename or folder} could not be written ({reason(error)}); make room or correct the permissions."
+        elif "early stopping conditioned" in text:
+            what = f"callbacks.early_stopping: {str(error).splitlines()[0]} Monitor validation/error."
+        elif "dataloader worker" in text:
+            what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
+        else:
+            raise
+        kept = newest_whole(folder / "checkpoints")
+        raise TrainingError(
+            f"{what} {f'{kept} is whole: go on with resume={folder}.' if kept else 'No checkpoint was written yet.'}"
+        ) from error
 
 
 def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:
@@ -128,7 +213,7 @@ def planned(config: Mapping[str, Any], module: RegistrationModule, data: Registr
                 f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels) smaller by data.preprocessing.spacing."
             )
         steps = chosen
-        config = {**with_steps(config, steps), "budget": None}
+        config = with_steps(config, steps)
     return config, f"{steps:,} steps, about {duration(steps * seconds)} here{within or '.'}"
 
 
@@ -147,5 +232,7 @@ def make_data(config: Mapping[str, Any]) -> RegistrationData:
 def _configured_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
     callbacks = [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
+    if config["trainer"].get("enable_progress_bar") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     stages = config["method"].get("stages")
     return [*callbacks, construct("method.stages", StageTraining, {"stages": stages})] if stages else callbacks

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lightning_reg.data.files.folder import MARK, written_file, written_whole
+from lightning_reg.data.files.folder import LISTING, MARK, written_file, written_whole
 from lightning_reg.discovery import DataError
 
 
-def results(folder: Path, text: str) -> Path:
-    with written_whole(folder) as partial:
+def results(folder: Path, text: str, overwrite: bool = False) -> Path:
+    with written_whole(folder, overwrite) as partial:
         (partial / MARK).write_text(text)
     return folder
 
@@ -32,7 +32,8 @@ def interrupted_file(path: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Of what lies in a folder, besides the listing."""
+    return sorted(path.name for path in folder.iterdir() if path.name != LISTING)
 
 
 def test_what_is_written_appears_at_once(tmp_path: Path) -> None:
@@ -119,24 +120,58 @@ def test_a_single_file(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_is_there_stays_the_same_folder(tmp_path: Path, monkeypatch) -> None:
-    """Empty, the working folder, behind a link: a mount point could not be renamed."""
+def test_a_folder_behind_a_link_or_that_one_works_in(tmp_path: Path, monkeypatch) -> None:
+    """A mount point and the working folder stay the folder they are: the one cannot be renamed, the other would be lost."""
     (tmp_path / "out").mkdir()
-    number = (tmp_path / "out").stat().st_ino
     (tmp_path / "link").symlink_to("out")
     results(tmp_path / "link", "x")
-    assert (tmp_path / "out").stat().st_ino == number
     assert names(tmp_path / "out") == [MARK]
     assert (tmp_path / "link").is_symlink()
     (tmp_path / "here").mkdir()
+    number = (tmp_path / "here").stat().st_ino
     monkeypatch.chdir(tmp_path / "here")
     results(Path(), "x")
     assert names(Path()) == [MARK]
+    rewritten(Path())
+    assert (tmp_path / "here").stat().st_ino == number
+    assert (Path() / MARK).read_text() == "new"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("exchange", [False, True])
+def test_a_strangers_files_stay(tmp_path: Path, monkeypatch, inside: bool, exchange: bool) -> None:
+    folder = results(tmp_path / "out", "old")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("years")
+    if inside:
+        monkeypatch.chdir(folder)
+    if not exchange:
+        monkeypatch.setattr("lightning_reg.data.files.folder._exchanged", lambda one, other: False)
+    rewritten(folder)
+    assert names(folder) == [MARK, "new.txt", "notes"]
+    assert (folder / "notes" / "mine.txt").read_text() == "years"
+    assert names(tmp_path) == ["out"]
+    (folder / "new.txt").rename(folder / "kept.txt")
+    results(folder, "newer", overwrite=True)
+    assert names(folder) == ["kept.txt", MARK, "notes"]
+    with pytest.raises(DataError, match="holds what lightning-reg register wrote"), written_whole(folder, overwrite=True, by="evaluate"):
+        pass
+
+
+def test_a_strangers_file_is_not_replaced(tmp_path: Path) -> None:
+    folder = results(tmp_path / "out", "old")
+    (folder / "new.txt").write_text("years")
+    with pytest.raises(DataError, match="not this command's"):
+        rewritten(folder)
+    assert (folder / "new.txt").read_text() == "years"
+    assert (folder / MARK).read_text() == "old"
 
 
 def test_what_gave_way_comes_back_where_the_exchange_fails(tmp_path: Path, monkeypatch) -> None:
     folder = results(tmp_path / "out", "old")
     replace = os.replace
+
+    monkeypatch.chdir(folder)
 
     def fail(source: Path, target: Path) -> None:
         if Path(target).name == "new.txt":

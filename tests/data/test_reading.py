@@ -161,6 +161,9 @@ def test_files_that_are_no_points(text: str, message: str, tmp_path: Path) -> No
 def test_a_row_with_more_cells_is_no_trouble(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("x,y,z\n1,2,3,a note\n")
     assert read_points(tmp_path / "p.csv").world().tolist() == [[1.0, 2.0, 3.0]]
+    (tmp_path / "p.csv").write_text("x,y,z\n1,5,2,5,3,5\n")
+    with pytest.raises(DataError, match="decimal points instead of commas"):
+        read_points(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import torch
 
 from lightning_reg.discovery import ComponentError, TrainingError
 from lightning_reg.training import run as run_module
+from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.callbacks.stages import StageTraining
-from lightning_reg.training.callbacks.standard import Interrupted
-from lightning_reg.training.module import RegistrationModule, read_checkpoint
+from lightning_reg.training.checkpoints import read_checkpoint
+from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import run_training
 from lightning_reg.training.schedules import stage_bounds
 
@@ -150,7 +151,7 @@ def test_stages_that_cannot_be(config: dict, tmp_path: Path, change: dict, error
 
 def test_stages_without_a_number_of_steps_are_refused(config: dict, tmp_path: Path) -> None:
     config["trainer"] |= {"max_steps": -1, "max_epochs": 1}
-    with pytest.raises(TrainingError, match=r"shares of trainer\.max_steps"):
+    with pytest.raises(TrainingError, match=r"trainer\.max_steps is -1"):
         run_training(config, tmp_path / "run")
 
 

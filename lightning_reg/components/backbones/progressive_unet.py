@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
+from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, require_sizes, stack_images
 from lightning_reg.components.interfaces import Backbone, Growable
 from lightning_reg.functional import pool
 
@@ -28,6 +28,7 @@ class ProgressiveUNet(Backbone, Growable):
 
     def __init__(self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch") -> None:
         super().__init__()
+        require_sizes(levels, features)
         widths = [features * 2 ** (levels - 1 - i) for i in range(levels)]
         self.channels, self.strides = tuple(widths), tuple((n, n, n) for n in (2 ** (levels - 1 - i) for i in range(levels)))
         self.multiple = self.strides[0]

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, fast_layout
+from lightning_reg.components.blocks import ConvBlock, fast_layout, require_sizes
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.functional import pool
 
@@ -27,6 +27,7 @@ class SiameseEncoder(Backbone):
 
     def __init__(self, levels: int = 5, features: int = 32, channels: int = 1, norm: str = "none") -> None:
         super().__init__()
+        require_sizes(levels, features)
         self.channels, self.strides = (2 * features,), ((2**levels,) * 3,)
         self.multiple = (2**levels,) * 3
         sizes = [channels] + [features] * levels

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
+from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, require_sizes, stack_images
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.functional import pool
 
@@ -38,6 +38,7 @@ class UNet(Backbone):
         slope: float = 0.0,
     ) -> None:
         super().__init__()
+        require_sizes(levels, features)
         strides = [input_stride * 2**i for i in range(levels)]
         if output_stride not in (None, *strides):
             raise ValueError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import LossTerm, Registration
-from lightning_reg.discovery import ComponentError, TrainingError, build
+from lightning_reg.discovery import ComponentError, TrainingError, blaming, build
 from lightning_reg.spatial import Pair
 
 
@@ -38,7 +39,7 @@ class LossBundle(nn.Module):
         self.terms = nn.ModuleDict()
         for name, arguments in terms.items():
             rest = dict(arguments or {})
-            weight = float(rest.pop("weight", 1.0))
+            weight = _weight(name, rest.pop("weight", 1.0))
             if weight == 0:
                 continue
             self.weights[name] = weight
@@ -101,7 +102,18 @@ class LossBundle(nn.Module):
             if not term.needs <= pair.has():
                 values[name] = 0 * levels[-1].transform.like.sum()  # in the graph, also where it is the only term
                 continue
-            per_level = [w * term(level, pair).mean() for w, level in zip(weights, levels, strict=True)]
+            per_level = []
+            for w, level in zip(weights, levels, strict=True):
+                with blaming(term, f"the loss of {', '.join(pair.name)}"):
+                    value = term(level, pair)
+                per_level.append(w * require_values(term, value, level.fixed.tensor.shape[0]).mean())
             values[name] = torch.stack(per_level).sum()
         total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return LossValue(total, values)
+
+
+def _weight(name: str, value: object) -> float:
+    """Raises: ComponentError: it is no finite number of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ComponentError(f"The weight of the loss term '{name}' is {value}; give a finite number, 0 or more.")
+    return float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.files.folder import write_whole
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError, construct, nearest
@@ -145,19 +147,16 @@ def write_tables(folder: Path, rows: Sequence[Row], pairs: Sequence[tuple[Record
         _replace_table(folder / PAIRS, ("fixed", "moving"), [{"fixed": f.name, "moving": m.name} for f, m in pairs])
     else:
         (folder / PAIRS).unlink(missing_ok=True)
-    partial = folder / f".{GEOMETRY}"
-    partial.write_text(json.dumps(asdict(geometry), indent=2) + "\n")
-    partial.replace(folder / GEOMETRY)
+    write_whole(folder / GEOMETRY, (json.dumps(asdict(geometry), indent=2) + "\n").encode())
     _replace_table(folder / MANIFEST, COLUMNS, [row.cells(folder) for row in rows])
 
 
 def _replace_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    partial = path.with_name(f".{path.name}")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
 
 
 class PreparedDataset(RegistrationDataset):

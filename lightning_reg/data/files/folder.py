@@ -1,57 +1,123 @@
-"""Folders of results: whole or not there."""
+"""Results: whole or not there, and nobody else's files touched."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import json
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_reg.discovery import DataError
 
 MARK = "metrics.json"
-"""The file that every folder of results has: what lacks it is nobody's to overwrite."""
+"""The record that every folder of results has."""
+LISTING = ".written.json"
+"""Which command wrote a folder of results, and the names of what it wrote: what else lies there is somebody's and stays."""
 
 
-def refuse_existing(folder: Path, overwrite: bool) -> None:
-    """Refuse an output folder that exists.
+def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> None:
+    """Refuse an output folder before anything is computed.
+
+    Args:
+        by: the command that would write it.
+        space: bytes that will be written, as far as that is known.
 
     Raises:
-        DataError: it exists and ``overwrite`` is false, or it holds something else than results.
+        DataError: it exists and ``overwrite`` is false, or it holds something else than this command's results; its name is impossible;
+            it cannot be written, or the disk has less space.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not overwrite:
-        raise DataError(f"{folder} exists; choose another folder, or pass --overwrite.")
-    if not folder.is_dir() or not (folder / MARK).is_file():
-        raise DataError(
-            f"{folder} exists and holds no results of this program (no {MARK}), so it is not overwritten; choose another folder."
-        )
+    if _exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise DataError(f"{folder} exists; choose another folder, or pass --overwrite.")
+        writer, _ = _listing(folder)
+        if writer is None:
+            raise DataError(f"{folder} exists and holds no results of this program, so it is not overwritten; choose another folder.")
+        if writer != by:
+            raise DataError(f"{folder} holds what lightning-reg {writer} wrote, so it is not overwritten; choose another folder.")
+    _try(folder if folder.is_dir() else folder.parent, folder, space)
+
+
+def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
+    """As :func:`refuse_existing`, for a single file in a folder that is there.
+
+    Raises:
+        DataError: it exists and ``overwrite`` is false; its folder is not there or cannot be written; the disk has less space.
+    """
+    if _exists(path):
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; give the name of a file.")
+        if not overwrite:
+            raise DataError(f"{path} exists; choose another file, or pass --overwrite.")
+    if not path.parent.is_dir():
+        raise DataError(f"There is no folder {path.parent}; make it, or choose another file.")
+    _try(path.parent, path, space)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path) or path.exists()
+    except OSError as cause:
+        raise DataError(f"{path} cannot be used ({reason(cause)}); choose another path.") from cause
+
+
+def _try(place: Path, wanted: Path, space: int) -> None:
+    """Whether something can be written at the nearest folder that is there, and fits."""
+    while not _exists(place) and place != place.parent:
+        place = place.parent
+    try:
+        os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None  # a name that is too long
+    except FileNotFoundError:
+        pass
+    except OSError as cause:
+        raise DataError(f"{wanted} cannot be made ({reason(cause)}); choose another path.") from cause
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            free = shutil.disk_usage(place).free
+    except OSError as cause:
+        raise DataError(f"{wanted} cannot be made ({place}: {reason(cause)}); choose another path.") from cause
+    if free < space:
+        raise DataError(f"{wanted} needs some {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f}; make room, or choose another.")
 
 
 @contextmanager
-def written_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -> Iterator[Path]:
     """A folder beside ``folder`` to write into; renamed to it at the end, removed where something goes wrong.
+
+    Results that are there are exchanged for the new ones in one step of the file system where it has one (Linux): a process that is
+    killed leaves the old or the new ones, complete. Files that the command did not write are in both.
+
+    Args:
+        by: the command that writes.
 
     Raises:
         DataError: as :func:`refuse_existing`, or it cannot be written (a full disk, a folder without permission).
     """
     folder = folder.expanduser().resolve()
-    refuse_existing(folder, overwrite)
-    there = folder.is_dir()  # then its contents are exchanged, for it may be a mount point or somebody's working folder
+    refuse_existing(folder, overwrite, by)
+    there, inside = folder.is_dir(), folder.is_dir() and _has_to_stay(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder if there else folder.parent))
+        beside = folder if inside else folder.parent
+        prefix = f".{folder.name[:100]}.partial-{socket.gethostname()}-"
+        _remove_orphans(beside, prefix)
+        partial = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=beside))
     except OSError as cause:
         raise DataError(f"{folder} cannot be made ({reason(cause)}); choose another folder.") from cause
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
-        if there:
-            _exchange(folder, partial)
+        written = sorted(path.name for path in partial.iterdir())
+        (partial / LISTING).write_text(json.dumps({"by": by, "files": written}) + "\n")
+        if inside:
+            _replace_inside(folder, partial)
+        elif there:
+            _replace(folder, partial)
         else:
             os.replace(partial, folder)
     except OSError as cause:
@@ -60,14 +126,86 @@ def written_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _exchange(folder: Path, partial: Path) -> None:
-    """What lies in ``folder`` gives way to what lies in ``partial`` inside it, or comes back where that fails."""
+def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
+    """Which command wrote a folder, and the names of its files; ``None`` where nobody says so."""
+    try:
+        known = json.loads((folder / LISTING).read_text())
+        return str(known["by"]), [str(name) for name in known["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, []
+
+
+def _has_to_stay(folder: Path) -> bool:
+    """Whether the folder itself cannot be exchanged: it is a mount point, or where this process works."""
+    here = Path.cwd().resolve()
+    return folder.is_mount() or folder == here or folder in here.parents or not os.access(folder.parent, os.W_OK)
+
+
+def _remove_orphans(place: Path, prefix: str) -> None:
+    """What processes of this machine that were killed left half-written."""
+    for path in place.glob(f"{prefix}*"):
+        number = path.name.removeprefix(prefix).partition("-")[0]
+        if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    """``partial`` takes the place of ``folder``, with the files in it that no command wrote."""
+    _, ours = _listing(folder)
+    for path in folder.iterdir():
+        if path.name not in (*ours, LISTING):
+            if (partial / path.name).exists():
+                raise FileExistsError(errno.EEXIST, "it is not this command's, and would be replaced", str(path))
+            _linked(path, partial / path.name)
+    shutil.copymode(folder, partial)
+    if not _exchanged(folder, partial):
+        old = partial.with_name(f"{partial.name}-old")
+        os.replace(folder, old)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            os.replace(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _linked(path: Path, new: Path) -> None:
+    """The same file under a second name, or a copy where the file system has no such thing; of a folder all files."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, new, symlinks=True, copy_function=link)
+    else:
+        link(str(path), str(new))
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; ``False`` where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _replace_inside(folder: Path, partial: Path) -> None:
+    """What the command wrote in ``folder`` gives way to what lies in ``partial`` inside it, or comes back where that fails."""
+    _, ours = _listing(folder)
+    for path in partial.iterdir():
+        if (folder / path.name).exists() and path.name not in (*ours, LISTING):
+            raise FileExistsError(errno.EEXIST, "it is not this command's, and would be replaced", str(folder / path.name))
     old = Path(tempfile.mkdtemp(prefix=".old.", dir=folder))
     moved: list[tuple[Path, Path]] = []
     try:
-        for path in [p for p in folder.iterdir() if p not in (old, partial)]:
-            os.replace(path, old / path.name)
-            moved.append((old / path.name, path))
+        for name in (*ours, LISTING):
+            if os.path.lexists(folder / name):
+                os.replace(folder / name, old / name)
+                moved.append((old / name, folder / name))
         for path in list(partial.iterdir()):
             os.replace(path, folder / path.name)
             moved.append((folder / path.name, path))
@@ -83,21 +221,40 @@ def _exchange(folder: Path, partial: Path) -> None:
 def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """As :func:`written_whole`, for a single file: a path with the same ending in a folder beside it."""
     path = path.expanduser()
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists; choose another file, or pass --overwrite.")
-    if not path.parent.is_dir():
-        raise DataError(f"There is no folder {path.parent}; make it, or choose another file.")
+    refuse_file(path, overwrite)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as partial:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as partial:
             yield Path(partial) / path.name
             os.replace(Path(partial) / path.name, path)
     except OSError as cause:
         raise DataError(f"{path} could not be written ({reason(cause)}); nothing was left behind.") from cause
 
 
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that a process killed at any moment leaves the old content or the new one.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)  # never through a link
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def reason(error: OSError) -> str:
     """Why something could not be written, in words."""
-    return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return error.strerror or str(error)
 
 
 def _umask() -> int:

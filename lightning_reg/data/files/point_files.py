@@ -65,7 +65,7 @@ def read_points(path: Path) -> PointFile:
             points = _read_fcsv(path)
         else:
             points = _read_csv(path)
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, IndexError, TypeError) as cause:
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError, csv.Error) as cause:
         raise DataError(f"{path} cannot be read as points ({type(cause).__name__}: {cause}); give {HELP}.") from cause
     if not len(points.values):
         raise DataError(f"{path} holds no points; give {HELP}.")
@@ -116,8 +116,18 @@ def _read_csv(path: Path) -> PointFile:
     space = next((space for space, columns in COLUMNS.items() if set(columns) <= set(names)), None)
     if space is None:
         raise DataError(f"{path} has the columns {', '.join(names) or 'of an empty file'}; give {HELP}.")
+    long = next((line for line, row in rows if any(_is_number(cell) for cell in row[len(names) :])), None)
+    if long is not None:
+        raise DataError(f"Line {long} of {path} has more numbers than the header has columns; write decimal points instead of commas.")
     at = [names.index(column) for column in COLUMNS[space]]
     return PointFile(_numbers(path, [(line, [row[a] for a in at if a < len(row)]) for line, row in rows]), space)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def _numbers(path: Path, rows: Sequence[tuple[int | str, Sequence[object]]]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,8 +94,26 @@ def _tensor(values: np.ndarray) -> Tensor:
     """In this machine's byte order, and signed where PyTorch can hardly compute with it."""
     if values.dtype.kind not in "biuf":
         raise DataError(f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers.")
+    if values.dtype.kind == "u" and values.dtype.itemsize == 8 and values.size and int(values.max()) >= 2**63:
+        raise DataError(f"Voxels of up to {int(values.max())} are larger than any number that can be computed with here; scale them first.")
     signed = {"u2": np.int32, "u4": np.int64, "u8": np.int64}.get(values.dtype.str[1:])
     return torch.from_numpy(np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("="))))
+
+
+def voxels(path: Path) -> int:
+    """How many an image has, by its header alone; 0 where that says nothing (a folder of slices, a damaged file)."""
+    try:
+        shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
+    except Exception:  # whatever is wrong with it is said when it is read
+        return 0
+    return math.prod(int(n) for n in shape)
+
+
+def _itk_size(path: Path) -> tuple[int, ...]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return tuple(reader.GetSize())
 
 
 def first_line(error: Exception) -> str:

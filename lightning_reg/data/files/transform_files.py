@@ -222,14 +222,25 @@ def read_transform(path: Path) -> Transform:
     if not path.is_file():
         raise DataError(f"There is no transform {path}; correct the path.")
     try:
-        if path.name.endswith((".h5", ".hdf5", ".hdf", ".tfm", ".mat", ".txt", ".xfm")):
-            return from_itk(sitk.ReadTransform(str(path)))
-        image = sitk.ReadImage(str(path))
-        if image.GetNumberOfComponentsPerPixel() != 3:
-            raise DataError(f"{path} is an image and no transform; give transform.h5 or displacement.nii.gz of a registration.")
-        return from_itk(sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64)))
+        transform = _read(path)
     except RuntimeError as cause:
         raise DataError(f"{path} cannot be read as a transform ({first_line(cause)}); give transform.h5 of a registration.") from cause
+    for part in parts(transform):
+        state = part.like
+        if not bool(torch.isfinite(state).all()):
+            raise DataError(f"{path} has NaN or infinite values; write it again, or give another transform.")
+        if isinstance(part, Affine) and abs(float(torch.linalg.det(part.matrix[0, :3, :3]))) < 1e-9:
+            raise DataError(f"{path} has a singular affine matrix, which maps all points onto a plane; give another transform.")
+    return transform
+
+
+def _read(path: Path) -> Transform:
+    if path.name.endswith((".h5", ".hdf5", ".hdf", ".tfm", ".mat", ".txt", ".xfm")):
+        return from_itk(sitk.ReadTransform(str(path)))
+    image = sitk.ReadImage(str(path))
+    if image.GetNumberOfComponentsPerPixel() != 3:
+        raise DataError(f"{path} is an image and no transform; give transform.h5 or displacement.nii.gz of a registration.")
+    return from_itk(sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64)))
 
 
 def write_displacement(path: Path, displacement: Tensor, grid: Grid) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 class StepProgress(RichProgressBar):
@@ -29,3 +31,23 @@ class StepProgress(RichProgressBar):
             return str(super()._get_train_description(current_epoch))
         end = min(trainer.global_step + int(trainer.num_training_batches), trainer.max_steps)
         return f"To step {end:,} of {trainer.max_steps:,}"
+
+
+class ProgressLines(L.Callback):
+    """A line per validation, for output that is no terminal: the log of a run that is killed says how far it was.
+
+    Args:
+        say: takes the line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
+            return
+        known = {
+            name: trainer.callback_metrics.get(key) for name, key in (("loss", "train/loss"), ("validation error", "validation/error"))
+        }
+        values = ", ".join(f"{name} {float(value):.4g}" for name, value in known.items() if value is not None)
+        self.say(f"step {trainer.global_step:,} of {trainer.max_steps:,}: {values}")

@@ -61,8 +61,6 @@ class StageTraining(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RegistrationModule)
-        if trainer.max_steps <= 0:
-            raise TrainingError("method.stages are shares of trainer.max_steps, which is not set; give it a number of steps.")
         if trainer.world_size > 1:  # DDP would only synchronise the parameters that the first stage trains
             raise TrainingError("method.stages trains on one device; set trainer.devices=1, or remove it with ~method.stages.")
         self._trainer, self._module = trainer, pl_module

@@ -3,71 +3,11 @@
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-
-
-class Interrupted(BaseException):
-    """The user asked to stop; ``checkpoint`` continues the run."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
-
-
-class StopOnSignal(L.Callback):
-    """On Ctrl-C or SIGTERM, finish the step (and a validation that is due), save ``last.ckpt`` and stop; on a second Ctrl-C, stop at once.
-
-    Args:
-        checkpoint: where to save.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.requested = self._saved = False
-        self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._request)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.requested and between_steps and not trainer.is_last_batch:  # an epoch's last step belongs to its validation
-            trainer.save_checkpoint(self.checkpoint)
-            self._saved = True
-
-    # Lightning logs a step after on_train_batch_end: leave at the first hook that follows.
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        self._leave()
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._leave()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        if self._saved:
-            raise Interrupted(self.checkpoint)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
 
 
 class RandomState(L.Callback):

@@ -1,0 +1,90 @@
+"""How a command ends: done, stopped, a user's mistake in one sentence, or a defect of this program in one paragraph."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from lightning_reg import __version__
+from lightning_reg.discovery import UserError
+
+STOPPED, MISTAKE, DEFECT = 130, 2, 70
+"""Exit codes; 70 is ``EX_SOFTWARE`` of ``sysexits.h``."""
+
+
+def guarded(main: Callable[[], int]) -> NoReturn:
+    """Run a command and end the process with its exit code.
+
+    ``--debug`` anywhere on the command line is taken out, and shows the traceback of whatever ends the command.
+    """
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)  # into a file as to a terminal: line by line
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever read the output has enough, as head does
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        say("Stopped.")
+        sys.exit(STOPPED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        mistake = sentence(error)
+        say(mistake or _defect(error))
+        sys.exit(MISTAKE if mistake else DEFECT)
+
+
+def sentence(error: Exception) -> str | None:
+    """What the user can do about it; ``None``: nothing, it is a defect."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or error}; correct the path, its permissions or the space on the disk."
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
+        return "A path begins with ~ and the name of a user whom this machine does not know; write it in full."
+    return None
+
+
+def refuse(error: UserError | str) -> NoReturn:
+    """Say what is wrong and end with exit code 2."""
+    say(str(error))
+    sys.exit(MISTAKE)
+
+
+def say(text: str) -> None:
+    """To stderr, where there still is one."""
+    with contextlib.suppress(OSError):
+        print(f"\n{text}", file=sys.stderr)
+
+
+def _defect(error: Exception) -> str:
+    """The paragraph for what nobody foresaw; its traceback goes into a file."""
+    told = "".join(traceback.format_exception(error))
+    text = f"{' '.join(sys.argv)}\nlightning-reg {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n{told}"
+    kept = "could not be written; --debug shows it"
+    name = f"lightning-reg-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(text)
+            kept = f"is in {folder / name}"
+            break
+    what = " ".join(str(error).split())[:200]
+    return (
+        f"This is a defect in lightning-reg or in an extension of it, not in your command ({type(error).__name__}: {what}). The full "
+        f"traceback {kept}. Please report it with that file, the command and, where it depends on them, the header of your images."
+    )

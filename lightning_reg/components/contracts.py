@@ -1,0 +1,110 @@
+"""What a component has to be beyond its signature, checked once; the sentence names the component and its distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
+from lightning_reg.discovery import ComponentError, origin
+from lightning_reg.spatial import Displacement, Transform
+
+
+def require_backbone(backbone: Backbone) -> None:
+    """Refuse a backbone without ``channels``, ``strides`` and ``multiple`` of the form that :class:`Backbone` documents.
+
+    Raises:
+        ComponentError: naming the first that is not so.
+    """
+    who = origin(backbone)
+    for name in ("channels", "strides", "multiple"):
+        if not hasattr(backbone, name):
+            raise ComponentError(f"{who} has no attribute '{name}', which its constructor has to set; see {_page(Backbone)}.")
+    channels, strides, multiple = backbone.channels, backbone.strides, backbone.multiple
+    if not _whole(channels) or not channels:
+        raise ComponentError(f"{who} has channels {channels!r}; set one number of feature maps per output level, coarsest first.")
+    if not _whole(multiple) or len(multiple) != 3:
+        raise ComponentError(f"{who} has multiple {multiple!r}; set three numbers of voxels, one per axis.")
+    if not isinstance(strides, Sequence) or len(strides) != len(channels) or not all(_whole(s) and len(s) == 3 for s in strides):
+        raise ComponentError(
+            f"{who} has strides {strides!r} and channels {channels!r}; set three numbers of voxels for each of the {len(channels)} levels."
+        )
+
+
+def _whole(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, int) and v > 0 for v in values)
+
+
+def require_features(backbone: Backbone, features: object, images: Tensor) -> None:
+    """Refuse features that are not one tensor per level of the size that the backbone's ``channels`` and ``strides`` promise.
+
+    Args:
+        images: what went in, ``(B, C, I, J, K)``. A backbone that reads the images separately has features of neither's size: maps count.
+
+    Raises:
+        ComponentError: naming the level.
+    """
+    who = origin(backbone)
+    if not isinstance(features, Sequence) or len(features) != len(backbone.channels):
+        count = len(features) if isinstance(features, Sequence) else f"a {type(features).__name__}"
+        raise ComponentError(f"{who} returned {count} where features of {len(backbone.channels)} levels are meant; see {_page(Backbone)}.")
+    for level, (found, channels, strides) in enumerate(zip(features, backbone.channels, backbone.strides, strict=True)):
+        if found is None:
+            continue
+        size = tuple(n // s for n, s in zip(images.shape[2:], strides, strict=True))
+        wanted = (images.shape[0], channels, *size)
+        if isinstance(found, Tensor) and found.dim() == 5 and backbone.separate:
+            wanted = (images.shape[0], channels, *found.shape[2:])
+        if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+            came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ComponentError(f"{who} returned features of {came} at level {level}, where its channels and strides say {wanted}.")
+
+
+def require_transforms(head: nn.Module, outputs: object) -> None:
+    """Refuse what is no sequence of transforms, or a field that does not have the shape of its grid.
+
+    Raises:
+        ComponentError: naming what came instead.
+    """
+    who = origin(head)
+    if not isinstance(outputs, Sequence) or not outputs or not all(isinstance(t, Transform) for t in outputs):
+        came = f"[{', '.join(type(t).__name__ for t in outputs)}]" if isinstance(outputs, Sequence) else type(outputs).__name__
+        raise ComponentError(
+            f"{who} returned {came}; return a list of transforms (lightning_reg.spatial), the result last. See {_page(Head)}."
+        )
+    for transform in outputs:
+        if isinstance(transform, Displacement):
+            wanted = (transform.field.shape[0], 3, *transform.grid.shape)
+            if tuple(transform.field.shape) != wanted:
+                raise ComponentError(
+                    f"{who} returned a field of {tuple(transform.field.shape)} on a grid of {transform.grid.shape}; return {wanted}, "
+                    "in voxels."
+                )
+
+
+def require_registration(composer: Composer, registration: object) -> None:
+    """Refuse what is no registration with levels.
+
+    Raises:
+        ComponentError: naming what came instead.
+    """
+    if not isinstance(registration, Registration) or not registration.levels:
+        came = "one without levels" if isinstance(registration, Registration) else type(registration).__name__
+        raise ComponentError(f"{origin(composer)} returned {came}; return a Registration with one Level or more. See {_page(Composer)}.")
+
+
+def require_values(term: LossTerm, values: object, batch: int) -> Tensor:
+    """The values of a loss term, refused where they are not one per element of the batch.
+
+    Raises:
+        ComponentError: naming what came instead.
+    """
+    if not isinstance(values, Tensor) or tuple(values.shape) != (batch,):
+        came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ComponentError(f"{origin(term)} returned {came}; return one value per element of the batch, of the shape ({batch},).")
+    return values
+
+
+def _page(interface: type) -> str:
+    return f"{interface.__module__}.{interface.__name__}"

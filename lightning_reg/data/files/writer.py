@@ -1,0 +1,78 @@
+"""One writer per folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lightning_reg.discovery import DataError
+
+ORPHANS = 20.0
+"""Seconds within which the processes that worked for a killed one, and share its lock, have noticed."""
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """While this lasts, no other process writes into the folder, which is made where it is not there.
+
+    The lock is the operating system's (:class:`filelock.FileLock`): it ends with its process, however that ends.
+
+    Raises:
+        DataError: another process holds it (its host, number and start are in the message), or the folder cannot be made.
+    """
+    holder = folder / ".writer.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0 if _alive(holder) else ORPHANS)
+    except Timeout as cause:
+        raise DataError(f"{folder} is being written by {_described(holder)}; wait for it, stop it, or choose another folder.") from cause
+    except OSError as cause:
+        raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); choose another folder.") from cause
+    try:
+        started = datetime.now().isoformat(sep=" ", timespec="seconds")
+        try:
+            holder.unlink(missing_ok=True)  # never through a link
+            holder.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started}))
+        except OSError as cause:
+            raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); make room, or choose another folder.") from cause
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _described(path: Path) -> str:
+    found = _holder(path)
+    known = {"process", "host", "since"} <= found.keys()
+    return "process {process} on {host} since {since}".format_map(found) if known else "another process"
+
+
+def _alive(path: Path) -> bool:
+    """Whether the process that wrote itself down may be running: on this machine it is known, of another one it is assumed."""
+    found = _holder(path)
+    if found.get("host") != socket.gethostname():
+        return bool(found)
+    try:
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return True

@@ -1,0 +1,56 @@
+"""Who made a component, for messages that have to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_reg.discovery.errors import ComponentError, UserError
+from lightning_reg.discovery.registry import GROUPS, providers, singular
+
+OWN = __name__.partition(".")[0]
+MACHINE = ("out of memory", "not enough memory", "can't allocate memory", "cuda error", "dataloader worker")
+"""What errors say that no component is to blame for."""
+
+
+def origin(component: object) -> str:
+    """``The head 'good' (Good) of nice-heads 1.0``, as far as entry points say it."""
+    cls = component if isinstance(component, type) else type(component)
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    for group in GROUPS:
+        for name, offered in providers(group).items():
+            for provider in offered:
+                if provider.target.replace(" ", "") == target:
+                    return f"The {singular(group)} '{name}' ({cls.__name__}) of {provider.distribution} {provider.version}"
+    return f"The component {cls.__name__} of the module {cls.__module__}"
+
+
+def foreign(component: object) -> bool:
+    """Whether another distribution made it."""
+    cls = component if isinstance(component, type) else type(component)
+    return cls.__module__.partition(".")[0] != OWN
+
+
+@contextmanager
+def blaming(component: object, doing: str) -> Iterator[None]:
+    """What another distribution's component raises becomes a sentence that names it; ours raise what they raise.
+
+    Args:
+        doing: what was asked of it, as ``"registering images of 8 x 8 x 8 voxels"``.
+
+    Raises:
+        ComponentError: with the component's own exception as its cause, which ``--debug`` shows.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as cause:
+        text = str(cause)
+        if not foreign(component) or any(words in text.lower() for words in MACHINE):
+            raise
+        what = " ".join(text.split())[:200]
+        raise ComponentError(
+            f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); report it to its author, or use another component. "
+            "--debug shows where."
+        ) from cause

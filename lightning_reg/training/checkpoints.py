@@ -1,0 +1,75 @@
+"""Checkpoint files: written whole, checked when they are read."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from lightning_reg.data.files.folder import write_whole
+from lightning_reg.discovery import TrainingError
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, each written beside its final name, flushed to the disk, and renamed: a file is the old or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(Path(path), content.getbuffer())
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Tensors and plain values of a checkpoint file; no code of the file runs.
+
+    Raises:
+        TrainingError: no such file, truncated, damaged (its checksums do not fit), or not written by lightning_reg.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise TrainingError(f"{path} is a folder; give the file checkpoints/best.ckpt of a run.")
+    if not path.exists():
+        raise TrainingError(f"There is no checkpoint {path}; correct the path.")
+    damage = damaged(path)
+    if damage:
+        whole = newest_whole(path.parent)
+        instead = f"use {whole}" if whole else "use another one of the run, or train again"
+        raise TrainingError(f"{path} cannot be read as a checkpoint ({damage}); {instead}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as cause:  # pickle and torch each raise their own kinds for another program's file
+        raise TrainingError(
+            f"{path} cannot be read as a checkpoint: it is a file of PyTorch with other things than tensors and plain values; "
+            "give a checkpoint that lightning_reg wrote."
+        ) from cause
+    if not isinstance(checkpoint, dict) or not _written_here(checkpoint):
+        raise TrainingError(f"{path} was not written by lightning_reg; give a checkpoint of one of its runs.")
+    return checkpoint
+
+
+def _written_here(checkpoint: dict[str, Any]) -> bool:
+    made = checkpoint.get("lightning_reg")
+    return isinstance(made, dict) and all(isinstance(made.get(key), dict) for key in ("method", "preprocessing"))
+
+
+def damaged(path: Path) -> str | None:
+    """What is wrong with a checkpoint file as a file: it is no archive, or a part's checksum does not fit; ``None`` where it is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile:
+        return "it is empty" if path.stat().st_size == 0 else "it is truncated or of another kind"
+    except (OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as cause:
+        return f"it is damaged: {cause}"
+    return f"it is damaged: the checksum of {broken} does not fit" if broken else None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint of a folder that was written last among those that are whole."""
+    found = [path for path in folder.glob("*.ckpt") if path.is_file() and not damaged(path)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -1,0 +1,109 @@
+"""``metrics.csv`` of a run: one row per step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_reg.data.files.folder import write_whole
+
+NAME = "metrics.csv"
+
+
+class MetricsFile(Logger):
+    """Writes what is logged for a step as one row of ``metrics.csv``, when the next step logs or at the end.
+
+    Args:
+        folder: of the run.
+        before: a resumed run keeps the rows of the steps below this one and replaces the others, when it first writes.
+    """
+
+    def __init__(self, folder: Path, before: int = 0) -> None:
+        super().__init__()
+        self.path = folder / NAME
+        self.rows: dict[int, dict[str, str]] = {}
+        if before:
+            self.rows = {step: row for step, row in rows_by_step(read_metrics(folder)).items() if step < before}
+        self._columns: list[str] = []
+        self._written: int | None = None
+        """Rows that the file has; ``None``: it has to be written anew."""
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        return self.save_dir
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration has a file of its own."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = 0 if step is None else step
+        if step in self.rows and self._written == len(self.rows):  # a row that the file has already, always the newest
+            self._written = None
+        row = self.rows.setdefault(step, {"step": str(step)})
+        row.update({key: str(float(value)) if key != "epoch" else str(int(value)) for key, value in metrics.items()})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write every row."""
+        if not self.rows:
+            return
+        columns = sorted({key for row in self.rows.values() for key in row})
+        if self._written is None or columns != self._columns:
+            write_whole(self.path, _table(columns, list(self.rows.values()), header=True).encode())
+        elif self._written < len(self.rows):
+            with self.path.open("a", newline="") as file:
+                file.write(_table(columns, list(self.rows.values())[self._written :]))
+        self._columns, self._written = columns, len(self.rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+
+def _table(columns: list[str], rows: list[dict[str, str]], header: bool = False) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's ``metrics.csv``; none where it is not there yet."""
+    path = folder / NAME
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return list(csv.DictReader(file))
+
+
+def rows_by_step(rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
+    """Rows that say their step, by step; empty values are left out."""
+    found: dict[int, dict[str, str]] = {}
+    for row in rows:
+        step = row.get("step") or ""
+        if step.isdigit():
+            found.setdefault(int(step), {}).update({key: value for key, value in row.items() if key and isinstance(value, str) and value})
+    return found
