@@ -23,10 +23,12 @@ def run(*command: str, cwd: Path, site: Path) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def install(source: Path, site: Path) -> None:
-    """Install a distribution into a folder of its own, from source, with what is there already."""
+def install(*sources: Path, site: Path) -> None:
+    """Install distributions into a folder of their own, from source, with what is there already."""
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(site)]
-    result = subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, *map(str, sources)], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -61,7 +63,7 @@ def test_the_wheel_carries_the_configurations_and_the_command_finds_them(tmp_pat
 @pytest.mark.slow
 def test_an_installed_plugin_brings_its_head_and_its_method(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    install(ROOT / "plugins" / "translation_head", site)
+    install(ROOT / "plugins" / "translation_head", site=site)
     listed = run("-m", "lightning_reg.cli.main", "plugins", cwd=tmp_path, site=site)
     assert listed.returncode == 0, listed.stdout
     assert "translation" in listed.stdout
@@ -73,7 +75,7 @@ def test_an_installed_plugin_brings_its_head_and_its_method(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_plugins_file_that_shadows_a_built_in_one_is_reported(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    install(ROOT / "plugins" / "translation_head", site)
+    install(ROOT / "plugins" / "translation_head", site=site)
     (site / "translation_head" / "conf" / "method" / "progressive.yaml").write_text("steps: 1\n")
     listed = run("-m", "lightning_reg.cli.main", "plugins", cwd=tmp_path, site=site)
     assert listed.returncode == 1

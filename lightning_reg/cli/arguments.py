@@ -44,6 +44,12 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(width=120)
 
 
+def require_processes(workers: int) -> None:
+    """Refuse a number of processes below 1."""
+    if workers < 1:
+        raise DataError(f"--workers is {workers}; give a number of processes, 1 or more.")
+
+
 def require_files(*paths: str | None) -> None:
     """Refuse paths that lead nowhere, before anything slow is imported; ``None``: not given."""
     for path in paths:

@@ -41,13 +41,20 @@ def run(arguments: Namespace) -> int:
     """Print the table, the findings and the verdict; exit code 1 where there are errors."""
     from rich.progress import Progress
 
-    from lightning_reg.cli.arguments import console, require_files
+    from lightning_reg.cli.arguments import console, require_files, require_processes
     from lightning_reg.cli.hydra import composed_method, opened_data
     from lightning_reg.data.check.group import check
     from lightning_reg.data.check.repair import repair
+    from lightning_reg.data.files.folder import refuse_file
+    from lightning_reg.discovery import UserError
     from lightning_reg.training.memory import step_memory
 
     require_files(arguments.data)
+    require_processes(arguments.workers)
+    if arguments.pairs < 0:
+        raise UserError(f"--pairs is {arguments.pairs}; give a number of pairs, 0 for none.")
+    if arguments.table:
+        refuse_file(Path(arguments.table).expanduser(), overwrite=True)
     terminal = console()
     method = composed_method(arguments.method) if arguments.method else None
     name = arguments.name or _kind(Path(arguments.data).expanduser())

@@ -15,8 +15,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from lightning_reg.data.files.folder import refuse_file
     from lightning_reg.inference.export import export_onnx
 
+    refuse_file(Path(arguments.onnx).expanduser(), arguments.overwrite)
     difference = export_onnx(arguments.model, Path(arguments.onnx), arguments.shape, arguments.spacing, overwrite=arguments.overwrite)
     checked = (
         "not checked: onnxruntime is not installed" if difference is None else f"differs from PyTorch by at most {difference:.2g} voxels"

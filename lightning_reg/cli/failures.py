@@ -20,12 +20,17 @@ STOPPED, MISTAKE, DEFECT = 130, 2, 70
 """Exit codes; 70 is ``EX_SOFTWARE`` of ``sysexits.h``."""
 
 
+_debug = False
+"""Whether the traceback of what ends the command is shown."""
+
+
 def guarded(main: Callable[[], int]) -> NoReturn:
     """Run a command and end the process with its exit code.
 
     ``--debug`` anywhere on the command line is taken out, and shows the traceback of whatever ends the command.
     """
-    debug = "--debug" in sys.argv
+    global _debug
+    _debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -37,16 +42,21 @@ def guarded(main: Callable[[], int]) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
-        if debug:
+        if _debug:
             traceback.print_exc()
         say("Stopped.")
         sys.exit(STOPPED)
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        mistake = sentence(error)
-        say(mistake or _defect(error))
-        sys.exit(MISTAKE if mistake else DEFECT)
+        end(error)
+
+
+def end(error: Exception) -> NoReturn:
+    """Say what an error means to the user, and end the process."""
+    if _debug:
+        traceback.print_exception(error)
+    mistake = sentence(error)
+    say(mistake or _defect(error))
+    sys.exit(MISTAKE if mistake else DEFECT)
 
 
 def sentence(error: Exception) -> str | None:

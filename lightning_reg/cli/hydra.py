@@ -10,7 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
@@ -121,11 +121,12 @@ def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
 def sentence(error: Exception) -> str:
     """What Hydra or OmegaConf found wrong, as one sentence with the next step."""
     text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."
     if isinstance(error, YAMLError):
         return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Could not append to config.*'([^']+)'", text):
-        key = match[1]
-        return f"There is no option '{key}'{nearest(key, _known_keys())} List the groups with --help, and all values with --cfg job."
+        return _unknown_option(match[1], "List the groups with --help, and all values with --cfg job.")
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         known = sorted(p.stem for p in _group_files(group))
@@ -135,9 +136,15 @@ def sentence(error: Exception) -> str:
         key = match[1] if match else error.full_key
         return f"The option '{key}' has to be given: add {key}=... to the command line."
     if match := re.search(r"Key '([^']+)' is not in struct(?: full_key: (\S+))?", text):
-        key = match[2] or match[1]
-        return f"There is no option '{key}'{nearest(key, _known_keys())} List all values with --cfg job."
+        return _unknown_option(match[2] or match[1], "List all values with --cfg job.")
     return text
+
+
+def _unknown_option(key: str, remedy: str) -> str:
+    known = _known_keys()
+    if key in known:
+        return f"The option '{key}' is there for other choices of {key.partition('.')[0]}, not for the one that is made. {remedy}"
+    return f"There is no option '{key}'{nearest(key, known)} {remedy}"
 
 
 def _folders() -> list[Path]:

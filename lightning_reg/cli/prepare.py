@@ -23,12 +23,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
-    from lightning_reg.cli.arguments import console
+    from lightning_reg.cli.arguments import console, require_processes
     from lightning_reg.cli.hydra import opened_data
     from lightning_reg.data.prepare import Preparation, prepare
     from lightning_reg.discovery import UserError, construct
 
     terminal, out = console(), Path(arguments.out)
+    require_processes(arguments.workers)
     if arguments.spacing and len(arguments.spacing) not in (1, 3):
         raise UserError(f"--spacing has {len(arguments.spacing)} numbers; give one or three.")
     if arguments.spacing and arguments.shape:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lightning_reg.cli.arguments import console as terminal
-from lightning_reg.cli.failures import STOPPED, guarded, refuse
+from lightning_reg.cli.failures import STOPPED, end, guarded, refuse
 from lightning_reg.cli.hydra import COMPOSITION, configuration_warnings, plain, register, sentence
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError
@@ -41,6 +41,10 @@ def train() -> int:
         _train()
     except COMPOSITION as error:
         refuse(sentence(error))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        refuse("A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them.")
     return 0
 
 
@@ -65,14 +69,16 @@ def _train(config: DictConfig) -> float:
         outcome = run_training(values, folder, checkpoint, report=say, overwrite=bool(config.overwrite))
     except COMPOSITION as error:
         refuse(sentence(error))
-    except UserError as error:
-        refuse(error)
     except Interrupted as stopped:
         if stopped.checkpoint is None:
             console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
         else:
             console.print(f"\nStopped; saved {stopped.checkpoint}. Go on with:\n  {_command()} resume={_shown(folder)}", soft_wrap=True)
         sys.exit(STOPPED)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # Hydra would print a heading of its own
+        end(error)
     report(outcome, console)
     return primary_error(outcome.totals())
 

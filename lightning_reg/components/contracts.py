@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
 from lightning_reg.discovery import ComponentError, origin
-from lightning_reg.spatial import Displacement, Transform
+from lightning_reg.spatial import Transform
 
 
 def require_backbone(backbone: Backbone) -> None:
@@ -62,7 +62,7 @@ def require_features(backbone: Backbone, features: object, images: Tensor) -> No
 
 
 def require_transforms(head: nn.Module, outputs: object) -> None:
-    """Refuse what is no sequence of transforms, or a field that does not have the shape of its grid.
+    """Refuse what is no sequence of transforms.
 
     Raises:
         ComponentError: naming what came instead.
@@ -73,14 +73,6 @@ def require_transforms(head: nn.Module, outputs: object) -> None:
         raise ComponentError(
             f"{who} returned {came}; return a list of transforms (lightning_reg.spatial), the result last. See {_page(Head)}."
         )
-    for transform in outputs:
-        if isinstance(transform, Displacement):
-            wanted = (transform.field.shape[0], 3, *transform.grid.shape)
-            if tuple(transform.field.shape) != wanted:
-                raise ComponentError(
-                    f"{who} returned a field of {tuple(transform.field.shape)} on a grid of {transform.grid.shape}; return {wanted}, "
-                    "in voxels."
-                )
 
 
 def require_registration(composer: Composer, registration: object) -> None:

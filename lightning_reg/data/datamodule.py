@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Preprocessing, centered
@@ -250,7 +251,7 @@ class _Reading:
     preprocessing: Preprocessing
 
     def __call__(self, number: int) -> Scan:
-        return self.preprocessing(self.dataset.load(self.records[number]))
+        return self.preprocessing(load_record(self.dataset, self.records[number]))
 
 
 class _Listed(Dataset[Pair]):

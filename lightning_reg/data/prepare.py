@@ -16,6 +16,7 @@ import torchio as tio
 from lightning_reg.data.cache import fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import STATE
+from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.files.folder import reason
@@ -169,7 +170,7 @@ class _Task:
     def __call__(self, record: Record, name: str) -> dict[str, str]:
         """Prepare a scan; its row in the manifest, apart from the split."""
         key = self.key(record)
-        subject = self.dataset.load(record)
+        subject = load_record(self.dataset, record)
         check_subject(subject)
         grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
         whole = not subject["image"].data.is_floating_point()

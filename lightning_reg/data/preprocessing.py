@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -41,10 +42,12 @@ class Geometry:
             raise ValueError(f"crop is '{self.crop}'; give lungs, mask or null")
         if self.spacing is not None:
             sizes = [self.spacing] * 3 if isinstance(self.spacing, (int, float)) else list(self.spacing)
-            if len(sizes) != 3 or min(sizes) <= 0:
+            if len(sizes) != 3 or not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in sizes):
                 raise ValueError(f"spacing is {self.spacing}; give one or three numbers of mm above 0")
-        if self.shape is not None and (len(self.shape) != 3 or min(self.shape) < 2):
-            raise ValueError(f"shape is {list(self.shape)}; give three numbers of voxels, 2 or more")
+        if self.shape is not None and (
+            not isinstance(self.shape, Sequence) or len(self.shape) != 3 or not all(isinstance(n, int) and n >= 2 for n in self.shape)
+        ):
+            raise ValueError(f"shape is {self.shape}; give three numbers of voxels, 2 or more")
 
     def after(self, done: Geometry) -> Geometry:
         """Both as one: this, with what ``done`` did where this leaves it open."""
@@ -115,8 +118,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
-            if values is not None and (len(values) != 2 or not values[0] < values[1]):
-                raise ValueError(f"{name} is {list(values)}; give two numbers, the smaller one first")
+            if values is not None and (isinstance(values, str) or len(values) != 2 or not values[0] < values[1]):
+                raise ValueError(f"{name} is {values}; give two numbers, the smaller one first")
         _ = self.geometry  # refuses what it cannot be made from
 
     @property

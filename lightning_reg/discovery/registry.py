@@ -145,6 +145,8 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
     Raises:
         ComponentError: as :func:`load`, or an argument is unknown or missing.
     """
+    if not isinstance(spec, (str, Mapping)):
+        raise ComponentError(f"A component of the group {group} is {spec!r}, where a name or 'name: ..., key: value' pairs are meant.")
     arguments: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     if not isinstance(arguments.get("name"), str):
         raise ComponentError(f"A component of the group {group} is configured without a name: {dict(arguments)}; add 'name: ...'.")
@@ -170,6 +172,8 @@ def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], /,
     Raises:
         ComponentError: an argument is unknown, missing, or refused by the constructor; the message names ``name``.
     """
+    if not isinstance(arguments, Mapping):
+        raise ComponentError(f"'{name}' is {arguments!r}, where 'key: value' pairs are meant.")
     parameters = inspect.signature(cls).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     own = [n for n in parameters if n not in context]

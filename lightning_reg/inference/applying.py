@@ -26,6 +26,13 @@ def _transform(path: Path, inverse: bool) -> Transform:
         raise DataError(f"{path} cannot be inverted ({cause}); apply it in its own direction.") from cause
 
 
+def _grid(image: tio.Image, path: str) -> Grid:
+    try:
+        return Grid(image.spatial_shape, torch.from_numpy(image.affine))
+    except ValueError as cause:
+        raise DataError(f"{path}: {cause}.") from cause
+
+
 def apply_to_image(
     transform: Path, image: str, reference: str, out: Path, *, labels: bool = False, inverse: bool = False, overwrite: bool = False
 ) -> None:
@@ -48,7 +55,7 @@ def apply_to_image(
     read = read_image(image, tio.LabelMap if labels else tio.ScalarImage)
     if read.num_channels != 1:
         raise DataError(f"{image} has {read.num_channels} channels or time points where a single 3D volume is meant; split it first.")
-    grids = [Grid(i.spatial_shape, torch.from_numpy(i.affine)) for i in (read, read_image(reference))]
+    grids = [_grid(read, image), _grid(read_image(reference), reference)]
     bad = int((~torch.isfinite(read.data.float())).sum())
     if bad:
         raise DataError(f"{image} has {bad} NaN or infinite values, which interpolation spreads; replace them first.")
@@ -83,8 +90,7 @@ def apply_to_points(
     phi, given = _transform(transform, inverse), read_points(points)
     grid = None
     if reference is not None:
-        image = read_image(reference)
-        grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+        grid = _grid(read_image(reference), reference)
     mapped = phi.map_world(given.world(grid).T.unsqueeze(0))[0].T
     with written_file(out, overwrite) as partial:
         write_points(partial, mapped, "LPS" if given.space == "LPS" else "RAS")

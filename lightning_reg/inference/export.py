@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,8 +66,8 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as cause:
         raise UserError("Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'.") from cause
-    if min(shape) < 1 or min(spacing) <= 0:
-        raise UserError(f"--shape {list(shape)} and --spacing {list(spacing)} have to be positive.")
+    if min(shape) < 1 or not all(0 < size < math.inf for size in spacing):
+        raise UserError(f"--shape {list(shape)} and --spacing {list(spacing)} have to be finite numbers above 0.")
     module = RegistrationModule.from_checkpoint(str(model))
     wrapped = FieldOf(module.composer, Grid.regular(shape, spacing)).eval()
     example = (torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
@@ -81,6 +82,8 @@ def export_onnx(
                 )  # fmt: skip
                 assert program is not None
                 program.save(str(partial), external_data=False)
+        except OSError:
+            raise
         except Exception as cause:  # the exporter raises many kinds for an operation it cannot express
             raise UserError(f"The network of {model} cannot be written as ONNX for images of this shape: {first_line(cause)}") from cause
         return _difference(partial, wrapped, example)

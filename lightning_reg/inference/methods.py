@@ -39,13 +39,14 @@ def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"There is no method named '{name}'{nearest(name, known)} Available: {', '.join(sorted(known))}, or a YAML file.")
     try:
         config = OmegaConf.load(path)
-    except (yaml.YAMLError, OSError) as cause:
+    except (yaml.YAMLError, OSError, ValueError) as cause:
         raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
     missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it.")
+    _require_shape(config, path)
     OmegaConf.set_struct(config, True)
     for part in (config.preprocessing, config.optimization.get("loss")):
         if part is not None:
@@ -56,12 +57,28 @@ def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise UserError(f"'{override}' is no option of a method; write key=value, as optimization.patience=20.")
         try:
             config.merge_with_dotlist([override])
+        except yaml.YAMLError as cause:
+            raise UserError(f"'{override}' cannot be read as YAML ({first_line(cause)}); correct the value of {key}.") from cause
         except (OmegaConfBaseException, ValueError, TypeError) as cause:
             keys = _dotted(OmegaConf.to_container(config))
             raise UserError(f"The method has no option '{key}'{nearest(key, keys)} Its options: {path}.") from cause
-    plain = OmegaConf.to_container(config, resolve=True)
+    _require_shape(config, path)
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as cause:
+        raise UserError(f"A value of the method {name} cannot be resolved ({first_line(cause)}); write it in full.") from cause
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _require_shape(config: DictConfig, path: Path) -> None:
+    """Raises: UserError: a part that holds others is a word, a number or a list."""
+    parts = {"preprocessing": config.preprocessing, "optimization": config.optimization}
+    if isinstance(config.optimization, DictConfig):
+        parts["optimization.loss"] = config.optimization.get("loss")
+    for name, part in parts.items():
+        if not isinstance(part, DictConfig) and not (name == "optimization.loss" and part is None):
+            raise UserError(f"{name} of the method {path} is {part}, where 'key: value' pairs are meant.")
 
 
 def _dotted(value: Any, prefix: str = "") -> list[str]:

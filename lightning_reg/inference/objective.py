@@ -46,8 +46,12 @@ class Stage:
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
             raise ValueError(f"transform is '{self.transform}'; use one of {', '.join(TRANSFORMS)}")
-        if self.steps < 0 or self.stride <= 0 or self.spacing <= 0:
-            raise ValueError("steps, stride and spacing have to be positive")
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise ValueError(f"steps is {self.steps}; give a whole number, 0 or more")
+        for name in ("stride", "spacing", "rate"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; give a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class Optimization:
     optional: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("patience", "tolerance", "mask_margin", "small"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; give a finite number, 0 or more")
         stages = self.staged()
         if not any(stage.steps for stage in stages) or not isinstance(self.patience, int):
             raise ValueError("stages must not be empty (one needs steps), and patience is a whole number of steps")
@@ -93,7 +101,9 @@ class Optimization:
 
     def staged(self, steps: int | None = None) -> list[Stage]:
         """The stages; with ``steps`` their lengths are scaled so that they sum to it."""
-        stages = [construct(f"stage {number}", Stage, stage) for number, stage in enumerate(self.stages)]
+        if isinstance(self.stages, str) or not isinstance(self.stages, Sequence):
+            raise ValueError(f"stages is {self.stages!r}, where a list is meant")
+        stages = [construct(f"stages[{number}]", Stage, stage) for number, stage in enumerate(self.stages)]
         if steps is None:
             return stages
         total = sum(stage.steps for stage in stages)

@@ -14,6 +14,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning_reg.data.files.folder import write_whole
 from lightning_reg.discovery import TrainingError
 
+PARTS = ("composer", "loss", "optimizer")
+"""Of a method, without which it is none."""
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, each written beside its final name, flushed to the disk, and renamed: a file is the old or the new one."""
@@ -48,13 +51,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "give a checkpoint that lightning_reg wrote."
         ) from cause
     if not isinstance(checkpoint, dict) or not _written_here(checkpoint):
-        raise TrainingError(f"{path} was not written by lightning_reg; give a checkpoint of one of its runs.")
+        raise TrainingError(f"{path} was not written by lightning_reg, or not as it is; give a checkpoint of one of its runs.")
     return checkpoint
 
 
 def _written_here(checkpoint: dict[str, Any]) -> bool:
     made = checkpoint.get("lightning_reg")
-    return isinstance(made, dict) and all(isinstance(made.get(key), dict) for key in ("method", "preprocessing"))
+    if not isinstance(made, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        return False
+    mappings = (made.get("method"), made.get("preprocessing"), made.get("statistics", {}))
+    return all(isinstance(part, dict) for part in mappings) and all(isinstance(made["method"].get(key), dict) for key in PARTS)
 
 
 def damaged(path: Path) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def run_training(
             cannot be written any more. What was written before stays.
         Interrupted: a signal asked to stop.
     """
-    with one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
+    with _no_litter(folder), one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
         if overwrite and _is_first_process():
             clear(folder)
         if resume is None:
@@ -89,6 +89,8 @@ def _run(config: Mapping[str, Any], folder: Path, resume: Path | None, report: C
     method = config["method"]
     data = make_data(config)
     module = RegistrationModule(method)
+    if resume is not None:
+        load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is a page
     data.setup()
     module.preprocessing, module.statistics = asdict(data.preprocessing), data.statistics
     try:
@@ -154,6 +156,9 @@ class Before:
             return Before()
         checkpoint = read_checkpoint(path)
         position = checkpoint.get("lightning_reg_position")
+        lacking = [key for key in ("loops", "optimizer_states", "lr_schedulers", "callbacks") if key not in checkpoint]
+        if lacking:
+            raise TrainingError(f"{path} lacks {', '.join(lacking)}, without which no training goes on; resume from another checkpoint.")
         if position is None:
             raise TrainingError(
                 f"{path} was written by an earlier version, whose runs cannot be resumed by this one; start a new run. Registering "
@@ -163,6 +168,23 @@ class Before:
 
     def told(self) -> list[str]:
         return [] if self.checkpoint is None else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
+
+
+@contextmanager
+def _no_litter(folder: Path) -> Iterator[None]:
+    """A run that ends before its first step leaves no folder where there was none, or an empty one."""
+    empty = not folder.exists() or not any(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        if empty and not (folder / "metrics.csv").exists() and not (folder / "checkpoints").exists():
+            clear(folder)
+            (folder / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody's file is in it, or another run beside it
+                folder.rmdir()
+                folder.parent.rmdir()
+                folder.parent.parent.rmdir()
+        raise
 
 
 @contextmanager
@@ -182,8 +204,6 @@ def _failures(folder: Path) -> Iterator[None]:
             )
         elif isinstance(error, OSError):
             what = f"{error.filename or folder} could not be written ({reason(error)}); make room or correct the permissions."
-        elif "early stopping conditioned" in text:
-            what = f"callbacks.early_stopping: {str(error).splitlines()[0]} Monitor validation/error."
         elif "dataloader worker" in text:
             what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
         else:

@@ -78,6 +78,11 @@ def require_settings(config: Mapping[str, Any]) -> None:
             value = holder[name]
             meant = nearest(value, ACCELERATORS) if name == "accelerator" and isinstance(value, str) else "; "
             raise TrainingError(f"{key} is {value}{meant if meant != '.' else '; '}{remedy}.")
+    stopping = (config.get("callbacks") or {}).get("early_stopping")
+    if stopping is not None:
+        monitor = stopping.get("monitor") if isinstance(stopping, Mapping) else None
+        if not str(monitor).startswith(("validation/", "train/")):
+            raise TrainingError(f"callbacks.early_stopping monitors {monitor}, which no run logs; give monitor: validation/error.")
     _require_machine(config["trainer"])
 
 

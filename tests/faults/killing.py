@@ -20,7 +20,7 @@ from lightning_reg.training.run import run_training
 
 STOPPED = 130
 PROCESSES = multiprocessing.get_context("forkserver")  # forks a process that has imported everything and computed nothing
-PROCESSES.set_forkserver_preload(["tests.faults.killing"])
+PROCESSES.set_forkserver_preload(["faults.killing"])
 
 
 def started(config: Mapping[str, Any], folder: Path) -> Any:

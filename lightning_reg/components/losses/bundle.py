@@ -33,6 +33,8 @@ class LossBundle(nn.Module):
 
     def __init__(self, terms: Mapping[str, Mapping[str, Any] | None], level_weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        if terms and not isinstance(terms, Mapping):
+            raise ComponentError(f"method.loss.terms is {terms!r}, where 'name: weight and arguments' are meant.")
         if not terms:
             raise ComponentError("The loss has no terms; add at least one to method.loss.terms.")
         self.weights: dict[str, float] = {}

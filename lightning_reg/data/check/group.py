@@ -10,6 +10,7 @@ import torch
 
 from lightning_reg.data.check.scan import CONVENTIONS, Finding, ScanReport, as_convention, fitting_conventions, look_at, raw_landmarks
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, Split
+from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import each
 from lightning_reg.data.scans import make_pair, scan_from_subject
@@ -212,7 +213,7 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
 def _measure(dataset: RegistrationDataset, records: tuple[Record, Record]) -> tuple[dict[str, str | float], list[Finding]]:
     """TRE and Dice before registration, and whether the images look alike at their landmarks."""
     try:
-        fixed, moving = (scan_from_subject(dataset.load(record)) for record in records)
+        fixed, moving = (scan_from_subject(load_record(dataset, record)) for record in records)
         pair = make_pair(fixed, moving)
     except DataError:
         return {}, []  # said of the scans, or of their headers

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import is_image
+from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.files.point_files import read_points
 from lightning_reg.data.files.reading import nifti_header, read_image
@@ -110,9 +111,9 @@ def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Su
         DataError: the image itself cannot be read.
     """
     if record.image is None or record.number is not None or not (record.image.is_dir() or is_image(record.image)):
-        return dataset.load(record), []
+        return load_record(dataset, record), []
     try:
-        return dataset.load(record), []
+        return load_record(dataset, record), []
     except DataError:
         parts: dict[str, tio.Image] = {"image": read_image(record.image)}
     lacking = []

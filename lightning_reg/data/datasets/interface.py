@@ -66,7 +66,7 @@ class RegistrationDataset(ABC):
 
     @abstractmethod
     def load(self, record: Record) -> tio.Subject:
-        """The scan in memory: ``name``, ``image`` and, where known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS mm; its own grid
+        """The scan in memory: ``image`` and, where known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS mm; its own grid
         and intensities. :func:`~lightning_reg.data.scans.load_files` reads what can be read from the record's files alone.
 
         Raises:

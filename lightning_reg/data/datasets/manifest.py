@@ -159,6 +159,13 @@ def _replace_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[st
     write_whole(path, text.getvalue().encode())
 
 
+def _read_geometry(path: Path) -> Geometry:
+    try:
+        return construct(path.name, Geometry, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as cause:
+        raise DataError(f"{path} cannot be read ({cause}); prepare the data again.") from cause
+
+
 class PreparedDataset(RegistrationDataset):
     """What ``lightning-reg prepare`` wrote, or a table of one's own in that form.
 
@@ -177,7 +184,7 @@ class PreparedDataset(RegistrationDataset):
             )
         self.rows = read_rows(self.manifest)
         stored = self.manifest.with_name(GEOMETRY)
-        self.geometry = construct(stored.name, Geometry, json.loads(stored.read_text())) if stored.is_file() else Geometry()
+        self.geometry = _read_geometry(stored) if stored.is_file() else Geometry()
 
     def records(self) -> Sequence[Record]:
         return [row.record for row in self.rows]

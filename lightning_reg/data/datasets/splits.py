@@ -13,6 +13,7 @@ import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import STATE
+from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.discovery import ComponentError, DataError, build, nearest
@@ -118,7 +119,7 @@ class Splits:
     def subjects(self, split: Split | None = None) -> Lazy[tio.Subject]:
         """The scans of :meth:`records`, each read when it is asked for."""
         records = self.records(split)
-        return Lazy(len(records), lambda k: self.dataset.load(records[k]))
+        return Lazy(len(records), lambda k: load_record(self.dataset, records[k]))
 
     def pairs(self, split: Split | None = None) -> list[tuple[int, int]]:
         """Indices ``(fixed, moving)`` into :meth:`records` of the pairs of a split; empty where there are none."""

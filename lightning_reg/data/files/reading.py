@@ -57,6 +57,8 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
     try:
         image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
         image.load()
+    except MemoryError as cause:
+        raise DataError(f"{path} cannot be read: its header says more voxels than the memory holds; replace or remove the file.") from cause
     except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
         raise DataError(f"{path} cannot be read as an image ({first_line(cause)}); replace or remove the file.") from cause
     return image
@@ -67,7 +69,14 @@ def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
     header = nifti_header(path)
     if header is not None and int(header["sform_code"]) == 0 and min(abs(header["pixdim"][1:4])) == 0:
         raise ValueError(f"its header has a voxel size of {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm")
-    return _values(nib.load(path))
+    return _values(_checked(path) if path.name.endswith(".gz") else nib.load(path))
+
+
+def _checked(path: Path) -> SpatialImage:
+    """A compressed image whose checksum has been looked at: nibabel reads what it needs and not to the end, where that stands."""
+    content = gzip.decompress(path.read_bytes())
+    kind = nib.Nifti2Image if int.from_bytes(content[:4], "little") == 540 or int.from_bytes(content[:4], "big") == 540 else nib.Nifti1Image
+    return kind.from_bytes(content)
 
 
 def nifti_header(path: Path) -> nib.Nifti1Header | None:
@@ -83,6 +92,8 @@ def nifti_header(path: Path) -> nib.Nifti1Header | None:
 
 def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
     """Values ``(C, I, J, K)`` and affine."""
+    if len(image.shape) < 3 or min(image.shape) < 1:
+        raise ValueError(f"its header says {' x '.join(map(str, image.shape))} voxels, where three axes are meant")
     data = np.asarray(image.dataobj)
     while data.ndim > 4 and data.shape[-1] == 1:
         data = data[..., 0]
@@ -100,13 +111,32 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("="))))
 
 
+LARGEST = 10**10
+"""Voxels above which a header is not believed."""
+
+
+def require_finite(path: Path) -> None:
+    """Refuse a NIfTI file that has been cut off or changed, which ITK reads as far as it goes, or has NaN, which ITK takes for zeros.
+
+    Raises:
+        DataError: its length or checksum does not fit, or values are NaN or infinite.
+    """
+    try:
+        values = np.asarray((_checked(path) if path.name.endswith(".gz") else nib.load(path)).dataobj)
+    except Exception as cause:  # nibabel and zlib raise many kinds for a file they cannot read
+        raise DataError(f"{path} cannot be read ({first_line(cause)}); write it again, or give another file.") from cause
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"{path} has NaN or infinite values; write it again, or give another file.")
+
+
 def voxels(path: Path) -> int:
     """How many an image has, by its header alone; 0 where that says nothing (a folder of slices, a damaged file)."""
     try:
         shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
     except Exception:  # whatever is wrong with it is said when it is read
         return 0
-    return math.prod(int(n) for n in shape)
+    count = math.prod(int(n) for n in shape)
+    return count if 0 < count < LARGEST else 0
 
 
 def _itk_size(path: Path) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from lightning_reg.data.files.reading import first_line
+from lightning_reg.data.files.reading import first_line, require_finite
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts
@@ -223,7 +223,7 @@ def read_transform(path: Path) -> Transform:
         raise DataError(f"There is no transform {path}; correct the path.")
     try:
         transform = _read(path)
-    except RuntimeError as cause:
+    except (RuntimeError, UnicodeDecodeError) as cause:  # ITK quotes what it could not read
         raise DataError(f"{path} cannot be read as a transform ({first_line(cause)}); give transform.h5 of a registration.") from cause
     for part in parts(transform):
         state = part.like
@@ -237,6 +237,8 @@ def read_transform(path: Path) -> Transform:
 def _read(path: Path) -> Transform:
     if path.name.endswith((".h5", ".hdf5", ".hdf", ".tfm", ".mat", ".txt", ".xfm")):
         return from_itk(sitk.ReadTransform(str(path)))
+    if path.name.endswith((".nii", ".nii.gz")):
+        require_finite(path)
     image = sitk.ReadImage(str(path))
     if image.GetNumberOfComponentsPerPixel() != 3:
         raise DataError(f"{path} is an image and no transform; give transform.h5 or displacement.nii.gz of a registration.")

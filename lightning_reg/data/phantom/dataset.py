@@ -13,6 +13,9 @@ from lightning_reg.data.phantom.thorax import breathing_thorax
 from lightning_reg.data.scans import Scan, subject_from_scan
 from lightning_reg.spatial import Pair
 
+APART = 1000
+"""Seeds from the first training subject to the first one of validation."""
+
 
 class PhantomDataset(RegistrationDataset):
     """Breathing thoraxes, two scans each: inhalation (fixed in the pairs) and exhalation (moving), in HU.
@@ -21,14 +24,19 @@ class PhantomDataset(RegistrationDataset):
         subjects: to train on.
         validation: to validate on; other subjects.
         shape: voxels per scan.
-        seed: of the first training subject; those of validation start 1000 further.
+        seed: of the first training subject; those of validation start :data:`APART` further.
         crop: cut both scans of a subject to the box that holds the lungs of both, and so many mm around it; ``null`` keeps the trunk.
     """
 
     def __init__(
         self, subjects: int = 8, validation: int = 4, shape: Sequence[int] = (64, 64, 64), seed: int = 0, crop: float | None = None
     ) -> None:
-        seeds: dict[Split, range] = {"train": range(seed, seed + subjects), "validation": range(seed + 1000, seed + 1000 + validation)}
+        for name, number in (("subjects", subjects), ("validation", validation)):
+            if not isinstance(number, int) or not 0 <= number <= APART:
+                raise ValueError(f"{name} is {number}; give a whole number from 0 to {APART}")
+        if not isinstance(shape, Sequence) or len(shape) != 3 or not all(isinstance(n, int) and n >= 8 for n in shape):
+            raise ValueError(f"shape is {shape}; give three numbers of voxels, 8 or more")
+        seeds: dict[Split, range] = {"train": range(seed, seed + subjects), "validation": range(seed + APART, seed + APART + validation)}
         self.found = [Record(f"phantom-{n}", time, split) for split in seeds for n in seeds[split] for time in ("inhale", "exhale")]
         self.shape, self.crop = (shape[0], shape[1], shape[2]), crop
         self._last: Pair | None = None

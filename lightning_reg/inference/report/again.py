@@ -48,16 +48,29 @@ def report_again(folder: Path) -> Path:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / MARK).read_text(encoding="utf-8"))
+    path = folder / MARK
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as cause:
+        raise DataError(f"{path} cannot be read ({cause}); make the folder again.") from cause
+    if not isinstance(record, dict):
+        raise DataError(f"{path} is a {type(record).__name__} where a record is meant; make the folder again.")
+    return record
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: v if k == "case" else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{k: v if k == "case" else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as cause:
+        raise DataError(f"{path} is no table of cases ({cause}); make the folder again.") from cause
 
 
 def _registration(path: Path, folder: Path) -> None:
     record = _record(folder)
+    lacking = [key for key in ("inputs", "start", "metrics", "history", "settings") if key not in record]
+    if lacking:
+        raise DataError(f"{folder / MARK} lacks {', '.join(lacking)}; register the pair again.")
     inputs = record["inputs"]
     if not {"fixed", "moving"} <= inputs.keys():
         raise DataError(f"{folder} was made from images in memory, which are gone; its report can only be written with it.")

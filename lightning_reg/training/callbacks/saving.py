@@ -79,6 +79,7 @@ class Saving(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen()  # Lightning has put handlers of its own in between
+        trainer.fit_loop._restarting = False  # a schedule that waits for the validation would leave out the next one
         if self._at_epoch_start:  # Lightning would take the epoch that ended before for the one to go on with
             trainer.fit_loop.epoch_loop.restarting = False
 
