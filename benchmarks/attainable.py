@@ -23,6 +23,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from lightning_reg.cli.hydra import plain, register
+from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.components.heads.affine import AffineHead
 from lightning_reg.components.heads.bspline import BSplineHead
 from lightning_reg.components.heads.dense import DenseHead
@@ -232,6 +233,8 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
     method = config["method"]
     module = freed(RegistrationModule(method)).train()
     composer, reports = module.composer, []
+    if isinstance(composer, SingleComposer):
+        composer.symmetric = False  # free parameters are of one direction
     stages = [stage["train"] for stage in method.get("stages") or []]
     for number, trained in enumerate(stages or ["all"]):
         if isinstance(composer, Staged):

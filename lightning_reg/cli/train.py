@@ -73,7 +73,8 @@ def _train(config: DictConfig) -> float:
         if stopped.checkpoint is None:
             console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
         else:
-            console.print(f"\nStopped; saved {stopped.checkpoint}. Go on with:\n  {_command()} resume={_shown(folder)}", soft_wrap=True)
+            saved, command = _shown(stopped.checkpoint), _command()
+            console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} resume={_shown(folder)}", soft_wrap=True)
         sys.exit(STOPPED)
     except BrokenPipeError:
         raise

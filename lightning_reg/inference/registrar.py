@@ -146,7 +146,7 @@ class Registrar:
             optimized=optimized,
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
-            warnings=[w for w in [*warnings, missed(raw, phi)] if w],
+            warnings=[w for w in [*warnings, missed(raw, phi), nothing_common(raw)] if w],
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
@@ -223,6 +223,17 @@ def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device
         settings={"method": name, **method},
         device=device,
     )
+
+
+def nothing_common(pair: Pair) -> str | None:
+    """A sentence where the two label maps share no label, so that every Dice is 0."""
+    if pair.fixed_labels is None or pair.moving_labels is None:
+        return None
+    fixed, moving = (set(labels.tensor.unique().tolist()) - {0} for labels in (pair.fixed_labels, pair.moving_labels))
+    if fixed & moving:
+        return None
+    theirs, ours = (", ".join(str(int(n)) for n in sorted(labels)[:8]) for labels in (fixed, moving))
+    return f"The label maps have no label in common (fixed: {theirs}; moving: {ours}), so every Dice is 0; are they of the same protocol?"
 
 
 def checked_device(device: str) -> str:

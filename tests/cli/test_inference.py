@@ -12,6 +12,7 @@ import yaml
 
 from lightning_reg.cli.main import main
 from lightning_reg.cli.train import main as train
+from lightning_reg.data.files.folder import LISTING
 from lightning_reg.inference.report.again import report_again
 
 RNG = np.random.default_rng(0)
@@ -79,7 +80,7 @@ def test_register_apply_report(run, pair) -> None:
     for word in ("NCC", "Dice", "TRE, mm", "HD95, mm", "folding", "Everything is in out", "report.html"):
         assert word in out
     expected = {"warped.nii.gz", "transform.h5", "displacement.nii.gz", "jacobian.nii.gz", "affine.tfm", "warped_labels.nii.gz"}
-    expected |= {"inverse_transform.h5", "metrics.json", "report.html"}
+    expected |= {"inverse_transform.h5", "metrics.json", "report.html", LISTING}
     assert {p.name for p in Path("out").iterdir()} == expected
     assert run("apply", "--transform", "out/transform.h5", "--input", "m.nii.gz", "--reference", "f.nii.gz", "--out", "w.nii.gz")[0] == 0
     np.testing.assert_allclose(nib.load("w.nii.gz").get_fdata(), nib.load("out/warped.nii.gz").get_fdata(), atol=0.01)
@@ -141,14 +142,14 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
         ([*BASE, "--model", "x.ckpt", "optimization.patience=3"], "is of the refinement, which does not run; add --refine N"),
         ([*BASE, "optimization.stages=[]"], "stages must not be empty"),
         ([*BASE, "optimization.stages=[{transform: affine, steps: 0}]"], "one needs steps"),
-        ([*BASE, "optimization.patience=abc"], "patience is a whole number"),
+        ([*BASE, "optimization.patience=abc"], "patience is abc; give a finite number"),
         ([*BASE, "preprocessing.percentiles=[50,20]"], "percentiles is [50, 20]; give two numbers, the smaller one first"),
         ([*BASE, "preprocessing.spacin=2"], "did you mean 'spacing'?"),
         ([*BASE, "--method", "broken.yaml"], "broken.yaml cannot be read as YAML"),
         (["regster"], "did you mean 'register'?"),
         (["apply", "--transform", "m.nii.gz", "--points", "p.csv", "--out", "q.csv"], "is an image and no transform"),
         (["apply", "--transform", "m.nii.gz", "--points", "p.csv", "--out", "x.nii.gz"], "Points are written as CSV"),
-        (["export", "--model", "x.ckpt", "--onnx", "x.onnx", "--shape", "8", "8", "8", "--spacing", "1", "1", "0"], "have to be positive"),
+        (["export", "--model", "x.ckpt", "--onnx", "x.onnx", "--shape", "8", "8", "8", "--spacing", "1", "1", "0"], "have to be finite"),
         (["apply", "--transform", "t.h5", "--out", "x.nii.gz"], "Give either --input (an image) or --points"),
         (["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--out", "x.nii.gz"], "An image needs --reference"),
         ([*APPLY, "x.jpg"], "The kind of file of x.jpg is not known"),

@@ -526,7 +526,7 @@ def _train() -> Iterator[Case]:
         ("method.sampling=null", "sampling"), ("method.sampling.name=foo", "foo"), ("+method.sampling.patch=[0,1,1]", "patch"),
         ("logger.name=foo", "foo"), ("logger=foo", "foo"), ("callbacks=foo", "foo"), ("+callbacks.foo={}", "foo"), ("callbacks.learning_rate.foo=1", "foo"),
         ("callbacks.early_stopping={monitor: foo}", "early_stopping"), ("callbacks.early_stopping={}", "early_stopping"),
-        ("experiment=foo", "foo"), ("launcher=foo", "foo"), ("foo=1", "foo"), ("data.foo=1", "foo"), ("=1", "="), ("data.batch_size", "data.batch_size"),
+        ("experiment=foo", "foo"), ("launcher=foo", "foo"), ("foo=1", "foo"), ("data.foo=1", "foo"), ("=1", "group"), ("data.batch_size", "data.batch_size"),
         ("seed=${nothing}", "nothing"), ("data.batch_size={", "data.batch_size"), ("resume=nowhere", "nowhere"), ("resume=nowhere/x.ckpt", "no run"),
         ("run=" + "r" * 300, "too long"), ("resume=~nosuchuser/x", "~"),
     ):  # fmt: skip

@@ -20,8 +20,9 @@ from lightning_reg.data.files.point_files import read_points
 from lightning_reg.data.files.reading import read_image
 from lightning_reg.discovery import DataError, UserError
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
-from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.registrar import Registrar, nothing_common
 from lightning_reg.inference.result import Result
+from lightning_reg.spatial import Pair
 
 LPS = np.array([-1.0, -1.0, 1.0])
 FEW = [
@@ -349,3 +350,12 @@ def test_a_loss_that_needs_what_no_pair_has_cannot_refine(model, files) -> None:
 def test_a_method_of_a_model_needs_one() -> None:
     with pytest.raises(UserError, match="The method 'network' takes its loss from a model; give --model, or another method"):
         lightning_reg.conventional("network")
+
+
+def test_label_maps_without_a_common_label_are_said(pair: Pair) -> None:
+    assert nothing_common(pair) is None
+    assert pair.moving_labels is not None
+    other = replace(pair.moving_labels, tensor=pair.moving_labels.tensor * 5)
+    warning = nothing_common(replace(pair, moving_labels=other))
+    assert warning is not None
+    assert "fixed: 1; moving: 5" in warning

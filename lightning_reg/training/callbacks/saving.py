@@ -106,9 +106,9 @@ class Saving(L.Callback):
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if not self._settled:
-            self._settled = True
+        if not self._settled and trainer.is_global_zero:
             self.settle()
+        self._settled = True
         for logger in trainer.loggers:
             logger.save()
         if self._better:  # first: a run that is killed between the two goes on from the older one and writes both again
