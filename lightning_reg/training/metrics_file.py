@@ -18,7 +18,7 @@ NAME = "metrics.csv"
 
 
 class MetricsFile(Logger):
-    """Writes what is logged for a step as one row of ``metrics.csv``, when the next step logs or at the end.
+    """Writes what is logged for a step as one row of ``metrics.csv``, appended where the columns are known and the row is new.
 
     Args:
         folder: of the run.
@@ -31,6 +31,7 @@ class MetricsFile(Logger):
         self.rows: dict[int, dict[str, str]] = {}
         if before:
             self.rows = {step: row for step, row in rows_by_step(read_metrics(folder)).items() if step < before}
+        self._known = {key for row in self.rows.values() for key in row}
         self._columns: list[str] = []
         self._written: int | None = None
         """Rows that the file has; ``None``: it has to be written anew."""
@@ -62,13 +63,14 @@ class MetricsFile(Logger):
             self._written = None
         row = self.rows.setdefault(step, {"step": str(step)})
         row.update({key: str(float(value)) if key != "epoch" else str(int(value)) for key, value in metrics.items()})
+        self._known.update(row)
 
     @rank_zero_only
     def save(self) -> None:
         """Write every row."""
         if not self.rows:
             return
-        columns = sorted({key for row in self.rows.values() for key in row})
+        columns = sorted(self._known)
         if self._written is None or columns != self._columns:
             write_whole(self.path, _table(columns, list(self.rows.values()), header=True).encode())
         elif self._written < len(self.rows):

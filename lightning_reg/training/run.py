@@ -66,13 +66,15 @@ def run_training(
         folder: the run's folder; see ``docs/quickstart.md`` for what it holds afterwards.
         resume: checkpoint of a run to go on from, whatever else ``config`` says.
         report: told before the training what was found about the data, how many steps it makes, and how long that takes.
-        overwrite: remove a run that is there; other files of the folder stay.
+        overwrite: remove a run that is there first; other files of the folder stay.
 
     Raises:
         UserError: data, component or option are not what they have to be, the folder holds another run or is being written, or it
             cannot be written any more. What was written before stays.
         Interrupted: a signal asked to stop.
     """
+    if overwrite and resume is not None:
+        raise TrainingError(f"A run is either resumed or overwritten; leave out overwrite=true to go on with {folder}.")
     with _no_litter(folder), one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
         if overwrite and _is_first_process():
             clear(folder)
@@ -203,7 +205,7 @@ def _failures(folder: Path) -> Iterator[None]:
                 "or set trainer.precision=bf16-mixed; trainer.accumulate_grad_batches keeps the effective batch."
             )
         elif isinstance(error, OSError):
-            what = f"{error.filename or folder} could not be written ({reason(error)}); make room or correct the permissions."
+            what = f"{error.filename or folder}: {reason(error)}; make room, or correct the path or its permissions."
         elif "dataloader worker" in text:
             what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
         else:

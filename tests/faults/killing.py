@@ -36,7 +36,7 @@ def _train(config: Mapping[str, Any], folder: Path) -> None:
     os.dup2(log, 2)
     torch.set_num_threads(1)
     try:
-        run_training(config, folder)
+        run_training(config, folder, report=print)
     except Interrupted:
         sys.exit(STOPPED)
 

@@ -121,6 +121,27 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, 
     assert all(b[key] == pytest.approx(a[key], abs=1e-6) for key in a)
 
 
+def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_path: Path) -> None:
+    """With a budget, whose number of steps was chosen when the run began; what is in the folder besides stays."""
+    config["method"]["steps"] = config["trainer"]["max_steps"]
+    config["budget"] = 0.005
+    begun: list[str] = []
+    folder = run_training(copy.deepcopy(config), tmp_path / "run", report=begun.append).folder
+    assert any("as many as fit into budget" in line for line in begun)
+    (folder / "notes.txt").write_text("mine")
+    again: list[str] = []
+    run_training(copy.deepcopy(config), folder, report=again.append)
+    assert any(line.startswith("Going on after step ") for line in again)
+    with pytest.raises(TrainingError, match=r"holds another run \(seed is 3 there and 4 here\)"):
+        run_training(copy.deepcopy(config) | {"seed": 4}, folder)
+    with pytest.raises(TrainingError, match="either resumed or overwritten"):
+        run_training(config, folder, folder / "checkpoints" / "last.ckpt", overwrite=True)
+    anew: list[str] = []
+    run_training(copy.deepcopy(config) | {"seed": 4}, folder, report=anew.append, overwrite=True)
+    assert not any(line.startswith("Going on") for line in anew)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 def test_the_checkpoint_is_the_model(config: dict, tmp_path: Path) -> None:
     folder = run_training(config, tmp_path / "run").folder
     module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
