@@ -344,11 +344,11 @@ def _register() -> Iterator[Case]:
             yield Case(f"register {side} {what}", MODEL if side == "fixed" else (*REGISTER, *FEW), names, spoil)
         for ending in ("mha", "nrrd"):
             words = tuple(word.replace(f"{side}.nii.gz", f"{side}.{ending}") for word in MODEL)
-            for what, spoil in {
-                "empty": raw(f"{side}.{ending}", b""), "text": text(f"{side}.{ending}", "no image"),
-                "truncated": truncated(f"{side}.{ending}", 0.8), "header cut": truncated(f"{side}.{ending}", 0.02),
-            }.items():  # fmt: skip
-                yield Case(f"register {side} {ending} {what}", words, f"{side}.{ending}", spoil)
+            for what, spoil, names in (
+                ("empty", raw(f"{side}.{ending}", b""), "it is empty"), ("text", text(f"{side}.{ending}", "no image"), "header"),
+                ("truncated", truncated(f"{side}.{ending}", 0.8), "cut off"), ("header cut", truncated(f"{side}.{ending}", 0.02), "header"),
+            ):  # fmt: skip
+                yield Case(f"register {side} {ending} {what}", words, names, spoil)
     for part in ("mask", "labels"):
         file = f"fixed_{part}.nii.gz"
         words = (*MODEL, f"--fixed-{part}", file, f"--moving-{part}", f"moving_{part}.nii.gz")
@@ -453,7 +453,9 @@ def _apply() -> Iterator[Case]:
         ("empty", raw("transform.h5", b"")), ("text", text("transform.h5", "no")), ("truncated", truncated("transform.h5", 0.5)),
         ("flipped at the start", flipped("transform.h5", 0.001)), ("missing", removed("transform.h5")),
     ):  # fmt: skip
-        yield Case(f"apply transform {what}", APPLY, "transform.h5", spoil)
+        yield Case(
+            f"apply transform {what}", APPLY, "empty" if what == "empty" else "correct the path" if what == "missing" else "damaged", spoil
+        )
     field = tuple(word.replace("transform.h5", "displacement.nii.gz") for word in APPLY)
     yield Case("apply field NaN", field, "NaN", voxels("displacement.nii.gz", lambda v: v * np.nan))
     yield Case("apply field is an image", tuple(w.replace("transform.h5", "fixed.nii.gz") for w in APPLY), "no transform")

@@ -24,6 +24,7 @@ from faults.killing import PROCESSES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lightning_reg.data.datasets.manifest import read_rows
 from lightning_reg.data.files.point_files import read_points
 from lightning_reg.data.files.reading import read_image
 from lightning_reg.data.files.transform_files import read_transform
@@ -260,6 +261,19 @@ def test_any_table_of_points_is_read_or_refused(tmp_path: Path, content: str) ->
         points = read_points(path)
         assert points.values.shape[1] == 3
         assert bool(torch.isfinite(points.values).all())
+
+
+CELLS = st.text(max_size=6) | st.sampled_from(["a", "train", "fixed.nii.gz", "1", "nan", "subject", "split", "image", "..", "~x"])
+
+
+@ANY
+@given(rows=st.lists(st.lists(CELLS, max_size=5), max_size=4), separator=st.sampled_from(",;\t"))
+def test_any_manifest_is_read_or_refused(tmp_path: Path, rows: list[list[str]], separator: str) -> None:
+    path = tmp_path / "manifest.csv"
+    lines = [separator.join(row) for row in (["subject", "split", "image"], *rows)]
+    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    with contextlib.suppress(DataError):
+        assert all(row.record.subject for row in read_rows(path))
 
 
 @ANY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,7 +61,7 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
     except MemoryError as cause:
         raise DataError(f"{path} cannot be read: its header says more voxels than the memory holds; replace or remove the file.") from cause
     except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
-        raise DataError(f"{path} cannot be read as an image ({first_line(cause)}); replace or remove the file.") from cause
+        raise DataError(f"{path} cannot be read as an image ({_what_is_wrong(path, cause)}); replace or remove the file.") from cause
     return image
 
 
@@ -113,6 +114,29 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 LARGEST = 10**10
 """Voxels above which a header is not believed."""
+
+
+def _what_is_wrong(path: Path, cause: Exception) -> str:
+    """Why an image could not be read: TorchIO says of everything that ITK refuses that it was not understood."""
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(cause, gzip.BadGzipFile):
+        return "it is not compressed, as its name says, or another file"
+    if "not understood" not in str(cause):
+        return first_line(cause)
+    try:
+        size = _itk_size(path)
+    except RuntimeError:
+        return "its header is damaged or cut off, or it is a file of another kind"
+    return f"its header says {' x '.join(map(str, size))} voxels, and it has fewer or damaged ones: it has been cut off"
+
+
+def itk_reason(error: Exception) -> str:
+    """What ITK says, without where in its source it says so."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or "suffix" in lines[-1]:  # how it says that no reader takes the file
+        return "it is damaged, cut off, or of another kind than its name says"
+    return re.sub(r"^((itk::|ITK )ERROR: )?\w+\(0x[0-9a-f]+\): ", "", lines[-1]).rstrip(".")
 
 
 def require_finite(path: Path) -> None:

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from lightning_reg.data.files.reading import first_line, require_finite
+from lightning_reg.data.files.reading import itk_reason, require_finite
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts
@@ -210,7 +210,7 @@ def write_transform(path: Path, transform: Transform, domain: Grid) -> None:
     try:
         sitk.WriteTransform(to_itk(transform, domain), str(path))
     except RuntimeError as cause:
-        raise OSError(first_line(cause)) from cause
+        raise OSError(itk_reason(cause)) from cause
 
 
 def read_transform(path: Path) -> Transform:
@@ -224,7 +224,8 @@ def read_transform(path: Path) -> Transform:
     try:
         transform = _read(path)
     except (RuntimeError, UnicodeDecodeError) as cause:  # ITK quotes what it could not read
-        raise DataError(f"{path} cannot be read as a transform ({first_line(cause)}); give transform.h5 of a registration.") from cause
+        why = "it is empty" if path.stat().st_size == 0 else itk_reason(cause)
+        raise DataError(f"{path} cannot be read as a transform ({why}); give transform.h5 of a registration.") from cause
     for part in parts(transform):
         state = part.like
         if not bool(torch.isfinite(state).all()):
@@ -274,7 +275,7 @@ def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as cause:
-        raise OSError(first_line(cause)) from cause
+        raise OSError(itk_reason(cause)) from cause
 
 
 def _holds(kind: type, low: int, high: int) -> bool:
