@@ -79,4 +79,6 @@ def test_a_plugins_file_that_shadows_a_built_in_one_is_reported(tmp_path: Path) 
     (site / "translation_head" / "conf" / "method" / "progressive.yaml").write_text("steps: 1\n")
     listed = run("-m", "lightning_reg.cli.main", "plugins", cwd=tmp_path, site=site)
     assert listed.returncode == 1
-    assert "method/progressive.yaml of translation_head.conf has the name of a built-in one" in " ".join(listed.stdout.split())
+    assert "method/progressive.yaml of lightning-reg-translation-head 0.1.0 has the name of a built-in one" in " ".join(
+        listed.stdout.split()
+    )

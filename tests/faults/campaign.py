@@ -562,7 +562,7 @@ def _data() -> Iterator[Case]:
         if what not in ("far away",):
             yield Case(f"train folder {what}", folder, names, spoil)
     yield Case("train folder missing", tuple(w.replace("=scans", "=none") for w in folder), "none")
-    yield Case("train folder empty", tuple(w.replace("=scans", "=none") for w in folder), "none", made("none"))
+    yield Case("train folder of nothing", tuple(w.replace("=scans", "=none") for w in folder), "none", made("none"))
     table = ("train", "method=velocity", "data=pairs", "data.root=pairs.csv", *TINY[2:4], *TINY[8:])
     for what, content, names in (
         ("empty", "", "pairs.csv"), ("only a header", "fixed,moving\n", "pairs.csv"), ("no header", "a.nii.gz,b.nii.gz\n", "pairs.csv"),

@@ -37,13 +37,15 @@ def _train(config: Mapping[str, Any], folder: Path) -> None:
     torch.set_num_threads(1)
     try:
         run_training(config, folder, report=print)
-    except Interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes now is for a process that is done
+    except (Interrupted, KeyboardInterrupt):
         sys.exit(STOPPED)
 
 
 def log_of(folder: Path) -> str:
     """The end of what a process printed."""
-    return folder.with_suffix(".log").read_text()[-1500:]
+    path = folder.with_suffix(".log")
+    return path.read_text()[-1500:] if path.exists() else ""
 
 
 def uninterrupted(config: Mapping[str, Any], folder: Path) -> float:
@@ -71,7 +73,8 @@ def killed_until_done(
                 sent = rng.choice(signals)
                 os.kill(process.pid, sent)
         process.join()
-        if process.exitcode not in (0, STOPPED) and not (sent and process.exitcode == -sent):
+        unborn = sent == signal.SIGINT and process.exitcode == 1 and "Traceback" not in log_of(folder)  # before it listened
+        if process.exitcode not in (0, STOPPED) and not (sent and process.exitcode == -sent) and not unborn:
             wrong.append(f"attempt {attempt} after signal {sent} ended with {process.exitcode}: {log_of(folder)}")
             break
         for path in (folder / "checkpoints").glob("*.ckpt"):
