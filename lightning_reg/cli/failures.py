@@ -1,4 +1,4 @@
-"""How a command ends: done, stopped, a user's mistake in one sentence, or a defect of this program in one paragraph."""
+"""The end of a command: done, stopped, a user's mistake in one sentence, or a defect of this program in one paragraph."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def end(error: Exception) -> NoReturn:
 
 
 def sentence(error: Exception) -> str | None:
-    """What the user can do about it; ``None``: nothing, it is a defect."""
+    """A sentence for the user; ``None`` where the error is a defect of the program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:

@@ -21,7 +21,7 @@ from lightning_reg.discovery import UserError, nearest
 from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
 
 COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
-"""What Hydra, OmegaConf and YAML raise for a configuration that cannot be; see :func:`sentence`."""
+"""Exceptions of Hydra, OmegaConf and YAML for an invalid configuration; see :func:`sentence`."""
 
 
 class InstalledConfigurations(SearchPathPlugin):

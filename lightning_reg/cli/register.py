@@ -70,7 +70,7 @@ BYTES_PER_VOXEL = 40
 
 
 def _bytes(fixed: str) -> int:
-    """What the results will take on the disk, as the fixed image's header says; 0 where that cannot be read."""
+    """Estimated size of the results in bytes, from the fixed image's header; 0 where that cannot be read."""
     from lightning_reg.data.files.reading import voxels
 
     return BYTES_PER_VOXEL * voxels(Path(fixed).expanduser())

@@ -1,4 +1,4 @@
-"""What a component has to be beyond its signature, checked once; the sentence names the component and its distribution."""
+"""Checks of components beyond their signatures, made once; messages name the component and its distribution."""
 
 from __future__ import annotations
 

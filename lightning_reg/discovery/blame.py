@@ -1,4 +1,4 @@
-"""Who made a component, for messages that have to say so."""
+"""The distribution of a component, for error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_reg.discovery.registry import GROUPS, providers, singular
 
 OWN = __name__.partition(".")[0]
 MACHINE = ("out of memory", "not enough memory", "can't allocate memory", "cuda error", "dataloader worker")
-"""What errors say that no component is to blame for."""
+"""Words of errors that no component causes."""
 
 
 def origin(component: object) -> str:

@@ -15,7 +15,7 @@ from lightning_reg.training.budget import with_steps
 
 CONFIG = "config.yaml"
 WRITTEN = (CONFIG, "metrics.csv", "cases.csv", "summary.json", "report.html", "checkpoints", "figures", "tensorboard", "wandb")
-"""What a run writes, and ``overwrite`` removes."""
+"""Names of what a run writes and ``overwrite`` removes."""
 CALL = {"resume": None, "run": None, "overwrite": False}
 """Settings that say how a run was called, not what it is, as they are kept."""
 

@@ -18,7 +18,7 @@ from lightning_reg.discovery import DataError
 MARK = "metrics.json"
 """The record that every folder of results has."""
 LISTING = ".written.json"
-"""Which command wrote a folder of results, and the names of what it wrote: what else lies there is somebody's and stays."""
+"""Listing in a folder of results: the command that wrote it and the names of its files. Other files in the folder are kept."""
 
 
 def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> None:
@@ -127,7 +127,7 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
 
 
 def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
-    """Which command wrote a folder, and the names of its files; ``None`` where nobody says so."""
+    """The command that wrote a folder and the names of its files; ``None`` without a listing."""
     try:
         known = json.loads((folder / LISTING).read_text())
         return str(known["by"]), [str(name) for name in known["files"]]
@@ -142,7 +142,7 @@ def _has_to_stay(folder: Path) -> bool:
 
 
 def _remove_orphans(place: Path, prefix: str) -> None:
-    """What processes of this machine that were killed left half-written."""
+    """Remove partial folders of killed processes of this machine."""
     for path in place.glob(f"{prefix}*"):
         number = path.name.removeprefix(prefix).partition("-")[0]
         if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
