@@ -9,7 +9,8 @@ from lightning_reg.discovery.errors import ComponentError, UserError
 from lightning_reg.discovery.registry import GROUPS, providers, singular
 
 OWN = __name__.partition(".")[0]
-MACHINE = ("out of memory", "not enough memory", "can't allocate memory", "cuda error", "dataloader worker")
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+MACHINE = (*OUT_OF_MEMORY, "cuda error", "dataloader worker")
 """Words of errors that no component causes."""
 
 
@@ -33,7 +34,7 @@ def foreign(component: object) -> bool:
 
 @contextmanager
 def blaming(component: object, doing: str) -> Iterator[None]:
-    """What another distribution's component raises becomes a sentence that names it; ours raise what they raise.
+    """Turn exceptions of another distribution's component into a sentence that names it; those of our own pass through.
 
     Args:
         doing: what was asked of it, as ``"registering images of 8 x 8 x 8 voxels"``.

@@ -57,7 +57,7 @@ def offering(relative: Path) -> list[str]:
 
 
 def conf_problems() -> list[str]:
-    """What is wrong with the configurations that installed distributions add, a sentence each that names the distribution: a folder that
+    """Problems of the configurations that installed distributions add, a sentence each that names the distribution: a folder that
     is not there, a file that is no YAML, a name that a built-in configuration or another distribution's has."""
     own, packages = own_directory(), plugin_packages()
     problems = [

@@ -43,12 +43,12 @@ def providers(group: str) -> dict[str, list[Provider]]:
 
 
 def singular(group: str) -> str:
-    """What one of a group is called."""
+    """Singular of a group's name."""
     return group.removesuffix("es") if group == "losses" else group.removesuffix("s")
 
 
 def chosen(group: str, name: str) -> Provider:
-    """Who provides a name: this project, where others have the same name as well; else the one that there is.
+    """Provider of a name: this project, where others have the same name as well; else the only one.
 
     Args:
         name: the entry-point name, or ``distribution:name`` where several distributions have it.

@@ -20,6 +20,7 @@ from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.files.folder import reason
 from lightning_reg.data.files.writer import one_writer
 from lightning_reg.discovery import TrainingError, build, construct
+from lightning_reg.discovery.blame import OUT_OF_MEMORY
 from lightning_reg.spatial import Case, Pair, totals
 from lightning_reg.training.budget import duration, step_seconds, with_steps
 from lightning_reg.training.callbacks.progress import ProgressLines
@@ -35,7 +36,6 @@ from lightning_reg.training.settings import require_settings
 
 FEW = 300
 """Steps with which no network learns to register."""
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ BROKEN: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {"losses": "scalarterm = scalarterm:Term"}, {},
     ),
     "noimage": (DATA.format(body=f"return tio.Subject(name=record.name, picture={IMAGE})"), {"datasets": "noimage = noimage:Data"}, {}),
+    "norecords": (DATA.format(body="pass").replace("return self.found", "return {}['key']", 1), {"datasets": "norecords = norecords:Data"}, {}),
     "nosubject": (DATA.format(body="return 3"), {"datasets": "nosubject = nosubject:Data"}, {}),
     "nogroup": (DATA.format(body=f"return tio.Subject(name=record.name, image={IMAGE})"), {"datasets": "nogroup = nogroup:Data"}, {}),
 }  # fmt: skip
@@ -143,6 +144,7 @@ def test_they_disturb_nobody(site: Path, tmp_path: Path) -> None:
         ("+method.loss.terms.scalarterm.weight=1", "scalarterm 7.1", "one value per element"),
         ("data.dataset={name: noimage}", "noimage 7.1", "image"),
         ("data.dataset={name: nosubject}", "nosubject 7.1", "Subject"),
+        ("data.dataset={name: norecords}", "norecords 7.1", "listing its scans"),
         ("method=badyaml", "badyaml", "badyaml.yaml"),
         ("method=twin", "twinb 7.1", "provided twice"),
     ],

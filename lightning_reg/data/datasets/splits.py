@@ -16,7 +16,7 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import ComponentError, DataError, build, nearest
+from lightning_reg.discovery import ComponentError, DataError, blaming, build, nearest
 
 T = TypeVar("T")
 
@@ -64,8 +64,9 @@ class Splits:
     ) -> None:
         self.dataset, self.settings = dataset, dict(settings or {})
         self.geometry = dataset.geometry if isinstance(dataset, PreparedDataset) else Geometry()
-        self._records = list(dataset.records())
-        self._pairs = list(dataset.pairs())
+        with blaming(dataset, "listing its scans and pairs"):
+            self._records = list(dataset.records())
+            self._pairs = list(dataset.pairs())
         if held_out is not None:
             self._hold_out(held_out)
         if limit is not None:

@@ -194,7 +194,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _replace_inside(folder: Path, partial: Path) -> None:
-    """What the command wrote in ``folder`` gives way to what lies in ``partial`` inside it, or comes back where that fails."""
+    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them where that fails."""
     _, ours = _listing(folder)
     for path in partial.iterdir():
         if (folder / path.name).exists() and path.name not in (*ours, LISTING):

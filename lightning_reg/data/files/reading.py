@@ -117,7 +117,7 @@ LARGEST = 10**10
 
 
 def _what_is_wrong(path: Path, cause: Exception) -> str:
-    """Why an image could not be read: TorchIO says of everything that ITK refuses that it was not understood."""
+    """Reason for an unreadable image; TorchIO reports every failure of ITK as 'not understood'."""
     if path.is_file() and path.stat().st_size == 0:
         return "it is empty"
     if isinstance(cause, gzip.BadGzipFile):
@@ -132,7 +132,7 @@ def _what_is_wrong(path: Path, cause: Exception) -> str:
 
 
 def itk_reason(error: Exception) -> str:
-    """What ITK says, without where in its source it says so."""
+    """Message of an ITK error, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines or "suffix" in lines[-1]:  # how it says that no reader takes the file
         return "it is damaged, cut off, or of another kind than its name says"
@@ -154,7 +154,7 @@ def require_finite(path: Path) -> None:
 
 
 def voxels(path: Path) -> int:
-    """How many an image has, by its header alone; 0 where that says nothing (a folder of slices, a damaged file)."""
+    """Number of voxels by the header alone; 0 where the header cannot be read (a folder of slices, a damaged file)."""
     try:
         shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
     except Exception:  # whatever is wrong with it is said when it is read
