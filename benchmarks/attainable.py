@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from lightning_reg.cli.hydra import plain, register
 from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.components.heads.affine import AffineHead
 from lightning_reg.components.heads.bspline import BSplineHead
@@ -32,12 +30,13 @@ from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Backbone, Features, Growable, Level, Registration, Staged
 from lightning_reg.components.losses import regularity
 from lightning_reg.components.network import Network
-from lightning_reg.data.phantom.thorax import breathing_thorax
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import Scan, make_pair, subject_from_scan
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.discovery.composition import compose
 from lightning_reg.functional import resize
-from lightning_reg.spatial import Affine, Composition, Identity, IntegratedGradient, Pair, Transform, evaluate, parts
+from lightning_reg.metrics import evaluate
+from lightning_reg.phantom.thorax import breathing_thorax
+from lightning_reg.spatial import Affine, Composition, Identity, IntegratedGradient, Pair, Transform, parts
 from lightning_reg.training.module import RegistrationModule
 
 SIZES: dict[str, tuple[str, tuple[int, int, int]]] = {
@@ -167,12 +166,12 @@ HEADER = (
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """A configuration as plain values; data that need a folder get one that is not there."""
-    register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        config = compose("train", overrides=list(overrides))
+
+    def choose(config: Any) -> None:
         if "root" in config.data.keys():  # noqa: SIM118 - a missing value counts as not in it
             config.data.root = "absent"
-        return plain(config)
+
+    return compose(overrides, choose)
 
 
 def phantom(shape: tuple[int, int, int], seed: int) -> Pair:

@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
+from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.spatial import Case, Pair, evaluate, totals
+from lightning_reg.metrics import PairMetrics, evaluate, totals
+from lightning_reg.spatial import Pair
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import make_data, run_training
+from lightning_reg.training.run import make_data, train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 
 
 def composed(*overrides: str) -> dict[str, Any]:
     """The configuration of `python train.py OVERRIDES`."""
-    register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        return plain(compose("train", overrides=list(overrides)))
+    return compose(list(overrides))
 
 
 def summary(method: str, data: str, root: str | None, seed: int, runs: Path) -> dict[str, float]:
@@ -40,7 +38,7 @@ def summary(method: str, data: str, root: str | None, seed: int, runs: Path) -> 
     folder = runs / f"{method}_{data}" / f"seed_{seed}"
     if not (folder / "summary.json").exists():
         where = [f"data.root={root}"] if data != "phantom" else []
-        run_training(composed(*QUIET, f"method={method}", f"data={data}", f"seed={seed}", *where), folder)
+        train(composed(*QUIET, f"method={method}", f"data={data}", f"seed={seed}", *where), folder)
     found = json.loads((folder / "summary.json").read_text())
     return {**found["totals"], "seconds": found["seconds"]}
 
@@ -77,7 +75,7 @@ def unseen_pairs() -> list[Pair]:
 def unseen_row(name: str, checkpoint: Path, pairs: list[Pair]) -> str:
     """A line of the table of unseen subjects."""
     module = RegistrationModule.from_checkpoint(str(checkpoint))
-    cases: list[Case] = [evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs]
+    cases: list[PairMetrics] = [evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs]
     found = totals(cases)
     true = torch.cat([case.motion_true for case in cases if case.motion_true is not None])
     predicted = torch.cat([case.motion_predicted for case in cases if case.motion_predicted is not None])

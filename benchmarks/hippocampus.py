@@ -19,17 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
 from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.functional import dice
-from lightning_reg.spatial import Image, Pair, evaluate, totals
+from lightning_reg.metrics import evaluate, totals
+from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import make_data, run_training
+from lightning_reg.training.run import make_data, train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 
@@ -41,12 +41,10 @@ def names() -> list[str]:
 
 def trained(experiment: str, root: str, runs: Path) -> tuple[RegistrationModule, RegistrationData, float]:
     """The best checkpoint of an experiment, its data, and the minutes that training took; trained now where it has not been."""
-    register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        config = plain(compose("train", overrides=[*QUIET, f"experiment={experiment}", f"data.root={root}"]))
+    config = compose([*QUIET, f"experiment={experiment}", f"data.root={root}"])
     folder = runs / experiment
     if not (folder / "summary.json").exists():
-        run_training(config, folder)
+        train(config, folder)
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
     return RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "best.ckpt")), make_data(config), seconds / 60
 

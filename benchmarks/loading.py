@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import torchio as tio
 
-from lightning_reg.cli.hydra import composed_method
+from lightning_reg.curation.prepare import Preparation, prepare
 from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits, open_dataset
-from lightning_reg.data.phantom.dataset import PhantomDataset
-from lightning_reg.data.prepare import Preparation, prepare
+from lightning_reg.discovery.composition import compose
 from lightning_reg.training.module import RegistrationModule
 
 WINDOW = (-1000, 500)
@@ -85,7 +85,7 @@ def step(root: Path, method: str, steps: int = 2) -> float:
     """Seconds a training step, on a pair that is at hand."""
     data = RegistrationData({"name": "prepared", "root": str(root)}, {"name": "groups"}, {"window": WINDOW}, limit=2, workers=0, held_out=1)
     pair = data.first_pair()
-    module = RegistrationModule(composed_method(method))
+    module = RegistrationModule(compose([f"method={method}", "experiment/small=none"])["method"])
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
     seconds = []
     for _ in range(steps + 1):

@@ -24,10 +24,11 @@ import SimpleITK as sitk
 import torch
 
 import lightning_reg
-from lightning_reg.data.files.transform_files import from_itk
 from lightning_reg.data.scans import make_pair, read_scan, read_scans
 from lightning_reg.inference.result import Result
-from lightning_reg.spatial import Case, Pair, Transform, evaluate
+from lightning_reg.io.transforms import from_itk
+from lightning_reg.metrics import PairMetrics, evaluate
+from lightning_reg.spatial import Pair, Transform
 
 Found = tuple[Transform, float]
 
@@ -319,7 +320,7 @@ TASKS: dict[str, Callable[[Path], list[Task]]] = {
 }
 
 
-def score(task: Task, transform: Transform) -> Case:
+def score(task: Task, transform: Transform) -> PairMetrics:
     case = evaluate(task.pair, transform)
     if task.labels and case.dice_after and case.dice_before:
         chosen = {when: {k: v for k, v in getattr(case, when).items() if k in task.labels} for when in ("dice_before", "dice_after")}
@@ -373,7 +374,7 @@ def main() -> None:
             line(tasks[0].name, who, found)
 
 
-def line(name: str, who: str, found: list[tuple[Case, float]], when: str = "after") -> None:
+def line(name: str, who: str, found: list[tuple[PairMetrics, float]], when: str = "after") -> None:
     rows = [case.row() for case, _ in found]
 
     def mean(key: str, form: str) -> str:

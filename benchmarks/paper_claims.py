@@ -35,21 +35,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lightning_reg.cli.hydra import plain, register
 from lightning_reg.cli.train import quieten
 from lightning_reg.components import Staged
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.discovery.composition import compose
 from lightning_reg.figures.curves import series
 from lightning_reg.functional import ncc
-from lightning_reg.inference.objective import Optimization
-from lightning_reg.inference.optimization import optimize
-from lightning_reg.spatial import IntegratedGradient, Pair, Transform, evaluate, parts
+from lightning_reg.inference.optimization.descent import optimize
+from lightning_reg.inference.optimization.objective import Optimization
+from lightning_reg.metrics import evaluate
+from lightning_reg.spatial import IntegratedGradient, Pair, Transform, parts
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import make_data, run_training
+from lightning_reg.training.run import make_data, train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "data.workers=0", "data.max_validation_pairs=1"]
 PAPERS_KIND = ["method.sampling.outside=padding", "method.sampling.sliding=null", "method.sampling.density=false"]
@@ -240,9 +239,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """A configuration as plain values."""
-    register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        return plain(compose("train", overrides=[*QUIET, *overrides]))
+    return compose([*QUIET, *overrides])
 
 
 Scores = dict[str, dict[str, list[float]]]
@@ -319,7 +316,7 @@ class Work:
                 before = 0.0
             running.touch()
             try:
-                run_training(config, folder / "run", last if last.exists() else None)
+                train(config, folder / "run", last if last.exists() else None)
             finally:  # also where it is asked to stop, and goes on from its last checkpoint
                 clock.write_text(json.dumps(before + time.process_time() - started))
                 running.unlink()

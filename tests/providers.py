@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from lightning_reg.data.files.dicom import gdcm
-from lightning_reg.data.phantom import breathing_thorax
+from lightning_reg.io.dicom import gdcm
+from lightning_reg.phantom import breathing_thorax
 from lightning_reg.spatial import Image
 
 SHAPE = (32, 28, 30)

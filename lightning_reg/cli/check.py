@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from lightning_reg.data.check.group import Check
-    from lightning_reg.data.prepare import Prepared
+    from lightning_reg.curation.check.group import Check
+    from lightning_reg.curation.prepare import Prepared
 
 SHOWN = 4
 """Findings of one sort that are printed in full; all of them go to --table."""
@@ -42,11 +42,12 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console, require_files, require_processes
-    from lightning_reg.cli.hydra import composed_method, opened_data
-    from lightning_reg.data.check.group import check
-    from lightning_reg.data.check.repair import repair
-    from lightning_reg.data.files.folder import refuse_file
+    from lightning_reg.curation.check.group import check
+    from lightning_reg.curation.check.repair import repair
+    from lightning_reg.data.datasets.splits import open_configured
     from lightning_reg.discovery import UserError
+    from lightning_reg.discovery.composition import compose
+    from lightning_reg.io.folders import refuse_file
     from lightning_reg.training.memory import step_memory
 
     require_files(arguments.data)
@@ -56,11 +57,11 @@ def run(arguments: Namespace) -> int:
     if arguments.table:
         refuse_file(Path(arguments.table).expanduser(), overwrite=True)
     terminal = console()
-    method = composed_method(arguments.method) if arguments.method else None
+    method = compose([f"method={arguments.method}", "experiment/small=none"])["method"] if arguments.method else None
     name = arguments.name or _kind(Path(arguments.data).expanduser())
     if arguments.name is None and name not in ("prepared", "folder", "pairs"):
         terminal.print(f"Read as data={name}; --as folder reads it as any folder.")
-    data, config = opened_data(name, arguments.overrides, arguments.data)
+    data, config = open_configured(name, arguments.overrides, arguments.data)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         bar = progress.add_task("scans", total=None)
 
@@ -195,7 +196,7 @@ def _left_out(found: Check, fixed: Prepared) -> list[str]:
 def _write(path: Path, found: Check) -> None:
     import csv
 
-    from lightning_reg.data.files.folder import written_file
+    from lightning_reg.io.folders import written_file
 
     def lines() -> Iterator[Sequence[object]]:
         told: set[str] = set()

@@ -31,21 +31,22 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console
-    from lightning_reg.cli.hydra import opened_data
     from lightning_reg.cli.tables import totals_table
-    from lightning_reg.data.files.folder import refuse_existing
+    from lightning_reg.data.datasets.splits import open_configured
     from lightning_reg.discovery import UserError
     from lightning_reg.inference import learn2reg
-    from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, summaries
+    from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset
     from lightning_reg.inference.registrar import load
     from lightning_reg.inference.result import Result
+    from lightning_reg.io.folders import refuse_existing
+    from lightning_reg.metrics import summaries
 
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite, "evaluate")
     models = [load(m, device=arguments.device, refinement=arguments.method) for m in (arguments.model, arguments.against) if m]
-    data, config = opened_data(arguments.data, arguments.overrides)
+    data, config = open_configured(arguments.data, arguments.overrides)
     split = None if arguments.split == "all" else arguments.split
     fields: dict[str, Tensor] = {}
     warnings: list[str] = []

@@ -15,8 +15,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from lightning_reg.data.files.folder import refuse_file
     from lightning_reg.inference.export import export_onnx
+    from lightning_reg.io.folders import refuse_file
 
     refuse_file(Path(arguments.onnx).expanduser(), arguments.overwrite)
     difference = export_onnx(arguments.model, Path(arguments.onnx), arguments.shape, arguments.spacing, overwrite=arguments.overwrite)

@@ -24,8 +24,8 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console, require_processes
-    from lightning_reg.cli.hydra import opened_data
-    from lightning_reg.data.prepare import Preparation, prepare
+    from lightning_reg.curation.prepare import Preparation, prepare
+    from lightning_reg.data.datasets.splits import open_configured
     from lightning_reg.discovery import UserError, construct
 
     terminal, out = console(), Path(arguments.out)
@@ -34,7 +34,7 @@ def run(arguments: Namespace) -> int:
         raise UserError(f"--spacing has {len(arguments.spacing)} numbers; give one or three.")
     if arguments.spacing and arguments.shape:
         raise UserError("--spacing and --shape are both given; give one of them.")
-    data, config = opened_data(arguments.dataset, arguments.overrides, arguments.source)
+    data, config = open_configured(arguments.dataset, arguments.overrides, arguments.source)
     settings = dict(config["prepare"])
     if arguments.spacing:
         spacing = arguments.spacing[0] if len(arguments.spacing) == 1 else arguments.spacing

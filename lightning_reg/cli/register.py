@@ -33,9 +33,9 @@ def run(arguments: Namespace) -> int:
     extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
     require_files(arguments.fixed, arguments.moving, *extra.values())
     from lightning_reg.cli.tables import metrics_table
-    from lightning_reg.data.files.folder import refuse_existing
     from lightning_reg.discovery import UserError
     from lightning_reg.inference.registrar import conventional, load
+    from lightning_reg.io.folders import refuse_existing
 
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.refine is not None and arguments.refine < 0:
@@ -71,6 +71,6 @@ BYTES_PER_VOXEL = 40
 
 def _bytes(fixed: str) -> int:
     """Estimated size of the results in bytes, from the fixed image's header; 0 where that cannot be read."""
-    from lightning_reg.data.files.reading import voxels
+    from lightning_reg.io.images import voxels
 
     return BYTES_PER_VOXEL * voxels(Path(fixed).expanduser())

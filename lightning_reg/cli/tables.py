@@ -7,37 +7,30 @@ from typing import Any
 
 from rich.table import Table
 
-from lightning_reg.spatial import Case, totals
-
-_QUANTITIES = (
-    ("tre", "TRE, mm", "_mm", "{:.2f}"),
-    ("dice", "Dice", "", "{:.3f}"),
-    ("field_error", "field error, mm", "_mm", "{:.2f}"),
-    ("mask_dice", "Dice of masks", "", "{:.3f}"),
-    ("ncc", "NCC", "", "{:.3f}"),
-)
+from lightning_reg.metrics import PairMetrics, totals
+from lightning_reg.metrics.table import BY_KEY, COMPARED, RANKING, WHEN
 
 
-def cases_table(cases: Sequence[Case]) -> Table:
+def cases_table(cases: Sequence[PairMetrics]) -> Table:
     """One row per validation case and one for all of them: before and after, folding and smoothness."""
     rows = [case.row() for case in cases]
     everything: dict[str, str | float] = {"case": f"all {len(rows)}", **totals(list(cases))}
-    present = [q for q in _QUANTITIES if f"{q[0]}_after{q[2]}" in everything]
-    present = [q for q in present if q[0] != "ncc" or len(present) == 1]  # it says least; cases.csv has it
+    present = [metric for metric in RANKING if metric.column() in everything]
+    present = [metric for metric in present if metric.key != "ncc" or len(present) == 1]  # it says least; cases.csv has it
     table = Table(title="Validation, best checkpoint")
     table.add_column("\ncase", no_wrap=True)
-    for _, title, _, _ in present:
-        table.add_column(f"{title}\nbefore", justify="right", no_wrap=True)
+    for metric in present:
+        table.add_column(f"{metric.heading}\nbefore", justify="right", no_wrap=True)
         table.add_column("\nafter", justify="right", no_wrap=True)
     table.add_column("folding\n%", justify="right", no_wrap=True)
     table.add_column("\nSDlogJ", justify="right", no_wrap=True)
     for index, row in enumerate([*rows, everything]):
         cells = [str(row["case"])]
-        for name, _, unit, form in present:
-            for when in ("before", "after"):
-                value, spread = row.get(f"{name}_{when}{unit}"), row.get(f"{name}_{when}_sd{unit}")
-                text = "" if value is None else form.format(value)
-                cells.append(text if spread is None else f"{text} ± {form.format(spread)}")
+        for metric in present:
+            for when in WHEN:
+                value, spread = row.get(metric.column(when)), row.get(f"{metric.key}_{when}_sd_mm")
+                text = "" if value is None else f"{value:.{metric.digits}f}"
+                cells.append(text if spread is None else f"{text} ± {spread:.{metric.digits}f}")
         cells += [f"{100 * float(row['folding']):.2f}", f"{float(row['sdlogj']):.3f}"]
         table.add_row(*cells, end_section=index == len(rows) - 1, style="bold" if index == len(rows) else None)
     return table
@@ -48,12 +41,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     table = Table("", "before", "after")
     for column in table.columns[1:]:
         column.justify = "right"
-    rows = [(name.upper(), value) for name, value in metrics["similarity"].items()]
-    titles = (
-        ("tre_mm", "TRE, mm"), ("dice", "Dice"), ("hd95_mm", "HD95, mm"), ("assd_mm", "ASSD, mm"), ("hd_mm", "HD, mm"),
-        ("objective", "objective"),
-    )  # fmt: skip
-    rows += [(title, metrics[key]) for key, title in titles if key in metrics]
+    rows = [(BY_KEY[key].heading, value) for key, value in metrics["similarity"].items()]
+    rows += [(metric.heading, metrics[metric.stored]) for metric in COMPARED if metric.stored in metrics]
+    rows += [("objective", metrics["objective"])] if "objective" in metrics else []
     for title, value in rows:
         table.add_row(title, f"{value['before']:.3f}", f"{value['after']:.3f}")
     table.add_row("folding, %", "", f"{100 * metrics['folding']:.3f}")

@@ -16,13 +16,13 @@ from rich.console import Console
 
 from lightning_reg.cli.arguments import console as terminal
 from lightning_reg.cli.failures import STOPPED, end, guarded, refuse
-from lightning_reg.cli.hydra import COMPOSITION, configuration_warnings, plain, register, sentence
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError
+from lightning_reg.discovery.composition import COMPOSITION, configuration_warnings, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
+from lightning_reg.metrics import primary_error
+from lightning_reg.training import run
 from lightning_reg.training.callbacks.saving import Interrupted
-from lightning_reg.training.module import primary_error
-from lightning_reg.training.run import Outcome, run_training
 from lightning_reg.training.run_folder import read_config, run_of
 
 register()
@@ -66,7 +66,7 @@ def _train(config: DictConfig) -> float:
             values = _resumed(folder, list(HydraConfig.get().overrides.task))
         else:
             values = plain(config)
-        outcome = run_training(values, folder, checkpoint, report=say, overwrite=bool(config.overwrite))
+        outcome = run.train(values, folder, checkpoint, progress=say, overwrite=bool(config.overwrite))
     except COMPOSITION as error:
         refuse(sentence(error))
     except Interrupted as stopped:
@@ -102,7 +102,7 @@ def _resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     return plain(config)
 
 
-def report(outcome: Outcome, console: Console) -> None:
+def report(outcome: run.Outcome, console: Console) -> None:
     """The table of cases, where everything lies, and what to do next."""
     console.print(cases_table(outcome.cases))
     console.print(f"{outcome.seconds:.0f} s, {outcome.parameters:,} parameters. Everything is in {_shown(outcome.folder)}", soft_wrap=True)

@@ -13,10 +13,10 @@ import torchio as tio
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_reg.data.files.transform_files import from_itk
 from lightning_reg.data.symmetry import turned
 from lightning_reg.discovery import construct, nearest
 from lightning_reg.functional import resize_displacement
+from lightning_reg.io.transforms import from_itk
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
 
 STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")

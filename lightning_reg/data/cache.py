@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.datasets.interface import Record
-from lightning_reg.data.files.folder import reason
 from lightning_reg.data.scans import Scan
 from lightning_reg.discovery import DataError
+from lightning_reg.io.folders import reason
 from lightning_reg.spatial import Grid, Image
 
 VERSION = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.data.datasets.interface import Record
-from lightning_reg.data.files.point_files import PointFile, read_points
-from lightning_reg.data.files.reading import Source, read_image
 from lightning_reg.discovery import DataError
+from lightning_reg.io.images import Source, read_image
+from lightning_reg.io.points import read_points
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 LARGEST = 100.0
@@ -44,7 +43,7 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
 
     Args:
         name: how messages and tables call it.
-        image, mask, labels: see :func:`~lightning_reg.data.files.reading.read_image`.
+        image, mask, labels: see :func:`~lightning_reg.io.images.read_image`.
 
     Raises:
         DataError: a file is missing, is no 3D image, has NaN, infinite or constant values, or lies on another grid.
@@ -55,36 +54,6 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
             parts[key] = read_image(source, tio.LabelMap)
     subject = tio.Subject(name=name, **parts)
     check_subject(subject)
-    return subject
-
-
-def load_files(record: Record, points: Callable[[Path], PointFile] = read_points, cropped: bool = False) -> tio.Subject:
-    """The subject whose parts are each a file of the record's.
-
-    Args:
-        points: reads the landmarks.
-        cropped: landmarks may lie outside, where the image has been cut.
-
-    Raises:
-        DataError: as :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
-    """
-    assert record.image is not None, f"{record.name} has no file"
-    subject = read_subject(record.name, record.image, record.mask, record.labels)
-    return with_landmarks(subject, record, points(record.landmarks) if record.landmarks else None, cropped)
-
-
-def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None, cropped: bool = False) -> tio.Subject:
-    """The subject as the record's: with the subject's name as its ``group`` and, where there are points, ``landmarks`` in RAS mm.
-
-    Raises:
-        DataError: landmarks lie outside the image, which has not been ``cropped``.
-    """
-    subject["group"] = record.subject
-    if points is not None:
-        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
-        subject["landmarks"] = points.world(grid)
-        if not cropped:
-            check_landmarks(record.name, subject["landmarks"], grid)
     return subject
 
 
@@ -265,8 +234,8 @@ def read_scan(name: str, image: Source, mask: Source | None = None, labels: Sour
 
     Args:
         name: how messages call it.
-        image, mask, labels: see :func:`~lightning_reg.data.files.reading.read_image`.
-        landmarks: a file (see :mod:`lightning_reg.data.files.point_files`) or ``(N, 3)`` RAS mm.
+        image, mask, labels: see :func:`~lightning_reg.io.images.read_image`.
+        landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
 
     Raises:
         DataError: one of them is not what it has to be.

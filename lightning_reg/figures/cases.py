@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_reg.metrics.table import METRICS
+
 
 def metric_boxes(rows: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]] | None = None) -> Figure:
     """Box plots over the cases, before and after, a panel per metric that the rows have.
@@ -15,16 +17,17 @@ def metric_boxes(rows: Sequence[Mapping[str, Any]], against: Sequence[Mapping[st
         rows: of ``cases.csv``: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, and ``folding``.
         against: the same cases by a second model.
     """
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    metrics = [c for c in columns if "_after" in c and "_sd_" not in c and c.replace("_after", "_before") in columns]
+    columns = {key for row in rows for key in row}
     panels: list[tuple[str, list[tuple[str, list[float]]]]] = []
-    for column in metrics:
-        series = [("before", _values(rows, column.replace("_after", "_before"))), ("after", _values(rows, column))]
-        series += [("second", _values(against, column))] if against else []
-        panels.append((column.replace("_after", "").replace("_mm", ", mm").replace("_", " "), series))
-    for column in ("folding", "sdlogj"):
-        series = [("first" if against else "after", _values(rows, column))]
-        panels.append((column, series + ([("second", _values(against, column))] if against else [])))
+    for metric in METRICS:
+        column = metric.column()
+        if metric.compared and {column, metric.column("before")} <= columns:
+            series = [("before", _values(rows, metric.column("before"))), ("after", _values(rows, column))]
+        elif metric.key in ("folding", "sdlogj"):
+            series = [("first" if against else "after", _values(rows, column))]
+        else:
+            continue
+        panels.append((metric.heading, series + ([("second", _values(against, column))] if against else [])))
     figure = Figure(figsize=(2.1 * len(panels) + 0.4, 3.2), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.boxplot([values for _, values in series], tick_labels=[name for name, _ in series], widths=0.6)

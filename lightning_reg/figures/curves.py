@@ -7,15 +7,11 @@ from itertools import accumulate
 
 from matplotlib.figure import Figure
 
+from lightning_reg.metrics.table import RANKING
+
 Rows = Sequence[Mapping[str, str]]
-TITLES = {
-    "tre_after_mm": "TRE, mm",
-    "field_error_after_mm": "field error, mm",
-    "dice_after": "Dice of the labels",
-    "mask_dice_after": "Dice of the masks",
-    "ncc_after": "correlation",
-}
-"""Axis titles of the quantities that a validation measures, in the order in which they are drawn."""
+TITLES = {metric.column(): metric.heading for metric in RANKING}
+"""Axis titles of the metrics that a validation measures, in the order in which they are drawn."""
 SMOOTH = 5
 """Logged values on either side that the thick line of a loss is the mean of."""
 

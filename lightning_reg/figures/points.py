@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from matplotlib.figure import Figure
 
-from lightning_reg.spatial import Case
+from lightning_reg.metrics import PairMetrics
 
 
-def tre_boxes(cases: Sequence[Case]) -> Figure | None:
+def tre_boxes(cases: Sequence[PairMetrics]) -> Figure | None:
     """Box plots of the target registration error per case, before and after; ``None`` without landmarks."""
     scored = [case for case in cases if case.tre_before is not None]
     if not scored:
@@ -32,7 +32,7 @@ def tre_boxes(cases: Sequence[Case]) -> Figure | None:
     return figure
 
 
-def motion_correlation(cases: Sequence[Case]) -> Figure | None:
+def motion_correlation(cases: Sequence[PairMetrics]) -> Figure | None:
     """Predicted against true landmark displacement per world axis, as Figure 5 of Eppenhof et al., 2019; ``None`` without landmarks."""
     scored = [case for case in cases if case.motion_true is not None]
     if not scored:

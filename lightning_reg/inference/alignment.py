@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.data.scans import Scan
-from lightning_reg.inference.objective import Objective, Optimization, with_margin
+from lightning_reg.inference.optimization.objective import Objective, Optimization, with_margin
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 import torchio as tio
 
-from lightning_reg.data.files.folder import refuse_file, written_file
-from lightning_reg.data.files.point_files import read_points, write_points
-from lightning_reg.data.files.reading import read_image
-from lightning_reg.data.files.transform_files import read_transform, write_image
 from lightning_reg.discovery import DataError
 from lightning_reg.inference.result import resampled
+from lightning_reg.io.folders import refuse_file, written_file
+from lightning_reg.io.images import read_image
+from lightning_reg.io.points import read_points, write_points
+from lightning_reg.io.transforms import read_transform, write_image
 from lightning_reg.spatial import Grid, Image, Transform
 
 ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
@@ -78,7 +78,7 @@ def apply_to_points(
     """Map points: those of the fixed image to the moving one's, with ``inverse`` back.
 
     Args:
-        points: see :mod:`lightning_reg.data.files.point_files`; in voxels only with ``reference``, the image that they count in.
+        points: see :mod:`lightning_reg.io.points`; in voxels only with ``reference``, the image that they count in.
         out: CSV file in mm, in LPS where ``points`` are, else in RAS.
 
     Raises:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
 from torch import Tensor
 
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.data.files.folder import MARK, written_whole
 from lightning_reg.data.scans import scan_from_subject
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
+from lightning_reg.io.folders import MARK, written_whole
+from lightning_reg.metrics.statistics import is_number, paired, summaries
 from lightning_reg.spatial import Pair, Transform
 
 
@@ -41,7 +39,7 @@ class Evaluation:
     settings: dict[str, Any]
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """Per column ``mean, sd, low, high, n``, see :func:`summary`."""
+        """Per column ``mean, sd, low, high, n``, see :func:`~lightning_reg.metrics.statistics.summary`."""
         return summaries(self.rows)
 
     def comparison(self) -> dict[str, dict[str, float]]:
@@ -52,7 +50,7 @@ class Evaluation:
         for column in self.totals():
             if column == "seconds" or "before" in column:
                 continue
-            both = [(a, b) for a, b in zip(self.rows, self.against, strict=True) if _number(a, column) and _number(b, column)]
+            both = [(a, b) for a, b in zip(self.rows, self.against, strict=True) if is_number(a, column) and is_number(b, column)]
             pairs = [(a[column], b[column]) for a, b in both]
             if len(pairs) > 1:
                 found[column] = paired(*zip(*pairs, strict=True))
@@ -140,29 +138,6 @@ def snapped_errors(pair: Pair, transform: Transform) -> Tensor | None:
     return (snapped - pair.moving_landmarks[0].double().T.unsqueeze(0)).norm(dim=1)[0]
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """``mean``, ``sd``, and the 95 % confidence interval ``low`` to ``high`` of the mean (bootstrap over cases, BCa, 10,000 resamples)."""
-    array = np.asarray(values, dtype=float)
-    found = {"mean": float(array.mean()), "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan, "n": len(array)}
-    if len(array) < 3 or np.ptp(array) == 0:
-        return found | {"low": math.nan, "high": math.nan}
-    interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
-    return found | {"low": float(interval.low), "high": float(interval.high)}
-
-
-def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """:func:`summary` of every column over the cases that have it."""
-    columns = dict.fromkeys(key for row in rows for key in row if key != "case")
-    return {c: summary([row[c] for row in rows if _number(row, c)]) for c in columns if any(_number(row, c) for row in rows)}
-
-
-def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
-    difference = np.asarray(second) - np.asarray(first)
-    p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
-    return summary(difference.tolist()) | {"p": p}
-
-
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A CSV file with a column per key, in the order in which they first appear."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -170,7 +145,3 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _number(row: Mapping[str, Any], column: str) -> bool:
-    return column in row and math.isfinite(float(row[column]))

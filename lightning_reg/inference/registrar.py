@@ -12,17 +12,17 @@ import torch
 
 from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.data.files.reading import Source
-from lightning_reg.data.files.transform_files import require_perpendicular
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import Scan, make_pair, read_scans, subject_from_scan
 from lightning_reg.data.statistics import unlike
 from lightning_reg.discovery import UserError, construct, nearest
 from lightning_reg.inference.alignment import best_translation, between_worlds, missed, moved
-from lightning_reg.inference.methods import read_method
-from lightning_reg.inference.objective import Optimization
-from lightning_reg.inference.optimization import Optimized, optimize
+from lightning_reg.inference.optimization.configuration import read_method
+from lightning_reg.inference.optimization.descent import Optimized, optimize
+from lightning_reg.inference.optimization.objective import Optimization
 from lightning_reg.inference.result import Result
+from lightning_reg.io.images import Source
+from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.spatial import Affine, Pair, Transform
 from lightning_reg.training.module import RegistrationModule
 
@@ -78,10 +78,10 @@ class Registrar:
 
         Args:
             fixed, moving: files, folders of DICOM slices, or images of other libraries, see
-                :func:`~lightning_reg.data.files.reading.read_image`. Sizes, spacings and directions may differ.
+                :func:`~lightning_reg.io.images.read_image`. Sizes, spacings and directions may differ.
             fixed_mask, moving_mask: where the images count; read by the optimisation and the metrics, never by a network.
             fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for the metrics (and loss terms that ask for them).
-                Landmarks: a file (see :mod:`lightning_reg.data.files.point_files`) or ``(N, 3)`` RAS mm.
+                Landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
             refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a network: steps in all, default the
                 method's own.
             report: told what goes on, a line at a time.

@@ -16,11 +16,12 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg import functional as LF
-from lightning_reg.data.files.folder import MARK, written_whole
-from lightning_reg.data.files.transform_files import write_displacement, write_image, write_transform
-from lightning_reg.inference.optimization import Optimized
+from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.registration import write_report
-from lightning_reg.spatial import Affine, Case, Grid, Image, Pair, Transform, evaluate, parts, split_affine
+from lightning_reg.io.folders import MARK, written_whole
+from lightning_reg.io.transforms import write_displacement, write_image, write_transform
+from lightning_reg.metrics import PairMetrics, evaluate
+from lightning_reg.spatial import Affine, Grid, Image, Pair, Transform, parts, split_affine
 
 SLAB = 4_000_000
 """Voxels that are resampled at a time."""
@@ -77,7 +78,7 @@ class Result:
         return LF.jacobian_determinant(self.displacement).float()
 
     @cached_property
-    def case(self) -> Case:
+    def case(self) -> PairMetrics:
         """The evaluation of the pair on its original grids."""
         return evaluate(self.pair, self.phi, self.start, surfaces=True)
 

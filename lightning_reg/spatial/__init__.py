@@ -1,6 +1,5 @@
 """Grids, images, pairs and transforms: tensors that know where they lie."""
 
-from lightning_reg.spatial.evaluation import Case, evaluate, totals
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
@@ -20,7 +19,6 @@ from lightning_reg.spatial.transforms import (
 __all__ = [
     "Affine",
     "BSpline",
-    "Case",
     "Composition",
     "Displacement",
     "Grid",
@@ -30,8 +28,6 @@ __all__ = [
     "Pair",
     "Transform",
     "Velocity",
-    "evaluate",
     "parts",
     "split_affine",
-    "totals",
 ]

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from lightning_reg.components.interfaces import Growable, Staged
-from lightning_reg.spatial import Pair, evaluate
+from lightning_reg.metrics import evaluate
+from lightning_reg.spatial import Pair
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.schedules import growth, stage_bounds
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from lightning_reg.data.files.folder import write_whole
 from lightning_reg.discovery import TrainingError
+from lightning_reg.io.folders import write_whole
 
 PARTS = ("composer", "loss", "optimizer")
 """Of a method, without which it is none."""

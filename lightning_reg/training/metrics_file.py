@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_reg.data.files.folder import write_whole
+from lightning_reg.io.folders import write_whole
 
 NAME = "metrics.csv"
 

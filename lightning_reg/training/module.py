@@ -18,7 +18,8 @@ from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.discovery import ComponentError, TrainingError, blaming, build, construct, nearest
-from lightning_reg.spatial import Case, Image, Pair, evaluate, totals
+from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
+from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.schedules import cooldown, inverse_time
 
@@ -61,7 +62,7 @@ class RegistrationModule(L.LightningModule):
         self.statistics: Mapping[str, Any] = {}
         self.composer = build("composers", method["composer"], Composer)
         self.loss = construct("method.loss", LossBundle, method["loss"])
-        self.cases: list[Case] = []
+        self.cases: list[PairMetrics] = []
         self.split_batch = bool(method.get("split_batch"))
         if self.split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
@@ -182,15 +183,6 @@ class RegistrationModule(L.LightningModule):
         module.statistics = checkpoint["lightning_reg"].get("statistics", {})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
-
-
-def primary_error(summary: Mapping[str, float]) -> float:
-    """The one number that models are chosen by, the first that the data allow: mean TRE in mm, one minus Dice, field error in mm, one minus
-    the masks' Dice, one minus the images' correlation."""
-    for key in ("tre_after_mm", "dice_after", "field_error_after_mm", "mask_dice_after", "ncc_after"):
-        if key in summary:
-            return summary[key] if key.endswith("_mm") else 1 - summary[key]
-    raise ValueError(f"nothing to choose a model by: {', '.join(summary)}")
 
 
 def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str) -> None:

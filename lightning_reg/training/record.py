@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.spatial import Case, Pair, totals
+from lightning_reg.metrics import PairMetrics, totals
+from lightning_reg.spatial import Pair
 from lightning_reg.training.logging import log_outcome
 from lightning_reg.training.metrics_file import read_metrics
 from lightning_reg.training.module import RegistrationModule
@@ -62,7 +63,9 @@ def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @torch.no_grad()
-def draw(module: RegistrationModule, pairs: Sequence[Pair], cases: Sequence[Case], rows: Sequence[Mapping[str, str]]) -> dict[str, Figure]:
+def draw(
+    module: RegistrationModule, pairs: Sequence[Pair], cases: Sequence[PairMetrics], rows: Sequence[Mapping[str, str]]
+) -> dict[str, Figure]:
     """Every figure that the run has the data for, by name; panels of the first few pairs."""
     module.eval()
     drawn: dict[str, Figure | None] = {

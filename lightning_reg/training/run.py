@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.files.folder import reason
-from lightning_reg.data.files.writer import one_writer
 from lightning_reg.discovery import TrainingError, build, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
-from lightning_reg.spatial import Case, Pair, totals
+from lightning_reg.io.folders import reason
+from lightning_reg.io.lock import one_writer
+from lightning_reg.metrics import PairMetrics, totals
+from lightning_reg.spatial import Pair
 from lightning_reg.training.budget import duration, step_seconds, with_steps
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
@@ -43,7 +45,7 @@ class Outcome:
     """What a run found: its folder, the evaluation of the best checkpoint, wall time, and how many parameters the model has."""
 
     folder: Path
-    cases: list[Case]
+    cases: list[PairMetrics]
     seconds: float
     parameters: int
 
@@ -51,21 +53,24 @@ class Outcome:
         return totals(self.cases)
 
 
-def run_training(
+def train(
     config: Mapping[str, Any],
-    folder: Path,
-    resume: Path | None = None,
-    report: Callable[[str], None] | None = None,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    *,
+    callbacks: Sequence[L.Callback] = (),
+    progress: Callable[[str], None] | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Train, validate the best checkpoint, and write the record. Where the folder holds the same run, unfinished, it goes on.
 
     Args:
-        config: the composed configuration, plain values: ``method, data, trainer, logger, callbacks, seed``; with ``budget`` (minutes) as
-            many steps are made as fit into it here, instead of the method's own number.
-        folder: the run's folder; see ``docs/quickstart.md`` for what it holds afterwards.
+        config: a composed configuration, plain values, see :func:`lightning_reg.compose`: ``method, data, trainer, logger, callbacks,
+            seed``; with ``budget`` (minutes) as many steps are made as fit into it here, instead of the method's own number.
+        folder: the run's folder, by default a new one below ``runs/``; see ``docs/quickstart.md`` for what it holds afterwards.
         resume: checkpoint of a run to go on from, whatever else ``config`` says.
-        report: told before the training what was found about the data, how many steps it makes, and how long that takes.
+        callbacks: Lightning callbacks beside those of the configuration.
+        progress: called with a line before the training: findings about the data, number of steps, duration.
         overwrite: remove a run that is there first; other files of the folder stay.
 
     Raises:
@@ -73,6 +78,8 @@ def run_training(
             cannot be written any more. What was written before stays.
         Interrupted: a signal asked to stop.
     """
+    folder = Path("runs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}") if folder is None else Path(folder).expanduser()
+    resume = None if resume is None else Path(resume).expanduser()
     if overwrite and resume is not None:
         raise TrainingError(f"A run is either resumed or overwritten; leave out overwrite=true to go on with {folder}.")
     with _no_litter(folder), one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
@@ -80,10 +87,16 @@ def run_training(
             clear(folder)
         if resume is None:
             resume = to_go_on_from(folder, config)
-        return _run(config, folder, resume, report)
+        return _run(config, folder, resume, callbacks, progress)
 
 
-def _run(config: Mapping[str, Any], folder: Path, resume: Path | None, report: Callable[[str], None] | None) -> Outcome:
+def _run(
+    config: Mapping[str, Any],
+    folder: Path,
+    resume: Path | None,
+    more: Sequence[L.Callback],
+    progress: Callable[[str], None] | None,
+) -> Outcome:
     started = time.perf_counter()
     require_settings(config)
     L.seed_everything(config["seed"], workers=True, verbose=False)
@@ -102,11 +115,11 @@ def _run(config: Mapping[str, Any], folder: Path, resume: Path | None, report: C
             raise TrainingError(f"{error} These data get their lung masks from lightning-reg prepare; train on what it writes.") from error
         raise
 
-    if report is not None or config.get("budget"):
+    if progress is not None or config.get("budget"):
         config, told = planned(config, module, data, resume is not None)
-        if report is not None:
+        if progress is not None:
             for line in (*data.notes, told, *before.told()):
-                report(line)
+                progress(line)
     if resume is None and _is_first_process():
         clear(folder)  # what a run that was killed before its first checkpoint left
         write_config(folder, config)
@@ -116,7 +129,8 @@ def _run(config: Mapping[str, Any], folder: Path, resume: Path | None, report: C
         RandomState(),
         ValidateLastStep(),
         *_configured_callbacks(config),
-        *([] if report is None or sys.stdout.isatty() else [ProgressLines(report)]),
+        *more,
+        *([] if progress is None or sys.stdout.isatty() else [ProgressLines(progress)]),
     ]
     loggers = make_loggers(config.get("logger") or {}, folder, config, before.logged)
     try:

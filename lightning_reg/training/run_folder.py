@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from lightning_reg.data.files.folder import write_whole
 from lightning_reg.discovery import TrainingError
+from lightning_reg.io.folders import write_whole
 from lightning_reg.training.budget import with_steps
 
 CONFIG = "config.yaml"

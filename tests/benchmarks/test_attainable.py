@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.spatial import evaluate
+from lightning_reg.metrics import evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -24,7 +24,7 @@ def test_seconds_are_those_of_all_the_steps_that_count(tmp_path: Path, monkeypat
         if len(resumed) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(paper_claims, "run_training", asked_to_stop)
+    monkeypatch.setattr(paper_claims, "train", asked_to_stop)
     config = {"trainer": {"max_steps": 5}}
     with pytest.raises(KeyboardInterrupt):
         paper_claims.Work._train(config, tmp_path)

@@ -12,8 +12,8 @@ import yaml
 
 from lightning_reg.cli.main import main
 from lightning_reg.cli.train import main as train
-from lightning_reg.data.files.folder import LISTING
 from lightning_reg.inference.report.again import report_again
+from lightning_reg.io.folders import LISTING
 
 RNG = np.random.default_rng(0)
 SHAPE = (16, 14, 12)

@@ -10,7 +10,7 @@ import numpy as np
 import providers
 import pytest
 
-from lightning_reg.data.check.group import check
+from lightning_reg.curation.check.group import check
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.discovery import DataError
 

@@ -16,7 +16,7 @@ import torch
 
 from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.checkpoints import damaged, read_checkpoint
-from lightning_reg.training.run import run_training
+from lightning_reg.training.run import train
 
 STOPPED = 130
 PROCESSES = multiprocessing.get_context("forkserver")  # forks a process that has imported everything and computed nothing
@@ -36,7 +36,7 @@ def _train(config: Mapping[str, Any], folder: Path) -> None:
     os.dup2(log, 2)
     torch.set_num_threads(1)
     try:
-        run_training(config, folder, report=print)
+        train(config, folder, progress=print)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes now is for a process that is done
     except (Interrupted, KeyboardInterrupt):
         sys.exit(STOPPED)

@@ -25,11 +25,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_reg.data.datasets.manifest import read_rows
-from lightning_reg.data.files.point_files import read_points
-from lightning_reg.data.files.reading import read_image
-from lightning_reg.data.files.transform_files import read_transform
 from lightning_reg.discovery import DataError, TrainingError, UserError
-from lightning_reg.inference.methods import read_method
+from lightning_reg.inference.optimization.configuration import read_method
+from lightning_reg.io.images import read_image
+from lightning_reg.io.points import read_points
+from lightning_reg.io.transforms import read_transform
 from lightning_reg.training.run_folder import difference, read_config
 from lightning_reg.training.settings import RULES, require_settings
 

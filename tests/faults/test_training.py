@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from faults.killing import STOPPED, differences, killed_until_done, log_of, started, uninterrupted
-from hydra import compose, initialize_config_dir
 
-from lightning_reg.cli.hydra import plain, register
+from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.training.budget import with_steps
 
@@ -34,9 +33,7 @@ OF_METHOD = {
 
 def tiny(method: str, steps: int = 8) -> dict[str, Any]:
     """A method on two small phantoms, with validations after every third step; staged ones in all their stages."""
-    register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        config = plain(compose("train", [f"method={method}", *SMALL, *OF_METHOD.get(method, [])]))
+    config = compose([f"method={method}", *SMALL, *OF_METHOD.get(method, [])])
     return with_steps(config, steps)
 
 
@@ -93,9 +90,9 @@ def test_a_finished_run_that_is_extended_is_the_longer_run(tmp_path: Path) -> No
     for steps in (6, 5):
         folder = tmp_path / f"{steps}"
         uninterrupted(with_steps(config, steps), folder)
-        from lightning_reg.training.run import run_training
+        from lightning_reg.training.run import train
 
-        run_training(copy.deepcopy(config), folder, folder / "checkpoints" / "last.ckpt")
+        train(copy.deepcopy(config), folder, folder / "checkpoints" / "last.ckpt")
         found = differences(tmp_path / "whole", folder)
         assert not [line for line in found if steps == 6 or ("best.ckpt" not in line and "metrics.csv" not in line)], found
 

@@ -11,7 +11,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_reg import figures
-from lightning_reg.spatial import Displacement, Pair, evaluate
+from lightning_reg.metrics import evaluate
+from lightning_reg.spatial import Displacement, Pair
 from lightning_reg.training.schedules import growth
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_reg import functional as LF
-from lightning_reg.data.files.point_files import write_points
-from lightning_reg.data.files.transform_files import write_image
+from lightning_reg.io.points import write_points
+from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Transform
 from lightning_reg.training.module import RegistrationModule
 

@@ -14,12 +14,13 @@ import torch
 from scipy import stats
 from scipy.ndimage import map_coordinates
 
+from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.data.phantom.dataset import PhantomDataset
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
-from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, paired, snapped_errors, summaries, summary
+from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, snapped_errors
 from lightning_reg.inference.registrar import load
+from lightning_reg.metrics import paired, summaries, summary
 from lightning_reg.spatial import Displacement, Grid, Identity, Image, Pair
 
 

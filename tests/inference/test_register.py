@@ -16,12 +16,12 @@ import torchio as tio
 
 import lightning_reg
 from lightning_reg.components.losses.bundle import LossBundle
-from lightning_reg.data.files.point_files import read_points
-from lightning_reg.data.files.reading import read_image
 from lightning_reg.discovery import DataError, UserError
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
 from lightning_reg.inference.registrar import Registrar, nothing_common
 from lightning_reg.inference.result import Result
+from lightning_reg.io.images import read_image
+from lightning_reg.io.points import read_points
 from lightning_reg.spatial import Pair
 
 LPS = np.array([-1.0, -1.0, 1.0])

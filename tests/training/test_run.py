@@ -19,7 +19,7 @@ from lightning_reg.training import run as run_module
 from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import run_training
+from lightning_reg.training.run import train
 from lightning_reg.training.schedules import growth
 
 STEPS = 10
@@ -79,7 +79,7 @@ class StopAfter(L.Callback):
 
 
 def test_the_run_folder_is_complete(config: dict, tmp_path: Path) -> None:
-    outcome = run_training(config, tmp_path / "run")
+    outcome = train(config, tmp_path / "run")
     folder = outcome.folder
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
     figures = {f"figures/{n}.png" for n in ("learning_curve", "growth", "tre", "motion", "case_0", "case_1")}
@@ -103,15 +103,15 @@ def test_the_run_folder_is_complete(config: dict, tmp_path: Path) -> None:
 def test_interrupted_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, stop: int, workers: int, monkeypatch) -> None:
     """Stops in the first step of an epoch, in the middle of one and in the last: weights and every logged value are the same."""
     config["data"]["workers"] = workers
-    whole = run_training(copy.deepcopy(config), tmp_path / "whole").folder
+    whole = train(copy.deepcopy(config), tmp_path / "whole").folder
     standard = run_module._configured_callbacks
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "_configured_callbacks", lambda c: [*standard(c), StopAfter(stop)])
         with pytest.raises(Interrupted) as stopped:
-            run_training(copy.deepcopy(config), tmp_path / "parts")
+            train(copy.deepcopy(config), tmp_path / "parts")
     assert stopped.value.checkpoint.exists()
     assert read_checkpoint(str(stopped.value.checkpoint))["global_step"] == stop + 1
-    parts = run_training(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
+    parts = train(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
 
     expected = weights(whole / "checkpoints" / "last.ckpt")
     for name, value in weights(parts / "checkpoints" / "last.ckpt").items():
@@ -126,24 +126,24 @@ def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_pat
     config["method"]["steps"] = config["trainer"]["max_steps"]
     config["budget"] = 0.005
     begun: list[str] = []
-    folder = run_training(copy.deepcopy(config), tmp_path / "run", report=begun.append).folder
+    folder = train(copy.deepcopy(config), tmp_path / "run", progress=begun.append).folder
     assert any("as many as fit into budget" in line for line in begun)
     (folder / "notes.txt").write_text("mine")
     again: list[str] = []
-    run_training(copy.deepcopy(config), folder, report=again.append)
+    train(copy.deepcopy(config), folder, progress=again.append)
     assert any(line.startswith("Going on after step ") for line in again)
     with pytest.raises(TrainingError, match=r"holds another run \(seed is 3 there and 4 here\)"):
-        run_training(copy.deepcopy(config) | {"seed": 4}, folder)
+        train(copy.deepcopy(config) | {"seed": 4}, folder)
     with pytest.raises(TrainingError, match="either resumed or overwritten"):
-        run_training(config, folder, folder / "checkpoints" / "last.ckpt", overwrite=True)
+        train(config, folder, folder / "checkpoints" / "last.ckpt", overwrite=True)
     anew: list[str] = []
-    run_training(copy.deepcopy(config) | {"seed": 4}, folder, report=anew.append, overwrite=True)
+    train(copy.deepcopy(config) | {"seed": 4}, folder, progress=anew.append, overwrite=True)
     assert not any(line.startswith("Going on") for line in anew)
     assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_the_checkpoint_is_the_model(config: dict, tmp_path: Path) -> None:
-    folder = run_training(config, tmp_path / "run").folder
+    folder = train(config, tmp_path / "run").folder
     module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
     again = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
     assert module.preprocessing["window"] == config["data"]["preprocessing"]["window"]
@@ -156,7 +156,7 @@ def test_the_checkpoint_is_the_model(config: dict, tmp_path: Path) -> None:
 def test_batches_accumulation_clipping_and_bfloat16(config: dict, tmp_path: Path) -> None:
     config["data"]["batch_size"] = 2
     config["trainer"] |= {"max_steps": 2, "precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 1.0}
-    outcome = run_training(config, tmp_path / "run")
+    outcome = train(config, tmp_path / "run")
     assert read_checkpoint(str(outcome.folder / "checkpoints" / "last.ckpt"))["global_step"] == 2
 
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(conf
     config["data"]["samples_per_epoch"] = 1  # a checkpoint after every step
     config["trainer"]["max_steps"] = 200
     with pytest.raises(TrainingError, match=r"became NaN or infinite"):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     kept = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert all(torch.isfinite(v).all() for v in kept.values())
 
@@ -176,20 +176,20 @@ def test_out_of_memory_names_the_knobs(config: dict, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(RegistrationModule, "training_step", exhausted)
     with pytest.raises(TrainingError, match=r"lower data\.batch_size.*bf16-mixed"):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_nothing_to_grow_is_refused(config: dict, tmp_path: Path) -> None:
     config["method"]["composer"]["head"]["levels"] = "finest"
     config["method"]["composer"]["backbone"]["levels"] = 1
     with pytest.raises(TrainingError, match="alpha_growth found nothing to grow"):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_a_term_without_its_data_is_refused_before_training(config: dict, tmp_path: Path) -> None:
     config["method"]["sampling"] = {"name": "groups"}
     with pytest.raises(TrainingError, match="'field_error' needs truth"):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -202,11 +202,11 @@ def test_a_term_without_its_data_is_refused_before_training(config: dict, tmp_pa
 def test_a_misspelt_optimizer_or_argument(config: dict, tmp_path: Path, change: dict, message: str) -> None:
     config["method"]["optimizer"] = change
     with pytest.raises(ComponentError, match=message):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_checkpoints_that_are_none(tmp_path: Path, config: dict) -> None:
-    folder = run_training(config | {"trainer": config["trainer"] | {"max_steps": 1}}, tmp_path / "run").folder
+    folder = train(config | {"trainer": config["trainer"] | {"max_steps": 1}}, tmp_path / "run").folder
     good = folder / "checkpoints" / "last.ckpt"
     truncated, foreign, other = tmp_path / "truncated.ckpt", tmp_path / "foreign.ckpt", tmp_path / "other.ckpt"
     truncated.write_bytes(good.read_bytes()[:-2000])

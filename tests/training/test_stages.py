@@ -19,7 +19,7 @@ from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.callbacks.stages import StageTraining
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import run_training
+from lightning_reg.training.run import train
 from lightning_reg.training.schedules import stage_bounds
 
 
@@ -76,7 +76,7 @@ def watched(config: dict, folder: Path, monkeypatch, *more: L.Callback) -> Watch
     watch, standard = Watch(), run_module._configured_callbacks
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "_configured_callbacks", lambda c: [*standard(c), watch, *more])
-        run_training(copy.deepcopy(config), folder)
+        train(copy.deepcopy(config), folder)
     return watch
 
 
@@ -97,7 +97,7 @@ def test_stages_train_what_they_name_and_start_warm_with_a_fresh_optimiser(confi
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 7])
 def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, monkeypatch, stop: int) -> None:
-    whole = run_training(copy.deepcopy(config), tmp_path / "whole").folder
+    whole = train(copy.deepcopy(config), tmp_path / "whole").folder
 
     class Stop(L.Callback):
         def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
@@ -106,7 +106,7 @@ def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, tmp_p
 
     with pytest.raises(Interrupted) as stopped:
         watched(config, tmp_path / "parts", monkeypatch, Stop())
-    parts = run_training(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
+    parts = train(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
     expected = read_checkpoint(str(whole / "checkpoints" / "last.ckpt"))["state_dict"]
     for name, value in read_checkpoint(str(parts / "checkpoints" / "last.ckpt"))["state_dict"].items():
         assert torch.equal(value, expected[name]) if isinstance(value, torch.Tensor) else value == expected[name], name
@@ -115,7 +115,7 @@ def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, tmp_p
 def test_a_checkpoint_of_an_early_stage_runs_that_stage_only(config: dict, tmp_path: Path) -> None:
     config["trainer"]["max_steps"] = 9
     config["method"]["stages"] = config["method"]["stages"][:1]
-    folder = run_training(config, tmp_path / "run").folder
+    folder = train(config, tmp_path / "run").folder
     module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
     assert module.composer.active == 1
 
@@ -146,13 +146,13 @@ def test_a_stage_ends_early_when_it_no_longer_helps(config: dict, tmp_path: Path
 def test_stages_that_cannot_be(config: dict, tmp_path: Path, change: dict, error: type[Exception], message: str) -> None:
     config["method"].update(change)
     with pytest.raises(error, match=message):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_stages_without_a_number_of_steps_are_refused(config: dict, tmp_path: Path) -> None:
     config["trainer"] |= {"max_steps": -1, "max_epochs": 1}
     with pytest.raises(TrainingError, match=r"trainer\.max_steps is -1"):
-        run_training(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_stage_bounds_stretch_the_shares_to_the_steps() -> None:
@@ -171,7 +171,7 @@ def test_the_rate_falls_when_the_validation_stays(config: dict, tmp_path: Path, 
     assert [rate for _, rate in watch.optimizers] == pytest.approx([1e-5] * 8 + [1e-6] * 4)
     config["method"]["schedule"]["cooldown"] = 0.5
     with pytest.raises(ComponentError, match="plateau and something else"):
-        run_training(config, tmp_path / "other")
+        train(config, tmp_path / "other")
 
 
 def test_the_state_of_a_stage_is_plain_values() -> None:

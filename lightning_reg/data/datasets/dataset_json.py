@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, natural, stem, unique
-from lightning_reg.data.files.point_files import PointFile, read_plain
 from lightning_reg.discovery import DataError
+from lightning_reg.io.points import PointFile, read_plain
 
 
 def descriptions(root: Path) -> list[Path]:

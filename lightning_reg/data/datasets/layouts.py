@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.data.datasets.interface import Record
-from lightning_reg.data.files.point_files import PointFile, read_points
 from lightning_reg.discovery import DataError
+from lightning_reg.io.points import PointFile, read_points
 
 IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 POINTS = (".csv", ".fcsv", ".mrk.json", ".txt")

@@ -1,11 +1,18 @@
-"""A data set's scan, held to what the interface says."""
+"""Loading of a data set's scans: from the files of a record, and checked against the interface."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.scans import check_landmarks, read_subject
 from lightning_reg.discovery import DataError, blaming, origin
+from lightning_reg.io.points import PointFile, read_points
+from lightning_reg.spatial import Grid
 
 
 def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
@@ -27,4 +34,34 @@ def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
     for key, value in (("name", record.name), ("group", record.subject)):
         if key not in subject:
             subject[key] = value
+    return subject
+
+
+def load_files(record: Record, points: Callable[[Path], PointFile] = read_points, cropped: bool = False) -> tio.Subject:
+    """The subject whose parts are each a file of the record's.
+
+    Args:
+        points: reads the landmarks.
+        cropped: landmarks may lie outside, where the image has been cut.
+
+    Raises:
+        DataError: as :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
+    """
+    assert record.image is not None, f"{record.name} has no file"
+    subject = read_subject(record.name, record.image, record.mask, record.labels)
+    return with_landmarks(subject, record, points(record.landmarks) if record.landmarks else None, cropped)
+
+
+def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None, cropped: bool = False) -> tio.Subject:
+    """The subject as the record's: with the subject's name as its ``group`` and, where there are points, ``landmarks`` in RAS mm.
+
+    Raises:
+        DataError: landmarks lie outside the image, which has not been ``cropped``.
+    """
+    subject["group"] = record.subject
+    if points is not None:
+        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        subject["landmarks"] = points.world(grid)
+        if not cropped:
+            check_landmarks(record.name, subject["landmarks"], grid)
     return subject

@@ -13,10 +13,10 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.files.folder import write_whole
+from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError, construct, nearest
+from lightning_reg.io.folders import write_whole
 from lightning_reg.spatial import Grid
 
 MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"

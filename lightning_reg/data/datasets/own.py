@@ -13,8 +13,8 @@ from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_json
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, from_tree
+from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.datasets.manifest import PARTS, read_table, together
-from lightning_reg.data.scans import load_files
 from lightning_reg.discovery import DataError, nearest
 
 SIDES = ("fixed", "moving")

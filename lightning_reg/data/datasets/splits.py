@@ -17,6 +17,7 @@ from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.discovery import ComponentError, DataError, blaming, build, nearest
+from lightning_reg.discovery.composition import compose
 
 T = TypeVar("T")
 
@@ -157,3 +158,26 @@ def open_dataset(spec: Mapping[str, Any] | str, held_out: int | str | Sequence[s
             )
         arguments = {"name": "prepared", "root": str(root)}
     return Splits(build("datasets", arguments, RegistrationDataset), held_out, limit, arguments)
+
+
+def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
+    """The data set of a data configuration, and the configuration as plain values.
+
+    Args:
+        name: a file of ``conf/data`` or of an installed package.
+        overrides: ``data.key=value``.
+        root: ``data.root``, as a path on the command line is: any character may be in it.
+
+    Raises:
+        UserError: no such configuration or option, or the data are not what they have to be.
+    """
+
+    def choose(config: Any) -> None:
+        if root is None:
+            return
+        if "root" not in config.data.keys():  # noqa: SIM118 - a missing value counts as not in it
+            raise DataError(f"data={name} makes its own images; leave the folder {root} out.")
+        config.data.root = root
+
+    values = compose([f"data={name}", "experiment/small=none", *overrides], choose)["data"]
+    return open_dataset(values["dataset"], values.get("held_out"), values.get("limit")), values

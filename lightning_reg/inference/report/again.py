@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from lightning_reg.data.files.folder import MARK, written_file
-from lightning_reg.data.files.transform_files import read_transform
 from lightning_reg.data.scans import make_pair, read_scans
 from lightning_reg.discovery import DataError
-from lightning_reg.inference.evaluation import summaries
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.registration import write_report as write_registration
+from lightning_reg.io.folders import MARK, written_file
+from lightning_reg.io.transforms import read_transform
+from lightning_reg.metrics import summaries
 from lightning_reg.spatial import Affine, Transform
 
 

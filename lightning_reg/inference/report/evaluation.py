@@ -9,9 +9,7 @@ from typing import Any
 
 from lightning_reg.figures import metric_boxes
 from lightning_reg.inference.report.page import Picture, Row, Section, number, render
-
-RANKED = (("tre_after_mm", True), ("dice_after", False), ("field_error_after_mm", True), ("mask_dice_after", False), ("ncc_after", False))
-"""What decides which case is the worst: the first of these that there is, and whether large values are bad."""
+from lightning_reg.metrics.table import heading, ranking
 
 
 def write_report(
@@ -43,7 +41,7 @@ def write_run_report(
         run: its name.
         rows: of ``cases.csv``.
         figures: PNG files.
-        totals: as :func:`lightning_reg.inference.evaluation.summaries` gives them.
+        totals: as :func:`lightning_reg.metrics.statistics.summaries` gives them.
         settings: the run's configuration.
     """
     sections = [totals_section(totals), boxes_section(rows, None), cases_section(rows)]
@@ -52,7 +50,7 @@ def write_run_report(
 
 
 def totals_section(totals: Mapping[str, Mapping[str, float]]) -> Section:
-    rows = [Row((_title(name), number(v["mean"], ".4g"), number(v["sd"], ".3g"), _interval(v), str(v["n"]))) for name, v in totals.items()]
+    rows = [Row((heading(name), number(v["mean"], ".4g"), number(v["sd"], ".3g"), _interval(v), str(v["n"]))) for name, v in totals.items()]
     return Section("All cases", ("", "mean", "SD", "95 % interval of the mean", "cases"), rows)
 
 
@@ -62,14 +60,15 @@ def boxes_section(rows: Sequence[Mapping[str, Any]], against: Sequence[Mapping[s
 
 def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst first") -> Section:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    key, large = next(((k, large) for k, large in RANKED if k in columns), (columns[-1], True))
-    order = sorted(rows, key=lambda row: float(row.get(key) or 0), reverse=large)
+    metric = ranking(columns)
+    key, largest = (metric.column(), metric.better == "lower") if metric else (columns[-1], True)
+    order = sorted(rows, key=lambda row: float(row.get(key) or 0), reverse=largest)
     cells = [Row([str(row["case"]), *(_cell(row.get(column)) for column in columns[1:])]) for row in order]
-    return Section(title, [_title(c) for c in columns], cells)
+    return Section(title, [heading(c) for c in columns], cells)
 
 
 def _comparison(comparison: Mapping[str, Mapping[str, float]]) -> Section:
-    rows = [Row((_title(name), number(v["mean"], ".3g"), _interval(v), number(v["p"], ".2g"))) for name, v in comparison.items()]
+    rows = [Row((heading(name), number(v["mean"], ".3g"), _interval(v), number(v["p"], ".2g"))) for name, v in comparison.items()]
     note = "Second model minus first, over the same cases; p of the paired two-sided Wilcoxon test, not corrected for the number of rows."
     return Section("Against the second model", ("", "mean difference", "95 % interval", "p"), rows, note)
 
@@ -81,7 +80,3 @@ def _cell(value: Any) -> str:
 def _interval(values: Mapping[str, float]) -> str:
     low, high = values.get("low"), values.get("high")
     return "" if low is None or low != low else f"{low:.4g} to {number(high, '.4g')}"
-
-
-def _title(column: str) -> str:
-    return column.replace("_mm", ", mm").replace("_", " ")

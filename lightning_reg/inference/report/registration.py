@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.figures import objective_curves
 from lightning_reg.inference.report.page import Picture, Row, Section, number, render
+from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
 
 EXTENT = 144
@@ -146,18 +147,10 @@ def _marks(pair: Pair, transform: Transform, start: Transform, grid: Grid) -> li
 
 
 def _summary(metrics: Mapping[str, Any]) -> list[Row]:
-    names = {"ncc": "NCC", "lncc": "LNCC", "mi": "mutual information, nats"}
-    rows = [(names[k], v["before"], v["after"], ".3f") for k, v in metrics["similarity"].items()]
-    rows += [
-        (title, metrics[key]["before"], metrics[key]["after"], form)
-        for key, title, form in (
-            ("tre_mm", "TRE, mm", ".2f"), ("dice", "Dice, mean over labels", ".3f"),
-            ("hd95_mm", "HD95, mm", ".2f"), ("assd_mm", "ASSD, mm", ".2f"), ("hd_mm", "HD, mm", ".2f"),
-            ("objective", "objective of the optimisation", ".4f"),
-        )
-        if key in metrics
-    ]  # fmt: skip
-    return [Row((title, number(before, form), number(after, form))) for title, before, after, form in rows]
+    rows = [(BY_KEY[key].heading, value, f".{BY_KEY[key].digits}f") for key, value in metrics["similarity"].items()]
+    rows += [(metric.heading, metrics[metric.stored], f".{metric.digits}f") for metric in COMPARED if metric.stored in metrics]
+    rows += [("objective of the optimisation", metrics["objective"], ".4f")] if "objective" in metrics else []
+    return [Row((title, *(number(value[when], form) for when in WHEN))) for title, value, form in rows]
 
 
 def _smoothness(metrics: Mapping[str, Any]) -> str:

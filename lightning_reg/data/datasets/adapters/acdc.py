@@ -12,9 +12,10 @@ import torchio as tio
 from lightning_reg.data.datasets.adapters.search import require_folder
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.files.reading import read_image
-from lightning_reg.data.scans import read_subject, with_landmarks
+from lightning_reg.data.datasets.loading import with_landmarks
+from lightning_reg.data.scans import read_subject
 from lightning_reg.discovery import DataError
+from lightning_reg.io.images import read_image
 
 
 class AcdcDataset(RegistrationDataset):

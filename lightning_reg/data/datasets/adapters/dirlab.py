@@ -10,9 +10,9 @@ from lightning_reg.data.datasets.adapters.raw import read_ct
 from lightning_reg.data.datasets.adapters.search import hold_out, named, require_folder
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.files.point_files import read_plain
-from lightning_reg.data.scans import with_landmarks
+from lightning_reg.data.datasets.loading import with_landmarks
 from lightning_reg.discovery import DataError
+from lightning_reg.io.points import read_plain
 
 VOXELS = {
     1: (256, 256, 94), 2: (256, 256, 112), 3: (256, 256, 104), 4: (256, 256, 99), 5: (256, 256, 106),

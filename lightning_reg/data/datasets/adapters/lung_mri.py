@@ -9,7 +9,7 @@ import torchio as tio
 from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import from_tree
-from lightning_reg.data.scans import load_files
+from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.discovery import DataError
 
 

@@ -10,7 +10,7 @@ from lightning_reg.data.datasets.adapters.search import last, named, require_fol
 from lightning_reg.data.datasets.dataset_json import from_dataset_json
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.scans import load_files
+from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.discovery import DataError
 
 

@@ -1,0 +1,1 @@
+"""Curation of data sets: prepared once (lungs, crop, resolution), and checked."""

@@ -1,0 +1,104 @@
+"""What can be set right without anybody's judgement, written into a new folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchio as tio
+
+from lightning_reg.curation.check.scan import SKEWED, fitting_conventions, forms_apart, load_leniently, raw_landmarks, skew
+from lightning_reg.curation.check.scan import as_convention as read_as
+from lightning_reg.curation.prepare import Preparation, Prepared, prepare
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.io.images import nifti_header
+from lightning_reg.spatial import Grid
+
+
+class RepairedDataset(RegistrationDataset):
+    """Another data set's scans with these repairs: NaN and infinite values become the smallest other one; of two headers that disagree the
+    one whose voxel size is the image's is taken; axes that are not perpendicular are resampled to some that are; masks and labels on
+    another grid are resampled to their image's, by nearest neighbour, those that are empty are left out, and values are rounded; landmarks
+    outside their image are read under the one other convention that fits."""
+
+    def __init__(self, dataset: RegistrationDataset) -> None:
+        self.dataset = dataset
+
+    def records(self) -> Sequence[Record]:
+        return self.dataset.records()
+
+    def load(self, record: Record) -> tio.Subject:
+        subject, _ = load_leniently(self.dataset, record)
+        _headers(subject, record)
+        image = subject["image"]
+        image.set_data(_finite(image.data))
+        for part in ("mask", "labels"):
+            if part in subject:
+                _labels(subject, part)
+        if skew(image.affine) > SKEWED:
+            subject = tio.Resample((image.spatial_shape, _perpendicular(image.affine)))(subject)
+        if "landmarks" in subject:
+            _landmarks(subject, record)
+        return subject
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return self.dataset.pairs()
+
+
+def repair(data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int], None] | None = None) -> Prepared:
+    """Write the data set, repaired as :class:`RepairedDataset` says, in the form that ``lightning-reg prepare`` writes."""
+    return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
+
+
+def _headers(subject: tio.Subject, record: Record) -> None:
+    """The qform's affine where the sform has another voxel size than the header."""
+    for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
+        if part not in subject or path is None or not path.name.endswith((".nii", ".nii.gz")):
+            continue
+        header = nifti_header(path)
+        if header is None:
+            continue
+        sizes = np.array([float(v) for v in header["pixdim"][1:4]])
+        in_sform = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
+        as_it_is = np.allclose(subject[part].affine, header.get_sform(), atol=1e-4)  # not what a data set made of it
+        if as_it_is and forms_apart(header) > 0.5 * sizes.min() and not np.allclose(in_sform, sizes, rtol=0.01):
+            subject[part].affine = header.get_qform()
+
+
+def _finite(data: torch.Tensor) -> torch.Tensor:
+    good = torch.isfinite(data.float())
+    return data if bool(good.all()) or not bool(good.any()) else torch.where(good, data, data[good].min())
+
+
+def _labels(subject: tio.Subject, part: str) -> None:
+    labels, image = subject[part], subject["image"]
+    if not np.allclose(labels.affine, image.affine, atol=1e-4) or labels.spatial_shape != image.spatial_shape:
+        labels = tio.Resample((image.spatial_shape, image.affine))(labels)
+    labels.set_data(_finite(labels.data).round())
+    if bool((labels.data != 0).any()):
+        subject.add_image(labels, part)
+    else:
+        subject.remove_image(part)
+
+
+def _perpendicular(affine: np.ndarray) -> np.ndarray:
+    """The nearest perpendicular axes of the same lengths, about the first voxel."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(affine[:3, :3] / lengths)
+    near = affine.copy()
+    near[:3, :3] = (u @ v) * lengths
+    return near
+
+
+def _landmarks(subject: tio.Subject, record: Record) -> None:
+    grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+    mask = subject["mask"].data[0] > 0 if "mask" in subject else None
+    values = raw_landmarks(record, subject["landmarks"]).double()
+    if "RAS mm" in fitting_conventions(subject["landmarks"], grid, mask):
+        return
+    fits = fitting_conventions(values, grid, mask)
+    if len(fits) == 1:
+        subject["landmarks"] = read_as(values, fits[0], grid)

@@ -1,0 +1,269 @@
+"""One scan looked through: its header, intensities, mask, labels and landmarks. Everything is found, not the first thing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.layouts import is_image
+from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.manifest import PreparedDataset
+from lightning_reg.data.scans import subject_problems
+from lightning_reg.discovery import DataError
+from lightning_reg.io.images import nifti_header, read_image
+from lightning_reg.io.points import read_points
+from lightning_reg.spatial import Grid
+
+Level = Literal["error", "warning"]
+SKEWED = 1e-3
+"""Axes whose cosine is larger are not perpendicular."""
+CONVENTIONS = ("RAS mm", "LPS mm", "voxels counted from 0", "voxels counted from 1")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to be looked at: an ``error`` stops training or spoils it, a ``warning`` may be meant.
+
+    Args:
+        kind: a word that findings of one sort share.
+        text: a sentence that names the file and the remedy.
+    """
+
+    level: Level
+    kind: str
+    text: str
+
+
+@dataclass
+class ScanReport:
+    """What one scan is like.
+
+    Args:
+        record: the scan.
+        grid: ``None`` where it cannot be read; the same holds for all below.
+        low, high: smallest and largest intensity.
+        units: ``HU``, ``HU + 1024``, ``0 to 1`` or ``arbitrary``, as far as values tell.
+        digest: of the voxels; equal for equal images.
+        parts: of ``mask, labels, landmarks`` those that are there.
+        landmarks: ``(N, 3)`` RAS mm.
+    """
+
+    record: Record
+    findings: list[Finding] = field(default_factory=list)
+    grid: Grid | None = None
+    low: float = 0.0
+    high: float = 0.0
+    units: str = ""
+    digest: str = ""
+    parts: tuple[str, ...] = ()
+    landmarks: Tensor | None = None
+
+    def add(self, level: Level, kind: str, text: str) -> None:
+        self.findings.append(Finding(level, kind, text))
+
+
+def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
+    """Everything that one scan shows by itself."""
+    report = ScanReport(record)
+    try:
+        subject, lacking = load_leniently(dataset, record)
+        report.findings += lacking
+    except DataError as error:
+        report.add("error", "unreadable", str(error))
+        return report
+    except Exception as error:  # whatever a reader raises: the other scans are looked at too
+        report.add("error", "unreadable", f"{record.name} cannot be read ({type(error).__name__}: {error}); look at {record.image}.")
+        return report
+    for problem in subject_problems(subject):
+        report.add("error", "image", problem)
+    for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
+        if part in subject and path is not None and path.name.endswith((".nii", ".nii.gz")):
+            _header(report, path, subject[part])
+    report.parts = tuple(part for part in ("mask", "labels", "landmarks") if part in subject)
+    image = subject["image"]
+    try:
+        report.grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+    except ValueError:
+        return report  # among the problems already
+    _directions(report, image)
+    _intensities(report, image)
+    if "landmarks" in subject:
+        report.landmarks = subject["landmarks"]
+        if not (isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None):  # where some may have been cut off
+            _landmarks(report, subject)
+    return report
+
+
+def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Subject, list[Finding]]:
+    """The scan whatever is wrong with it, where its files are images, and what of it cannot be read; what only the data set can read, it
+    reads.
+
+    Raises:
+        DataError: the image itself cannot be read.
+    """
+    if record.image is None or record.number is not None or not (record.image.is_dir() or is_image(record.image)):
+        return load_record(dataset, record), []
+    try:
+        return load_record(dataset, record), []
+    except DataError:
+        parts: dict[str, tio.Image] = {"image": read_image(record.image)}
+    lacking = []
+    for part in ("mask", "labels"):
+        path: Path | None = getattr(record, part)
+        if path is not None:
+            try:
+                parts[part] = read_image(path, tio.LabelMap)
+            except DataError as error:
+                lacking.append(Finding("error", "unreadable", str(error)))
+    subject = tio.Subject(name=record.name, group=record.subject, **parts)
+    if record.landmarks is not None:
+        try:
+            subject["landmarks"] = read_points(record.landmarks).world(
+                Grid(parts["image"].spatial_shape, torch.from_numpy(parts["image"].affine))
+            )
+        except (DataError, ValueError) as error:
+            lacking.append(Finding("error", "landmarks", str(error)))
+    return subject, lacking
+
+
+def _header(report: ScanReport, path: Path, image: tio.Image) -> None:
+    """NIfTI's two ways to say where voxels lie."""
+    header = nifti_header(path)
+    if header is None:
+        return
+    sizes = np.array([float(v) for v in header["pixdim"][1:4]])
+    if sizes.min() <= 0:
+        text = (
+            f"{path} has a voxel size of {' x '.join(f'{v:g}' for v in sizes)} mm in its header; programs differ in what they make of that"
+        )
+        report.add("error", "header", f"{text}: correct it.")
+        return
+    if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
+        report.add("warning", "header", f"{path} does not say where its voxels lie (no qform, no sform); convert it from DICOM again.")
+        return
+    apart = forms_apart(header)
+    if apart > 0.5 * sizes.min():
+        wrong = not np.allclose(image.spacing, sizes, rtol=0.01)
+        remedy = "take the one with the voxel size (--fix does)" if wrong else "write the right one into both"
+        text = f"{path} is placed differently by its qform and its sform (up to {apart:.3g} mm apart); programs differ in which they read"
+        report.add("error" if wrong else "warning", "header", f"{text}: {remedy}.")
+
+
+def forms_apart(header: nib.Nifti1Header) -> float:
+    """Largest distance, mm, between where qform and sform put the image's corners; 0 where only one is set."""
+    if int(header["qform_code"]) == 0 or int(header["sform_code"]) == 0:
+        return 0.0
+    shape = np.array(header.get_data_shape()[:3]) - 1
+    corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])]).T
+    return float(np.linalg.norm(((header.get_qform() - header.get_sform()) @ corners)[:3], axis=0).max())
+
+
+def skew(affine: np.ndarray) -> float:
+    """The largest cosine between two axes of an affine: 0 where they are perpendicular."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def _directions(report: ScanReport, image: tio.Image) -> None:
+    found = skew(image.affine)
+    if found > SKEWED:
+        where = image.path or report.record.name
+        degrees = np.degrees(np.arcsin(min(found, 1.0)))
+        text = f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK refuses; resample it (--fix does)."
+        report.add("warning", "header", text)
+
+
+def _intensities(report: ScanReport, image: tio.Image) -> None:
+    values = image.data.float()
+    finite = values[torch.isfinite(values)]
+    if not finite.numel():
+        return
+    report.low, report.high = float(finite.min()), float(finite.max())
+    report.digest = hashlib.sha256(np.ascontiguousarray(image.data.numpy()).tobytes()).hexdigest()
+    report.units = units(finite, report.low, report.high)
+    clipped = float((finite == report.high).float().mean())
+    if report.high > report.low and clipped > 0.01:
+        where = image.path or report.record.name
+        text = f"{where} has its largest value ({report.high:g}) in {100 * clipped:.1f} % of its voxels: intensities are clipped"
+        report.add("warning", "intensities", f"{text}; export it with its full range, or check that nothing of interest is that bright.")
+
+
+def units(values: Tensor, low: float, high: float) -> str:
+    """What intensities look like."""
+    if -4100 <= low <= -800 and high > 200:
+        return "HU"
+    if low >= -0.01 and high <= 1.01:
+        return "0 to 1"
+    sampled = values[:: max(1, values.numel() // 200_000)]
+    tissue, air = float(((sampled > 950) & (sampled < 1150)).float().mean()), float((sampled < 300).float().mean())
+    return "HU + 1024" if low > -100 and tissue > 0.1 and air > 0.1 and high > 1200 else "arbitrary"
+
+
+def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
+    """Outside the image, or outside the mask: under which other convention would they make sense?"""
+    assert report.landmarks is not None
+    assert report.grid is not None
+    mask = subject["mask"].data[0] > 0 if "mask" in subject else None
+    here = _share(report.landmarks, report.grid, None)
+    in_mask = _share(report.landmarks, report.grid, mask)
+    if here == 1.0 and in_mask > 0.5:
+        return
+    fits = fitting_conventions(raw_landmarks(report.record, report.landmarks), report.grid, mask)
+    where = report.record.landmarks or f"The landmarks of {report.record.name}"
+    outside = f"{where}: {round((1 - here) * len(report.landmarks))} of {len(report.landmarks)} landmarks lie outside the image"
+    if here == 1.0:
+        outside = f"{where}: {100 * (1 - in_mask):.0f} % of the landmarks lie outside the mask"
+    if fits:
+        advice = (
+            f"they fit if they are {' or '.join(fits)}: name their columns by what they are (x,y,z RAS; x_lps,y_lps,z_lps; i,j,k from 0)"
+        )
+    else:
+        advice = "as RAS or LPS mm, or voxels, they do not fit either: they may be of another image"
+    report.add("error" if here < 1.0 else "warning", "landmarks", f"{outside}; {advice}.")
+
+
+def raw_landmarks(record: Record, landmarks: Tensor) -> Tensor:
+    """The numbers as they stand in the file, where it can be read without the data set's help."""
+    try:
+        return read_points(record.landmarks).values if record.landmarks is not None else landmarks
+    except DataError:
+        return landmarks
+
+
+def as_convention(values: Tensor, convention: str, grid: Grid) -> Tensor:
+    """Numbers ``(N, 3)`` read under one of :data:`CONVENTIONS`, as RAS mm."""
+    if convention == "RAS mm":
+        return values
+    if convention == "LPS mm":
+        return values * values.new_tensor([-1.0, -1.0, 1.0])
+    return grid.to_world((values.double() - (1.0 if convention.endswith("1") else 0.0)).T.unsqueeze(0))[0].T
+
+
+def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) -> list[str]:
+    """The conventions under which all points lie in the image and, where there is a mask, nine tenths of them in it."""
+    found = []
+    for convention in CONVENTIONS:
+        world = as_convention(values.double(), convention, grid)
+        if _share(world, grid, None) == 1.0 and _share(world, grid, mask) >= 0.9:
+            found.append(convention)
+    return found
+
+
+def _share(world: Tensor, grid: Grid, mask: Tensor | None) -> float:
+    """The share of the points that lie in the image, or in the mask."""
+    voxels = grid.to_voxel(world.double().T.unsqueeze(0))[0].round().long()
+    upper = torch.tensor(grid.shape).view(3, 1)
+    inside = ((voxels >= 0) & (voxels < upper)).all(0)
+    if mask is not None:
+        i, j, k = voxels.clamp_min(0).minimum(upper - 1)
+        inside = inside & mask[i, j, k]
+    return float(inside.double().mean())

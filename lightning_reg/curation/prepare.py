@@ -1,0 +1,292 @@
+"""From a provider's files to the one form, once: masks, crop, resolution. What is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchio as tio
+
+from lightning_reg.data.cache import fingerprint
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.layouts import STATE
+from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
+from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.lungs import lung_mask, plain_mask
+from lightning_reg.data.parallel import each
+from lightning_reg.data.preprocessing import Geometry
+from lightning_reg.data.scans import check_subject
+from lightning_reg.discovery import DataError, nearest
+from lightning_reg.io.folders import reason
+from lightning_reg.io.lock import one_writer
+from lightning_reg.io.points import write_points
+from lightning_reg.io.transforms import write_image
+from lightning_reg.spatial import Grid
+
+FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
+SOURCE = "source"
+"""The file there that says which data set they are of."""
+LUNGS = ("segmented", "threshold")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to every scan.
+
+    Args:
+        lungs: make masks where there are none: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
+            below -250 HU (Eppenhof et al., 2019); ``null``: no masks are made.
+        crop, margin, spacing, shape: see :class:`~lightning_reg.data.preprocessing.Geometry`; axes are made canonical.
+    """
+
+    lungs: Literal["segmented", "threshold"] | None = None
+    crop: Literal["lungs", "mask"] | None = None
+    margin: float = 5.0
+    spacing: float | Sequence[float] | None = None
+    shape: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.lungs is not None and self.lungs not in LUNGS:
+            raise ValueError(f"lungs is '{self.lungs}'{nearest(self.lungs, LUNGS)} Give one of {', '.join(LUNGS)}, or null")
+        if self.spacing is not None and self.shape is not None:
+            raise ValueError("spacing and shape are both given; give one of them")
+        _ = self.geometry  # refuses what it cannot be made from
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(True, self.crop, self.margin, self.spacing, self.shape)
+
+    def __call__(self, subject: tio.Subject) -> tio.Subject:
+        """A loaded subject, masked, and on its new grid.
+
+        Raises:
+            DataError: there are no lungs to be found, or nothing to crop to.
+        """
+        if self.lungs is None or "mask" in subject:
+            return self.geometry(subject)
+        if self.lungs == "segmented":
+            found = _masked(subject, lung_mask(subject["image"], subject["name"]))
+            return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(found)  # the lungs need not be found again
+        cut, resample = replace(self.geometry, spacing=None, shape=None), replace(self.geometry, canonical=False, crop=None)
+        subject = cut(subject)  # before the threshold, which finds the air around the body too
+        return resample(_masked(subject, plain_mask(subject["image"])))
+
+
+def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
+    """The subject with a mask ``(I, J, K)``."""
+    subject.add_image(tio.LabelMap(tensor=mask.unsqueeze(0).to(torch.uint8), affine=subject["image"].affine), "mask")
+    return subject
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How it went: the rows of the manifest, how many of them were there already, and a sentence per scan that could not be had."""
+
+    rows: list[Row]
+    reused: int
+    problems: list[str]
+
+
+def prepare(
+    data: Splits, out: Path, preparation: Preparation, workers: int = 1, seen: Callable[[int, int], None] | None = None
+) -> Prepared:
+    """Write a data set in the form of :class:`~lightning_reg.data.datasets.manifest.PreparedDataset`.
+
+    Killed in the middle, the next call goes on where it was. Scans whose files and settings are the same are kept, those that are no
+    longer in the data set are removed, and a file is there whole or not at all. The source is only read.
+
+    Args:
+        out: the folder; new, empty, or prepared before.
+        workers: processes.
+        seen: told how many scans are done, of how many.
+
+    Raises:
+        DataError: the folder is not ours to write to, cannot be written, or no scan could be prepared.
+    """
+    out = out.expanduser().resolve()
+    _make_folders(out, data)
+    with one_writer(out / STATE):
+        return _prepare(data, out, preparation, workers, seen)
+
+
+def _prepare(data: Splits, out: Path, preparation: Preparation, workers: int, seen: Callable[[int, int], None] | None) -> Prepared:
+    records = data.records()
+    names = _file_names(records)
+    task = _Task(data.dataset, out, preparation, data.settings)
+    finished = {record.name: row for record in records if (row := task.finished(record, names[record.name])) is not None}
+    reused, problems = len(finished), []
+    todo = [(record, names[record.name]) for record in records if record.name not in finished]
+    _remove_others(out, set(names.values()))
+    for number, outcome in each(_outcome, task, todo, workers):
+        if isinstance(outcome, str):
+            problems.append(outcome)
+        else:
+            finished[todo[number][0].name] = outcome
+        if seen is not None:
+            seen(len(finished) + len(problems), len(records))
+    if not finished:
+        raise DataError("\n".join([*problems[:20], "No scan could be prepared."]))
+    rows = [row_from_cells(finished[r.name] | {"split": r.split}, out, r.name) for r in records if r.name in finished]
+    made = {row.record.name: row.record for row in rows}
+    pairs = [(records[fixed].name, records[moving].name) for fixed, moving in data.pairs()]
+    there = [(made[fixed], made[moving]) for fixed, moving in pairs if fixed in made and moving in made]
+    with _writing(out):
+        write_tables(out, rows, there, preparation.geometry.after(data.geometry))
+    return Prepared(rows, reused, problems)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One scan after the other, in whatever process."""
+
+    dataset: RegistrationDataset
+    out: Path
+    preparation: Preparation
+    settings: dict[str, Any]
+
+    def key(self, record: Record) -> str:
+        own = {key: value for key, value in self.settings.items() if key != "root"}
+        return fingerprint(record, type(self.dataset).__qualname__, own, asdict(self.preparation))
+
+    def finished(self, record: Record, name: str) -> dict[str, str] | None:
+        """The row of a scan that has been done from the same files in the same way, and whose files are there."""
+        path = self.out / STATE / f"{name}.json"
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            complete = known["key"] == self.key(record) and all(
+                (self.out / known["row"][part]).is_file() for part in PARTS if known["row"][part]
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # not done, or not by this version: it is done again
+        return known["row"] if complete else None
+
+    def __call__(self, record: Record, name: str) -> dict[str, str]:
+        """Prepare a scan; its row in the manifest, apart from the split."""
+        key = self.key(record)
+        subject = load_record(self.dataset, record)
+        check_subject(subject)
+        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        whole = not subject["image"].data.is_floating_point()
+        subject = self.preparation(subject)
+        there = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        files: dict[str, Path | None] = dict.fromkeys(PARTS)
+        with _writing(self.out):
+            (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # what it says is no longer so
+            for part, folder in FOLDERS.items():
+                if part in subject:
+                    values = subject[part].data
+                    values = values.round().to(torch.int32) if part != "image" or whole else values.float()
+                    path = files[part] = self.out / folder / f"{name}.nii.gz"
+                    with _replacing(path) as partial:
+                        write_image(partial, values.unsqueeze(0), there)
+            if "landmarks" in subject:
+                path = files["landmarks"] = self.out / "landmarks" / f"{name}.csv"
+                with _replacing(path) as partial:
+                    write_points(partial, subject["landmarks"])
+            row = Row(replace(record, number=None).holding(files), str(record.image or ""), grid).cells(self.out)
+            with _replacing(self.out / STATE / f"{name}.json") as partial:
+                partial.write_text(json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8")
+        return row
+
+
+def _outcome(task: _Task, job: tuple[Record, str]) -> dict[str, str] | str:
+    """The row of a scan, or a sentence."""
+    record, name = job
+    try:
+        return task(record, name)
+    except _Unwritable:
+        raise
+    except DataError as error:
+        return str(error)
+    except Exception as error:  # whatever a reader raises about one scan, the others go on
+        return f"{record.name} cannot be prepared ({type(error).__name__}: {error}); look at {record.image}."
+
+
+class _Unwritable(DataError):
+    """The output cannot be written: no other scan would fare better."""
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise _Unwritable(
+            f"{out} cannot be written ({reason(cause)}); what is done stays, and the same command goes on from there."
+        ) from cause
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path of the same ending in the state's folder, moved to its place when it is whole."""
+    partial = path.parent.parent / STATE / f"partial-{path.parent.name}-{path.name}"
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _make_folders(out: Path, data: Splits) -> None:
+    """Refuse a folder that is not ours to write to, and make what goes into it."""
+    root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
+    source = f"{data.settings.get('name', type(data.dataset).__name__)} {root or ''}".strip()
+    _refuse(out, data.records(), root, source)
+    try:
+        for folder in (STATE, *FOLDERS.values(), "landmarks"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        (out / STATE / SOURCE).write_text(source, encoding="utf-8")
+    except OSError as cause:
+        raise DataError(f"{out} cannot be made ({reason(cause)}); choose another folder.") from cause
+
+
+def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
+    """Refuse a folder that holds something else, or another prepared data set, or lies in the source."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder.")
+    if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
+        raise DataError(f"{out} exists and was not written by lightning-reg prepare; choose another folder.")
+    known = out / STATE / SOURCE
+    if known.is_file() and known.read_text(encoding="utf-8") != source:
+        raise DataError(f"{out} holds data prepared from another source ({known.read_text(encoding='utf-8')}); choose another folder.")
+    if root is not None and root.is_dir() and (out == root or root in out.parents):
+        raise DataError(f"{out} lies in the source ({root}), which is never written to; choose another folder.")
+    for record in records:
+        for path in record.files():
+            if out in path.resolve().parents or out == path.resolve():
+                raise DataError(f"{out} holds the source ({path}), which is never written to; choose another folder.")
+
+
+def _file_names(records: Sequence[Record]) -> dict[str, str]:
+    """Per scan a name that every file system takes, its own as far as that goes."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for record in records:
+        base = re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (record.subject, record.time)))).strip(".-") or "scan"
+        name, number = base, 2
+        while name.lower() in taken:
+            name, number = f"{base}-{number}", number + 1
+        taken.add(name.lower())
+        names[record.name] = name
+    return names
+
+
+def _remove_others(out: Path, names: set[str]) -> None:
+    """What an earlier call made of scans that are no longer there, and what a killed one left half-written."""
+    with _writing(out):
+        (out / MANIFEST).unlink(missing_ok=True)  # written again at the end: until then the folder is not complete
+        for path in (out / STATE).iterdir():
+            if path.name.startswith("partial-"):
+                path.unlink(missing_ok=True)
+            elif path.suffix == ".json" and not path.name.startswith(".") and path.stem not in names:
+                for folder in (*FOLDERS.values(), "landmarks"):
+                    for ending in (".nii.gz", ".csv"):
+                        (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)

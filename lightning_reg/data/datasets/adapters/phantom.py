@@ -1,0 +1,75 @@
+"""The phantom as a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torchio as tio
+
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
+from lightning_reg.data.scans import Scan, subject_from_scan
+from lightning_reg.phantom.thorax import breathing_thorax
+from lightning_reg.spatial import Pair
+
+APART = 1000
+"""Seeds from the first training subject to the first one of validation."""
+
+
+class PhantomDataset(RegistrationDataset):
+    """Breathing thoraxes, two scans each: inhalation (fixed in the pairs) and exhalation (moving), in HU.
+
+    Args:
+        subjects: to train on.
+        validation: to validate on; other subjects.
+        shape: voxels per scan.
+        seed: of the first training subject; those of validation start :data:`APART` further.
+        crop: cut both scans of a subject to the box that holds the lungs of both, and so many mm around it; ``null`` keeps the trunk.
+    """
+
+    def __init__(
+        self, subjects: int = 8, validation: int = 4, shape: Sequence[int] = (64, 64, 64), seed: int = 0, crop: float | None = None
+    ) -> None:
+        for name, number in (("subjects", subjects), ("validation", validation)):
+            if not isinstance(number, int) or not 0 <= number <= APART:
+                raise ValueError(f"{name} is {number}; give a whole number from 0 to {APART}")
+        if not isinstance(shape, Sequence) or len(shape) != 3 or not all(isinstance(n, int) and n >= 8 for n in shape):
+            raise ValueError(f"shape is {shape}; give three numbers of voxels, 8 or more")
+        seeds: dict[Split, range] = {"train": range(seed, seed + subjects), "validation": range(seed + APART, seed + APART + validation)}
+        self.found = [Record(f"phantom-{n}", time, split) for split in seeds for n in seeds[split] for time in ("inhale", "exhale")]
+        self.shape, self.crop = (shape[0], shape[1], shape[2]), crop
+        self._last: Pair | None = None
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        pair = self._pair(record.subject)
+        side = "fixed" if record.time == "inhale" else "moving"
+        landmarks = getattr(pair, f"{side}_landmarks")
+        mask, labels = getattr(pair, f"{side}_mask"), getattr(pair, f"{side}_labels")
+        return subject_from_scan(Scan(record.name, getattr(pair, side), mask, labels, landmarks[0], record.subject))
+
+    def _pair(self, subject: str) -> Pair:
+        """Both scans of a subject are generated at once, and asked for one after the other."""
+        if self._last is None or self._last.name[0] != subject:
+            whole = breathing_thorax(int(subject.removeprefix("phantom-")), self.shape)
+            self._last = whole if self.crop is None else cropped_to_lungs(whole, self.crop)
+        return self._last
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return usual_pairs(self.found)
+
+
+def cropped_to_lungs(pair: Pair, margin: float) -> Pair:
+    """Both scans of a :func:`breathing_thorax` cut to the box that holds the lungs of both, and ``margin`` mm around it."""
+    assert pair.fixed_mask is not None
+    assert pair.moving_mask is not None
+    lungs = ((pair.fixed_mask.tensor > 0) | (pair.moving_mask.tensor > 0))[0, 0].nonzero()
+    reach = [math.ceil(margin / s) for s in pair.fixed.grid.spacing[0].tolist()]
+    first = [max(low - r, 0) for low, r in zip(lungs.amin(0).tolist(), reach, strict=True)]
+    last = [min(high + r, n - 1) for high, r, n in zip(lungs.amax(0).tolist(), reach, pair.fixed.grid.shape, strict=True)]
+    part = (first, [b - a + 1 for a, b in zip(first, last, strict=True)])
+    kept = {name: getattr(pair, name) for name in ("fixed_landmarks", "moving_landmarks")}
+    return replace(pair.cropped(part, part), **kept)

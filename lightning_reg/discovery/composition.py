@@ -1,0 +1,162 @@
+"""Composition of configurations by Hydra: search path, resolvers, and errors as one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
+from lightning_reg.discovery.errors import UserError, nearest
+
+COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
+"""Exceptions of Hydra, OmegaConf and YAML for an invalid configuration; see :func:`sentence`."""
+
+
+class InstalledConfigurations(SearchPathPlugin):
+    """Adds the folder of every installed package with configurations, behind this project's own; ``pkg://`` would import the package."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for package, folder in plugin_packages().items():
+            search_path.append(package, f"file://{folder}")
+
+
+def register() -> None:
+    """Make Hydra know this project's search path and resolvers; may be called again."""
+    Plugins.instance().register(InstalledConfigurations)
+    OmegaConf.register_new_resolver("scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True)
+    OmegaConf.register_new_resolver("total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True)
+    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+
+
+def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
+    """Of a run that is resumed, of one with a name of its own (a path where it has a slash), or of any other."""
+    if resume:
+        path = Path(str(resume)).expanduser()
+        return str(path.parent.parent if path.suffix == ".ckpt" else path)
+    if name is None:
+        return fresh
+    return str(Path(str(name)).expanduser()) if "/" in str(name) else f"runs/{name}"
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A composed configuration as plain values, all interpolations resolved."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] | None = None) -> dict[str, Any]:
+    """The configuration that a command line gives, composed by Hydra, as plain values.
+
+    Args:
+        overrides: as on the command line, ``["method=velocity", "data=phantom", "trainer.max_steps=100"]``.
+        choose: changes the composed configuration before its interpolations are resolved.
+
+    Raises:
+        UserError: no such group, configuration or option, a value that has to be given, or text that cannot be read.
+    """
+    register()
+    try:
+        with initialize_config_dir(str(own_directory()), version_base="1.3"):
+            config = hydra.compose("train", list(overrides))
+        if choose is not None:
+            choose(config)
+        return plain(config)
+    except COMPOSITION as error:
+        raise UserError(sentence(error)) from error
+
+
+def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
+    """One sentence per chosen configuration whose name an installed distribution has as well; the built-in one is used.
+
+    Args:
+        choices: Hydra's, option by group.
+
+    Raises:
+        UserError: two distributions have a chosen configuration, and none is built in.
+    """
+    warnings = []
+    for group, name in choices.items():
+        relative = Path(group) / f"{name}.yaml"
+        offered = offering(relative)
+        if offered and (own_directory() / relative).is_file():
+            also = " and ".join(distributions(package) for package in offered)
+            warnings.append(f"{group}={name} is the built-in configuration; {also} has one of the same name, which is not used.")
+        elif len(offered) > 1:
+            raise UserError(twice(relative))
+    return warnings
+
+
+def sentence(error: Exception) -> str:
+    """What Hydra or OmegaConf found wrong, as one sentence with the next step."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."
+    if isinstance(error, YAMLError):
+        return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
+    if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Could not append to config.*'([^']+)'", text):
+        return _unknown_option(match[1], "List the groups with --help, and all values with --cfg job.")
+    if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text):
+        group, _, name = match[1].rpartition("/")
+        known = sorted(p.stem for p in _group_files(group))
+        return f"There is no {group} named '{name}'{nearest(name, known)} Available: {', '.join(known) or 'none'}."
+    if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
+        match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # where an interpolation points to it
+        key = match[1] if match else error.full_key
+        return f"The option '{key}' has to be given: add {key}=... to the command line."
+    if match := re.search(r"Key '([^']+)' is not in struct(?: full_key: (\S+))?", text):
+        return _unknown_option(match[2] or match[1], "List all values with --cfg job.")
+    return text
+
+
+def _unknown_option(key: str, remedy: str) -> str:
+    known = _known_keys()
+    if key in known:
+        return f"The option '{key}' is there for other choices of {key.partition('.')[0]}, not for the one that is made. {remedy}"
+    return f"There is no option '{key}'{nearest(key, known)} {remedy}"
+
+
+def _folders() -> list[Path]:
+    return [own_directory(), *plugin_packages().values()]
+
+
+def _group_files(group: str) -> Iterable[Path]:
+    return (path for folder in _folders() for path in (folder / group).glob("*.yaml"))
+
+
+def _known_keys() -> list[str]:
+    """Groups, top-level options, and every dotted key of the configuration files."""
+    keys: set[str] = set()
+    for folder in _folders():
+        for path in folder.rglob("*.yaml"):
+            parts = path.relative_to(folder).parts[:-1]
+            parts = (path.stem,) if parts == ("base",) else parts  # what all files of a group start from
+            try:
+                text = path.read_text(encoding="utf-8")
+                loaded = OmegaConf.load(path)
+            except (OSError, ValueError, YAMLError):  # lightning-reg plugins says what is wrong with it
+                continue
+            package = "" if "@package _global_" in text or not parts else parts[0]
+            keys |= set(parts[:1])
+            keys |= {f"{package}.{k}".strip(".") for k in _dotted(OmegaConf.to_container(loaded, resolve=False))}
+    return sorted(keys)
+
+
+def _dotted(value: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(inner, f"{prefix}{key}.")

@@ -1,0 +1,100 @@
+"""Instance optimisation: the parameters of one pair's transform are fitted to that pair, from coarse to fine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from lightning_reg.components.interfaces import Composer
+from lightning_reg.inference.optimization.objective import Objective, Optimization, Stage, with_margin
+from lightning_reg.inference.optimization.parameters import FITTED, Fitted, State
+from lightning_reg.spatial import Pair, Transform
+
+
+@dataclass
+class Optimized:
+    """What an optimisation found.
+
+    Args:
+        transform: fixed world to moving world. The one it was given, where nothing better was found.
+        before, after: the objective of the last stage, at the start and for :attr:`transform`; the second is never larger.
+        history: per stage its kind and the objective at every step.
+    """
+
+    transform: Transform
+    before: float
+    after: float
+    history: list[tuple[str, list[float]]] = field(default_factory=list)
+
+
+def optimize(
+    pair: Pair,
+    start: Transform,
+    optimization: Optimization,
+    *,
+    steps: int | None = None,
+    network: Composer | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Optimized:
+    """Fit a transform to a pair.
+
+    Args:
+        pair: of batch size 1. Masks, landmarks and labels are there for terms that ask for them.
+        start: where to begin. Its leading affine part is kept apart; what follows is held as a displacement on the fixed grid.
+        optimization: objective and stages.
+        steps: of all stages together; default their own.
+        network: for stages that fit the network's weights; left as it was found.
+        report: told what goes on, a line per stage.
+
+    Raises:
+        ComponentError: a term or a stage is not what it can be.
+        TrainingError: a term needs what the pair does not have.
+    """
+    pair = with_margin(pair, optimization.mask_margin)
+    state = State.of(start, pair.fixed.grid)
+    stages = [stage for stage in optimization.staged(steps) if stage.steps > 0]
+    history: list[tuple[str, list[float]]] = []
+    objective: Objective | None = None
+    with torch.enable_grad():
+        for number, stage in enumerate(stages):
+            objective = Objective(pair, stage, optimization)
+            fitted = FITTED[stage.transform](state, stage, objective, network)
+            values = _descend(fitted, stage, objective, optimization)
+            state = fitted.state()
+            history.append((stage.transform, values))
+            if report is not None:
+                which = f"stage {number + 1} of {len(stages)} ({stage.transform})"
+                report(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
+    if objective is None:
+        return Optimized(start, float("nan"), float("nan"))
+    found = state.transform()
+    with torch.no_grad():
+        before, after = (float(objective(t)) for t in (start, found))
+    return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history)
+
+
+def _descend(fitted: Fitted, stage: Stage, objective: Objective, optimization: Optimization) -> list[float]:
+    """Adam with a rate that falls along a half cosine; the parameters end as the best of all steps. Returns the objective's values."""
+    optimizer = torch.optim.Adam(fitted.parameters, stage.rate, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, stage.steps)
+    values: list[float] = []
+    best = [parameter.detach().clone() for parameter in fitted.parameters]
+    for step in range(stage.steps + 1):
+        optimizer.zero_grad()
+        value = objective(fitted.found(objective.grid))
+        values.append(float(value.detach()))
+        if values[-1] <= min(values):
+            best = [parameter.detach().clone() for parameter in fitted.parameters]
+        waited = len(values) - optimization.patience
+        settled = waited > 0 and min(values[:waited]) - min(values) < optimization.tolerance * abs(min(values))
+        if step == stage.steps or settled or not torch.isfinite(value):
+            break
+        value.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        for parameter, kept in zip(fitted.parameters, best, strict=True):
+            parameter.copy_(kept)
+    return values

@@ -1,0 +1,183 @@
+"""What an optimisation fits: the parameters of a stage, and the transform they make."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightning_reg.components.interfaces import Composer, Registration
+from lightning_reg.discovery import ComponentError
+from lightning_reg.functional import affine_matrix, lattice_shape, subdivide
+from lightning_reg.inference.optimization.objective import AFFINE_SCALE, Objective, Stage
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Transform, split_affine
+
+
+@dataclass(frozen=True)
+class State:
+    """``phi = affine o (x + field(x) + spline(x))`` on the fixed grid; what is ``None`` is not there."""
+
+    grid: Grid
+    affine: Tensor
+    spline: BSpline | None = None
+    field: Transform | None = None
+    spacing: float | None = None
+
+    @staticmethod
+    def of(transform: Transform, grid: Grid) -> State:
+        affine, rest = split_affine(transform, grid)
+        return State(grid, affine.detach(), field=rest)
+
+    def increment(self, grid: Grid) -> Tensor | None:
+        """Displacement of what the affine part is applied to, on a grid, ``(1, 3, *S)``; ``None`` where there is nothing."""
+        shares = [part.displacement(grid) for part in (self.spline, self.field) if part is not None]
+        return torch.stack(shares).sum(0) if shares else None
+
+    def transform(self) -> Transform:
+        """The transform: a B-spline stays one where nothing else moves."""
+        affine = Affine(self.affine, self.grid)
+        inner = self.spline or self.field
+        if self.spline is not None and self.field is not None:
+            shift = self.increment(self.grid)
+            assert shift is not None
+            inner = Displacement(shift, self.grid)
+        moves = not torch.equal(self.affine[0], torch.eye(4, dtype=self.affine.dtype, device=self.affine.device))
+        if inner is None:
+            return affine
+        return Composition([affine, inner]) if moves else inner
+
+
+class Fitted(ABC):
+    """The parameters of one stage, and the transform they make."""
+
+    parameters: list[Tensor]
+
+    @abstractmethod
+    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None: ...
+
+    @abstractmethod
+    def found(self, grid: Grid) -> Transform | Registration:
+        """The whole transform, its displacement given on the ``grid`` of the stage's images; of a network, all its levels."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """What was found."""
+
+
+class FittedAffine(Fitted):
+    """Twelve parameters about the fixed image's centre, inside the affine part that is there."""
+
+    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+        self.before = state
+        self.shift = state.increment(objective.grid)
+        like = state.affine.float()
+        self.identity = torch.tensor([[0.0] * 6 + [1.0] * 3 + [0.0] * 3], device=like.device)
+        self.scale = torch.tensor([AFFINE_SCALE], device=like.device)
+        self.center = objective.grid.center[0].to(like)
+        self.parameters = [torch.zeros(1, 12, device=like.device, requires_grad=True)]
+
+    def _matrix(self) -> Tensor:
+        return self.before.affine @ affine_matrix(self.identity + self.parameters[0] * self.scale, self.center).double()
+
+    def found(self, grid: Grid) -> Transform:
+        affine = Affine(self._matrix().float(), grid)  # the type of the coordinates follows
+        return affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
+
+    def state(self) -> State:
+        return replace(self.before, affine=self._matrix().detach())
+
+
+class FittedBSpline(Fitted):
+    """Control points, in finest voxel edges; those of a coarser lattice before it are subdivided."""
+
+    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+        grid, edge, spacing = state.grid, objective.edge, stage.spacing
+        self.spacing = spacing
+        like = state.affine.float()
+
+        def stride(spacing: float) -> list[float]:
+            return [spacing * edge / s for s in grid.spacing[0].tolist()]
+
+        control = torch.zeros(1, 3, *lattice_shape(grid.shape, stride(spacing)), device=like.device)
+        if state.spline is not None and state.spacing is not None:
+            control = state.spline.control
+            between = state.spacing
+            while between > spacing * 1.001:
+                between /= 2
+                control = subdivide(control, lattice_shape(grid.shape, stride(between)))
+        self.before, self.stride = replace(state, spline=None), stride(spacing)
+        self.constant = self.before.increment(objective.grid)
+        self.unit = _edges(edge, grid, like)
+        self.parameters = [(control.detach() / self.unit).requires_grad_()]
+
+    def _spline(self) -> BSpline:
+        return BSpline(self.parameters[0] * self.unit, self.before.grid, self.stride)
+
+    def found(self, grid: Grid) -> Transform:
+        spline = self._spline()
+        inner = spline if self.constant is None else Displacement(spline.displacement(grid) + self.constant, grid)
+        return Composition([Affine(self.before.affine, grid), inner])
+
+    def state(self) -> State:
+        spline = self._spline()
+        return replace(self.before, spline=BSpline(spline.control.detach(), spline.grid, spline.stride), spacing=self.spacing)
+
+
+class FittedDense(Fitted):
+    """A displacement on top of what is there, one sample per ``spacing``, in finest voxel edges."""
+
+    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+        self.before, grid = state, state.grid
+        stride = [max(1, round(stage.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()]
+        self.coarse = grid.at_stride(stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)])
+        like = state.affine.float()
+        self.unit = _edges(objective.edge, self.coarse, like)
+        self.parameters = [torch.zeros(1, 3, *self.coarse.shape, device=like.device, requires_grad=True)]
+        self.constant = state.increment(objective.grid)
+
+    def _field(self) -> Displacement:
+        return Displacement(self.parameters[0] * self.unit, self.coarse)
+
+    def found(self, grid: Grid) -> Transform:
+        shift = self._field().displacement(grid)
+        inner = Displacement(shift if self.constant is None else shift + self.constant, grid)
+        return Composition([Affine(self.before.affine, grid), inner])
+
+    def state(self) -> State:
+        shift = self._field().displacement(self.before.grid).detach()
+        constant = self.before.increment(self.before.grid)
+        total = shift if constant is None else shift + constant
+        return replace(self.before, spline=None, spacing=None, field=Displacement(total, self.before.grid))
+
+
+class FittedNetwork(Fitted):
+    """The network's weights. Whatever was found before is left behind: the network starts from the images."""
+
+    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+        if network is None:
+            raise ComponentError("A stage that fits the network's weights needs a model; give --model, or another method.")
+        self.network, self.grid, self.pair = copy.deepcopy(network).eval().requires_grad_(), state.grid, objective.original
+        self.parameters = list(self.network.parameters())
+
+    def found(self, grid: Grid) -> Registration:
+        return self.network(self.pair.fixed, self.pair.moving)
+
+    def state(self) -> State:
+        with torch.no_grad():
+            return State.of(self.found(self.grid).transform, self.grid)
+
+
+def _edges(edge: float, grid: Grid, like: Tensor) -> Tensor:
+    """``edge`` mm in voxels of a grid, per axis, ``(1, 3, 1, 1, 1)``."""
+    return torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device).view(1, 3, 1, 1, 1)
+
+
+FITTED: dict[str, type[Fitted]] = {
+    "affine": FittedAffine,
+    "bspline": FittedBSpline,
+    "dense": FittedDense,
+    "network": FittedNetwork,
+}

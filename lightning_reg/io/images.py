@@ -1,0 +1,176 @@
+"""Images from wherever they come: files, DICOM folders, and the image objects of other libraries."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+import torch
+import torchio as tio
+from nibabel.spatialimages import SpatialImage
+from torch import Tensor
+
+from lightning_reg.discovery import DataError
+from lightning_reg.io.dicom import read_folder
+
+Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[Any, Any]"
+
+
+def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.Image:
+    """An image in memory, its voxel axes those of the file, its affine to RAS mm.
+
+    Args:
+        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO, nibabel or SimpleITK image, or
+            ``(array, affine)`` with an array ``(I, J, K)`` and a ``(4, 4)`` affine, voxel index to RAS mm.
+        kind: ``tio.ScalarImage`` or ``tio.LabelMap``.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or a folder holds no or several DICOM series.
+    """
+    if isinstance(source, (str, Path)):
+        return _from_path(Path(source).expanduser(), kind)
+    if isinstance(source, tio.Image):
+        return kind(tensor=source.data, affine=source.affine)
+    if isinstance(source, SpatialImage):
+        data, affine = _values(source)
+        return kind(tensor=data, affine=affine)
+    if isinstance(source, sitk.Image):
+        return kind.from_sitk(source)
+    if isinstance(source, tuple) and len(source) == 2:
+        array, affine = np.asarray(source[0]), np.asarray(source[1], dtype=np.float64)
+        if array.ndim != 3 or affine.shape != (4, 4):
+            raise DataError(f"An array of {array.shape} with an affine of {affine.shape} is no image; give (I x J x K, 4 x 4).")
+        return kind(tensor=_tensor(array).unsqueeze(0), affine=affine)
+    raise DataError(f"{type(source).__name__} is no image; give a path, a TorchIO, nibabel or SimpleITK image, or (array, affine).")
+
+
+def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
+    if not path.exists():
+        raise DataError(f"There is no file {path}; correct the path.")
+    if path.is_dir():
+        return read_folder(path, kind)
+    try:
+        image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
+        image.load()
+    except MemoryError as cause:
+        raise DataError(f"{path} cannot be read: its header says more voxels than the memory holds; replace or remove the file.") from cause
+    except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
+        raise DataError(f"{path} cannot be read as an image ({_what_is_wrong(path, cause)}); replace or remove the file.") from cause
+    return image
+
+
+def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
+    """By nibabel: ITK, TorchIO's first choice, replaces NaN by zeros without a word."""
+    header = nifti_header(path)
+    if header is not None and int(header["sform_code"]) == 0 and min(abs(header["pixdim"][1:4])) == 0:
+        raise ValueError(f"its header has a voxel size of {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm")
+    return _values(_checked(path) if path.name.endswith(".gz") else nib.load(path))
+
+
+def _checked(path: Path) -> SpatialImage:
+    """A compressed image whose checksum has been looked at: nibabel reads what it needs and not to the end, where that stands."""
+    content = gzip.decompress(path.read_bytes())
+    kind = nib.Nifti2Image if int.from_bytes(content[:4], "little") == 540 or int.from_bytes(content[:4], "big") == 540 else nib.Nifti1Image
+    return kind.from_bytes(content)
+
+
+def nifti_header(path: Path) -> nib.Nifti1Header | None:
+    """The header of a NIfTI-1 file as it stands there, where nibabel mends what it finds wrong; ``None`` where the file is no such one."""
+    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
+        block = file.read(348)
+    try:
+        header = nib.Nifti1Header(block, check=False)
+    except Exception:  # said when the file is read
+        return None
+    return header if header["magic"].item()[:2] in (b"n+", b"ni") else None
+
+
+def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
+    """Values ``(C, I, J, K)`` and affine."""
+    if len(image.shape) < 3 or min(image.shape) < 1:
+        raise ValueError(f"its header says {' x '.join(map(str, image.shape))} voxels, where three axes are meant")
+    data = np.asarray(image.dataobj)
+    while data.ndim > 4 and data.shape[-1] == 1:
+        data = data[..., 0]
+    data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
+    return _tensor(data), image.affine
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    """In this machine's byte order, and signed where PyTorch can hardly compute with it."""
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers.")
+    if values.dtype.kind == "u" and values.dtype.itemsize == 8 and values.size and int(values.max()) >= 2**63:
+        raise DataError(f"Voxels of up to {int(values.max())} are larger than any number that can be computed with here; scale them first.")
+    signed = {"u2": np.int32, "u4": np.int64, "u8": np.int64}.get(values.dtype.str[1:])
+    return torch.from_numpy(np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("="))))
+
+
+LARGEST = 10**10
+"""Voxels above which a header is not believed."""
+
+
+def _what_is_wrong(path: Path, cause: Exception) -> str:
+    """Reason for an unreadable image; TorchIO reports every failure of ITK as 'not understood'."""
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(cause, gzip.BadGzipFile):
+        return "it is not compressed, as its name says, or another file"
+    if "not understood" not in str(cause):
+        return first_line(cause)
+    try:
+        size = _itk_size(path)
+    except RuntimeError:
+        return "its header is damaged or cut off, or it is a file of another kind"
+    return f"its header says {' x '.join(map(str, size))} voxels, and it has fewer or damaged ones: it has been cut off"
+
+
+def itk_reason(error: Exception) -> str:
+    """Message of an ITK error, without the place in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or "suffix" in lines[-1]:  # how it says that no reader takes the file
+        return "it is damaged, cut off, or of another kind than its name says"
+    return re.sub(r"^((itk::|ITK )ERROR: )?\w+\(0x[0-9a-f]+\): ", "", lines[-1]).rstrip(".")
+
+
+def require_finite(path: Path) -> None:
+    """Refuse a NIfTI file that has been cut off or changed, which ITK reads as far as it goes, or has NaN, which ITK takes for zeros.
+
+    Raises:
+        DataError: its length or checksum does not fit, or values are NaN or infinite.
+    """
+    try:
+        values = np.asarray((_checked(path) if path.name.endswith(".gz") else nib.load(path)).dataobj)
+    except Exception as cause:  # nibabel and zlib raise many kinds for a file they cannot read
+        raise DataError(f"{path} cannot be read ({first_line(cause)}); write it again, or give another file.") from cause
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"{path} has NaN or infinite values; write it again, or give another file.")
+
+
+def voxels(path: Path) -> int:
+    """Number of voxels by the header alone; 0 where the header cannot be read (a folder of slices, a damaged file)."""
+    try:
+        shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
+    except Exception:  # whatever is wrong with it is said when it is read
+        return 0
+    count = math.prod(int(n) for n in shape)
+    return count if 0 < count < LARGEST else 0
+
+
+def _itk_size(path: Path) -> tuple[int, ...]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return tuple(reader.GetSize())
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,289 @@
+"""Transforms and displacement fields as files. Here, and in the image readers of other libraries, LPS becomes RAS and back.
+
+Inside the project a transform maps RAS mm. ITK, and with it SimpleITK, ANTs, Slicer and elastix, map LPS mm, in the same
+direction: points of the fixed image to points of the moving image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from lightning_reg.discovery import DataError
+from lightning_reg.functional import transform_points, transform_vectors
+from lightning_reg.io.images import itk_reason, require_finite
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts
+
+_FLIP = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+_PER_CONTROL_POINT = 4
+
+
+def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
+    """The same transform in ITK: fixed to moving points, LPS mm.
+
+    Args:
+        transform: batch size 1.
+        domain: where it has to be the same. ITK's fields and splines are the identity outside their own grid; ours extend by their
+            border. What is written is extended that far that every point of ``domain`` finds what it finds here.
+
+    Returns:
+        An affine transform, a B-spline, a displacement field, or a composite of them.
+
+    Raises:
+        DataError: a grid's axes are not perpendicular, which ITK cannot represent.
+    """
+    corners = torch.tensor([[-0.5, n - 0.5] for n in domain.shape], dtype=torch.float64)
+    reach = domain.to_world(torch.cartesian_prod(*corners).T.unsqueeze(0))  # (1, 3, 8) RAS mm around all points that come in
+    written: list[sitk.Transform] = []
+    for part in reversed(parts(transform)):
+        if isinstance(part, Affine):
+            written.insert(0, _affine_to_itk(part))
+            reach = transform_points(part.matrix.detach().cpu().double(), reach)
+        elif isinstance(part, BSpline):
+            written.insert(0, _bspline_to_itk(part, reach))
+            reach = _spread(reach, part.grid, float(part.control.abs().max()))
+        elif not isinstance(part, Identity):
+            field = part if isinstance(part, Displacement) else Displacement(part.dense(), part.grid)
+            written.insert(0, _field_to_itk(field, reach))
+            reach = _spread(reach, field.grid, float(field.field.abs().max()))
+    if len(written) == 1:
+        return written[0]
+    return sitk.CompositeTransform(written) if written else sitk.Transform(3, sitk.sitkIdentity)
+
+
+def _affine_to_itk(part: Affine) -> sitk.AffineTransform:
+    matrix = (_FLIP @ part.matrix[0].detach().cpu().double() @ _FLIP).numpy()
+    result = sitk.AffineTransform(3)
+    result.SetMatrix(matrix[:3, :3].ravel().tolist())
+    result.SetTranslation(matrix[:3, 3].tolist())
+    return result
+
+
+def _margins(reach: Tensor, grid: Grid, low: Sequence[float], high: Sequence[float], step: Sequence[float]) -> tuple[list[int], list[int]]:
+    """How many steps a lattice over ``low`` to ``high`` (voxels of ``grid``) lacks at its two ends to hold the points ``reach``."""
+    points = grid.to_voxel(reach)[0]
+    before = [max(0, int(np.ceil((a - float(p)) / s))) for a, p, s in zip(low, points.amin(1), step, strict=True)]
+    after = [max(0, int(np.ceil((float(p) - b) / s))) for b, p, s in zip(high, points.amax(1), step, strict=True)]
+    return before, after
+
+
+def _spread(reach: Tensor, grid: Grid, size: float) -> Tensor:
+    """The corners of a box that holds ``reach`` moved by up to ``size`` voxels of ``grid`` along each axis."""
+    points = grid.to_voxel(reach)[0]
+    box = torch.stack([points.amin(1) - size, points.amax(1) + size], dim=1)
+    return grid.to_world(torch.cartesian_prod(*box).T.unsqueeze(0))
+
+
+def _bspline_to_itk(part: BSpline, reach: Tensor) -> sitk.BSplineTransform:
+    count = part.control.shape[2:]
+    low = [o + s for o, s in zip(part.offset, part.stride, strict=True)]
+    high = [o + (n - 2) * s for o, n, s in zip(part.offset, count, part.stride, strict=True)]
+    before, after = _margins(reach, part.grid, low, [b - 1e-6 * s for b, s in zip(high, part.stride, strict=True)], part.stride)
+    part = part.extended(before, after)
+    mesh = [n - 3 for n in part.control.shape[2:]]
+    origin = [o + s for o, s in zip(part.offset, part.stride, strict=True)]
+    first = part.grid.to_world(torch.tensor(origin, dtype=torch.float64).view(1, 3, 1))[0, :, 0]
+    _, spacing, direction = _geometry(part.grid)
+    result = sitk.BSplineTransform(3, 3)
+    result.SetTransformDomainMeshSize(mesh)
+    result.SetTransformDomainOrigin((_FLIP[:3, :3] @ first).tolist())
+    result.SetTransformDomainDirection(direction)
+    result.SetTransformDomainPhysicalDimensions([m * s * v for m, s, v in zip(mesh, part.stride, spacing, strict=True)])
+    vectors = _lps_vectors(part.control, part.grid)
+    result.SetParameters(vectors.permute(0, 3, 2, 1).flatten().tolist())
+    return result
+
+
+def _field_to_itk(part: Displacement, reach: Tensor) -> sitk.DisplacementFieldTransform:
+    shape = part.grid.shape
+    before, after = _margins(reach, part.grid, [-0.5] * 3, [n - 0.5 for n in shape], [1.0] * 3)
+    return sitk.DisplacementFieldTransform(_vector_image(part.extended(before, after)))
+
+
+def _vector_image(part: Displacement) -> sitk.Image:
+    """The field as an image of float64 vectors, LPS mm."""
+    image = sitk.GetImageFromArray(_lps_vectors(part.field, part.grid).permute(3, 2, 1, 0).contiguous().numpy(), isVector=True)
+    origin, spacing, direction = _geometry(part.grid)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    return image
+
+
+def _lps_vectors(vectors: Tensor, grid: Grid) -> Tensor:
+    """``(1, 3, *S)`` voxels of ``grid`` to ``(3, *S)`` LPS mm in float64."""
+    return transform_vectors(_FLIP @ grid.affine, vectors.detach().cpu().double())[0]
+
+
+def require_perpendicular(grid: Grid) -> None:
+    """Refuse a grid that ITK cannot represent.
+
+    Raises:
+        DataError: its axes are not perpendicular.
+    """
+    _geometry(grid)
+
+
+def _geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:
+    """Origin, spacing and direction in LPS."""
+    affine, spacing = _FLIP @ grid.affine[0], grid.spacing[0]
+    direction = affine[:3, :3] / spacing
+    if not torch.allclose(direction.T @ direction, torch.eye(3, dtype=torch.float64), atol=1e-3):
+        raise DataError(
+            f"The axes of {grid} are not perpendicular, which ITK cannot represent; resample the fixed image to a regular grid."
+        )
+    return affine[:3, 3].tolist(), spacing.tolist(), direction.flatten().tolist()
+
+
+def from_itk(transform: sitk.Transform) -> Transform:
+    """A transform of this project from one of ITK's.
+
+    Raises:
+        DataError: it is of a kind that has no counterpart here.
+    """
+    transform = transform.Downcast()
+    if transform.IsLinear():  # a composite of affine maps, too, which ITK may nest without end
+        return _affine_from_itk(transform)
+    if isinstance(transform, sitk.CompositeTransform):
+        count = transform.GetNumberOfTransforms()
+        members = [from_itk(transform.GetNthTransform(n)) for n in range(count)]
+        return Composition(members) if members else _identity()
+    if isinstance(transform, sitk.DisplacementFieldTransform):
+        return _field_from_itk(transform.GetDisplacementField())
+    if isinstance(transform, sitk.BSplineTransform):
+        return _bspline_from_itk(transform)
+    raise DataError(f"A transform of the kind {transform.GetName()} cannot be applied here; convert it to a displacement field first.")
+
+
+def _identity() -> Identity:
+    return Identity(Grid.regular((2, 2, 2)), torch.zeros(1, dtype=torch.float64))
+
+
+def _affine_from_itk(transform: sitk.Transform) -> Affine:
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.eye(4)
+    matrix[:3, 3] = origin
+    matrix[:3, :3] = np.stack([np.array(transform.TransformPoint(unit)) - origin for unit in np.eye(3).tolist()], axis=1)
+    return Affine((_FLIP @ torch.from_numpy(matrix) @ _FLIP).unsqueeze(0), Grid.regular((2, 2, 2)))
+
+
+def _grid_of(image: sitk.Image) -> Grid:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    i, j, k = image.GetSize()
+    return Grid((i, j, k), _FLIP @ torch.from_numpy(affine))
+
+
+def _field_from_itk(image: sitk.Image) -> Displacement:
+    grid = _grid_of(image)
+    vectors = torch.from_numpy(sitk.GetArrayFromImage(image).astype(np.float64)).permute(3, 2, 1, 0).unsqueeze(0)
+    return Displacement(transform_vectors(torch.linalg.inv(_FLIP @ grid.affine), vectors.contiguous()), grid)
+
+
+def _bspline_from_itk(transform: sitk.BSplineTransform) -> BSpline:
+    if transform.GetOrder() != 3:
+        raise DataError(f"The B-spline transform has order {transform.GetOrder()}; only cubic ones (order 3) can be applied.")
+    images = transform.GetCoefficientImages()
+    lattice = _grid_of(images[0])
+    values = np.stack([sitk.GetArrayFromImage(image).transpose() for image in images])
+    control = transform_vectors(torch.linalg.inv(_FLIP @ lattice.affine), torch.from_numpy(values).unsqueeze(0))
+    # on a grid of four voxels per control point: what is dense, an inverse for one, needs more than the lattice itself
+    grid = lattice.resized([_PER_CONTROL_POINT * n for n in lattice.shape])
+    first = (_PER_CONTROL_POINT - 1) / 2
+    return BSpline(_PER_CONTROL_POINT * control, grid, (float(_PER_CONTROL_POINT),) * 3, (first,) * 3)
+
+
+def write_transform(path: Path, transform: Transform, domain: Grid) -> None:
+    """Write an ITK transform file (``.h5`` or ``.tfm``) of :func:`to_itk`.
+
+    Raises:
+        DataError: ITK cannot represent it.
+        OSError: it cannot be written.
+    """
+    try:
+        sitk.WriteTransform(to_itk(transform, domain), str(path))
+    except RuntimeError as cause:
+        raise OSError(itk_reason(cause)) from cause
+
+
+def read_transform(path: Path) -> Transform:
+    """Read an ITK transform (``.h5``, ``.tfm``, ``.mat``, ``.txt``) or a displacement field (``.nii.gz``, ``.mha``, ``.nrrd``).
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or it is of a kind that has no counterpart here.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no transform {path}; correct the path.")
+    try:
+        transform = _read(path)
+    except (RuntimeError, UnicodeDecodeError) as cause:  # ITK quotes what it could not read
+        why = "it is empty" if path.stat().st_size == 0 else itk_reason(cause)
+        raise DataError(f"{path} cannot be read as a transform ({why}); give transform.h5 of a registration.") from cause
+    for part in parts(transform):
+        state = part.like
+        if not bool(torch.isfinite(state).all()):
+            raise DataError(f"{path} has NaN or infinite values; write it again, or give another transform.")
+        if isinstance(part, Affine) and abs(float(torch.linalg.det(part.matrix[0, :3, :3]))) < 1e-9:
+            raise DataError(f"{path} has a singular affine matrix, which maps all points onto a plane; give another transform.")
+    return transform
+
+
+def _read(path: Path) -> Transform:
+    if path.name.endswith((".h5", ".hdf5", ".hdf", ".tfm", ".mat", ".txt", ".xfm")):
+        return from_itk(sitk.ReadTransform(str(path)))
+    if path.name.endswith((".nii", ".nii.gz")):
+        require_finite(path)
+    image = sitk.ReadImage(str(path))
+    if image.GetNumberOfComponentsPerPixel() != 3:
+        raise DataError(f"{path} is an image and no transform; give transform.h5 or displacement.nii.gz of a registration.")
+    return from_itk(sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64)))
+
+
+def write_displacement(path: Path, displacement: Tensor, grid: Grid) -> None:
+    """Write a displacement field as NIfTI: five axes, intent *vector*, LPS mm, as ITK, ANTs and Slicer read it.
+
+    Args:
+        displacement: ``(1, 3, I, J, K)`` in voxels of ``grid``.
+    """
+    vectors = _lps_vectors(displacement, grid).permute(1, 2, 3, 0).unsqueeze(3).float().contiguous().numpy()
+    image = nib.Nifti1Image(vectors, grid.affine[0].numpy())
+    image.header.set_intent("vector")
+    _write_nifti(path, image)
+
+
+def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
+    """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the file's kind by its ending (``.nii.gz``, ``.mha``, ``.nrrd``)."""
+    values = tensor[0, 0].detach().cpu().contiguous().numpy()
+    if values.dtype.kind in "biu":  # the smallest kind that every reader knows
+        low, high = int(values.min()), int(values.max())
+        values = values.astype(next(k for k in (np.uint8, np.int16, np.int32, np.float64) if _holds(k, low, high)))
+    if path.name.endswith((".nii", ".nii.gz")):
+        _write_nifti(path, nib.Nifti1Image(values, grid.affine[0].numpy()))
+        return
+    image = sitk.GetImageFromArray(values.transpose())
+    origin, spacing, direction = _geometry(grid)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as cause:
+        raise OSError(itk_reason(cause)) from cause
+
+
+def _holds(kind: type, low: int, high: int) -> bool:
+    return kind is np.float64 or (np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+
+
+def _write_nifti(path: Path, image: nib.Nifti1Image) -> None:
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)

@@ -1,0 +1,38 @@
+"""Statistics over cases: means with confidence intervals, and paired tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """``mean``, ``sd``, and the 95 % confidence interval ``low`` to ``high`` of the mean (bootstrap over cases, BCa, 10,000 resamples)."""
+    array = np.asarray(values, dtype=float)
+    found = {"mean": float(array.mean()), "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan, "n": len(array)}
+    if len(array) < 3 or np.ptp(array) == 0:
+        return found | {"low": math.nan, "high": math.nan}
+    interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
+    return found | {"low": float(interval.low), "high": float(interval.high)}
+
+
+def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """:func:`summary` of every column over the cases that have it."""
+    columns = dict.fromkeys(key for row in rows for key in row if key != "case")
+    return {c: summary([row[c] for row in rows if is_number(row, c)]) for c in columns if any(is_number(row, c) for row in rows)}
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
+    """Two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
+    difference = np.asarray(second) - np.asarray(first)
+    p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
+    return summary(difference.tolist()) | {"p": p}
+
+
+def is_number(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a row has a finite value in a column."""
+    return column in row and math.isfinite(float(row[column]))

@@ -1,0 +1,191 @@
+"""Folders of results are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_reg.discovery import DataError
+from lightning_reg.io.folders import LISTING, MARK, written_file, written_whole
+
+
+def results(folder: Path, text: str, overwrite: bool = False) -> Path:
+    with written_whole(folder, overwrite) as partial:
+        (partial / MARK).write_text(text)
+    return folder
+
+
+def interrupted(folder: Path) -> None:
+    with written_whole(folder, overwrite=True) as partial:
+        (partial / MARK).write_text("half")
+        raise RuntimeError
+
+
+def interrupted_file(path: Path) -> None:
+    with written_file(path, overwrite=True) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+
+
+def names(folder: Path) -> list[str]:
+    """Of what lies in a folder, besides the listing."""
+    return sorted(path.name for path in folder.iterdir() if path.name != LISTING)
+
+
+def test_what_is_written_appears_at_once(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "a" / "out") as partial:
+        (partial / MARK).write_text("x")
+        assert not (tmp_path / "a" / "out").exists()
+        assert partial.parent == tmp_path / "a"
+    assert names(tmp_path / "a") == ["out"]
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        interrupted(tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_what_exists_stays_unless_told_otherwise(tmp_path: Path) -> None:
+    folder = results(tmp_path / "out", "old")
+    with pytest.raises(DataError, match="exists; choose another folder, or pass --overwrite"), written_whole(folder):
+        pass
+    with pytest.raises(RuntimeError):
+        interrupted(folder)
+    assert (folder / MARK).read_text() == "old"
+    with written_whole(folder, overwrite=True) as partial:
+        (partial / MARK).write_text("new")
+    assert (folder / MARK).read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years")
+    with pytest.raises(DataError, match="holds no results"), written_whole(tmp_path / "home", overwrite=True):
+        pass
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DataError, match="cannot be made"), written_whole(tmp_path / "out"):
+        pass
+
+
+def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be made"), written_whole(tmp_path / "file" / "out"):
+        pass
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from lightning_reg.discovery import DataError
+from lightning_reg.io.folders import written_whole
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with written_whole(Path(sys.argv[1])) as partial:
+        (partial / "metrics.json").write_text("x" * 2000)
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it: writing fails half-way through."""
+    result = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "out")], capture_output=True, text=True, check=True)
+    assert "could not be written" in result.stdout
+    assert "nothing was left behind" in result.stdout
+    assert names(tmp_path) == []
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    with written_file(tmp_path / "x.csv") as partial:
+        partial.write_text("1")
+    with pytest.raises(DataError, match="exists"), written_file(tmp_path / "x.csv"):
+        pass
+    with pytest.raises(RuntimeError):
+        interrupted_file(tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "1"
+    assert names(tmp_path) == ["x.csv"]
+    with pytest.raises(DataError, match="There is no folder"), written_file(tmp_path / "none" / "x.csv"):
+        pass
+
+
+def test_a_folder_behind_a_link_or_that_one_works_in(tmp_path: Path, monkeypatch) -> None:
+    """A mount point and the working folder stay the folder they are: the one cannot be renamed, the other would be lost."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    results(tmp_path / "link", "x")
+    assert names(tmp_path / "out") == [MARK]
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    number = (tmp_path / "here").stat().st_ino
+    monkeypatch.chdir(tmp_path / "here")
+    results(Path(), "x")
+    assert names(Path()) == [MARK]
+    rewritten(Path())
+    assert (tmp_path / "here").stat().st_ino == number
+    assert (Path() / MARK).read_text() == "new"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("exchange", [False, True])
+def test_a_strangers_files_stay(tmp_path: Path, monkeypatch, inside: bool, exchange: bool) -> None:
+    folder = results(tmp_path / "out", "old")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("years")
+    if inside:
+        monkeypatch.chdir(folder)
+    if not exchange:
+        monkeypatch.setattr("lightning_reg.io.folders._exchanged", lambda one, other: False)
+    rewritten(folder)
+    assert names(folder) == [MARK, "new.txt", "notes"]
+    assert (folder / "notes" / "mine.txt").read_text() == "years"
+    assert names(tmp_path) == ["out"]
+    (folder / "new.txt").rename(folder / "kept.txt")
+    results(folder, "newer", overwrite=True)
+    assert names(folder) == ["kept.txt", MARK, "notes"]
+    with pytest.raises(DataError, match="holds what lightning-reg register wrote"), written_whole(folder, overwrite=True, by="evaluate"):
+        pass
+
+
+def test_a_strangers_file_is_not_replaced(tmp_path: Path) -> None:
+    folder = results(tmp_path / "out", "old")
+    (folder / "new.txt").write_text("years")
+    with pytest.raises(DataError, match="not this command's"):
+        rewritten(folder)
+    assert (folder / "new.txt").read_text() == "years"
+    assert (folder / MARK).read_text() == "old"
+
+
+def test_what_gave_way_comes_back_where_the_exchange_fails(tmp_path: Path, monkeypatch) -> None:
+    folder = results(tmp_path / "out", "old")
+    replace = os.replace
+
+    monkeypatch.chdir(folder)
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == "new.txt":
+            raise OSError("no room")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(DataError, match="no room"):
+        rewritten(folder)
+    assert names(folder) == [MARK]
+    assert (folder / MARK).read_text() == "old"
+
+
+def rewritten(folder: Path) -> None:
+    with written_whole(folder, overwrite=True) as partial:
+        (partial / MARK).write_text("new")
+        (partial / "new.txt").write_text("new")
