@@ -230,7 +230,7 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
         What the loss says per stage or level, and the transform that was found.
     """
     method = config["method"]
-    module = freed(RegistrationModule(method)).train()
+    module = freed(RegistrationModule.from_configuration(method)).train()
     composer, reports = module.composer, []
     if isinstance(composer, SingleComposer):
         composer.symmetric = False  # free parameters are of one direction
@@ -252,7 +252,7 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
             optimizer.zero_grad()
             registration = module(pair.fixed, pair.moving)
             if module.loss.backward:
-                registration = registration.beside(module(pair.moving, pair.fixed))
+                registration = registration.with_reverse(module(pair.moving, pair.fixed))
             module.loss(registration, pair).total.backward()
             optimizer.step()
             schedule.step()

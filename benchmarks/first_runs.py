@@ -23,7 +23,7 @@ from lightning_reg.discovery.conf import own_directory
 from lightning_reg.metrics import PairMetrics, evaluate, totals
 from lightning_reg.spatial import Pair
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import make_data, train
+from lightning_reg.training.run import build_data, train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 
@@ -66,7 +66,7 @@ def row(method: str, data: str, found: list[dict[str, float]]) -> str:
 
 def unseen_pairs() -> list[Pair]:
     """Forty phantoms that no run here trains on, validates on, or had its settings chosen with."""
-    data = make_data(composed("data.dataset.subjects=2", "data.dataset.validation=80"))
+    data = build_data(composed("data.dataset.subjects=2", "data.dataset.validation=80"))
     data.setup()
     return data.validation_pairs[40:]
 
@@ -74,7 +74,7 @@ def unseen_pairs() -> list[Pair]:
 @torch.no_grad()
 def unseen_row(name: str, checkpoint: Path, pairs: list[Pair]) -> str:
     """A line of the table of unseen subjects."""
-    module = RegistrationModule.from_checkpoint(str(checkpoint))
+    module = RegistrationModule.load_from_checkpoint(checkpoint)
     cases: list[PairMetrics] = [evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs]
     found = totals(cases)
     true = torch.cat([case.motion_true for case in cases if case.motion_true is not None])

@@ -29,7 +29,7 @@ from lightning_reg.functional import dice
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import make_data, train
+from lightning_reg.training.run import build_data, train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 
@@ -46,7 +46,7 @@ def trained(experiment: str, root: str, runs: Path) -> tuple[RegistrationModule,
     if not (folder / "summary.json").exists():
         train(config, folder)
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
-    return RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "best.ckpt")), make_data(config), seconds / 60
+    return RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt"), build_data(config), seconds / 60
 
 
 @torch.no_grad()

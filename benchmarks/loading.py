@@ -19,9 +19,13 @@ import torch
 import torchio as tio
 
 from lightning_reg.curation.prepare import Preparation, prepare
+from lightning_reg.data.augmentation import Augmentation
+from lightning_reg.data.cache import CacheSettings
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits, open_dataset
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.data.sampling import GroupPairs
 from lightning_reg.discovery.composition import compose
 from lightning_reg.training.module import RegistrationModule
 
@@ -31,8 +35,7 @@ WINDOW = (-1000, 500)
 def prepared(folder: Path, scans: int, shape: list[int]) -> Path:
     subjects = scans // 2
     held_out = max(1, subjects // 20)
-    settings = {"name": "phantom", "subjects": subjects - held_out, "validation": held_out, "shape": shape}
-    data = Splits(PhantomDataset(subjects - held_out, held_out, shape), settings=settings)
+    data = Splits(PhantomDataset(subjects - held_out, held_out, shape))
     prepare(data, folder, Preparation(), workers=2)
     return folder
 
@@ -41,8 +44,8 @@ def ours(root: Path, workers: int, pairs: int, cache: dict[str, Any], augmentati
     """Seconds until the first epoch can begin, and per pair of an epoch."""
     started = time.perf_counter()
     data = RegistrationData(
-        {"name": "prepared", "root": str(root)}, {"name": "groups"}, {"window": WINDOW}, augmentation, cache, workers=workers,
-        samples_per_epoch=pairs,
+        open_dataset({"name": "prepared", "root": str(root)}), GroupPairs, Preprocessing(window=WINDOW),
+        Augmentation(**(augmentation or {})), CacheSettings(**cache), workers=workers, samples_per_epoch=pairs,
     )  # fmt: skip
     data.setup()
     ready = time.perf_counter() - started
@@ -83,9 +86,10 @@ def per_item(items: Iterator[Any], count: int) -> float:
 
 def step(root: Path, method: str, steps: int = 2) -> float:
     """Seconds a training step, on a pair that is at hand."""
-    data = RegistrationData({"name": "prepared", "root": str(root)}, {"name": "groups"}, {"window": WINDOW}, limit=2, workers=0, held_out=1)
+    dataset = open_dataset({"name": "prepared", "root": str(root)}, held_out=1, limit=2)
+    data = RegistrationData(dataset, GroupPairs, Preprocessing(window=WINDOW), workers=0)
     pair = data.first_pair()
-    module = RegistrationModule(compose([f"method={method}", "experiment/small=none"])["method"])
+    module = RegistrationModule.from_configuration(compose([f"method={method}", "~method_data"])["method"])
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
     seconds = []
     for _ in range(steps + 1):

@@ -84,7 +84,7 @@ def _images_and_masks(task: Task) -> dict[str, Any]:
 
 
 def _ours(result: Result) -> Found:
-    return result.phi, sum(seconds for part, seconds in result.seconds.items() if part != "read")
+    return result.transform, sum(seconds for part, seconds in result.seconds.items() if part != "read")
 
 
 def simpleitk(task: Task) -> Found:

@@ -43,12 +43,11 @@ from lightning_reg.components import Staged
 from lightning_reg.discovery.composition import compose
 from lightning_reg.figures.curves import series
 from lightning_reg.functional import ncc
-from lightning_reg.inference.optimization.descent import optimize
-from lightning_reg.inference.optimization.objective import Optimization
+from lightning_reg.inference.optimization import FitStage, Optimization, optimize
 from lightning_reg.metrics import evaluate
 from lightning_reg.spatial import IntegratedGradient, Pair, Transform, parts
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import make_data, train
+from lightning_reg.training.run import build_data, train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "data.workers=0", "data.max_validation_pairs=1"]
 PAPERS_KIND = ["method.sampling.outside=padding", "method.sampling.sliding=null", "method.sampling.density=false"]
@@ -92,7 +91,7 @@ SHORT = 0.3
 
 def trainings(full: bool) -> dict[str, Training]:
     """Every side of every claim, by name; ``full``: at the papers' sizes and numbers of steps."""
-    size = ["data.dataset.shape=[128,128,128]", "experiment/small=none"] if full else []
+    size = ["data.dataset.shape=[128,128,128]", "~method_data"] if full else []
     phantom = ["data=phantom", "data.dataset.validation=1", *size]
     crops = ["data=hippocampus", *size[1:]]
 
@@ -364,12 +363,10 @@ def scores(config: dict[str, Any], folder: Path, tests: Sequence[str]) -> Scores
     checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
     found: Scores = {}
     for test in tests:
-        module = RegistrationModule.from_checkpoint(str(checkpoint))
+        module = RegistrationModule.load_from_checkpoint(checkpoint)
         pairs = test_pairs(config, "crops" if test == "refined" else test)
         if test == "refined":
-            settings = {"loss": config["method"]["loss"]["terms"], "level_weights": config["method"]["loss"].get("level_weights")}
-            stages = [{"transform": "network", "steps": 20, "rate": 1e-4}]
-            refinement = Optimization(**settings, stages=stages, optional=True)
+            refinement = Optimization([FitStage("network", 20, lr=1e-4)], module.loss, optional=True)
 
             def refined(pair: Pair, net: RegistrationModule = module, how: Optimization = refinement) -> Transform:
                 return optimize(pair, net(pair.fixed, pair.moving).transform, how, network=net.composer).transform
@@ -397,7 +394,7 @@ def test_pairs(config: dict[str, Any], test: str) -> list[Pair]:
     method = config["method"]
     if method["sampling"]["name"] != "synthetic":
         method = method | {"sampling": {"name": "groups" if test in ("phantom", "subjects") else "inter_subject"}}
-    source = make_data(config | {"data": data, "method": method, "seed": 1})
+    source = build_data(config | {"data": data, "method": method, "seed": 1})
     source.setup()
     if test == "synthetic":
         return [pair for pair in source.validation_pairs if pair.truth is not None][:100]

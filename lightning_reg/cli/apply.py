@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> int:
         raise UserError("Give either --input (an image) or --points (a file of points).")
     if arguments.input and not arguments.reference:
         raise UserError("An image needs --reference, the image whose grid the result lies on.")
-    transform, out = Path(arguments.transform).expanduser(), Path(arguments.out)
+    transform, out = Path(arguments.transform).expanduser(), Path(arguments.out).expanduser()
     if arguments.input:
         apply_to_image(
             transform, arguments.input, arguments.reference, out,
@@ -36,7 +36,12 @@ def run(arguments: Namespace) -> int:
         )  # fmt: skip
     else:
         apply_to_points(
-            transform, Path(arguments.points), out, reference=arguments.reference, inverse=arguments.inverse, overwrite=arguments.overwrite
+            transform,
+            Path(arguments.points).expanduser(),
+            out,
+            reference=arguments.reference,
+            inverse=arguments.inverse,
+            overwrite=arguments.overwrite,
         )
     print(f"Wrote {arguments.out}")
     return 0

@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> int:
     if arguments.table:
         refuse_file(Path(arguments.table).expanduser(), overwrite=True)
     terminal = console()
-    method = compose([f"method={arguments.method}", "experiment/small=none"])["method"] if arguments.method else None
+    method = compose([f"method={arguments.method}", "~method_data"])["method"] if arguments.method else None
     name = arguments.name or _kind(Path(arguments.data).expanduser())
     if arguments.name is None and name not in ("prepared", "folder", "pairs"):
         terminal.print(f"Read as data={name}; --as folder reads it as any folder.")

@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after the network")
-    parser.add_argument("--method", default="refine", help="what they run: a method of conf/instance (default refine)")
+    parser.add_argument("--instance", default="refine", help="the instance optimisation that they run, of conf/instance (default refine)")
     parser.add_argument("--learn2reg", action="store_true", help="write the challenge's displacement files and its variants of two metrics")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite, "evaluate")
-    models = [load(m, device=arguments.device, refinement=arguments.method) for m in (arguments.model, arguments.against) if m]
+    models = [load(m, device=arguments.device, refinement=arguments.instance) for m in (arguments.model, arguments.against) if m]
     data, config = open_configured(arguments.data, arguments.overrides)
     split = None if arguments.split == "all" else arguments.split
     fields: dict[str, Tensor] = {}
@@ -63,10 +63,10 @@ def run(arguments: Namespace) -> int:
                 if arguments.learn2reg and first:
                     grids = result.pair.fixed.grid, result.pair.moving.grid
                     name = "disp_" + "_".join(result.pair.name[0].replace(" ", "-").split("-<-")) + ".nii.gz"
-                    fields[name] = learn2reg.voxel_displacement(result.phi, *grids)
+                    fields[name] = learn2reg.voxel_displacement(result.transform, *grids)
 
             found = evaluate_dataset(
-                model, data, split=split, limit=limit, refine=arguments.refine, challenge=arguments.learn2reg, seen=seen
+                model, data, split=split, limit=limit, refine=arguments.refine, challenge=arguments.learn2reg, progress=seen
             )
         rows.append(found)
     settings = {"data": config, "split": arguments.split, "refine": arguments.refine, "models": [model.settings for model in models]}

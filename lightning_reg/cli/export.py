@@ -19,7 +19,9 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.io.folders import refuse_file
 
     refuse_file(Path(arguments.onnx).expanduser(), arguments.overwrite)
-    difference = export_onnx(arguments.model, Path(arguments.onnx), arguments.shape, arguments.spacing, overwrite=arguments.overwrite)
+    difference = export_onnx(
+        arguments.model, Path(arguments.onnx).expanduser(), arguments.shape, arguments.spacing, overwrite=arguments.overwrite
+    )
     checked = (
         "not checked: onnxruntime is not installed" if difference is None else f"differs from PyTorch by at most {difference:.2g} voxels"
     )

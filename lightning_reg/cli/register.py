@@ -13,11 +13,11 @@ SIDES = ("mask", "labels", "landmarks")
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fixed", required=True, help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
     parser.add_argument("--moving", required=True, help="image that is brought onto the fixed one")
-    who = parser.add_argument_group("by whom (--model, --method, or both: the method then refines what the model found)")
+    who = parser.add_argument_group("by whom (--model, --instance, or both: the instance optimisation then refines what the model found)")
     who.add_argument("--model", help="checkpoint of a trained network (best.ckpt)")
-    who.add_argument("--method", help="method of conf/instance (bspline, lung_ct, ...), or a YAML file")
+    who.add_argument("--instance", help="instance optimisation of conf/instance (bspline, lung_ct, ...), or a YAML file")
     who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
-    who.add_argument("overrides", nargs="*", metavar="key=value", help="values of the method, as optimization.loss.bending.weight=5")
+    who.add_argument("overrides", nargs="*", metavar="key=value", help="its values, as optimization.loss.bending.weight=5")
     parser.add_argument("--out", required=True, help="new folder for everything that is written")
     for part, text in zip(SIDES, ("where the image counts", "for Dice and surface distances", "for TRE"), strict=True):
         for side in ("fixed", "moving"):
@@ -41,19 +41,19 @@ def run(arguments: Namespace) -> int:
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
     refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
-    if arguments.overrides and arguments.model and not arguments.refine and not arguments.method:
+    if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
         raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
     if arguments.model:
         registrar = load(
             arguments.model, device=arguments.device, start=arguments.start or "headers",
-            refinement=arguments.method or "refine", overrides=arguments.overrides,
+            refinement=arguments.instance or "refine", overrides=arguments.overrides,
         )  # fmt: skip
     else:
-        registrar = conventional(arguments.method or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
+        registrar = conventional(arguments.instance or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
     refine = arguments.refine
-    if arguments.model and arguments.method and refine is None:
-        refine = sum(stage.steps for stage in registrar.optimization.staged()) if registrar.optimization else None
-    result = registrar.register(arguments.fixed, arguments.moving, refine=refine, report=terminal.print, **extra)
+    if arguments.model and arguments.instance and refine is None:
+        refine = sum(stage.steps for stage in registrar.optimization.stages) if registrar.optimization else None
+    result = registrar.register(arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra)
     result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report)
     for warning in result.warnings:
         terminal.print(f"Warning: {warning}", style="yellow")

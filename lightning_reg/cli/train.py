@@ -18,7 +18,7 @@ from lightning_reg.cli.arguments import console as terminal
 from lightning_reg.cli.failures import STOPPED, end, guarded, refuse
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError
-from lightning_reg.discovery.composition import COMPOSITION, configuration_warnings, plain, register, sentence
+from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.metrics import primary_error
 from lightning_reg.training import run
@@ -44,7 +44,7 @@ def train() -> int:
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
-        refuse("A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them.")
+        refuse(EMPTY_GROUP)
     return 0
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
-from lightning_reg.discovery import ComponentError, origin
+from lightning_reg.discovery import ComponentError, arguments_of, origin
 from lightning_reg.spatial import Transform
 
 
@@ -34,6 +35,31 @@ def require_backbone(backbone: Backbone) -> None:
 
 def _whole(values: object) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, int) and v > 0 for v in values)
+
+
+def require_fitting(backbone: Backbone, heads: Iterable[nn.Module]) -> None:
+    """Refuse no heads at all, and heads that were made for the channels or strides of another backbone.
+
+    Raises:
+        ComponentError: naming the head, and both.
+    """
+    heads = list(heads)
+    for head in heads:
+        if not isinstance(head, Head):
+            raise ComponentError(f"A network's head is {type(head).__name__}; give objects of classes that derive from {_page(Head)}.")
+        for name in ("channels", "strides"):
+            made_for, own = arguments_of(head).get(name), getattr(backbone, name)
+            if made_for is not None and _plain(made_for) != _plain(own):
+                raise ComponentError(
+                    f"{type(head).__name__} was made for {name} {_plain(made_for)}, and {type(backbone).__name__} has {_plain(own)}; make "
+                    f"it with {name}=backbone.{name}."
+                )
+    if not heads:
+        raise ComponentError("A network has no head; give one, or several.")
+
+
+def _plain(values: Any) -> Any:
+    return [_plain(v) for v in values] if isinstance(values, Sequence) else values
 
 
 def require_features(backbone: Backbone, features: object, images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a method is put together from: the abstract classes that components implement."""
+"""Abstract classes of components."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_reg.discovery import Described
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 Features = Sequence[Tensor | None]
 Stride = tuple[int, int, int]
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Described, nn.Module, ABC):
     """Features of two images.
 
     Attributes:
@@ -43,8 +44,8 @@ class Backbone(nn.Module, ABC):
         """
 
 
-class Head(nn.Module, ABC):
-    """Turns features into transforms. The constructor is given ``channels`` and ``strides`` of the backbone if it declares them."""
+class Head(Described, nn.Module, ABC):
+    """Transforms from features. A configuration gives the constructor ``channels`` and ``strides`` of the backbone if it declares them."""
 
     @abstractmethod
     def forward(self, features: Features, grid: Grid) -> Sequence[Transform]:
@@ -123,14 +124,14 @@ class Level:
         fixed, moving: the images it was found on; their grids may differ.
         transform: ``phi`` up to and including this level, fixed world to moving world.
         increment: what this level added by itself (the transform itself where nothing came before it).
-        backward: the level of the registration with fixed and moving exchanged, for terms that compare the two directions.
+        reverse: the level of the registration with fixed and moving exchanged, for terms that compare the two directions.
     """
 
     fixed: Image
     moving: Image
     transform: Transform
     increment: Transform
-    backward: Level | None = None
+    reverse: Level | None = None
 
     @cached_property
     def warped(self) -> Image:
@@ -153,14 +154,18 @@ class Registration:
     def transform(self) -> Transform:
         return self.levels[-1].transform
 
-    def beside(self, backward: Registration) -> Registration:
+    def with_reverse(self, reverse: Registration) -> Registration:
         """This registration, its levels next to those of the registration with fixed and moving exchanged."""
-        pairs = zip(self.levels, backward.levels, strict=True)
-        return Registration(tuple(replace(there, backward=back) for there, back in pairs))
+        pairs = zip(self.levels, reverse.levels, strict=True)
+        return Registration(tuple(replace(there, reverse=back) for there, back in pairs))
 
 
-class Composer(nn.Module, ABC):
-    """Makes one registration from one or several networks."""
+class Composer(Described, nn.Module, ABC):
+    """One registration from one or several networks.
+
+    In a configuration, what a constructor declares as ``network``, ``networks`` or ``members`` is given by the ``backbone`` and ``head``
+    of each; see :mod:`lightning_reg.components.building`.
+    """
 
     @abstractmethod
     def forward(self, fixed: Image, moving: Image) -> Registration:
@@ -171,16 +176,16 @@ class Composer(nn.Module, ABC):
         """
 
 
-class LossTerm(nn.Module, ABC):
+class LossTerm(Described, nn.Module, ABC):
     """One named term of the loss.
 
     Attributes:
         needs: fields of :class:`~lightning_reg.spatial.Pair` that it reads. Data without them is refused before training.
-        backward: whether it reads :attr:`Level.backward`; both directions are registered then.
+        reverse: whether it reads :attr:`Level.reverse`; both directions are registered then.
     """
 
     needs: frozenset[str] = frozenset()
-    backward: bool = False
+    reverse: bool = False
 
     @abstractmethod
     def forward(self, level: Level, pair: Pair) -> Tensor:

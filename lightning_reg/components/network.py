@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import nn
 
-from lightning_reg.components.contracts import require_backbone, require_features, require_transforms
+from lightning_reg.components.contracts import require_backbone, require_features, require_fitting, require_transforms
 from lightning_reg.components.interfaces import Backbone, Head
-from lightning_reg.discovery import ComponentError, DataError, blaming, build
+from lightning_reg.discovery import ComponentError, DataError, Described, blaming
 from lightning_reg.spatial import Composition, Image, Transform
 
-Spec = Mapping[str, Any] | str
 
-
-class Network(nn.Module):
+class Network(Described, nn.Module):
     """Two images in, transforms out. Several heads compose in order: the first acts on the fixed points first.
 
     Args:
-        backbone: ``{name, ...}``.
-        head: ``{name, ...}``, or a list of them.
-        init: of the backbone's weights, ``default`` (PyTorch's) or ``xavier`` (uniform; Glorot & Bengio, 2010). Heads start next to
-            the identity either way.
+        backbone: features of the two images.
+        heads: one, or several; made for the backbone's ``channels`` and ``strides``, as ``VelocityHead(backbone.channels,
+            backbone.strides)``.
+        init: of the backbone's weights, ``default`` (as they are) or ``xavier`` (drawn anew, uniform; Glorot & Bengio, 2010). Heads start
+            next to the identity either way.
+
+    Raises:
+        ComponentError: a backbone without what :class:`Backbone` documents, no head, or one made for another backbone.
     """
 
-    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default") -> None:
+    def __init__(self, backbone: Backbone, heads: Head | Sequence[Head], init: str = "default") -> None:
         super().__init__()
-        self.backbone = build("backbones", backbone, Backbone)
-        require_backbone(self.backbone)
+        self.backbone = backbone
+        require_backbone(backbone)
+        self.heads = nn.ModuleList([heads] if isinstance(heads, Head) else heads)
+        require_fitting(backbone, self.heads)
         if init not in ("default", "xavier"):
             raise ValueError(f"init is '{init}'; use default or xavier")
         if init == "xavier":
             self.backbone.apply(_xavier)
-        specs = [head] if isinstance(head, (str, Mapping)) else list(head)
-        context = {"channels": self.backbone.channels, "strides": self.backbone.strides}
-        self.heads = nn.ModuleList(build("heads", spec, Head, **context) for spec in specs)
         self._checked = False
 
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:

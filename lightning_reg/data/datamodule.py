@@ -1,12 +1,12 @@
-"""From a data configuration to batches of pairs."""
+"""The DataModule: scans of a data set, and batches of pairs."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import lightning as L
 import numpy as np
@@ -18,13 +18,12 @@ from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
-from lightning_reg.data.datasets.splits import open_dataset
+from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.preprocessing import Preprocessing, centered
-from lightning_reg.data.sampling import ItemSampler, training_pairs
+from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
-from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.discovery import DataError, construct, nearest
+from lightning_reg.discovery import DataError, nearest
 from lightning_reg.functional import ncc
 from lightning_reg.spatial import Pair
 
@@ -33,14 +32,13 @@ class RegistrationData(L.LightningDataModule):
     """Scans, preprocessed once and kept; training pairs drawn from them; validation pairs that never change.
 
     Args:
-        dataset: ``{name, ...}`` of a data set.
-        sampling: how training pairs are drawn, see :func:`~lightning_reg.data.sampling.training_pairs`.
-        augmentation: arguments of :class:`~lightning_reg.data.augmentation.Augmentation`, for training pairs.
-        preprocessing: arguments of :class:`~lightning_reg.data.preprocessing.Preprocessing`. What has been done to prepared data is not
-            done again. With ``center: auto`` scans are centred where that makes them more alike than their headers do.
-        cache: arguments of :class:`~lightning_reg.data.cache.CacheSettings`.
-        held_out: subjects to validate on, instead of the data set's own: how many (the last), or their names.
-        limit: use at most this many training subjects.
+        dataset: its scans and pairs; :class:`~lightning_reg.data.datasets.splits.Splits` hold out other subjects than its own choice.
+        sampling: draws training pairs from the scans, as ``InterSubjectPairs`` or ``functools.partial(SyntheticPairs, deformation=...)``,
+            see :class:`~lightning_reg.data.sampling.SampledPairs`; default ``InterSubjectPairs``.
+        preprocessing: of all scans. What has been done to prepared data is not done again. With ``center="auto"`` scans are centred where
+            that makes them more alike than their headers do.
+        augmentation: of training pairs.
+        cache: of preprocessed scans.
         batch_size: pairs per step; where their sizes differ they are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
         workers: processes that read scans at the start and draw pairs while the network trains; 0 draws them in between. ``auto``: as many
@@ -55,13 +53,11 @@ class RegistrationData(L.LightningDataModule):
 
     def __init__(
         self,
-        dataset: Mapping[str, Any] | str,
-        sampling: Mapping[str, Any],
-        preprocessing: Mapping[str, Any] | None = None,
-        augmentation: Mapping[str, Any] | None = None,
-        cache: Mapping[str, Any] | None = None,
-        held_out: int | Sequence[str] | None = None,
-        limit: int | None = None,
+        dataset: RegistrationDataset | Splits,
+        sampling: SamplerFactory = InterSubjectPairs,
+        preprocessing: Preprocessing | None = None,
+        augmentation: Augmentation | None = None,
+        cache: CacheSettings | None = None,
         batch_size: int = 1,
         samples_per_epoch: int = 100,
         workers: int | Literal["auto"] = "auto",
@@ -76,14 +72,12 @@ class RegistrationData(L.LightningDataModule):
         if workers != "auto" and (not isinstance(workers, int) or workers < 0):
             raise DataError(f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto.")
         self.augment_on = augment_on
-        self.data = open_dataset(dataset, held_out, limit)
-        settings = dict(preprocessing or {})
-        self._choose_center = settings.get("center") == "auto"
-        given = construct("data.preprocessing", Preprocessing, settings | ({"center": False} if self._choose_center else {}))
-        self.preprocessing = given.following(self.data.geometry)
+        self.data = dataset if isinstance(dataset, Splits) else Splits(dataset)
+        given = preprocessing or Preprocessing()
+        self._choose_center = given.center == "auto"
+        self.preprocessing = (replace(given, center=False) if self._choose_center else given).following(self.data.geometry)
         self.notes: list[str] = []
-        self.cache = construct("data.cache", CacheSettings, dict(cache or {}))
-        self.augmentation = construct("data.augmentation", Augmentation, dict(augmentation or {}))
+        self.cache, self.augmentation = cache or CacheSettings(), augmentation or Augmentation()
         self.sampling, self.seed = sampling, seed
         self.batch_size, self.samples_per_epoch, self.workers = batch_size, samples_per_epoch, workers
         self.synthetic_validation, self.max_validation_pairs = synthetic_validation, max_validation_pairs
@@ -158,7 +152,7 @@ class RegistrationData(L.LightningDataModule):
         train = self._scans("train")
         self.statistics = statistics(train)
         self._count_parts(train)
-        drawn = training_pairs(self.sampling, train, self.data.pairs("train"), self.seed)
+        drawn = self.sampling(train, self.data.pairs("train"), self.seed)
         self.train_pairs = drawn if self.augment_on == "device" else AugmentedPairs(drawn, self.augmentation, self.seed)
         scans = self._scans("validation")
         real = self.data.pairs("validation")[: self.max_validation_pairs]
@@ -170,8 +164,7 @@ class RegistrationData(L.LightningDataModule):
             )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:
-        spec = {k: v for k, v in self.sampling.items() if k not in ("name", "patch")} if self.sampling.get("name") == "synthetic" else {}
-        deformation = construct("synthetic", SyntheticDeformation, spec)
+        deformation = deformation_of(self.sampling)
         pairs = []
         for number in range(self.synthetic_validation):
             rng = np.random.default_rng([self.seed, 1, number])

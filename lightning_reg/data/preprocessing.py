@@ -102,13 +102,14 @@ class Preprocessing:
 
     Args:
         canonical, crop, margin, spacing, shape: see :class:`Geometry`.
-        center: put the world's origin into the middle of each image, for scans whose headers do not relate them.
+        center: put the world's origin into the middle of each image, for scans whose headers do not relate them; ``auto``: a
+            :class:`~lightning_reg.data.datamodule.RegistrationData` decides from its training scans.
         window: intensities mapped to 0 and 1, what is beyond is clipped (CT: HU); ``null`` maps ``percentiles`` instead.
         percentiles: intensity percentiles of each image that are mapped to 0 and 1.
     """
 
     canonical: bool = True
-    center: bool = False
+    center: bool | Literal["auto"] = False
     crop: Region | None = None
     margin: float = 5.0
     spacing: float | Sequence[float] | None = None
@@ -120,6 +121,8 @@ class Preprocessing:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
             if values is not None and (isinstance(values, str) or len(values) != 2 or not values[0] < values[1]):
                 raise ValueError(f"{name} is {values}; give two numbers, the smaller one first")
+        if self.center not in (True, False, "auto"):
+            raise ValueError(f"center is {self.center}; give true, false or auto")
         _ = self.geometry  # refuses what it cannot be made from
 
     @property
@@ -167,7 +170,7 @@ class Preprocessing:
             DataError: there is nothing to crop to.
         """
         scan = scan_from_subject(self.intensities()(self.geometry(subject)))
-        return centered(scan) if self.center else scan
+        return centered(scan) if self.center is True else scan
 
 
 def _grid(subject: tio.Subject) -> Grid:

@@ -1,8 +1,12 @@
-"""Which pairs training sees. Every item is drawn from a seed of its own, so an epoch is the same with any number of workers."""
+"""Sampling of training pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.discovery import DataError, construct, nearest
+from lightning_reg.discovery import ComponentError, DataError, construct, load, nearest
 from lightning_reg.spatial import Pair
 
 
@@ -39,45 +43,72 @@ class ItemSampler(Sampler[int]):
             yield item * self.world + self.rank
 
 
-class SyntheticPairs(Dataset[Pair]):
-    """Random synthetic deformations of single scans, see :class:`~lightning_reg.data.synthetic.SyntheticDeformation`."""
+class SampledPairs(Dataset[Pair], ABC):
+    """Training pairs drawn from scans, endlessly: item *n* is drawn from a seed of its own, so an epoch is the same with any number of
+    workers. Registered under ``lightning_reg.samplers``.
 
-    def __init__(self, scans: Sequence[Scan], deformation: SyntheticDeformation, seed: int) -> None:
-        self.scans, self.deformation, self.seed = scans, deformation, seed
+    Args:
+        scans: preprocessed.
+        pairs: the data set's own, indices ``(fixed, moving)`` into ``scans``.
+        seed: of all items.
+
+    Constructors raise :class:`~lightning_reg.discovery.DataError` where the data lack what is drawn from.
+    """
+
+    def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
+        self.scans, self.pairs, self.seed = scans, pairs, seed
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Pair:
+        """A pair."""
 
     def __getitem__(self, item: int) -> Pair:
-        rng = np.random.default_rng([self.seed, item])
+        return self.draw(np.random.default_rng([self.seed, item]))
+
+
+class SyntheticPairs(SampledPairs):
+    """Random synthetic deformations of single scans.
+
+    Args:
+        deformation: how they are drawn; a configuration gives its arguments beside the sampler's name.
+    """
+
+    def __init__(
+        self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int, deformation: SyntheticDeformation | None = None
+    ) -> None:
+        super().__init__(scans, pairs, seed)
+        self.deformation = deformation or SyntheticDeformation()
+
+    def draw(self, rng: np.random.Generator) -> Pair:
         return self.deformation.draw(self.scans[int(rng.integers(len(self.scans)))], rng)
 
 
-class InterSubjectPairs(Dataset[Pair]):
+class InterSubjectPairs(SampledPairs):
     """Random pairs of scans of different groups."""
 
-    def __init__(self, scans: Sequence[Scan], seed: int) -> None:
-        self.scans, self.seed = scans, seed
+    def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
+        super().__init__(scans, pairs, seed)
         self.groups = _groups(scans)
         if len(self.groups) < 2:
             raise DataError("There is one subject only, so there are no pairs of subjects to train on; use method.sampling.name=groups.")
 
-    def __getitem__(self, item: int) -> Pair:
-        rng = np.random.default_rng([self.seed, item])
+    def draw(self, rng: np.random.Generator) -> Pair:
         fixed, moving = (rng.choice(self.groups[g]) for g in rng.choice(len(self.groups), size=2, replace=False))
         return make_pair(self.scans[int(fixed)], self.scans[int(moving)])
 
 
-class GroupPairs(Dataset[Pair]):
+class GroupPairs(SampledPairs):
     """Random pairs of scans of one group: all pairs of time points of a subject, in both directions."""
 
-    def __init__(self, scans: Sequence[Scan], seed: int) -> None:
-        self.scans, self.seed = scans, seed
+    def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
+        super().__init__(scans, pairs, seed)
         self.groups = [group for group in _groups(scans) if len(group) > 1]
         if not self.groups:
             raise DataError(
                 "The data have one scan per subject, so there are no time points to pair; use method.sampling.name=inter_subject."
             )
 
-    def __getitem__(self, item: int) -> Pair:
-        rng = np.random.default_rng([self.seed, item])
+    def draw(self, rng: np.random.Generator) -> Pair:
         group = self.groups[int(rng.integers(len(self.groups)))]
         fixed, moving = rng.choice(group, size=2, replace=False)
         return make_pair(self.scans[int(fixed)], self.scans[int(moving)])
@@ -91,20 +122,20 @@ def _groups(scans: Sequence[Scan]) -> list[list[int]]:
     return list(members.values())
 
 
-class GivenPairs(Dataset[Pair]):
-    """The data set's own pairs, in random order and direction (``both_directions``) when trained on.
+class ListedPairs(SampledPairs):
+    """The data set's own pairs in random order.
 
     Args:
-        pairs: indices ``(fixed, moving)`` into ``scans``.
+        both_directions: each in a random direction.
     """
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int, both_directions: bool = True) -> None:
         if not pairs:
             raise DataError("The data have no pairs to train on; use method.sampling.name=inter_subject or synthetic.")
-        self.scans, self.pairs, self.seed, self.both_directions = scans, pairs, seed, both_directions
+        super().__init__(scans, pairs, seed)
+        self.both_directions = both_directions
 
-    def __getitem__(self, item: int) -> Pair:
-        rng = np.random.default_rng([self.seed, item])
+    def draw(self, rng: np.random.Generator) -> Pair:
         fixed, moving = self.pairs[int(rng.integers(len(self.pairs)))]
         if self.both_directions and rng.random() < 0.5:
             fixed, moving = moving, fixed
@@ -138,21 +169,50 @@ class PatchPairs(Dataset[Pair]):
         return pair.cropped((start, shapes[0]), (there, shapes[1]))
 
 
-def training_pairs(spec: Mapping[str, Any], scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> Dataset[Pair]:
-    """The sampling that a configuration names, with ``patch`` the random parts of its pairs.
+SamplerFactory = Callable[[Sequence[Scan], Sequence[tuple[int, int]], int], Dataset[Pair]]
+"""A sampler that waits for its scans, pairs and seed: ``functools.partial(SyntheticPairs, deformation=...)``, or the class alone."""
 
-    ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``, ``groups``, or ``pairs`` (the data's own).
+
+@dataclass(frozen=True)
+class Patched:
+    """A sampler whose pairs are cut to random parts, see :class:`PatchPairs`."""
+
+    sampler: SamplerFactory
+    patch: Sequence[int]
+
+    def __call__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> PatchPairs:
+        return PatchPairs(self.sampler(scans, pairs, seed), self.patch, seed)
+
+
+def deformation_of(sampler: SamplerFactory) -> SyntheticDeformation:
+    """The synthetic deformation that a sampler draws; the default one where it draws pairs of scans."""
+    while isinstance(sampler, Patched):
+        sampler = sampler.sampler
+    found = sampler.keywords.get("deformation") if isinstance(sampler, functools.partial) else None
+    return found or SyntheticDeformation()
+
+
+def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:
+    """The sampler of ``{name, patch, **arguments}``: ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``,
+    ``groups``, ``pairs`` (the data's own), or another distribution's.
+
+    Raises:
+        ComponentError: it is unknown, or refuses an argument.
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     name, patch = arguments.pop("name", "synthetic"), arguments.pop("patch", None)
-    kinds: dict[str, type[Dataset[Pair]]] = {"inter_subject": InterSubjectPairs, "groups": GroupPairs, "pairs": GivenPairs}
-    drawn: Dataset[Pair]
-    if name == "synthetic":
-        drawn = SyntheticPairs(scans, construct("synthetic", SyntheticDeformation, arguments), seed)
-    elif name in kinds:
-        context = {"scans": scans, "seed": seed} | ({"pairs": pairs} if name == "pairs" else {})
-        drawn = construct(name, kinds[name], arguments, **context)
+    cls: Any = load("samplers", str(name), SampledPairs)
+    declared = inspect.signature(cls).parameters
+    if "deformation" in declared:
+        own = {key: value for key, value in arguments.items() if key in declared}
+        drawn = {key: value for key, value in arguments.items() if key not in declared}
+        arguments = own | {"deformation": construct(name, SyntheticDeformation, drawn)}
     else:
-        known = ["synthetic", *kinds]
-        raise DataError(f"There is no sampling named '{name}'{nearest(name, known)} Available: {', '.join(known)}.")
-    return drawn if patch is None else PatchPairs(drawn, patch, seed)
+        known = [key for key in declared if key not in ("scans", "pairs", "seed")]
+        for key in arguments:
+            if key not in known:
+                raise ComponentError(
+                    f"'{name}' does not take an argument '{key}'{nearest(key, known)} It takes: {', '.join(known) or 'none'}."
+                )
+    made: SamplerFactory = functools.partial(cls, **arguments)
+    return made if patch is None else Patched(made, patch)

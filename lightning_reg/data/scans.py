@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +158,12 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
     Raises:
         DataError: the header is unusable.
     """
-    try:
-        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(np.asarray(subject["image"].affine)))
-    except ValueError as cause:
-        raise DataError(f"{subject['image'].path or subject['name']}: {cause}.") from cause
+    grid = grid_of(subject["image"], subject["name"])
     parts = {
         key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True) if key in subject else None for key in ("mask", "labels")
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
-    landmarks = subject["landmarks"].float() if "landmarks" in subject else None
+    landmarks = subject["landmarks"] if "landmarks" in subject else None
     return Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
 
 
@@ -174,6 +171,18 @@ def _whole(values: Tensor) -> Tensor:
     """Labels as whole numbers, in 16 bits where they fit."""
     rounded = values.double().round()
     return rounded.to(torch.int16 if float(rounded.abs().max()) < 2**15 else torch.int32)
+
+
+def grid_of(image: tio.Image, name: str = "an image") -> Grid:
+    """The grid of an image.
+
+    Raises:
+        DataError: the header is unusable; names the file, or ``name``.
+    """
+    try:
+        return Grid(image.spatial_shape, torch.from_numpy(np.asarray(image.affine)))
+    except ValueError as cause:
+        raise DataError(f"{image.path or name}: {cause}.") from cause
 
 
 def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
@@ -229,39 +238,40 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
     )  # fmt: skip
 
 
-def read_scan(name: str, image: Source, mask: Source | None = None, labels: Source | None = None, landmarks: Any = None) -> Scan:
-    """An image with what belongs to it, its padding value the image's minimum.
+def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
+    """The fixed and the moving subject, checked, with ``landmarks`` where there are any.
 
     Args:
-        name: how messages call it.
-        image, mask, labels: see :func:`~lightning_reg.io.images.read_image`.
-        landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
+        files: ``fixed`` and ``moving``, and of ``fixed_mask``, ``fixed_labels``, ``fixed_landmarks`` and the same of the moving side
+            those that there are. Images as :func:`~lightning_reg.io.images.read_image` takes them; landmarks as a file (see
+            :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
 
     Raises:
         DataError: one of them is not what it has to be.
     """
-    subject = read_subject(name, image, mask, labels)
-    scan = scan_from_subject(subject, padding=float(subject["image"].data.min()))
+    fixed, moving = (
+        _with_landmarks(read_subject(side, *(files.get(side + part) for part in ("", "_mask", "_labels"))), files.get(f"{side}_landmarks"))
+        for side in ("fixed", "moving")
+    )
+    return fixed, moving
+
+
+def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
     if landmarks is None:
-        return scan
+        return subject
+    grid = grid_of(subject["image"])
     if isinstance(landmarks, (str, Path)):
-        points = read_points(Path(landmarks).expanduser()).world(scan.image.grid)
+        points = read_points(Path(landmarks).expanduser()).world(grid)
     else:
         array = np.asarray(landmarks)
         if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise DataError(f"The {name} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
+            raise DataError(f"The {subject['name']} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
         points = torch.from_numpy(array.astype(np.float64))
-    check_landmarks(name, points, scan.image.grid)
-    return replace(scan, landmarks=points)
+    check_landmarks(subject["name"], points, grid)
+    subject["landmarks"] = points
+    return subject
 
 
-def read_scans(files: Mapping[str, Any]) -> tuple[Scan, Scan]:
-    """The fixed and the moving scan.
-
-    Args:
-        files: ``fixed`` and ``moving``, and of ``fixed_mask``, ``fixed_labels``, ``fixed_landmarks`` and the same of the moving side
-            those that there are; see :func:`read_scan`, which says what is raised.
-    """
-    parts = ("mask", "labels", "landmarks")
-    fixed, moving = (read_scan(side, files[side], *(files.get(f"{side}_{part}") for part in parts)) for side in ("fixed", "moving"))
-    return fixed, moving
+def original(subject: tio.Subject) -> Scan:
+    """The scan of a subject as it is, its padding value the image's minimum."""
+    return scan_from_subject(subject, padding=float(subject["image"].data.float().min()))

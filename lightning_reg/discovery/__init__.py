@@ -1,22 +1,27 @@
 """Finding components: entry points, listed without importing, loaded one at a time, checked when they are loaded."""
 
 from lightning_reg.discovery.blame import blaming, origin
+from lightning_reg.discovery.described import Described, arguments_of
 from lightning_reg.discovery.errors import ComponentError, DataError, TrainingError, UserError, nearest
-from lightning_reg.discovery.registry import GROUPS, Provider, build, check, construct, load, providers
+from lightning_reg.discovery.registry import GROUPS, Provider, build, check, chosen, construct, load, providers, registered_name
 
 __all__ = [
     "GROUPS",
     "ComponentError",
     "DataError",
+    "Described",
     "Provider",
     "TrainingError",
     "UserError",
+    "arguments_of",
     "blaming",
     "build",
     "check",
+    "chosen",
     "construct",
     "load",
     "nearest",
     "origin",
     "providers",
+    "registered_name",
 ]

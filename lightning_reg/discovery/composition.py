@@ -24,6 +24,9 @@ COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
 """Exceptions of Hydra, OmegaConf and YAML for an invalid configuration; see :func:`sentence`."""
 
 
+EMPTY_GROUP = "A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them."
+
+
 class InstalledConfigurations(SearchPathPlugin):
     """Adds the folder of every installed package with configurations, behind this project's own; ``pkg://`` would import the package."""
 
@@ -77,6 +80,10 @@ def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] 
         return plain(config)
     except COMPOSITION as error:
         raise UserError(sentence(error)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise UserError(EMPTY_GROUP) from error
 
 
 def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -11,7 +12,9 @@ from typing import Any, TypeVar
 from lightning_reg.discovery.errors import ComponentError, UserError, nearest
 
 OWN = "lightning-reg"
-GROUPS = ("backbones", "heads", "composers", "losses", "callbacks", "datasets")
+GROUPS = (
+    "backbones", "heads", "composers", "losses", "callbacks", "datasets", "optimizers", "schedules", "samplers", "loggers", "fits"
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -79,6 +82,32 @@ def chosen(group: str, name: str) -> Provider:
             f"The {one} '{plain}' is provided twice, by {both}; say which, as {offered[0].distribution}:{plain}, or uninstall one of them."
         )
     return (own or offered)[0]
+
+
+def registered_name(cls: type, group: str) -> str:
+    """The name under which an installed distribution registers a class, ``distribution:name`` where others have the name, too.
+
+    Args:
+        group: one of :data:`GROUPS`.
+
+    Raises:
+        ComponentError: nobody registers it; says how to.
+    """
+    own = f"{cls.__module__}:{cls.__qualname__}"
+    offered = [provider for same in providers(group).values() for provider in same]
+    found = [p for p in offered if p.target == own]
+    # a package may offer a class under a shorter path than the one where it is defined
+    found = found or [p for p in offered if p.target.endswith(f":{cls.__qualname__}") and p.entry_point.load() is cls]
+    if not found:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        raise ComponentError(
+            f"The {singular(group)} {cls.__qualname__} ({cls.__module__}) is registered by no installed distribution, so a "
+            f"checkpoint could not name it; put it into an installed package whose pyproject.toml has under "
+            f'[project.entry-points."lightning_reg.{group}"] the line {name} = "{own}".'
+        )
+    provider = found[0]
+    alone = provider.distribution == OWN or len(providers(group)[provider.name]) == 1
+    return provider.name if alone else f"{provider.distribution}:{provider.name}"
 
 
 def load(group: str, name: str, interface: type[T]) -> type[T]:

@@ -1,13 +1,13 @@
-"""How two images lie to each other: before they are registered, and whether they meet afterwards."""
+"""Initial alignment, and a check of the overlap after registration."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_reg.data.scans import Scan
 from lightning_reg.inference.optimization.objective import Objective, Optimization, with_margin
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
 
@@ -15,7 +15,7 @@ from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Gr
 def best_translation(pair: Pair, optimization: Optimization) -> Affine:
     """The translation among a few that makes the first stage's objective smallest: none, and those that put the centres of the grids,
     of the intensities, and of the masks on each other."""
-    stage = next(s for s in optimization.staged() if s.steps > 0)
+    stage = optimization.scaled()[0]
     objective = Objective(with_margin(pair, optimization.mask_margin), stage, optimization)
     moves = [torch.zeros(3, dtype=torch.float64), (pair.moving.grid.center - pair.fixed.grid.center)[0]]
     moves.append(_center_of_mass(pair.moving) - _center_of_mass(pair.fixed))
@@ -49,13 +49,22 @@ def translation(move: Tensor) -> Tensor:
     return matrix.unsqueeze(0)
 
 
-def moved(scan: Scan, move: Tensor) -> Scan:
-    """The scan elsewhere in the world."""
-    affine = translation(move) @ scan.image.grid.affine
-    there = Grid(scan.image.grid.shape, affine)
-    parts = {k: None if i is None else replace(i, grid=there) for k, i in (("mask", scan.mask), ("labels", scan.labels))}
-    landmarks = None if scan.landmarks is None else scan.landmarks + move.to(scan.landmarks)
-    return replace(scan, image=replace(scan.image, grid=there), landmarks=landmarks, **parts)  # type: ignore[arg-type]
+def shifted(pair: Pair, fixed_by: Tensor, moving_by: Tensor) -> Pair:
+    """The pair with its two images elsewhere in the world.
+
+    Args:
+        fixed_by, moving_by: mm, ``(3,)``.
+    """
+    changed: dict[str, Any] = {}
+    for side, move in (("fixed", fixed_by), ("moving", moving_by)):
+        for part in ("", "_mask", "_labels"):
+            image: Image | None = getattr(pair, side + part)
+            if image is not None:
+                changed[side + part] = replace(image, grid=Grid(image.grid.shape, translation(move) @ image.grid.affine))
+        landmarks: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
+        if landmarks is not None:
+            changed[f"{side}_landmarks"] = tuple(points + move.to(points) for points in landmarks)
+    return replace(pair, **changed)
 
 
 def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Tensor, moving_origin: Tensor) -> Transform:

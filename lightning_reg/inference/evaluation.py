@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.data.scans import scan_from_subject
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
 from lightning_reg.inference.registrar import Registrar
@@ -80,7 +79,7 @@ def evaluate_dataset(
     limit: int | None = None,
     refine: int | None = None,
     challenge: bool = False,
-    seen: Callable[[int, int, Mapping[str, Any], Result], None] | None = None,
+    progress: Callable[[int, int, Mapping[str, Any], Result], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Register every pair of a split and measure it on its original grids.
 
@@ -89,7 +88,7 @@ def evaluate_dataset(
         limit: at most this many pairs.
         refine: steps of instance optimisation after the network.
         challenge: add Learn2Reg's variants.
-        seen: called after every pair with its number, how many there are, its row and the result.
+        progress: called after every pair with its number, how many there are, its row and the result.
 
     Raises:
         DataError: the data have no such pairs, or a pair cannot be registered.
@@ -101,25 +100,24 @@ def evaluate_dataset(
     registrar = replace(registrar, preprocessing=registrar.preprocessing.remaining(data.geometry))
     rows = []
     for number, (fixed, moving) in enumerate(pairs):
-        scans = [scan_from_subject(s, padding=float(s["image"].data.float().min())) for s in (subjects[fixed], subjects[moving])]
-        result = registrar.register_scans(*scans, refine=refine)
+        result = registrar.register_subjects(subjects[fixed], subjects[moving], refine=refine)
         row = case_row(result, challenge)
         rows.append(row)
-        if seen is not None:
-            seen(number, len(pairs), row, result)
+        if progress is not None:
+            progress(number, len(pairs), row, result)
     return rows
 
 
 def case_row(result: Result, challenge: bool = False) -> dict[str, Any]:
     """The columns of one registered pair."""
     row: dict[str, Any] = dict(result.case.row())
-    snapped = snapped_errors(result.pair, result.phi)
+    snapped = snapped_errors(result.pair, result.transform)
     if snapped is not None:
         row["tre_after_snapped_mm"] = float(snapped.mean())
     if challenge:
-        field = learn2reg.voxel_displacement(result.phi, result.pair.fixed.grid, result.pair.moving.grid)
+        field = learn2reg.voxel_displacement(result.transform, result.pair.fixed.grid, result.pair.moving.grid)
         row["sdlogj_learn2reg"] = learn2reg.sdlogj(field)
-        distance = learn2reg.hd95(result.pair, result.phi)
+        distance = learn2reg.hd95(result.pair, result.transform)
         if distance is not None:
             row["hd95_after_learn2reg_voxels"] = distance
     return row | {"seconds": sum(result.seconds.values())}

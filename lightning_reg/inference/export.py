@@ -68,7 +68,7 @@ def export_onnx(
         raise UserError("Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'.") from cause
     if min(shape) < 1 or not all(0 < size < math.inf for size in spacing):
         raise UserError(f"--shape {list(shape)} and --spacing {list(spacing)} have to be finite numbers above 0.")
-    module = RegistrationModule.from_checkpoint(str(model))
+    module = RegistrationModule.load_from_checkpoint(model)
     wrapped = FieldOf(module.composer, Grid.regular(shape, spacing)).eval()
     example = (torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
     with written_file(path, overwrite) as partial:

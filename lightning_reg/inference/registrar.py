@@ -1,25 +1,25 @@
-"""Whoever registers a pair: a trained network, an optimisation, or one after the other."""
+"""Registration of a pair by a network, instance optimisation, or both."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torchio as tio
 
 from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.data.scans import Scan, make_pair, read_scans, subject_from_scan
+from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
 from lightning_reg.discovery import UserError, construct, nearest
-from lightning_reg.inference.alignment import best_translation, between_worlds, missed, moved
-from lightning_reg.inference.optimization.configuration import read_method
-from lightning_reg.inference.optimization.descent import Optimized, optimize
-from lightning_reg.inference.optimization.objective import Optimization
+from lightning_reg.inference.alignment import best_translation, between_worlds, missed, shifted
+from lightning_reg.inference.optimization import Optimization, Optimized, optimize
+from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
 from lightning_reg.inference.result import Result
 from lightning_reg.io.images import Source
 from lightning_reg.io.transforms import require_perpendicular
@@ -72,7 +72,7 @@ class Registrar:
         fixed_landmarks: str | Path | Any | None = None,
         moving_landmarks: str | Path | Any | None = None,
         refine: int | None = None,
-        report: Callable[[str], None] | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Result:
         """Register two images.
 
@@ -84,7 +84,7 @@ class Registrar:
                 Landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
             refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a network: steps in all, default the
                 method's own.
-            report: told what goes on, a line at a time.
+            progress: called with a line per step of the work.
 
         Raises:
             DataError: an image, mask, label map or landmark is not what it has to be, or the images do not overlap.
@@ -95,7 +95,7 @@ class Registrar:
             "moving": moving, "moving_mask": moving_mask, "moving_labels": moving_labels, "moving_landmarks": moving_landmarks,
         }  # fmt: skip
         given = {name: source for name, source in given.items() if source is not None}
-        result = self.register_scans(*read_scans(given), refine=refine, report=report)
+        result = self.register_subjects(*read_pair(given), refine=refine, progress=progress)
         result.inputs = {name: str(Path(s).expanduser().resolve()) for name, s in given.items() if isinstance(s, (str, Path))}
         names = [Path(result.inputs[side]).name if side in result.inputs else side for side in ("fixed", "moving")]
         result.pair = replace(result.pair, name=(" < ".join(names),))
@@ -106,43 +106,42 @@ class Registrar:
         return result
 
     @torch.inference_mode(False)
-    def register_scans(
-        self, fixed: Scan, moving: Scan, *, refine: int | None = None, report: Callable[[str], None] | None = None
+    def register_subjects(
+        self, fixed: tio.Subject, moving: tio.Subject, *, refine: int | None = None, progress: Callable[[str], None] | None = None
     ) -> Result:
-        """As :meth:`register`, for scans in their original intensities and grids."""
+        """As :meth:`register`, for checked subjects in their original intensities and grids."""
         if refine is not None and refine < 0:
             raise UserError(f"refine is {refine}; give a number of steps.")
         clock = _Clock()
-        require_perpendicular(fixed.image.grid)
-        working = [replace(self.preprocessing, center=False)(subject_from_scan(scan)) for scan in (fixed, moving)]
+        ours, theirs = original(fixed), original(moving)
+        require_perpendicular(ours.image.grid)
+        centered = self.preprocessing.center is True or self.start == "centers"
+        raw = make_pair(ours, theirs, overlapping=not centered)
+        scans = [replace(self.preprocessing, center=False)(subject) for subject in (fixed, moving)]
+        warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
+        working = make_pair(scans[0], scans[1], overlapping=False)
         origins = torch.zeros(2, 3, dtype=torch.float64)
-        if self.preprocessing.center or self.start == "centers":
-            origins = torch.cat([scan.image.grid.center for scan in working])
-        else:
-            make_pair(fixed, moving)  # refuses images that do not overlap
-        lying = [moved(scan, -origin) for scan, origin in zip(working, origins, strict=True)]
-        pair = make_pair(lying[0], lying[1])
-        raw = make_pair(fixed, moving, overlapping=False)
-        warnings = [unlike(scan, self.statistics) for scan in working] if self.statistics else []
-        pair = pair.to(self.device)
+        if centered:
+            origins = torch.cat([image.grid.center for image in (working.fixed, working.moving)])
+        pair = (shifted(working, -origins[0], -origins[1]) if centered else working).to(self.device)
         clock.lap("preprocess")
 
         found, start = self._first(pair)
         clock.lap("network" if self.composer is not None else "align")
         optimized: Optimized | None = None
         if self.optimization is not None and (self.composer is None or refine):
-            optimized = optimize(pair, found, self.optimization, steps=refine, network=self.composer, report=report)
+            optimized = optimize(pair, found, self.optimization, steps=refine, network=self.composer, progress=progress)
             found = optimized.transform
             clock.lap("refine")
         if not bool(torch.isfinite(found.displacement(pair.fixed.grid)).all()):
-            raise UserError("The registration became NaN or infinite; use another checkpoint or method.")
-        phi, before = (between_worlds(t, pair.fixed.grid, working[0].image.grid, *origins) for t in (found, start))
+            raise UserError("The registration became NaN or infinite; use another checkpoint or instance optimisation.")
+        phi, before = (between_worlds(t, pair.fixed.grid, working.fixed.grid, *origins) for t in (found, start))
         clock.lap("compose")
         return Result(
             pair=raw,
-            phi=phi,
+            transform=phi,
             start=before,
-            working=make_pair(working[0], working[1], overlapping=False),
+            working=working,
             optimized=optimized,
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
@@ -170,7 +169,7 @@ def load(
             components are found by name among the installed packages.
         device: where to compute.
         start: ``headers`` or ``centers``, see :class:`Registrar`.
-        refinement: the method of ``conf/instance`` that ``register(..., refine=N)`` runs.
+        refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
         overrides: of its values, ``key=value`` as on a command line.
 
     Raises:
@@ -178,49 +177,40 @@ def load(
     """
     if start == "auto":
         raise UserError("A model starts from the headers or from the centers; auto is for methods without a model.")
-    module = RegistrationModule.from_checkpoint(str(Path(path).expanduser()))
-    method = read_method(refinement, overrides)
-    if method["optimization"].get("loss") is None:
-        own = module.method["loss"]
-        method["optimization"] |= {"loss": own["terms"], "level_weights": own.get("level_weights"), "optional": True}
+    module = RegistrationModule.load_from_checkpoint(path)
+    assert module.preprocessing is not None
+    instance = read_instance(refinement, overrides)
+    optimization = build_optimization(instance["optimization"], module.loss)
     settings = {
         "model": str(Path(path).expanduser().resolve()),
-        "method": module.method,
-        "preprocessing": dict(module.preprocessing),
-        "refinement": method,
+        "method": module.description(),
+        "preprocessing": asdict(module.preprocessing),
+        "refinement": instance,
     }
-    return Registrar(
-        construct("preprocessing", Preprocessing, dict(module.preprocessing)),
-        module.composer,
-        construct("optimization", Optimization, method["optimization"]),
-        start,
-        module.statistics,
-        settings,
-        device,
-    )
+    return Registrar(module.preprocessing, module.composer, optimization, start, module.statistics, settings, device)
 
 
 def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device: str = "cpu", start: Start | None = None) -> Registrar:
-    """Registration without a trained network: instance optimisation from the images as they lie.
+    """Registration without a trained network: instance optimisation from the initial alignment.
 
     Args:
-        name: a method of ``conf/instance``.
+        name: a configuration of ``conf/instance``.
         overrides: of its values, ``key=value`` as on a command line.
         device: where to compute.
-        start: see :class:`Registrar`; default the method's.
+        start: see :class:`Registrar`; default the configuration's.
 
     Raises:
-        UserError: no such method, option or device.
+        UserError: no such configuration, option or device.
     """
-    method = read_method(name, overrides)
-    if method["optimization"].get("loss") is None:
-        raise UserError(f"The method '{name}' takes its loss from a model; give --model, or another method.")
+    instance = read_instance(name, overrides)
+    if instance["optimization"].get("loss") is None:
+        raise UserError(f"The instance optimisation '{name}' takes its loss from a model; give --model, or another --instance.")
     return Registrar(
-        construct("preprocessing", Preprocessing, method["preprocessing"]),
+        construct("preprocessing", Preprocessing, instance["preprocessing"]),
         None,
-        construct("optimization", Optimization, method["optimization"]),
-        start or method["start"],
-        settings={"method": name, **method},
+        build_optimization(instance["optimization"]),
+        start or instance["start"],
+        settings={"instance": name, **instance},
         device=device,
     )
 

@@ -1,10 +1,11 @@
-"""What a registration found, and how it is written."""
+"""Result of a registration, and its files."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from lightning_reg.inference.report.registration import write_report
 from lightning_reg.io.folders import MARK, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
 from lightning_reg.metrics import PairMetrics, evaluate
-from lightning_reg.spatial import Affine, Grid, Image, Pair, Transform, parts, split_affine
+from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair, Transform, parts, split_affine
 
 SLAB = 4_000_000
 """Voxels that are resampled at a time."""
@@ -33,7 +34,7 @@ class Result:
 
     Args:
         pair: the two images in their original intensities and grids, with what came along.
-        phi: fixed world to moving world, RAS mm.
+        transform: fixed world to moving world, RAS mm.
         start: what *before* means: as the headers relate the images, or with their centres on each other.
         working: the pair as the network and the optimisation saw it.
         optimized: of the instance optimisation, where there was one.
@@ -44,7 +45,7 @@ class Result:
     """
 
     pair: Pair
-    phi: Transform
+    transform: Transform
     start: Transform
     working: Pair
     optimized: Optimized | None = None
@@ -53,24 +54,24 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
 
-    def transform(self, points: Any) -> np.ndarray:
-        """Where points of the fixed image lie in the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
+    def map_points(self, points: Any) -> np.ndarray:
+        """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
         given = torch.as_tensor(points, dtype=torch.float64)
         if given.dim() != 2 or given.shape[1] != 3:
             raise ValueError(f"points of shape {tuple(given.shape)}; give (N, 3) in RAS mm")
-        return self.phi.map_world(given.T.unsqueeze(0))[0].T.numpy()
+        return self.transform.map_world(given.T.unsqueeze(0))[0].T.numpy()
 
     @cached_property
     def warped(self) -> tio.ScalarImage:
         """The moving image's original intensities on the fixed image's original grid, sampled once (linear)."""
-        image = resampled(self.pair.moving, self.phi, self.pair.fixed.grid)
+        image = pulled(self.pair.moving, self.displacement, self.pair.fixed.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0].numpy())
 
     @cached_property
     def displacement(self) -> Tensor:
         """On the fixed image's original grid, ``(1, 3, I, J, K)`` voxels of it."""
         with torch.no_grad():
-            return self.phi.displacement(self.pair.fixed.grid)
+            return self.transform.displacement(self.pair.fixed.grid)
 
     @cached_property
     def determinant(self) -> Tensor:
@@ -79,38 +80,22 @@ class Result:
 
     @cached_property
     def case(self) -> PairMetrics:
-        """The evaluation of the pair on its original grids."""
-        return evaluate(self.pair, self.phi, self.start, surfaces=True)
+        """Metrics of the pair on its original grids."""
+        return evaluate(self.pair, self.transform, self.start, surfaces=True, displacement=self.displacement)
 
     @cached_property
     def similarity(self) -> dict[str, dict[str, float]]:
         """See :func:`similarities`."""
-        return similarities(self.working, self.start, self.phi)
+        return similarities(self.working, self.start, self.transform)
 
     @cached_property
     def inverted(self) -> Inverted:
         """The transform back, and how well it is one."""
-        return invert(self.phi, self.pair.fixed.grid, self.pair.moving.grid)
+        return invert(self.transform, self.pair.fixed.grid, self.pair.moving.grid)
 
     def metrics(self) -> dict[str, Any]:
         """Before and after: similarity, overlap, surface distances, TRE; folding and SDlogJ; the objective; seconds by part."""
-        case = self.case
-        values: dict[str, Any] = {"similarity": self.similarity}
-        for name in ("dice", "surface", "tre"):
-            before, after = getattr(case, f"{name}_before"), getattr(case, f"{name}_after")
-            if after is None:
-                continue
-            if name == "surface":
-                for key in LF.SurfaceDistance._fields:
-                    values[f"{key}_mm"] = _by_label(*({k: getattr(d, key) for k, d in side.items()} for side in (before, after)))
-            elif name == "dice":
-                values["dice"] = _by_label(before, after)
-            else:
-                values["tre_mm"] = {
-                    "before": float(before.mean()), "after": float(after.mean()),
-                    "landmarks": {"before": before.tolist(), "after": after.tolist()},
-                }  # fmt: skip
-        values |= {"folding": case.folding, "sdlogj": case.sdlogj}
+        values: dict[str, Any] = {"similarity": self.similarity, **self.case.as_dict()}
         if self.optimized is not None:
             values["objective"] = {"before": self.optimized.before, "after": self.optimized.after}
         if "inverted" in self.__dict__:
@@ -133,14 +118,14 @@ class Result:
         folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
         with written_whole(folder, overwrite) as partial:
             write_image(partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
-            write_transform(partial / "transform.h5", self.phi, grid)
+            write_transform(partial / "transform.h5", self.transform, grid)
             write_displacement(partial / "displacement.nii.gz", self.displacement, grid)
             write_image(partial / "jacobian.nii.gz", self.determinant, grid)
-            first = parts(self.phi)[0]
+            first = parts(self.transform)[0]
             if isinstance(first, Affine):
                 write_transform(partial / "affine.tfm", first, grid)
             if self.pair.moving_labels is not None:
-                write_image(partial / "warped_labels.nii.gz", resampled(self.pair.moving_labels, self.phi, grid).tensor, grid)
+                write_image(partial / "warped_labels.nii.gz", pulled(self.pair.moving_labels, self.displacement, grid).tensor, grid)
             if inverse:
                 write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
             metrics = self.metrics()
@@ -157,8 +142,8 @@ class Result:
             record = finite(record)
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
-                determinant = Image(self.determinant, grid, padding=1.0)
-                write_report(partial / "report.html", self.pair, self.phi, self.start, record, determinant)
+                field = Displacement(self.displacement, grid)
+                write_report(partial / "report.html", self.pair, self.transform, self.start, record, field)
         return folder
 
 
@@ -197,10 +182,23 @@ def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
 @torch.no_grad()
 def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
     """:meth:`lightning_reg.spatial.Image.warped`, slab by slab: the points of a whole clinical scan take gigabytes."""
+    slabs = [image.warped(transform, slab).tensor for _, slab in _slabs(grid)]
+    return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
+
+
+@torch.no_grad()
+def pulled(image: Image, displacement: Tensor, grid: Grid) -> Image:
+    """:meth:`lightning_reg.spatial.Image.pulled`, slab by slab."""
+    slabs = [image.pulled(displacement[:, :, start : start + slab.shape[0]], slab).tensor for start, slab in _slabs(grid)]
+    return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
+
+
+def _slabs(grid: Grid) -> Iterator[tuple[int, Grid]]:
+    """Slabs of a grid along its first axis, of some :data:`SLAB` voxels each: their first index, and their grid."""
     i, j, k = grid.shape
     thick = max(1, SLAB // (j * k))
-    slabs = [image.warped(transform, grid.cropped((a, 0, 0), (min(thick, i - a), j, k))).tensor for a in range(0, i, thick)]
-    return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
+    for start in range(0, i, thick):
+        yield start, grid.cropped((start, 0, 0), (min(thick, i - start), j, k))
 
 
 @torch.no_grad()
@@ -229,11 +227,6 @@ def _thinned(tensor: Tensor) -> Tensor:
     """Every n-th voxel, some 200,000 of them: a joint histogram needs no more, and holds a row of bins per voxel."""
     flat = tensor.flatten(2)
     return flat[:, :, :: max(1, flat.shape[2] // 200_000)]
-
-
-def _by_label(before: dict[int, float], after: dict[int, float]) -> dict[str, Any]:
-    means = {when: float(np.nanmean(list(side.values()))) for when, side in (("before", before), ("after", after))}
-    return means | {"labels": {str(label): {"before": before[label], "after": after[label]} for label in after}}
 
 
 def finite(value: Any) -> Any:

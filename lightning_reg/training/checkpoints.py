@@ -50,6 +50,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint: it is a file of PyTorch with other things than tensors and plain values; "
             "give a checkpoint that lightning_reg wrote."
         ) from cause
+    made = checkpoint.get("lightning_reg") if isinstance(checkpoint, dict) else None
+    if isinstance(made, dict) and "model" not in made and "method" in made:
+        raise TrainingError(
+            f"{path} was written by lightning_reg {made.get('version', 'of an earlier version')} in a form that this one does not read; "
+            "install that version to apply the model, or train it again."
+        )
     if not isinstance(checkpoint, dict) or not _written_here(checkpoint):
         raise TrainingError(f"{path} was not written by lightning_reg, or not as it is; give a checkpoint of one of its runs.")
     return checkpoint
@@ -59,8 +65,8 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
     made = checkpoint.get("lightning_reg")
     if not isinstance(made, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         return False
-    mappings = (made.get("method"), made.get("preprocessing"), made.get("statistics", {}))
-    return all(isinstance(part, dict) for part in mappings) and all(isinstance(made["method"].get(key), dict) for key in PARTS)
+    mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}))
+    return all(isinstance(part, dict) for part in mappings) and all(isinstance(made["model"].get(key), dict) for key in PARTS)
 
 
 def damaged(path: Path) -> str | None:

@@ -13,33 +13,37 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightning_reg.discovery import ComponentError, construct, nearest
+from lightning_reg.discovery import construct, load
 from lightning_reg.training.metrics_file import MetricsFile
-
-KINDS = ("csv", "wandb", "tensorboard")
 
 
 def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any], logged: int = 0) -> list[Logger]:
     """The loggers that a configuration names, writing below ``folder``.
 
     Args:
-        spec: ``{name: csv | wandb | tensorboard, **arguments of Lightning's logger}``.
+        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``; ``csv`` adds none.
         config: kept with the run by Weights & Biases.
         logged: steps that a resumed run has logged.
+
+    Raises:
+        ComponentError: it is unknown, or refuses an argument.
     """
-    arguments = dict(spec)
+    arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", "csv")
     loggers: list[Logger] = [MetricsFile(folder, logged)]
-    if name == "wandb":
+    if name == "csv":
+        return loggers
+    cls = load("loggers", str(name), Logger)
+    supplied: dict[str, Any] = {"save_dir": folder}
+    if issubclass(cls, WandbLogger):
         arguments.setdefault("offline", not _logged_in_to_wandb())
-        logger = construct("wandb", WandbLogger, {k: v for k, v in arguments.items() if v is not None}, save_dir=folder, name=folder.name)
+        supplied["name"] = folder.name
+    elif issubclass(cls, TensorBoardLogger):
+        supplied |= {"name": "tensorboard", "version": ""}
+    logger = construct(str(name), cls, arguments, **supplied)
+    if isinstance(logger, WandbLogger):
         logger.experiment.config.update(dict(config), allow_val_change=True)
-        loggers.append(logger)
-    elif name == "tensorboard":
-        loggers.append(construct("tensorboard", TensorBoardLogger, arguments, save_dir=folder, name="tensorboard", version=""))
-    elif name not in KINDS:
-        raise ComponentError(f"There is no logger named '{name}'{nearest(str(name), KINDS)} Available: {', '.join(KINDS)}.")
-    return loggers
+    return [*loggers, logger]
 
 
 def _logged_in_to_wandb() -> bool:

@@ -25,13 +25,13 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
     What is kept is counted on images of at most 48 voxels along each axis (more, where the method needs more) and grows with their number.
 
     Args:
-        method: as in :class:`~lightning_reg.training.module.RegistrationModule`.
+        method: as in :meth:`~lightning_reg.training.module.RegistrationModule.from_configuration`.
         shape: extents of the images trained on.
 
     Raises:
         DataError: the method cannot be trained on images of this size.
     """
-    module = RegistrationModule(method)
+    module = RegistrationModule.from_configuration(method)
     for part in module.modules():
         if isinstance(part, Growable):
             part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])  # as it is at the end, when it wants most

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,74 +16,115 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
+from lightning_reg.components.building import build_composer, build_loss, describe
 from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
-from lightning_reg.discovery import ComponentError, TrainingError, blaming, build, construct, nearest
+from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.discovery import ComponentError, TrainingError, blaming, construct
 from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
-from lightning_reg.training.schedules import cooldown, inverse_time
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-
-
-@dataclass(frozen=True)
-class RateSchedule:
-    """Factor of the learning rate: :func:`inverse_time` times :func:`cooldown`.
-
-    (``method.schedule.plateau`` has the arguments of PyTorch's ``ReduceLROnPlateau`` instead, counted in epochs with a validation.)
-
-    Args:
-        steps: of the whole training (supplied).
-        decay: of :func:`~lightning_reg.training.schedules.inverse_time`.
-        cooldown: fraction of the training over which the rate falls to 0 at its end.
-    """
-
-    steps: int
-    decay: float = 0.0
-    cooldown: float = 0.0
-
-    def __call__(self, step: int) -> float:
-        return inverse_time(step, self.decay) * cooldown(step, self.steps, self.cooldown)
+from lightning_reg.training.optimizers import (
+    DecaySchedule,
+    OptimizerFactory,
+    Schedule,
+    build_optimizer,
+    build_schedule,
+    describe_optimizer,
+    describe_schedule,
+)
 
 
 class RegistrationModule(L.LightningModule):
     """Trains any composer with any loss.
 
-    Args:
-        method: ``{composer, loss, optimizer, schedule, ...}``, plain mappings; see ``docs/methods.md``.
-        preprocessing: what was done to the images, kept in the checkpoint for whoever applies the model.
+    Batches are :class:`~lightning_reg.spatial.Pair`. Its checkpoints describe themselves: the names and arguments of all components, the
+    preprocessing of the images and the weights; :func:`lightning_reg.load`, ``lightning-reg register`` and :meth:`load_from_checkpoint`
+    read them.
 
-    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) is kept there for the same reason.
+    Args:
+        composer: registers a pair.
+        loss: measures a registration.
+        optimizer: waits for its parameters, as ``functools.partial(torch.optim.Adam, lr=1e-3)``; default that one.
+        schedule: of the learning rate; default constant.
+        split_batch: train with the memory of one element of a batch: each is computed again when its gradient is asked for. Needs networks
+            without batch normalisation.
+        preprocessing: of the images that it is trained on, kept in the checkpoint for whoever applies the model; default that of the
+            ``RegistrationData`` that the trainer is given.
+
+    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) are kept there for the same reason.
     """
 
-    def __init__(self, method: Mapping[str, Any], preprocessing: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        composer: Composer,
+        loss: LossBundle,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
+        *,
+        split_batch: bool = False,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         super().__init__()
-        self.method, self.preprocessing = method, preprocessing or {}
+        self.composer, self.loss = composer, loss
+        self.optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        self.schedule = DecaySchedule() if schedule is None else schedule
+        self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
-        self.composer = build("composers", method["composer"], Composer)
-        self.loss = construct("method.loss", LossBundle, method["loss"])
         self.cases: list[PairMetrics] = []
-        self.split_batch = bool(method.get("split_batch"))
-        if self.split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
+        self.split_batch = split_batch
+        if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
                 "method.split_batch needs networks without batch normalisation: set norm to instance, or split_batch to false."
             )
-        self.optimize()
+        self.train_with()
 
-    def optimize(
-        self, optimizer: Mapping[str, Any] | None = None, schedule: Mapping[str, Any] | None = None, steps: int | None = None
-    ) -> None:
-        """What :meth:`configure_optimizers` makes next.
+    @classmethod
+    def from_configuration(cls, method: Mapping[str, Any]) -> RegistrationModule:
+        """The module of ``{composer, loss, optimizer, schedule, split_batch}``, plain values; other keys are left alone.
+
+        Raises:
+            ComponentError: a component is unknown, or refuses an argument.
+        """
+        return cls(
+            build_composer(method["composer"]),
+            build_loss(method["loss"]),
+            build_optimizer(method["optimizer"]),
+            build_schedule(method.get("schedule") or {}),
+            split_batch=bool(method.get("split_batch")),
+        )
+
+    def description(self) -> dict[str, Any]:
+        """What :meth:`from_configuration` makes the module again from.
+
+        Raises:
+            ComponentError: a class that no installed distribution registers, or an argument that is neither a component nor a plain value.
+        """
+        return {
+            "composer": describe(self.composer),
+            "loss": describe(self.loss),
+            "optimizer": describe_optimizer(self.optimizer),
+            "schedule": describe_schedule(self.schedule),
+            "split_batch": self.split_batch,
+        }
+
+    def train_with(self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, steps: int | None = None) -> None:
+        """Choose what :meth:`configure_optimizers` makes next, for a stage of a training.
 
         Args:
-            optimizer, schedule: what differs from the method's.
+            optimizer, schedule: default the module's own.
             steps: for which the schedule is; default the trainer's.
         """
-        self._optimizer = {**self.method["optimizer"], **(optimizer or {})}
-        self._schedule = {**(self.method.get("schedule") or {}), **(schedule or {})}
-        self._steps = steps
+        self._optimizer, self._schedule, self._steps = optimizer or self.optimizer, schedule or self.schedule, steps
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if self.preprocessing is None and isinstance(data, RegistrationData):
+            self.preprocessing, self.statistics = data.preprocessing, data.statistics
+            if stage == "fit":
+                self.loss.require(data.available())
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         with blaming(self.composer, "registering a pair"):
@@ -92,8 +135,8 @@ class RegistrationModule(L.LightningModule):
     def loss_of(self, pair: Pair) -> LossValue:
         """Register a batch, both ways where a term compares the two, and measure the result."""
         registration = self(pair.fixed, pair.moving)
-        if self.loss.backward:
-            registration = registration.beside(self(pair.moving, pair.fixed))
+        if self.loss.reverse:
+            registration = registration.with_reverse(self(pair.moving, pair.fixed))
         return self.loss(registration, pair)
 
     def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
@@ -139,50 +182,64 @@ class RegistrationModule(L.LightningModule):
         self.log_dict({f"validation/{name}": value for name, value in summary.items()})
         self.log("validation/error", primary_error(summary), prog_bar=True)
 
+    def on_test_epoch_start(self) -> None:
+        self.cases = []
+
+    def test_step(self, pair: Pair, batch_idx: int) -> None:
+        """Evaluate a pair as a validation does; the means are logged as ``test/<metric>``."""
+        self.validation_step(pair, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{name}": value for name, value in totals(self.cases).items()})
+
+    def predict_step(self, pair: Pair, batch_idx: int) -> Registration:
+        """The registration of a batch; its ``transform`` maps the fixed to the moving world."""
+        return self(pair.fixed, pair.moving)
+
     def configure_optimizers(self) -> Any:
-        settings = {k: v for k, v in self._optimizer.items() if v is not None}
-        name = settings.pop("name", None)
-        if name not in OPTIMIZERS:
-            known = ", ".join(OPTIMIZERS)
-            raise ComponentError(f"There is no optimizer named '{name}'{nearest(str(name), OPTIMIZERS)} Available: {known}.")
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = construct(name, OPTIMIZERS[name], settings, params=trained)
-        settings = {k: v for k, v in self._schedule.items() if v is not None}
-        plateau = settings.pop("plateau", None)
-        rate = construct("method.schedule", RateSchedule, settings, steps=self._steps or self.trainer.max_steps)
-        if plateau is None:
-            # a function: the state of an object would be kept in the checkpoint, and with it the old number of steps
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step))
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        if settings:
-            raise ComponentError("method.schedule has plateau and something else; keep one of them.")
-        every = self.trainer.check_val_every_n_epoch or 1
-        falling = construct("method.schedule.plateau", torch.optim.lr_scheduler.ReduceLROnPlateau, plateau, optimizer=optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": falling, "interval": "epoch", "frequency": every, "monitor": "validation/error"},
-        }
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        steps, every = self._steps or self._planned_steps(), self.trainer.check_val_every_n_epoch or 1
+        return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}
+
+    def _planned_steps(self) -> int:
+        """Steps of the training: ``max_steps`` of the trainer, or what its ``max_epochs`` come to."""
+        return self.trainer.max_steps if self.trainer.max_steps > 0 else int(self.trainer.estimated_stepping_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.preprocessing is None:
+            raise TrainingError(
+                "The module knows no preprocessing, without which nobody can apply the model to images; give RegistrationModule("
+                "preprocessing=Preprocessing(...)) that of its training images, or the trainer a RegistrationData."
+            )
         checkpoint["lightning_reg"] = {
             "version": __version__,
-            "method": self.method,
-            "preprocessing": self.preprocessing,
+            "model": self.description(),
+            "preprocessing": asdict(self.preprocessing),
             "statistics": self.statistics,
         }
 
-    @staticmethod
-    def from_checkpoint(path: str) -> RegistrationModule:
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> RegistrationModule:  # type: ignore[override]
         """The trained module of a checkpoint file, in evaluation mode. Loads tensors and plain values only: no code of the file runs.
 
+        Args:
+            checkpoint_path: a file that a training wrote.
+            map_location: device of the weights.
+
         Raises:
-            TrainingError: no such file, damaged, or not written by lightning_reg.
+            TrainingError: no such file, damaged, of an earlier version, or not written by lightning_reg.
+            ComponentError: it names a component that is not installed.
+            TypeError: other arguments; everything else is in the file.
         """
-        checkpoint = read_checkpoint(path)
-        module = RegistrationModule(checkpoint["lightning_reg"]["method"], checkpoint["lightning_reg"]["preprocessing"])
-        module.statistics = checkpoint["lightning_reg"].get("statistics", {})
-        load_weights(module, checkpoint["state_dict"], path)
-        return module.eval()
+        if kwargs:
+            raise TypeError(f"load_from_checkpoint takes no {', '.join(kwargs)}: the file says what the model is made of")
+        checkpoint = read_checkpoint(Path(checkpoint_path).expanduser())
+        stored = checkpoint["lightning_reg"]
+        module = cls.from_configuration(stored["model"])
+        module.preprocessing = construct("preprocessing", Preprocessing, stored["preprocessing"])
+        module.statistics = stored.get("statistics", {})
+        load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
+        return (module if map_location is None else module.to(map_location)).eval()
 
 
 def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str) -> None:

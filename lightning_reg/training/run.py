@@ -6,28 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.discovery import TrainingError, build, construct
+from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
 from lightning_reg.io.folders import reason
 from lightning_reg.io.lock import one_writer
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.spatial import Pair
 from lightning_reg.training.budget import duration, step_seconds, with_steps
+from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
-from lightning_reg.training.callbacks.stages import StageTraining
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
 from lightning_reg.training.checkpoints import WholeCheckpoints, newest_whole, read_checkpoint
 from lightning_reg.training.logging import make_loggers
@@ -101,13 +101,12 @@ def _run(
     require_settings(config)
     L.seed_everything(config["seed"], workers=True, verbose=False)
     before = Before.read(resume)
-    method = config["method"]
-    data = make_data(config)
-    module = RegistrationModule(method)
+    data = build_data(config)
+    module = RegistrationModule.from_configuration(config["method"])
     if resume is not None:
         load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is a page
     data.setup()
-    module.preprocessing, module.statistics = asdict(data.preprocessing), data.statistics
+    module.preprocessing, module.statistics = data.preprocessing, data.statistics
     try:
         module.loss.require(data.available())
     except TrainingError as error:
@@ -128,7 +127,7 @@ def _run(
         Saving(folder / "checkpoints", lambda: write_config(folder, config), lambda: before.seconds + time.perf_counter() - started),
         RandomState(),
         ValidateLastStep(),
-        *_configured_callbacks(config),
+        *build_callbacks(config),
         *more,
         *([] if progress is None or sys.stdout.isatty() else [ProgressLines(progress)]),
     ]
@@ -255,20 +254,3 @@ def planned(config: Mapping[str, Any], module: RegistrationModule, data: Registr
 
 def _size(pair: Pair) -> str:
     return " x ".join(map(str, pair.fixed.grid.shape))
-
-
-def make_data(config: Mapping[str, Any]) -> RegistrationData:
-    """The data of a composed configuration, not yet loaded."""
-    settings = {
-        k: v for k, v in config["data"].items() if k not in ("root", "mask", "pairing", "prepare", "budget")
-    }  # these are there for others to refer to
-    return construct("data", RegistrationData, settings, sampling=config["method"]["sampling"], seed=config["seed"])
-
-
-def _configured_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
-    wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
-    callbacks = [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
-    if config["trainer"].get("enable_progress_bar") is False:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    stages = config["method"].get("stages")
-    return [*callbacks, construct("method.stages", StageTraining, {"stages": stages})] if stages else callbacks

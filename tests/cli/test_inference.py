@@ -145,7 +145,7 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
         ([*BASE, "optimization.patience=abc"], "patience is abc; give a finite number"),
         ([*BASE, "preprocessing.percentiles=[50,20]"], "percentiles is [50, 20]; give two numbers, the smaller one first"),
         ([*BASE, "preprocessing.spacin=2"], "did you mean 'spacing'?"),
-        ([*BASE, "--method", "broken.yaml"], "broken.yaml cannot be read as YAML"),
+        ([*BASE, "--instance", "broken.yaml"], "broken.yaml cannot be read as YAML"),
         (["regster"], "did you mean 'register'?"),
         (["apply", "--transform", "m.nii.gz", "--points", "p.csv", "--out", "q.csv"], "is an image and no transform"),
         (["apply", "--transform", "m.nii.gz", "--points", "p.csv", "--out", "x.nii.gz"], "Points are written as CSV"),

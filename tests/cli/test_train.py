@@ -193,7 +193,7 @@ def test_every_method_trains_as_its_paper_has_it(train, method: str) -> None:
         "data.dataset.validation=1",
         "data.workers=0",
     ]
-    code, out, err = train(f"method={method}", "experiment/small=none", *QUICK, *data, "data.samples_per_epoch=2", "data.batch_size=1")
+    code, out, err = train(f"method={method}", "~method_data", *QUICK, *data, "data.samples_per_epoch=2", "data.batch_size=1")
     assert code == 0, err
     assert "Validation, best checkpoint" in out
 

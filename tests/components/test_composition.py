@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from making import single
 
-from lightning_reg.components.composers.single import SingleComposer, symmetrized
+from lightning_reg.components.composers.single import symmetrized
 from lightning_reg.discovery import ComponentError
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair
 
@@ -15,15 +16,15 @@ BACKBONE = {"name": "progressive_unet", "levels": 2, "features": 2}
 def test_images_on_different_grids_become_one_sampling(pair: Pair) -> None:
     other = Grid.regular((18, 14, 15), (2.2, 2.4, 2.6), (-29.0, 13.0, 5.0))
     moving = Image(torch.rand(1, 1, *other.shape), other)
-    level = SingleComposer(BACKBONE, {"name": "dense"})(pair.fixed, moving).levels[-1]
+    level = single(BACKBONE, {"name": "dense"})(pair.fixed, moving).levels[-1]
     assert level.transform.grid is pair.fixed.grid
     assert level.moving is moving  # the original, not one resampled before
     torch.testing.assert_close(level.warped.tensor, moving.warped(level.transform, pair.fixed.grid).tensor)
 
 
 def test_several_heads_compose_in_order(pair: Pair) -> None:
-    one = SingleComposer(BACKBONE, "dense")
-    two = SingleComposer(BACKBONE, ["dense", "dense"])
+    one = single(BACKBONE, "dense")
+    two = single(BACKBONE, ["dense", "dense"])
     for head in two.network.heads:
         torch.nn.init.normal_(head.fields[0].weight, std=0.1)
     inner, both = two.network(pair.fixed, pair.moving)[-1].members[-1], two(pair.fixed, pair.moving).transform
@@ -34,14 +35,14 @@ def test_several_heads_compose_in_order(pair: Pair) -> None:
 
 
 def test_supervised_levels_and_other_heads_do_not_compose(pair: Pair) -> None:
-    composer = SingleComposer({"name": "fcn", "features": 2}, [{"name": "affine"}, {"name": "dense", "levels": "all"}])
+    composer = single({"name": "fcn", "features": 2}, [{"name": "affine"}, {"name": "dense", "levels": "all"}])
     with pytest.raises(ComponentError, match="DenseHead gives a transform at each of 3 levels"):
         composer(pair.fixed, pair.moving)
 
 
 def test_a_batch_of_different_spacings_is_its_elements(pair: Pair) -> None:
     """Also where coarse levels are supervised: pooling goes by the fixed grid's strides, whatever the moving voxel size."""
-    composer = SingleComposer({"name": "fcn", "features": 2}, {"name": "dense", "levels": "all"}).eval()
+    composer = single({"name": "fcn", "features": 2}, {"name": "dense", "levels": "all"}).eval()
     other = Image(pair.moving.tensor.flip(2), Grid.regular((20, 16, 12), (1.0, 1.2, 1.5), (-20.0, 18.0, 10.0)))
     both = Pair.collate([pair, Pair(pair.fixed, other)])
     together = composer(both.fixed, both.moving).levels
@@ -51,7 +52,7 @@ def test_a_batch_of_different_spacings_is_its_elements(pair: Pair) -> None:
 
 
 def test_a_bias_that_both_directions_share_is_removed(pair: Pair) -> None:
-    composer = SingleComposer(BACKBONE, "dense", symmetric=True)
+    composer = single(BACKBONE, "dense", symmetric=True)
     (head,) = composer.network.heads
     for layer in head.fields:
         torch.nn.init.zeros_(layer.weight)

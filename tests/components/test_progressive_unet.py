@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from making import single
 from torch import nn
 
 from lightning_reg.components import Growable
@@ -20,7 +21,7 @@ BACKBONE = {"name": "progressive_unet", "levels": LEVELS, "features": 4}
 
 
 def composer(levels: int = LEVELS) -> SingleComposer:
-    made = SingleComposer(BACKBONE | {"levels": levels}, {"name": "dense", "levels": "weighted"})
+    made = single(BACKBONE | {"levels": levels}, {"name": "dense", "levels": "weighted"})
     for parameter in made.parameters():  # the heads start near zero; make their outputs matter
         if parameter.abs().max() < 0.01:
             nn.init.normal_(parameter, std=0.3)
@@ -159,7 +160,7 @@ def test_inputs_are_the_images_pooled_to_the_level() -> None:
 
 def test_a_refining_level_enters_without_changing_the_field(pair: Pair) -> None:
     """With ``refine``, a level whose own convolution is still zero passes on what the coarser ones found."""
-    head = SingleComposer(BACKBONE, {"name": "dense", "levels": "weighted", "refine": True}).network.heads[0]
+    head = single(BACKBONE, {"name": "dense", "levels": "weighted", "refine": True}).network.heads[0]
     features = [torch.rand(1, n, *(s // stride for s in (20, 16, 12))) for n, stride in ((16, 4), (8, 2), (4, 1))]
     for field in head.fields:
         nn.init.zeros_(field.weight)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from making import multilevel, stacked
 
-from lightning_reg.components.composers.multilevel import MultilevelComposer
+from lightning_reg.components.building import build_composer
 from lightning_reg.components.composers.stacked import StackedComposer
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.discovery import ComponentError, build
+from lightning_reg.discovery import ComponentError
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Image, Pair
 
 AFFINE = {"backbone": {"name": "siamese", "levels": 2, "features": 3}, "head": "affine", "stride": 2}
@@ -26,7 +27,7 @@ def wild(composer: Composer) -> Composer:
 
 @pytest.fixture
 def stack() -> StackedComposer:
-    return wild(StackedComposer([AFFINE, {**SPLINE, "stride": 2}, SPLINE]))
+    return wild(stacked([AFFINE, {**SPLINE, "stride": 2}, SPLINE]))
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_joint_stage_trains_and_supervises_all(stack, pair: Pair, other: Image
 
 
 def test_frozen_batch_normalisation_does_not_drift(pair: Pair) -> None:
-    composer = MultilevelComposer(UNET, "dense", strides=[2, 1])
+    composer = multilevel(UNET, "dense", [2, 1])
     composer.activate([1])
     composer.train()
     buffers = {k: v.clone() for k, v in composer.networks[0].named_buffers()}
@@ -110,14 +111,14 @@ def test_frozen_batch_normalisation_does_not_drift(pair: Pair) -> None:
 
 
 def test_levels_lie_on_the_pyramids_grids(pair: Pair) -> None:
-    composer = MultilevelComposer(UNET, "dense", strides=[4, 2, 1]).train()
+    composer = multilevel(UNET, "dense", [4, 2, 1]).train()
     shapes = [level.fixed.grid.shape for level in composer(pair.fixed, pair.moving).levels]
     assert shapes == [(5, 4, 3), (10, 8, 6), (20, 16, 12)]
     assert composer.eval()(pair.fixed, pair.moving).levels[-1].fixed is pair.fixed
 
 
 def test_a_stage_trains_on_patches_and_applies_to_the_whole(pair: Pair, other: Image) -> None:
-    composer = wild(StackedComposer([AFFINE, {**SPLINE, "patch": [8, 10, 40]}])).train()
+    composer = wild(stacked([AFFINE, {**SPLINE, "patch": [8, 10, 40]}])).train()
     composer.activate([1])
     patches = [composer(pair.fixed, other).levels[-1] for _ in range(8)]
     assert {level.fixed.grid.shape for level in patches} == {(8, 10, 12)}
@@ -128,18 +129,18 @@ def test_a_stage_trains_on_patches_and_applies_to_the_whole(pair: Pair, other: I
 
 
 def test_a_network_inherits_the_weights_before_it(pair: Pair) -> None:
-    composer = wild(MultilevelComposer(UNET, "dense", strides=[2, 1]))
+    composer = wild(multilevel(UNET, "dense", [2, 1]))
     composer.inherit(1)
     for a, b in zip(composer.networks[0].parameters(), composer.networks[1].parameters(), strict=True):
         assert torch.equal(a, b)
         assert a.data_ptr() != b.data_ptr()
     with pytest.raises(ValueError, match="another architecture"):
-        StackedComposer([AFFINE, SPLINE]).inherit(1)
+        stacked([AFFINE, SPLINE]).inherit(1)
 
 
 def test_a_loaded_composer_runs_as_many_stages_as_it_was_saved_with(stack, pair: Pair, other: Image) -> None:
     stack.activate([1])
-    state, fresh = stack.state_dict(), StackedComposer([AFFINE, {**SPLINE, "stride": 2}, SPLINE])
+    state, fresh = stack.state_dict(), stacked([AFFINE, {**SPLINE, "stride": 2}, SPLINE])
     fresh.load_state_dict(state)
     assert fresh.active == 2
     torch.testing.assert_close(
@@ -150,7 +151,7 @@ def test_a_loaded_composer_runs_as_many_stages_as_it_was_saved_with(stack, pair:
 
 def test_the_fine_grid_refines_what_a_coarse_network_found_by_composing_functions(pair: Pair) -> None:
     """Not by adding displacements: where the coarse field varies, the two differ."""
-    composer = wild(MultilevelComposer(UNET, "dense", strides=[2, 1]))
+    composer = wild(multilevel(UNET, "dense", [2, 1]))
     with torch.no_grad():
         composer.networks[0].heads[0].fields[0].weight.mul_(8)
     transform = composer.eval()(pair.fixed, pair.moving).transform
@@ -161,4 +162,4 @@ def test_the_fine_grid_refines_what_a_coarse_network_found_by_composing_function
 
 def test_a_stage_with_an_unknown_key() -> None:
     with pytest.raises(ComponentError, match="'stage 1' does not take an argument 'strid'; did you mean 'stride'"):
-        build("composers", {"name": "stacked", "stages": [AFFINE, {**SPLINE, "strid": 2}]}, Composer)
+        build_composer({"name": "stacked", "stages": [AFFINE, {**SPLINE, "strid": 2}]})

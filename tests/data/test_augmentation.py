@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
+from making import data_of
 
 from lightning_reg.data.augmentation import Augmentation
-from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.symmetry import turned
 from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.functional import bspline, rotation_matrix
@@ -182,9 +182,7 @@ def test_settings_that_cannot_be(arguments: dict, message: str) -> None:
 
 
 def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: Pair) -> None:
-    data = RegistrationData(
-        "phantom", {"name": "groups"}, augmentation={"turn": [2], "noise": 0.1, **DEFORMED["affine"]}, augment_on="device"
-    )
+    data = data_of("phantom", {"name": "groups"}, augmentation={"turn": [2], "noise": 0.1, **DEFORMED["affine"]}, augment_on="device")
     stand = SimpleNamespace(training=True, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=7)), global_rank=0)
     data.trainer = stand
     batch = Pair.collate([pair, pair])
@@ -198,4 +196,4 @@ def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: 
     stand.training = False
     assert data.on_after_batch_transfer(batch, 0) is batch
     with pytest.raises(DataError, match=r"data\.augment_on is 'gpu'"):
-        RegistrationData("phantom", {"name": "groups"}, augment_on="gpu")
+        data_of("phantom", {"name": "groups"}, augment_on="gpu")

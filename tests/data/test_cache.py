@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import data_of
 from torch.multiprocessing import get_context
 
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
-from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.scans import Scan
 from lightning_reg.discovery import DataError
@@ -132,9 +132,7 @@ def test_training_pairs_are_the_same_from_memory_and_from_files(tmp_path: Path) 
     pairs = []
     for settings, workers in (({"memory": 8}, 0), ({"folder": str(tmp_path)}, 0), ({"folder": str(tmp_path)}, 2), ({"memory": 8}, 2)):
         dataset = {"name": "phantom", "subjects": 2, "validation": 1, "shape": [16, 12, 12]}
-        data = RegistrationData(
-            dataset, {"name": "groups"}, {"window": [-1000, 500]}, cache=settings, workers=workers, samples_per_epoch=4, seed=3
-        )
+        data = data_of(dataset, {"name": "groups"}, {"window": [-1000, 500]}, cache=settings, workers=workers, samples_per_epoch=4, seed=3)
         data.setup()
         pairs.append([(pair.name, pair.fixed.tensor.clone(), pair.fixed_mask.tensor.clone()) for pair in data.train_dataloader()])
     for other in pairs[1:]:
@@ -148,7 +146,7 @@ def test_training_pairs_are_the_same_from_memory_and_from_files(tmp_path: Path) 
 def test_what_workers_need_travels_to_processes_that_are_started_afresh() -> None:
     """As on macOS and Windows, where nothing is inherited."""
     dataset = {"name": "phantom", "subjects": 1, "validation": 1, "shape": [12, 12, 12]}
-    data = RegistrationData(dataset, {"name": "groups"}, {"window": [-1000, 500]}, samples_per_epoch=2, workers=0)
+    data = data_of(dataset, {"name": "groups"}, {"window": [-1000, 500]}, samples_per_epoch=2, workers=0)
     data.setup()
     travelled = pickle.loads(pickle.dumps(data.train_pairs))
     assert torch.equal(travelled[1].fixed.tensor, data.train_pairs[1].fixed.tensor)

@@ -9,9 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from making import data_of
 
+from lightning_reg.components.building import build_loss
 from lightning_reg.components.interfaces import Level, Registration
-from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.discovery import TrainingError
@@ -34,7 +35,7 @@ def scans(folder: Path, origins: Sequence[float], labelled: Sequence[int]) -> Pa
 
 
 def data(folder: Path, **settings) -> RegistrationData:
-    module = RegistrationData(
+    module = data_of(
         {"name": "folder", "root": str(folder)}, {"name": "inter_subject"}, workers=0, samples_per_epoch=2, **({"held_out": 3} | settings)
     )
     module.setup()
@@ -76,7 +77,7 @@ def test_partly_labelled_data_are_used(tmp_path: Path) -> None:
     module = data(scans(tmp_path, (0,) * 7, (0, 2, 3)), held_out=2)
     assert {"fixed_labels", "moving_labels"} <= module.available()
     assert any(note.startswith("3 of 5 training scans have labels") for note in module.notes)
-    bundle = LossBundle({"label_dice": {}})
+    bundle = build_loss({"terms": {"label_dice": {}}})
     bundle.require(module.available())
     pairs = [module.train_pairs[item] for item in range(30)]
     with_labels = [pair for pair in pairs if {"fixed_labels", "moving_labels"} <= pair.has()]
@@ -92,4 +93,4 @@ def test_partly_labelled_data_are_used(tmp_path: Path) -> None:
 def test_one_labelled_scan_is_none(tmp_path: Path) -> None:
     module = data(scans(tmp_path, (0,) * 7, (1,)), held_out=2)
     with pytest.raises(TrainingError, match="'label_dice' needs fixed_labels, moving_labels, which the training pairs do not have"):
-        LossBundle({"label_dice": {}}).require(module.available() & frozenset(Pair.__dataclass_fields__))
+        build_loss({"terms": {"label_dice": {}}}).require(module.available() & frozenset(Pair.__dataclass_fields__))

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from making import data_of
 
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler, training_pairs
+from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler, build_sampler
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.discovery import ComponentError, DataError
@@ -31,7 +32,7 @@ def smooth_scan(shape: tuple[int, int, int], name: str = "scan") -> Scan:
 def data(workers: int | str, sampling: dict = SYNTHETIC, **settings) -> RegistrationData:
     dataset = {"name": "phantom", "subjects": 2, "validation": 1, "shape": [16, 12, 12]}
     settings = {"samples_per_epoch": 6, "augmentation": {"noise": 0.1, "gamma": 0.2}, "seed": 5} | settings
-    return RegistrationData(dataset, sampling, {"window": [-1000, 500]}, workers=workers, **settings)
+    return data_of(dataset, sampling, {"window": [-1000, 500]}, workers=workers, **settings)
 
 
 def epoch(module: RegistrationData, number: int = 0) -> list[Pair]:
@@ -115,7 +116,7 @@ def test_masks_and_labels_go_with_the_images() -> None:
 
 def test_inter_subject_pairs_are_two_scans_of_their_own_sizes() -> None:
     scans = [smooth_scan((12, 10, 14), "a"), smooth_scan((10, 12, 12), "b"), smooth_scan((14, 14, 10), "c")]
-    pairs = InterSubjectPairs(scans, seed=0)
+    pairs = InterSubjectPairs(scans, [], seed=0)
     names = {pairs[i].name[0] for i in range(60)}
     assert names == {f"{a} < {b}" for a, b in itertools.permutations("abc", 2)}
     batch = Pair.collate([pairs[0], pairs[1]])
@@ -124,7 +125,7 @@ def test_inter_subject_pairs_are_two_scans_of_their_own_sizes() -> None:
 
 def test_one_scan_has_no_inter_subject_pairs() -> None:
     with pytest.raises(DataError, match="one subject only"):
-        InterSubjectPairs([smooth_scan((12, 10, 14))], seed=0)
+        InterSubjectPairs([smooth_scan((12, 10, 14))], [], seed=0)
 
 
 def grouped(shape: tuple[int, int, int] = (12, 10, 14)) -> list[Scan]:
@@ -132,15 +133,15 @@ def grouped(shape: tuple[int, int, int] = (12, 10, 14)) -> list[Scan]:
 
 
 def test_scans_of_a_group_are_paired_in_all_ways_and_directions() -> None:
-    pairs = GroupPairs([*grouped(), smooth_scan((12, 10, 14), "alone")], seed=0)
+    pairs = GroupPairs([*grouped(), smooth_scan((12, 10, 14), "alone")], [], seed=0)
     names = {pairs[i].name[0] for i in range(200)}
     assert names == {f"{s} {x} < {y}" for s in "ab" for x, y in itertools.permutations("012", 2)}
     with pytest.raises(DataError, match="one scan per subject"):
-        GroupPairs([smooth_scan((12, 10, 14))], seed=0)
+        GroupPairs([smooth_scan((12, 10, 14))], [], seed=0)
 
 
 def test_pairs_of_subjects_are_never_of_one_group() -> None:
-    pairs = InterSubjectPairs(grouped(), seed=0)
+    pairs = InterSubjectPairs(grouped(), [], seed=0)
     names = [pairs[i].name[0] for i in range(100)]
     assert all(name[0] != name.split(" < ")[1][0] for name in names)
     assert len(set(names)) > 15
@@ -152,7 +153,7 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
     fixed = smooth_scan((30, 28, 26), "a")
     other = Grid.regular((34, 30, 25), (2.2, 2.2, 3.1), (5.0 - offset, -7.0 - offset, 11.0 - offset))
     moving = Scan("b", fixed.image.on(other), fixed.mask.on(other))
-    drawn = training_pairs({"name": "pairs", "both_directions": False, "patch": [12, 40, 10]}, [fixed, moving], [(0, 1)], 4)
+    drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [12, 40, 10]})([fixed, moving], [(0, 1)], 4)
     for item in range(6):
         pair = drawn[item]
         assert pair.fixed.grid.shape == (12, 28, 10)
@@ -164,14 +165,14 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
     centers = {tuple(drawn[item].fixed.grid.center[0].tolist()) for item in range(6)}
     assert len(centers) > 3
     with pytest.raises(DataError, match="three numbers of voxels"):
-        training_pairs({"name": "inter_subject", "patch": [4]}, grouped(), [], 0)
+        build_sampler({"name": "inter_subject", "patch": [4]})(grouped(), [], 0)
 
 
 def test_a_misspelt_sampling_or_argument() -> None:
-    with pytest.raises(DataError, match="no sampling named 'intersubject'; did you mean 'inter_subject'"):
-        training_pairs({"name": "intersubject"}, [], [], 0)
+    with pytest.raises(DataError, match="no sampler named 'intersubject'; did you mean 'inter_subject'"):
+        build_sampler({"name": "intersubject"})([], [], 0)
     with pytest.raises(ComponentError, match="'synthetic' does not take an argument 'learnt'; did you mean 'learned'"):
-        training_pairs({"name": "synthetic", "learnt": []}, [], [], 0)
+        build_sampler({"name": "synthetic", "learnt": []})([], [], 0)
 
 
 def test_augmentation_changes_each_image_for_itself_and_nothing_else() -> None:

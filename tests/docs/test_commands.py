@@ -110,7 +110,7 @@ def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
 
 def test_the_method_that_the_walkthrough_shows_is_one() -> None:
     method = yaml.safe_load(blocks(ROOT / "docs" / "methods.md", "yaml")[0])
-    assert isinstance(RegistrationModule(method).composer, SingleComposer)
+    assert isinstance(RegistrationModule.from_configuration(method).composer, SingleComposer)
 
 
 @pytest.mark.slow

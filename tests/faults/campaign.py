@@ -410,7 +410,7 @@ def _register() -> Iterator[Case]:
         ("loss null", ("optimization.loss=null",), "loss"), ("loss a word", ("optimization.loss=lncc",), "loss"),
     ):  # fmt: skip
         yield Case(f"register setting {what}", (*REGISTER, *words), names)
-    method = (*REGISTER, "--method", "method.yaml")
+    method = (*REGISTER, "--instance", "method.yaml")
     for what, content, names in (
         ("empty", "", "method.yaml"), ("a list", "- 1\n", "list"), ("a word", "foo\n", "method.yaml"), ("broken", "a: [\n", "method.yaml"),
         ("tabs", "a:\n\t- b\n", "method.yaml"), ("lacks all", "a: 1\n", "lacks"),
@@ -433,7 +433,7 @@ def _register() -> Iterator[Case]:
         ("fixed missing", ("register", "--fixed", "none.nii.gz", "--moving", "moving.nii.gz", "--out", "out"), "none.nii.gz", None),
         ("device", (*MODEL, "--device", "cuda:7"), "cuda:7", None), ("device unknown", (*MODEL, "--device", "quantum"), "quantum", None),
         ("refine negative", (*MODEL, "--refine", "-1"), "--refine", None), ("refine a word", (*MODEL, "--refine", "many"), "refine", None),
-        ("method unknown", (*REGISTER, "--method", "bsplin"), "did you mean", None), ("option unknown", (*MODEL, "--overwritte"), "did you mean", None),
+        ("method unknown", (*REGISTER, "--instance", "bsplin"), "did you mean", None), ("option unknown", (*MODEL, "--overwritte"), "did you mean", None),
         ("nothing given", ("register",), "required", None),
     ):  # fmt: skip
         yield Case(f"register {what}", words, names, spoil)
@@ -596,7 +596,7 @@ def _data() -> Iterator[Case]:
         yield Case(f"prepare {what}", words, names, spoil)
     for what, words, names, spoil in (
         ("nothing there", ("check", "none"), "none", None), ("an image", ("check", "fixed.nii.gz"), "fixed.nii.gz", None),
-        ("unknown data", ("check", "scans", "--as", "foo"), "foo", None), ("unknown method", ("check", "scans", "--method", "foo"), "foo", None),
+        ("unknown data", ("check", "scans", "--as", "foo"), "foo", None), ("unknown method", ("check", "scans", "--instance", "foo"), "foo", None),
         ("table below nothing", ("check", "scans", "--table", "none/t.csv"), "none", None), ("pairs", ("check", "scans", "--pairs", "-1"), "pairs", None),
         ("workers", ("check", "scans", "--workers", "-1"), "workers", None), ("manifest empty", ("check", "prepared"), "manifest.csv", text("prepared/manifest.csv", "")),
     ):  # fmt: skip
@@ -614,7 +614,7 @@ def _others() -> Iterator[Case]:
         ("model truncated", evaluate, "model.ckpt", truncated("model.ckpt", 0.5)), ("limit", (*evaluate, "--limit", "0"), "--limit", None),
         ("split", (*evaluate, "--split", "foo"), "foo", None), ("data unknown", (*evaluate[:4], "foo", *evaluate[5:]), "foo", None),
         ("no root", (*evaluate[:5], "--out", "out"), "data.root", None), ("refine", (*evaluate, "--refine", "-1"), "refine", None),
-        ("method", (*evaluate, "--method", "foo", "--refine", "1"), "foo", None), ("out exists", evaluate, "out exists", made("out/notes")),
+        ("method", (*evaluate, "--instance", "foo", "--refine", "1"), "foo", None), ("out exists", evaluate, "out exists", made("out/notes")),
         ("out of register", (*evaluate[:-1], "result", "--overwrite"), "register wrote", None), ("against nothing", (*evaluate, "--against", "none.ckpt"), "none.ckpt", None),
         ("out a long name", (*evaluate[:-1], "e" * 300), "too long", None), ("override", (*evaluate, "data.foo=1"), "foo", None),
         ("corrupt scan", evaluate, "cannot be read", lambda folder: [truncated(str(p.relative_to(folder)), 0.5)(folder) for p in folder.glob("prepared/images/*.nii.gz")] and None),

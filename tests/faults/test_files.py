@@ -213,7 +213,7 @@ READ: dict[str, tuple[str, ...]] = {
     "transform.h5": ("apply", "--transform", "transform.h5", "--points", "fixed.csv", "--out", "out.csv"),
     "affine.tfm": ("apply", "--transform", "affine.tfm", "--points", "fixed.csv", "--out", "out.csv"),
     "displacement.nii.gz": ("apply", "--transform", "displacement.nii.gz", "--points", "fixed.csv", "--out", "out.csv"),
-    "method.yaml": (*REGISTER, "--method", "method.yaml", "--out", "out"),
+    "method.yaml": (*REGISTER, "--instance", "method.yaml", "--out", "out"),
     "run/config.yaml": ("train", "resume=run"),
     "run/checkpoints/last.ckpt": ("train", "resume=run", "trainer.max_steps=3"),
     "prepared/manifest.csv": ("check", "prepared"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg import functional as LF
+from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.io.points import write_points
 from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Transform
@@ -94,7 +95,8 @@ def model(tmp_path: Path) -> Callable[..., Path]:
 
     def make(method: dict[str, Any] = VELOCITY, preprocessing: dict[str, Any] | None = None, **statistics: Any) -> Path:
         torch.manual_seed(2)
-        module = RegistrationModule(method, preprocessing or {"percentiles": [0, 100]})
+        module = RegistrationModule.from_configuration(method)
+        module.preprocessing = Preprocessing(**(preprocessing or {"percentiles": [0, 100]}))
         for name, parameter in module.named_parameters():
             if "head" in name:
                 parameter.data = 0.3 * torch.randn_like(parameter)

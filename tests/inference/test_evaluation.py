@@ -34,7 +34,7 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
     fields = {}
     rows = evaluate_dataset(
         registrar, dataset, challenge=True,
-        seen=lambda n, count, row, result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
+        progress=lambda n, count, row, result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
     )  # fmt: skip
     assert len(rows) == len(fields) == 3
     expected = {

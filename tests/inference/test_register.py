@@ -65,17 +65,17 @@ def test_simpleitk_finds_our_warped_image_and_our_landmarks(result: Result, fold
     ours = nib.load(folder / "warped.nii.gz")
     np.testing.assert_allclose(ours.affine, nib.load(files["fixed"]).affine, atol=1e-5)
     interior = theirs > -999
-    lands = result.transform(inside_points(result))
+    lands = result.map_points(inside_points(result))
     assert interior.mean() > 0.5
     assert np.abs(ours.get_fdata() - theirs)[well_inside(result)].max() < 0.05
     points = inside_points(result)
     assert np.abs(itk_points(transform, points) - lands).max() < 1e-3
     landmarks = read_points(files["fixed_landmarks"]).world().numpy()
-    assert np.abs(itk_points(transform, landmarks) - result.transform(landmarks)).max() < 1e-3
+    assert np.abs(itk_points(transform, landmarks) - result.map_points(landmarks)).max() < 1e-3
     field = sitk.DisplacementFieldTransform(sitk.ReadImage(str(folder / "displacement.nii.gz"), sitk.sitkVectorFloat64))
     grid = result.pair.fixed.grid
     centres = grid.to_world(grid.points(dtype=torch.float64).flatten(2)[..., ::97])[0].T.numpy()
-    assert np.abs(itk_points(field, centres) - result.transform(centres)).max() < 1e-3
+    assert np.abs(itk_points(field, centres) - result.map_points(centres)).max() < 1e-3
 
 
 def inside_points(result: Result) -> np.ndarray:
@@ -97,13 +97,13 @@ def test_ants_agrees_on_the_displacement_file(result: Result, folder: Path, file
     centres = grid.to_world(grid.points(dtype=torch.float64).flatten(2)[..., ::97])[0].T.numpy()
     frame = pandas.DataFrame(centres * LPS, columns=["x", "y", "z"])
     mapped = ants.apply_transforms_to_points(3, frame, [str(folder / "displacement.nii.gz")])[["x", "y", "z"]].to_numpy() * LPS
-    assert np.abs(mapped - result.transform(centres)).max() < 1e-2
+    assert np.abs(mapped - result.map_points(centres)).max() < 1e-2
 
 
 def well_inside(result: Result) -> np.ndarray:
     """Voxels of the fixed image that land a voxel off the border of the moving one."""
     grid, moving = result.pair.fixed.grid, result.pair.moving.grid
-    lands = moving.to_voxel(result.phi.map_world(grid.to_world(grid.points(dtype=torch.float64))))[0]
+    lands = moving.to_voxel(result.transform.map_world(grid.to_world(grid.points(dtype=torch.float64))))[0]
     upper = torch.tensor(moving.shape).view(3, 1, 1, 1) - 2
     inside = ((lands > 1) & (lands < upper)).all(0).numpy()
     assert inside.mean() > 0.3
@@ -131,7 +131,7 @@ def test_apply_agrees_with_register(result: Result, folder: Path, files, tmp_pat
     assert set(np.unique(labels[1])) <= {0, 1, 2, 3}
     apply_to_points(folder / "transform.h5", files["fixed_landmarks"], tmp_path / "mapped.csv")
     mapped = read_points(tmp_path / "mapped.csv").world().numpy()
-    np.testing.assert_allclose(mapped, result.transform(read_points(files["fixed_landmarks"]).world()), atol=1e-3)
+    np.testing.assert_allclose(mapped, result.map_points(read_points(files["fixed_landmarks"]).world()), atol=1e-3)
     apply_to_points(folder / "transform.h5", tmp_path / "mapped.csv", tmp_path / "back.csv", inverse=True)
     np.testing.assert_allclose(
         read_points(tmp_path / "back.csv").world().numpy(), read_points(files["fixed_landmarks"]).world().numpy(), atol=0.2
@@ -152,7 +152,7 @@ def test_metrics_are_those_of_the_files(result: Result, folder: Path, files) -> 
     mask = np.asarray(nib.load(files["fixed_mask"]).dataobj) > 0
     assert metrics["folding"] == pytest.approx((determinant[mask] <= 0).mean(), abs=1e-6)
     assert (folder / "affine.tfm").exists() == any(
-        isinstance(p, lightning_reg.spatial.Affine) for p in lightning_reg.spatial.parts(result.phi)
+        isinstance(p, lightning_reg.spatial.Affine) for p in lightning_reg.spatial.parts(result.transform)
     )
 
 
@@ -207,7 +207,7 @@ def test_a_model_is_one_file_and_runs_no_code_of_it(model, files, monkeypatch) -
     lightning_reg.load(path)
     assert seen == [True]
     checkpoint = load(path, weights_only=True)
-    checkpoint["lightning_reg"]["method"]["composer"]["head"]["name"] = "velocty"
+    checkpoint["lightning_reg"]["model"]["composer"]["network"]["head"]["name"] = "velocty"
     torch.save(checkpoint, path)
     with pytest.raises(UserError, match=r"There is no head named 'velocty'; did you mean 'velocity'\?"):
         lightning_reg.load(path)
@@ -268,7 +268,7 @@ def test_a_part_is_found_in_a_large_image_and_the_other_way(turned: bool) -> Non
     large, part = (scene(there), affine), (scene(np.zeros(3))[16:32, 16:32, 16:32], small)
     result = lightning_reg.conventional("bspline", FEW).register(*((part, large) if turned else (large, part)))
     expected = (np.zeros(3), there) if turned else (there, np.zeros(3))
-    assert np.linalg.norm(result.transform(expected[0][None])[0] - expected[1]) < 4.0
+    assert np.linalg.norm(result.map_points(expected[0][None])[0] - expected[1]) < 4.0
 
 
 def test_images_that_lose_each_other_are_warned_of(files) -> None:
@@ -348,7 +348,9 @@ def test_a_loss_that_needs_what_no_pair_has_cannot_refine(model, files) -> None:
 
 
 def test_a_method_of_a_model_needs_one() -> None:
-    with pytest.raises(UserError, match="The method 'network' takes its loss from a model; give --model, or another method"):
+    with pytest.raises(
+        UserError, match="The instance optimisation 'network' takes its loss from a model; give --model, or another --instance"
+    ):
         lightning_reg.conventional("network")
 
 

@@ -43,7 +43,7 @@ LINEAR_DEFORMABLE: dict[str, Any] = {
 
 @pytest.mark.parametrize("method", [GROWING, STAGED])
 def test_every_state_of_a_training_is_timed_and_the_module_left_alone(method: Mapping[str, Any], pair: Pair, monkeypatch) -> None:
-    module = RegistrationModule(method)
+    module = RegistrationModule.from_configuration(method)
     before = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
     seen = []
 
@@ -64,7 +64,7 @@ def test_every_state_of_a_training_is_timed_and_the_module_left_alone(method: Ma
 
 
 def test_a_real_step_takes_time(pair: Pair) -> None:
-    assert step_seconds(RegistrationModule(STAGED), STAGED, 10, pair, [pair]) > 0
+    assert step_seconds(RegistrationModule.from_configuration(STAGED), STAGED, 10, pair, [pair]) > 0
 
 
 def test_another_number_of_steps_keeps_the_shape_of_the_training() -> None:
@@ -90,7 +90,7 @@ def test_a_batch_in_parts_has_the_same_loss_and_gradient(pair: Pair) -> None:
         method["composer"] = method["composer"] | {"backbone": LINEAR_DEFORMABLE["composer"]["backbone"] | {"recompute": parts}}
         method["composer"]["head"] = [{"name": "affine"}, {"name": "integrated_gradient", "features": [4, 4], "recompute": parts}]
         torch.manual_seed(3)
-        module = RegistrationModule(method)
+        module = RegistrationModule.from_configuration(method)
         value = module.training_loss(batch)
         value.total.backward()
         found.append((value, torch.cat([p.grad.flatten() for p in module.parameters()])))
@@ -102,4 +102,4 @@ def test_a_batch_in_parts_has_the_same_loss_and_gradient(pair: Pair) -> None:
 
 def test_a_batch_in_parts_is_not_for_batch_normalisation() -> None:
     with pytest.raises(ComponentError, match="split_batch needs networks without batch normalisation"):
-        RegistrationModule(STAGED | {"split_batch": True})
+        RegistrationModule.from_configuration(STAGED | {"split_batch": True})

@@ -13,7 +13,7 @@ from lightning_reg.training import memory
 
 def own(method: str) -> dict[str, Any]:
     """A method as its paper has it."""
-    return compose([f"method={method}", "experiment/small=none"])["method"]
+    return compose([f"method={method}", "~method_data"])["method"]
 
 
 @pytest.mark.parametrize("method", ["velocity", "progressive"])

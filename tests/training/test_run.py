@@ -104,9 +104,9 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, 
     """Stops in the first step of an epoch, in the middle of one and in the last: weights and every logged value are the same."""
     config["data"]["workers"] = workers
     whole = train(copy.deepcopy(config), tmp_path / "whole").folder
-    standard = run_module._configured_callbacks
+    standard = run_module.build_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_configured_callbacks", lambda c: [*standard(c), StopAfter(stop)])
+        patch.setattr(run_module, "build_callbacks", lambda c: [*standard(c), StopAfter(stop)])
         with pytest.raises(Interrupted) as stopped:
             train(copy.deepcopy(config), tmp_path / "parts")
     assert stopped.value.checkpoint.exists()
@@ -144,9 +144,9 @@ def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_pat
 
 def test_the_checkpoint_is_the_model(config: dict, tmp_path: Path) -> None:
     folder = train(config, tmp_path / "run").folder
-    module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
-    again = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
-    assert module.preprocessing["window"] == config["data"]["preprocessing"]["window"]
+    module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+    again = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert module.preprocessing.window == config["data"]["preprocessing"]["window"]
     assert not module.training
     assert [m.alpha for m in module.modules() if hasattr(m, "alpha")] == [tuple(growth(STEPS - 1, 2, -3, 3, 7))] * 2
     for a, b in zip(module.state_dict().values(), again.state_dict().values(), strict=True):
@@ -212,11 +212,11 @@ def test_checkpoints_that_are_none(tmp_path: Path, config: dict) -> None:
     truncated.write_bytes(good.read_bytes()[:-2000])
     torch.save({"state_dict": {}}, foreign)
     checkpoint = read_checkpoint(str(good))
-    checkpoint["lightning_reg"]["method"]["composer"]["backbone"]["features"] = 3
+    checkpoint["lightning_reg"]["model"]["composer"]["network"]["backbone"]["features"] = 3
     torch.save(checkpoint, other)
     for path, message in [
         (tmp_path / "none.ckpt", "no checkpoint"), (truncated, "truncated or of another kind"), (foreign, "not written by lightning_reg"),
         (other, "do not fit the method it names"),
     ]:  # fmt: skip
         with pytest.raises(TrainingError, match=message):
-            RegistrationModule.from_checkpoint(str(path))
+            RegistrationModule.load_from_checkpoint(path)

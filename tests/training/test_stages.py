@@ -16,7 +16,7 @@ import torch
 from lightning_reg.discovery import ComponentError, TrainingError
 from lightning_reg.training import run as run_module
 from lightning_reg.training.callbacks.saving import Interrupted
-from lightning_reg.training.callbacks.stages import StageTraining
+from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
@@ -73,9 +73,9 @@ class Watch(L.Callback):
 
 
 def watched(config: dict, folder: Path, monkeypatch, *more: L.Callback) -> Watch:
-    watch, standard = Watch(), run_module._configured_callbacks
+    watch, standard = Watch(), run_module.build_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_configured_callbacks", lambda c: [*standard(c), watch, *more])
+        patch.setattr(run_module, "build_callbacks", lambda c: [*standard(c), watch, *more])
         train(copy.deepcopy(config), folder)
     return watch
 
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_an_early_stage_runs_that_stage_only(config: dict, tmp_p
     config["trainer"]["max_steps"] = 9
     config["method"]["stages"] = config["method"]["stages"][:1]
     folder = train(config, tmp_path / "run").folder
-    module = RegistrationModule.from_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
+    module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert module.composer.active == 1
 
 
@@ -175,5 +175,5 @@ def test_the_rate_falls_when_the_validation_stays(config: dict, tmp_path: Path, 
 
 
 def test_the_state_of_a_stage_is_plain_values() -> None:
-    callback = StageTraining([{"steps": 1, "train": [0]}])
+    callback = StageTraining([TrainingStage(1, [0])])
     assert all(isinstance(v, (int, float)) for v in callback.state_dict().values())

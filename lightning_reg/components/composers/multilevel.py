@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_reg.components.composers.stacked import StackedComposer
-from lightning_reg.components.network import Spec
+from lightning_reg.components.composers.sequential import Member, SequentialComposer
+from lightning_reg.components.network import Network
 
 
-class MultilevelComposer(StackedComposer):
+class MultilevelComposer(SequentialComposer):
     """Networks of one architecture from coarse to fine (Hering et al., 2019, Algorithm 1).
 
     Level *l* sees the fixed image and the moving one pulled through all coarser results, both average-pooled by ``strides[l]``;
@@ -16,10 +16,14 @@ class MultilevelComposer(StackedComposer):
     weights.
 
     Args:
-        backbone, head: of every level's network.
+        networks: one per level, coarsest first.
         strides: of the images, coarsest first.
-        init: of the coarsest network's weights, see :class:`~lightning_reg.components.network.Network`.
+
+    Raises:
+        ValueError: as many strides as networks are needed.
     """
 
-    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], strides: Sequence[int] = (8, 4, 2), init: str = "default") -> None:
-        super().__init__([{"backbone": backbone, "head": head, "stride": stride} for stride in strides], init)
+    def __init__(self, networks: Sequence[Network], strides: Sequence[int] = (8, 4, 2)) -> None:
+        if len(networks) != len(strides):
+            raise ValueError(f"{len(networks)} networks for strides {list(strides)}; give one per stride")
+        super().__init__([Member(network, stride) for network, stride in zip(networks, strides, strict=True)])

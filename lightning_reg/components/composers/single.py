@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lightning_reg.components.interfaces import Composer, Level, Registration
-from lightning_reg.components.network import Network, Spec
+from lightning_reg.components.network import Network
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transform
 
 
@@ -13,16 +11,14 @@ class SingleComposer(Composer):
     """The registration is what one network finds.
 
     Args:
-        backbone: ``{name, ...}``, see :class:`~lightning_reg.components.interfaces.Backbone`.
-        head: ``{name, ...}`` or a list of them; several compose in order.
-        init: of the backbone's weights, see :class:`~lightning_reg.components.network.Network`.
+        network: the one that registers.
         symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. Takes twice the time, and removes
             an error that does not change its sign when the images are exchanged. Training sees one direction either way.
     """
 
-    def __init__(self, backbone: Spec, head: Spec | Sequence[Spec], init: str = "default", symmetric: bool = False) -> None:
+    def __init__(self, network: Network, symmetric: bool = False) -> None:
         super().__init__()
-        self.network = Network(backbone, head, init)
+        self.network = network
         self.symmetric = symmetric
 
     def forward(self, fixed: Image, moving: Image) -> Registration:

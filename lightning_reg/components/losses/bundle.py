@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import LossTerm, Registration
-from lightning_reg.discovery import ComponentError, TrainingError, blaming, build
+from lightning_reg.discovery import ComponentError, Described, TrainingError, blaming
 from lightning_reg.spatial import Pair
 
 
@@ -21,39 +21,42 @@ class LossValue(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class LossBundle(nn.Module):
-    """``{term: {weight, **arguments}}``; a term is averaged over the batch and summed over the levels with their weights.
+class LossBundle(Described, nn.Module):
+    """Named terms and their weights; a term is averaged over the batch and summed over the levels with their weights.
 
     A term counts 0 for a pair that lacks what it needs, where :meth:`require` was told that some pairs have it: partly labelled data.
 
     Args:
-        terms: per entry-point name its weight (default 1) and arguments. One of weight 0 is left out.
+        terms: per name ``(weight, term)``, as ``{"lncc": (1.0, LNCC(window=9)), "diffusion": (0.5, Diffusion())}``, or the term alone for a
+            weight of 1. One of weight 0 is left out. Logs and messages call terms by these names.
         level_weights: one per level of the registration, finest last; default 1 for each.
+
+    Raises:
+        ComponentError: no terms, all of weight 0, a weight that is no finite number of 0 or more, or something that is no term.
     """
 
-    def __init__(self, terms: Mapping[str, Mapping[str, Any] | None], level_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float, LossTerm] | LossTerm], level_weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        if terms and not isinstance(terms, Mapping):
-            raise ComponentError(f"method.loss.terms is {terms!r}, where 'name: weight and arguments' are meant.")
         if not terms:
             raise ComponentError("The loss has no terms; add at least one to method.loss.terms.")
         self.weights: dict[str, float] = {}
         self.terms = nn.ModuleDict()
-        for name, arguments in terms.items():
-            rest = dict(arguments or {})
-            weight = _weight(name, rest.pop("weight", 1.0))
-            if weight == 0:
-                continue
-            self.weights[name] = weight
-            self.terms[name] = build("losses", {"name": name, **rest}, LossTerm)
+        for name, given in terms.items():
+            weight, term = given if isinstance(given, tuple) else (1.0, given)
+            if not isinstance(term, LossTerm):
+                raise ComponentError(
+                    f"The loss term '{name}' is {type(term).__name__}; give (weight, term) with an object of a term's class."
+                )
+            if _weight(name, weight) > 0:
+                self.weights[name], self.terms[name] = float(weight), term
         if not self.terms:
             raise ComponentError("Every term of the loss has weight 0; give one of method.loss.terms another weight.")
         self.level_weights = level_weights
 
     @property
-    def backward(self) -> bool:
+    def reverse(self) -> bool:
         """Whether a term compares the two directions of registration."""
-        return any(term.backward for term in self.terms.values() if isinstance(term, LossTerm))
+        return any(term.reverse for term in self.terms.values() if isinstance(term, LossTerm))
 
     def require(self, available: frozenset[str]) -> None:
         """Refuse data none of whose pairs has what a term needs.
@@ -80,17 +83,13 @@ class LossBundle(nn.Module):
         Raises:
             TrainingError: no term is left.
         """
-        kept = LossBundle.__new__(LossBundle)
-        nn.Module.__init__(kept)
-        kept.level_weights = self.level_weights
-        kept.terms = nn.ModuleDict({name: term for name, term in self.terms.items() if term.needs <= available})  # type: ignore[operator]
-        kept.weights = {name: self.weights[name] for name in kept.terms}
-        if not kept.terms:
+        kept = {name: (self.weights[name], term) for name, term in self.terms.items() if term.needs <= available}  # type: ignore[operator]
+        if not kept:
             raise TrainingError(
                 f"Every term of the model's own loss ({', '.join(self.terms)}) needs what this pair does not have; give a loss that does "
                 "with the images, as optimization.loss.lncc.weight=1 optimization.loss.diffusion.weight=1."
             )
-        return kept
+        return LossBundle(kept, self.level_weights)  # type: ignore[arg-type]
 
     def forward(self, registration: Registration, pair: Pair, level_weights: Sequence[float] | None = None) -> LossValue:
         """Args: level_weights: instead of the bundle's own."""

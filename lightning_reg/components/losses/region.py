@@ -1,4 +1,4 @@
-"""Where a term counts."""
+"""Regions that terms count in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.spatial import Image, Pair
 
-Region = Literal["none", "fixed", "moving", "intersection", "overlap"]
+Region = Literal["none", "fixed", "moving", "intersection", "overlap", "auto"]
 _NEEDS = {
     "none": frozenset[str](),
     "fixed": frozenset({"fixed_mask"}),
     "moving": frozenset({"moving_mask"}),
     "intersection": frozenset({"fixed_mask", "moving_mask"}),
     "overlap": frozenset[str](),
+    "auto": frozenset[str](),
 }
 
 
@@ -25,7 +26,8 @@ class MaskedTerm(LossTerm):
 
     Args:
         mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: where the warped moving image has voxels, that is
-            inside its field of view; ``none``: everywhere.
+            inside its field of view; ``none``: everywhere; ``auto``: ``fixed`` where the pair has a fixed mask, else ``moving``, else
+            ``overlap``.
     """
 
     def __init__(self, mask: Region = "none") -> None:
@@ -34,16 +36,23 @@ class MaskedTerm(LossTerm):
             raise ValueError(f"mask is '{mask}'; use one of {', '.join(_NEEDS)}")
         self.mask, self.needs = mask, _NEEDS[mask]
 
+    def region_of(self, pair: Pair) -> Region:
+        """The region that the term counts in for a pair: never ``auto``."""
+        if self.mask != "auto":
+            return self.mask
+        return "fixed" if pair.fixed_mask is not None else "moving" if pair.moving_mask is not None else "overlap"
+
     def region(self, level: Level, pair: Pair) -> Tensor | None:
         """``(B, 1, I, J, K)`` weights on the level's fixed grid."""
-        if self.mask == "overlap":
+        where = self.region_of(pair)
+        if where == "overlap":
             everywhere = torch.ones_like(level.moving.tensor[:, :1])
             return pulled(Image(everywhere, level.moving.grid), level).detach()
         region: Tensor | None = None
-        if pair.fixed_mask is not None and self.mask in ("fixed", "intersection"):
+        if pair.fixed_mask is not None and where in ("fixed", "intersection"):
             mask = Image(pair.fixed_mask.tensor.float(), pair.fixed_mask.grid)
             region = mask.at_resolution(level.fixed.grid).tensor
-        if pair.moving_mask is not None and self.mask in ("moving", "intersection"):
+        if pair.moving_mask is not None and where in ("moving", "intersection"):
             moved = pulled(Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level)
             region = moved if region is None else region * moved
         return region

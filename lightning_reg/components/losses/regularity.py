@@ -106,12 +106,12 @@ class InverseConsistency(MaskedTerm):
     Source: Christensen & Johnson, IEEE TMI 20(7), 2001.
     """
 
-    backward = True
+    reverse = True
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        assert level.backward is not None
+        assert level.reverse is not None
         grid = level.fixed.grid
-        round_trip = Composition([level.backward.transform, level.transform]).displacement(grid)
+        round_trip = Composition([level.reverse.transform, level.transform]).displacement(grid)
         square = (round_trip * grid.spacing.to(round_trip).view(-1, 3, 1, 1, 1)) ** 2
         return LF.masked_mean(square.sum(1, keepdim=True), self.region(level, pair))
 

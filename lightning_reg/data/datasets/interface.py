@@ -10,6 +10,8 @@ from typing import Literal, get_args
 
 import torchio as tio
 
+from lightning_reg.discovery import Described
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
 
@@ -50,7 +52,7 @@ class Record:
         return [path for path in (self.image, self.mask, self.labels, self.landmarks) if path is not None]
 
 
-class RegistrationDataset(ABC):
+class RegistrationDataset(Described, ABC):
     """A source of scans, registered under ``lightning_reg.datasets``. It finds and loads; preprocessing and sampling are others' work.
 
     Files are looked for when it is made, and read when they are asked for. A constructor that reads files takes their folder as ``root``.
@@ -67,7 +69,7 @@ class RegistrationDataset(ABC):
     @abstractmethod
     def load(self, record: Record) -> tio.Subject:
         """The scan in memory: ``image`` and, where known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS mm; its own grid
-        and intensities. :func:`~lightning_reg.data.scans.load_files` reads what can be read from the record's files alone.
+        and intensities. :func:`~lightning_reg.data.datasets.loading.load_files` reads what can be read from the record's files alone.
 
         Raises:
             DataError: a file or header is not what it has to be; the message names it.

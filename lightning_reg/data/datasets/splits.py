@@ -16,7 +16,7 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import ComponentError, DataError, blaming, build, nearest
+from lightning_reg.discovery import ComponentError, DataError, arguments_of, blaming, build, nearest
 from lightning_reg.discovery.composition import compose
 
 T = TypeVar("T")
@@ -50,7 +50,6 @@ class Splits:
         held_out: subjects to validate on, instead of the data set's own choice: how many (the last ones), or their names. All others train,
             but those of the data set's split ``test``.
         limit: use at most this many training subjects.
-        settings: what the data set was made from, as plain values.
 
     Raises:
         DataError: a subject that is held out is not there, or nobody is left.
@@ -61,9 +60,9 @@ class Splits:
         dataset: RegistrationDataset,
         held_out: int | str | Sequence[str] | None = None,
         limit: int | None = None,
-        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.dataset, self.settings = dataset, dict(settings or {})
+        self.dataset = dataset
+        self.settings = {"class": f"{type(dataset).__module__}.{type(dataset).__qualname__}", **arguments_of(dataset)}
         self.geometry = dataset.geometry if isinstance(dataset, PreparedDataset) else Geometry()
         with blaming(dataset, "listing its scans and pairs"):
             self._records = list(dataset.records())
@@ -157,7 +156,7 @@ def open_dataset(spec: Mapping[str, Any] | str, held_out: int | str | Sequence[s
                 f"lightning-reg prepare {arguments.get('name')}."
             )
         arguments = {"name": "prepared", "root": str(root)}
-    return Splits(build("datasets", arguments, RegistrationDataset), held_out, limit, arguments)
+    return Splits(build("datasets", arguments, RegistrationDataset), held_out, limit)
 
 
 def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
@@ -179,5 +178,5 @@ def open_configured(name: str, overrides: Sequence[str] = (), root: str | None =
             raise DataError(f"data={name} makes its own images; leave the folder {root} out.")
         config.data.root = root
 
-    values = compose([f"data={name}", "experiment/small=none", *overrides], choose)["data"]
+    values = compose([f"data={name}", "~method_data", *overrides], choose)["data"]
     return open_dataset(values["dataset"], values.get("held_out"), values.get("limit")), values

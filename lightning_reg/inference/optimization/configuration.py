@@ -1,8 +1,8 @@
-"""Methods of instance optimisation, by name: the files of ``conf/instance`` and those of installed packages."""
+"""Configurations of instance optimisation, by name: the files of ``conf/instance`` and those of installed packages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +10,39 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_reg.discovery import UserError, nearest
+from lightning_reg.components.building import build_loss
+from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.discovery import ComponentError, UserError, construct, nearest
 from lightning_reg.discovery.conf import own_directory, plugin_packages
+from lightning_reg.inference.optimization.objective import FitStage, Optimization
 from lightning_reg.io.images import first_line
 
 GROUP = "instance"
 
 
-def known_methods() -> dict[str, Path]:
-    """Every method's file, by name; built-in ones win."""
+def known_instances() -> dict[str, Path]:
+    """Every configuration's file, by name; built-in ones win."""
     folders = [*plugin_packages().values(), own_directory()]
     return {path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))}
 
 
-def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """``{preprocessing, start, optimization}`` of a method, plain values.
+def read_instance(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """``{preprocessing, start, optimization}`` of a configuration, plain values.
 
     Args:
         name: of a file in ``conf/instance``, or a path to one of the user's own (``.yaml``).
         overrides: ``key=value``; keys that the file has, and any inside ``preprocessing`` and ``optimization.loss``.
 
     Raises:
-        UserError: no such method or key.
+        UserError: no such configuration or key.
     """
-    known = known_methods()
+    known = known_instances()
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or not path.is_file():
-        raise UserError(f"There is no method named '{name}'{nearest(name, known)} Available: {', '.join(sorted(known))}, or a YAML file.")
-    try:
-        config = OmegaConf.load(path)
-    except (yaml.YAMLError, OSError, ValueError) as cause:
-        raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
+        raise UserError(
+            f"There is no instance optimisation named '{name}'{nearest(name, known)} Available: {', '.join(sorted(known))}, or a YAML file."
+        )
+    config = _loaded(path, known)
     missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it.")
@@ -54,21 +54,39 @@ def read_method(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:
-            raise UserError(f"'{override}' is no option of a method; write key=value, as optimization.patience=20.")
+            raise UserError(f"'{override}' is no option of an instance optimisation; write key=value, as optimization.patience=20.")
         try:
             config.merge_with_dotlist([override])
         except yaml.YAMLError as cause:
             raise UserError(f"'{override}' cannot be read as YAML ({first_line(cause)}); correct the value of {key}.") from cause
         except (OmegaConfBaseException, ValueError, TypeError) as cause:
             keys = _dotted(OmegaConf.to_container(config))
-            raise UserError(f"The method has no option '{key}'{nearest(key, keys)} Its options: {path}.") from cause
+            raise UserError(f"The instance optimisation has no option '{key}'{nearest(key, keys)} Its options: {path}.") from cause
     _require_shape(config, path)
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as cause:
-        raise UserError(f"A value of the method {name} cannot be resolved ({first_line(cause)}); write it in full.") from cause
+        raise UserError(f"A value of {name} cannot be resolved ({first_line(cause)}); write it in full.") from cause
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
+    """The file, on top of those that its ``defaults`` name."""
+    try:
+        config = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError, ValueError) as cause:
+        raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
+    bases = config.pop("defaults", None) or []
+    for base in bases:
+        if base not in known or known[base] == path:
+            available = ", ".join(sorted(known))
+            raise UserError(f"{path} builds on '{base}', which is not there{nearest(str(base), known)} Available: {available}.")
+    merged = OmegaConf.merge(*(_loaded(known[base], known) for base in bases), config)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _require_shape(config: DictConfig, path: Path) -> None:
@@ -78,10 +96,41 @@ def _require_shape(config: DictConfig, path: Path) -> None:
         parts["optimization.loss"] = config.optimization.get("loss")
     for name, part in parts.items():
         if not isinstance(part, DictConfig) and not (name == "optimization.loss" and part is None):
-            raise UserError(f"{name} of the method {path} is {part}, where 'key: value' pairs are meant.")
+            raise UserError(f"{name} of {path} is {part}, where 'key: value' pairs are meant.")
 
 
 def _dotted(value: Any, prefix: str = "") -> list[str]:
     if not isinstance(value, dict):
         return []
     return [name for key, inner in value.items() for name in (f"{prefix}{key}", *_dotted(inner, f"{prefix}{key}."))]
+
+
+def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = None) -> Optimization:
+    """The optimisation of a configuration's part ``optimization``.
+
+    Args:
+        settings: ``{loss, stages, patience, ...}``; a loss is ``{name: {weight, **arguments}}``.
+        loss: stands in where the configuration has none.
+
+    Raises:
+        ComponentError: a term, a kind of transform or an option is unknown, or a value is not what it can be.
+    """
+    arguments = dict(settings)
+    terms, stages = arguments.pop("loss", None), arguments.pop("stages", ())
+    if terms is not None:
+        arguments["loss"] = build_loss({"terms": terms}, "loss")
+    elif loss is not None:
+        arguments |= {"loss": loss, "optional": True}
+    if isinstance(stages, str) or not isinstance(stages, Sequence):
+        raise ComponentError(f"'optimization' cannot be made: stages is {stages!r}, where a list is meant.")
+    made = [_stage(number, stage) for number, stage in enumerate(stages)]
+    return construct("optimization", Optimization, arguments, stages=made)
+
+
+def _stage(number: int, stage: Any) -> FitStage:
+    if not isinstance(stage, Mapping):
+        raise ComponentError(f"'stages[{number}]' is {stage!r}, where 'key: value' pairs are meant.")
+    arguments = dict(stage)
+    if arguments.get("loss") is not None:
+        arguments["loss"] = build_loss({"terms": arguments["loss"]}, "loss")
+    return construct(f"stages[{number}]", FitStage, arguments)

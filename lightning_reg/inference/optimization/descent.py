@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.inference.optimization.objective import Objective, Optimization, Stage, with_margin
-from lightning_reg.inference.optimization.parameters import FITTED, Fitted, State
+from lightning_reg.discovery import load
+from lightning_reg.inference.optimization.objective import FitStage, Objective, Optimization, with_margin
+from lightning_reg.inference.optimization.parameters import Fit, State
 from lightning_reg.spatial import Pair, Transform
 
 
@@ -36,7 +37,7 @@ def optimize(
     *,
     steps: int | None = None,
     network: Composer | None = None,
-    report: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Optimized:
     """Fit a transform to a pair.
 
@@ -46,7 +47,7 @@ def optimize(
         optimization: objective and stages.
         steps: of all stages together; default their own.
         network: for stages that fit the network's weights; left as it was found.
-        report: told what goes on, a line per stage.
+        progress: called with a line per stage.
 
     Raises:
         ComponentError: a term or a stage is not what it can be.
@@ -54,19 +55,19 @@ def optimize(
     """
     pair = with_margin(pair, optimization.mask_margin)
     state = State.of(start, pair.fixed.grid)
-    stages = [stage for stage in optimization.staged(steps) if stage.steps > 0]
+    stages = optimization.scaled(steps)
     history: list[tuple[str, list[float]]] = []
     objective: Objective | None = None
     with torch.enable_grad():
         for number, stage in enumerate(stages):
             objective = Objective(pair, stage, optimization)
-            fitted = FITTED[stage.transform](state, stage, objective, network)
+            fitted = load("fits", stage.transform, Fit)(state, stage, objective, network)
             values = _descend(fitted, stage, objective, optimization)
             state = fitted.state()
             history.append((stage.transform, values))
-            if report is not None:
+            if progress is not None:
                 which = f"stage {number + 1} of {len(stages)} ({stage.transform})"
-                report(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
+                progress(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
     if objective is None:
         return Optimized(start, float("nan"), float("nan"))
     found = state.transform()
@@ -75,9 +76,9 @@ def optimize(
     return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history)
 
 
-def _descend(fitted: Fitted, stage: Stage, objective: Objective, optimization: Optimization) -> list[float]:
+def _descend(fitted: Fit, stage: FitStage, objective: Objective, optimization: Optimization) -> list[float]:
     """Adam with a rate that falls along a half cosine; the parameters end as the best of all steps. Returns the objective's values."""
-    optimizer = torch.optim.Adam(fitted.parameters, stage.rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(fitted.parameters, stage.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, stage.steps)
     values: list[float] = []
     best = [parameter.detach().clone() for parameter in fitted.parameters]

@@ -1,54 +1,52 @@
-"""What is minimised for one pair, and in which stages."""
+"""Objective of an instance optimisation, and its stages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Level, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.discovery import ComponentError, DataError, construct
+from lightning_reg.discovery import ComponentError, DataError, chosen
 from lightning_reg.spatial import Grid, Image, Pair, Transform
-
-Fitted = Literal["affine", "bspline", "dense", "network"]
-TRANSFORMS = get_args(Fitted)
-AFFINE_SCALE = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
-"""What one unit of each affine parameter is for the optimiser: mm, radians, factors."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class FitStage:
     """One stage of an optimisation.
 
     Args:
-        transform: what is fitted: the ``affine`` part, a cubic ``bspline``, a ``dense`` field, or the ``network``'s weights.
+        transform: kind of transform that is fitted: the ``affine`` part, a cubic ``bspline``, a ``dense`` field, the ``network``'s weights,
+            or another distribution's (entry points ``lightning_reg.fits``).
         steps: at most; fewer where the objective no longer falls.
         stride: both images are average-pooled to voxels of about this many times the fixed image's finest voxel edge (small images:
             less, see :class:`Optimization`).
         spacing: of the control points (``dense``: of the field's samples), in the same unit.
-        rate: learning rate of Adam, which falls to 0 along a half cosine. Units: ``affine``, see :data:`AFFINE_SCALE`;
-            ``bspline`` and ``dense``: finest voxel edges.
-        loss: terms of this stage instead of the whole optimisation's.
+        lr: learning rate of Adam, which falls to 0 along a half cosine. Units: ``affine``, see
+            :data:`~lightning_reg.inference.optimization.parameters.AFFINE_SCALE`; ``bspline`` and ``dense``: finest voxel edges.
+        loss: of this stage instead of the whole optimisation's.
+
+    Raises:
+        ValueError: a number is not what it has to be.
+        ComponentError: no such kind of transform.
     """
 
-    transform: Fitted
+    transform: str
     steps: int
     stride: float = 1.0
     spacing: float = 4.0
-    rate: float = 0.1
-    loss: Mapping[str, Mapping[str, Any] | None] | None = None
+    lr: float = 0.1
+    loss: LossBundle | None = None
 
     def __post_init__(self) -> None:
-        if self.transform not in TRANSFORMS:
-            raise ValueError(f"transform is '{self.transform}'; use one of {', '.join(TRANSFORMS)}")
+        chosen("fits", self.transform)
         if not isinstance(self.steps, int) or self.steps < 0:
             raise ValueError(f"steps is {self.steps}; give a whole number, 0 or more")
-        for name in ("stride", "spacing", "rate"):
+        for name in ("stride", "spacing", "lr"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; give a finite number above 0")
@@ -56,28 +54,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class Optimization:
-    """What is minimised, and in which stages.
+    """Instance optimisation: stages, and the loss that they minimise.
 
     Args:
-        loss: terms and weights, see :class:`~lightning_reg.components.losses.bundle.LossBundle`. A term's ``mask: auto`` becomes
-            ``fixed`` where the pair has a fixed mask, else ``moving``, else ``overlap``.
-        level_weights: of the levels that a network supervises, where one is fitted; see
-            :class:`~lightning_reg.components.losses.bundle.LossBundle`.
-        optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
-        stages: arguments of :class:`Stage`, coarse to fine.
+        stages: coarse to fine.
+        loss: of the stages that have none of their own.
         patience: a stage ends when so many steps lowered its objective by less than ``tolerance`` of itself.
         tolerance: see ``patience``.
         mask_margin: masks are widened by this before the terms count in them, mm: an organ's border lies at its mask's.
         small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by the cube root of the ratio.
+        optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
+
+    Raises:
+        ValueError: a number is not what it has to be, no stage has steps, one lacks a loss, or B-splines do not follow by halving.
     """
 
-    loss: Mapping[str, Mapping[str, Any] | None]
-    stages: Sequence[Mapping[str, Any]]
+    stages: Sequence[FitStage]
+    loss: LossBundle | None = None
     patience: int = 15
     tolerance: float = 1e-3
     mask_margin: float = 0.0
     small: float = 1.0e6
-    level_weights: Sequence[float] | None = None
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -85,12 +82,14 @@ class Optimization:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}; give a finite number, 0 or more")
-        stages = self.staged()
-        if not any(stage.steps for stage in stages) or not isinstance(self.patience, int):
+        if self.small == 0:
+            raise ValueError("small is 0; give a number of voxels, 1 or more")
+        if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):
             raise ValueError("stages must not be empty (one needs steps), and patience is a whole number of steps")
         spacing: float | None = None
-        for stage in stages:
-            construct("loss", LossBundle, {"terms": masked_terms(stage.loss or self.loss, frozenset())})
+        for number, stage in enumerate(self.stages):
+            if stage.loss is None and self.loss is None:
+                raise ValueError(f"stage {number} has no loss; give it one, or the optimisation")
             if stage.transform == "bspline":
                 halvings = 0.0 if spacing is None else math.log2(spacing / stage.spacing)
                 if halvings < -1e-3 or abs(halvings - round(halvings)) > 1e-3:
@@ -99,26 +98,14 @@ class Optimization:
             elif stage.transform != "affine":
                 spacing = None
 
-    def staged(self, steps: int | None = None) -> list[Stage]:
-        """The stages; with ``steps`` their lengths are scaled so that they sum to it."""
-        if isinstance(self.stages, str) or not isinstance(self.stages, Sequence):
-            raise ValueError(f"stages is {self.stages!r}, where a list is meant")
-        stages = [construct(f"stages[{number}]", Stage, stage) for number, stage in enumerate(self.stages)]
-        if steps is None:
-            return stages
-        total = sum(stage.steps for stage in stages)
-        bounds = [round(steps * sum(s.steps for s in stages[: n + 1]) / total) for n in range(len(stages))]
-        return [replace(s, steps=b - a) for s, a, b in zip(stages, [0, *bounds], bounds, strict=False)]
-
-
-def masked_terms(terms: Mapping[str, Mapping[str, Any] | None], has: frozenset[str]) -> dict[str, dict[str, Any]]:
-    """Terms with ``mask: auto`` replaced by what a pair with these fields allows."""
-    region = "fixed" if "fixed_mask" in has else "moving" if "moving_mask" in has else "overlap"
-    resolved = {name: dict(arguments or {}) for name, arguments in terms.items()}
-    for arguments in resolved.values():
-        if arguments.get("mask") == "auto":
-            arguments["mask"] = region
-    return resolved
+    def scaled(self, steps: int | None = None) -> list[FitStage]:
+        """The stages that have steps; with ``steps`` their lengths are scaled so that they sum to it."""
+        stages = list(self.stages)
+        if steps is not None:
+            total = sum(stage.steps for stage in stages)
+            bounds = [round(steps * sum(s.steps for s in stages[: n + 1]) / total) for n in range(len(stages))]
+            stages = [replace(s, steps=b - a) for s, a, b in zip(stages, [0, *bounds], bounds, strict=False)]
+        return [stage for stage in stages if stage.steps > 0]
 
 
 def with_margin(pair: Pair, margin: float) -> Pair:
@@ -139,18 +126,18 @@ def with_margin(pair: Pair, margin: float) -> Pair:
 class Objective:
     """The loss of a transform at one stage's resolution."""
 
-    def __init__(self, pair: Pair, stage: Stage, optimization: Optimization) -> None:
-        terms = masked_terms(stage.loss or optimization.loss, pair.has())
-        bundle = construct("loss", LossBundle, {"terms": terms})
+    def __init__(self, pair: Pair, stage: FitStage, optimization: Optimization) -> None:
+        bundle = stage.loss if stage.loss is not None else optimization.loss
+        assert bundle is not None
         if optimization.optional:
             bundle = bundle.restricted(pair.has())
-        if bundle.backward:
+        if bundle.reverse:
             raise ComponentError("Instance optimisation fits one direction; leave out the term 'inverse_consistency'.")
         bundle.require(pair.has())
-        self.bundle, self.level_weights, self.edge = bundle, optimization.level_weights, float(pair.fixed.grid.spacing.min())
+        self.bundle, self.edge = bundle.to(pair.fixed.tensor.device), float(pair.fixed.grid.spacing.min())
         self.original = pair
         stride = stage.stride * min(1.0, math.prod(self.original.fixed.grid.shape) / optimization.small) ** (1 / 3)
-        regions = [term.mask for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
+        regions = [term.region_of(pair) for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
         if regions and all(region in ("fixed", "intersection") for region in regions):
             pair = _cropped_to_mask(pair, margin=2 * max(stride, 1.0) * self.edge)
         if min(pair.fixed.grid.shape) < 3:
@@ -171,8 +158,8 @@ class Objective:
         """The loss of a transform at the stage's resolution, or of all levels that a network supervises."""
         if isinstance(found, Transform):
             found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
-        weights = self.level_weights if self.level_weights and len(self.level_weights) == len(found.levels) else None
-        return self.bundle(found, self.pair, weights).total
+        count, weights = len(found.levels), self.bundle.level_weights
+        return self.bundle(found, self.pair, weights if weights is not None and len(weights) == count else [1.0] * count).total
 
 
 def _cropped_to_mask(pair: Pair, margin: float) -> Pair:

@@ -1,4 +1,4 @@
-"""What an optimisation fits: the parameters of a stage, and the transform they make."""
+"""Parameters of a stage of instance optimisation, and the transforms they make."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from torch import Tensor
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.discovery import ComponentError
 from lightning_reg.functional import affine_matrix, lattice_shape, subdivide
-from lightning_reg.inference.optimization.objective import AFFINE_SCALE, Objective, Stage
+from lightning_reg.inference.optimization.objective import FitStage, Objective
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Transform, split_affine
+
+AFFINE_SCALE = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
+"""What one unit of each affine parameter is for the optimiser: mm, radians, factors."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,17 @@ class State:
         return Composition([affine, inner]) if moves else inner
 
 
-class Fitted(ABC):
-    """The parameters of one stage, and the transform they make."""
+class Fit(ABC):
+    """Parameters of one stage, and the transform they make. Registered under ``lightning_reg.fits``.
+
+    Attributes:
+        parameters: leaf tensors that the optimiser changes.
+    """
 
     parameters: list[Tensor]
 
     @abstractmethod
-    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None: ...
+    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None: ...
 
     @abstractmethod
     def found(self, grid: Grid) -> Transform | Registration:
@@ -67,10 +74,10 @@ class Fitted(ABC):
         """What was found."""
 
 
-class FittedAffine(Fitted):
+class AffineFit(Fit):
     """Twelve parameters about the fixed image's centre, inside the affine part that is there."""
 
-    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         self.before = state
         self.shift = state.increment(objective.grid)
         like = state.affine.float()
@@ -90,10 +97,10 @@ class FittedAffine(Fitted):
         return replace(self.before, affine=self._matrix().detach())
 
 
-class FittedBSpline(Fitted):
+class BSplineFit(Fit):
     """Control points, in finest voxel edges; those of a coarser lattice before it are subdivided."""
 
-    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         grid, edge, spacing = state.grid, objective.edge, stage.spacing
         self.spacing = spacing
         like = state.affine.float()
@@ -126,10 +133,10 @@ class FittedBSpline(Fitted):
         return replace(self.before, spline=BSpline(spline.control.detach(), spline.grid, spline.stride), spacing=self.spacing)
 
 
-class FittedDense(Fitted):
+class DenseFit(Fit):
     """A displacement on top of what is there, one sample per ``spacing``, in finest voxel edges."""
 
-    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         self.before, grid = state, state.grid
         stride = [max(1, round(stage.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()]
         self.coarse = grid.at_stride(stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)])
@@ -153,10 +160,10 @@ class FittedDense(Fitted):
         return replace(self.before, spline=None, spacing=None, field=Displacement(total, self.before.grid))
 
 
-class FittedNetwork(Fitted):
+class NetworkFit(Fit):
     """The network's weights. Whatever was found before is left behind: the network starts from the images."""
 
-    def __init__(self, state: State, stage: Stage, objective: Objective, network: Composer | None) -> None:
+    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         if network is None:
             raise ComponentError("A stage that fits the network's weights needs a model; give --model, or another method.")
         self.network, self.grid, self.pair = copy.deepcopy(network).eval().requires_grad_(), state.grid, objective.original
@@ -173,11 +180,3 @@ class FittedNetwork(Fitted):
 def _edges(edge: float, grid: Grid, like: Tensor) -> Tensor:
     """``edge`` mm in voxels of a grid, per axis, ``(1, 3, 1, 1, 1)``."""
     return torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device).view(1, 3, 1, 1, 1)
-
-
-FITTED: dict[str, type[Fitted]] = {
-    "affine": FittedAffine,
-    "bspline": FittedBSpline,
-    "dense": FittedDense,
-    "network": FittedNetwork,
-}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lightning_reg.data.scans import make_pair, read_scans
+from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.discovery import DataError
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
@@ -75,7 +75,7 @@ def _registration(path: Path, folder: Path) -> None:
     if not {"fixed", "moving"} <= inputs.keys():
         raise DataError(f"{folder} was made from images in memory, which are gone; its report can only be written with it.")
     try:
-        fixed, moving = read_scans(inputs)
+        fixed, moving = (original(subject) for subject in read_pair(inputs))
     except DataError as cause:
         raise DataError(f"{folder / MARK} names an image that cannot be read any more. {cause}") from cause
     pair = make_pair(fixed, moving, overlapping=False)

@@ -62,9 +62,15 @@ def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst 
     columns = list(dict.fromkeys(key for row in rows for key in row))
     metric = ranking(columns)
     key, largest = (metric.column(), metric.better == "lower") if metric else (columns[-1], True)
-    order = sorted(rows, key=lambda row: float(row.get(key) or 0), reverse=largest)
+    order = sorted(rows, key=lambda row: _badness(row.get(key), largest), reverse=True)
     cells = [Row([str(row["case"]), *(_cell(row.get(column)) for column in columns[1:])]) for row in order]
     return Section(title, [heading(c) for c in columns], cells)
+
+
+def _badness(value: Any, largest: bool) -> float:
+    """A value that is larger for a worse case; one without a value is the worst."""
+    number = float("nan") if value in (None, "") else float(value)
+    return float("inf") if number != number else number if largest else -number
 
 
 def _comparison(comparison: Mapping[str, Mapping[str, float]]) -> Section:

@@ -25,7 +25,7 @@ COARSE = 4
 
 
 def write_report(
-    path: Path, pair: Pair, transform: Transform, start: Transform, record: Mapping[str, Any], determinant: Image | None = None
+    path: Path, pair: Pair, transform: Transform, start: Transform, record: Mapping[str, Any], field: Displacement | None = None
 ) -> None:
     """Write the report of a pair.
 
@@ -35,9 +35,9 @@ def write_report(
         transform: fixed world to moving world.
         start: what *before* is.
         record: what ``metrics.json`` holds.
-        determinant: of the Jacobian, where it is already known.
+        field: the transform on the fixed image's grid, where it is already known.
     """
-    shown = volumes(pair, transform, start, determinant)
+    shown = volumes(pair, transform, start, field)
     metrics, figures = record["metrics"], []
     if record.get("history"):
         figures.append(Picture.of("objective", objective_curves(record["history"])))
@@ -52,22 +52,22 @@ def write_report(
     path.write_text(render(f"Registration of {record['case']}", sections, settings, "", record["warnings"], shown), encoding="utf-8")
 
 
-def volumes(pair: Pair, transform: Transform, start: Transform, determinant: Image | None = None) -> dict[str, Any]:
+def volumes(pair: Pair, transform: Transform, start: Transform, field: Displacement | None = None) -> dict[str, Any]:
     """What the viewer reads: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image."""
     grid = display_grid(pair.fixed.grid)
     with torch.no_grad():
-        if determinant is None:
-            field = transform.displacement(pair.fixed.grid)
-            determinant = Image(LF.jacobian_determinant(field), pair.fixed.grid, padding=1.0)
+        if field is None:
+            field = Displacement(transform.displacement(pair.fixed.grid), pair.fixed.grid)
+        determinant = Image(LF.jacobian_determinant(field.field), pair.fixed.grid, padding=1.0)
         smaller = [max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.fixed.grid.spacing[0].tolist()]
         fixed = pair.fixed.at_stride(smaller).on(grid).tensor
         moving = pair.moving.at_stride([max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.moving.grid.spacing[0].tolist()])
-        images = {"fixed": fixed, "before": moving.warped(start, grid).tensor, "after": moving.warped(transform, grid).tensor}
+        images = {"fixed": fixed, "before": moving.warped(start, grid).tensor, "after": moving.warped(field, grid).tensor}
         inside = Image(torch.ones_like(pair.fixed.tensor), pair.fixed.grid).on(grid).tensor > 0.5
         folded = Image((determinant.tensor <= 0).float(), determinant.grid).at_stride(smaller).on(grid).tensor > 0
         quantised = (determinant.on(grid).tensor.clamp(0, 2.54) * 100).round()
         coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
-        reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", transform))}
+        reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", field))}
     windows = {name: _window(pair.fixed if name == "fixed" else pair.moving) for name in images}
     packed = {name: _pack(_bytes(tensor, *windows[name])) for name, tensor in images.items()}
     jacobian = quantised.where(inside, 100).masked_fill(folded & inside, 255)
@@ -79,7 +79,7 @@ def volumes(pair: Pair, transform: Transform, start: Transform, determinant: Ima
         "start": _middle(pair, grid),
         **packed,
         "jacobian": _pack(jacobian[0, 0].to(torch.uint8).numpy()),
-        "reach": {when: _pack(field[0].float().numpy()) for when, field in reach.items()},
+        "reach": {when: _pack(far[0].float().numpy()) for when, far in reach.items()},
         "landmarks": _marks(pair, transform, start, grid),
     }
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
-from lightning_reg.discovery import TrainingError, construct
+from lightning_reg.discovery import TrainingError
 from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.optimizers import OptimizerFactory, Schedule
 from lightning_reg.training.schedules import stage_bounds
 
 
@@ -23,15 +24,15 @@ class TrainingStage:
         steps: its share of the training: what all stages list is stretched to ``trainer.max_steps``.
         train: numbers of the composer's networks that are trained, or ``all``; the others are frozen, later ones left out.
         warm_start: networks trained for the first time start from the weights of the one before them.
-        optimizer, schedule: what differs from the method's.
+        optimizer, schedule: of this stage instead of the module's.
         patience: end the stage after this many validations without a smaller error; ``null``: never.
     """
 
     steps: float
     train: Sequence[int] | Literal["all"]
     warm_start: bool = False
-    optimizer: Mapping[str, Any] = field(default_factory=dict)
-    schedule: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerFactory | None = None
+    schedule: Schedule | None = None
     patience: int | None = None
 
 
@@ -39,11 +40,11 @@ class StageTraining(L.Callback):
     """Freezes, warm-starts, and gives every stage a fresh optimiser. A resumed run goes on in the middle of its stage.
 
     Args:
-        stages: arguments of :class:`TrainingStage` each.
+        stages: first to last.
     """
 
-    def __init__(self, stages: Sequence[Mapping[str, Any]]) -> None:
-        self.stages = [construct(f"method.stages[{number}]", TrainingStage, stage) for number, stage in enumerate(stages)]
+    def __init__(self, stages: Sequence[TrainingStage]) -> None:
+        self.stages = list(stages)
         if self.stages[:1] and self.stages[0].warm_start:
             raise ValueError("stages[0].warm_start is true, but nothing was trained before it")
         stage_bounds([stage.steps for stage in self.stages], 1)  # refuses what makes no schedule
@@ -104,7 +105,7 @@ class StageTraining(L.Callback):
             composer.activate(trained)
         except ValueError as cause:
             raise TrainingError(f"method.stages[{self.stage}].train cannot be: {cause}; count the composer's networks from 0.") from cause
-        self._module.optimize(stage.optimizer, stage.schedule, self._length())
+        self._module.train_with(stage.optimizer, stage.schedule, self._length())
         earlier = {number for before in self.stages[: self.stage] for number in self._networks(before, composer)}
         return sorted(set(trained) - earlier) if stage.warm_start else []
 

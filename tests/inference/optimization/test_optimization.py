@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from making import optimization_of
 
 from lightning_reg import functional as LF
+from lightning_reg.components.losses.similarity import LNCC
 from lightning_reg.discovery import ComponentError, TrainingError
-from lightning_reg.inference.optimization.configuration import known_methods, read_method
+from lightning_reg.inference.optimization.configuration import build_optimization, known_instances, read_instance
 from lightning_reg.inference.optimization.descent import optimize
-from lightning_reg.inference.optimization.objective import Optimization, masked_terms
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, Pair, parts
 
 GRID = Grid.regular((26, 22, 24), (2.0, 2.5, 2.2), (-20.0, 5.0, 100.0))
@@ -53,20 +54,20 @@ def start() -> Identity:
     return Identity(GRID, torch.zeros(1))
 
 
-AFFINE = {"transform": "affine", "stride": 1, "steps": 60, "rate": 0.05, "loss": {"ncc": {}}}
+AFFINE = {"transform": "affine", "stride": 1, "steps": 60, "lr": 0.05, "loss": {"ncc": {}}}
 FREE = {
     "bspline": [
-        {"transform": "bspline", "stride": 1, "spacing": 8, "steps": 40, "rate": 0.2},
-        {"transform": "bspline", "stride": 1, "spacing": 4, "steps": 30, "rate": 0.1},
+        {"transform": "bspline", "stride": 1, "spacing": 8, "steps": 40, "lr": 0.2},
+        {"transform": "bspline", "stride": 1, "spacing": 4, "steps": 30, "lr": 0.1},
     ],
-    "dense": [{"transform": "dense", "stride": 1, "spacing": 2, "steps": 60, "rate": 0.1}],
+    "dense": [{"transform": "dense", "stride": 1, "spacing": 2, "steps": 60, "lr": 0.1}],
 }
 
 
 @pytest.mark.parametrize("kind", ["bspline", "dense"])
 @pytest.mark.parametrize("mask", ["none", "auto"])
 def test_a_deformation_is_found(kind, mask, pair, truth) -> None:
-    optimization = Optimization({"ssd": {"weight": 20, "mask": mask}, "bending": {"weight": 0.1 * PER_MM2}}, [AFFINE, *FREE[kind]])
+    optimization = optimization_of({"ssd": {"weight": 20, "mask": mask}, "bending": {"weight": 0.1 * PER_MM2}}, [AFFINE, *FREE[kind]])
     found = optimize(pair, start(), optimization)
     assert error(start(), truth) > 2.5
     assert error(found.transform, truth) < 0.9
@@ -80,37 +81,38 @@ def test_a_deformation_is_found(kind, mask, pair, truth) -> None:
 def test_it_goes_on_from_a_result_and_keeps_its_affine_part(pair, truth) -> None:
     affine = Affine(truth.members[0].matrix, GRID)
     begun = Composition([affine, Displacement(0.4 * truth.members[1].field, GRID)])
-    found = optimize(pair, begun, Optimization({"ssd": {"weight": 20}, "bending": {"weight": 0.1 * PER_MM2}}, FREE["bspline"]))
+    found = optimize(pair, begun, optimization_of({"ssd": {"weight": 20}, "bending": {"weight": 0.1 * PER_MM2}}, FREE["bspline"]))
     assert error(found.transform, truth) < 0.7 * error(begun, truth)
     torch.testing.assert_close(parts(found.transform)[0].matrix, affine.matrix.double())
 
 
 def test_a_stage_at_the_finer_spacing_starts_where_the_coarser_one_ended(pair) -> None:
-    found = optimize(pair, start(), Optimization({"ssd": {"weight": 20}, "bending": {"weight": 0.1 * PER_MM2}}, FREE["bspline"]))
+    found = optimize(pair, start(), optimization_of({"ssd": {"weight": 20}, "bending": {"weight": 0.1 * PER_MM2}}, FREE["bspline"]))
     coarse, fine = (values for _, values in found.history)
     assert fine[0] == pytest.approx(min(coarse), rel=1e-4)
 
 
-@pytest.mark.parametrize("rate", [0.05, 50.0, 1e6])
+@pytest.mark.parametrize("lr", [0.05, 50.0, 1e6])
 @pytest.mark.parametrize("kind", ["affine", "bspline", "dense"])
 def test_nothing_worse_is_ever_returned(kind, rate, pair, truth) -> None:
     """Not even with absurd rates, and from a start that is nearly the best already."""
-    stage = {"transform": kind, "stride": 1, "spacing": 4, "steps": 5, "rate": rate}
-    optimization = Optimization({"ssd": {"weight": 20}, "bending": {"weight": PER_MM2}}, [stage])
+    stage = {"transform": kind, "stride": 1, "spacing": 4, "steps": 5, "lr": rate}
+    loss = {"ssd": {"weight": 20}, "bending": {"weight": PER_MM2}}
+    optimization = optimization_of(loss, [stage])
     found = optimize(pair, truth, optimization)
     assert found.after <= found.before
-    again = optimize(pair, found.transform, Optimization(optimization.loss, [stage | {"steps": 1}]))
+    again = optimize(pair, found.transform, optimization_of(loss, [stage | {"steps": 1}]))
     assert again.before == pytest.approx(found.after, rel=1e-3)
 
 
 def test_it_stops_when_it_no_longer_helps(pair) -> None:
-    stage = {"transform": "bspline", "stride": 2, "spacing": 8, "steps": 500, "rate": 0.1}
-    found = optimize(pair, start(), Optimization({"ssd": {}, "bending": {"weight": 10 * PER_MM2}}, [stage], patience=10))
+    stage = {"transform": "bspline", "stride": 2, "spacing": 8, "steps": 500, "lr": 0.1}
+    found = optimize(pair, start(), optimization_of({"ssd": {}, "bending": {"weight": 10 * PER_MM2}}, [stage], patience=10))
     assert 10 < len(found.history[0][1]) < 250
 
 
 def test_steps_are_shared_out_over_the_stages() -> None:
-    optimization = Optimization({"ssd": {}}, [AFFINE, *FREE["bspline"]])
+    optimization = optimization_of({"ssd": {}}, [AFFINE, *FREE["bspline"]])
     assert [s.steps for s in optimization.staged()] == [60, 40, 30]
     for total in (0, 1, 7, 13, 260):
         assert sum(s.steps for s in optimization.staged(total)) == total
@@ -118,7 +120,7 @@ def test_steps_are_shared_out_over_the_stages() -> None:
 
 
 def test_mixed_precision_finds_the_same(pair, truth) -> None:
-    optimization = Optimization({"lncc": {"window": 5}, "bending": {"weight": 0.5 * PER_MM2}}, [AFFINE, *FREE["bspline"]])
+    optimization = optimization_of({"lncc": {"window": 5}, "bending": {"weight": 0.5 * PER_MM2}}, [AFFINE, *FREE["bspline"]])
     expected = optimize(pair, start(), optimization)
     with torch.autocast("cpu", torch.bfloat16):
         found = optimize(pair, start(), optimization)
@@ -129,13 +131,15 @@ def test_mixed_precision_finds_the_same(pair, truth) -> None:
 def test_masks_decide_where_it_counts(pair) -> None:
     """What lies outside the mask has no say."""
     spoilt = replace(pair, fixed=Image(pair.fixed.tensor.where(pair.fixed_mask.tensor > 0, torch.rand(1, 1, *GRID.shape)), GRID))
-    optimization = Optimization({"ssd": {"mask": "fixed"}, "bending": {"weight": PER_MM2}}, [AFFINE | {"loss": {"ssd": {"mask": "fixed"}}}])
+    optimization = optimization_of(
+        {"ssd": {"mask": "fixed"}, "bending": {"weight": PER_MM2}}, [AFFINE | {"loss": {"ssd": {"mask": "fixed"}}}]
+    )
     assert optimize(spoilt, start(), optimization).after == pytest.approx(optimize(pair, start(), optimization).after)
 
 
 def test_auto_takes_what_there_is(pair) -> None:
     def region(pair: Pair) -> str:
-        return masked_terms({"lncc": {"mask": "auto"}}, pair.has())["lncc"]["mask"]
+        return LNCC(mask="auto").region_of(pair)
 
     assert region(pair) == "fixed"
     assert region(replace(pair, fixed_mask=None, moving_mask=pair.fixed_mask)) == "moving"
@@ -155,19 +159,19 @@ def test_auto_takes_what_there_is(pair) -> None:
 )
 def test_mistakes(loss, stage, message, pair) -> None:
     with pytest.raises((ComponentError, TrainingError), match=message):
-        optimize(pair, start(), Optimization(loss, [stage]))
+        optimize(pair, start(), optimization_of(loss, [stage]))
 
 
 def test_spacings_halve(pair) -> None:
     stages = [{"transform": "bspline", "spacing": spacing, "steps": 1} for spacing in (8, 3)]
     with pytest.raises(ValueError, match="cannot go on with 3; halve it"):
-        Optimization({"ssd": {}}, stages)
+        optimization_of({"ssd": {}}, stages)
 
 
-@pytest.mark.parametrize("name", sorted(known_methods()))
+@pytest.mark.parametrize("name", sorted(known_instances()))
 def test_every_method_of_the_configuration_runs(name, pair) -> None:
-    method = read_method(name)
+    method = read_instance(name)
     if any(stage["transform"] == "network" for stage in method["optimization"]["stages"]):
         pytest.skip("needs a model; test_registering_leaves_the_model_as_it_was runs it")
-    optimization = Optimization(**method["optimization"])
+    optimization = build_optimization(method["optimization"])
     assert optimize(pair, start(), optimization, steps=2 * len(optimization.stages)).after < 1e3

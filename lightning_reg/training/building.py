@@ -1,0 +1,72 @@
+"""Objects of a training from a run's configuration: data, callbacks, stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+
+from lightning_reg.data.augmentation import Augmentation
+from lightning_reg.data.cache import CacheSettings
+from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.datasets.splits import open_dataset
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.data.sampling import build_sampler
+from lightning_reg.discovery import build, construct
+from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage
+from lightning_reg.training.optimizers import build_optimizer, build_schedule
+
+FOR_OTHERS = ("root", "mask", "pairing", "prepare", "budget")
+"""Values of ``data`` that other parts of a configuration refer to."""
+
+
+def build_data(config: Mapping[str, Any]) -> RegistrationData:
+    """The data of a composed configuration, not yet loaded.
+
+    Raises:
+        UserError: a part cannot be had, or is not what it has to be.
+    """
+    settings = {key: value for key, value in config["data"].items() if key not in FOR_OTHERS}
+    dataset = open_dataset(settings.pop("dataset"), settings.pop("held_out", None), settings.pop("limit", None))
+    parts = {
+        "dataset": dataset,
+        "sampling": build_sampler(config["method"]["sampling"]),
+        "preprocessing": construct("data.preprocessing", Preprocessing, settings.pop("preprocessing", None) or {}),
+        "augmentation": construct("data.augmentation", Augmentation, settings.pop("augmentation", None) or {}),
+        "cache": construct("data.cache", CacheSettings, settings.pop("cache", None) or {}),
+    }
+    return construct("data", RegistrationData, settings, seed=config["seed"], **parts)
+
+
+def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
+    """Callbacks of a composed configuration, those of the method among them; one that is ``null`` is left out.
+
+    Raises:
+        ComponentError: one is unknown, or refuses an argument.
+    """
+    wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
+    callbacks = [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
+    if config["trainer"].get("enable_progress_bar") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    stages = build_stages(config["method"])
+    return [*callbacks, construct("method.stages", StageTraining, {}, stages=stages)] if stages else callbacks
+
+
+def build_stages(method: Mapping[str, Any]) -> list[TrainingStage]:
+    """Stages of a method; their ``optimizer`` and ``schedule`` are what differs from the method's.
+
+    Raises:
+        ComponentError: a stage is not what :class:`~lightning_reg.training.callbacks.stages.TrainingStage` describes.
+    """
+    stages = []
+    for number, stage in enumerate(method.get("stages") or []):
+        arguments = dict(stage)
+        if arguments.get("optimizer"):
+            arguments["optimizer"] = build_optimizer({**method["optimizer"], **arguments["optimizer"]})
+        if arguments.get("schedule"):
+            arguments["schedule"] = build_schedule({**(method.get("schedule") or {}), **arguments["schedule"]})
+        given = {key: value for key, value in arguments.items() if value not in (None, {})}
+        stages.append(construct(f"method.stages[{number}]", TrainingStage, given))
+    return stages

@@ -1,0 +1,123 @@
+"""Optimisers and schedules of their learning rate, and what names them."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from lightning_reg.components.building import plain
+from lightning_reg.discovery import ComponentError, Described, arguments_of, construct, load, registered_name
+from lightning_reg.training.schedules import cooldown, inverse_time
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""An optimiser that waits for its parameters: ``functools.partial(torch.optim.Adam, lr=1e-3)``, or the class alone."""
+
+
+class Schedule(Described, ABC):
+    """Learning rate over a training, or over one stage of it."""
+
+    @abstractmethod
+    def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
+        """Entry ``lr_scheduler`` of what Lightning's ``configure_optimizers`` returns.
+
+        Args:
+            optimizer: whose rate follows the schedule.
+            steps: of the whole training, or of the stage.
+            validation_epochs: epochs from one validation to the next.
+        """
+
+
+class DecaySchedule(Schedule):
+    """Factor ``1 / (1 + decay * t)`` of the rate, and a linear fall to 0 at the end.
+
+    Args:
+        decay: per step, see :func:`~lightning_reg.training.schedules.inverse_time`.
+        cooldown: fraction of the steps over which the rate falls to 0, see :func:`~lightning_reg.training.schedules.cooldown`.
+    """
+
+    def __init__(self, decay: float = 0.0, cooldown: float = 0.0) -> None:
+        self.decay, self.cooldown = decay, cooldown
+
+    def factor(self, step: int, steps: int) -> float:
+        """Factor of the learning rate at a step of so many."""
+        return inverse_time(step, self.decay) * cooldown(step, steps, self.cooldown)
+
+    def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
+        # a function: the state of an object would be kept in the checkpoint, and with it the old number of steps
+        return {"scheduler": LambdaLR(optimizer, lambda step: self.factor(step, steps)), "interval": "step"}
+
+
+class PlateauSchedule(Schedule):
+    """Falls by a factor where the validation error no longer does (PyTorch's ``ReduceLROnPlateau``).
+
+    Args:
+        factor: of the rate, each time.
+        patience: validations without a smaller error before it falls.
+        threshold: relative decrease that counts as a smaller error.
+        min_lr: the rate does not fall below this.
+    """
+
+    def __init__(self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
+        if not 0 < factor < 1:
+            raise ValueError(f"factor is {factor}; give a number between 0 and 1")
+        self.factor, self.patience, self.threshold, self.min_lr = factor, patience, threshold, min_lr
+
+    def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
+        falling = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience, threshold=self.threshold, min_lr=self.min_lr)
+        return {"scheduler": falling, "interval": "epoch", "frequency": validation_epochs, "monitor": "validation/error"}
+
+
+def build_optimizer(spec: Mapping[str, Any]) -> OptimizerFactory:
+    """An optimiser that waits for its parameters, from ``{name, **arguments}``; ``None`` stands for the class's own default.
+
+    Raises:
+        ComponentError: it is unknown, or refuses an argument.
+    """
+    arguments = {key: value for key, value in spec.items() if value is not None}
+    name = arguments.pop("name", None)
+    cls = load("optimizers", str(name), torch.optim.Optimizer)
+    construct(str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))])  # refuses what it cannot be made from
+    return functools.partial(cls, **arguments)
+
+
+def describe_optimizer(optimizer: OptimizerFactory) -> dict[str, Any]:
+    """The specification of an optimiser.
+
+    Raises:
+        ComponentError: it is neither a registered class nor ``functools.partial`` of one with keywords.
+    """
+    made = optimizer if isinstance(optimizer, functools.partial) else functools.partial(optimizer)
+    if made.args or not isinstance(made.func, type):
+        raise ComponentError(
+            "The optimizer of the module is no class, so a checkpoint could not name it; give functools.partial(torch.optim.Adam, lr=...)."
+        )
+    return {"name": registered_name(made.func, "optimizers")} | plain(made.keywords, "optimizer")
+
+
+def build_schedule(spec: Mapping[str, Any]) -> Schedule:
+    """A schedule from ``{name, **arguments}``; without a name ``decay``, and ``{plateau: {...}}`` for ``{name: plateau, ...}``.
+
+    Raises:
+        ComponentError: it is unknown, or refuses an argument.
+    """
+    arguments = {key: value for key, value in spec.items() if value is not None}
+    plateau = arguments.pop("plateau", None)
+    if plateau is not None:
+        if arguments:
+            raise ComponentError("method.schedule has plateau and something else; keep one of them.")
+        arguments = {"name": "plateau", **plateau}
+    name = arguments.pop("name", "decay")
+    cls = load("schedules", str(name), Schedule)
+    return construct("method.schedule" if name == "decay" else str(name), cls, arguments)
+
+
+def describe_schedule(schedule: Schedule) -> dict[str, Any]:
+    """The specification of a schedule."""
+    return {"name": registered_name(type(schedule), "schedules")} | plain(arguments_of(schedule), type(schedule).__name__)
