@@ -77,6 +77,7 @@ def test_motion_is_that_of_the_fixed_landmarks_in_the_world(scene, fixed_grid) -
     step = fixed_grid.affine[0, :3, 2].expand(3, 3)
     torch.testing.assert_close(found.motion_true, VOXELS * step)
     torch.testing.assert_close(found.motion_predicted, 0.5 * step)
+    assert (found.field_before, found.field_after) == (pytest.approx(MM), pytest.approx(0.75 * MM))
 
 
 def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
