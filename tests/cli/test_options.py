@@ -29,6 +29,11 @@ Run = Callable[..., str]
 SMALL = ["data.dataset.shape=[20,18,16]", "data.dataset.subjects=1", "data.dataset.validation=3", "data.dataset.crop=null"]
 PHANTOM = ["--data", "phantom", *SMALL]
 ONE_STAGE = "optimization.stages=[{transform: affine, stride: 1, steps: 3}]"
+MINE = """
+preprocessing: {canonical: false}
+start: headers
+optimization: {loss: {ssd: {weight: 50}}, stages: [{transform: affine, stride: 1, steps: 9, rate: 0.02}]}
+"""
 PLACE = np.diag([2.0, 2.5, 3.0, 1.0])
 
 
@@ -128,17 +133,14 @@ def test_evaluate_takes_the_pairs_of_its_split_and_limit(options, cases, run, mo
 @pytest.mark.slow
 def test_evaluate_refines_by_so_many_steps_of_its_method(run, models) -> None:
     """The network alone, refined, and refined otherwise: three results."""
-    Path("mine.yaml").write_text(
-        "preprocessing: {canonical: false}\nstart: headers\n"
-        "optimization: {loss: {ssd: {weight: 50}}, stages: [{transform: affine, stride: 1, steps: 9, rate: 0.02}]}\n"
-    )
-    options = {"plain": [], "refined": ["--refine", 3], "mine": ["--refine", 6, "--method", "mine.yaml"]}
+    Path("mine.yaml").write_text(MINE)
+    options = {"plain": [], "refined": ["--refine", 3], "mine": ["--refine", 3, "--method", "mine.yaml"]}
     for name, words in options.items():
         run("evaluate", "--model", models[0], *PHANTOM, "--limit", 1, "--out", name, *words)
     found = {name: float(rows(f"{name}/cases.csv")[0]["ncc_after"]) for name in options}
     assert len({round(value, 5) for value in found.values()}) == 3
     assert found["plain"] < min(found["refined"], found["mine"])
-    assert [record(name)["settings"]["refine"] for name in options] == [None, 3, 6]
+    assert [record(name)["settings"]["refine"] for name in options] == [None, 3, 3]
 
 
 @pytest.mark.slow
@@ -225,12 +227,14 @@ def test_register_with_a_model_refines_by_the_method_that_is_named(run, models) 
     """With a method its own number of steps, with ``--refine`` so many, without either none."""
     write("f.nii.gz", blob())
     write("m.nii.gz", blob(1))
+    Path("mine.yaml").write_text(MINE)
     base = ["register", "--fixed", "f.nii.gz", "--moving", "m.nii.gz", "--model", models[0], "--no-report", "--out"]
     run(*base, "none")
-    run(*base, "own", "--method", "bspline", ONE_STAGE)
-    run(*base, "few", "--method", "bspline", "--refine", 1, ONE_STAGE)
+    run(*base, "own", "--method", "mine.yaml", ONE_STAGE)
+    run(*base, "few", "--method", "mine.yaml", "--refine", 1, ONE_STAGE)
     steps = [[(kind, len(values) - 1) for kind, values in record(name)["history"]] for name in ("none", "own", "few")]
     assert steps == [[], [("affine", 3)], [("affine", 1)]]
+    assert list(record("own")["settings"]["refinement"]["optimization"]["loss"]) == ["ssd"]
 
 
 def test_check_measures_so_many_pairs_and_prints_ranges(run) -> None:

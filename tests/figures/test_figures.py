@@ -94,7 +94,8 @@ def test_boxes_of_landmark_errors_say_which_is_before() -> None:
     for when in ("before", "after"):
         boxes = [patch.get_path().get_extents() for patch in axes.patches if patch.get_facecolor() == named[when]]
         for place, (case, box) in enumerate(zip(CASES, sorted(boxes, key=lambda box: box.x0), strict=True)):
-            assert abs((box.x0 + box.x1) / 2 - place) < 0.5
+            middle = (box.x0 + box.x1) / 2
+            assert place - 0.5 < middle < place if when == "before" else place < middle < place + 0.5
             assert [box.y0, box.y1] == pytest.approx(np.percentile(getattr(case, f"tre_{when}").numpy(), [25, 75]).tolist())
     assert [label.get_text() for label in axes.get_xticklabels()] == ["first", "second"]
 

@@ -132,7 +132,7 @@ def test_the_jacobian_is_in_hundredths_inside_the_fixed_image_and_255_where_it_f
         found = unpacked(shown)["jacobian"]
         inside = Image(torch.ones(1, 1, *grid.shape), grid).on(display_grid(grid)).tensor[0, 0].numpy()
         assert (found[inside > 0.999] == expected).all()
-        assert (found[inside == 0] == 100).all()
+        assert (found[inside < 0.49] == 100).all()  # the centre of the voxel lies outside
 
 
 def test_the_viewers_field_leads_there_in_its_own_voxels(pair, grid) -> None:
