@@ -79,11 +79,13 @@ def test_of_a_masked_image_the_mask_has_to_land() -> None:
     assert "Only 0 %" in str(missed(Pair(image, image, masks[1]), translation(2.0 * 6, 0, 0)))
 
 
-def test_the_moving_image_decides_what_lands() -> None:
-    """A fixed image ten times as long lands whole in a moving one that is longer still, and a tenth of it in one of its own tenth."""
+def test_voxels_of_the_moving_image_decide_what_lands() -> None:
+    """One of the images has 200 voxels along its first axis, of which the other one's 20 begin at the 90th."""
     small, large = (Image(torch.rand(1, 1, *grid.shape), grid) for grid in (GRID, GRID.cropped((-90, 0, 0), (200, 18, 16))))
-    assert missed(Pair(small, large), translation(80.0, 0, 0)) is None
+    assert missed(Pair(small, large), translation(2.0 * 100, 0, 0)) is None  # to voxels 190 to 209
+    assert "Only 10 %" in str(missed(Pair(small, large), translation(2.0 * 108, 0, 0)))
     assert "Only 10 %" in str(missed(Pair(large, small), translation(0, 0, 0)))
+    assert "Only 0 %" in str(missed(Pair(large, small), translation(-2.0 * 150, 0, 0)))
 
 
 def test_resampling_in_slabs_is_resampling_at_once(monkeypatch, fixed_grid, moving_grid, smooth_field, rigid) -> None:
