@@ -10,8 +10,8 @@ from lightning_reg.components.composers.multilevel import MultilevelComposer
 from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.components.composers.stacked import StackedComposer
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.inference.optimization import Optimization
 from lightning_reg.inference.optimization.configuration import build_optimization
+from lightning_reg.inference.optimization.descent import Optimization
 from lightning_reg.training.building import build_data
 
 

@@ -69,11 +69,11 @@ def run(arguments: Namespace) -> int:
             progress.update(bar, completed=number, total=count)
 
         found = check(data, arguments.workers, arguments.pairs, seen)
-        fixed = repair(data, Path(arguments.fix), arguments.workers, seen) if arguments.fix else None
+        fixed = repair(data, Path(arguments.fix).expanduser(), arguments.workers, seen) if arguments.fix else None
     terminal.print(_summary(found))
     _print_findings(found, terminal)
     if arguments.table:
-        _write(Path(arguments.table), found)
+        _write(Path(arguments.table).expanduser(), found)
     shape = _largest(found, config)
     if method is not None and shape is not None:
         text = f"A training step of method={arguments.method} on images of {' x '.join(map(str, shape))} voxels wants about"

@@ -73,7 +73,7 @@ class PairMetrics:
             return None if errors is None else float(errors.mean())
         if key in ("dice", *SurfaceDistance._fields):
             scores = self.by_label(key, when)
-            return float(torch.tensor(list(scores.values())).nanmean()) if scores else None
+            return float(torch.tensor(list(scores.values()), dtype=torch.float64).nanmean()) if scores else None
         single = {"field_error": "field", "mask_dice": "mask", "ncc": "ncc"}
         return getattr(self, f"{single[key]}_{when}")
 

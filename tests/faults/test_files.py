@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from lightning_reg.data.datasets.manifest import read_rows
 from lightning_reg.discovery import DataError, TrainingError, UserError
-from lightning_reg.inference.optimization.configuration import read_method
+from lightning_reg.inference.optimization.configuration import read_instance
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_points
 from lightning_reg.io.transforms import read_transform
@@ -291,7 +291,7 @@ def test_any_method_file_is_read_or_refused(tmp_path: Path, content: str) -> Non
     path = tmp_path / "method.yaml"
     path.write_text(content, encoding="utf-8", errors="replace")
     with contextlib.suppress(UserError):
-        read_method(str(path))
+        read_instance(str(path))
 
 
 @ANY

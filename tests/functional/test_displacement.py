@@ -76,6 +76,17 @@ def test_inverse_of_an_affine_field(linear_field, interior):
     torch.testing.assert_close(interior(inverse.displacement, 5), interior(expected, 5), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_a_stretch_by_more_than_two_is_inverted(axis, linear_field, interior):
+    """Steps of full length diverge where a derivative of the displacement is above 1."""
+    matrix = torch.zeros(3, 3, dtype=torch.float64)
+    matrix[axis, axis], matrix[axis, axis - 1] = 1.6, 0.3
+    eye = torch.eye(3, dtype=torch.float64)
+    inverse = LF.invert(linear_field(matrix, SHAPES[3]), tolerance=1e-6)
+    expected = linear_field(torch.linalg.inv(eye + matrix) - eye, SHAPES[3])
+    torch.testing.assert_close(interior(inverse.displacement, 4), interior(expected, 4), atol=1e-5, rtol=0)
+
+
 def test_the_residual_says_where_a_fold_has_no_inverse():
     u = torch.zeros(1, 3, 15, 5, 6)
     u[:, 0] = -2.5 * (torch.arange(15.0) - 7).clamp(-2, 2).view(1, 15, 1, 1)

@@ -176,6 +176,35 @@ def test_the_mean_gradient_is_in_intensity_per_mm(linear_field):
     assert LF.mean_gradient(image, spacing).item() == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_gradients_count_inside_the_mask(axis):
+    """Two ramps that are parallel before the middle of an axis and perpendicular behind it."""
+    points = LF.identity_points((12, 13, 14), dtype=torch.float64)
+    along, across = points[:, [axis]], points[:, [axis - 1]]
+    front = along < 6
+    steep = torch.where(front, along, 6 + across)
+    mask = (along < 5).double()
+    assert LF.ngf(along, steep, (1e-3, 1e-3), mask=mask).item() == pytest.approx(0, abs=1e-9)
+    assert LF.ngf(along, steep, (1e-3, 1e-3), mask=(along > 7).double()).item() == pytest.approx(1, abs=1e-4)
+    doubled = torch.where(front, along, 2 * along - 6)
+    assert LF.mean_gradient(doubled, 0.5, mask).item() == pytest.approx(2)
+    assert LF.mean_gradient(doubled, 0.5, (along > 7).double()).item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (2, 1), (1, 4)])
+def test_mind_sees_as_far_as_its_patches_reach(radius, dilation, noise):
+    """A voxel's descriptor changes with voxels up to ``radius + dilation`` away, and with none beyond."""
+    image, reach = noise(1, 1, 15, 17, 19), radius + dilation
+    here = LF.mind_ssc(image, radius, dilation)[..., 7, 8, 9]
+    for axis in range(3):
+        for distance, seen in ((reach, True), (reach + 1, False)):
+            other, at = image.clone(), [7, 8, 9]
+            at[axis] += distance
+            other[(0, 0, *at)] += 1
+            change = (LF.mind_ssc(other, radius, dilation)[..., 7, 8, 9] - here).abs().max()
+            assert (float(change) > 1e-6) == seen
+
+
 @pytest.mark.parametrize(
     "measure", [LF.ngf, lambda f, w: -LF.mutual_information(f, w), lambda f, w: LF.ssd(LF.mind_ssc(f), LF.mind_ssc(w))]
 )

@@ -10,24 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from untrained import VELOCITY, checkpoint
 
 from lightning_reg import functional as LF
-from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.io.points import write_points
 from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Transform
-from lightning_reg.training.module import RegistrationModule
-
-VELOCITY: dict[str, Any] = {
-    "composer": {
-        "name": "single",
-        "backbone": {"name": "unet", "levels": 2, "features": 4, "output_stride": 2, "norm": "none"},
-        "head": {"name": "velocity", "steps": 4},
-    },
-    "loss": {"terms": {"lncc": {"window": 5}, "diffusion": {"weight": 1.0}}},
-    "optimizer": {"name": "adam", "lr": 1.0e-4},
-    "schedule": {},
-}
 
 
 def turned(shape: tuple[int, int, int], spacing: tuple[float, float, float], rotation: tuple[float, float, float], flip: int) -> Grid:
@@ -94,16 +82,6 @@ def model(tmp_path: Path) -> Callable[..., Path]:
     """Writes the checkpoint of an untrained network that deforms visibly."""
 
     def make(method: dict[str, Any] = VELOCITY, preprocessing: dict[str, Any] | None = None, **statistics: Any) -> Path:
-        torch.manual_seed(2)
-        module = RegistrationModule.from_configuration(method)
-        module.preprocessing = Preprocessing(**(preprocessing or {"percentiles": [0, 100]}))
-        for name, parameter in module.named_parameters():
-            if "head" in name:
-                parameter.data = 0.3 * torch.randn_like(parameter)
-        module.statistics = statistics
-        checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
-        module.on_save_checkpoint(checkpoint)
-        torch.save(checkpoint, tmp_path / "best.ckpt")
-        return tmp_path / "best.ckpt"
+        return checkpoint(tmp_path / "best.ckpt", method, preprocessing, **statistics)
 
     return make

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from making import optimization_of
 from scipy import stats
 from scipy.ndimage import map_coordinates
 
@@ -72,6 +73,39 @@ def test_before_and_after_are_those_of_the_identity(dataset, model) -> None:
             assert row[name.format("after")] == pytest.approx(row[name.format("before")], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("split", "limit", "cases"), [("train", None, ["0"]), ("validation", 2, ["1000", "1001"]), (None, 3, ["0", "1000", "1001"])]
+)
+def test_pairs_are_those_of_the_split_up_to_the_limit(split, limit, cases, dataset, model) -> None:
+    """Inhalation is the fixed scan."""
+    rows = evaluate_dataset(load(model(preprocessing={"window": [-1000, 500]})), dataset, split=split, limit=limit)
+    assert [row["case"] for row in rows] == [f"phantom-{case} inhale < exhale" for case in cases]
+
+
+def test_refinement_begins_from_the_network_and_takes_its_steps(dataset, model) -> None:
+    registrar = load(model(preprocessing={"window": [-1000, 500]}))
+    stage = {"transform": "affine", "stride": 2, "steps": 40, "lr": 0.01}
+    registrar = replace(registrar, optimization=optimization_of({"ncc": {}}, [stage]))
+    found = []
+    for refine in (None, 2):
+        evaluate_dataset(registrar, dataset, limit=1, refine=refine, progress=lambda n, count, row, result: found.append((row, result)))
+    (row, plain), (refined_row, refined) = found
+    assert plain.optimized is None
+    assert [len(values) - 1 for _, values in refined.optimized.history] == [2]
+    assert refined.metrics()["objective"]["after"] < refined.metrics()["objective"]["before"]
+    assert refined_row["ncc_after"] > row["ncc_after"]
+    assert row["seconds"] == pytest.approx(sum(plain.seconds.values()))
+
+
+def test_a_comparison_is_second_minus_first_over_the_cases_of_both() -> None:
+    first = [{"case": n, "tre_before_mm": 9.0, "tre_after_mm": 1.0 + n, "seconds": 1.0} for n in range(4)]
+    second = [{**row, "tre_after_mm": row["tre_after_mm"] + 0.5 + 0.1 * n, "seconds": 2.0} for n, row in enumerate(first)]
+    second[3]["tre_after_mm"] = float("nan")
+    found = Evaluation(first, second, {}).comparison()
+    assert set(found) == {"tre_after_mm"}
+    assert (found["tre_after_mm"]["mean"], found["tre_after_mm"]["n"]) == (pytest.approx(0.6), 3)
+
+
 def test_no_pairs(dataset, model) -> None:
     with pytest.raises(DataError, match="no pairs in their split"):
         evaluate_dataset(load(model()), dataset, limit=0)
@@ -114,6 +148,20 @@ def test_snapped_landmarks_are_on_voxel_centres(shift: float, expected: float) -
     errors = snapped_errors(pair, Displacement(field, pair.fixed.grid))
     torch.testing.assert_close(errors, torch.full((2,), expected, dtype=torch.float64))
     assert snapped_errors(replace(pair, fixed_landmarks=None), Displacement(field, pair.fixed.grid)) is None
+
+
+def test_landmarks_are_snapped_to_voxels_of_the_moving_image() -> None:
+    """Of 5 mm along the first axis, where those of the fixed image have 2 mm."""
+    pair = pair_with_landmarks()
+    moving = Grid.regular((8, 9, 10), (5.0, 3.0, 4.0), (1.0, 6.0, 7.0))
+    targets = moving.to_world(torch.tensor([[2.0, 3, 4], [3, 4, 3]], dtype=torch.float64).T.unsqueeze(0))[0].T  # 2 and 1 mm further
+    pair = replace(pair, moving=Image(torch.rand(1, 1, 8, 9, 10), moving), moving_landmarks=(targets,))
+    errors = snapped_errors(pair, Identity(pair.fixed.grid, torch.zeros(1)))
+    torch.testing.assert_close(errors, torch.zeros(2, dtype=torch.float64))
+    field = torch.zeros(1, 3, 8, 8, 8)
+    field[:, 0] = 2.0  # 4 mm: 2 mm too far, and 3 mm
+    errors = snapped_errors(pair, Displacement(field, pair.fixed.grid))
+    torch.testing.assert_close(errors, torch.tensor([0.0, 5.0], dtype=torch.float64))
 
 
 def test_the_challenges_file_warps_as_its_evaluation_does(tmp_path: Path, smooth_field) -> None:

@@ -149,3 +149,25 @@ def test_single_precision_keeps_micrometres(fixed_grid, generator):
     world = fixed_grid.to_world(points)
     assert float((fixed_grid.to_world(points.float()) - world).abs().max()) < 1e-4
     assert float((fixed_grid.to_voxel(world.float()) - points).abs().max()) < 5e-4
+
+
+def test_the_size_is_the_edge_of_a_cube_of_the_same_volume():
+    """4 x 27 x 8 voxels of 2 x 0.5 x 2 mm: 1728 cubic millimetres, whatever the direction."""
+    torch.testing.assert_close(Grid.regular((4, 27, 8), (2.0, 0.5, 2.0), (9.0, 0.0, -5.0)).size, torch.tensor([12.0]).double())
+
+
+def test_a_frame_counts_millimetres_along_the_axes_from_the_centre(fixed_grid):
+    there, back = fixed_grid.frame()
+    torch.testing.assert_close(there @ back, torch.eye(4, dtype=torch.float64)[None])
+    point = torch.tensor([0.0, 3.0, 0.0], dtype=torch.float64).view(1, 3, 1)
+    along = fixed_grid.affine[:, :3, 1] / 1.1
+    torch.testing.assert_close(LF.transform_points(there, point)[..., 0], fixed_grid.center + 3 * along)
+
+
+def test_parallel_grids_differ_by_a_scale_and_a_shift_per_axis(fixed_grid, moving_grid):
+    part = fixed_grid.cropped((2, -3, 1), (5, 6, 8)).resized((10, 3, 4))
+    scale, shift = part.parallel(fixed_grid)
+    torch.testing.assert_close(torch.tensor(scale), torch.tensor([0.5, 2.0, 2.0]))
+    torch.testing.assert_close(torch.tensor(shift), torch.tensor([1.75, -2.5, 1.5]))
+    mirrored = Grid(fixed_grid.shape, fixed_grid.affine @ torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64)))
+    assert fixed_grid.parallel(moving_grid) is fixed_grid.parallel(mirrored) is None

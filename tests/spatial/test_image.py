@@ -193,3 +193,9 @@ def test_a_crop_keeps_its_place():
     image = Image(torch.rand(1, 2, 9, 8, 7), grid)
     part = image.cropped((2, 3, 1), (4, 5, 6))
     torch.testing.assert_close(part.tensor, image.on(part.grid).tensor, atol=1e-5, rtol=0)
+
+
+def test_at_a_stride_that_does_not_divide_the_border_is_repeated():
+    """A constant image stays constant: its padding value does not come in."""
+    image = Image(torch.full((1, 1, 7, 8, 10), 5.0), Grid.regular((7, 8, 10)), padding=-3.0)
+    assert torch.equal(image.at_stride((4, 3, 4)).tensor, torch.full((1, 1, 2, 3, 3), 5.0))

@@ -134,3 +134,30 @@ def test_to_moves_everything(make_pair):
     assert moved.fixed_labels.tensor.device.type == moved.fixed_landmarks[0].device.type == "meta"
     assert moved.fixed.grid.affine.device.type == "cpu"
     assert moved.name == ("5 landmarks",)
+
+
+def test_elements_are_the_pairs_of_the_batch(batch):
+    pairs, joined = batch
+    for pair, element in zip(pairs, joined.elements(), strict=True):
+        i, j, k = pair.fixed.grid.shape
+        torch.testing.assert_close(element.fixed.tensor[..., :i, :j, :k], pair.fixed.tensor)
+        torch.testing.assert_close(element.fixed.grid.affine, pair.fixed.grid.affine)
+        torch.testing.assert_close(element.truth.grid.affine, pair.truth.grid.affine)
+        torch.testing.assert_close(element.landmark_errors(element.truth)[0], pair.landmark_errors(pair.truth)[0], atol=1e-4, rtol=0)
+        assert element.name == pair.name
+
+
+def test_every_part_of_a_pair_is_cropped_on_its_own_side(make_pair, moving_grid, world_points):
+    """What is left lies where it did: images, masks and labels, and the truth, which is on the fixed side."""
+    pair = make_pair((9, 11, 13), 4)
+    cut = pair.cropped(((2, 1, 3), (6, 8, 7)), ((4, 0, 5), (9, 12, 8)))
+    fixed, moving = pair.fixed.grid.cropped((2, 1, 3), (6, 8, 7)), moving_grid.cropped((4, 0, 5), (9, 12, 8))
+    for image, grid, whole in ((cut.fixed, fixed, pair.fixed), (cut.moving, moving, pair.moving)):
+        assert image.grid.matches(grid)
+        torch.testing.assert_close(image.tensor, whole.on(grid).tensor, atol=1e-5, rtol=0)
+    assert cut.fixed_mask.grid.matches(fixed)
+    assert cut.fixed_labels.grid.matches(fixed)
+    assert cut.moving_labels.grid.matches(moving)
+    points = world_points(fixed, margin=0.0)
+    torch.testing.assert_close(cut.truth.map_world(points), pair.truth.map_world(points), atol=1e-5, rtol=0)
+    assert cut.fixed_landmarks is None

@@ -7,7 +7,19 @@ import SimpleITK as sitk
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, IntegratedGradient, Velocity, parts
+from lightning_reg.spatial import (
+    Affine,
+    BSpline,
+    Composition,
+    Displacement,
+    Grid,
+    Identity,
+    Image,
+    IntegratedGradient,
+    Velocity,
+    parts,
+    split_affine,
+)
 
 KINDS = ["displacement", "bspline", "affine", "velocity", "integrated", "composition", "identity"]
 
@@ -303,3 +315,38 @@ def test_parts_of_nested_compositions_are_outermost_first(make):
     a, b, c = make("affine"), make("bspline"), make("velocity")
     assert parts(Composition([a, Composition([b, c])])) == parts(Composition([Composition([a, b]), c])) == [a, b, c]
     assert parts(a) == [a]
+
+
+def test_the_inverse_of_a_velocity_has_its_number_of_squarings(fixed_grid, smooth_field):
+    velocity = smooth_field(fixed_grid.shape, 2.0)
+    back = Velocity(velocity, fixed_grid, steps=2).inverse()
+    torch.testing.assert_close(back.dense(), LF.exponentiate(-velocity, 2))
+    assert float((back.dense() - LF.exponentiate(-velocity, 7)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("rest", ["bspline", "velocity", "composition", None])
+def test_a_transform_is_its_affine_part_of_the_rest(rest, make, rigid, fixed_grid, world_points):
+    """Two affine maps that do not commute, on the outside."""
+    turn = torch.eye(4, dtype=torch.float64)[None].clone()
+    turn[0, :2, :2], turn[0, :3, 3] = torch.tensor([[0.9, -0.4], [0.3, 1.1]]), torch.tensor([5.0, 70.0, -30.0])
+    assert float((turn @ rigid - rigid @ turn).abs().max()) > 1
+    inner = [] if rest is None else [make(rest, dtype=torch.float64)]
+    affine, found = split_affine(Composition([Affine(turn, fixed_grid), Affine(rigid, fixed_grid), *inner]), fixed_grid)
+    torch.testing.assert_close(affine, turn @ rigid)
+    assert (found is None) == (rest is None)
+    if rest == "bspline":
+        assert isinstance(found, BSpline)
+    elif found is not None:
+        points = fixed_grid.to_world(fixed_grid.points(dtype=torch.float64).flatten(2))  # between them a field is linear, a spline is not
+        torch.testing.assert_close(found.map_world(points), inner[0].map_world(points), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["displacement", "bspline"])
+def test_an_extended_transform_maps_the_same_points(kind, make, fixed_grid, world_points):
+    """More at one end than at the other, and differently along every axis."""
+    transform = make(kind, dtype=torch.float64)
+    extended = transform.extended((3, 0, 1), (0, 2, 4))
+    points = world_points(fixed_grid, margin=-2.0)
+    torch.testing.assert_close(extended.map_world(points), transform.map_world(points), atol=1e-9, rtol=0)
+    before, after = ((t.field if kind == "displacement" else t.control).shape[2:] for t in (transform, extended))
+    assert [b - a for a, b in zip(before, after, strict=True)] == [3, 2, 5]

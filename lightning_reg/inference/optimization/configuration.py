@@ -117,20 +117,21 @@ def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = No
     """
     arguments = dict(settings)
     terms, stages = arguments.pop("loss", None), arguments.pop("stages", ())
+    supplied: dict[str, Any] = {}
     if terms is not None:
-        arguments["loss"] = build_loss({"terms": terms}, "loss")
+        supplied["loss"] = build_loss({"terms": terms}, "loss")
     elif loss is not None:
-        arguments |= {"loss": loss, "optional": True}
+        supplied |= {"loss": loss, "optional": True}
     if isinstance(stages, str) or not isinstance(stages, Sequence):
         raise ComponentError(f"'optimization' cannot be made: stages is {stages!r}, where a list is meant.")
     made = [_stage(number, stage) for number, stage in enumerate(stages)]
-    return construct("optimization", Optimization, arguments, stages=made)
+    return construct("optimization", Optimization, arguments, stages=made, **supplied)
 
 
 def _stage(number: int, stage: Any) -> FitStage:
     if not isinstance(stage, Mapping):
         raise ComponentError(f"'stages[{number}]' is {stage!r}, where 'key: value' pairs are meant.")
     arguments = dict(stage)
-    if arguments.get("loss") is not None:
-        arguments["loss"] = build_loss({"terms": arguments["loss"]}, "loss")
-    return construct(f"stages[{number}]", FitStage, arguments)
+    terms = arguments.pop("loss", None)
+    supplied = {} if terms is None else {"loss": build_loss({"terms": terms}, "loss")}
+    return construct(f"stages[{number}]", FitStage, arguments, **supplied)

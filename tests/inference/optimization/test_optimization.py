@@ -11,8 +11,10 @@ from making import optimization_of
 from lightning_reg import functional as LF
 from lightning_reg.components.losses.similarity import LNCC
 from lightning_reg.discovery import ComponentError, TrainingError
+from lightning_reg.inference.optimization import FitStage, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, known_instances, read_instance
-from lightning_reg.inference.optimization.descent import optimize
+from lightning_reg.inference.optimization.objective import Objective, with_margin
+from lightning_reg.inference.optimization.parameters import AFFINE_SCALE
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, Pair, parts
 
 GRID = Grid.regular((26, 22, 24), (2.0, 2.5, 2.2), (-20.0, 5.0, 100.0))
@@ -92,7 +94,7 @@ def test_a_stage_at_the_finer_spacing_starts_where_the_coarser_one_ended(pair) -
     assert fine[0] == pytest.approx(min(coarse), rel=1e-4)
 
 
-@pytest.mark.parametrize("lr", [0.05, 50.0, 1e6])
+@pytest.mark.parametrize("rate", [0.05, 50.0, 1e6])
 @pytest.mark.parametrize("kind", ["affine", "bspline", "dense"])
 def test_nothing_worse_is_ever_returned(kind, rate, pair, truth) -> None:
     """Not even with absurd rates, and from a start that is nearly the best already."""
@@ -105,6 +107,91 @@ def test_nothing_worse_is_ever_returned(kind, rate, pair, truth) -> None:
     assert again.before == pytest.approx(found.after, rel=1e-3)
 
 
+def test_a_result_worse_than_the_start_is_not_returned(pair, truth) -> None:
+    """The first stage smooths the field away, and the last one, whose objective counts, has no time to bring it back."""
+    stages = [
+        {"transform": "dense", "spacing": 2, "steps": 30, "lr": 0.5, "loss": {"diffusion": {}}},
+        {"transform": "affine", "steps": 1, "lr": 1e-4},
+    ]
+    found = optimize(pair, truth, optimization_of({"ssd": {}}, stages))
+    assert min(found.history[-1][1]) > 1.5 * found.before
+    assert found.after == found.before
+    assert found.transform is truth
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "steps"),
+    [("affine", 0.3, 1), ("affine", 0.1, 3), ("bspline", 2, 1), ("bspline", 0.5, 3), ("dense", 2, 1), ("dense", 0.5, 3)],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stage_ends_at_its_best_step(kind, rate, steps, begun, pair, truth) -> None:
+    """At a rate at which the one step makes it worse, and at one that helps; the next stage, and what is returned, go on from there."""
+    at = Composition([truth.members[0], Displacement(0.3 * truth.members[1].field, GRID)]) if begun else start()
+    first = {"transform": kind, "spacing": 4, "steps": steps, "lr": rate}
+    found = optimize(pair, at, optimization_of({"ssd": {"weight": 20}}, [first, first | {"steps": 1, "lr": 1e-3}]))
+    (_, before), (_, after) = found.history
+    assert before[0] == pytest.approx(found.before, rel=1e-3)
+    assert (before[-1] > 1.2 * before[0]) if steps == 1 else (min(before) < 0.9 * before[0])
+    assert after[0] == pytest.approx(min(before), rel=1e-3)
+    assert found.after == pytest.approx(min(after), rel=1e-3)
+
+
+def test_affine_steps_are_taken_inside_the_affine_part(pair) -> None:
+    """``A o M``: the first step of Adam is as long as the rate in each of the twelve parameters of ``M``, about the grid's centre."""
+    parameters = torch.tensor([[4.0, -3.0, 2.0, 0.3, -0.2, 0.25, 1.2, 0.9, 1.1, 0.3, -0.2, 0.1]], dtype=torch.float64)
+    matrix = LF.affine_matrix(parameters, GRID.center[0] + 15)
+    found = optimize(
+        pair, Affine(matrix, GRID), optimization_of({"ssd": {"weight": 20}}, [AFFINE | {"steps": 1, "lr": 0.02, "loss": None}])
+    )
+    step = LF.affine_parameters(torch.linalg.inv(matrix) @ parts(found.transform)[0].matrix, GRID.center)
+    step[:, 6:9] -= 1
+    torch.testing.assert_close(step.abs(), 0.02 * torch.tensor([AFFINE_SCALE], dtype=torch.float64), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bspline", "dense"])
+def test_rates_and_spacings_are_in_finest_voxel_edges(kind, pair) -> None:
+    """Of 2 mm, along every axis of anisotropic voxels: the first step of Adam is as long as the rate."""
+    stage = {"transform": kind, "spacing": 4 if kind == "bspline" else 1, "steps": 1, "lr": 0.25}
+    (found,) = parts(optimize(pair, start(), optimization_of({"ssd": {"weight": 20}}, [stage])).transform)
+    values = found.control if kind == "bspline" else found.field
+    mm = values.abs().amax((0, 2, 3, 4)) * GRID.spacing[0]
+    torch.testing.assert_close(mm, torch.full((3,), 0.25 * 2.0).double(), rtol=1e-2, atol=0)
+    if kind == "bspline":
+        torch.testing.assert_close(torch.tensor(found.stride) * GRID.spacing[0], torch.full((3,), 4 * 2.0).double())
+
+
+def test_a_masks_margin_is_in_millimetres() -> None:
+    """One voxel of 1 x 2 x 4 mm, 4 mm to either side; the moving mask has voxels of its own."""
+    fixed, moving = Grid.regular((15, 13, 11), (1.0, 2.0, 4.0)), Grid.regular((11, 15, 13), (4.0, 1.0, 2.0))
+    masks = {}
+    for side, grid, at in (("fixed", fixed, (7, 6, 5)), ("moving", moving, (5, 7, 6))):
+        tensor = torch.zeros(1, 1, *grid.shape, dtype=torch.int16)
+        tensor[(0, 0, *at)] = 3
+        masks[f"{side}_mask"] = Image(tensor, grid, discrete=True)
+    images = (Image(torch.rand(1, 1, *grid.shape), grid) for grid in (fixed, moving))
+    wide = with_margin(Pair(*images, **masks), 4.0)
+    for mask, at in ((wide.fixed_mask, (7, 6, 5)), (wide.moving_mask, (5, 7, 6))):
+        reach = [round(4 / s) for s in mask.grid.spacing[0].tolist()]
+        expected = torch.zeros_like(mask.tensor)
+        expected[(0, 0, *(slice(a - r, a + r + 1) for a, r in zip(at, reach, strict=True)))] = 1
+        assert torch.equal(mask.tensor, expected)
+
+
+def test_both_images_are_pooled_to_the_same_voxel_size() -> None:
+    """Some edges of the fixed image's finest voxel, fewer where the image is small."""
+    fixed, moving = Grid.regular((24, 30, 16), (1.0, 2.0, 3.0)), Grid.regular((15, 24, 30), (6.0, 1.0, 2.0), (1.0, -2.0, 5.0))
+    pair = Pair(*(Image(torch.rand(1, 1, *grid.shape), grid) for grid in (fixed, moving)))
+    loss = {"ssd": {}}
+
+    def voxels(stride: float, small: float) -> list[list[float]]:
+        stage = FitStage("affine", 1, stride=stride)
+        pooled = Objective(pair, stage, optimization_of(loss, [{"transform": "affine", "steps": 1}], small=small)).pair
+        return [image.grid.spacing[0].tolist() for image in (pooled.fixed, pooled.moving)]
+
+    assert voxels(6, small=1) == [[6, 6, 6], [6, 6, 6]]
+    assert voxels(6, small=8 * 24 * 30 * 16) == [[3, 4, 3], [6, 3, 4]]  # an eighth of the voxels: half the stride
+
+
 def test_it_stops_when_it_no_longer_helps(pair) -> None:
     stage = {"transform": "bspline", "stride": 2, "spacing": 8, "steps": 500, "lr": 0.1}
     found = optimize(pair, start(), optimization_of({"ssd": {}, "bending": {"weight": 10 * PER_MM2}}, [stage], patience=10))
@@ -113,10 +200,10 @@ def test_it_stops_when_it_no_longer_helps(pair) -> None:
 
 def test_steps_are_shared_out_over_the_stages() -> None:
     optimization = optimization_of({"ssd": {}}, [AFFINE, *FREE["bspline"]])
-    assert [s.steps for s in optimization.staged()] == [60, 40, 30]
+    assert [s.steps for s in optimization.scaled()] == [60, 40, 30]
     for total in (0, 1, 7, 13, 260):
-        assert sum(s.steps for s in optimization.staged(total)) == total
-    assert [s.steps for s in optimization.staged(13)] == [6, 4, 3]
+        assert sum(s.steps for s in optimization.scaled(total)) == total
+    assert [s.steps for s in optimization.scaled(13)] == [6, 4, 3]
 
 
 def test_mixed_precision_finds_the_same(pair, truth) -> None:
@@ -141,7 +228,7 @@ def test_auto_takes_what_there_is(pair) -> None:
     def region(pair: Pair) -> str:
         return LNCC(mask="auto").region_of(pair)
 
-    assert region(pair) == "fixed"
+    assert region(pair) == region(replace(pair, moving_mask=pair.fixed_mask)) == "fixed"
     assert region(replace(pair, fixed_mask=None, moving_mask=pair.fixed_mask)) == "moving"
     assert region(replace(pair, fixed_mask=None)) == "overlap"
 
@@ -152,7 +239,7 @@ def test_auto_takes_what_there_is(pair) -> None:
         ({"inverse_consistency": {}}, AFFINE | {"loss": None}, "fits one direction"),
         ({"ssd": {"mask": "moving"}}, AFFINE | {"loss": None}, "needs moving_mask"),
         ({"ssd": {}}, {"transform": "network", "steps": 1}, "needs a model"),
-        ({"ssd": {}}, {"transform": "rigid", "steps": 1}, "transform is 'rigid'; use one of affine, bspline, dense, network"),
+        ({"ssd": {}}, {"transform": "rigid", "steps": 1}, "no fit named 'rigid'"),
         ({"ssd": {}}, {"transform": "bspline", "step": 1}, "does not take an argument 'step'; did you mean 'steps'"),
         ({"sdd": {}}, AFFINE | {"loss": None}, "did you mean 'ssd'"),
     ],
@@ -164,7 +251,7 @@ def test_mistakes(loss, stage, message, pair) -> None:
 
 def test_spacings_halve(pair) -> None:
     stages = [{"transform": "bspline", "spacing": spacing, "steps": 1} for spacing in (8, 3)]
-    with pytest.raises(ValueError, match="cannot go on with 3; halve it"):
+    with pytest.raises(ComponentError, match="cannot go on with 3; halve it"):
         optimization_of({"ssd": {}}, stages)
 
 

@@ -1,0 +1,113 @@
+"""Initial alignment, checks of overlap, and resampling between worlds, against closed forms."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from making import optimization_of
+from torch import Tensor
+
+from lightning_reg.inference.alignment import best_translation, missed
+from lightning_reg.inference.result import resampled, similarities
+from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair
+
+GRID = Grid.regular((20, 18, 16), (2.0, 2.5, 3.0), (-230.0, 110.0, 380.0))
+FAR = (40.0, -30.0, 25.0)
+
+
+def translation(*mm: float) -> Affine:
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = torch.tensor(mm, dtype=torch.float64)
+    return Affine(matrix.unsqueeze(0), GRID)
+
+
+def blobs(points: Tensor, *places: tuple[float, float, float, float]) -> Tensor:
+    """Gaussians of 3 mm and some height at places about the grid's centre."""
+    at = [GRID.center.view(1, 3, 1, 1, 1) + torch.tensor(place[:3]).view(1, 3, 1, 1, 1) for place in places]
+    return sum(p[3] * torch.exp(-((points - a) ** 2).sum(1, keepdim=True) / 18) for a, p in zip(at, places, strict=True)).float()
+
+
+ORGAN = ((-6.0, 2.0, -4.0, 1.0), (5.0, -3.0, 6.0, 0.8), (1.0, 6.0, -1.0, 0.5))
+OTHER = (32.0, 4.0, 3.0, 3.0)  # bright, and outside the fixed image
+
+
+@pytest.mark.parametrize(
+    ("right", "move", "first", "other", "masks"),
+    [
+        ("as the headers say", (0.0, 0.0, 0.0), -2, True, False),
+        ("centres of the grids", FAR, -10, True, False),
+        ("centres of the intensities", FAR, -14, False, False),
+        ("centres of the masks", FAR, -14, True, True),
+    ],
+)
+def test_the_best_of_a_few_translations_is_taken(right, move, first, other, masks) -> None:
+    """The moving image has 40 voxels along its first axis, from ``first`` on, and moves in the world; only one translation is right."""
+    shown = GRID.cropped((first, 0, 0), (40, 18, 16))
+    points = shown.to_world(shown.points(dtype=torch.float64))
+    organ, everything = blobs(points, *ORGAN), blobs(points, *ORGAN, *((OTHER,) if other else ()))
+    affine = shown.affine.clone()
+    affine[0, :3, 3] += torch.tensor(move, dtype=torch.float64)
+    moving_grid = Grid(shown.shape, affine)
+    fixed = blobs(GRID.to_world(GRID.points(dtype=torch.float64)), *ORGAN)
+    pair = Pair(Image(fixed, GRID), Image(everything, moving_grid))
+    if masks:
+        both = ((fixed, GRID), (organ, moving_grid))
+        pair = Pair(pair.fixed, pair.moving, *(Image((values > 0.2).short(), grid, discrete=True) for values, grid in both))
+    optimization = optimization_of({"ncc": {"mask": "auto"}}, [{"transform": "affine", "steps": 1, "stride": 1}])
+    found = best_translation(pair, optimization).matrix[0, :3]
+    torch.testing.assert_close(found[:, :3].double(), torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(found[:, 3].double(), torch.tensor(move, dtype=torch.float64), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize(("voxels", "percent"), [(14, None), (16, "20 %"), (-16, "20 %"), (40, "0 %")])
+def test_images_that_miss_each_other_are_said(voxels: int, percent: str | None) -> None:
+    """A quarter of the fixed image has to land in the moving one: here of 20 voxels those that are not moved out."""
+    pair = Pair(*[Image(torch.rand(1, 1, *GRID.shape), GRID)] * 2)
+    sentence = missed(pair, translation(2.0 * voxels, 0, 0))
+    assert (sentence is None) == (percent is None)
+    assert percent is None or f"Only {percent} of the fixed image" in str(sentence)
+
+
+def test_of_a_masked_image_the_mask_has_to_land() -> None:
+    """Four of twenty voxels stay, and in them the mask; of another one nothing does."""
+    image, mask = Image(torch.rand(1, 1, *GRID.shape), GRID), torch.zeros(1, 1, *GRID.shape, dtype=torch.int16)
+    mask[:, :, :3] = 1
+    masks = [Image(tensor, GRID, discrete=True) for tensor in (mask, mask.flip(2))]
+    assert missed(Pair(image, image, masks[0]), translation(2.0 * 16, 0, 0)) is None
+    assert "Only 0 %" in str(missed(Pair(image, image, masks[1]), translation(2.0 * 6, 0, 0)))
+
+
+def test_voxels_of_the_moving_image_decide_what_lands() -> None:
+    """One of the images has 200 voxels along its first axis, of which the other one's 20 begin at the 90th."""
+    small, large = (Image(torch.rand(1, 1, *grid.shape), grid) for grid in (GRID, GRID.cropped((-90, 0, 0), (200, 18, 16))))
+    assert missed(Pair(small, large), translation(2.0 * 100, 0, 0)) is None  # to voxels 190 to 209
+    assert "Only 10 %" in str(missed(Pair(small, large), translation(2.0 * 108, 0, 0)))
+    assert "Only 10 %" in str(missed(Pair(large, small), translation(0, 0, 0)))
+    assert "Only 0 %" in str(missed(Pair(large, small), translation(-2.0 * 150, 0, 0)))
+
+
+def test_resampling_in_slabs_is_resampling_at_once(monkeypatch, fixed_grid, moving_grid, smooth_field, rigid) -> None:
+    image = Image(smooth_field(moving_grid.shape, 1.0, channels=1), moving_grid, padding=-2.0)
+    transform = Displacement(smooth_field(fixed_grid.shape, 2.0), fixed_grid)
+    monkeypatch.setattr(sys.modules[resampled.__module__], "SLAB", 5 * 15 * 17)  # 12 slices: 5, 5 and 2
+    found = resampled(image, transform, fixed_grid)
+    assert found.grid is fixed_grid
+    torch.testing.assert_close(found.tensor, image.warped(transform, fixed_grid).tensor, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_similarities_count_inside_the_mask_and_the_moving_image(masked: bool, generator) -> None:
+    """Noise and its shift by two voxels: equal where both have voxels, and with a mask only inside it."""
+    wide = torch.rand(1, 1, 22, 18, 16, generator=generator)
+    fixed, mask = wide[:, :, 2:].clone(), torch.zeros(1, 1, *GRID.shape, dtype=torch.int16)
+    mask[:, :, 3:16, 4:13, 2:15] = 1
+    if masked:
+        fixed = fixed.where(mask > 0, torch.rand(1, 1, *GRID.shape, generator=generator))
+    pair = Pair(Image(fixed, GRID), Image(wide[:, :, :20], GRID, padding=-9.0), Image(mask, GRID, discrete=True) if masked else None)
+    found = similarities(pair, Identity(GRID, torch.zeros(1)), translation(4.0, 0, 0))
+    assert found["ncc"]["after"] == pytest.approx(1, abs=1e-3)
+    assert abs(found["ncc"]["before"]) < 0.1
+    for name in ("lncc", "mi"):
+        assert found[name]["after"] > 2 * found[name]["before"]

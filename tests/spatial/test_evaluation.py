@@ -1,0 +1,125 @@
+"""Metrics of a pair against closed forms: everything lies two voxels further along the last axis of an oblique grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_reg.metrics import PairMetrics, evaluate, totals
+from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, Transform
+
+VOXELS, MM = 2, 4.0  # the shift, on voxels of 1.4 x 1.1 x 2.0 mm
+
+
+def shift(grid: Grid, voxels: float = VOXELS) -> Affine:
+    """A translation of the world along the grid's last axis."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = voxels * grid.affine[0, :3, 2]
+    return Affine(matrix.unsqueeze(0), grid)
+
+
+@pytest.fixture
+def scene(fixed_grid, generator) -> Pair:
+    """Noise, a plane of label 3, landmarks and a true field. Only inside the mask are the moving image and the truth the shifted ones."""
+    i, j, k = fixed_grid.points()[:, [0]], fixed_grid.points()[:, [1]], fixed_grid.points()[:, [2]]
+    wide = torch.rand(1, 1, 12, 15, 19, generator=generator)
+    mask = (i > 1) & (i < 7) & (j > 2) & (k > 2) & (k < 12)
+    moving = wide[..., :17]
+    fixed = wide[..., VOXELS:].where(mask, torch.rand(1, 1, *fixed_grid.shape, generator=generator))
+    truth = torch.zeros(1, 3, *fixed_grid.shape)
+    truth[:, 2] = torch.where(mask, VOXELS, 7.0)[:, 0]
+    landmarks = fixed_grid.to_world(torch.tensor([[3.0, 4, 5], [6, 12, 9], [5, 7, 4]], dtype=torch.float64).T.unsqueeze(0))
+    return Pair(
+        fixed=Image(fixed, fixed_grid),
+        moving=Image(moving, fixed_grid),
+        fixed_mask=Image(mask.short(), fixed_grid, discrete=True),
+        fixed_labels=Image(3 * (k == 6).expand(1, 1, 12, 15, 17).short(), fixed_grid, discrete=True),
+        moving_labels=Image(3 * (k == 8).expand(1, 1, 12, 15, 17).short(), fixed_grid, discrete=True),
+        fixed_landmarks=(landmarks[0].T,),
+        moving_landmarks=(shift(fixed_grid).map_world(landmarks)[0].T,),
+        truth=Displacement(truth, fixed_grid),
+        name=("shifted",),
+    )
+
+
+def identity(grid: Grid) -> Transform:
+    return Identity(grid, torch.zeros(()))
+
+
+def test_before_is_without_and_after_with_the_transform(scene, fixed_grid) -> None:
+    found = evaluate(scene, shift(fixed_grid), surfaces=True)
+    assert found.tre_before.tolist() == pytest.approx([MM] * 3)
+    assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
+    assert (found.dice_before, found.dice_after) == ({3: 0.0}, {3: 1.0})
+    assert tuple(found.surface_before[3]) == pytest.approx((MM, MM, MM))
+    assert tuple(found.surface_after[3]) == (0, 0, 0)
+    assert found.field_before == pytest.approx(MM)
+    assert found.field_after == pytest.approx(0, abs=1e-5)
+    assert abs(found.ncc_before) < 0.3
+    assert found.ncc_after == pytest.approx(1, abs=1e-4)
+
+
+def test_before_is_with_the_start_where_there_is_one(scene, fixed_grid) -> None:
+    """Half of the way, from which one voxel, 2 mm, is missing."""
+    found = evaluate(scene, shift(fixed_grid), start=shift(fixed_grid, 1), surfaces=True)
+    assert found.tre_before.tolist() == pytest.approx([MM / 2] * 3)
+    assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
+    assert tuple(found.surface_before[3]) == pytest.approx((MM / 2,) * 3)
+    whole = evaluate(scene, identity(fixed_grid), start=shift(fixed_grid), surfaces=True)
+    assert (whole.dice_before, whole.dice_after) == ({3: 1.0}, {3: 0.0})
+    assert whole.ncc_before == pytest.approx(1, abs=1e-4)
+
+
+def test_motion_is_that_of_the_fixed_landmarks_in_the_world(scene, fixed_grid) -> None:
+    found = evaluate(scene, shift(fixed_grid, 0.5))
+    step = fixed_grid.affine[0, :3, 2].expand(3, 3)
+    torch.testing.assert_close(found.motion_true, VOXELS * step)
+    torch.testing.assert_close(found.motion_predicted, 0.5 * step)
+    assert (found.field_before, found.field_after) == (pytest.approx(MM), pytest.approx(0.75 * MM))
+
+
+def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
+    """A field that folds behind the mask and stretches inside it by a quarter."""
+    k = torch.arange(17.0)
+    field = torch.zeros(1, 3, *fixed_grid.shape)
+    field[:, 2] = torch.where(k < 13, 0.25 * k, 3.25 - 4 * (k - 13))
+    inside, everywhere = (evaluate(pair, Displacement(field, fixed_grid)) for pair in (scene, replace(scene, fixed_mask=None)))
+    assert (inside.folding, inside.sd_j) == (0, pytest.approx(0, abs=1e-5))
+    assert inside.sdlogj == pytest.approx(0, abs=1e-5)
+    assert everywhere.folding == pytest.approx(4 / 17)  # from voxel 13 on
+    assert everywhere.sd_j > 1
+
+
+def test_masks_are_compared_where_there_are_no_labels(scene, fixed_grid) -> None:
+    moved = scene.fixed_mask.warped(shift(fixed_grid, -VOXELS))
+    pair = replace(scene, fixed_labels=None, moving_labels=None, moving_mask=replace(moved, tensor=7 * moved.tensor))
+    found = evaluate(pair, shift(fixed_grid), start=shift(fixed_grid, 1))
+    assert found.mask_after == 1
+    assert found.mask_before == pytest.approx(8 / 9)  # nine slices, one slice apart
+    assert evaluate(pair, shift(fixed_grid)).mask_before == pytest.approx(7 / 9)
+    assert evaluate(replace(scene, moving_mask=moved), shift(fixed_grid)).mask_after is None
+
+
+def test_a_row_has_the_means_over_landmarks_and_labels() -> None:
+    case = PairMetrics(
+        "a", 0.0, 0.1, torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0]), dice_before={1: 0.2, 2: math.nan, 5: 0.4}, dice_after={1: 0.9}
+    )
+    row = case.row()
+    assert (row["tre_before_mm"], row["tre_after_mm"]) == (4, 1)
+    assert (row["tre_before_sd_mm"], row["tre_after_sd_mm"]) == (1, 0)
+    assert (row["dice_before"], row["dice_after"]) == (pytest.approx(0.3), pytest.approx(0.9))
+
+
+def test_totals_are_means_over_cases_and_spread_over_landmarks() -> None:
+    cases = [PairMetrics(name, folding, 0.1, torch.tensor(tre), torch.tensor(tre) / 2) for name, folding, tre in (
+        ("a", 0.0, [1.0, 3.0]), ("b", 0.5, [6.0, 6.0, 6.0, 6.0]),
+    )]  # fmt: skip
+    found = totals([*cases, PairMetrics("c", 0.25, 0.1)])
+    assert found["folding"] == pytest.approx(0.25)
+    assert (found["tre_before_mm"], found["tre_after_mm"]) == (4, 2)
+    every = [1.0, 3.0, 6.0, 6.0, 6.0, 6.0]
+    mean = sum(every) / 6
+    assert found["tre_before_sd_mm"] == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in every) / 6))
