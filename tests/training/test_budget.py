@@ -86,7 +86,7 @@ def test_a_budget_is_minutes_of_the_methods_own_training(resumed: bool, own: boo
     method = GROWING | {"steps": 1000 if own else 777}
     config = {"method": method, "trainer": {"max_steps": 250}, "budget": 2, "time_scale": 0.25}
     data = SimpleNamespace(train_pairs=[pair], batch_size=1, samples_per_epoch=10, validation_pairs=[pair])
-    found, told = planned(config, RegistrationModule(method), data, resumed)  # type: ignore[arg-type]
+    found, told = planned(config, RegistrationModule(method), data, resumed)
     assert found["trainer"]["max_steps"] == steps
     assert told.startswith(f"{steps} steps, about {duration(steps * 0.2)} here")
 

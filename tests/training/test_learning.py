@@ -46,7 +46,7 @@ def blobs() -> Pair:
 
 
 def loader(pairs: list[Pair]) -> DataLoader[Pair]:
-    return DataLoader(pairs, batch_size=1, collate_fn=Pair.collate)  # type: ignore[arg-type]
+    return DataLoader(pairs, batch_size=1, collate_fn=Pair.collate)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_the_random_state_of_every_library_goes_on_where_it_was() -> None:
     draws()
     resumed = RandomState()
     resumed.load_state_dict(state)
-    resumed.on_train_start(None, None)  # type: ignore[arg-type]
+    resumed.on_train_start(None, None)
     assert draws() == expected
 
 
@@ -160,7 +160,7 @@ class Scripted(L.LightningModule):
 
 
 def fit(module: Scripted, epochs: int, steps: int, *callbacks: L.Callback) -> None:
-    train, validation = DataLoader(torch.zeros(steps, 1), batch_size=1), DataLoader(torch.zeros(1, 1), batch_size=1)  # type: ignore[arg-type]
+    train, validation = DataLoader(torch.zeros(steps, 1), batch_size=1), DataLoader(torch.zeros(1, 1), batch_size=1)
     L.Trainer(max_steps=epochs * steps, max_epochs=-1, callbacks=list(callbacks), **QUIET).fit(module, train, validation)
 
 
@@ -183,7 +183,7 @@ def test_patience_counts_the_validations_since_the_best() -> None:
     stale = []
     for error in (3.0, 1.0, 2.0, 1.5, 0.9, 0.95):
         fitting = SimpleNamespace(state=SimpleNamespace(fn="fit"), callback_metrics={"validation/error": torch.tensor(error)})
-        callback.on_validation_end(fitting, None)  # type: ignore[arg-type]
+        callback.on_validation_end(fitting, None)
         stale.append(callback.stale)
     assert stale == [0, 0, 1, 2, 0, 1]
     assert callback.best == pytest.approx(0.9)
