@@ -23,7 +23,7 @@ from lightning_reg.data.lungs import lung_mask, plain_mask
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
-from lightning_reg.discovery import DataError, nearest
+from lightning_reg.discovery import DataError, name_of, nearest
 from lightning_reg.io.folders import reason
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.points import write_points
@@ -237,7 +237,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _make_folders(out: Path, data: Splits) -> None:
     """Refuse a folder that is not ours to write to, and make what goes into it."""
     root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
-    source = f"{data.settings.get('name', type(data.dataset).__name__)} {root or ''}".strip()
+    source = f"{name_of(type(data.dataset), 'datasets')} {root or ''}".strip()
     _refuse(out, data.records(), root, source)
     try:
         for folder in (STATE, *FOLDERS.values(), "landmarks"):

@@ -3,7 +3,7 @@
 from lightning_reg.discovery.blame import blaming, origin
 from lightning_reg.discovery.described import Described, arguments_of
 from lightning_reg.discovery.errors import ComponentError, DataError, TrainingError, UserError, nearest
-from lightning_reg.discovery.registry import GROUPS, Provider, build, check, chosen, construct, load, providers, registered_name
+from lightning_reg.discovery.registry import GROUPS, Provider, build, check, chosen, construct, load, name_of, providers, registered_name
 
 __all__ = [
     "GROUPS",
@@ -20,6 +20,7 @@ __all__ = [
     "chosen",
     "construct",
     "load",
+    "name_of",
     "nearest",
     "origin",
     "providers",

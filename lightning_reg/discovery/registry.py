@@ -110,6 +110,14 @@ def registered_name(cls: type, group: str) -> str:
     return provider.name if alone else f"{provider.distribution}:{provider.name}"
 
 
+def name_of(cls: type, group: str) -> str:
+    """The name under which a class is registered; its own where nobody registers it."""
+    try:
+        return registered_name(cls, group)
+    except ComponentError:
+        return cls.__qualname__
+
+
 def load(group: str, name: str, interface: type[T]) -> type[T]:
     """The class behind a name, checked against its interface.
 

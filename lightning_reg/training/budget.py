@@ -20,7 +20,13 @@ MOMENTS = 8
 
 
 def step_seconds(
-    module: RegistrationModule, method: Mapping[str, Any], steps: int, batch: Pair, validation: Sequence[Pair], every: int = 100
+    module: RegistrationModule,
+    method: Mapping[str, Any],
+    steps: int,
+    batch: Pair,
+    validation: Sequence[Pair],
+    every: int = 100,
+    accumulated: int = 1,
 ) -> float:
     """Seconds of a training step here, on average over a training, and what its share of the validations takes.
 
@@ -32,6 +38,7 @@ def step_seconds(
         batch: what a step sees.
         validation: the pairs of a validation.
         every: steps from one validation to the next.
+        accumulated: batches a step.
     """
     trial = copy.deepcopy(module).train()
     known: dict[tuple[Any, ...], float] = {}
@@ -46,7 +53,7 @@ def step_seconds(
         if validation:
             with torch.no_grad():
                 evaluate(validation[0], trial.eval()(validation[0].fixed, validation[0].moving).transform)
-    return total / MOMENTS + len(validation) * (time.perf_counter() - started) / every
+    return accumulated * total / MOMENTS + len(validation) * (time.perf_counter() - started) / every
 
 
 def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int, fraction: float) -> tuple[Any, ...]:

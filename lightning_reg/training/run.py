@@ -236,8 +236,10 @@ def planned(config: Mapping[str, Any], module: RegistrationModule, data: Registr
     """
     method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
     pairs = [data.train_pairs[k] for k in range(data.batch_size)] if data.train_pairs is not None else []
-    every = max(1, data.samples_per_epoch // data.batch_size)
-    seconds = step_seconds(module, method, max(steps, 1), Pair.collate(pairs), data.validation_pairs, every)
+    accumulated = config["trainer"].get("accumulate_grad_batches") or 1
+    epochs = config["trainer"].get("check_val_every_n_epoch") or 1
+    every = max(1, data.samples_per_epoch * epochs // (data.batch_size * accumulated))
+    seconds = step_seconds(module, method, max(steps, 1), Pair.collate(pairs), data.validation_pairs, every, accumulated)
     own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
     within = ""
     if budget and own and not resumed:

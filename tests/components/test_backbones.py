@@ -81,6 +81,14 @@ def test_the_siamese_encoder_takes_images_of_different_size() -> None:
     torch.testing.assert_close(both, swapped.roll(3, dims=1))  # the pipelines share their weights
 
 
+def test_the_siamese_encoder_gives_the_fixed_images_averages_first() -> None:
+    net = make("siamese", levels=2, features=3)
+    fixed, one, other = torch.rand(3, 1, 1, 8, 12, 16).unbind(0)
+    (first,), (second,) = net(fixed, one), net(fixed, other)
+    assert torch.equal(first[:, :3], second[:, :3])
+    assert not torch.equal(first[:, 3:], second[:, 3:])
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -51,6 +51,26 @@ def test_a_batch_of_different_spacings_is_its_elements(pair: Pair) -> None:
             torch.testing.assert_close(level.warped.tensor[b : b + 1], alone.warped.tensor, atol=1e-5, rtol=0)
 
 
+def test_supervised_levels_see_both_images_averaged_over_their_voxels(pair: Pair) -> None:
+    composer = single({"name": "fcn", "features": 2}, {"name": "dense", "levels": "all"})
+    fixed, moving = (Image(torch.rand(1, 1, *pair.fixed.grid.shape), pair.fixed.grid) for _ in range(2))
+    for level, stride in zip(composer(fixed, moving).levels, (4, 2, 1), strict=True):
+        for seen, whole in ((level.fixed, fixed), (level.moving, moving)):
+            torch.testing.assert_close(seen.tensor, torch.nn.functional.avg_pool3d(whole.tensor, stride))
+
+
+def test_xavier_weights_fill_their_interval() -> None:
+    """Uniform within ``sqrt(6 / (fan in + fan out))``, and no bias (Glorot & Bengio, 2010)."""
+    composer = single({"name": "lattice", "spacing": 2, "features": 24}, "bspline", init="xavier")
+    layers = [m for m in composer.network.backbone.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert len(layers) > 2
+    for layer in layers:
+        limit = (6 / ((layer.in_channels + layer.out_channels) * layer.kernel_size[0] ** 3)) ** 0.5
+        assert 0.95 * limit < float(layer.weight.detach().abs().max()) <= limit
+        assert float(layer.weight.detach().std()) == pytest.approx(limit / 3**0.5, rel=0.1)
+        assert not bool(layer.bias.any())
+
+
 def test_a_bias_that_both_directions_share_is_removed(pair: Pair) -> None:
     composer = single(BACKBONE, "dense", symmetric=True)
     (head,) = composer.network.heads
@@ -61,6 +81,19 @@ def test_a_bias_that_both_directions_share_is_removed(pair: Pair) -> None:
     torch.testing.assert_close(trained, torch.full_like(trained, 1.5))
     used = composer.eval()(pair.fixed, pair.moving).transform.displacement()
     torch.testing.assert_close(used, torch.zeros_like(used), atol=1e-5, rtol=0)
+
+
+def test_registering_symmetrically_keeps_what_changes_its_sign_with_the_direction(pair: Pair) -> None:
+    """For small displacements: half of the one direction's less the other's."""
+    composer = single(BACKBONE, "dense", symmetric=True).eval()
+    torch.nn.init.normal_(composer.network.heads[0].fields[0].weight, std=0.02)
+    there, back = (
+        composer.network(a, b)[-1].displacement() for a, b in ((pair.fixed, pair.moving), (pair.moving, pair.fixed))
+    )  # on one grid
+    expected = (there - back) / 2
+    assert float(expected.abs().max()) > 0.2 * float(there.abs().max())
+    found = composer(pair.fixed, pair.moving).transform.displacement()
+    assert float((found - expected).abs().max()) < 0.1 * float(expected.abs().max())
 
 
 def test_the_symmetrized_transform_lies_between_the_two_directions() -> None:

@@ -179,3 +179,62 @@ def test_heads_read_the_levels_of_one_stride_as_one() -> None:
     alone = AffineHead((5,), strides[-1:])
     alone.load_state_dict(affine.state_dict())
     torch.testing.assert_close(affine(features[1:], grid)[0].matrix, alone([together], grid)[0].matrix)
+
+
+@pytest.mark.parametrize("kind", ["velocity", "dense", "dense at its own resolution"])
+def test_a_field_at_a_stride_lies_where_its_features_are(kind: str) -> None:
+    """A ramp in the features is the same ramp in the image, also where the stride does not divide the extents (7 voxels)."""
+    slope, stride = 1e-3, (2, 2, 2)
+    grid = Grid.regular((7, 7, 7), (2.0, 1.5, 3.0), (-20.0, 10.0, 4.0))
+    centers = 2 * Grid.regular((4, 4, 4)).points() + 0.5
+    if kind == "velocity":
+        head, own = VelocityHead((3,), (stride,)), 2
+        layer = head.velocity
+    else:
+        own = 2 if kind.endswith("resolution") else 1  # voxels of the field's grid, or of the image's
+        head = DenseHead((3,), (stride,), levels="all" if own == 2 else "finest")
+        layer = head.fields[0]
+    bias(layer, torch.zeros(3))
+    with torch.no_grad():
+        for axis in range(3):
+            layer.weight[axis, axis, 1, 1, 1] = slope / own
+    field = head([centers], grid)[-1].displacement(grid)
+    inside = (..., slice(1, 6), slice(1, 6), slice(1, 6))
+    torch.testing.assert_close(field[inside], slope * grid.points()[inside], atol=1e-5, rtol=0)
+
+
+def test_integrated_gradients_at_a_stride_count_from_the_first_voxel() -> None:
+    """Steps of 1.1 coarse voxels: ``0.1 (c + 1)`` coarse voxels at coarse voxel c, which lies at voxel 2 c + 1/2."""
+    grid = Grid.regular((7, 7, 7), (2.0, 1.5, 3.0), (-20.0, 10.0, 4.0))
+    head = IntegratedGradientHead((4, 3), ((4, 4, 4), (2, 2, 2)), features=[4])
+    bias(head.gradients, torch.full((3,), math.log(1.1 / 0.9)))
+    field = head([torch.rand(1, 4, 2, 2, 2), torch.rand(1, 3, 4, 4, 4)], grid)[0].displacement(grid)
+    inside = (..., slice(1, 6), slice(1, 6), slice(1, 6))
+    torch.testing.assert_close(field[inside], 0.1 * (grid.points()[inside] + 1.5), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_velocity_flows_in_as_many_squarings_as_asked_for(steps: int) -> None:
+    """Away from the middle at half the distance per unit time, each of ``2^steps`` parts multiplies the distance alike."""
+    grid = Grid.regular((9, 9, 9))
+    head = VelocityHead((3,), ((1, 1, 1),), steps=steps)
+    bias(head.velocity, torch.full((3,), -2.0))
+    with torch.no_grad():
+        for axis in range(3):
+            head.velocity.weight[axis, axis, 1, 1, 1] = 0.5
+    field = head([grid.points()], grid)[0].displacement(grid)
+    middle = (..., slice(3, 6), slice(3, 6), slice(3, 6))
+    factor = (1 + 0.5 / 2**steps) ** (2**steps)
+    torch.testing.assert_close(field[middle], (factor - 1) * (grid.points()[middle] - 4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_equalized_outputs_of_unit_weights_and_features_have_unit_variance(kernel: int) -> None:
+    grid = Grid.regular((16, 14, 12))
+    maps = torch.randn(1, 96, *grid.shape)
+    for equalized, expected in ((True, 1.0), (False, (96 * kernel**3) ** 0.5)):
+        head = DenseHead((96,), ((1, 1, 1),), equalized=equalized, kernel=kernel)
+        bias(head.fields[0], torch.zeros(3))
+        torch.nn.init.normal_(head.fields[0].weight)
+        field = head([maps], grid)[0].field[..., 1:-1, 1:-1, 1:-1]
+        assert float(field.detach().std()) == pytest.approx(expected, rel=0.2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lightning_reg import functional as LF
 from lightning_reg.components.building import build_loss
 from lightning_reg.components.interfaces import Level, LossTerm, Registration
 from lightning_reg.discovery import ComponentError, TrainingError, build, providers
@@ -55,6 +57,17 @@ def test_terms_of_what_is_known_vanish_when_it_agrees(name: str, known: Pair, le
     assert float(term(name)(level(shifted(1.5)), known)) < 0.35 * float(term(name)(level(shifted(0.0)), known))
 
 
+@pytest.mark.parametrize("root", [False, True])
+def test_the_field_error_is_in_voxels_of_an_image_of_128(root: bool, pair: Pair, level) -> None:
+    """Of the grid's 20 x 16 x 12 voxels, an error of 0.5, 1 and -1.5 of them."""
+    error = torch.tensor([0.5, 1.0, -1.5]).view(1, 3, 1, 1, 1)
+    true = torch.randn(1, 3, *pair.fixed.grid.shape)
+    known = replace(pair, truth=Displacement(true, pair.fixed.grid))
+    square = (0.5 * 128 / 20) ** 2 + (128 / 16) ** 2 + (1.5 * 128 / 12) ** 2
+    found = float(term("field_error", root=root)(level(true + error), known))
+    assert found == pytest.approx(square**0.5 if root else square, rel=1e-4)
+
+
 def test_the_landmark_term_is_the_distance_in_mm(known: Pair, level, shifted) -> None:
     assert float(term("landmarks")(level(shifted(0.0)), known)) == pytest.approx(3.0, abs=1e-4)
     assert float(term("landmarks")(level(shifted(1.0)), known)) == pytest.approx(1.0, abs=1e-4)
@@ -77,6 +90,16 @@ def test_terms_of_regularity_leave_an_affine_part_alone(name: str, pair: Pair, l
     assert float(term(name)(Level(pair.fixed, pair.moving, alone, alone), pair)) == 0
 
 
+@pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv"])
+def test_terms_of_regularity_look_at_what_the_level_added(name: str, pair: Pair, level, shifted) -> None:
+    """Not at what came before it, which the level before has paid for."""
+    grid = pair.fixed.grid
+    rough, still = Displacement(torch.randn(1, 3, *grid.shape), grid), Displacement(shifted(0.5), grid)
+    assert float(term(name)(Level(pair.fixed, pair.moving, Composition([rough, still]), still), pair)) == pytest.approx(0, abs=1e-8)
+    added = Level(pair.fixed, pair.moving, Composition([still, rough]), rough)
+    torch.testing.assert_close(term(name)(added, pair), term(name)(Level(pair.fixed, pair.moving, rough, rough), pair))
+
+
 def test_folding_counts_by_how_much_the_determinant_is_too_small(pair: Pair, level) -> None:
     mirrored = -2.5 * pair.fixed.grid.points()
     mirrored[:, 1:] = 0  # det J = 1 - 2.5
@@ -88,6 +111,19 @@ def test_inverse_consistency_is_the_squared_length_of_the_round_trip(pair: Pair,
     there, back = level(shifted(1.5)), level(shifted(-1.0))
     value = term("inverse_consistency")(replace(there, reverse=back), pair)
     assert float(value) == pytest.approx((0.5 * 2.0) ** 2, rel=1e-5)  # half a voxel of 2 mm
+
+
+def test_inverse_consistency_goes_there_before_it_comes_back(pair: Pair) -> None:
+    """There to twice the distance from the origin, back by ``s`` mm: the round trip moves x by ``x + s``, not by ``x + 2 s``."""
+    there, back = torch.eye(4).unsqueeze(0), torch.eye(4).unsqueeze(0)
+    there[0, :3, :3] *= 2
+    shift = torch.tensor([1.0, 2.0, 3.0])
+    back[0, :3, 3] = shift
+    forward, backward = Affine(there, pair.fixed.grid), Affine(back, pair.moving.grid)
+    found = Level(pair.fixed, pair.moving, forward, forward, Level(pair.moving, pair.fixed, backward, backward))
+    world = pair.fixed.grid.to_world(pair.fixed.grid.points(dtype=torch.float64))[0].flatten(1)
+    expected = float((world + shift.view(3, 1)).square().sum(0).mean())
+    assert float(term("inverse_consistency")(found, pair)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_velocity_and_its_inverse_are_consistent(pair: Pair) -> None:
@@ -150,6 +186,64 @@ def test_a_masked_term_ignores_what_lies_outside(mask: str, pair: Pair, level, s
     assert float(term("ssd", mask=mask)(seen, pair)) < 0.1 * float(term("ssd")(seen, pair))  # the warped moving mask is soft at its border
 
 
+@pytest.mark.parametrize("mask", ["fixed", "moving", "intersection"])
+def test_each_region_is_that_of_its_own_masks(mask: str, pair: Pair, level, shifted) -> None:
+    """Slabs that cross: 4 of squared difference in the fixed one, 1 beside it."""
+    fixed_mask, moving_mask = torch.zeros(2, 1, 1, *pair.fixed.grid.shape, dtype=torch.int16).unbind(0)
+    fixed_mask[:, :, 5:10], moving_mask[..., 3:5] = 1, 1
+    grid = pair.fixed.grid
+    difference = 1 + fixed_mask.float()
+    masks = [Image(m, grid, discrete=True) for m in (fixed_mask, moving_mask)]
+    pair = replace(pair, fixed=Image(difference, grid), moving=Image(0 * difference, grid), fixed_mask=masks[0], moving_mask=masks[1])
+    expected = {"fixed": 4.0, "moving": (5 * 4 + 15 * 1) / 20, "intersection": 4.0}[mask]
+    assert float(term("ssd", mask=mask)(level(shifted(0.0), pair), pair)) == pytest.approx(expected, rel=1e-5)
+    one = fixed_mask.bool() & moving_mask.bool()
+    marked = replace(pair, fixed=Image(difference.where(~one, torch.tensor(7.0)), grid))
+    inside = {"fixed": (2 * 49 + 10 * 4) / 12, "moving": (5 * 49 + 15 * 1) / 20, "intersection": 49.0}[mask]
+    assert float(term("ssd", mask=mask)(level(shifted(0.0), marked), marked)) == pytest.approx(inside, rel=1e-5)
+
+
+def test_the_overlap_ends_with_the_moving_images_own_grid(pair: Pair, level, shifted) -> None:
+    part = replace(pair, moving=pair.moving.cropped((4, 0, 0), (10, 16, 12)))
+    spoilt = pair.fixed.tensor.clone()
+    spoilt[:, :, :4] += 5
+    spoilt[:, :, 14:] -= 5
+    other = replace(part, fixed=Image(spoilt, pair.fixed.grid))
+    values = [float(term("ssd", mask="overlap")(level(shifted(0.0), p), p)) for p in (part, other)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_a_loss_cannot_be_lowered_by_leaving_the_field_of_view(pair: Pair, level, shifted) -> None:
+    """A moving image without structure leaves nothing to move for, though the fixed image differs more on one side."""
+    right = torch.zeros_like(pair.fixed.tensor)
+    right[:, :, 12:] = 1
+    pair = replace(pair, fixed=Image(right, pair.fixed.grid), moving=Image(0 * right, pair.fixed.grid))
+    field = shifted(3.4).requires_grad_()
+    term("ssd", mask="overlap")(level(field, pair), pair).sum().backward()
+    assert float(field.grad.abs().max()) == 0
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_edges_count_whatever_the_contrast_of_either_image(side: str, pair: Pair, level, shifted) -> None:
+    brighter = replace(getattr(pair, side), tensor=20 * getattr(pair, side).tensor)
+    values = [float(term("ngf")(level(shifted(0.7), p), p)) for p in (pair, replace(pair, **{side: brighter}))]
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "measure"),
+    [
+        ("lncc", {"window": 5}, lambda fixed, warped: 1 - LF.lncc(fixed, warped, 5)),
+        ("ssim", {"window": 5}, lambda fixed, warped: 1 - LF.ssim(fixed, warped, 5)),
+        ("mi", {"bins": 11}, lambda fixed, warped: -LF.mutual_information(fixed, warped, 11)),
+        ("mind", {"radius": 2, "dilation": 1}, lambda fixed, warped: LF.ssd(LF.mind_ssc(fixed, 2, 1), LF.mind_ssc(warped, 2, 1))),
+    ],
+)
+def test_arguments_reach_the_measure(name: str, arguments: dict, measure: Callable, pair: Pair, level, shifted) -> None:
+    seen = level(shifted(0.7))
+    torch.testing.assert_close(term(name, **arguments)(seen, pair), measure(seen.fixed.tensor, seen.warped.tensor))
+
+
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_the_overlap_is_where_the_moving_image_has_voxels(name: str, pair: Pair, level, shifted) -> None:
     """Values that the moving image would have beyond its border do not matter."""
@@ -167,6 +261,26 @@ def test_the_bundle_is_the_weighted_sum_over_terms_and_levels(pair: Pair, level,
     ssd, ncc = (1.3 * float(term(n)(one, pair)) for n in ("ssd", "ncc"))
     assert float(value.terms["ssd"]) == pytest.approx(ssd)
     assert float(value.total) == pytest.approx(2 * ssd + ncc)
+
+
+def test_level_weights_go_from_coarse_to_fine_and_a_call_can_give_others(pair: Pair, level, shifted) -> None:
+    bundle = build_loss({"terms": {"ssd": {"weight": 2.0}}, "level_weights": [0.25, 1.0]})
+    coarse, fine = level(shifted(0.0)), level(shifted(1.2))
+    found = Registration((coarse, fine))
+    a, b = (float(term("ssd")(one, pair)) for one in (coarse, fine))
+    assert a > 3 * b
+    assert float(bundle(found, pair).total) == pytest.approx(2 * (0.25 * a + b))
+    assert float(bundle(found, pair, [0.0, 3.0]).total) == pytest.approx(2 * 3 * b)
+
+
+def test_a_bundle_restricted_to_what_is_there_keeps_weights_and_levels(pair: Pair, level, shifted) -> None:
+    bundle = build_loss({"terms": {"ssd": {"weight": 2.0}, "field_error": {"weight": 9.0}}, "level_weights": [0.25, 1.0]})
+    found = Registration((level(shifted(0.0)), level(shifted(1.2))))
+    whole, left = bundle(found, pair), bundle.restricted(pair.has())(found, pair)
+    assert set(left.terms) == {"ssd"}
+    assert float(left.total) == pytest.approx(float(whole.total))  # a term without its data counts 0
+    with pytest.raises(TrainingError, match="Every term of the model's own loss"):
+        build_loss({"terms": {"field_error": {}}}).restricted(pair.has())
 
 
 def test_level_weights_of_another_number_are_refused(pair: Pair, level, shifted) -> None:
@@ -212,3 +326,14 @@ def test_structures_at_a_coarse_level_are_not_shifted(name: str, stride: int) ->
         values[shift] = float(term(name)(Level(coarse, coarse, found, found), pair))
     assert min(values, key=values.__getitem__) == 0.0
     assert values[-0.5] == pytest.approx(values[0.5], rel=0.5)
+
+
+@pytest.mark.parametrize("name", ["mask_ssd", "label_ssd"])
+def test_equal_structures_agree_at_every_resolution(name: str) -> None:
+    """However fine they are: both are averaged over the level's voxels before they are compared."""
+    grid = Grid.regular((16, 12, 8), (1.0, 1.5, 2.0), (3.0, -4.0, 5.0))
+    structure = Image((torch.rand(1, 1, *grid.shape) > 0.5).short(), grid, discrete=True)
+    pair = Pair(structure, structure, structure, structure, structure, structure)
+    coarse = Image(structure.tensor.float(), grid).at_stride((4, 4, 4))
+    still = Displacement(torch.zeros(1, 3, *coarse.grid.shape), coarse.grid)
+    assert float(term(name)(Level(coarse, coarse, still, still), pair)) == pytest.approx(0, abs=1e-10)

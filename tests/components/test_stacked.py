@@ -90,6 +90,23 @@ def test_frozen_stages_run_without_gradients_and_later_ones_not_at_all(stack, pa
     assert not flat(level.transform)[0].matrix.requires_grad
 
 
+def test_a_frozen_stage_between_trained_ones_is_a_constant(pair: Pair, other: Image) -> None:
+    """Its output does not follow its input: gradients of the stage before pass by it, not through it."""
+    stack = wild(stacked([AFFINE, {**SPLINE, "stride": 2}, SPLINE])).train()
+    stack.activate([0, 2])
+    affine, frozen, last = flat(stack(pair.fixed, other).transform)
+    assert [affine.matrix.requires_grad, frozen.control.requires_grad, last.control.requires_grad] == [True, False, True]
+
+
+def test_a_level_sees_both_images_averaged_over_its_voxels(pair: Pair) -> None:
+    fixed, moving = (Image(torch.rand(1, 1, *pair.fixed.grid.shape), pair.fixed.grid) for _ in range(2))
+    composer = multilevel(UNET, "dense", [4, 2, 1]).train()
+    for level, stride in zip(composer(fixed, moving).levels, (4, 2, 1), strict=True):
+        for seen, whole in ((level.fixed, fixed), (level.moving, moving)):
+            torch.testing.assert_close(seen.tensor, torch.nn.functional.avg_pool3d(whole.tensor, stride))
+            torch.testing.assert_close(seen.grid.center, whole.grid.center)
+
+
 def test_a_joint_stage_trains_and_supervises_all(stack, pair: Pair, other: Image) -> None:
     stack.train()
     stack.activate([0, 1, 2])
@@ -126,6 +143,15 @@ def test_a_stage_trains_on_patches_and_applies_to_the_whole(pair: Pair, other: I
     for level in patches:  # the voxels are those of the whole image at that place
         torch.testing.assert_close(level.fixed.tensor, pair.fixed.on(level.fixed.grid).tensor, atol=1e-5, rtol=0)
     assert composer.eval()(pair.fixed, other).levels[-1].fixed is pair.fixed
+
+
+def test_patches_reach_both_ends_of_every_axis(pair: Pair) -> None:
+    shape = [n - 1 for n in pair.fixed.grid.shape]
+    composer = stacked([{**SPLINE, "patch": shape}]).train()
+    starts = [composer(pair.fixed, pair.moving).levels[0].fixed.grid.to_world(torch.zeros(1, 3, 1).double()) for _ in range(24)]
+    voxels = torch.cat([pair.fixed.grid.to_voxel(start)[0].T for start in starts]).round().int()
+    assert voxels.amin(0).tolist() == [0, 0, 0]
+    assert voxels.amax(0).tolist() == [1, 1, 1]
 
 
 def test_a_network_inherits_the_weights_before_it(pair: Pair) -> None:

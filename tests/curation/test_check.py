@@ -19,7 +19,7 @@ import torch
 
 from lightning_reg.curation.check.group import check
 from lightning_reg.curation.check.repair import repair
-from lightning_reg.curation.check.scan import units
+from lightning_reg.curation.check.scan import CONVENTIONS, as_convention, units
 from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.io.points import read_points, write_points
 from lightning_reg.spatial import Grid
@@ -267,6 +267,20 @@ def test_the_header_with_the_voxel_size_is_taken(sound: Path, tmp_path: Path) ->
     repair(opened(folder), tmp_path / "fixed")
     (record,) = [r for r in opened(tmp_path / "fixed").records() if r.name == "s1 inhale"]
     np.testing.assert_allclose(nib.load(record.image).affine, nib.load(sound / "image_1_inhale.nii.gz").affine, atol=1e-3)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_numbers_of_every_convention_are_read_as_the_same_points(convention: str) -> None:
+    grid = Grid.regular((9, 8, 7), (2.0, 1.5, 3.0), (-10.0, 20.0, 5.0))
+    voxels = torch.tensor([[4.0, 5.0, 6.0], [1.5, 2.0, 3.0]], dtype=torch.float64)
+    world = voxels * torch.tensor([2.0, 1.5, 3.0]) + torch.tensor([-10.0, 20.0, 5.0])
+    numbers = {
+        "RAS mm": world,
+        "LPS mm": world * torch.tensor([-1.0, -1.0, 1.0]),
+        "voxels counted from 0": voxels,
+        "voxels counted from 1": voxels + 1,
+    }
+    torch.testing.assert_close(as_convention(numbers[convention], convention, grid), world)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,18 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(raw, tmp_path: Pat
     assert sorted(p.name for p in (out / "images").iterdir()) == ["pair1_fixed.nii.gz", "pair1_moving.nii.gz"]
 
 
+def test_intensities_that_are_no_whole_numbers_stay_what_they_are(tmp_path: Path) -> None:
+    source = {"name": "oasis", "root": str(providers.oasis(tmp_path / "raw", subjects=4))}
+    prepare(open_dataset(source), tmp_path / "out", Preparation())
+    before, after = (open_dataset({"name": "oasis", "root": str(tmp_path / name)}) for name in ("raw", "out"))
+    assert [(r.name, r.split) for r in after.records()] == [(r.name, r.split) for r in before.records()]
+    assert after.pairs() == before.pairs()
+    one, other = (data.subjects()[0] for data in (before, after))
+    assert len(one["image"].data.unique()) > 100
+    torch.testing.assert_close(other["image"].data.float(), one["image"].data.float())
+    assert torch.equal(other["labels"].data.int(), one["labels"].data.int())
+
+
 def test_several_processes_write_the_same(raw, tmp_path: Path) -> None:
     for workers in (1, 2):
         prepare(open_dataset(raw), tmp_path / str(workers), CROPPED, workers)
@@ -188,6 +200,20 @@ def test_lungs_are_found_and_the_air_around_the_body_is_not() -> None:
     assert float(plain_mask(subject["image"]).float().mean()) > 1.5 * float(truth.float().mean())
     with pytest.raises(DataError, match=r"No lungs are found in brain .* is it a chest CT in HU"):
         lung_mask(tio.ScalarImage(tensor=subject["image"].data.clamp(-100) + 1000), "brain")
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_the_trachea_is_no_lung_whichever_end_of_the_image_is_its_top(upside_down: bool) -> None:
+    """It goes on above the lungs to the first slice, where their mask would follow it."""
+    subject, truth = phantom((64, 56, 60))
+    image = subject["image"]
+    if upside_down:
+        affine = image.affine @ np.diag([1.0, 1, -1, 1])
+        affine[:3, 3] -= 59 * affine[:3, 2]
+        image, truth = tio.ScalarImage(tensor=image.data.flip(3), affine=affine), truth.flip(2)
+    levels = [mask.any(0).any(0).nonzero()[:, 0] for mask in (lung_mask(image, "phantom"), truth)]
+    found, true = (int(level[0] if upside_down else level[-1]) for level in levels)
+    assert abs(found - true) <= 1
 
 
 @pytest.mark.data

@@ -197,3 +197,37 @@ def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: 
     assert data.on_after_batch_transfer(batch, 0) is batch
     with pytest.raises(DataError, match=r"data\.augment_on is 'gpu'"):
         data_of("phantom", {"name": "groups"}, augment_on="gpu")
+
+
+def test_gamma_makes_images_darker_and_brighter(pair: Pair) -> None:
+    changes = [float((Augmentation(gamma=0.3)(pair, [seed]).fixed.tensor - pair.fixed.tensor).mean()) for seed in range(12)]
+    assert min(changes) < -0.01 < 0.01 < max(changes)
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_crops_are_alike_or_separate(pair: Pair, side: str) -> None:
+    one = getattr(pair, side)
+    same = Pair(one, one)
+    for seed in range(6):
+        alike = Augmentation(crop_voxels=[5, 4, 6], separately=[])(same, [seed])
+        assert alike.fixed.grid.matches(alike.moving.grid)
+    apart = [Augmentation(crop_voxels=[5, 4, 6], separately=["crop"])(same, [seed]) for seed in range(6)]
+    assert not any(cropped.fixed.grid.matches(cropped.moving.grid) for cropped in apart)
+
+
+def test_a_crop_in_mm_cuts_as_many_voxels_as_fit_into_it() -> None:
+    """Of 8 mm in voxels of 1, 2 and 4 mm, at either end of each axis; half of an axis stays whatever is asked for."""
+    grid = Grid.regular((40, 36, 32), (1.0, 2.0, 4.0), (3.0, -5.0, 8.0))
+    image = Image(torch.rand(1, 1, *grid.shape), grid)
+    starts, ends = [], []
+    for seed in range(60):
+        cropped = Augmentation(crop_mm=8.0)(Pair(image, image), [seed]).fixed.grid
+        start = grid.to_voxel(cropped.to_world(torch.zeros(1, 3, 1).double()))[0, :, 0].round().int()
+        starts.append(start)
+        ends.append(torch.tensor(grid.shape) - start - torch.tensor(cropped.shape))
+    for cut in (torch.stack(starts), torch.stack(ends)):
+        assert cut.amin(0).tolist() == [0, 0, 0]
+        assert cut.amax(0).tolist() == [8, 4, 2]
+    for seed in range(8):
+        left = Augmentation(crop_voxels=[100, 100, 100])(Pair(image, image), [seed]).fixed.grid.shape
+        assert all(n >= whole / 2 for n, whole in zip(left, grid.shape, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,33 @@ def test_another_file_or_setting_is_another_scan(tmp_path: Path) -> None:
     assert key != fingerprint(record, {"window": [0, 1]})
 
 
+def test_a_file_that_was_written_again_is_another_scan(tmp_path: Path) -> None:
+    """Also where it has the size that it had; and another frame of one file is another scan."""
+    path = tmp_path / "a.nii"
+    path.write_bytes(b"1")
+    record = Record("s", image=path)
+    os.utime(path, ns=(10**18, 10**18))
+    before = fingerprint(record)
+    path.write_bytes(b"2")
+    os.utime(path, ns=(10**18, 10**18 + 1))
+    assert fingerprint(record) != before
+    assert fingerprint(replace(record, number=0)) != fingerprint(replace(record, number=1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_has_been_read_is_not_read_again(tmp_path: Path, monkeypatch, workers: int) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    scans, counted = cache(CacheSettings(6.5 * BYTES / 2**30))
+    _ = scans[2], scans[2]
+    assert counted.made == [2]
+    scans.fill(workers)
+    assert scans.used == 6 * BYTES
+    assert not list(scans.settings.where.glob("*.pt"))
+    files, counted = cache(CacheSettings(folder=str(tmp_path / "files")))
+    _ = files[3], files[3]
+    assert counted.made == [3]
+
+
 def test_a_folder_that_cannot_be_written() -> None:
     scans, _ = cache(CacheSettings(folder="/proc/nowhere"))
     with pytest.raises(DataError, match=r"cannot keep preprocessed scans .*set data\.cache\.folder"):
@@ -127,7 +155,7 @@ def test_a_folder_that_cannot_be_written() -> None:
         CacheSettings(-1)
 
 
-def test_training_pairs_are_the_same_from_memory_and_from_files(tmp_path: Path) -> None:
+def test_build_sampler_are_the_same_from_memory_and_from_files(tmp_path: Path) -> None:
     """Also with workers, for which files are mapped in each process."""
     pairs = []
     for settings, workers in (({"memory": 8}, 0), ({"folder": str(tmp_path)}, 0), ({"folder": str(tmp_path)}, 2), ({"memory": 8}, 2)):

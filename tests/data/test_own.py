@@ -73,6 +73,11 @@ def test_labelled_subjects_are_scored_first(tmp_path: Path) -> None:
     assert [pair.fixed_labels is not None for pair in module.validation_pairs] == [True, True]
 
 
+def test_the_first_time_point_is_fixed_for_every_other_one() -> None:
+    records = [Record(subject, time, split) for subject, split in (("a", "train"), ("b", "validation")) for time in "123"]
+    assert [(f.name, m.name) for f, m in usual_pairs(records)] == [("a 1", "a 2"), ("a 1", "a 3"), ("b 1", "b 2"), ("b 1", "b 3")]
+
+
 def test_partly_labelled_data_are_used(tmp_path: Path) -> None:
     module = data(scans(tmp_path, (0,) * 7, (0, 2, 3)), held_out=2)
     assert {"fixed_labels", "moving_labels"} <= module.available()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampl
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.discovery import ComponentError, DataError
-from lightning_reg.functional import jacobian_determinant
+from lightning_reg.functional import compose, jacobian_determinant
 from lightning_reg.spatial import Grid, Image, Pair
 
 SYNTHETIC = {"name": "synthetic"}
@@ -169,7 +170,7 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
 
 
 def test_a_misspelt_sampling_or_argument() -> None:
-    with pytest.raises(DataError, match="no sampler named 'intersubject'; did you mean 'inter_subject'"):
+    with pytest.raises(ComponentError, match="no sampler named 'intersubject'; did you mean 'inter_subject'"):
         build_sampler({"name": "intersubject"})([], [], 0)
     with pytest.raises(ComponentError, match="'synthetic' does not take an argument 'learnt'; did you mean 'learned'"):
         build_sampler({"name": "synthetic", "learnt": []})([], [], 0)
@@ -256,3 +257,81 @@ def test_density_follows_the_change_of_volume_inside_the_mask() -> None:
     volume = jacobian_determinant(pair.truth.field).clamp(0.3, 3.0)
     torch.testing.assert_close(pair.fixed.tensor[inside], 0.5 * volume[inside])
     assert float((pair.fixed.tensor[~inside] - 0.5).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "sampling", [SYNTHETIC, {"name": "inter_subject"}, {"name": "groups"}, {"name": "pairs"}, {"name": "inter_subject", "patch": [8, 6, 7]}]
+)
+def test_the_seed_and_the_number_of_an_item_decide_it(sampling: dict) -> None:
+    def drawn(seed: int) -> list[torch.Tensor]:
+        pairs = build_sampler(sampling)(grouped(), [(0, 1), (3, 4), (1, 2), (4, 5)], seed)
+        return [torch.cat([torch.tensor(list(map(ord, p.name[0]))), p.fixed.tensor.flatten(), p.fixed.grid.center[0]]) for p in
+                (pairs[item] for item in range(12))]  # fmt: skip
+
+    def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[bool]:
+        return [x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True)]
+
+    first = drawn(0)
+    assert all(same(first, drawn(0)))
+    assert not all(same(first, drawn(1)))
+    assert not all(same(first[1:], first[:-1]))
+
+
+def test_pairs_are_given_in_both_directions_where_that_is_wanted() -> None:
+    scans = [smooth_scan((12, 10, 14), name) for name in "ab"]
+    for both, expected in ((True, {"a < b", "b < a"}), (False, {"a < b"})):
+        drawn = build_sampler({"name": "pairs", "both_directions": both})(scans, [(0, 1)], 3)
+        assert {drawn[item].name[0] for item in range(20)} == expected
+
+
+def test_patches_reach_both_ends_of_every_axis() -> None:
+    scans = [smooth_scan((12, 10, 14), name) for name in "ab"]
+    drawn = build_sampler({"name": "pairs", "patch": [11, 9, 13]})(scans, [(0, 1)], 3)
+    grids = [drawn[item].fixed.grid for item in range(24)]
+    starts = [scans[0].image.grid.to_voxel(grid.to_world(torch.zeros(1, 3, 1).double()))[0, :, 0] for grid in grids]
+    starts = torch.stack(starts).round().int()
+    assert starts.amin(0).tolist() == [0, 0, 0]
+    assert starts.amax(0).tolist() == [1, 1, 1]
+
+
+def test_patches_have_one_middle_in_the_world_whatever_the_voxels() -> None:
+    """To half a voxel of the finer image, whose patch covers half of the other's and finds room everywhere."""
+    fixed = smooth_scan((20, 18, 16), "a")
+    moving = Scan("b", fixed.image.on(fixed.image.grid.resized((40, 36, 32))))
+    drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [10, 9, 8]})([fixed, moving], [(0, 1)], 4)
+    for item in range(8):
+        pair = drawn[item]
+        apart = (pair.fixed.grid.center - pair.moving.grid.center)[0].abs() / pair.moving.grid.spacing[0]
+        assert float(apart.max()) <= 0.5 + 1e-6
+
+
+def test_the_first_part_of_a_deformation_acts_first() -> None:
+    shape = (20, 18, 16)
+    first, second = {"lattice": 4, "amplitude": 0.2}, {"lattice": 3, "amplitude": 0.2}
+    pair = SyntheticDeformation(augment=(), learned=(first, second), working_stride=1).draw(smooth_scan(shape), np.random.default_rng(2))
+    rng = np.random.default_rng(2)
+    inner, outer = (RandomBSpline(**part).draw(shape, rng) for part in (first, second))
+    torch.testing.assert_close(pair.truth.field, compose(outer, inner))
+    assert float((compose(outer, inner) - compose(inner, outer)).abs().max()) > 0.3
+
+
+def test_validation_pairs_are_in_the_data_sets_order_and_differ_from_each_other() -> None:
+    module = data(0, synthetic_validation=2)
+    module.setup()
+    real, one, other = module.validation_pairs
+    assert real.name == ("phantom-1000 inhale < exhale",)
+    assert not torch.equal(one.truth.field, other.truth.field)
+    again = data(0, synthetic_validation=2, seed=6)
+    again.setup()
+    assert not torch.equal(one.truth.field, again.validation_pairs[1].truth.field)
+
+
+def test_a_resumed_epoch_goes_on_at_the_pair_after_the_last_step() -> None:
+    """Two steps of two pairs in the fourth epoch of six pairs."""
+    module = data(0, batch_size=2)
+    module.setup()
+    progress = SimpleNamespace(current=SimpleNamespace(state_dict=lambda: {"processed": 2}))
+    module.trainer = SimpleNamespace(
+        current_epoch=3, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)), global_rank=0, world_size=1
+    )
+    assert list(module.train_dataloader().sampler) == [22, 23]

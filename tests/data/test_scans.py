@@ -11,7 +11,7 @@ import torch
 
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.data.scans import Scan, check_landmarks, make_pair, read_subject, scan_from_subject, subject_from_scan
+from lightning_reg.data.scans import Scan, check_landmarks, make_pair, original, read_subject, scan_from_subject, subject_from_scan
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid, Image
 
@@ -147,3 +147,43 @@ def test_hippocampus_crops_load(public_data: Path) -> None:
 )
 def test_pairs_are_named_by_their_scans(fixed: str, moving: str, name: str) -> None:
     assert make_pair(scan(fixed), scan(moving)).name == (name,)
+
+
+def test_percentiles_are_mapped_to_0_and_1() -> None:
+    """Of a ramp, whose percentiles are its values."""
+    grid = Grid.regular((11, 10, 10), (2.0, 2.5, 3.0))
+    ramp = torch.linspace(-300, 700, 1100).view(1, 1, *grid.shape)
+    done = Preprocessing(percentiles=(10, 80))(subject_from_scan(Scan("ramp", Image(ramp, grid))))
+    torch.testing.assert_close(done.image.tensor, ((ramp + 200) / 700).clamp(0, 1), atol=2e-3, rtol=0)
+
+
+def test_a_crop_leaves_a_margin_in_mm() -> None:
+    """Voxels of 2, 2.5 and 3 mm; at the border of the image there is no more to leave."""
+    one = scan()
+    mask = torch.zeros(1, 1, *SHAPE, dtype=torch.int16)
+    mask[:, :, 5:7, 4:6, 1:3] = 1
+    subject = subject_from_scan(Scan("one", one.image, Image(mask, one.image.grid, discrete=True)))
+    cut = scan_from_subject(Preprocessing(crop="mask", margin=6.0).geometry(subject))
+    assert cut.image.grid.shape == (2 + 2 * 3, 2 + 2 * 2, 2 + 1 + 2)
+    torch.testing.assert_close(cut.image.tensor, one.image.on(cut.image.grid).tensor)
+    torch.testing.assert_close(cut.mask.tensor.sum(), mask.sum())
+
+
+def test_outside_an_image_that_is_read_lies_its_smallest_value(tmp_path: Path, noise: np.ndarray) -> None:
+    found = original(read_subject("fixed", save(tmp_path / "image.nii", noise)))
+    assert found.image.padding == float(noise.min())
+
+
+def test_a_pair_keeps_what_belongs_to_either_side() -> None:
+    sides = []
+    for number, name in enumerate(("one", "two")):
+        made = scan(name, origin=3.0 * number, landmarks=4)
+        parts = [Image(torch.full((1, 1, *SHAPE), 10 * number + k, dtype=torch.int16), made.image.grid, discrete=True) for k in (1, 2)]
+        sides.append(Scan(name, made.image, *parts, made.landmarks))
+    pair = make_pair(*sides)
+    for side, made in zip(("fixed", "moving"), sides, strict=True):
+        assert getattr(pair, side) is made.image
+        assert getattr(pair, f"{side}_mask") is made.mask
+        assert getattr(pair, f"{side}_labels") is made.labels
+        assert getattr(pair, f"{side}_landmarks") == (made.landmarks,)
+    assert float(pair.landmark_errors()[0].mean()) == pytest.approx(3.0)

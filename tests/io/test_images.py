@@ -16,7 +16,7 @@ import torchio as tio
 from lightning_reg.data.scans import read_subject, scan_from_subject
 from lightning_reg.discovery import DataError
 from lightning_reg.io.images import read_image
-from lightning_reg.io.points import read_points, write_points
+from lightning_reg.io.points import read_plain, read_points, write_points
 from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Grid
 
@@ -122,6 +122,16 @@ def test_points_in_voxels_need_their_image(tmp_path: Path) -> None:
     torch.testing.assert_close(read_points(tmp_path / "p.csv").world(grid)[0], torch.tensor([28.0, -32.5, 10.0], dtype=torch.float64))
     with pytest.raises(DataError, match="need an image"):
         read_points(tmp_path / "p.csv").world()
+
+
+@pytest.mark.parametrize(("space", "first"), [("voxel", 1), ("voxel", 0), ("LPS", 0)])
+def test_numbers_without_a_header_are_what_their_provider_says(space: str, first: int, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("# three numbers a line\n4 5 6\n1.5\t2 3\n")
+    grid = Grid.regular((9, 8, 7), (2.0, 1.5, 3.0), (-10.0, 20.0, 5.0))
+    found = read_plain(tmp_path / "p.txt", space, first).world(grid).numpy()
+    values = np.array([[4.0, 5.0, 6.0], [1.5, 2.0, 3.0]])
+    expected = values * FLIP.numpy() if space == "LPS" else (values - first) * (2.0, 1.5, 3.0) + (-10.0, 20.0, 5.0)
+    np.testing.assert_allclose(found, expected)
 
 
 @pytest.mark.parametrize(("system", "flip"), [("0", 1), ("RAS", 1), ("1", FLIP), ("LPS", FLIP)])

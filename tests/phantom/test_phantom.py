@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.adapters.phantom import PhantomDataset, cropped_to_lungs
 from lightning_reg.functional import dice, jacobian_determinant, ncc
 from lightning_reg.phantom import breathing_thorax
 from lightning_reg.phantom.breathing import draw_breathing
 from lightning_reg.phantom.shapes import tube_coverage
 from lightning_reg.phantom.thorax import draw_subject
-from lightning_reg.spatial import Pair
+from lightning_reg.spatial import Grid, Image, Pair
 
 
 @pytest.fixture(scope="module", params=[0, 7])
@@ -187,3 +187,43 @@ def test_scans_are_cut_to_the_lungs_of_both_phases() -> None:
     fixed, moving = (cut.load(record)["image"] for record in cut.records()[:2])
     assert fixed.spatial_shape == moving.spatial_shape  # one box for both
     assert float(abs(fixed.affine - moving.affine).max()) < 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_exhalation_the_chest_falls_and_narrows(seed: int) -> None:
+    """Points of the front go back and those of the sides inwards, beside what moves irregularly inside."""
+    breathing = draw_breathing(np.random.default_rng(seed), half_width=122.0, half_depth=86.0, spine=-60.0, base=-80.0, apex=115.0)
+    right, left, front = np.array([[165.0, -165.0, 0.0], [0.0, 0.0, 116.0], [-10.0, -10.0, -10.0]]).T
+    moved = breathing.displacement(np.stack([right, left, front], axis=1))
+    assert moved[0, 0] < -0.5 < 0.5 < moved[0, 1]
+    assert moved[1, 2] < -2
+
+
+def test_inhaled_lungs_are_larger_and_come_first_in_pairs() -> None:
+    data = PhantomDataset(2, 2, (24, 20, 22))
+    (fixed, moving), *_ = data.pairs()
+    assert (fixed.time, moving.time) == ("inhale", "exhale")
+    assert fixed.subject == moving.subject
+    volumes = [int(data.load(record)["mask"].data.sum()) for record in (fixed, moving)]
+    assert volumes[0] > 1.05 * volumes[1]
+    subjects = [{record.subject for record in data.records() if record.split == split} for split in ("train", "validation")]
+    assert [len(names) for names in subjects] == [2, 2]
+    assert not subjects[0] & subjects[1]
+
+
+def test_the_box_of_both_lungs_has_its_margin_in_mm() -> None:
+    """Voxels of 2, 3 and 4 mm; 7 mm are 4, 3 and 2 of them, where there is room."""
+    grid = Grid.regular((30, 24, 20), (2.0, 3.0, 4.0), (-20.0, 10.0, 5.0))
+    image, masks = Image(torch.rand(1, 1, *grid.shape), grid), []
+    for first, last in (((10, 8, 2), (14, 15, 9)), ((12, 6, 5), (20, 10, 19))):
+        mask = torch.zeros(1, 1, *grid.shape, dtype=torch.uint8)
+        mask[:, :, first[0] : last[0] + 1, first[1] : last[1] + 1, first[2] : last[2] + 1] = 1
+        masks.append(Image(mask, grid, discrete=True))
+    points = (torch.tensor([[0.0, 40.0, 30.0]]),)
+    cut = cropped_to_lungs(Pair(image, image, *masks, fixed_landmarks=points, moving_landmarks=points), 7.0)
+    for part in (cut.fixed, cut.moving, cut.fixed_mask, cut.moving_mask):
+        assert part.grid.shape == (20 - 10 + 1 + 8, 15 - 6 + 1 + 6, 19 - 2 + 1 + 2)
+        torch.testing.assert_close(
+            part.grid.to_world(torch.zeros(1, 3, 1).double()), grid.to_world(torch.tensor([[[6.0], [3], [0]]]).double())
+        )
+    assert cut.fixed_landmarks == points

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ import torch
 
 from lightning_reg.discovery import ComponentError
 from lightning_reg.spatial import Pair
-from lightning_reg.training import budget
+from lightning_reg.training import budget, run
 from lightning_reg.training.budget import duration, step_seconds, with_steps
 from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run import planned
 
 GROWING = {
     "composer": {
@@ -74,6 +77,26 @@ def test_another_number_of_steps_keeps_the_shape_of_the_training() -> None:
     assert longer["method"]["callbacks"]["alpha_growth"]["time_scale"] == pytest.approx(2.5)
     assert config["trainer"]["max_steps"] == 100
     assert "time_scale" not in GROWING["callbacks"]["alpha_growth"]
+
+
+@pytest.mark.parametrize(("resumed", "own", "steps"), [(False, True, 600), (True, True, 250), (False, False, 250)])
+def test_a_budget_is_minutes_of_the_methods_own_training(resumed: bool, own: bool, steps: int, pair: Pair, monkeypatch) -> None:
+    """Steps of a fifth of a second in two minutes; a number of steps that was asked for stays, and so does that of a resumed run."""
+    monkeypatch.setattr(run, "step_seconds", lambda *_: 0.2)
+    method = GROWING | {"steps": 1000 if own else 777}
+    config = {"method": method, "trainer": {"max_steps": 250}, "budget": 2, "time_scale": 0.25}
+    data = SimpleNamespace(train_pairs=[pair], batch_size=1, samples_per_epoch=10, validation_pairs=[pair])
+    found, told = planned(config, RegistrationModule.from_configuration(method), data, resumed)
+    assert found["trainer"]["max_steps"] == steps
+    assert told.startswith(f"{steps} steps, about {duration(steps * 0.2)} here")
+
+
+def test_validation_takes_its_share_of_a_step(pair: Pair, monkeypatch) -> None:
+    """Four pairs of a second each, after every tenth step, beside steps of nothing."""
+    clock = itertools.count()
+    monkeypatch.setattr(budget, "_timed", lambda *_: 0.0)
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: float(next(clock)))
+    assert step_seconds(RegistrationModule.from_configuration(STAGED), STAGED, 100, pair, [pair] * 4, 10) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(3, "10 seconds"), (52, "50 seconds"), (1000, "17 minutes"), (9000, "2.5 hours")])

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 
-from lightning_reg.training.schedules import growth, inverse_time
+from lightning_reg.training.schedules import cooldown, growth, inverse_time
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,8 @@ def test_a_schedule_that_overlaps_itself_is_refused() -> None:
 
 def test_inverse_time() -> None:
     assert [inverse_time(t, 1e-4) for t in (0, 10_000)] == pytest.approx([1.0, 0.5])
+
+
+def test_the_cooldown_falls_linearly_to_zero_over_the_last_part() -> None:
+    assert [cooldown(t, 80, 0.25) for t in (0, 59, 60, 65, 70, 79, 80, 90)] == pytest.approx([1, 1, 1, 0.75, 0.5, 0.05, 0, 0])
+    assert {cooldown(t, 80, 0.0) for t in (0, 40, 80)} == {1.0}

@@ -44,7 +44,7 @@ class ProgressLines(L.Callback):
         self.say = say
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
             return
         known = {
             name: trainer.callback_metrics.get(key) for name, key in (("loss", "train/loss"), ("validation error", "validation/error"))

@@ -80,7 +80,7 @@ class StageTraining(L.Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         error = float(trainer.callback_metrics["validation/error"])
         self.stale = 0 if error < self.best else self.stale + 1

@@ -11,8 +11,8 @@ from making import optimization_of
 from lightning_reg import functional as LF
 from lightning_reg.components.losses.similarity import LNCC
 from lightning_reg.discovery import ComponentError, TrainingError
-from lightning_reg.inference.optimization import FitStage, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, known_instances, read_instance
+from lightning_reg.inference.optimization.descent import FitStage, optimize
 from lightning_reg.inference.optimization.objective import Objective, with_margin
 from lightning_reg.inference.optimization.parameters import AFFINE_SCALE
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Image, Pair, parts
