@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_reg.discovery import Described
@@ -133,6 +134,11 @@ class Level:
     increment: Transform
     reverse: Level | None = None
 
+    def to(self, device: torch.device | str) -> Level:
+        """The level on a device."""
+        reverse = None if self.reverse is None else self.reverse.to(device)
+        return Level(self.fixed.to(device), self.moving.to(device), self.transform.to(device), self.increment.to(device), reverse)
+
     @cached_property
     def warped(self) -> Image:
         """The moving image on the fixed grid, sampled once."""
@@ -153,6 +159,10 @@ class Registration:
     @property
     def transform(self) -> Transform:
         return self.levels[-1].transform
+
+    def to(self, device: torch.device | str) -> Registration:
+        """The registration on a device."""
+        return Registration(tuple(level.to(device) for level in self.levels))
 
     def with_reverse(self, reverse: Registration) -> Registration:
         """This registration, its levels next to those of the registration with fixed and moving exchanged."""

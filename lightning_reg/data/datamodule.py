@@ -207,6 +207,18 @@ class RegistrationData(L.LightningDataModule):
         own = torch.Generator()  # a validation leaves the random state of the training as it is
         return DataLoader(_Listed(self.validation_pairs), batch_size=1, collate_fn=Pair.collate, generator=own)
 
+    def test_dataloader(self) -> DataLoader[Pair]:
+        """Pairs of the data set's split ``test``, where it has one; else those of the validation."""
+        pairs = self.data.pairs("test")
+        if not pairs:
+            return self.val_dataloader()
+        scans = self._scans("test")
+        return DataLoader(_Listed([make_pair(scans[fixed], scans[moving]) for fixed, moving in pairs]), collate_fn=Pair.collate)
+
+    def predict_dataloader(self) -> DataLoader[Pair]:
+        """As :meth:`test_dataloader`."""
+        return self.test_dataloader()
+
     def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
         return batch.to(device, non_blocking=True)
 

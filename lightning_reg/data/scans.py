@@ -163,7 +163,7 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
         key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True) if key in subject else None for key in ("mask", "labels")
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
-    landmarks = subject["landmarks"] if "landmarks" in subject else None
+    landmarks = subject.get("landmarks")
     return Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_reg.functional.precision import full_precision
 from lightning_reg.functional.warp import sample
 
 
@@ -65,7 +66,7 @@ def bspline(control: Tensor, shape: Sequence[int], stride: Sequence[float], offs
     Source: Rueckert et al., IEEE TMI 18(8), 1999.
     """
     dense = control
-    with torch.autocast(control.device.type, enabled=False):
+    with full_precision(control):
         for axis, size in enumerate(shape):
             matrix = basis_matrix(control.shape[2 + axis], size, stride[axis], offset[axis], like=control)
             dense = torch.tensordot(dense, matrix, dims=([2], [1]))  # the evaluated axis goes last; after all of them, order is restored

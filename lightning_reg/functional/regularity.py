@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_reg.functional.bspline import basis_matrix
 from lightning_reg.functional.jacobian import Spacing, spacing_tensor
+from lightning_reg.functional.precision import full_precision
 from lightning_reg.functional.reduce import masked_mean
 
 
@@ -92,7 +93,7 @@ def bspline_bending(
     dims, size = len(shape), spacing_tensor(spacing, control)
     field, grams = _millimetres(control, spacing), []
     total = control.new_zeros(control.shape[0])
-    with torch.autocast(control.device.type, enabled=False):
+    with full_precision(control):
         for a, extent in enumerate(shape):
             bases = [basis_matrix(control.shape[2 + a], extent, stride[a], offset[a], order, like=control) for order in range(3)]
             grams.append([basis.T @ basis / extent for basis in bases])

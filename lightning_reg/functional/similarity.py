@@ -13,6 +13,7 @@ from kornia.metrics import ssim3d
 from torch import Tensor
 
 from lightning_reg.functional.jacobian import Spacing, gradient
+from lightning_reg.functional.precision import full_precision
 from lightning_reg.functional.reduce import masked_mean
 
 
@@ -151,7 +152,7 @@ def mutual_information(fixed: Tensor, warped: Tensor, bins: int = 32, mask: Tens
     Source: Mattes et al., IEEE TMI 22(1), 2003. (kornia's takes boolean masks that are common to the batch.)
     """
     weight = torch.ones_like(fixed) if mask is None else mask.to(fixed.dtype)
-    with torch.autocast(fixed.device.type, enabled=False):
+    with full_precision(fixed):
         f, w = _soft_bins(fixed.float(), bins), _soft_bins(warped.float(), bins)
         joint = torch.einsum("bin,bjn->bij", f * weight.float().flatten(1).unsqueeze(1), w)
     joint = joint / joint.sum((1, 2), keepdim=True).clamp_min(1e-12)

@@ -48,6 +48,10 @@ class Transform(ABC):
     def dense(self) -> Tensor:
         """Displacement at every voxel of :attr:`grid`, ``(B, 3, I, J, K)`` voxels."""
 
+    @abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Transform:
+        """The transform with its state on a device and of a type (float32 at least)."""
+
     def displacement(self, grid: Grid | None = None) -> Tensor:
         """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; by default on its own."""
         if grid is None or grid.matches(self.grid):
@@ -91,6 +95,9 @@ class Displacement(Transform):
 
     def dense(self) -> Tensor:
         return self.field
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Displacement:
+        return Displacement(self.field.to(device=device, dtype=dtype), self.grid)
 
     def inverse(self) -> Displacement:
         return Displacement(invert(self.field).displacement, self.grid)
@@ -138,6 +145,9 @@ class BSpline(Transform):
         voxels = torch.tensor(along[0], dtype=self.control.dtype, device=self.control.device)
         return bspline(self.control, grid.shape, stride, offset) / voxels.view(1, 3, 1, 1, 1)
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BSpline:
+        return BSpline(self.control.to(device=device, dtype=dtype), self.grid, self.stride, self.offset)
+
     def inverse(self) -> Displacement:
         return Displacement(invert(self.dense()).displacement, self.grid)
 
@@ -177,6 +187,9 @@ class Affine(Transform):
         step = self._voxel_matrix() - torch.eye(4, dtype=torch.float64, device=self.matrix.device)
         return transform_points(step, self.grid.points(dtype=self.matrix.dtype, device=self.matrix.device))
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Affine:
+        return Affine(self.matrix.to(device=device, dtype=dtype), self.grid)
+
     def inverse(self) -> Affine:
         inverse, singular = torch.linalg.inv_ex(self.matrix)
         if bool((singular != 0).any()):
@@ -200,6 +213,9 @@ class Velocity(Displacement):
         super().__init__(exponentiate(_precise(velocity), steps), grid)
         self.velocity, self.steps = velocity, steps
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Velocity:
+        return Velocity(self.velocity.to(device=device, dtype=dtype), self.grid, self.steps)
+
     def inverse(self) -> Velocity:
         return Velocity(-self.velocity, self.grid, self.steps)
 
@@ -219,6 +235,9 @@ class IntegratedGradient(Displacement):
         excess = _precise(steps) - 1
         super().__init__(torch.stack([excess[:, a].cumsum(1 + a) for a in range(3)], dim=1), grid)
         self.steps = steps
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> IntegratedGradient:
+        return IntegratedGradient(self.steps.to(device=device, dtype=dtype), self.grid)
 
 
 class Composition(Transform):
@@ -256,6 +275,9 @@ class Composition(Transform):
                 points = points + transform_vectors(there.voxel_map(here), member.map_voxels(inside) - inside)
         return points
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Composition:
+        return Composition([member.to(device, dtype) for member in self.members])
+
     def inverse(self) -> Composition:
         return Composition([member.inverse() for member in reversed(self.members)])
 
@@ -275,6 +297,9 @@ class Identity(Transform):
 
     def dense(self) -> Tensor:
         return torch.zeros(self.grid.batch, 3, *self.grid.shape, dtype=self._like.dtype, device=self._like.device)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Identity:
+        return Identity(self.grid, self._like.to(device=device, dtype=dtype))
 
     def inverse(self) -> Identity:
         return self

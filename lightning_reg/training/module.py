@@ -198,7 +198,8 @@ class RegistrationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        steps, every = self._steps or self._planned_steps(), self.trainer.check_val_every_n_epoch or 1
+        steps = self._steps or self._planned_steps()
+        every = 1 if self._trainer is None else self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}
 
     def _planned_steps(self) -> int:

@@ -350,3 +350,13 @@ def test_an_extended_transform_maps_the_same_points(kind, make, fixed_grid, worl
     torch.testing.assert_close(extended.map_world(points), transform.map_world(points), atol=1e-9, rtol=0)
     before, after = ((t.field if kind == "displacement" else t.control).shape[2:] for t in (transform, extended))
     assert [b - a for a, b in zip(before, after, strict=True)] == [3, 2, 5]
+
+
+@pytest.mark.parametrize("kind", ["displacement", "velocity", "integrated", "affine", "bspline", "composition", "identity"])
+def test_a_transform_goes_to_a_type_and_to_a_device(kind, make, fixed_grid) -> None:
+    transform = make(kind)
+    precise = transform.to(dtype=torch.float64)
+    assert type(precise) is type(transform)
+    assert precise.like.dtype == torch.float64
+    torch.testing.assert_close(precise.displacement().float(), transform.displacement(), atol=1e-4, rtol=1e-4)
+    assert transform.to("meta").like.device.type == "meta"

@@ -182,7 +182,8 @@ def test_patience_counts_the_validations_since_the_best() -> None:
     callback = StageTraining([TrainingStage(1, [0], patience=3)])
     stale = []
     for error in (3.0, 1.0, 2.0, 1.5, 0.9, 0.95):
-        fitting = SimpleNamespace(sanity_checking=False, state=SimpleNamespace(fn="fit"), callback_metrics={"validation/error": torch.tensor(error)})
+        measured = {"validation/error": torch.tensor(error)}
+        fitting = SimpleNamespace(sanity_checking=False, state=SimpleNamespace(fn="fit"), callback_metrics=measured)
         callback.on_validation_end(fitting, None)
         stale.append(callback.stale)
     assert stale == [0, 0, 1, 2, 0, 1]
