@@ -251,7 +251,7 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
         for _ in range(steps):
             optimizer.zero_grad()
             registration = module(pair.fixed, pair.moving)
-            if module.loss.backward:
+            if module.loss.reverse:
                 registration = registration.with_reverse(module(pair.moving, pair.fixed))
             module.loss(registration, pair).total.backward()
             optimizer.step()

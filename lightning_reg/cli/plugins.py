@@ -5,14 +5,19 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
 from lightning_reg.components import Backbone, Composer, Head, LossTerm
 from lightning_reg.data.datasets.interface import RegistrationDataset
+from lightning_reg.data.sampling import SampledPairs
 from lightning_reg.discovery import GROUPS, ComponentError, load, providers
 from lightning_reg.discovery.conf import conf_problems, distributions, plugin_packages
 from lightning_reg.discovery.registry import OWN, singular
+from lightning_reg.inference.optimization.parameters import Fit
+from lightning_reg.training.optimizers import Schedule
 
 INTERFACES: dict[str, type] = {
     "backbones": Backbone,
@@ -21,6 +26,11 @@ INTERFACES: dict[str, type] = {
     "losses": LossTerm,
     "callbacks": L.Callback,
     "datasets": RegistrationDataset,
+    "optimizers": torch.optim.Optimizer,
+    "schedules": Schedule,
+    "samplers": SampledPairs,
+    "loggers": Logger,
+    "fits": Fit,
 }
 
 

@@ -160,7 +160,7 @@ def check(loaded: object, interface: type) -> str | None:
         given = inspect.signature(getattr(loaded, method)).parameters
         if any(p.kind is p.VAR_KEYWORD for p in given.values()):
             continue
-        required = list(inspect.signature(declared).parameters)
+        required = [n for n, p in inspect.signature(declared).parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         lacking = [p for p in required if p not in given]
         extra = [n for n, p in given.items() if n not in required and p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
         if lacking:

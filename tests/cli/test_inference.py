@@ -109,7 +109,7 @@ MISTAKES = {
     "landmarks in number": ({"fixed_landmarks": "p.csv", "moving_landmarks": "three.csv"}, "they must correspond one to one"),
     "no model": ({"model": "none.ckpt"}, "There is no checkpoint none.ckpt; correct the path."),
     "another file": ({"model": "notes.ckpt"}, "cannot be read as a checkpoint"),
-    "no method": ({"method": "bspine"}, "There is no method named 'bspine'; did you mean 'bspline'?"),
+    "no instance": ({"instance": "bspine"}, "There is no instance optimisation named 'bspine'; did you mean 'bspline'?"),
     "no device": ({"device": "gpu"}, "The device 'gpu' cannot be used; use cpu"),
     "steps below 0": ({"refine": "-3"}, "--refine is -3"),
     "skewed axes": ({"fixed": "sheared.nii.gz"}, "are not perpendicular, which ITK cannot represent; resample the fixed image"),

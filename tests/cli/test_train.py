@@ -62,7 +62,7 @@ def refused(result: tuple[int, str, str]) -> str:
         ("+method.composer.backbone.feature=4", "'progressive_unet' does not take an argument 'feature'; did you mean 'features'?"),
         ("trainer.precision=b16", "trainer.precision is b16, which a CPU does not have"),
         ("method.composer.backbone.levels=8", "too small for a backbone that divides them by 128 x 128 x 128"),
-        ("method.sampling.name=synthetik", "no sampling named 'synthetik'; did you mean 'synthetic'?"),
+        ("method.sampling.name=synthetik", "no sampler named 'synthetik'; did you mean 'synthetic'?"),
         ("logger.name=wandbb", "no logger named 'wandbb'; did you mean 'wandb'?"),
         ("resume=nowhere", "There is no run in nowhere"),
         ("data.dataset.name=phantm", "no dataset named 'phantm'; did you mean 'phantom'?"),

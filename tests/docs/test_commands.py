@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import shlex
@@ -91,6 +93,22 @@ def test_the_page_on_data_holds(tmp_path: Path) -> None:
             if not skipped:
                 execute(language, code, tmp_path)
     assert {"scans", "prepared", "runs", "phantom"} <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_page_on_python_and_its_notebook_hold(tmp_path: Path) -> None:
+    """The notebook is the page's; its cells run one after the other."""
+    spec = importlib.util.spec_from_file_location("from_page", ROOT / "docs" / "notebooks" / "from_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = json.loads((ROOT / "docs" / "notebooks" / "python.ipynb").read_text())
+    assert written == module.notebook(), "run python docs/notebooks/from_page.py"
+    cells = ["".join(cell["source"]) for cell in written["cells"] if cell["cell_type"] == "code"]
+    (tmp_path / "scans").mkdir()
+    execute("python", "\n".join(cells), tmp_path)
+    assert {"model.ckpt", "warped.nii.gz", "result", "runs"} <= {p.name for p in tmp_path.iterdir()}
 
 
 def test_every_data_set_has_a_page() -> None:

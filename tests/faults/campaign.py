@@ -334,7 +334,7 @@ def cases() -> list[Case]:
 
 
 REGISTER = ("register", "--fixed", "fixed.nii.gz", "--moving", "moving.nii.gz", "--out", "out")
-FEW = ("optimization.stages=[{transform: affine,steps: 1,rate: 0.1}]",)
+FEW = ("optimization.stages=[{transform: affine,steps: 1,lr: 0.1}]",)
 MODEL = (*REGISTER, "--model", "model.ckpt")
 
 
@@ -380,15 +380,15 @@ def _register() -> Iterator[Case]:
         ("flipped weights later", flipped("model.ckpt", 0.7), "model.ckpt"), ("flipped directory", flipped("model.ckpt", 0.999), "model.ckpt"),
         ("a list", checkpoint(lambda c: [1, 2]), "not written by"), ("only weights", checkpoint(lambda c: c["state_dict"]), "not written by"),
         ("no weights", checkpoint(lambda c: c.pop("state_dict") and None), "model.ckpt"),
-        ("no method", checkpoint(lambda c: c["lightning_reg"].pop("method") and None), "not written by"),
-        ("method a word", checkpoint(lambda c: c["lightning_reg"].update(method="velocity")), "model.ckpt"),
-        ("method without composer", checkpoint(lambda c: c["lightning_reg"]["method"].pop("composer") and None), "not written by"),
+        ("no method", checkpoint(lambda c: c["lightning_reg"].pop("model") and None), "not written by"),
+        ("method a word", checkpoint(lambda c: c["lightning_reg"].update(model="velocity")), "model.ckpt"),
+        ("method without composer", checkpoint(lambda c: c["lightning_reg"]["model"].pop("composer") and None), "not written by"),
         ("preprocessing a word", checkpoint(lambda c: c["lightning_reg"].update(preprocessing="none")), "model.ckpt"),
         ("preprocessing unknown", checkpoint(lambda c: c["lightning_reg"].update(preprocessing={"foo": 1})), "foo"),
         ("weights a list", checkpoint(lambda c: c.update(state_dict=[1])), "model.ckpt"),
         ("NaN weights", checkpoint(lambda c: [t.mul_(np.nan) for t in c["state_dict"].values() if torch.is_tensor(t)] and None), "NaN"),
         ("one tensor less", checkpoint(lambda c: c["state_dict"].popitem() and None), "do not fit"),
-        ("unknown component", checkpoint(lambda c: c["lightning_reg"]["method"]["composer"]["head"].update(name="nobody")), "nobody"),
+        ("unknown component", checkpoint(lambda c: c["lightning_reg"]["model"]["composer"]["network"]["head"].update(name="nobody")), "nobody"),
         ("statistics a word", checkpoint(lambda c: c["lightning_reg"].update(statistics="many")), "model.ckpt"),
         ("a folder", both(removed("model.ckpt"), made("model.ckpt")), "folder"), ("missing", removed("model.ckpt"), "model.ckpt"),
     ):  # fmt: skip
@@ -399,7 +399,7 @@ def _register() -> Iterator[Case]:
         ("unknown key", ("optimization.foo=1",), "foo"), ("no equals", ("optimization",), "key=value"), ("interpolation", ("start=${nothing}",), "nothing"),
         ("broken override", ("optimization.stages=[{",), "stages"), ("stages a word", ("optimization.stages=foo",), "stages"),
         ("stages empty", ("optimization.stages=[]",), "stages"), ("steps NaN", ("optimization.stages=[{transform: affine,steps: nan}]",), "steps"),
-        ("steps a word", ("optimization.stages=[{transform: affine,steps: x}]",), "steps"), ("rate NaN", ("optimization.stages=[{transform: affine,steps: 1,rate: nan}]",), "rate"),
+        ("steps a word", ("optimization.stages=[{transform: affine,steps: x}]",), "steps"), ("rate NaN", ("optimization.stages=[{transform: affine,steps: 1,lr: nan}]",), "rate"),
         ("stride 0", ("optimization.stages=[{transform: affine,steps: 1,stride: 0}]",), "stride"),
         ("spacing NaN", ("optimization.stages=[{transform: bspline,steps: 1,spacing: nan}]",), "spacing"),
         ("unknown transform", ("optimization.stages=[{transform: foo,steps: 1}]",), "foo"), ("start unknown", ("start=somewhere",), "somewhere"),
@@ -596,7 +596,7 @@ def _data() -> Iterator[Case]:
         yield Case(f"prepare {what}", words, names, spoil)
     for what, words, names, spoil in (
         ("nothing there", ("check", "none"), "none", None), ("an image", ("check", "fixed.nii.gz"), "fixed.nii.gz", None),
-        ("unknown data", ("check", "scans", "--as", "foo"), "foo", None), ("unknown method", ("check", "scans", "--instance", "foo"), "foo", None),
+        ("unknown data", ("check", "scans", "--as", "foo"), "foo", None), ("unknown method", ("check", "scans", "--method", "foo"), "foo", None),
         ("table below nothing", ("check", "scans", "--table", "none/t.csv"), "none", None), ("pairs", ("check", "scans", "--pairs", "-1"), "pairs", None),
         ("workers", ("check", "scans", "--workers", "-1"), "workers", None), ("manifest empty", ("check", "prepared"), "manifest.csv", text("prepared/manifest.csv", "")),
     ):  # fmt: skip

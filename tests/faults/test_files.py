@@ -33,7 +33,7 @@ from lightning_reg.io.transforms import read_transform
 from lightning_reg.training.run_folder import difference, read_config
 from lightning_reg.training.settings import RULES, require_settings
 
-STEPS = "optimization.stages=[{transform: affine, steps: 2, rate: 0.1}]"
+STEPS = "optimization.stages=[{transform: affine, steps: 2, lr: 0.1}]"
 REGISTER = ("register", "--fixed", "fixed.nii.gz", "--moving", "moving.nii.gz", STEPS)
 
 
