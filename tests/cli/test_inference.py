@@ -196,9 +196,9 @@ def test_a_method_of_ones_own(run, pair) -> None:
         "preprocessing": {"canonical": False}, "start": "headers",
         "optimization": {"loss": {"ssd": None}, "stages": [{"transform": "affine", "steps": 2}]},
     }))  # fmt: skip
-    assert run(*words(pair, method="mine.yaml")[:-1], "--no-report")[0] == 0
+    assert run(*words(pair, instance="mine.yaml")[:-1], "--no-report")[0] == 0
     Path("mine.yaml").write_text("loss: {}")
-    code, _, err = run(*words(pair, method="mine.yaml", out="other")[:-1])
+    code, _, err = run(*words(pair, instance="mine.yaml", out="other")[:-1])
     assert code == 2
     assert "mine.yaml lacks preprocessing, start, optimization; copy" in err
 
