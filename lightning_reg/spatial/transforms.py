@@ -26,13 +26,25 @@ from lightning_reg.spatial.grid import Grid
 
 
 class Transform(ABC):
-    """``phi``: fixed world to moving world."""
+    """``phi``: fixed world to moving world. Every method here is abstract: subclasses are final, or abstract themselves."""
 
     grid: Grid
 
     @abstractmethod
     def map_voxels(self, points: Tensor) -> Tensor:
         """Map points ``(B, 3, *any)`` given in voxels of :attr:`grid`; the result is in voxels of the same grid."""
+
+    @abstractmethod
+    def map_world(self, points: Tensor) -> Tensor:
+        """Map points ``(B, 3, *any)`` in RAS mm. Landmarks of the fixed image go through this."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """Displacement at every voxel of :attr:`grid`, ``(B, 3, I, J, K)`` voxels."""
+
+    @abstractmethod
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; by default on its own."""
 
     @abstractmethod
     def inverse(self) -> Transform:
@@ -45,27 +57,8 @@ class Transform(ABC):
         """
 
     @abstractmethod
-    def dense(self) -> Tensor:
-        """Displacement at every voxel of :attr:`grid`, ``(B, 3, I, J, K)`` voxels."""
-
-    @abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Transform:
         """The transform with its state on a device and of a type (float32 at least)."""
-
-    def displacement(self, grid: Grid | None = None) -> Tensor:
-        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; by default on its own."""
-        if grid is None or grid.matches(self.grid):
-            return self.dense()
-        points = grid.points(dtype=self.like.dtype, device=self.like.device)
-        inside = transform_points(grid.voxel_map(self.grid), points)
-        return transform_vectors(self.grid.voxel_map(grid), self.map_voxels(inside) - inside)
-
-    def map_world(self, points: Tensor) -> Tensor:
-        """Map points ``(B, 3, *any)`` in RAS mm. Landmarks of the fixed image go through this."""
-        points = points.to(self.like.device)
-        inside = self.grid.to_voxel(points)
-        moved = self.map_voxels(inside.to(self.like.dtype)) - inside
-        return points + transform_vectors(self.grid.affine, moved)
 
     @property
     @abstractmethod
@@ -73,28 +66,67 @@ class Transform(ABC):
         """Any tensor of the state: its dtype and device are those of the results."""
 
 
+def _world_through_voxels(transform: Transform, points: Tensor) -> Tensor:
+    """:meth:`Transform.map_world` by way of the voxels of the transform's grid."""
+    points = points.to(transform.like.device)
+    inside = transform.grid.to_voxel(points)
+    moved = transform.map_voxels(inside.to(transform.like.dtype)) - inside
+    return points + transform_vectors(transform.grid.affine, moved)
+
+
+def _displacement_point_by_point(transform: Transform, grid: Grid) -> Tensor:
+    """:meth:`Transform.displacement` on another grid, every voxel centre mapped on its own."""
+    points = grid.points(dtype=transform.like.dtype, device=transform.like.device)
+    inside = transform_points(grid.voxel_map(transform.grid), points)
+    return transform_vectors(transform.grid.voxel_map(grid), transform.map_voxels(inside) - inside)
+
+
 def _precise(state: Tensor) -> Tensor:
     """At least float32: the state gives coordinates their type, and half precision cannot count the voxels of a scan."""
     return state.to(torch.promote_types(state.dtype, torch.float32))
 
 
-class Displacement(Transform):
-    """A displacement per voxel, linear in between, extended by its border.
+class SampledTransform(Transform):
+    """Abstract class of transforms whose displacement is known per voxel of :attr:`grid`: linear in between, extended by its border.
+
+    Attributes:
+        field: the displacement, ``(B, 3, I, J, K)`` voxels of ``grid``.
+    """
+
+    field: Tensor
+
+    @abstractmethod
+    def __init__(self, field: Tensor, grid: Grid) -> None:
+        if tuple(field.shape[2:]) != grid.shape or field.shape[1] != 3:
+            raise ValueError(f"{type(self).__name__}: field {tuple(field.shape)} does not lie on {grid}; expected (B, 3, I, J, K)")
+        self.field, self.grid = _precise(field), grid
+
+    def map_voxels(self, points: Tensor) -> Tensor:
+        return points + sample(self.field.to(points.dtype), points, padding="border")
+
+    def map_world(self, points: Tensor) -> Tensor:
+        return _world_through_voxels(self, points)
+
+    def dense(self) -> Tensor:
+        return self.field
+
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        return self.field if grid is None or grid.matches(self.grid) else _displacement_point_by_point(self, grid)
+
+    @property
+    def like(self) -> Tensor:
+        return self.field
+
+
+class Displacement(SampledTransform):
+    """A displacement per voxel.
 
     Args:
         field: ``(B, 3, I, J, K)`` voxels of ``grid``.
     """
 
     def __init__(self, field: Tensor, grid: Grid) -> None:
-        if tuple(field.shape[2:]) != grid.shape or field.shape[1] != 3:
-            raise ValueError(f"Displacement: field {tuple(field.shape)} does not lie on {grid}; expected (B, 3, I, J, K)")
-        self.field, self.grid = _precise(field), grid
-
-    def map_voxels(self, points: Tensor) -> Tensor:
-        return points + sample(self.field.to(points.dtype), points, padding="border")
-
-    def dense(self) -> Tensor:
-        return self.field
+        super().__init__(field, grid)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Displacement:
         return Displacement(self.field.to(device=device, dtype=dtype), self.grid)
@@ -107,10 +139,6 @@ class Displacement(Transform):
         widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
         shape = [b + n + a for b, n, a in zip(before, self.grid.shape, after, strict=True)]
         return Displacement(F.pad(self.field, widths, "replicate"), self.grid.cropped([-b for b in before], shape))
-
-    @property
-    def like(self) -> Tensor:
-        return self.field
 
 
 class BSpline(Transform):
@@ -130,16 +158,19 @@ class BSpline(Transform):
     def map_voxels(self, points: Tensor) -> Tensor:
         return points + bspline_at(self.control.to(points.dtype), points, self.stride, self.offset)
 
+    def map_world(self, points: Tensor) -> Tensor:
+        return _world_through_voxels(self, points)
+
     def dense(self) -> Tensor:
         return bspline(self.control, self.grid.shape, self.stride, self.offset)
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """As in :class:`Transform`; one matrix product per axis where the axes of the two grids are parallel."""
+        """One matrix product per axis where the axes of the two grids are parallel."""
         if grid is None or grid.matches(self.grid):
             return self.dense()
         along = grid.parallel(self.grid)
         if along is None:
-            return super().displacement(grid)
+            return _displacement_point_by_point(self, grid)
         stride = [s / f for s, f in zip(self.stride, along[0], strict=True)]
         offset = [(o - t) / f for o, f, t in zip(self.offset, *along, strict=True)]
         voxels = torch.tensor(along[0], dtype=self.control.dtype, device=self.control.device)
@@ -187,6 +218,9 @@ class Affine(Transform):
         step = self._voxel_matrix() - torch.eye(4, dtype=torch.float64, device=self.matrix.device)
         return transform_points(step, self.grid.points(dtype=self.matrix.dtype, device=self.matrix.device))
 
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        return self.dense() if grid is None or grid.matches(self.grid) else _displacement_point_by_point(self, grid)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Affine:
         return Affine(self.matrix.to(device=device, dtype=dtype), self.grid)
 
@@ -201,7 +235,7 @@ class Affine(Transform):
         return self.matrix
 
 
-class Velocity(Displacement):
+class Velocity(SampledTransform):
     """The flow of a stationary velocity field over unit time; invertible by construction.
 
     Args:
@@ -220,7 +254,7 @@ class Velocity(Displacement):
         return Velocity(-self.velocity, self.grid, self.steps)
 
 
-class IntegratedGradient(Displacement):
+class IntegratedGradient(SampledTransform):
     """A transform whose coordinates are cumulative sums of positive steps: coordinate *a* never decreases along axis *a*.
 
     ``phi_a(x) = sum of steps_a over the voxels from the first one to x along axis a, minus 1``; steps of 1 are the identity.
@@ -235,6 +269,9 @@ class IntegratedGradient(Displacement):
         excess = _precise(steps) - 1
         super().__init__(torch.stack([excess[:, a].cumsum(1 + a) for a in range(3)], dim=1), grid)
         self.steps = steps
+
+    def inverse(self) -> Displacement:
+        return Displacement(invert(self.field).displacement, self.grid)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> IntegratedGradient:
         return IntegratedGradient(self.steps.to(device=device, dtype=dtype), self.grid)
@@ -253,6 +290,9 @@ class Composition(Transform):
 
     def map_voxels(self, points: Tensor) -> Tensor:
         return self._through(self.members, points, self.grid)
+
+    def map_world(self, points: Tensor) -> Tensor:
+        return _world_through_voxels(self, points)
 
     def dense(self) -> Tensor:
         return self.displacement(self.grid)
@@ -295,8 +335,16 @@ class Identity(Transform):
     def map_voxels(self, points: Tensor) -> Tensor:
         return points
 
+    def map_world(self, points: Tensor) -> Tensor:
+        return points.to(self._like.device)
+
     def dense(self) -> Tensor:
-        return torch.zeros(self.grid.batch, 3, *self.grid.shape, dtype=self._like.dtype, device=self._like.device)
+        return self.displacement()
+
+    def displacement(self, grid: Grid | None = None) -> Tensor:
+        grid = grid or self.grid
+        batch = max(grid.batch, self.grid.batch)
+        return torch.zeros(batch, 3, *grid.shape, dtype=self._like.dtype, device=self._like.device)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Identity:
         return Identity(self.grid, self._like.to(device=device, dtype=dtype))

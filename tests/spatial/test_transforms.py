@@ -142,7 +142,7 @@ def _item(transform, b):
         return Composition([_item(m, b) for m in transform.members])
     if isinstance(transform, Velocity):
         return Velocity(transform.velocity[b : b + 1], grid, transform.steps)
-    if isinstance(transform, Displacement):
+    if isinstance(transform, (Displacement, IntegratedGradient)):
         return Displacement(transform.field[b : b + 1], grid)
     if isinstance(transform, BSpline):
         return BSpline(transform.control[b : b + 1], grid, transform.stride)
@@ -151,7 +151,7 @@ def _item(transform, b):
     return Identity(grid, transform.like)
 
 
-INVERTIBLE = [("displacement", 0.1), ("bspline", 0.1), ("affine", 1e-8), ("velocity", 0.1), ("identity", 1e-8)]
+INVERTIBLE = [("displacement", 0.1), ("integrated", 0.1), ("bspline", 0.1), ("affine", 1e-8), ("velocity", 0.1), ("identity", 1e-8)]
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), INVERTIBLE)
