@@ -23,7 +23,7 @@ MEASURED = (
     ("mask_dice_before", "Dice of masks before", "{:.3f}"),
     ("overlap", "overlap in the world", "{:.2f}"),
 )
-"""What is measured of a pair: its key, its title, its form."""
+"""Measurements of a pair: key, title, form."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -37,7 +37,7 @@ def cases_table(cases: Sequence[PairMetrics]) -> Table:
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """What a registration changed: a row per quantity."""
+    """Metrics of a registration before and after, a row per metric."""
     table = Table("", "before", "after")
     for column in table.columns[1:]:
         column.justify = "right"

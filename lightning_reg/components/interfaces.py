@@ -152,7 +152,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Registration:
-    """What a composer found: its levels, coarsest (or first) to last. The last one's transform is the whole transform."""
+    """Result of a composer: its levels, coarsest (or first) to last. The last one's transform is the whole transform."""
 
     levels: tuple[Level, ...]
 

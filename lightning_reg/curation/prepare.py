@@ -38,7 +38,7 @@ LUNGS = ("segmented", "threshold")
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every scan.
+    """Steps of preparation, applied to every scan.
 
     Args:
         lungs: make masks where there are none: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
@@ -87,7 +87,7 @@ def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
 
 @dataclass(frozen=True)
 class Prepared:
-    """How it went: the rows of the manifest, how many of them were there already, and a sentence per scan that could not be had."""
+    """Outcome: the rows of the manifest, how many of them were there already, and a sentence per scan that could not be had."""
 
     rows: list[Row]
     reused: int
@@ -279,7 +279,7 @@ def _file_names(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
-    """What an earlier call made of scans that are no longer there, and what a killed one left half-written."""
+    """Remove what an earlier call made of scans that are no longer there, and what a killed one left half-written."""
     with _writing(out):
         (out / MANIFEST).unlink(missing_ok=True)  # written again at the end: until then the folder is not complete
         for path in (out / STATE).iterdir():

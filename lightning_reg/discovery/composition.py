@@ -108,7 +108,7 @@ def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """What Hydra or OmegaConf found wrong, as one sentence with the next step."""
+    """Error of Hydra or OmegaConf as one sentence with the next step."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."

@@ -1,4 +1,4 @@
-"""Where configurations lie: this project's own, and those that installed packages add."""
+"""Folders of configurations: this project's own, and those that installed packages add."""
 
 from __future__ import annotations
 

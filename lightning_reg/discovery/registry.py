@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Provider:
-    """Who offers a name: its distribution, its version, and ``module:Class``."""
+    """Provider of a name: its distribution, its version, and ``module:Class``."""
 
     name: str
     distribution: str
@@ -145,7 +145,7 @@ def load(group: str, name: str, interface: type[T]) -> type[T]:
 
 
 def check(loaded: object, interface: type) -> str | None:
-    """Why an object is no implementation of an interface, as a predicate that follows its name; ``None`` if it is one."""
+    """Reason why an object is no implementation of an interface, as a predicate that follows its name; ``None`` if it is one."""
     wanted = f"{interface.__module__}.{interface.__qualname__}"
     if not inspect.isclass(loaded):
         return f"is no class but {type(loaded).__name__}; its entry point has to name a subclass of {wanted}"

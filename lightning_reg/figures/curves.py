@@ -1,4 +1,4 @@
-"""What was logged, over the iterations."""
+"""Curves of logged values over the iterations."""
 
 from __future__ import annotations
 

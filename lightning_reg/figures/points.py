@@ -1,4 +1,4 @@
-"""What happened at the landmarks."""
+"""Figures of landmarks: errors, and predicted against true motion."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class Registrar:
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
-        """Where the optimisation begins (for a network: its result), and what *before* is."""
+        """Start of the optimisation (for a network: its result), and the transform that *before* means."""
         identity = Affine(torch.eye(4, device=pair.fixed.tensor.device).unsqueeze(0), pair.fixed.grid)
         if self.composer is not None:
             with torch.no_grad():

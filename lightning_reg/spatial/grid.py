@@ -1,4 +1,4 @@
-"""Where voxels lie: a shape and an affine."""
+"""Voxel grids: a shape and an affine."""
 
 from __future__ import annotations
 

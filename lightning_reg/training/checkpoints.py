@@ -70,7 +70,7 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
 
 
 def damaged(path: Path) -> str | None:
-    """What is wrong with a checkpoint file as a file: it is no archive, or a part's checksum does not fit; ``None`` where it is whole."""
+    """Damage of a checkpoint file, in words: it is no archive, or a part's checksum does not fit; ``None`` where it is whole."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()

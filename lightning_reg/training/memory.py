@@ -1,4 +1,4 @@
-"""How much memory a training step will want, found by running a smaller one."""
+"""Estimate of the memory of a training step, from a smaller one."""
 
 from __future__ import annotations
 

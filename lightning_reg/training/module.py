@@ -97,7 +97,7 @@ class RegistrationModule(L.LightningModule):
         )
 
     def description(self) -> dict[str, Any]:
-        """What :meth:`from_configuration` makes the module again from.
+        """Specification from which :meth:`from_configuration` makes the module again.
 
         Raises:
             ComponentError: a class that no installed distribution registers, or an argument that is neither a component nor a plain value.

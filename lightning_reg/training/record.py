@@ -1,4 +1,4 @@
-"""What a run leaves in its folder besides checkpoints and ``metrics.csv``."""
+"""Record of a finished run: its cases, summary and figures."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ FEW = 300
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found: its folder, the evaluation of the best checkpoint, wall time, and how many parameters the model has."""
+    """Outcome of a run: its folder, the evaluation of the best checkpoint, wall time, and how many parameters the model has."""
 
     folder: Path
     cases: list[PairMetrics]
@@ -157,7 +157,7 @@ def _is_first_process() -> bool:
 
 @dataclass(frozen=True)
 class Before:
-    """What a resumed run has made: steps, steps that it logged, seconds."""
+    """Progress of a resumed run: steps made, steps logged, seconds."""
 
     checkpoint: Path | None = None
     steps: int = 0
@@ -204,7 +204,7 @@ def _no_litter(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _failures(folder: Path) -> Iterator[None]:
-    """What happens to the machine, in one sentence that says what is left: no memory, a full disk, a process that was ended."""
+    """Failures of the machine as one sentence that names the checkpoint to go on from: no memory, a full disk, a process that was ended."""
     try:
         yield
     except KeyboardInterrupt as error:  # before the first step or after the last one

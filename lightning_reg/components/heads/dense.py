@@ -80,7 +80,7 @@ class DenseHead(Head, Growable):
         return Displacement(field, grid.at_stride(self.strides[index], field.shape[2:]))
 
     def _field(self, index: int, features: Tensor | None) -> Tensor:
-        """What one level's convolution reads off its features, ``(B, 3, ...)`` at that level's resolution."""
+        """Displacement that one level's convolution predicts from its features, ``(B, 3, ...)`` at that level's resolution."""
         if features is None:
             raise ValueError(f"DenseHead: level {index} is to be summed, but the backbone did not compute it")
         return self.gains[index] * self.fields[index](features).float()

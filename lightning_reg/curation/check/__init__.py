@@ -1,1 +1,1 @@
-"""What is wrong with data, said before they are trained on."""
+"""Checks of data sets before training."""

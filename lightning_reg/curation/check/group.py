@@ -25,7 +25,7 @@ PATCH = 2
 
 @dataclass
 class Check:
-    """What was found.
+    """Findings of a check.
 
     Args:
         scans: a report per scan, in the data set's order.
@@ -188,7 +188,7 @@ def _names(scans: Sequence[ScanReport]) -> list[Finding]:
 
 
 def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
-    """What headers and landmarks say of a pair."""
+    """Findings about the headers and landmarks of a pair."""
     if fixed.grid is None or moving.grid is None:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""What can be set right without anybody's judgement, written into a new folder."""
+"""Repairs that need nobody's judgement, written into a new folder."""
 
 from __future__ import annotations
 

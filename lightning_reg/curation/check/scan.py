@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass
 class ScanReport:
-    """What one scan is like.
+    """Findings and properties of one scan.
 
     Args:
         record: the scan.
@@ -198,7 +198,7 @@ def _intensities(report: ScanReport, image: tio.Image) -> None:
 
 
 def units(values: Tensor, low: float, high: float) -> str:
-    """What intensities look like."""
+    """Findings about intensities."""
     if -4100 <= low <= -800 and high > 200:
         return "HU"
     if low >= -0.01 and high <= 1.01:

@@ -16,7 +16,7 @@ from lightning_reg.spatial import Pair, Transform
 
 @dataclass
 class Optimized:
-    """What an optimisation found.
+    """Result of an optimisation.
 
     Args:
         transform: fixed world to moving world. The one it was given, where nothing better was found.

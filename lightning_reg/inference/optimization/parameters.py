@@ -16,7 +16,7 @@ from lightning_reg.inference.optimization.objective import FitStage, Objective
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Transform, split_affine
 
 AFFINE_SCALE = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
-"""What one unit of each affine parameter is for the optimiser: mm, radians, factors."""
+"""Size of one unit of each affine parameter for the optimiser: mm, radians, factors."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fit(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """What was found."""
+        """State after the stage."""
 
 
 class AffineFit(Fit):

@@ -53,7 +53,7 @@ def write_report(
 
 
 def volumes(pair: Pair, transform: Transform, start: Transform, field: Displacement | None = None) -> dict[str, Any]:
-    """What the viewer reads: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image."""
+    """Data of the viewer: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image."""
     grid = display_grid(pair.fixed.grid)
     with torch.no_grad():
         if field is None:
