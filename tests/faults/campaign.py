@@ -399,7 +399,7 @@ def _register() -> Iterator[Case]:
         ("unknown key", ("optimization.foo=1",), "foo"), ("no equals", ("optimization",), "key=value"), ("interpolation", ("start=${nothing}",), "nothing"),
         ("broken override", ("optimization.stages=[{",), "stages"), ("stages a word", ("optimization.stages=foo",), "stages"),
         ("stages empty", ("optimization.stages=[]",), "stages"), ("steps NaN", ("optimization.stages=[{transform: affine,steps: nan}]",), "steps"),
-        ("steps a word", ("optimization.stages=[{transform: affine,steps: x}]",), "steps"), ("rate NaN", ("optimization.stages=[{transform: affine,steps: 1,lr: nan}]",), "rate"),
+        ("steps a word", ("optimization.stages=[{transform: affine,steps: x}]",), "steps"), ("lr NaN", ("optimization.stages=[{transform: affine,steps: 1,lr: nan}]",), "lr"),
         ("stride 0", ("optimization.stages=[{transform: affine,steps: 1,stride: 0}]",), "stride"),
         ("spacing NaN", ("optimization.stages=[{transform: bspline,steps: 1,spacing: nan}]",), "spacing"),
         ("unknown transform", ("optimization.stages=[{transform: foo,steps: 1}]",), "foo"), ("start unknown", ("start=somewhere",), "somewhere"),
