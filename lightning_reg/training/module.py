@@ -121,10 +121,10 @@ class RegistrationModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        if self.preprocessing is None and isinstance(data, RegistrationData):
-            self.preprocessing, self.statistics = data.preprocessing, data.statistics
-            if stage == "fit":
-                self.loss.require(data.available())
+        if stage == "fit" and isinstance(data, RegistrationData):
+            self.loss.require(data.available())
+            self.preprocessing = self.preprocessing or data.preprocessing
+            self.statistics = self.statistics or data.statistics
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         with blaming(self.composer, "registering a pair"):

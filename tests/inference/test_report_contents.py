@@ -274,7 +274,7 @@ def page(folder):
 
 @pytest.fixture(scope="module")
 def drawn(page) -> Callable[[str, str, str], np.ndarray]:
-    """What a plane shows in a view, red, green and blue at every voxel, ``(height, width, 3)``."""
+    """Picture of a plane in a view, red, green and blue at every voxel, ``(height, width, 3)``."""
     script = """id => { const c = document.getElementById(id), data = JSON.parse(document.getElementById("volumes").textContent);
       const n = {axial: [0, 1], coronal: [0, 2], sagittal: [1, 2]}[id].map(a => data.shape[a]), zoom = c.width / n[0];
       const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data, out = [];
@@ -294,7 +294,7 @@ def drawn(page) -> Callable[[str, str, str], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def planes(page) -> Callable[[str, str], np.ndarray]:
-    """Where a plane stands now, of one of the page's volumes: from the top, the patient's right on the left."""
+    """Slice that a plane shows now, of one of the page's volumes: from the top, the patient's right on the left."""
 
     def cut(name: str, plane: str) -> np.ndarray:
         shown = json.loads(page.locator("#volumes").text_content())

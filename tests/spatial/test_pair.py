@@ -148,7 +148,7 @@ def test_elements_are_the_pairs_of_the_batch(batch):
 
 
 def test_every_part_of_a_pair_is_cropped_on_its_own_side(make_pair, moving_grid, world_points):
-    """What is left lies where it did: images, masks and labels, and the truth, which is on the fixed side."""
+    """The part stays at its place: images, masks and labels, and the truth, which is on the fixed side."""
     pair = make_pair((9, 11, 13), 4)
     cut = pair.cropped(((2, 1, 3), (6, 8, 7)), ((4, 0, 5), (9, 12, 8)))
     fixed, moving = pair.fixed.grid.cropped((2, 1, 3), (6, 8, 7)), moving_grid.cropped((4, 0, 5), (9, 12, 8))

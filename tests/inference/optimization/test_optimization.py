@@ -216,7 +216,7 @@ def test_mixed_precision_finds_the_same(pair, truth) -> None:
 
 
 def test_masks_decide_where_it_counts(pair) -> None:
-    """What lies outside the mask has no say."""
+    """Voxels outside the mask have no say."""
     spoilt = replace(pair, fixed=Image(pair.fixed.tensor.where(pair.fixed_mask.tensor > 0, torch.rand(1, 1, *GRID.shape)), GRID))
     optimization = optimization_of(
         {"ssd": {"mask": "fixed"}, "bending": {"weight": PER_MM2}}, [AFFINE | {"loss": {"ssd": {"mask": "fixed"}}}]
