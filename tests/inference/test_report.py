@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -28,22 +27,16 @@ def folder(files, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(folder):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine to open the report with")
-    with playwright.sync_playwright() as run:
-        browser = run.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.errors, page.requests = [], []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto((folder / "report.html").as_uri())
-        page.wait_for_function("document.body.dataset.drawn")
-        yield page
-        browser.close()
+def page(folder, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.errors, page.requests = [], []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto((folder / "report.html").as_uri())
+    page.wait_for_function("document.body.dataset.drawn")
+    yield page
+    page.close()
 
 
 def pixels(page, plane: str) -> list[int]:

@@ -7,7 +7,6 @@ import gzip
 import html
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,20 +255,14 @@ def test_a_report_written_again_has_the_same_volumes_and_tables(pair, tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def page(folder):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine to open the report with")
-    with playwright.sync_playwright() as run:
-        browser = run.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.goto((folder / "report.html").as_uri())
-        page.wait_for_function("document.body.dataset.drawn")
-        page.uncheck("#points")
-        page.uncheck("#cross")
-        yield page
-        browser.close()
+def page(folder, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto((folder / "report.html").as_uri())
+    page.wait_for_function("document.body.dataset.drawn")
+    page.uncheck("#points")
+    page.uncheck("#cross")
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")
