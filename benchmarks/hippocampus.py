@@ -70,7 +70,7 @@ def syn() -> Callable[[Pair], Tensor]:
     import ants
 
     def there(image: Image):
-        lps = np.diag([-1.0, -1, 1, 1]) @ image.grid.affine[0].numpy()
+        lps = np.diag([-1.0, -1, 1, 1]) @ image.grid.affine[0]
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         array = image.tensor[0, 0].numpy().astype(np.float32)
         return ants.from_numpy(array, origin=list(lps[:3, 3]), spacing=list(spacing), direction=lps[:3, :3] / spacing)

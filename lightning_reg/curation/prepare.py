@@ -172,10 +172,10 @@ class _Task:
         key = self.key(record)
         subject = load_record(self.dataset, record)
         check_subject(subject)
-        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
         whole = not subject["image"].data.is_floating_point()
         subject = self.preparation(subject)
-        there = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        there = Grid(subject["image"].spatial_shape, subject["image"].affine)
         files: dict[str, Path | None] = dict.fromkeys(PARTS)
         with _writing(self.out):
             (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # what it says is no longer so

@@ -137,7 +137,7 @@ class Augmentation:
     def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
         """Start and extents of what is left; at least half of each axis."""
         most = np.array(self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float)
-        most = np.maximum(most, self.crop_mm / grid.spacing[0].numpy())
+        most = np.maximum(most, self.crop_mm / grid.spacing[0])
         most = np.minimum(most, np.array(grid.shape) // 4)
         before, after = np.floor(share * (most + 1)).clip(max=most).astype(int)
         return before.tolist(), (np.array(grid.shape) - before - after).tolist()
@@ -171,7 +171,7 @@ def _drawing(seed: Sequence[int]) -> Iterator[None]:
 
 
 def _blank(grid: Grid) -> tio.ScalarImage:
-    return tio.ScalarImage(tensor=torch.zeros(1, *grid.shape), affine=grid.affine[0].numpy())
+    return tio.ScalarImage(tensor=torch.zeros(1, *grid.shape), affine=grid.affine[0])
 
 
 def _affine(scales: Any = 0.1, degrees: Any = 10, translation: Any = 0, isotropic: bool = False) -> tio.RandomAffine:

@@ -182,9 +182,9 @@ def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
 def _write(path: Path, scan: Scan) -> None:
     """Whole or not at all, whoever else writes the same file."""
     values = {
-        "name": scan.name, "group": scan.group, "affine": scan.image.grid.affine, "padding": scan.image.padding, "image": scan.image.tensor,
+        "name": scan.name, "group": scan.group, "landmarks": scan.landmarks,
+        "affine": torch.from_numpy(scan.image.grid.affine), "padding": scan.image.padding, "image": scan.image.tensor,
         "mask": None if scan.mask is None else scan.mask.tensor, "labels": None if scan.labels is None else scan.labels.tensor,
-        "landmarks": scan.landmarks,
     }  # fmt: skip
     partial = None
     try:
@@ -204,7 +204,7 @@ def _write(path: Path, scan: Scan) -> None:
 
 def _read(path: Path) -> Scan:
     values = torch.load(path, mmap=True, weights_only=True)
-    grid = Grid(tuple(values["image"].shape[2:]), values["affine"])
+    grid = Grid(tuple(values["image"].shape[2:]), values["affine"].numpy())
 
     def discrete(key: str) -> Image | None:
         return None if values[key] is None else Image(values[key], grid, discrete=True)

@@ -75,7 +75,7 @@ class Geometry:
             subject = tio.Resample(spacing, antialias=True)(subject)
         if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
             grid = _grid(subject).resized(self.shape)
-            subject = tio.Resample((grid.shape, grid.affine[0].numpy()), antialias=True)(subject)
+            subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
         return subject
 
     def _cropped(self, subject: tio.Subject) -> tio.Subject:
@@ -174,18 +174,18 @@ class Preprocessing:
 
 
 def _grid(subject: tio.Subject) -> Grid:
-    return Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+    return Grid(subject["image"].spatial_shape, subject["image"].affine)
 
 
 def centered(scan: Scan) -> Scan:
     """The scan with the world's origin in the middle of its grid."""
     grid = scan.image.grid
-    affine = grid.affine.clone()
+    affine = grid.affine.copy()
     affine[:, :3, 3] -= grid.center
     there = Grid(grid.shape, affine)
 
     def moved(image: Image | None) -> Image | None:
         return None if image is None else replace(image, grid=there)
 
-    landmarks = None if scan.landmarks is None else (scan.landmarks - grid.center).float()
+    landmarks = None if scan.landmarks is None else (scan.landmarks - torch.from_numpy(grid.center)).float()
     return replace(scan, image=replace(scan.image, grid=there), mask=moved(scan.mask), labels=moved(scan.labels), landmarks=landmarks)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from lightning_reg.data.scans import Scan, make_pair
@@ -162,7 +163,7 @@ class PatchPairs(Dataset[Pair]):
         shapes = [[min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)] for grid in grids]
         start = [int(rng.integers(n - s + 1)) for n, s in zip(grids[0].shape, shapes[0], strict=True)]
         middle = grids[0].cropped(start, shapes[0]).center
-        around = grids[1].to_voxel(middle.unsqueeze(2))[0, :, 0].tolist()
+        around = grids[1].to_voxel(torch.from_numpy(middle).unsqueeze(2))[0, :, 0].tolist()
         there = [
             min(max(round(m - (s - 1) / 2), 0), n - s) for m, s, n in zip(around, shapes[1], grids[1].shape, strict=True)
         ]  # fmt: skip

@@ -90,7 +90,7 @@ def subject_problems(subject: tio.Subject) -> list[str]:
             "subtract the smallest one first."
         )
     try:
-        grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+        grid = Grid(image.spatial_shape, image.affine)
     except ValueError as cause:
         return [*problems, f"{where}: {cause}."]
     if float(grid.spacing.max()) > LARGEST:
@@ -116,7 +116,7 @@ def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> 
         return [f"{there} has {labels.num_channels} channels where one label map is meant; split it first."]
     problems = []
     try:
-        other = Grid(labels.spatial_shape, torch.from_numpy(labels.affine))
+        other = Grid(labels.spatial_shape, labels.affine)
         if not other.matches(grid, tolerance=0.05):
             problems.append(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
     except ValueError as cause:
@@ -137,7 +137,7 @@ def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> 
 
 def subject_from_scan(scan: Scan) -> tio.Subject:
     """A ``tio.Subject`` with the scan's tensors, for TorchIO transforms."""
-    affine = scan.image.grid.affine[0].numpy()
+    affine = scan.image.grid.affine[0]
     parts: dict[str, Any] = {"image": tio.ScalarImage(tensor=scan.image.tensor[0], affine=affine)}
     for key, image in (("mask", scan.mask), ("labels", scan.labels)):
         if image is not None:
@@ -180,7 +180,7 @@ def grid_of(image: tio.Image, name: str = "an image") -> Grid:
         DataError: the header is unusable; names the file, or ``name``.
     """
     try:
-        return Grid(image.spatial_shape, torch.from_numpy(np.asarray(image.affine)))
+        return Grid(image.spatial_shape, image.affine)
     except ValueError as cause:
         raise DataError(f"{image.path or name}: {cause}.") from cause
 

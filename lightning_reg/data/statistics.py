@@ -58,4 +58,4 @@ def _quantiles(scan: Scan) -> torch.Tensor:
 
 
 def _extent(scan: Scan) -> torch.Tensor:
-    return scan.image.grid.spacing[0] * torch.tensor(scan.image.grid.shape, dtype=torch.float64)
+    return torch.from_numpy(scan.image.grid.spacing[0] * scan.image.grid.shape)

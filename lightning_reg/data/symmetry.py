@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_reg.functional import transform_points
@@ -26,7 +27,7 @@ def turned(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     grid = pair.fixed.grid
     around = Grid(_shape(grid, axes), _similar(grid, axes))
     to_original = grid.affine @ _index_map(grid, axes, flips) @ around.inverse  # a point of the new world to where it was
-    from_original = torch.linalg.inv(to_original)
+    from_original = np.linalg.inv(to_original)
     changed: dict[str, Any] = {}
     for side in ("fixed", "moving"):
         for name in (side, f"{side}_mask", f"{side}_labels"):
@@ -36,7 +37,7 @@ def turned(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
                 changed[name] = replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
         points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
         if points is not None:
-            moved = [transform_points(from_original.to(p.device), p.double().T[None])[0].T for p in points]
+            moved = [transform_points(from_original, p.double().T[None])[0].T for p in points]
             changed[f"{side}_landmarks"] = tuple(new.to(old) for new, old in zip(moved, points, strict=True))
     if pair.truth is not None:
         field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
@@ -50,19 +51,19 @@ def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:
     return i, j, k
 
 
-def _similar(grid: Grid, axes: Sequence[int]) -> Tensor:
+def _similar(grid: Grid, axes: Sequence[int]) -> NDArray[np.floating]:
     """Affine of a grid with the original's directions and middle, and the permuted voxel sizes."""
     spacing = grid.spacing[0]
-    affine = grid.affine.clone()
+    affine = grid.affine.copy()
     affine[0, :3, :3] = affine[0, :3, :3] / spacing * spacing[list(axes)]
-    middle = torch.tensor([(n - 1) / 2 for n in _shape(grid, axes)], dtype=torch.float64)
+    middle = np.array([(n - 1) / 2 for n in _shape(grid, axes)])
     affine[0, :3, 3] = grid.center[0] - affine[0, :3, :3] @ middle
     return affine
 
 
-def _index_map(grid: Grid, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
+def _index_map(grid: Grid, axes: Sequence[int], flips: Sequence[bool]) -> NDArray[np.floating]:
     """``(4, 4)``: voxels of the result to voxels of the original."""
-    matrix = torch.zeros(4, 4, dtype=torch.float64)
+    matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for k, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
         matrix[axis, k] = -1.0 if flip else 1.0

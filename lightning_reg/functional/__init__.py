@@ -7,7 +7,7 @@ from lightning_reg.functional.displacement import Inverse, compose, exponentiate
 from lightning_reg.functional.jacobian import folding_fraction, gradient, jacobian, jacobian_determinant, sdlogj
 from lightning_reg.functional.landmarks import target_registration_error
 from lightning_reg.functional.overlap import dice, one_hot, soft_dice
-from lightning_reg.functional.points import identity_points, to_grid_sample, transform_points, transform_vectors
+from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
 from lightning_reg.functional.similarity import box_mean, lncc, mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
@@ -32,6 +32,7 @@ __all__ = [
     "exponentiate",
     "folding_fraction",
     "gradient",
+    "Array",
     "identity_points",
     "invert",
     "jacobian",

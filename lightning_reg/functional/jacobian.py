@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_reg.functional.points import Array
 from lightning_reg.functional.reduce import masked_mean
 
-Spacing = Sequence[float] | Tensor | float
+Spacing = Sequence[float] | Array | float
 
 
 def spacing_tensor(spacing: Spacing, like: Tensor) -> Tensor:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array = Tensor | NDArray[np.floating]
 
 
 def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
@@ -39,26 +43,27 @@ def to_grid_sample(points: Tensor, shape: Sequence[int]) -> Tensor:
     return ((2 * points + 1) / extent - 1).flip(1).movedim(1, -1)
 
 
-def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
+def transform_points(matrix: Array, points: Tensor) -> Tensor:
     """Apply homogeneous matrices to points.
 
     Args:
-        matrix: ``(B, D + 1, D + 1)``; ``B`` may be 1.
+        matrix: ``(B, D + 1, D + 1)``, a tensor or an array; ``B`` may be 1.
         points: ``(B, D, *any)``.
 
     Returns:
         ``(B, D, *any)`` in the dtype of ``points``.
     """
     dims = points.shape[1]
-    matrix = matrix.to(points)
+    matrix = torch.as_tensor(matrix, dtype=points.dtype, device=points.device)
     flat = _product(matrix[:, :dims, :dims], points.flatten(2)) + matrix[:, :dims, dims:]
     return flat.view(flat.shape[0], dims, *points.shape[2:])
 
 
-def transform_vectors(matrix: Tensor, vectors: Tensor) -> Tensor:
+def transform_vectors(matrix: Array, vectors: Tensor) -> Tensor:
     """Apply the linear part of homogeneous matrices to vectors: ``(B, D + 1, D + 1)``, ``(B, D, *any)``."""
     dims = vectors.shape[1]
-    flat = _product(matrix.to(vectors)[:, :dims, :dims], vectors.flatten(2))
+    matrix = torch.as_tensor(matrix, dtype=vectors.dtype, device=vectors.device)
+    flat = _product(matrix[:, :dims, :dims], vectors.flatten(2))
     return flat.view(flat.shape[0], dims, *vectors.shape[2:])
 
 

@@ -10,6 +10,8 @@ import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
+from lightning_reg.functional.jacobian import Spacing
+
 
 class SurfaceDistance(NamedTuple):
     """In mm. ``hd95``: the larger of the two directed 95th percentiles; ``assd``: mean over the voxels of both surfaces; ``hd``: the
@@ -46,9 +48,7 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
     return SurfaceDistance(float(hd95), float(np.concatenate([to_a, to_b]).mean()), float(max(to_b.max(), to_a.max())))
 
 
-def surface_distances(
-    first: Tensor, second: Tensor, labels: Sequence[int], spacing: Tensor | Sequence[float] | float
-) -> list[SurfaceDistance]:
+def surface_distances(first: Tensor, second: Tensor, labels: Sequence[int], spacing: Spacing) -> list[SurfaceDistance]:
     """:func:`surface_distance` of every label of two label maps ``(I, J, K)``."""
     size = torch.as_tensor(spacing, dtype=torch.float64).expand(3).tolist()
     return [surface_distance(first == label, second == label, size) for label in labels]

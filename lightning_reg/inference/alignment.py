@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_reg.inference.optimization.objective import Objective, Optimization, with_margin
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
+
+Array = NDArray[np.floating]
 
 
 def best_translation(pair: Pair, optimization: Optimization) -> Affine:
@@ -17,7 +21,7 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
     of the intensities, and of the masks on each other."""
     stage = optimization.scaled()[0]
     objective = Objective(with_margin(pair, optimization.mask_margin), stage, optimization)
-    moves = [torch.zeros(3, dtype=torch.float64), (pair.moving.grid.center - pair.fixed.grid.center)[0]]
+    moves = [np.zeros(3), (pair.moving.grid.center - pair.fixed.grid.center)[0]]
     moves.append(_center_of_mass(pair.moving) - _center_of_mass(pair.fixed))
     if pair.fixed_mask is not None and pair.moving_mask is not None:
         moves.append(_center_of_mass(pair.moving_mask) - _center_of_mass(pair.fixed_mask))
@@ -27,29 +31,29 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
         there = Grid(pair.fixed.grid.shape, matrix @ pair.fixed.grid.affine)
         if max(there.overlap(pair.moving.grid), pair.moving.grid.overlap(there)) < 0.25 and tried:
             continue
-        transform = Affine(matrix.to(pair.fixed.tensor.device), pair.fixed.grid)
+        transform = Affine(torch.as_tensor(matrix, device=pair.fixed.tensor.device), pair.fixed.grid)
         with torch.no_grad():
             tried.append((float(objective(transform)), transform))
     return min(tried, key=lambda candidate: candidate[0])[1]
 
 
-def _center_of_mass(image: Image) -> Tensor:
+def _center_of_mass(image: Image) -> Array:
     """World position ``(3,)``; intensities are weights."""
     weight = image.tensor[0, 0].double().cpu()
     total = weight.sum().clamp_min(1e-12)
     axes = [weight.sum([b for b in range(3) if b != a]) for a in range(3)]
     voxel = torch.stack([(w * torch.arange(len(w), dtype=torch.float64)).sum() / total for w in axes])
-    return image.grid.to_world(voxel.view(1, 3, 1))[0, :, 0]
+    return image.grid.to_world(voxel.view(1, 3, 1))[0, :, 0].numpy()
 
 
-def translation(move: Tensor) -> Tensor:
-    """The matrix ``(1, 4, 4)`` in float64 that moves points by ``move`` ``(3,)`` mm."""
-    matrix = torch.eye(4, dtype=torch.float64)
+def translation(move: Array) -> Array:
+    """The matrix ``(1, 4, 4)`` that moves points by ``move`` ``(3,)`` mm."""
+    matrix = np.eye(4)
     matrix[:3, 3] = move
-    return matrix.unsqueeze(0)
+    return matrix[None]
 
 
-def shifted(pair: Pair, fixed_by: Tensor, moving_by: Tensor) -> Pair:
+def shifted(pair: Pair, fixed_by: Array, moving_by: Array) -> Pair:
     """The pair with its two images elsewhere in the world.
 
     Args:
@@ -63,11 +67,11 @@ def shifted(pair: Pair, fixed_by: Tensor, moving_by: Tensor) -> Pair:
                 changed[side + part] = replace(image, grid=Grid(image.grid.shape, translation(move) @ image.grid.affine))
         landmarks: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
         if landmarks is not None:
-            changed[f"{side}_landmarks"] = tuple(points + move.to(points) for points in landmarks)
+            changed[f"{side}_landmarks"] = tuple(points + torch.as_tensor(move).to(points) for points in landmarks)
     return replace(pair, **changed)
 
 
-def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Tensor, moving_origin: Tensor) -> Transform:
+def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Array, moving_origin: Array) -> Transform:
     """A transform found with the two images' worlds moved, as a transform between their own.
 
     Args:
@@ -76,7 +80,7 @@ def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origi
         fixed_origin, moving_origin: points ``(3,)`` of the two worlds that lay at the origin, mm.
     """
     affine, rest = split_affine(transform, found_on)
-    affine = translation(moving_origin) @ affine.cpu() @ translation(-fixed_origin)
+    affine = torch.from_numpy(translation(moving_origin)) @ affine.cpu() @ torch.from_numpy(translation(-fixed_origin))
     inner: Transform | None = None
     if isinstance(rest, BSpline):
         inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)

@@ -28,7 +28,7 @@ def _transform(path: Path, inverse: bool) -> Transform:
 
 def _grid(image: tio.Image, path: str) -> Grid:
     try:
-        return Grid(image.spatial_shape, torch.from_numpy(image.affine))
+        return Grid(image.spatial_shape, image.affine)
     except ValueError as cause:
         raise DataError(f"{path}: {cause}.") from cause
 

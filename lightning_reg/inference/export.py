@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.discovery import UserError
@@ -73,7 +70,7 @@ def export_onnx(
     example = (torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
     with written_file(path, overwrite) as partial:
         try:
-            with warnings.catch_warnings(), torch.no_grad(), _constant_grids():
+            with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # the exporter's notes on constants, which are meant
                 graph = make_fx(wrapped)(*example)
                 program = torch.onnx.export(
@@ -99,28 +96,6 @@ def _grid_sample() -> Any:
         )
 
     return grid_sampler_3d
-
-
-@contextmanager
-def _constant_grids() -> Iterator[None]:
-    """While this lasts, what a :class:`Grid` computes is no part of the traced graph: its numbers go in as constants."""
-
-    def apart(function: Any) -> Any:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with disable_proxy_modes_tracing():
-                return function(*args, **kwargs)
-
-        return call
-
-    originals = {name: value for name, value in vars(Grid).items() if inspect.isfunction(value) or isinstance(value, property)}
-    for name, value in originals.items():
-        setattr(Grid, name, property(apart(value.fget)) if isinstance(value, property) else apart(value))
-    try:
-        yield
-    finally:
-        for name, value in originals.items():
-            setattr(Grid, name, value)
 
 
 def _difference(path: Path, wrapped: FieldOf, example: tuple[Tensor, Tensor]) -> float | None:

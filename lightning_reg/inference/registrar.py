@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torchio as tio
 
@@ -120,9 +121,9 @@ class Registrar:
         scans = [replace(self.preprocessing, center=False)(subject) for subject in (fixed, moving)]
         warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
         working = make_pair(scans[0], scans[1], overlapping=False)
-        origins = torch.zeros(2, 3, dtype=torch.float64)
+        origins = np.zeros((2, 3))
         if centered:
-            origins = torch.cat([image.grid.center for image in (working.fixed, working.moving)])
+            origins = np.concatenate([image.grid.center for image in (working.fixed, working.moving)])
         pair = (shifted(working, -origins[0], -origins[1]) if centered else working).to(self.device)
         clock.lap("preprocess")
 

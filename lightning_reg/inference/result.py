@@ -65,7 +65,7 @@ class Result:
     def warped(self) -> tio.ScalarImage:
         """The moving image's original intensities on the fixed image's original grid, sampled once (linear)."""
         image = pulled(self.pair.moving, self.displacement, self.pair.fixed.grid)
-        return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0].numpy())
+        return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @cached_property
     def displacement(self) -> Tensor:

@@ -20,7 +20,7 @@ from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason, require_finite
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts
 
-_FLIP = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PER_CONTROL_POINT = 4
 
 
@@ -58,7 +58,7 @@ def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
 
 
 def _affine_to_itk(part: Affine) -> sitk.AffineTransform:
-    matrix = (_FLIP @ part.matrix[0].detach().cpu().double() @ _FLIP).numpy()
+    matrix = _FLIP @ part.matrix[0].detach().cpu().double().numpy() @ _FLIP
     result = sitk.AffineTransform(3)
     result.SetMatrix(matrix[:3, :3].ravel().tolist())
     result.SetTranslation(matrix[:3, 3].tolist())
@@ -92,7 +92,7 @@ def _bspline_to_itk(part: BSpline, reach: Tensor) -> sitk.BSplineTransform:
     _, spacing, direction = _geometry(part.grid)
     result = sitk.BSplineTransform(3, 3)
     result.SetTransformDomainMeshSize(mesh)
-    result.SetTransformDomainOrigin((_FLIP[:3, :3] @ first).tolist())
+    result.SetTransformDomainOrigin((_FLIP[:3, :3] @ first.numpy()).tolist())
     result.SetTransformDomainDirection(direction)
     result.SetTransformDomainPhysicalDimensions([m * s * v for m, s, v in zip(mesh, part.stride, spacing, strict=True)])
     vectors = _lps_vectors(part.control, part.grid)
@@ -134,7 +134,7 @@ def _geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:
     """Origin, spacing and direction in LPS."""
     affine, spacing = _FLIP @ grid.affine[0], grid.spacing[0]
     direction = affine[:3, :3] / spacing
-    if not torch.allclose(direction.T @ direction, torch.eye(3, dtype=torch.float64), atol=1e-3):
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
         raise DataError(
             f"The axes of {grid} are not perpendicular, which ITK cannot represent; resample the fixed image to a regular grid."
         )
@@ -170,7 +170,7 @@ def _affine_from_itk(transform: sitk.Transform) -> Affine:
     matrix = np.eye(4)
     matrix[:3, 3] = origin
     matrix[:3, :3] = np.stack([np.array(transform.TransformPoint(unit)) - origin for unit in np.eye(3).tolist()], axis=1)
-    return Affine((_FLIP @ torch.from_numpy(matrix) @ _FLIP).unsqueeze(0), Grid.regular((2, 2, 2)))
+    return Affine(torch.from_numpy(_FLIP @ matrix @ _FLIP).unsqueeze(0), Grid.regular((2, 2, 2)))
 
 
 def _grid_of(image: sitk.Image) -> Grid:
@@ -178,13 +178,13 @@ def _grid_of(image: sitk.Image) -> Grid:
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     i, j, k = image.GetSize()
-    return Grid((i, j, k), _FLIP @ torch.from_numpy(affine))
+    return Grid((i, j, k), _FLIP @ affine)
 
 
 def _field_from_itk(image: sitk.Image) -> Displacement:
     grid = _grid_of(image)
     vectors = torch.from_numpy(sitk.GetArrayFromImage(image).astype(np.float64)).permute(3, 2, 1, 0).unsqueeze(0)
-    return Displacement(transform_vectors(torch.linalg.inv(_FLIP @ grid.affine), vectors.contiguous()), grid)
+    return Displacement(transform_vectors(np.linalg.inv(_FLIP @ grid.affine), vectors.contiguous()), grid)
 
 
 def _bspline_from_itk(transform: sitk.BSplineTransform) -> BSpline:
@@ -193,7 +193,7 @@ def _bspline_from_itk(transform: sitk.BSplineTransform) -> BSpline:
     images = transform.GetCoefficientImages()
     lattice = _grid_of(images[0])
     values = np.stack([sitk.GetArrayFromImage(image).transpose() for image in images])
-    control = transform_vectors(torch.linalg.inv(_FLIP @ lattice.affine), torch.from_numpy(values).unsqueeze(0))
+    control = transform_vectors(np.linalg.inv(_FLIP @ lattice.affine), torch.from_numpy(values).unsqueeze(0))
     # on a grid of four voxels per control point: what is dense, an inverse for one, needs more than the lattice itself
     grid = lattice.resized([_PER_CONTROL_POINT * n for n in lattice.shape])
     first = (_PER_CONTROL_POINT - 1) / 2
@@ -253,7 +253,7 @@ def write_displacement(path: Path, displacement: Tensor, grid: Grid) -> None:
         displacement: ``(1, 3, I, J, K)`` in voxels of ``grid``.
     """
     vectors = _lps_vectors(displacement, grid).permute(1, 2, 3, 0).unsqueeze(3).float().contiguous().numpy()
-    image = nib.Nifti1Image(vectors, grid.affine[0].numpy())
+    image = nib.Nifti1Image(vectors, grid.affine[0])
     image.header.set_intent("vector")
     _write_nifti(path, image)
 
@@ -265,7 +265,7 @@ def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
         low, high = int(values.min()), int(values.max())
         values = values.astype(next(k for k in (np.uint8, np.int16, np.int32, np.float64) if _holds(k, low, high)))
     if path.name.endswith((".nii", ".nii.gz")):
-        _write_nifti(path, nib.Nifti1Image(values, grid.affine[0].numpy()))
+        _write_nifti(path, nib.Nifti1Image(values, grid.affine[0]))
         return
     image = sitk.GetImageFromArray(values.transpose())
     origin, spacing, direction = _geometry(grid)

@@ -165,7 +165,7 @@ def _before_and_after(moving: Image, displacement: Tensor, start: Transform | No
 
 def _distance(displacement: Tensor, grid: Grid, mask: Tensor | None) -> float:
     """Mean length in mm of a displacement in voxels."""
-    length = (displacement * grid.spacing.to(displacement).view(-1, 3, 1, 1, 1)).norm(dim=1, keepdim=True)
+    length = (displacement * torch.as_tensor(grid.spacing).to(displacement).view(-1, 3, 1, 1, 1)).norm(dim=1, keepdim=True)
     return float(masked_mean(length, mask))
 
 

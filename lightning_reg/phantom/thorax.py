@@ -63,7 +63,7 @@ def breathing_thorax(seed: int, shape: tuple[int, int, int] = (64, 64, 64), nois
     exhale = surfaces(subject.anatomy, points.astype(np.float32))
     moving = _phase(subject, index, exhale, np.ones_like(exhale.lung), noise_exhale, noise, grid, voxel)
 
-    to_voxels = np.linalg.inv(grid.affine[0].numpy())[:3, :3] @ subject.pose[:3, :3]
+    to_voxels = np.linalg.inv(grid.affine[0])[:3, :3] @ subject.pose[:3, :3]
     field = torch.from_numpy((to_voxels @ displacement).astype(np.float32)).view(1, 3, *shape)
     fixed_points, moving_points = _landmarks(subject, grid, landmarks)
     return Pair(
@@ -105,7 +105,7 @@ def field_of_view(subject: Subject, shape: tuple[int, int, int]) -> Grid:
     spacing = subject.extent / np.array(shape)
     step = np.diag([*spacing, 1.0])
     step[:3, 3] = 0.5 * (spacing - subject.extent)
-    return Grid(shape, torch.from_numpy(subject.frame @ step))
+    return Grid(shape, subject.frame @ step)
 
 
 def _rotation(rng: np.random.Generator, low: float, high: float) -> Array:

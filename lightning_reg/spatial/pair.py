@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,6 +127,6 @@ def _element_grid(grid: Grid, b: int) -> Grid:
 def _join(images: Sequence[Image], border: bool = False) -> Image:
     shape = [max(sizes) for sizes in zip(*(image.grid.shape for image in images), strict=True)]
     padded = [image.padded_to(shape, border) for image in images]
-    affine = torch.cat([p.grid.affine.expand(p.tensor.shape[0], 4, 4) for p in padded])
+    affine = np.concatenate([np.broadcast_to(p.grid.affine, (p.tensor.shape[0], 4, 4)) for p in padded])
     first = padded[0]
     return replace(first, tensor=torch.cat([p.tensor for p in padded]), grid=replace(first.grid, affine=affine))

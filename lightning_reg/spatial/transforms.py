@@ -206,7 +206,7 @@ class Affine(Transform):
 
     def _voxel_matrix(self) -> Tensor:
         device = self.matrix.device
-        return self.grid.inverse.to(device) @ self.matrix.double() @ self.grid.affine.to(device)
+        return torch.as_tensor(self.grid.inverse, device=device) @ self.matrix.double() @ torch.as_tensor(self.grid.affine, device=device)
 
     def map_voxels(self, points: Tensor) -> Tensor:
         return transform_points(self._voxel_matrix(), points)

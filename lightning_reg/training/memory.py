@@ -73,6 +73,6 @@ def _pair(shape: Sequence[int]) -> Pair:
     grid = Grid.regular(shape)
     images = [Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2)]
     mask = Image(torch.ones(1, 1, *shape, dtype=torch.int16), grid, discrete=True)
-    points = (grid.center.float(),)
+    points = (torch.from_numpy(grid.center).float(),)
     truth = Displacement(torch.zeros(1, 3, *shape), grid)
     return Pair(images[0], images[1], mask, mask, mask, mask, points, points, truth)

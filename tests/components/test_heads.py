@@ -78,7 +78,7 @@ def test_the_centre_of_the_fixed_image_stays(parameter: int, oblique: Grid) -> N
     raw[parameter] = 3.0
     bias(head.last, raw)
     transform = head(features(oblique), oblique)[0]
-    center = oblique.center.float().unsqueeze(2).expand(2, -1, -1)
+    center = torch.from_numpy(oblique.center).float().unsqueeze(2).expand(2, -1, -1)
     torch.testing.assert_close(transform.map_world(center), center, atol=1e-3, rtol=0)
     assert 0.3 < float(transform.displacement(oblique).detach().abs().max()) < 9
 
@@ -100,8 +100,8 @@ def test_the_affine_map_has_these_parameters_along_the_images_axes() -> None:
     bias(head.last, raw)
     wanted = AffineHead.constrained(raw.unsqueeze(0), grid)
     found = head([torch.zeros(1, 4, 2, 2, 2)], grid)[0].matrix
-    torch.testing.assert_close(found, affine_matrix(wanted, grid.center.float()), atol=1e-4, rtol=0)
-    torch.testing.assert_close(affine_parameters(found, grid.center.float()), wanted, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found, affine_matrix(wanted, grid.center), atol=1e-4, rtol=0)
+    torch.testing.assert_close(affine_parameters(found, grid.center), wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_control_points_lie_where_the_features_are(oblique: Grid) -> None:
@@ -137,7 +137,7 @@ def test_each_supervised_level_is_a_field_on_its_own_grid(oblique: Grid) -> None
     coarse, fine = head(maps, oblique)
     assert coarse.grid.shape == (4, 3, 3)
     assert fine.grid is oblique
-    point = oblique.center.float().unsqueeze(2)
+    point = torch.from_numpy(oblique.center).float().unsqueeze(2)
     torch.testing.assert_close(coarse.map_world(point), fine.map_world(point), atol=1e-4, rtol=0)
     torch.testing.assert_close(coarse.displacement(oblique), fine.displacement(), atol=1e-4, rtol=0)
 
@@ -146,7 +146,7 @@ def test_a_velocitys_inverse_is_its_negative(oblique: Grid) -> None:
     head = VelocityHead(CHANNELS, STRIDES)
     torch.nn.init.normal_(head.velocity.weight, std=0.02)
     flow = head([f.mean((2, 3, 4), keepdim=True).expand_as(f) for f in features(oblique)], oblique)[0]  # smooth
-    points = oblique.center.float().unsqueeze(2).expand(2, -1, -1)
+    points = torch.from_numpy(oblique.center).float().unsqueeze(2).expand(2, -1, -1)
     there = flow.map_world(points).detach()
     assert float((there - points).norm(dim=1).min()) > 0.01
     torch.testing.assert_close(flow.inverse().map_world(there), points, atol=1e-4, rtol=0)

@@ -81,7 +81,7 @@ def test_terms_of_regularity_are_zero_for_translations(name: str, pair: Pair, le
 @pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv"])
 def test_terms_of_regularity_leave_an_affine_part_alone(name: str, pair: Pair, level) -> None:
     grid = pair.fixed.grid
-    matrix = affine_matrix(torch.tensor([[4.0, 1, 2, 0.2, 0, 0.1, 1.2, 0.9, 1, 0.1, 0, 0]]), grid.center.float())
+    matrix = affine_matrix(torch.tensor([[4.0, 1, 2, 0.2, 0, 0.1, 1.2, 0.9, 1, 0.1, 0, 0]]), grid.center)
     wavy = level(torch.randn(1, 3, *grid.shape))
     with_affine = Composition([wavy.transform, Affine(matrix, grid)])
     both = Level(pair.fixed, pair.moving, with_affine, with_affine)
@@ -131,18 +131,18 @@ def test_a_velocity_and_its_inverse_are_consistent(pair: Pair) -> None:
     smooth = torch.stack([torch.sin(3 * i + j), torch.cos(2 * j - k), torch.sin(2 * k + i)]).unsqueeze(0)
     flow = Velocity(1.5 * smooth, pair.fixed.grid)
     there, back = (Level(pair.fixed, pair.moving, t, t) for t in (flow, flow.inverse()))
-    moved = float((flow.dense() * pair.fixed.grid.spacing.view(1, 3, 1, 1, 1)).square().sum(1).mean())
+    moved = float((flow.dense() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1)).square().sum(1).mean())
     assert float(term("inverse_consistency")(replace(there, reverse=back), pair)) < 1e-3 * moved
 
 
 def test_terms_of_a_kind_of_transform(pair: Pair, level, shifted) -> None:
     grid = pair.fixed.grid
-    matrix = affine_matrix(torch.tensor([[2.0, -1, 0, 0, 0, 0, 1.25, 1, 1, 0, 0, 0]]), grid.center.float())
+    matrix = affine_matrix(torch.tensor([[2.0, -1, 0, 0, 0, 0, 1.25, 1, 1, 0, 0, 0]]), grid.center)
     steps = torch.ones(1, 3, *grid.shape)
     steps[0, 1, 3, 4, 5] = 0.5
     both = Composition([IntegratedGradient(steps, grid), Affine(matrix, grid)])
     found = Level(pair.fixed, pair.moving, both, both)
-    moved = 3.0 / float(grid.size)  # mm, as a fraction of the image's size
+    moved = 3.0 / grid.size.item()  # mm, as a fraction of the image's size
     assert float(term("affine_identity")(found, pair)) == pytest.approx((0.25 + moved) / 12, abs=1e-5)
     assert float(term("gradient_identity")(found, pair)) == pytest.approx(0.5 / steps.numel(), rel=1e-4)
     with pytest.raises(TrainingError, match="'affine_identity' needs one Affine part in the method's transform, which has 0"):
@@ -154,7 +154,7 @@ def _waved(shape: tuple[int, ...], size: float) -> Pair:
     grid = Grid.regular(shape, [size / n for n in shape], [size / n / 2 for n in shape])
     i, j, k = (2 * torch.pi * p / size for p in grid.to_world(grid.points(dtype=torch.float64))[0])
     wave = torch.stack([torch.sin(i) * torch.cos(j), torch.sin(j + k), torch.cos(k) * torch.sin(i)]).unsqueeze(0)
-    field = (0.03 * size * wave / grid.spacing.view(1, 3, 1, 1, 1)).float()
+    field = (0.03 * size * wave / torch.from_numpy(grid.spacing).view(1, 3, 1, 1, 1)).float()
     intensity = torch.sigmoid(4 * torch.sin(i + 0.5) * torch.cos(j) + 2 * torch.sin(2 * k)).float()[None, None]
     return Pair(Image(intensity, grid), Image(intensity.flip(3), grid), truth=Displacement(field, grid))
 

@@ -42,7 +42,7 @@ def test_the_result_is_the_composition_and_the_last_stage_acts_on_the_fixed_poin
     level = stack(pair.fixed, other).levels[-1]
     kinds = [type(part) for part in flat(level.transform)]
     assert kinds == [Affine, BSpline, BSpline]
-    point = pair.fixed.grid.center.float().unsqueeze(2)
+    point = torch.from_numpy(pair.fixed.grid.center).float().unsqueeze(2)
     affine, coarse, fine = flat(level.transform)
     torch.testing.assert_close(
         level.transform.map_world(point), affine.map_world(coarse.map_world(fine.map_world(point))), atol=1e-3, rtol=0

@@ -187,7 +187,7 @@ def test_settings_that_contradict_each_other() -> None:
 
 def phantom(shape: tuple[int, int, int] = (96, 80, 84)) -> tuple[tio.Subject, torch.Tensor]:
     pair = breathing_thorax(3, shape)
-    image = tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0].numpy())
+    image = tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0])
     return tio.Subject(name="phantom", image=image), pair.fixed_mask.tensor[0, 0] > 0
 
 

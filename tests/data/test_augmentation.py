@@ -63,7 +63,7 @@ def require_consistent(pair: Pair, tolerance: float, voxels: float = 0.05) -> No
     inner = (slice(None), slice(None), *[slice(margin, -margin)] * 3)
     mapped = pair.truth.map_voxels(pair.fixed.grid.points())
     there = pair.fixed.grid.voxel_map(pair.moving.grid)
-    at = (there[:, :3, :3].float() @ mapped.flatten(2) + there[:, :3, 3:].float()).view(mapped.shape)
+    at = (torch.from_numpy(there[:, :3, :3]) @ mapped.flatten(2).double() + torch.from_numpy(there[:, :3, 3:])).view(mapped.shape).float()
     upper = torch.tensor(pair.moving.grid.shape).view(1, 3, 1, 1, 1) - 1
     known = ((at > margin) & (at < upper - margin)).all(1, keepdim=True)[inner]
     assert float(known.float().mean()) > 0.1
@@ -88,8 +88,8 @@ def test_turns_and_flips_are_exact(pair: Pair, axis: int) -> None:
     for seed in range(30):
         changed = Augmentation(turn=[axis])(pair, [seed])
         assert sorted(changed.fixed.tensor.flatten().tolist()) == sorted(pair.fixed.tensor.flatten().tolist())
-        assert float(torch.linalg.det(changed.fixed.grid.affine)) * float(torch.linalg.det(pair.fixed.grid.affine)) > 0
-        torch.testing.assert_close(changed.fixed.grid.center, pair.fixed.grid.center)
+        assert np.linalg.det(changed.fixed.grid.affine) * np.linalg.det(pair.fixed.grid.affine) > 0
+        np.testing.assert_allclose(changed.fixed.grid.center, pair.fixed.grid.center)
         require_consistent(changed, 0.003)
         changes.add(tuple(changed.fixed.tensor[0, 0, :2, 0, 0].tolist()))
     assert len(changes) == 4
@@ -101,9 +101,9 @@ def test_turns_and_flips_are_exact(pair: Pair, axis: int) -> None:
 
 def test_a_flip_is_torchios(pair: Pair) -> None:
     changed = turned(pair, [0, 1, 2], [True, False, False])
-    expected = tio.Flip(axes=(0,))(tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0].numpy()))
+    expected = tio.Flip(axes=(0,))(tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0]))
     torch.testing.assert_close(changed.fixed.tensor[0], expected.data)
-    np.testing.assert_allclose(changed.fixed.grid.affine[0].numpy(), expected.affine, atol=1e-9)
+    np.testing.assert_allclose(changed.fixed.grid.affine[0], expected.affine, atol=1e-9)
 
 
 @pytest.mark.parametrize("separately", [[], ["affine", "elastic"]])
@@ -122,7 +122,7 @@ def test_an_affine_change_is_torchios(pair: Pair) -> None:
     """The image that TorchIO makes of the same draw."""
     arguments = {"scales": (1.1, 1.1, 0.9, 0.9, 1, 1), "degrees": (5, 5, 0, 0, -7, -7), "translation": (2, 2, -3, -3, 1, 1)}
     changed = Augmentation(affine=arguments)(pair, [0])
-    image = tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0].numpy())
+    image = tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0])
     expected = tio.Affine((1.1, 0.9, 1), (5, 0, -7), (2, -3, 1), default_pad_value=0.5)(image).data
     difference = (changed.fixed.tensor[0] - expected).abs()[:, 3:-3, 3:-3, 3:-3]
     assert float(difference.median()) < 1e-4
@@ -135,7 +135,7 @@ def test_crops_keep_what_lies_in_both(pair: Pair, separately: list[str]) -> None
     for seed in range(6):
         changed = Augmentation(crop_mm=8.0, separately=separately)(pair, [seed])
         shapes.add(changed.fixed.grid.shape)
-        most = np.floor(8.0 / pair.fixed.grid.spacing[0].numpy() + 1)
+        most = np.floor(8.0 / pair.fixed.grid.spacing[0] + 1)
         assert (np.array(changed.fixed.grid.shape) >= np.array(pair.fixed.grid.shape) - 2 * most).all()
         assert len(changed.fixed_landmarks[0]) == len(changed.moving_landmarks[0])
         torch.testing.assert_close(changed.landmark_errors(pair.truth)[0].max(), torch.tensor(0.0), atol=0.2, rtol=0)

@@ -161,7 +161,7 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
         assert pair.moving.grid.shape == (12, 30, 10)
         assert pair.fixed_mask.grid.shape == (12, 28, 10)
         torch.testing.assert_close(pair.fixed.tensor, fixed.image.on(pair.fixed.grid).tensor, atol=1e-5, rtol=0)
-        apart = (pair.fixed.grid.center - pair.moving.grid.center)[0].abs() / pair.moving.grid.spacing[0]
+        apart = np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0] / pair.moving.grid.spacing[0]
         assert float(apart[[0, 2]].max()) <= 4  # at most as far as the moving image's border forces it
     centers = {tuple(drawn[item].fixed.grid.center[0].tolist()) for item in range(6)}
     assert len(centers) > 3
@@ -265,8 +265,8 @@ def test_density_follows_the_change_of_volume_inside_the_mask() -> None:
 def test_the_seed_and_the_number_of_an_item_decide_it(sampling: dict) -> None:
     def drawn(seed: int) -> list[torch.Tensor]:
         pairs = build_sampler(sampling)(grouped(), [(0, 1), (3, 4), (1, 2), (4, 5)], seed)
-        return [torch.cat([torch.tensor(list(map(ord, p.name[0]))), p.fixed.tensor.flatten(), p.fixed.grid.center[0]]) for p in
-                (pairs[item] for item in range(12))]  # fmt: skip
+        parts = [(list(map(ord, p.name[0])), p.fixed.tensor.flatten(), p.fixed.grid.center[0]) for p in (pairs[item] for item in range(12))]
+        return [torch.cat([torch.as_tensor(part) for part in item]) for item in parts]
 
     def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[bool]:
         return [x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True)]
@@ -301,7 +301,7 @@ def test_patches_have_one_middle_in_the_world_whatever_the_voxels() -> None:
     drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [10, 9, 8]})([fixed, moving], [(0, 1)], 4)
     for item in range(8):
         pair = drawn[item]
-        apart = (pair.fixed.grid.center - pair.moving.grid.center)[0].abs() / pair.moving.grid.spacing[0]
+        apart = np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0] / pair.moving.grid.spacing[0]
         assert float(apart.max()) <= 0.5 + 1e-6
 
 

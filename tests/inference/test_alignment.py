@@ -25,7 +25,7 @@ def translation(*mm: float) -> Affine:
 
 def blobs(points: Tensor, *places: tuple[float, float, float, float]) -> Tensor:
     """Gaussians of 3 mm and some height at places about the grid's centre."""
-    at = [GRID.center.view(1, 3, 1, 1, 1) + torch.tensor(place[:3]).view(1, 3, 1, 1, 1) for place in places]
+    at = [torch.from_numpy(GRID.center).view(1, 3, 1, 1, 1) + torch.tensor(place[:3]).view(1, 3, 1, 1, 1) for place in places]
     return sum(p[3] * torch.exp(-((points - a) ** 2).sum(1, keepdim=True) / 18) for a, p in zip(at, places, strict=True)).float()
 
 
@@ -47,8 +47,8 @@ def test_the_best_of_a_few_translations_is_taken(right, move, first, other, mask
     shown = GRID.cropped((first, 0, 0), (40, 18, 16))
     points = shown.to_world(shown.points(dtype=torch.float64))
     organ, everything = blobs(points, *ORGAN), blobs(points, *ORGAN, *((OTHER,) if other else ()))
-    affine = shown.affine.clone()
-    affine[0, :3, 3] += torch.tensor(move, dtype=torch.float64)
+    affine = shown.affine.copy()
+    affine[0, :3, 3] += move
     moving_grid = Grid(shown.shape, affine)
     fixed = blobs(GRID.to_world(GRID.points(dtype=torch.float64)), *ORGAN)
     pair = Pair(Image(fixed, GRID), Image(everything, moving_grid))

@@ -50,7 +50,7 @@ def center_of_mass(image: Image) -> Tensor:
 def spot(grid: Grid, side: str, away: Tensor) -> tuple[Tensor, Tensor]:
     """An array with its affine: a Gaussian of 2.5 mm, and everything moved in the world."""
     points = grid.to_world(grid.points(dtype=torch.float64)) - torch.tensor(SPOT[side], dtype=torch.float64).view(1, 3, 1, 1, 1)
-    affine = grid.affine[0].clone()
+    affine = torch.from_numpy(grid.affine[0]).clone()
     affine[:3, 3] += away
     return 300 * torch.exp(-points.square().sum(1)[0] / 12.5), affine
 
@@ -73,7 +73,7 @@ def test_a_fixed_point_is_led_to_its_place_in_the_moving_image(kind, start, fixe
     torch.testing.assert_close(torch.from_numpy(result.map_points(points["fixed"])), points["moving"], atol=0.1, rtol=0)
     apart = points["moving"] - points["fixed"]
     if start == "centers":
-        apart = apart - (moving_grid.center + away - fixed_grid.center)
+        apart = apart - (torch.from_numpy(moving_grid.center - fixed_grid.center) + away)
     tre = result.metrics()["tre_mm"]
     assert (tre["before"], tre["after"]) == (pytest.approx(float(apart.norm()), rel=1e-4), pytest.approx(0, abs=0.1))
     assert result.similarity["ncc"]["after"] > 0.98 > result.similarity["ncc"]["before"]

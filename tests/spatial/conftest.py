@@ -19,7 +19,7 @@ class ITK:
     @staticmethod
     def geometry(grid: Grid, item: int = 0) -> tuple[list[float], list[float], list[float]]:
         """Origin, spacing and direction in LPS."""
-        affine, spacing = grid.affine[item].numpy(), grid.spacing[item].numpy()
+        affine, spacing = grid.affine[item], grid.spacing[item]
         direction = FLIP @ affine[:3, :3] / spacing
         return (FLIP @ affine[:3, 3]).tolist(), spacing.tolist(), direction.ravel().tolist()
 
@@ -53,7 +53,7 @@ class ITK:
 
     @classmethod
     def field(cls, field: Tensor, grid: Grid) -> sitk.DisplacementFieldTransform:
-        linear = FLIP @ grid.affine[0, :3, :3].numpy()
+        linear = FLIP @ grid.affine[0, :3, :3]
         vectors = np.einsum("ab,bijk->kjia", linear, field[0].double().numpy())
         image = cls.place(sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True), grid)
         return sitk.DisplacementFieldTransform(image)
@@ -69,7 +69,7 @@ class ITK:
         transform.SetTransformDomainDirection(direction)
         transform.SetTransformDomainPhysicalDimensions([m * s * v for m, s, v in zip(mesh, spline.stride, spacing, strict=True)])
         transform.SetTransformDomainMeshSize(mesh)
-        linear = FLIP @ spline.grid.affine[0, :3, :3].numpy()
+        linear = FLIP @ spline.grid.affine[0, :3, :3]
         vectors = np.einsum("ab,bijk->akji", linear, spline.control[0].double().numpy())
         transform.SetParameters(vectors.ravel().tolist())
         return transform

@@ -17,7 +17,7 @@ VOXELS, MM = 2, 4.0  # the shift, on voxels of 1.4 x 1.1 x 2.0 mm
 def shift(grid: Grid, voxels: float = VOXELS) -> Affine:
     """A translation of the world along the grid's last axis."""
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, 3] = voxels * grid.affine[0, :3, 2]
+    matrix[:3, 3] = torch.from_numpy(voxels * grid.affine[0, :3, 2])
     return Affine(matrix.unsqueeze(0), grid)
 
 
@@ -75,7 +75,7 @@ def test_before_is_with_the_start_where_there_is_one(scene, fixed_grid) -> None:
 
 def test_motion_is_that_of_the_fixed_landmarks_in_the_world(scene, fixed_grid) -> None:
     found = evaluate(scene, shift(fixed_grid, 0.5))
-    step = fixed_grid.affine[0, :3, 2].expand(3, 3)
+    step = torch.from_numpy(fixed_grid.affine[0, :3, 2]).expand(3, 3)
     torch.testing.assert_close(found.motion_true, VOXELS * step)
     torch.testing.assert_close(found.motion_predicted, 0.5 * step)
     assert (found.field_before, found.field_after) == (pytest.approx(MM), pytest.approx(0.75 * MM))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,7 +80,7 @@ def test_collated_items_stay_where_they_were(batch):
     for b, pair in enumerate(pairs):
         i, j, k = pair.fixed.grid.shape
         torch.testing.assert_close(joined.fixed.tensor[b, :, :i, :j, :k], pair.fixed.tensor[0])
-        torch.testing.assert_close(joined.fixed.grid.affine[b], pair.fixed.grid.affine[0])
+        np.testing.assert_allclose(joined.fixed.grid.affine[b], pair.fixed.grid.affine[0])
     assert float(joined.fixed.tensor[0, 0, 9].max()) == -1
     assert float(joined.fixed_mask.tensor[0, 0, 9].max()) == 0
 
@@ -132,7 +133,6 @@ def test_to_moves_everything(make_pair):
     moved = make_pair((9, 11, 13), 5).to("meta")
     assert moved.truth.field.device.type == moved.fixed.tensor.device.type == "meta"
     assert moved.fixed_labels.tensor.device.type == moved.fixed_landmarks[0].device.type == "meta"
-    assert moved.fixed.grid.affine.device.type == "cpu"
     assert moved.name == ("5 landmarks",)
 
 
@@ -141,8 +141,8 @@ def test_elements_are_the_pairs_of_the_batch(batch):
     for pair, element in zip(pairs, joined.elements(), strict=True):
         i, j, k = pair.fixed.grid.shape
         torch.testing.assert_close(element.fixed.tensor[..., :i, :j, :k], pair.fixed.tensor)
-        torch.testing.assert_close(element.fixed.grid.affine, pair.fixed.grid.affine)
-        torch.testing.assert_close(element.truth.grid.affine, pair.truth.grid.affine)
+        np.testing.assert_allclose(element.fixed.grid.affine, pair.fixed.grid.affine)
+        np.testing.assert_allclose(element.truth.grid.affine, pair.truth.grid.affine)
         torch.testing.assert_close(element.landmark_errors(element.truth)[0], pair.landmark_errors(pair.truth)[0], atol=1e-4, rtol=0)
         assert element.name == pair.name
 

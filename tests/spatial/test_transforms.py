@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
@@ -83,7 +84,7 @@ def test_composition_is_itks(make, itk, fixed_grid, moving_grid, world_points):
 def test_a_voxel_along_one_axis_is_that_column_of_the_affine(kind, axis, fixed_grid, world_points):
     step = torch.zeros(1, 3, 1, 1, 1)
     step[:, axis] = 2
-    column = 2 * fixed_grid.affine[0, :3, axis]
+    column = torch.from_numpy(2 * fixed_grid.affine[0, :3, axis])
     matrix = torch.eye(4, dtype=torch.float64)[None].clone()
     matrix[0, :3, 3] = column
     transform = {
@@ -121,7 +122,7 @@ def test_on_another_grid_it_is_the_same_motion(kind, make, fixed_grid, moving_gr
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_is_its_items(kind, make, fixed_grid, moving_grid):
     """With a grid per item."""
-    both = Grid(fixed_grid.shape, torch.cat([fixed_grid.affine, fixed_grid.cropped((2, -1, 3), fixed_grid.shape).affine]))
+    both = Grid(fixed_grid.shape, np.concatenate([fixed_grid.affine, fixed_grid.cropped((2, -1, 3), fixed_grid.shape).affine]))
     state = make(kind) if kind == "composition" else make(kind, batch=2)
     if kind == "composition":
         transform = Composition([make("displacement", moving_grid, batch=2), make("affine", both), make("velocity", both, batch=2)])
@@ -197,7 +198,7 @@ def test_the_determinant_is_that_of_the_world_map(make, itk, fixed_grid):
     """Central differences of ITK's transform by one voxel along each axis of an oblique grid."""
     transform = make("displacement")
     theirs, index = itk.field(transform.field, fixed_grid), torch.tensor([[4.0, 6.0, 9.0], [7.0, 3.0, 5.0]], dtype=torch.float64).T[None]
-    linear, columns = fixed_grid.affine[0, :3, :3], []
+    linear, columns = torch.from_numpy(fixed_grid.affine[0, :3, :3]), []
     for axis in range(3):
         step = torch.zeros(1, 3, 1, dtype=torch.float64)
         step[:, axis] = 1

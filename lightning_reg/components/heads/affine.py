@@ -43,7 +43,7 @@ class AffineHead(Head):
             raise ValueError("AffineHead: the backbone did not compute its coarsest level")
         raw = self.last(self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))).float()
         local = affine_matrix(self.constrained(raw, grid))
-        frame, back = (matrix.to(raw.device) for matrix in grid.frame())
+        frame, back = (torch.as_tensor(matrix, device=raw.device) for matrix in grid.frame())
         return [Affine((frame @ local.double() @ back).to(raw.dtype), grid)]
 
     @staticmethod
@@ -53,7 +53,7 @@ class AffineHead(Head):
         translation, rotation, scale, shear = raw.split(3, dim=1)
         return torch.cat(
             [
-                translation * grid.spacing.to(raw),
+                translation * torch.as_tensor(grid.spacing).to(raw),
                 math.pi * torch.tanh(rotation / half / math.pi),
                 1 + 0.5 * torch.tanh(2 * scale / half),
                 math.pi * torch.tanh(shear / half / math.pi),

@@ -64,10 +64,10 @@ class TotalVariation(LossTerm):
 
 def _squared_size(pair: Pair, level: Level) -> Tensor:
     """Of the whole fixed image, also where the level sees a patch of it; ``(B or 1,)`` mm^2."""
-    return pair.fixed.grid.size.to(level.fixed.tensor) ** 2
+    return torch.as_tensor(pair.fixed.grid.size**2).to(level.fixed.tensor)
 
 
-def _roughness(measure: Callable[[Tensor, Tensor], Tensor], level: Level) -> Tensor:
+def _roughness(measure: Callable[[Tensor, LF.Array], Tensor], level: Level) -> Tensor:
     """A measure of the deformable part of what the level added, on the level's fixed grid; 0 where that is affine."""
     grid, deformable = level.fixed.grid, _deformable(level)
     if not deformable:
@@ -112,7 +112,7 @@ class InverseConsistency(MaskedTerm):
         assert level.reverse is not None
         grid = level.fixed.grid
         round_trip = Composition([level.reverse.transform, level.transform]).displacement(grid)
-        square = (round_trip * grid.spacing.to(round_trip).view(-1, 3, 1, 1, 1)) ** 2
+        square = (round_trip * torch.as_tensor(grid.spacing).to(round_trip).view(-1, 3, 1, 1, 1)) ** 2
         return LF.masked_mean(square.sum(1, keepdim=True), self.region(level, pair))
 
 
@@ -125,11 +125,11 @@ class AffineIdentity(LossTerm):
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         matrix = _part(level.increment, Affine, "affine_identity").matrix
-        center = level.fixed.grid.center.to(matrix).unsqueeze(2)
+        center = torch.as_tensor(level.fixed.grid.center).to(matrix).unsqueeze(2)
         identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
         linear = matrix[:, :3, :3] - identity
         shift = (linear @ center).squeeze(2) + matrix[:, :3, 3]
-        size = pair.fixed.grid.size.to(matrix)
+        size = torch.as_tensor(pair.fixed.grid.size).to(matrix)
         return (linear.abs().sum((1, 2)) + shift.abs().sum(1) / size) / 12
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
+import numpy as np
 import torch
 
 from lightning_reg.curation.check.scan import CONVENTIONS, Finding, ScanReport, as_convention, fitting_conventions, look_at, raw_landmarks
@@ -122,13 +123,13 @@ def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
     if len(readable) < 3:
         return []
     found = []
-    spacing = torch.stack([grid.spacing[0] for _, grid in readable])
-    extent = torch.stack([grid.spacing[0] * torch.tensor(grid.shape) for _, grid in readable])
+    spacing = np.stack([grid.spacing[0] for _, grid in readable])
+    extent = np.stack([grid.spacing[0] * grid.shape for _, grid in readable])
     for what, values, remedy in (
         ("voxel size", spacing, "check its header, or resample all scans (lightning-reg prepare --spacing)"),
         ("field of view", extent, "check that it shows the same region"),
     ):
-        usual = values.median(0).values
+        usual = np.median(values, axis=0)
         for (scan, _), value in zip(readable, values, strict=True):
             if bool(((value > 2 * usual) | (value < usual / 2)).any()):
                 shown, others = (" x ".join(f"{float(v):.3g}" for v in row) for row in (value, usual))
@@ -198,7 +199,7 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
         found.append(Finding("error", "splits", text))
     share = fixed.grid.overlap(moving.grid)
     if share == 0:
-        apart = float((fixed.grid.center - moving.grid.center).norm())
+        apart = float(np.linalg.norm(fixed.grid.center - moving.grid.center))
         text = f"{name} do not overlap in the world (their centres are {apart:.0f} mm apart); correct the origins in their headers, or set"
         found.append(Finding("error", "overlap", f"{text} data.preprocessing.center=true."))
     elif share < 0.5:

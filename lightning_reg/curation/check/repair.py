@@ -94,7 +94,7 @@ def _perpendicular(affine: np.ndarray) -> np.ndarray:
 
 
 def _landmarks(subject: tio.Subject, record: Record) -> None:
-    grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+    grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
     mask = subject["mask"].data[0] > 0 if "mask" in subject else None
     values = raw_landmarks(record, subject["landmarks"]).double()
     if "RAS mm" in fitting_conventions(subject["landmarks"], grid, mask):

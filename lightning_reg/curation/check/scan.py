@@ -91,7 +91,7 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     report.parts = tuple(part for part in ("mask", "labels", "landmarks") if part in subject)
     image = subject["image"]
     try:
-        report.grid = Grid(image.spatial_shape, torch.from_numpy(image.affine))
+        report.grid = Grid(image.spatial_shape, image.affine)
     except ValueError:
         return report  # among the problems already
     _directions(report, image)
@@ -127,9 +127,7 @@ def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Su
     subject = tio.Subject(name=record.name, group=record.subject, **parts)
     if record.landmarks is not None:
         try:
-            subject["landmarks"] = read_points(record.landmarks).world(
-                Grid(parts["image"].spatial_shape, torch.from_numpy(parts["image"].affine))
-            )
+            subject["landmarks"] = read_points(record.landmarks).world(Grid(parts["image"].spatial_shape, parts["image"].affine))
         except (DataError, ValueError) as error:
             lacking.append(Finding("error", "landmarks", str(error)))
     return subject, lacking

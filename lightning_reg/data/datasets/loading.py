@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
@@ -60,7 +59,7 @@ def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | Non
     """
     subject["group"] = record.subject
     if points is not None:
-        grid = Grid(subject["image"].spatial_shape, torch.from_numpy(subject["image"].affine))
+        grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
         subject["landmarks"] = points.world(grid)
         if not cropped:
             check_landmarks(record.name, subject["landmarks"], grid)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
@@ -96,10 +96,10 @@ def _original(cells: Mapping[str, str], where: str) -> Grid:
     if not shape:
         return Grid.regular((1, 1, 1))
     try:
-        matrix = torch.eye(4, dtype=torch.float64)
-        matrix[:3] = torch.tensor([float(v) for v in affine], dtype=torch.float64).view(3, 4)
+        matrix = np.eye(4)
+        matrix[:3] = np.array([float(v) for v in affine]).reshape(3, 4)
         return Grid((int(shape[0]), int(shape[1]), int(shape[2])), matrix)
-    except (ValueError, IndexError, RuntimeError) as cause:
+    except (ValueError, IndexError) as cause:
         raise DataError(f"{where} has no three extents and twelve numbers in original_shape and original_affine; prepare again.") from cause
 
 

@@ -83,7 +83,7 @@ class AffineFit(Fit):
         like = state.affine.float()
         self.identity = torch.tensor([[0.0] * 6 + [1.0] * 3 + [0.0] * 3], device=like.device)
         self.scale = torch.tensor([AFFINE_SCALE], device=like.device)
-        self.center = objective.grid.center[0].to(like)
+        self.center = torch.as_tensor(objective.grid.center[0]).to(like)
         self.parameters = [torch.zeros(1, 12, device=like.device, requires_grad=True)]
 
     def _matrix(self) -> Tensor:

@@ -120,7 +120,7 @@ def _pack(values: np.ndarray) -> str:
 
 def _middle(pair: Pair, grid: Grid) -> list[int]:
     """Voxel of ``grid`` at the centre of the fixed mask, or of the fixed image."""
-    point = pair.fixed.grid.center.unsqueeze(2)
+    point = torch.from_numpy(pair.fixed.grid.center).unsqueeze(2)
     if pair.fixed_mask is not None and bool(pair.fixed_mask.tensor.any()):
         inside = pair.fixed_mask.tensor[0, 0].nonzero().double().mean(0)
         point = pair.fixed_mask.grid.to_world(inside.view(1, 3, 1))

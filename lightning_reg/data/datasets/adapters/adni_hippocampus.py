@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import require_folder
@@ -85,4 +84,4 @@ def _harp(path: Path) -> Image:
     """Labels 0 and 1; some files of HarP hold two large numbers instead, one apart."""
     image = read_image(path, tio.LabelMap)
     values = (image.data.double() - image.data.double().min()).round().short()
-    return Image(values.unsqueeze(0), Grid(image.spatial_shape, torch.from_numpy(image.affine)), discrete=True)
+    return Image(values.unsqueeze(0), Grid(image.spatial_shape, image.affine), discrete=True)
