@@ -107,7 +107,9 @@ def main() -> None:
         if not pairs:
             data.setup()
             pairs = [pair for pair in data.validation_pairs if pair.fixed_labels is not None]
-            before = statistics.mean(overlap(p, p.moving_labels.on(p.fixed.grid).tensor) for p in pairs if p.moving_labels is not None)
+            before = statistics.mean(
+                overlap(p, p.moving_labels.resampled(p.fixed.grid).tensor) for p in pairs if p.moving_labels is not None
+            )
             print(f"| before | | {before:.3f} | | |", flush=True)
         print(line(experiment, module, pairs, minutes), flush=True)
     if find_spec("ants") is None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from lightning_reg.cli.failures import refuse
-from lightning_reg.discovery import DataError, nearest
+from lightning_reg.discovery import DataError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,12 +29,12 @@ class Parser(argparse.ArgumentParser):
             rest = [word for word in rest if word not in namespace.overrides]
         unknown = [word for word in rest if word.startswith("-")]
         if unknown and self.get_default("strict"):
-            self.error(f"There is no option '{unknown[0]}'{nearest(unknown[0].split('=')[0], self.options())} See {self.prog} --help.")
+            self.error(f"There is no option '{unknown[0]}'{did_you_mean(unknown[0].split('=')[0], self.options())} See {self.prog} --help.")
         return namespace, rest
 
     def error(self, message: str) -> NoReturn:
         if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            message = message.replace(" (choose", f"{nearest(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose")
+            message = message.replace(" (choose", f"{did_you_mean(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose")
         refuse(message if message.startswith("There is") else f"{self.prog}: {message}; see {self.prog} --help.")
 
 

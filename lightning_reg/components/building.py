@@ -25,7 +25,16 @@ from lightning_reg.components.composers.sequential import Member
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.network import Network
-from lightning_reg.discovery import ComponentError, Described, arguments_of, build, construct, load, nearest, registered_name
+from lightning_reg.discovery import (
+    ComponentError,
+    Described,
+    arguments_of,
+    build,
+    construct,
+    load,
+    registered_name,
+    require_known_arguments,
+)
 
 Spec = Mapping[str, Any] | str
 SUPPLIED = ("channels", "strides")
@@ -42,7 +51,7 @@ def build_network(spec: Mapping[str, Any], name: str = "network") -> Network:
     """
     if not isinstance(spec, Mapping):
         raise ComponentError(f"'{name}' is {spec!r}, where 'backbone: ..., head: ...' are meant.")
-    _require_keys(name, spec, OF_A_NETWORK)
+    require_known_arguments(name, spec, OF_A_NETWORK)
     for part in ("backbone", "head"):
         if part not in spec:
             raise ComponentError(f"'{name}' needs an argument '{part}'; add '{part}: ...' to its configuration.")
@@ -77,7 +86,7 @@ def build_composer(spec: Spec) -> Composer:
     if "members" in declared:
         supplied["members"] = _members(arguments, name)
     own = [key for key in declared if key not in supplied]
-    _require_keys(name, arguments, ["name", *own], [*(() if "members" in supplied else OF_A_NETWORK), *own] if supplied else own)
+    require_known_arguments(name, arguments, ["name", *own], [*(() if "members" in supplied else OF_A_NETWORK), *own] if supplied else own)
     return build("composers", arguments, Composer, **supplied)
 
 
@@ -97,18 +106,11 @@ def _members(arguments: dict[str, Any], name: str) -> list[Member]:
     for number, stage in enumerate(stages):
         if not isinstance(stage, Mapping):
             raise ComponentError(f"'stage {number}' is {stage!r}, where 'key: value' pairs are meant.")
-        _require_keys(f"stage {number}", stage, [*OF_A_NETWORK, "stride", "patch"])
+        require_known_arguments(f"stage {number}", stage, [*OF_A_NETWORK, "stride", "patch"])
         network = build_network(common | {key: stage[key] for key in OF_A_NETWORK if key in stage}, f"stage {number}")
         placed = {key: stage[key] for key in ("stride", "patch") if stage.get(key) is not None}
         members.append(construct(f"stage {number}", Member, placed, network=network))
     return members
-
-
-def _require_keys(name: str, given: Mapping[str, Any], known: Sequence[str], shown: Sequence[str] | None = None) -> None:
-    for key in given:
-        if key not in known:
-            own = known if shown is None else shown
-            raise ComponentError(f"'{name}' does not take an argument '{key}'{nearest(key, own)} It takes: {', '.join(own) or 'none'}.")
 
 
 def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle:

@@ -142,7 +142,7 @@ class Level:
     @cached_property
     def warped(self) -> Image:
         """The moving image on the fixed grid, sampled once."""
-        return self.moving.pulled(self.displacement, self.fixed.grid)
+        return self.moving.warped_by(self.displacement, self.fixed.grid)
 
     @cached_property
     def displacement(self) -> Tensor:

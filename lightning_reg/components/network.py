@@ -41,7 +41,7 @@ class Network(Described, nn.Module):
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:
         """Args: fixed, moving: images; a moving one on another grid is resampled where the backbone does not read both separately.
         Returns: transforms of the fixed grid, coarsest first; the last is the result."""
-        moving = moving if self.backbone.separate else moving.on(fixed.grid)
+        moving = moving if self.backbone.separate else moving.resampled(fixed.grid)
         one, other = self._padded(fixed).tensor, self._padded(moving).tensor
         doing = f"images of {' x '.join(map(str, one.shape[2:]))} voxels"
         with blaming(self.backbone, doing):

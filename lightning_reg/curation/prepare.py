@@ -23,7 +23,7 @@ from lightning_reg.data.lungs import lung_mask, plain_mask
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
-from lightning_reg.discovery import DataError, name_of, nearest
+from lightning_reg.discovery import DataError, did_you_mean, name_of
 from lightning_reg.io.folders import reason
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.points import write_points
@@ -54,7 +54,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if self.lungs is not None and self.lungs not in LUNGS:
-            raise ValueError(f"lungs is '{self.lungs}'{nearest(self.lungs, LUNGS)} Give one of {', '.join(LUNGS)}, or null")
+            raise ValueError(f"lungs is '{self.lungs}'{did_you_mean(self.lungs, LUNGS)} Give one of {', '.join(LUNGS)}, or null")
         if self.spacing is not None and self.shape is not None:
             raise ValueError("spacing and shape are both given; give one of them")
         _ = self.geometry  # refuses what it cannot be made from

@@ -13,8 +13,8 @@ import torchio as tio
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_reg.data.symmetry import turned
-from lightning_reg.discovery import construct, nearest
+from lightning_reg.data.symmetry import rotated
+from lightning_reg.discovery import construct, did_you_mean
 from lightning_reg.functional import resize_displacement
 from lightning_reg.io.transforms import from_itk
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
@@ -62,7 +62,7 @@ class Augmentation:
                 raise ValueError(f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2")
         for name in self.separately:
             if name not in STEPS[2:]:
-                raise ValueError(f"separately names '{name}'{nearest(name, STEPS[2:])} Known: {', '.join(STEPS[2:])}")
+                raise ValueError(f"separately names '{name}'{did_you_mean(name, STEPS[2:])} Known: {', '.join(STEPS[2:])}")
         if self.crop_voxels is not None and (len(self.crop_voxels) != 3 or min(self.crop_voxels) < 0):
             raise ValueError(f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more")
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
@@ -72,14 +72,14 @@ class Augmentation:
     def __call__(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """The changed pair, of batch size 1. The same seed gives the same pair."""
         rng = np.random.default_rng(list(seed))
-        pair = self._turned(pair, rng)
+        pair = self._rotated(pair, rng)
         if self.affine is not None or self.elastic is not None:
             pair = self._deformed(pair, seed)
         if self.crop_mm > 0 or self.crop_voxels is not None:
             pair = self._cropped(pair, rng)
         return self._recoloured(pair, seed)
 
-    def _turned(self, pair: Pair, rng: np.random.Generator) -> Pair:
+    def _rotated(self, pair: Pair, rng: np.random.Generator) -> Pair:
         axes, flips = [0, 1, 2], [False, False, False]
         for axis in self.turn:
             a, b = [other for other in range(3) if other != axis]
@@ -88,7 +88,7 @@ class Augmentation:
                 flips[a], flips[b] = not flips[b], flips[a]
         for axis in self.flip:
             flips[axis] ^= bool(rng.random() < 0.5)
-        return pair if axes == [0, 1, 2] and not any(flips) else turned(pair, axes, flips)
+        return pair if axes == [0, 1, 2] and not any(flips) else rotated(pair, axes, flips)
 
     def _deformed(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """Both images, or each of them, seen through a random map of the world."""
@@ -109,7 +109,7 @@ class Augmentation:
             displacement = displacement if alike else _displacement(transform, grid).to(pair.fixed.tensor.device)
             for name in (side, f"{side}_mask", f"{side}_labels"):
                 image: Image | None = getattr(pair, name)
-                changed[name] = None if image is None else _pulled(image, displacement)
+                changed[name] = None if image is None else _warped(image, displacement)
             points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
             if points is not None:
                 changed[f"{side}_landmarks"] = tuple(_origin(transform, p) for p in points)
@@ -203,9 +203,9 @@ def _displacement(transform: Transform, grid: Grid) -> Tensor:
     return resize_displacement(transform.displacement(coarse).float(), grid.shape)
 
 
-def _pulled(image: Image, displacement: Tensor) -> Image:
-    pulled = image.pulled(displacement, image.grid)
-    return replace(pulled, tensor=pulled.tensor.to(image.tensor.dtype))
+def _warped(image: Image, displacement: Tensor) -> Image:
+    warped = image.warped_by(displacement, image.grid)
+    return replace(warped, tensor=warped.tensor.to(image.tensor.dtype))
 
 
 def _origin(transform: Transform, points: Tensor) -> Tensor:
@@ -218,9 +218,7 @@ def _origin(transform: Transform, points: Tensor) -> Tensor:
 
 
 def _inside(grid: Grid, points: Tensor) -> Tensor:
-    voxels = grid.to_voxel(points.double().cpu().T.unsqueeze(0))[0]
-    upper = torch.tensor(grid.shape, dtype=torch.float64).view(3, 1) - 1
-    return ((voxels >= 0) & (voxels <= upper)).all(0)
+    return grid.contains(points.double().cpu().T.unsqueeze(0), margin=0)[0]
 
 
 class AugmentedPairs(Dataset[Pair]):

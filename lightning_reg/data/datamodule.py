@@ -23,7 +23,7 @@ from lightning_reg.data.preprocessing import Preprocessing, centered
 from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
-from lightning_reg.discovery import DataError, nearest
+from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.functional import ncc
 from lightning_reg.spatial import Pair
 
@@ -68,7 +68,7 @@ class RegistrationData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if augment_on not in ("workers", "device"):
-            raise DataError(f"data.augment_on is '{augment_on}'{nearest(augment_on, ('workers', 'device'))} Give workers or device.")
+            raise DataError(f"data.augment_on is '{augment_on}'{did_you_mean(augment_on, ('workers', 'device'))} Give workers or device.")
         if workers != "auto" and (not isinstance(workers, int) or workers < 0):
             raise DataError(f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto.")
         self.augment_on = augment_on
@@ -122,7 +122,7 @@ class RegistrationData(L.LightningDataModule):
             for center, found in alike.items():
                 a, b = (centered(scans[k]) if center else scans[k] for k in (fixed, moving))
                 apart = not center and a.image.grid.overlap(b.image.grid) == 0
-                found.append(-1.0 if apart else float(ncc(a.image.tensor, b.image.on(a.image.grid).tensor)))
+                found.append(-1.0 if apart else float(ncc(a.image.tensor, b.image.resampled(a.image.grid).tensor)))
         headers, centers = (float(np.mean(alike[center])) if chosen else 0.0 for center in (False, True))
         if centers > headers + 0.02:
             self.preprocessing = replace(self.preprocessing, center=True)

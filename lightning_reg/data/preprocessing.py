@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import torchio as tio
 from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, scan_from_subject
 from lightning_reg.discovery import DataError
+from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image
 
 Region = Literal["lungs", "mask"]
@@ -85,13 +87,9 @@ class Geometry:
         mask = lung_mask(image, subject["name"]) if self.crop == "lungs" else subject["mask"].data[0] > 0
         if not bool(mask.any()):
             raise DataError(f"The mask of {subject['name']} is empty (0 everywhere); give another one, or leave the crop out (crop: null).")
-        bounds: list[int] = []
-        for axis, (extent, spacing) in enumerate(zip(mask.shape, image.spacing, strict=True)):
-            inside = mask.any(dim=[a for a in range(3) if a != axis]).nonzero()[:, 0]
-            margin = round(self.margin / spacing)
-            first, last = max(int(inside[0]) - margin, 0), min(int(inside[-1]) + margin, extent - 1)
-            bounds += [first, extent - 1 - last]
-        cropped = tio.Crop(tuple(bounds))(subject)
+        start, shape = bounding_box(mask, [round(self.margin / spacing) for spacing in image.spacing])
+        bounds = [(first, extent - first - kept) for first, kept, extent in zip(start, shape, mask.shape, strict=True)]
+        cropped = tio.Crop(tuple(itertools.chain(*bounds)))(subject)
         cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO leaves out what is no image
         return cropped
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.discovery import ComponentError, DataError, construct, load, nearest
+from lightning_reg.discovery import DataError, construct, load, require_known_arguments
 from lightning_reg.spatial import Pair
 
 
@@ -209,11 +209,6 @@ def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:
         drawn = {key: value for key, value in arguments.items() if key not in declared}
         arguments = own | {"deformation": construct(name, SyntheticDeformation, drawn)}
     else:
-        known = [key for key in declared if key not in ("scans", "pairs", "seed")]
-        for key in arguments:
-            if key not in known:
-                raise ComponentError(
-                    f"'{name}' does not take an argument '{key}'{nearest(key, known)} It takes: {', '.join(known) or 'none'}."
-                )
+        require_known_arguments(name, arguments, [key for key in declared if key not in ("scans", "pairs", "seed")])
     made: SamplerFactory = functools.partial(cls, **arguments)
     return made if patch is None else Patched(made, patch)

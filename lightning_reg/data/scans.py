@@ -191,9 +191,7 @@ def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
     Raises:
         DataError: naming the scan, how many, and the usual causes.
     """
-    inside = grid.to_voxel(landmarks.double().T.unsqueeze(0))[0]
-    upper = torch.tensor(grid.shape, dtype=torch.float64).view(3, 1) - 0.5
-    outside = int(((inside < -0.5) | (inside > upper)).any(0).sum())
+    outside = int((~grid.contains(landmarks.double().T.unsqueeze(0))).sum())
     if outside:
         raise DataError(
             f"{outside} of {landmarks.shape[0]} landmarks of {name} lie outside its image ({grid}); landmarks are RAS mm: convert voxel "

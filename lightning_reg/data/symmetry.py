@@ -14,7 +14,7 @@ from lightning_reg.functional import transform_points
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 
-def turned(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
+def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     """The pair in a world that is turned and mirrored about the middle of the fixed image.
 
     The fixed image's axes keep their directions in the world; those of the moving one are permuted and reversed in the same way, and its
@@ -72,5 +72,5 @@ def _index_map(grid: Grid, axes: Sequence[int], flips: Sequence[bool]) -> NDArra
 
 
 def _permuted(tensor: Tensor, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
-    turned_ = tensor.permute(0, 1, *(2 + axis for axis in axes))
-    return turned_.flip([2 + k for k, flip in enumerate(flips) if flip]).contiguous()
+    permuted = tensor.permute(0, 1, *(2 + axis for axis in axes))
+    return permuted.flip([2 + k for k, flip in enumerate(flips) if flip]).contiguous()

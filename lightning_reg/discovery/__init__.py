@@ -2,7 +2,7 @@
 
 from lightning_reg.discovery.blame import blaming, origin
 from lightning_reg.discovery.described import Described, arguments_of
-from lightning_reg.discovery.errors import ComponentError, DataError, TrainingError, UserError, nearest
+from lightning_reg.discovery.errors import ComponentError, DataError, TrainingError, UserError, did_you_mean, require_known_arguments
 from lightning_reg.discovery.registry import GROUPS, Provider, build, check, chosen, construct, load, name_of, providers, registered_name
 
 __all__ = [
@@ -21,8 +21,9 @@ __all__ = [
     "construct",
     "load",
     "name_of",
-    "nearest",
+    "did_you_mean",
     "origin",
     "providers",
     "registered_name",
+    "require_known_arguments",
 ]

@@ -18,7 +18,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from yaml import YAMLError
 
 from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
-from lightning_reg.discovery.errors import UserError, nearest
+from lightning_reg.discovery.errors import UserError, did_you_mean
 
 COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
 """Exceptions of Hydra, OmegaConf and YAML for an invalid configuration; see :func:`sentence`."""
@@ -40,6 +40,7 @@ def register() -> None:
     Plugins.instance().register(InstalledConfigurations)
     OmegaConf.register_new_resolver("scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True)
     OmegaConf.register_new_resolver("total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True)
+    OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 
@@ -119,7 +120,7 @@ def sentence(error: Exception) -> str:
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         known = sorted(p.stem for p in _group_files(group))
-        return f"There is no {group} named '{name}'{nearest(name, known)} Available: {', '.join(known) or 'none'}."
+        return f"There is no {group} named '{name}'{did_you_mean(name, known)} Available: {', '.join(known) or 'none'}."
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
         match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # where an interpolation points to it
         key = match[1] if match else error.full_key
@@ -133,7 +134,7 @@ def _unknown_option(key: str, remedy: str) -> str:
     known = _known_keys()
     if key in known:
         return f"The option '{key}' is there for other choices of {key.partition('.')[0]}, not for the one that is made. {remedy}"
-    return f"There is no option '{key}'{nearest(key, known)} {remedy}"
+    return f"There is no option '{key}'{did_you_mean(key, known)} {remedy}"
 
 
 def _folders() -> list[Path]:

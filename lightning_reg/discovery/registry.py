@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from lightning_reg.discovery.errors import ComponentError, UserError, nearest
+from lightning_reg.discovery.errors import ComponentError, UserError, did_you_mean, require_known_arguments
 
 OWN = "lightning-reg"
 GROUPS = (
@@ -64,7 +64,7 @@ def chosen(group: str, name: str) -> Provider:
     if plain not in known:
         listing = ", ".join(f"{n} ({p[0].distribution})" for n, p in sorted(known.items()))
         raise ComponentError(
-            f"There is no {one} named '{plain}'{nearest(plain, known)} "
+            f"There is no {one} named '{plain}'{did_you_mean(plain, known)} "
             f"Available: {listing or 'none; is lightning-reg itself installed (pip install -e .)?'}."
         )
     offered = known[plain]
@@ -214,9 +214,7 @@ def construct(name: str, cls: Callable[..., T], arguments: Mapping[str, Any], /,
     parameters = inspect.signature(cls).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     own = [n for n in parameters if n not in context]
-    for key in arguments:
-        if key in context or (key not in parameters and not anything):
-            raise ComponentError(f"'{name}' does not take an argument '{key}'{nearest(key, own)} It takes: {', '.join(own) or 'none'}.")
+    require_known_arguments(name, [key for key in arguments if key in context or not anything], own)
     supplied = {k: v for k, v in context.items() if anything or k in parameters}
     for key, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)

@@ -33,9 +33,9 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     """
     grid = pair.fixed.grid
     fixed = pair.fixed.tensor[0, 0].cpu()
-    before = pair.moving.on(grid).tensor[0, 0].cpu()
+    before = pair.moving.resampled(grid).tensor[0, 0].cpu()
     after = pair.moving.warped(transform, grid).tensor[0, 0].cpu()
-    mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor[0, 0].cpu() > 0
+    mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
     judged = mask if masked and mask is not None else torch.ones_like(fixed, dtype=torch.bool)
     displacement = transform.displacement(grid).detach().cpu()
     reached = (displacement + grid.points())[0]

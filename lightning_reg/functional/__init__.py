@@ -8,7 +8,7 @@ from lightning_reg.functional.jacobian import folding_fraction, gradient, jacobi
 from lightning_reg.functional.landmarks import target_registration_error
 from lightning_reg.functional.overlap import dice, one_hot, soft_dice
 from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
-from lightning_reg.functional.reduce import masked_mean
+from lightning_reg.functional.reduce import bounding_box, masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
 from lightning_reg.functional.similarity import box_mean, lncc, mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
 from lightning_reg.functional.surface import SurfaceDistance, surface_distance, surface_distances
@@ -21,6 +21,7 @@ __all__ = [
     "affine_parameters",
     "basis_matrix",
     "bending",
+    "bounding_box",
     "box_mean",
     "bspline",
     "bspline_at",

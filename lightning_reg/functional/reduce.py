@@ -1,6 +1,8 @@
-"""Means over voxels, inside a mask or not."""
+"""Means over a mask, and its bounding box."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -19,3 +21,19 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
         return values.flatten(1).mean(1)
     weight = mask.to(values.dtype).expand_as(values)
     return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1e-6)
+
+
+def bounding_box(mask: Tensor, margin: Sequence[int] = (0, 0, 0)) -> tuple[list[int], list[int]]:
+    """The part of an image that holds a mask.
+
+    Args:
+        mask: ``(I, J, K)``, true somewhere.
+        margin: voxels that are added on both sides of each axis, as far as the image reaches.
+
+    Returns:
+        First voxel and extents, as :meth:`lightning_reg.spatial.Grid.cropped` takes them.
+    """
+    found = mask.nonzero()
+    low, high = found.amin(0).tolist(), found.amax(0).tolist()
+    start = [max(a - m, 0) for a, m in zip(low, margin, strict=True)]
+    return start, [min(b + m, n - 1) - a + 1 for a, b, m, n in zip(start, high, margin, mask.shape, strict=True)]

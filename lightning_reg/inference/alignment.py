@@ -100,9 +100,7 @@ def missed(pair: Pair, transform: Transform) -> str | None:
     if pair.fixed_mask is not None:
         points = points[:, :, (pair.fixed_mask.tensor > 0).flatten()]
     points = points[:, :, :: max(1, points.shape[2] // 20_000)]
-    lands = pair.moving.grid.to_voxel(transform.map_world(grid.to_world(points)))[0]
-    upper = torch.tensor(pair.moving.grid.shape, dtype=torch.float64).view(3, 1) - 0.5
-    inside = float(((lands > -0.5) & (lands < upper)).all(0).double().mean())
+    inside = float(pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean())
     if inside >= 0.25:
         return None
     return (

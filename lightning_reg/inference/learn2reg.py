@@ -40,5 +40,5 @@ def hd95(pair: Pair, transform: Transform) -> float | None:
         return None
     grid = pair.fixed.grid
     warped = pair.moving_labels.warped(transform, grid).tensor
-    found: list[SurfaceDistance] = surface_distances(pair.fixed_labels.on(grid).tensor[0, 0], warped[0, 0], labels, 1.0)
+    found: list[SurfaceDistance] = surface_distances(pair.fixed_labels.resampled(grid).tensor[0, 0], warped[0, 0], labels, 1.0)
     return float(torch.tensor([distance.hd95 for distance in found]).nanmean())

@@ -17,7 +17,7 @@ from lightning_reg.components.interfaces import Composer
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
-from lightning_reg.discovery import UserError, construct, nearest
+from lightning_reg.discovery import UserError, construct, did_you_mean
 from lightning_reg.inference.alignment import best_translation, between_worlds, missed, shifted
 from lightning_reg.inference.optimization import Optimization, Optimized, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
@@ -56,7 +56,7 @@ class Registrar:
 
     def __post_init__(self) -> None:
         if self.start not in STARTS:
-            raise UserError(f"start is '{self.start}'{nearest(self.start, STARTS)} Use one of {', '.join(STARTS)}.")
+            raise UserError(f"start is '{self.start}'{did_you_mean(self.start, STARTS)} Use one of {', '.join(STARTS)}.")
         self.device = checked_device(self.device)
         if self.composer is not None:
             self.composer = self.composer.to(self.device).eval()

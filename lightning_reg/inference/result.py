@@ -64,7 +64,7 @@ class Result:
     @cached_property
     def warped(self) -> tio.ScalarImage:
         """The moving image's original intensities on the fixed image's original grid, sampled once (linear)."""
-        image = pulled(self.pair.moving, self.displacement, self.pair.fixed.grid)
+        image = warped_in_slabs(self.pair.moving, self.displacement, self.pair.fixed.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @cached_property
@@ -125,7 +125,8 @@ class Result:
             if isinstance(first, Affine):
                 write_transform(partial / "affine.tfm", first, grid)
             if self.pair.moving_labels is not None:
-                write_image(partial / "warped_labels.nii.gz", pulled(self.pair.moving_labels, self.displacement, grid).tensor, grid)
+                labels = warped_in_slabs(self.pair.moving_labels, self.displacement, grid)
+                write_image(partial / "warped_labels.nii.gz", labels.tensor, grid)
             if inverse:
                 write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
             metrics = self.metrics()
@@ -187,9 +188,9 @@ def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
 
 
 @torch.no_grad()
-def pulled(image: Image, displacement: Tensor, grid: Grid) -> Image:
-    """:meth:`lightning_reg.spatial.Image.pulled`, slab by slab."""
-    slabs = [image.pulled(displacement[:, :, start : start + slab.shape[0]], slab).tensor for start, slab in _slabs(grid)]
+def warped_in_slabs(image: Image, displacement: Tensor, grid: Grid) -> Image:
+    """:meth:`lightning_reg.spatial.Image.warped_by`, slab by slab."""
+    slabs = [image.warped_by(displacement[:, :, start : start + slab.shape[0]], slab).tensor for start, slab in _slabs(grid)]
     return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
 
 
@@ -213,7 +214,7 @@ def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str
     for when, phi in (("before", start), ("after", transform)):
         inside = Image(torch.ones_like(pair.moving.tensor), pair.moving.grid).warped(phi, fixed.grid).tensor
         if pair.fixed_mask is not None:
-            inside = inside * (pair.fixed_mask.on(fixed.grid).tensor > 0)
+            inside = inside * (pair.fixed_mask.resampled(fixed.grid).tensor > 0)
         warped = pair.moving.warped(phi, fixed.grid).tensor
         found[when] = {
             "ncc": float(LF.ncc(fixed.tensor, warped, inside)),

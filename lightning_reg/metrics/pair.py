@@ -130,7 +130,7 @@ def evaluate(
     grid = pair.fixed.grid
     displacement = transform.displacement(grid) if displacement is None else displacement
     determinant = jacobian_determinant(displacement)
-    mask = None if pair.fixed_mask is None else pair.fixed_mask.on(grid).tensor
+    mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor
     inside = determinant if mask is None else determinant[mask.expand_as(determinant) > 0]
     found: dict[str, object] = {"sd_j": float(inside.std(correction=0)) if inside.numel() else float("nan")}
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
@@ -140,7 +140,7 @@ def evaluate(
         found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
     labels = pair.labels()
     if labels and pair.fixed_labels is not None and pair.moving_labels is not None:
-        fixed_labels = pair.fixed_labels.on(grid).tensor
+        fixed_labels = pair.fixed_labels.resampled(grid).tensor
         for when, other in _before_and_after(pair.moving_labels, displacement, start, grid):
             found[f"dice_{when}"] = dict(zip(labels, dice(fixed_labels, other.tensor, labels)[0].tolist(), strict=True))
             if surfaces:
@@ -150,7 +150,7 @@ def evaluate(
         true = pair.truth.displacement(grid)
         found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}
     if not labels and pair.fixed_mask is not None and pair.moving_mask is not None:
-        fixed_mask = pair.fixed_mask.on(grid).tensor > 0
+        fixed_mask = pair.fixed_mask.resampled(grid).tensor > 0
         for when, other in _before_and_after(pair.moving_mask, displacement, start, grid):
             found[f"mask_{when}"] = float(dice(fixed_mask.short(), (other.tensor > 0).short(), [1])[0, 0])
     for when, other in _before_and_after(pair.moving, displacement, start, grid):
@@ -160,7 +160,10 @@ def evaluate(
 
 def _before_and_after(moving: Image, displacement: Tensor, start: Transform | None, grid: Grid) -> list[tuple[str, Image]]:
     """The moving image on the fixed grid."""
-    return [("before", moving.on(grid) if start is None else moving.warped(start, grid)), ("after", moving.pulled(displacement, grid))]
+    return [
+        ("before", moving.resampled(grid) if start is None else moving.warped(start, grid)),
+        ("after", moving.warped_by(displacement, grid)),
+    ]
 
 
 def _distance(displacement: Tensor, grid: Grid, mask: Tensor | None) -> float:

@@ -149,9 +149,7 @@ def _landmarks(subject: Subject, grid: Grid, count: int) -> tuple[torch.Tensor, 
     exhale = subject.vessels.branchings[order].T
     exhale = exhale[:, surfaces(subject.anatomy, exhale).lung < -3.0]
     worlds = [torch.from_numpy(_apply(subject.pose, points)) for points in (subject.breathing.inverse(exhale), exhale)]
-    upper = torch.tensor(grid.shape, dtype=torch.float64).view(3, 1) - 1
-    voxels = [grid.to_voxel(world.unsqueeze(0))[0] for world in worlds]
-    inside = torch.stack([((v >= 0) & (v <= upper)).all(0) for v in voxels]).all(0)
+    inside = torch.stack([grid.contains(world.unsqueeze(0), margin=0)[0] for world in worlds]).all(0)
     fixed, moving = (world[:, inside][:, :count].T.float().contiguous() for world in worlds)
     return fixed, moving
 

@@ -136,6 +136,20 @@ class Grid:
         step[:3, 3] = offset
         return Grid((shape[0], shape[1], shape[2]), self.affine @ step)
 
+    def contains(self, points: Tensor, margin: float = 0.5) -> Tensor:
+        """Which points lie in the image.
+
+        Args:
+            points: ``(B, 3, *any)``, RAS mm.
+            margin: how far beyond the outermost voxel centres still counts, voxels; 0.5 is up to the outer faces.
+
+        Returns:
+            ``(B, *any)``, true or false.
+        """
+        voxels = self.to_voxel(points)
+        upper = torch.tensor(self.shape, dtype=voxels.dtype, device=voxels.device).view(1, 3, *[1] * (voxels.dim() - 2)) - 1
+        return ((voxels >= -margin) & (voxels <= upper + margin)).all(1)
+
     def overlap(self, other: Grid) -> float:
         """Fraction of this grid's extent (sampled at some thousand points) that lies inside ``other``; the least in the batch."""
         axes = [np.linspace(-0.5, n - 0.5, min(n + 1, 17)) for n in self.shape]

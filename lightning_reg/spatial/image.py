@@ -58,7 +58,7 @@ class Image:
         tensor = F.pad(self.tensor, widths, "replicate") if border else F.pad(self.tensor, widths, value=self.padding)
         return replace(self, tensor=tensor, grid=self.grid.cropped((0, 0, 0), shape))
 
-    def on(self, grid: Grid) -> Image:
+    def resampled(self, grid: Grid) -> Image:
         """Resampled to another grid through the world (labels: nearest); itself where the grids match."""
         if self.grid.matches(grid):
             return self
@@ -73,9 +73,9 @@ class Image:
             grid: the fixed grid to sample on; default the transform's own.
         """
         grid = grid or transform.grid
-        return self.pulled(transform.displacement(grid), grid)
+        return self.warped_by(transform.displacement(grid), grid)
 
-    def pulled(self, displacement: Tensor, grid: Grid) -> Image:
+    def warped_by(self, displacement: Tensor, grid: Grid) -> Image:
         """As :meth:`warped`, with the displacement ``(B, 3, I, J, K)`` of the transform in voxels of the fixed ``grid``."""
         points = displacement + grid.points(dtype=displacement.dtype, device=displacement.device)
         return self._sampled(transform_points(grid.voxel_map(self.grid), points), grid)
@@ -89,7 +89,7 @@ class Image:
 
     def at_resolution(self, grid: Grid) -> Image:
         """Seen on a coarser grid: average-pooled by :meth:`Grid.stride_to` it, then interpolated where the two still differ."""
-        return self.at_stride(self.grid.stride_to(grid)).on(grid)
+        return self.at_stride(self.grid.stride_to(grid)).resampled(grid)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Image:
         """The part of ``shape`` voxels that begins at voxel ``start``; inside the image."""

@@ -240,41 +240,42 @@ class Velocity(SampledTransform):
 
     Args:
         velocity: ``(B, 3, I, J, K)`` voxels of ``grid`` per unit time.
-        steps: squarings, see :func:`lightning_reg.functional.exponentiate`.
+        squarings: of scaling and squaring, see :func:`lightning_reg.functional.exponentiate`.
     """
 
-    def __init__(self, velocity: Tensor, grid: Grid, steps: int = 7) -> None:
-        super().__init__(exponentiate(_precise(velocity), steps), grid)
-        self.velocity, self.steps = velocity, steps
+    def __init__(self, velocity: Tensor, grid: Grid, squarings: int = 7) -> None:
+        super().__init__(exponentiate(_precise(velocity), squarings), grid)
+        self.velocity, self.squarings = velocity, squarings
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Velocity:
-        return Velocity(self.velocity.to(device=device, dtype=dtype), self.grid, self.steps)
+        return Velocity(self.velocity.to(device=device, dtype=dtype), self.grid, self.squarings)
 
     def inverse(self) -> Velocity:
-        return Velocity(-self.velocity, self.grid, self.steps)
+        return Velocity(-self.velocity, self.grid, self.squarings)
 
 
 class IntegratedGradient(SampledTransform):
-    """A transform whose coordinates are cumulative sums of positive steps: coordinate *a* never decreases along axis *a*.
+    """Transform whose coordinates are the integrals of positive gradients: coordinate *a* never decreases along axis *a*.
 
-    ``phi_a(x) = sum of steps_a over the voxels from the first one to x along axis a, minus 1``; steps of 1 are the identity.
+    ``phi_a(x) = sum of gradient_a over the voxels from the first one to x along axis a, minus 1``; a gradient of 1 is the identity.
 
     Args:
-        steps: ``(B, 3, I, J, K)`` distances of consecutive voxels' images along each axis, voxels of ``grid``; at least 0.
+        gradient: ``(B, 3, I, J, K)``, of coordinate *a* along axis *a*: the distances of consecutive voxels' images, voxels of ``grid``;
+            at least 0.
 
     Source: Christodoulidis et al., 2018, Section 2.1 (method 4).
     """
 
-    def __init__(self, steps: Tensor, grid: Grid) -> None:
-        excess = _precise(steps) - 1
+    def __init__(self, gradient: Tensor, grid: Grid) -> None:
+        excess = _precise(gradient) - 1
         super().__init__(torch.stack([excess[:, a].cumsum(1 + a) for a in range(3)], dim=1), grid)
-        self.steps = steps
+        self.gradient = gradient
 
     def inverse(self) -> Displacement:
         return Displacement(invert(self.field).displacement, self.grid)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> IntegratedGradient:
-        return IntegratedGradient(self.steps.to(device=device, dtype=dtype), self.grid)
+        return IntegratedGradient(self.gradient.to(device=device, dtype=dtype), self.grid)
 
 
 class Composition(Transform):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from lightning_reg.components.losses.region import Region
-from lightning_reg.discovery import TrainingError, nearest
+from lightning_reg.discovery import TrainingError, did_you_mean
 
 GROUPS = ("method", "data", "trainer")
 CPU_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true", "32", "64", "bf16", 32, 64)
@@ -40,7 +39,7 @@ RULES: tuple[Rule, ...] = (
     ("data.samples_per_epoch", lambda v: _whole(v) and v >= 1, COUNT),
     ("data.synthetic_validation", lambda v: v is None or (_whole(v) and v >= 0), "give a whole number, 0 or more"),
     ("data.max_validation_pairs", lambda v: v is None or (_whole(v) and v >= 1), f"{COUNT}, or null for all"),
-    ("data.mask", lambda v: v is None or v in get_args(Region), f"use one of {', '.join(get_args(Region))}"),
+    ("data.masks", lambda v: isinstance(v, bool), "give true or false"),
     ("trainer.max_steps", lambda v: _whole(v) and v >= 1, COUNT),
     ("trainer.max_epochs", lambda v: v is None or v == -1, "leave it at -1: a run ends after trainer.max_steps"),
     ("trainer.accumulate_grad_batches", lambda v: v is None or (_whole(v) and v >= 1), COUNT),
@@ -76,7 +75,7 @@ def require_settings(config: Mapping[str, Any]) -> None:
             holder = holder[part]
         if name in holder and not allowed(holder[name]):
             value = holder[name]
-            meant = nearest(value, ACCELERATORS) if name == "accelerator" and isinstance(value, str) else "; "
+            meant = did_you_mean(value, ACCELERATORS) if name == "accelerator" and isinstance(value, str) else "; "
             raise TrainingError(f"{key} is {value}{meant if meant != '.' else '; '}{remedy}.")
     stopping = (config.get("callbacks") or {}).get("early_stopping")
     if stopping is not None:

@@ -172,8 +172,8 @@ def test_heads_read_the_levels_of_one_stride_as_one() -> None:
     features = [torch.rand(2, 4, 4, 4, 3), torch.rand(2, 2, 8, 7, 6), torch.rand(2, 3, 8, 7, 6)]
     together = torch.cat(features[1:], dim=1)
     excited = together * head.excite(together.mean((2, 3, 4))).view(2, 5, 1, 1, 1)
-    steps = 2 * torch.sigmoid(head.gradients(head.convolutions(excited)))
-    torch.testing.assert_close(head(features, grid)[0].steps, steps)
+    gradient = 2 * torch.sigmoid(head.gradients(head.convolutions(excited)))
+    torch.testing.assert_close(head(features, grid)[0].gradient, gradient)
     affine = AffineHead(channels[1:], strides[1:])
     torch.nn.init.normal_(affine.last.weight)
     alone = AffineHead((5,), strides[-1:])

@@ -34,7 +34,7 @@ def stack() -> StackedComposer:
 def other(pair: Pair) -> Image:
     """A moving image on a grid of its own."""
     grid = Grid.regular((18, 22, 13), (2.2, 2.0, 2.6), (-31.0, 9.0, 6.0))
-    return pair.moving.on(grid)
+    return pair.moving.resampled(grid)
 
 
 def test_the_result_is_the_composition_and_the_last_stage_acts_on_the_fixed_points_first(stack, pair: Pair, other: Image) -> None:
@@ -141,7 +141,7 @@ def test_a_stage_trains_on_patches_and_applies_to_the_whole(pair: Pair, other: I
     assert {level.fixed.grid.shape for level in patches} == {(8, 10, 12)}
     assert len({tuple(level.fixed.grid.center[0].tolist()) for level in patches}) > 3
     for level in patches:  # the voxels are those of the whole image at that place
-        torch.testing.assert_close(level.fixed.tensor, pair.fixed.on(level.fixed.grid).tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(level.fixed.tensor, pair.fixed.resampled(level.fixed.grid).tensor, atol=1e-5, rtol=0)
     assert composer.eval()(pair.fixed, other).levels[-1].fixed is pair.fixed
 
 

@@ -58,9 +58,9 @@ def test_images_masks_and_landmarks_go_together_and_the_manifest_leads_back(raw,
         assert row.original.matches(raw_scan.image.grid)
         torch.testing.assert_close(scan.landmarks, raw_scan.landmarks, atol=1e-4, rtol=0)
         assert scan.image.grid.overlap(raw_scan.image.grid) > 0.99
-        back = replace(scan.mask, tensor=scan.mask.tensor).on(row.original)
+        back = replace(scan.mask, tensor=scan.mask.tensor).resampled(row.original)
         assert dice(back.tensor > 0, raw_scan.mask.tensor > 0) > 0.9
-        smooth, other = Image(raw_scan.image.tensor, raw_scan.image.grid, -1000).on(scan.image.grid), scan.image
+        smooth, other = Image(raw_scan.image.tensor, raw_scan.image.grid, -1000).resampled(scan.image.grid), scan.image
         assert float((smooth.tensor - other.tensor).abs().mean()) < 80
 
 

@@ -12,7 +12,7 @@ import torchio as tio
 from making import data_of
 
 from lightning_reg.data.augmentation import Augmentation
-from lightning_reg.data.symmetry import turned
+from lightning_reg.data.symmetry import rotated
 from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.functional import bspline, rotation_matrix
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
@@ -100,7 +100,7 @@ def test_turns_and_flips_are_exact(pair: Pair, axis: int) -> None:
 
 
 def test_a_flip_is_torchios(pair: Pair) -> None:
-    changed = turned(pair, [0, 1, 2], [True, False, False])
+    changed = rotated(pair, [0, 1, 2], [True, False, False])
     expected = tio.Flip(axes=(0,))(tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0]))
     torch.testing.assert_close(changed.fixed.tensor[0], expected.data)
     np.testing.assert_allclose(changed.fixed.grid.affine[0], expected.affine, atol=1e-9)

@@ -153,14 +153,14 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
     """The moving image is the fixed one on another grid: its patch shows the same place of the world, to half a voxel."""
     fixed = smooth_scan((30, 28, 26), "a")
     other = Grid.regular((34, 30, 25), (2.2, 2.2, 3.1), (5.0 - offset, -7.0 - offset, 11.0 - offset))
-    moving = Scan("b", fixed.image.on(other), fixed.mask.on(other))
+    moving = Scan("b", fixed.image.resampled(other), fixed.mask.resampled(other))
     drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [12, 40, 10]})([fixed, moving], [(0, 1)], 4)
     for item in range(6):
         pair = drawn[item]
         assert pair.fixed.grid.shape == (12, 28, 10)
         assert pair.moving.grid.shape == (12, 30, 10)
         assert pair.fixed_mask.grid.shape == (12, 28, 10)
-        torch.testing.assert_close(pair.fixed.tensor, fixed.image.on(pair.fixed.grid).tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(pair.fixed.tensor, fixed.image.resampled(pair.fixed.grid).tensor, atol=1e-5, rtol=0)
         apart = np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0] / pair.moving.grid.spacing[0]
         assert float(apart[[0, 2]].max()) <= 4  # at most as far as the moving image's border forces it
     centers = {tuple(drawn[item].fixed.grid.center[0].tolist()) for item in range(6)}
@@ -297,7 +297,7 @@ def test_patches_reach_both_ends_of_every_axis() -> None:
 def test_patches_have_one_middle_in_the_world_whatever_the_voxels() -> None:
     """To half a voxel of the finer image, whose patch covers half of the other's and finds room everywhere."""
     fixed = smooth_scan((20, 18, 16), "a")
-    moving = Scan("b", fixed.image.on(fixed.image.grid.resized((40, 36, 32))))
+    moving = Scan("b", fixed.image.resampled(fixed.image.grid.resized((40, 36, 32))))
     drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [10, 9, 8]})([fixed, moving], [(0, 1)], 4)
     for item in range(8):
         pair = drawn[item]

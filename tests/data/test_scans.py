@@ -165,7 +165,7 @@ def test_a_crop_leaves_a_margin_in_mm() -> None:
     subject = subject_from_scan(Scan("one", one.image, Image(mask, one.image.grid, discrete=True)))
     cut = scan_from_subject(Preprocessing(crop="mask", margin=6.0).geometry(subject))
     assert cut.image.grid.shape == (2 + 2 * 3, 2 + 2 * 2, 2 + 1 + 2)
-    torch.testing.assert_close(cut.image.tensor, one.image.on(cut.image.grid).tensor)
+    torch.testing.assert_close(cut.image.tensor, one.image.resampled(cut.image.grid).tensor)
     torch.testing.assert_close(cut.mask.tensor.sum(), mask.sum())
 
 

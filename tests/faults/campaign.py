@@ -511,7 +511,7 @@ def _train() -> Iterator[Case]:
         ("trainer.accumulate_grad_batches=0", "accumulate"), ("trainer.gradient_clip_val=nan", "gradient_clip_val"),
         ("trainer.strategy=foo", "foo"), ("trainer.max_epochs=1", "max_epochs"), ("trainer.fast_dev_run=true", "fast_dev_run"),
         ("method=null", "group"), ("data=null", "group"), ("trainer=null", "group"), ("trainer=foo", "foo"), ("method=foo", "foo"),
-        ("data.workers=-1", "workers"), ("data.workers=many", "workers"), ("data.mask=foo", "mask"), ("data.augmentation.noise=nan", "noise"),
+        ("data.workers=-1", "workers"), ("data.workers=many", "workers"), ("data.masks=fixed", "masks"), ("data.augmentation.noise=nan", "noise"),
         ("data.augmentation.noise=-1", "noise"), ("data.augmentation.noise=much", "noise"), ("data.augmentation.flip=[7]", "flip"),
         ("data.augment_on=moon", "augment_on"), ("data.synthetic_validation=-1", "synthetic_validation"), ("data.max_validation_pairs=0", "max_validation_pairs"),
         ("data.limit=0", "limit"), ("data.held_out=99", "held_out"), ("data.dataset.subjects=0", "subjects"), ("data.dataset.validation=0", "validat"),

@@ -130,7 +130,7 @@ def test_the_jacobian_is_in_hundredths_inside_the_fixed_image_and_255_where_it_f
         matrix = torch.diag(torch.tensor([scale, 1.0, 1.0, 1.0], dtype=torch.float64)).unsqueeze(0)
         shown = volumes(pair, Affine(matrix, grid), no_motion(grid))
         found = unpacked(shown)["jacobian"]
-        inside = Image(torch.ones(1, 1, *grid.shape), grid).on(display_grid(grid)).tensor[0, 0].numpy()
+        inside = Image(torch.ones(1, 1, *grid.shape), grid).resampled(display_grid(grid)).tensor[0, 0].numpy()
         assert (found[inside > 0.999] == expected).all()
         assert (found[inside < 0.49] == 100).all()  # the centre of the voxel lies outside
 

@@ -29,7 +29,7 @@ def inside(image, grid, transform=None, margin=0.6):
 
 
 def test_on_another_grid(picture, fixed_grid, itk):
-    found, mask = picture.on(fixed_grid), inside(picture, fixed_grid)
+    found, mask = picture.resampled(fixed_grid), inside(picture, fixed_grid)
     assert found.grid is fixed_grid
     torch.testing.assert_close(found.tensor[mask], itk.resampled(picture, fixed_grid)[mask], atol=1e-5, rtol=0)
     assert 0.3 < float(mask.double().mean()) < 0.95
@@ -37,7 +37,7 @@ def test_on_another_grid(picture, fixed_grid, itk):
 
 
 def test_labels_on_another_grid(labels, fixed_grid, itk):
-    found, mask = labels.on(fixed_grid), inside(labels, fixed_grid)
+    found, mask = labels.resampled(fixed_grid), inside(labels, fixed_grid)
     assert found.tensor.dtype == torch.int16
     same = found.tensor[mask] == itk.resampled(labels, fixed_grid)[mask]
     assert float(same.double().mean()) > 0.999
@@ -45,7 +45,7 @@ def test_labels_on_another_grid(labels, fixed_grid, itk):
 
 
 def test_on_a_grid_that_matches_is_itself(picture, moving_grid):
-    assert picture.on(moving_grid) is picture
+    assert picture.resampled(moving_grid) is picture
 
 
 @pytest.mark.parametrize("kind", ["affine", "displacement", "composition", "identity"])
@@ -89,7 +89,7 @@ def test_the_moving_image_is_sampled_once(fixed_grid, moving_grid, generator, ri
     once = LF.sample(noise.tensor.double(), moving_grid.to_voxel(transform.map_world(fixed_grid.to_world(fixed_grid.points().double()))))
     torch.testing.assert_close(found.tensor, once.float(), atol=2e-3, rtol=0)
     mask = inside(noise, fixed_grid, transform)
-    twice = noise.on(fixed_grid).warped(transform)
+    twice = noise.resampled(fixed_grid).warped(transform)
     assert float(twice.tensor[mask].std()) < 0.85 * float(found.tensor[mask].std())
 
 
@@ -158,9 +158,9 @@ def test_to_moves_the_tensor(device, picture):
 
 def test_mixed_precision_samples_where_single_precision_does(picture, fixed_grid, smooth_field, rigid):
     transform = Composition([Affine(rigid.float(), fixed_grid), Displacement(smooth_field(fixed_grid.shape, 1.5), fixed_grid)])
-    expected = picture.warped(transform).tensor, picture.on(fixed_grid).tensor
+    expected = picture.warped(transform).tensor, picture.resampled(fixed_grid).tensor
     with torch.autocast("cpu", torch.bfloat16):
-        found = picture.warped(transform).tensor, picture.on(fixed_grid).tensor
+        found = picture.warped(transform).tensor, picture.resampled(fixed_grid).tensor
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
@@ -186,14 +186,14 @@ def test_an_image_is_averaged_to_a_coarser_grid_and_then_resampled():
     torch.testing.assert_close(image.at_resolution(coarse).tensor, image.pooled((3, 2, 1)).tensor)
     assert image.at_resolution(grid) is image
     beside = Grid.regular((4, 4, 8), (6.2, 3.1, 3.0), (12.0, -3.0, 6.0))  # not quite at whole strides
-    torch.testing.assert_close(image.at_resolution(beside).tensor, image.pooled((3, 2, 1)).on(beside).tensor)
+    torch.testing.assert_close(image.at_resolution(beside).tensor, image.pooled((3, 2, 1)).resampled(beside).tensor)
 
 
 def test_a_crop_keeps_its_place():
     grid = Grid.regular((9, 8, 7), (2.0, 1.5, 3.0), (10.0, -4.0, 6.0))
     image = Image(torch.rand(1, 2, 9, 8, 7), grid)
     part = image.cropped((2, 3, 1), (4, 5, 6))
-    torch.testing.assert_close(part.tensor, image.on(part.grid).tensor, atol=1e-5, rtol=0)
+    torch.testing.assert_close(part.tensor, image.resampled(part.grid).tensor, atol=1e-5, rtol=0)
 
 
 def test_at_a_stride_that_does_not_divide_the_border_is_repeated():

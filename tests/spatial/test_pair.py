@@ -154,7 +154,7 @@ def test_every_part_of_a_pair_is_cropped_on_its_own_side(make_pair, moving_grid,
     fixed, moving = pair.fixed.grid.cropped((2, 1, 3), (6, 8, 7)), moving_grid.cropped((4, 0, 5), (9, 12, 8))
     for image, grid, whole in ((cut.fixed, fixed, pair.fixed), (cut.moving, moving, pair.moving)):
         assert image.grid.matches(grid)
-        torch.testing.assert_close(image.tensor, whole.on(grid).tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(image.tensor, whole.resampled(grid).tensor, atol=1e-5, rtol=0)
     assert cut.fixed_mask.grid.matches(fixed)
     assert cut.fixed_labels.grid.matches(fixed)
     assert cut.moving_labels.grid.matches(moving)

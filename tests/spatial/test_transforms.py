@@ -142,7 +142,7 @@ def _item(transform, b):
     if isinstance(transform, Composition):
         return Composition([_item(m, b) for m in transform.members])
     if isinstance(transform, Velocity):
-        return Velocity(transform.velocity[b : b + 1], grid, transform.steps)
+        return Velocity(transform.velocity[b : b + 1], grid, transform.squarings)
     if isinstance(transform, (Displacement, IntegratedGradient)):
         return Displacement(transform.field[b : b + 1], grid)
     if isinstance(transform, BSpline):
@@ -178,7 +178,7 @@ def test_the_inverse_of_a_velocity_is_its_negative(make):
     transform = make("velocity")
     back = transform.inverse()
     torch.testing.assert_close(back.velocity, -transform.velocity)
-    assert back.steps == transform.steps
+    assert back.squarings == transform.squarings
     torch.testing.assert_close(back.inverse().field, transform.field)
 
 
@@ -320,7 +320,7 @@ def test_parts_of_nested_compositions_are_outermost_first(make):
 
 def test_the_inverse_of_a_velocity_has_its_number_of_squarings(fixed_grid, smooth_field):
     velocity = smooth_field(fixed_grid.shape, 2.0)
-    back = Velocity(velocity, fixed_grid, steps=2).inverse()
+    back = Velocity(velocity, fixed_grid, squarings=2).inverse()
     torch.testing.assert_close(back.dense(), LF.exponentiate(-velocity, 2))
     assert float((back.dense() - LF.exponentiate(-velocity, 7)).abs().max()) > 1e-3
 

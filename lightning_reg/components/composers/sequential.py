@@ -68,7 +68,7 @@ class SequentialComposer(Composer, Staged):
         patch = self.members[index].patch
         if trained and patch is not None:
             fixed = _random_patch(fixed, patch)
-            moving = moving if before is not None else moving.on(fixed.grid)
+            moving = moving if before is not None else moving.resampled(fixed.grid)
         seen = moving if before is None else moving.warped(before, fixed.grid)
         increment = self.networks[index](fixed, seen)[-1]
         transform = increment if before is None else Composition([before, increment])

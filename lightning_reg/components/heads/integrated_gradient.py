@@ -13,7 +13,7 @@ from lightning_reg.spatial import Grid, IntegratedGradient
 
 
 class IntegratedGradientHead(Head):
-    """Steps between the images of neighbouring voxels in (0, 2), so that no axis can cross itself.
+    """Gradients of the sampling coordinates in (0, 2), so that no axis can cross itself.
 
     Squeeze and excitation, convolutions, twice a sigmoid; the identity at initialisation (almost). Source: Christodoulidis et al.,
     2018, Section 2.
@@ -57,8 +57,8 @@ class IntegratedGradientHead(Head):
         x = recomputed(self.recompute, self._excited, weights, *read)
         for block in list(self.convolutions)[1:]:
             x = recomputed(self.recompute, block, x)
-        steps = 2 * torch.sigmoid(self.gradients(x).float())
-        return [IntegratedGradient(steps, grid.at_stride(self.stride, steps.shape[2:]))]
+        gradient = 2 * torch.sigmoid(self.gradients(x).float())
+        return [IntegratedGradient(gradient, grid.at_stride(self.stride, gradient.shape[2:]))]
 
     def _excited(self, weights: Tensor, *features: Tensor) -> Tensor:
         """The first block on the features, each multiplied by its weight: the weights go into the convolution's own, and its parts are

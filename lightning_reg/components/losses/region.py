@@ -47,17 +47,17 @@ class MaskedTerm(LossTerm):
         where = self.region_of(pair)
         if where == "overlap":
             everywhere = torch.ones_like(level.moving.tensor[:, :1])
-            return pulled(Image(everywhere, level.moving.grid), level).detach()
+            return warped_membership(Image(everywhere, level.moving.grid), level).detach()
         region: Tensor | None = None
         if pair.fixed_mask is not None and where in ("fixed", "intersection"):
             mask = Image(pair.fixed_mask.tensor.float(), pair.fixed_mask.grid)
             region = mask.at_resolution(level.fixed.grid).tensor
         if pair.moving_mask is not None and where in ("moving", "intersection"):
-            moved = pulled(Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level)
+            moved = warped_membership(Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level)
             region = moved if region is None else region * moved
         return region
 
 
-def pulled(memberships: Image, level: Level) -> Tensor:
+def warped_membership(memberships: Image, level: Level) -> Tensor:
     """Memberships of the moving side, 0 outside, interpolated linearly at the points of the fixed grid: gradients flow."""
-    return memberships.pulled(level.displacement, level.fixed.grid).tensor
+    return memberships.warped_by(level.displacement, level.fixed.grid).tensor

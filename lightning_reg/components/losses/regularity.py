@@ -140,7 +140,7 @@ class GradientIdentity(LossTerm):
     """
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return (_part(level.increment, IntegratedGradient, "gradient_identity").steps - 1).abs().flatten(1).mean(1)
+        return (_part(level.increment, IntegratedGradient, "gradient_identity").gradient - 1).abs().flatten(1).mean(1)
 
 
 def _part(transform: Transform, kind: type[T], term: str) -> T:

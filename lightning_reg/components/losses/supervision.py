@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
-from lightning_reg.components.losses.region import MaskedTerm, Region, pulled
+from lightning_reg.components.losses.region import MaskedTerm, Region, warped_membership
 from lightning_reg.spatial import Image, Pair
 
 
@@ -101,4 +101,4 @@ def _labels(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
 def _memberships(level: Level, fixed: Image, moving: Image, values: Sequence[int]) -> tuple[Tensor, Tensor]:
     """In the structures of these values, at the level's resolution: averaged like the images, and the moving ones warped."""
     there, here = (Image(LF.one_hot(image.tensor, values), image.grid) for image in (fixed, moving))
-    return there.at_resolution(level.fixed.grid).tensor, pulled(here.at_stride(fixed.grid.stride_to(level.fixed.grid)), level)
+    return there.at_resolution(level.fixed.grid).tensor, warped_membership(here.at_stride(fixed.grid.stride_to(level.fixed.grid)), level)

@@ -258,10 +258,10 @@ def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) 
 
 def _share(world: Tensor, grid: Grid, mask: Tensor | None) -> float:
     """The share of the points that lie in the image, or in the mask."""
-    voxels = grid.to_voxel(world.double().T.unsqueeze(0))[0].round().long()
-    upper = torch.tensor(grid.shape).view(3, 1)
-    inside = ((voxels >= 0) & (voxels < upper)).all(0)
+    points = world.double().T.unsqueeze(0)
+    inside = grid.contains(points)[0]
     if mask is not None:
-        i, j, k = voxels.clamp_min(0).minimum(upper - 1)
+        last = torch.tensor(grid.shape).view(3, 1) - 1
+        i, j, k = grid.to_voxel(points)[0].round().long().clamp_min(0).minimum(last)
         inside = inside & mask[i, j, k]
     return float(inside.double().mean())

@@ -15,7 +15,7 @@ import torchio as tio
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import DataError, construct, nearest
+from lightning_reg.discovery import DataError, construct, did_you_mean
 from lightning_reg.io.folders import write_whole
 from lightning_reg.spatial import Grid
 
@@ -62,7 +62,7 @@ def read_rows(manifest: Path) -> list[Row]:
     for line, cells in read_table(manifest, ("subject", "split", "image")):
         where = f"Line {line} of {manifest}"
         if cells["split"] not in SPLITS:
-            problems.append(f"{where} has the split '{cells['split']}'{nearest(cells['split'], SPLITS)} Known: {', '.join(SPLITS)}.")
+            problems.append(f"{where} has the split '{cells['split']}'{did_you_mean(cells['split'], SPLITS)} Known: {', '.join(SPLITS)}.")
             continue
         if not cells["image"]:
             problems.append(f"{where} has no image; give one, or remove the line.")
@@ -129,7 +129,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
         raise DataError(f"{path} is no table ({cause}); save it as CSV in UTF-8.") from cause
     for column in required:
         if column not in columns:
-            raise DataError(f"{path} has no column '{column}'{nearest(column, columns)} It has: {', '.join(columns) or 'none'}.")
+            raise DataError(f"{path} has no column '{column}'{did_you_mean(column, columns)} It has: {', '.join(columns) or 'none'}.")
     if not lines:
         raise DataError(f"{path} has no rows below its header; add some.")
     return lines

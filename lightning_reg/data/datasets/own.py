@@ -15,7 +15,7 @@ from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDa
 from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, from_tree
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.datasets.manifest import PARTS, read_table, together
-from lightning_reg.discovery import DataError, nearest
+from lightning_reg.discovery import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
 
@@ -39,7 +39,7 @@ class PairsDataset(RegistrationDataset):
         known = {*SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"}
         unknown = [column for column in lines[0][1] if column and column not in known]
         if unknown:
-            raise DataError(f"{table} has a column '{unknown[0]}'{nearest(unknown[0], known)} Known: {', '.join(sorted(known))}.")
+            raise DataError(f"{table} has a column '{unknown[0]}'{did_you_mean(unknown[0], known)} Known: {', '.join(sorted(known))}.")
         problems: list[str] = []
         scans: dict[tuple[str, ...], Record] = {}
         taken: set[str] = set()
@@ -50,7 +50,7 @@ class PairsDataset(RegistrationDataset):
         for subject, (line, cells) in zip(subjects, lines, strict=True):
             split = cells.get("split") or ("validation" if subject in held_out else "train")
             if split not in SPLITS:
-                problems.append(f"Line {line} of {table} has the split '{split}'{nearest(split, SPLITS)} Known: {', '.join(SPLITS)}.")
+                problems.append(f"Line {line} of {table} has the split '{split}'{did_you_mean(split, SPLITS)} Known: {', '.join(SPLITS)}.")
                 continue
             pair = []
             for side in SIDES:

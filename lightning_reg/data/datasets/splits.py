@@ -16,7 +16,7 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import ComponentError, DataError, arguments_of, blaming, build, nearest
+from lightning_reg.discovery import ComponentError, DataError, arguments_of, blaming, build, did_you_mean
 from lightning_reg.discovery.composition import compose
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Splits:
             for name in chosen:
                 if name not in everybody:
                     shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
-                    text = f"data.held_out names the subject '{name}', which is not there{nearest(name, everybody)}"
+                    text = f"data.held_out names the subject '{name}', which is not there{did_you_mean(name, everybody)}"
                     raise DataError(f"{text} There are {shown}.")
         usual = self._pairs == usual_pairs(self._records)
         new: dict[Record, Record] = {}

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_reg.components.building import build_loss
 from lightning_reg.components.losses.bundle import LossBundle
-from lightning_reg.discovery import ComponentError, UserError, construct, nearest
+from lightning_reg.discovery import ComponentError, UserError, construct, did_you_mean
 from lightning_reg.discovery.conf import own_directory, plugin_packages
 from lightning_reg.inference.optimization.objective import FitStage, Optimization
 from lightning_reg.io.images import first_line
@@ -39,9 +39,8 @@ def read_instance(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     known = known_instances()
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or not path.is_file():
-        raise UserError(
-            f"There is no instance optimisation named '{name}'{nearest(name, known)} Available: {', '.join(sorted(known))}, or a YAML file."
-        )
+        available = f"{', '.join(sorted(known))}, or a YAML file"
+        raise UserError(f"There is no instance optimisation named '{name}'{did_you_mean(name, known)} Available: {available}.")
     config = _loaded(path, known)
     missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
     if missing:
@@ -61,7 +60,7 @@ def read_instance(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise UserError(f"'{override}' cannot be read as YAML ({first_line(cause)}); correct the value of {key}.") from cause
         except (OmegaConfBaseException, ValueError, TypeError) as cause:
             keys = _dotted(OmegaConf.to_container(config))
-            raise UserError(f"The instance optimisation has no option '{key}'{nearest(key, keys)} Its options: {path}.") from cause
+            raise UserError(f"The instance optimisation has no option '{key}'{did_you_mean(key, keys)} Its options: {path}.") from cause
     _require_shape(config, path)
     try:
         plain = OmegaConf.to_container(config, resolve=True)
@@ -83,7 +82,7 @@ def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
     for base in bases:
         if base not in known or known[base] == path:
             available = ", ".join(sorted(known))
-            raise UserError(f"{path} builds on '{base}', which is not there{nearest(str(base), known)} Available: {available}.")
+            raise UserError(f"{path} builds on '{base}', which is not there{did_you_mean(str(base), known)} Available: {available}.")
     merged = OmegaConf.merge(*(_loaded(known[base], known) for base in bases), config)
     assert isinstance(merged, DictConfig)
     return merged

@@ -12,6 +12,7 @@ from lightning_reg.components.interfaces import Level, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.region import MaskedTerm
 from lightning_reg.discovery import ComponentError, DataError, chosen
+from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 
@@ -166,12 +167,8 @@ def _cropped_to_mask(pair: Pair, margin: float) -> Pair:
     """The pair with its fixed side cropped to the mask and ``margin`` mm around it."""
     assert pair.fixed_mask is not None
     grid = pair.fixed.grid
-    mask = pair.fixed_mask.on(grid).tensor[0, 0]
-    found = mask.nonzero()
-    if not len(found):
+    mask = pair.fixed_mask.resampled(grid).tensor[0, 0]
+    if not bool(mask.any()):
         return pair
-    reach = [round(margin / s) + 1 for s in grid.spacing[0].tolist()]
-    start = [max(0, int(found[:, a].min()) - reach[a]) for a in range(3)]
-    stop = [min(n, int(found[:, a].max()) + 1 + reach[a]) for a, n in enumerate(grid.shape)]
-    shape = [b - a for a, b in zip(start, stop, strict=True)]
-    return replace(pair, fixed=pair.fixed.cropped(start, shape), fixed_mask=pair.fixed_mask.on(grid).cropped(start, shape))
+    box = bounding_box(mask, [round(margin / s) + 1 for s in grid.spacing[0].tolist()])
+    return replace(pair, fixed=pair.fixed.cropped(*box), fixed_mask=pair.fixed_mask.resampled(grid).cropped(*box))

@@ -60,12 +60,12 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Displacem
             field = Displacement(transform.displacement(pair.fixed.grid), pair.fixed.grid)
         determinant = Image(LF.jacobian_determinant(field.field), pair.fixed.grid, padding=1.0)
         smaller = [max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.fixed.grid.spacing[0].tolist()]
-        fixed = pair.fixed.at_stride(smaller).on(grid).tensor
+        fixed = pair.fixed.at_stride(smaller).resampled(grid).tensor
         moving = pair.moving.at_stride([max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.moving.grid.spacing[0].tolist()])
         images = {"fixed": fixed, "before": moving.warped(start, grid).tensor, "after": moving.warped(field, grid).tensor}
-        inside = Image(torch.ones_like(pair.fixed.tensor), pair.fixed.grid).on(grid).tensor > 0.5
-        folded = Image((determinant.tensor <= 0).float(), determinant.grid).at_stride(smaller).on(grid).tensor > 0
-        quantised = (determinant.on(grid).tensor.clamp(0, 2.54) * 100).round()
+        inside = Image(torch.ones_like(pair.fixed.tensor), pair.fixed.grid).resampled(grid).tensor > 0.5
+        folded = Image((determinant.tensor <= 0).float(), determinant.grid).at_stride(smaller).resampled(grid).tensor > 0
+        quantised = (determinant.resampled(grid).tensor.clamp(0, 2.54) * 100).round()
         coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
         reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", field))}
     windows = {name: _window(pair.fixed if name == "fixed" else pair.moving) for name in images}

@@ -70,7 +70,7 @@ class AdniHippocampusDataset(RegistrationDataset):
             raise DataError(
                 f"{record.image} does not cover the box around the hippocampus ({self.grid}); align it affinely to MNI space first."
             )
-        boxed = [None if image is None else image.on(self.grid) for image in (scan.image, labels)]
+        boxed = [None if image is None else image.resampled(self.grid) for image in (scan.image, labels)]
         assert boxed[0] is not None
         subject = subject_from_scan(type(scan)(record.name, boxed[0], labels=boxed[1]))
         return with_landmarks(subject, record, None)

@@ -10,6 +10,7 @@ import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.scans import Scan, subject_from_scan
+from lightning_reg.functional import bounding_box
 from lightning_reg.phantom.thorax import breathing_thorax
 from lightning_reg.spatial import Pair
 
@@ -66,10 +67,7 @@ def cropped_to_lungs(pair: Pair, margin: float) -> Pair:
     """Both scans of a :func:`breathing_thorax` cut to the box that holds the lungs of both, and ``margin`` mm around it."""
     assert pair.fixed_mask is not None
     assert pair.moving_mask is not None
-    lungs = ((pair.fixed_mask.tensor > 0) | (pair.moving_mask.tensor > 0))[0, 0].nonzero()
-    reach = [math.ceil(margin / s) for s in pair.fixed.grid.spacing[0].tolist()]
-    first = [max(low - r, 0) for low, r in zip(lungs.amin(0).tolist(), reach, strict=True)]
-    last = [min(high + r, n - 1) for high, r, n in zip(lungs.amax(0).tolist(), reach, pair.fixed.grid.shape, strict=True)]
-    part = (first, [b - a + 1 for a, b in zip(first, last, strict=True)])
+    lungs = ((pair.fixed_mask.tensor > 0) | (pair.moving_mask.tensor > 0))[0, 0]
+    part = bounding_box(lungs, [math.ceil(margin / s) for s in pair.fixed.grid.spacing[0].tolist()])
     kept = {name: getattr(pair, name) for name in ("fixed_landmarks", "moving_landmarks")}
     return replace(pair.cropped(part, part), **kept)
