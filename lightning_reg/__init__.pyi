@@ -44,6 +44,7 @@ from .components.losses.supervision import MaskDice as MaskDice
 from .components.losses.supervision import MaskSSD as MaskSSD
 from .components.network import Network as Network
 from .data.augmentation import Augmentation as Augmentation
+from .data.cache import CacheSettings as CacheSettings
 from .data.datamodule import RegistrationData as RegistrationData
 from .data.datasets.adapters.phantom import PhantomDataset as PhantomDataset
 from .data.datasets.interface import Record as Record
@@ -59,6 +60,7 @@ from .data.sampling import SampledPairs as SampledPairs
 from .data.sampling import SyntheticPairs as SyntheticPairs
 from .data.synthetic import SyntheticDeformation as SyntheticDeformation
 from .discovery.composition import compose as compose
+from .discovery.errors import ArgumentError as ArgumentError
 from .discovery.errors import ComponentError as ComponentError
 from .discovery.errors import DataError as DataError
 from .discovery.errors import TrainingError as TrainingError

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightning_reg.discovery import ArgumentError
+
 
 class InstanceNorm(nn.GroupNorm):
     """Every map of every element to mean 0 and variance 1, then weighted: instance normalisation as a group per channel.
@@ -94,7 +96,7 @@ class UpBlock(nn.Sequential):
 def _after(channels: int, norm: str, slope: float) -> list[nn.Module]:
     """Normalisation and activation behind a convolution."""
     if norm not in (*NORMS, "none"):
-        raise ValueError(f"norm is '{norm}'; use one of {', '.join(NORMS)}, none")
+        raise ArgumentError(f"norm is '{norm}'; use one of {', '.join(NORMS)}, none")
     activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
     return [activation] if norm == "none" else [NORMS[norm](channels), activation]
 
@@ -136,6 +138,6 @@ def require_sizes(levels: int, features: int) -> None:
         ValueError: naming the value and its range.
     """
     if not isinstance(levels, int) or not 1 <= levels <= 8:
-        raise ValueError(f"levels is {levels}; give 1 to 8: every level halves the images")
+        raise ArgumentError(f"levels is {levels}; give 1 to 8: every level halves the images")
     if not isinstance(features, int) or features < 1:
-        raise ValueError(f"features is {features}; give a number of feature maps, 1 or more")
+        raise ArgumentError(f"features is {features}; give a number of feature maps, 1 or more")

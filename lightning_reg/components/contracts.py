@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
-from lightning_reg.discovery import ComponentError, arguments_of, origin
+from lightning_reg.discovery import ComponentError, arguments_of, origin, require_kind
 from lightning_reg.spatial import Transform
 
 
@@ -37,16 +37,14 @@ def _whole(values: object) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, int) and v > 0 for v in values)
 
 
-def require_fitting(backbone: Backbone, heads: Iterable[nn.Module]) -> None:
+def require_fitting(backbone: Backbone, heads: Sequence[Head]) -> None:
     """Refuse no heads at all, and heads that were made for the channels or strides of another backbone.
 
     Raises:
         ComponentError: naming the head, and both.
     """
-    heads = list(heads)
     for head in heads:
-        if not isinstance(head, Head):
-            raise ComponentError(f"A network's head is {type(head).__name__}; give objects of classes that derive from {_page(Head)}.")
+        require_kind(head, Head, "A network's head", f"give objects of classes that derive from {_page(Head)}")
         for name in ("channels", "strides"):
             made_for, own = arguments_of(head).get(name), getattr(backbone, name)
             if made_for is not None and _plain(made_for) != _plain(own):

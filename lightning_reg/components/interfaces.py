@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.discovery import Described
+from lightning_reg.discovery import ArgumentError, Described
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 Features = Sequence[Tensor | None]
@@ -71,7 +71,9 @@ class Growable(nn.Module):
     def grow(self, alpha: Sequence[float]) -> None:
         """Set the weight of every level, coarsest first; they sum to 1."""
         if len(alpha) != len(self.alpha) or abs(sum(alpha) - 1) > 1e-6 or min(alpha) < 0:
-            raise ValueError(f"{type(self).__name__}.grow: expected {len(self.alpha)} weights in [0, 1] that sum to 1, got {list(alpha)}")
+            raise ArgumentError(
+                f"{type(self).__name__}.grow: expected {len(self.alpha)} weights in [0, 1] that sum to 1, got {list(alpha)}"
+            )
         self.alpha = tuple(float(a) for a in alpha)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -94,7 +96,7 @@ class Staged(nn.Module):
     def activate(self, trained: Sequence[int]) -> None:
         """Train these networks, freeze the others, and leave out those that come after the last one trained."""
         if not trained or not set(trained) <= set(range(len(self.networks))):
-            raise ValueError(f"{type(self).__name__}.activate: expected some of 0 to {len(self.networks) - 1}, got {list(trained)}")
+            raise ArgumentError(f"{type(self).__name__}.activate: expected some of 0 to {len(self.networks) - 1}, got {list(trained)}")
         self.trained, self.active = tuple(sorted(trained)), max(trained) + 1
         for index, network in enumerate(self.networks):
             network.requires_grad_(index in self.trained)
@@ -107,7 +109,7 @@ class Staged(nn.Module):
         """
         before, after = self.networks[index - 1].state_dict(), self.networks[index].state_dict()
         if before.keys() != after.keys() or any(isinstance(v, Tensor) and v.shape != after[k].shape for k, v in before.items()):
-            raise ValueError(f"{type(self).__name__}.inherit: network {index} is of another architecture than network {index - 1}")
+            raise ArgumentError(f"{type(self).__name__}.inherit: network {index} is of another architecture than network {index - 1}")
         self.networks[index].load_state_dict(before)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -196,6 +198,9 @@ class LossTerm(Described, nn.Module, ABC):
 
     needs: frozenset[str] = frozenset()
     reverse: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
 
     @abstractmethod
     def forward(self, level: Level, pair: Pair) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_reg.components.contracts import require_backbone, require_features, require_fitting, require_transforms
 from lightning_reg.components.interfaces import Backbone, Head
-from lightning_reg.discovery import ComponentError, DataError, Described, blaming
+from lightning_reg.discovery import ArgumentError, ComponentError, DataError, Described, blaming, require_kind
 from lightning_reg.spatial import Composition, Image, Transform
 
 
@@ -28,12 +28,13 @@ class Network(Described, nn.Module):
 
     def __init__(self, backbone: Backbone, heads: Head | Sequence[Head], init: str = "default") -> None:
         super().__init__()
-        self.backbone = backbone
+        require_kind(backbone, Backbone, "backbone", "give an object of a backbone's class, as UNet(levels=4)")
         require_backbone(backbone)
-        self.heads = nn.ModuleList([heads] if isinstance(heads, Head) else heads)
-        require_fitting(backbone, self.heads)
+        heads = list(heads) if isinstance(heads, Sequence) else [heads]
+        require_fitting(backbone, heads)
+        self.backbone, self.heads = backbone, nn.ModuleList(heads)
         if init not in ("default", "xavier"):
-            raise ValueError(f"init is '{init}'; use default or xavier")
+            raise ArgumentError(f"init is '{init}'; use default or xavier")
         if init == "xavier":
             self.backbone.apply(_xavier)
         self._checked = False

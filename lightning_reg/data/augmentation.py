@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_reg.data.symmetry import rotated
-from lightning_reg.discovery import construct, did_you_mean
+from lightning_reg.discovery import ArgumentError, construct, did_you_mean
 from lightning_reg.functional import resize_displacement
 from lightning_reg.io.transforms import from_itk
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
@@ -56,15 +56,15 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("noise", "gamma", "bias", "crop_mm"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; give a finite number, 0 or more")
+                raise ArgumentError(f"{name} is {getattr(self, name)}; give a finite number, 0 or more")
         for name in ("flip", "turn"):
             if not set(getattr(self, name)) <= {0, 1, 2}:
-                raise ValueError(f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2")
+                raise ArgumentError(f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2")
         for name in self.separately:
             if name not in STEPS[2:]:
-                raise ValueError(f"separately names '{name}'{did_you_mean(name, STEPS[2:])} Known: {', '.join(STEPS[2:])}")
+                raise ArgumentError(f"separately names '{name}'{did_you_mean(name, STEPS[2:])} Known: {', '.join(STEPS[2:])}")
         if self.crop_voxels is not None and (len(self.crop_voxels) != 3 or min(self.crop_voxels) < 0):
-            raise ValueError(f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more")
+            raise ArgumentError(f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more")
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
             if getattr(self, name) is not None:
                 construct(f"data.augmentation.{name}", kind, dict(getattr(self, name)))  # refuses what it does not take

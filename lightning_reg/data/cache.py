@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.scans import Scan
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.folders import reason
 from lightning_reg.spatial import Grid, Image
 
@@ -40,7 +40,7 @@ class CacheSettings:
 
     def __post_init__(self) -> None:
         if self.memory < 0:
-            raise ValueError(f"memory is {self.memory}; give GiB, 0 or more")
+            raise ArgumentError(f"memory is {self.memory}; give GiB, 0 or more")
 
     @property
     def where(self) -> Path:

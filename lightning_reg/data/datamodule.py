@@ -23,7 +23,7 @@ from lightning_reg.data.preprocessing import Preprocessing, centered
 from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
-from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.discovery import ArgumentError, DataError, did_you_mean, require_count, require_kind
 from lightning_reg.functional import ncc
 from lightning_reg.spatial import Pair
 
@@ -71,6 +71,11 @@ class RegistrationData(L.LightningDataModule):
             raise DataError(f"data.augment_on is '{augment_on}'{did_you_mean(augment_on, ('workers', 'device'))} Give workers or device.")
         if workers != "auto" and (not isinstance(workers, int) or workers < 0):
             raise DataError(f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto.")
+        require_kind(dataset, (RegistrationDataset, Splits), "dataset", "give a data set, as FolderDataset('scans'), or Splits of one")
+        if not callable(sampling):
+            raise ArgumentError(f"sampling is {sampling!r}; give a sampler's class, as InterSubjectPairs, or a functools.partial of one")
+        require_count(batch_size, "batch_size")
+        require_count(samples_per_epoch, "samples_per_epoch")
         self.augment_on = augment_on
         self.data = dataset if isinstance(dataset, Splits) else Splits(dataset)
         given = preprocessing or Preprocessing()
@@ -160,7 +165,8 @@ class RegistrationData(L.LightningDataModule):
         self.validation_pairs += self._synthetic_validation(scans)
         if not self.validation_pairs:
             raise DataError(
-                "There is nothing to validate on: the data have no pairs and data.synthetic_validation is 0; set it to 1 or more."
+                "There is nothing to validate on: the held-out subjects make no pairs and data.synthetic_validation is 0; hold out two "
+                "subjects or more (data.held_out), or set data.synthetic_validation to 1 or more."
             )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:

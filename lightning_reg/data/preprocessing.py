@@ -13,7 +13,7 @@ import torchio as tio
 
 from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, scan_from_subject
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image
 
@@ -41,15 +41,15 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if self.crop not in (None, "lungs", "mask"):
-            raise ValueError(f"crop is '{self.crop}'; give lungs, mask or null")
+            raise ArgumentError(f"crop is '{self.crop}'; give lungs, mask or null")
         if self.spacing is not None:
             sizes = [self.spacing] * 3 if isinstance(self.spacing, (int, float)) else list(self.spacing)
             if len(sizes) != 3 or not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in sizes):
-                raise ValueError(f"spacing is {self.spacing}; give one or three numbers of mm above 0")
+                raise ArgumentError(f"spacing is {self.spacing}; give one or three numbers of mm above 0")
         if self.shape is not None and (
             not isinstance(self.shape, Sequence) or len(self.shape) != 3 or not all(isinstance(n, int) and n >= 2 for n in self.shape)
         ):
-            raise ValueError(f"shape is {self.shape}; give three numbers of voxels, 2 or more")
+            raise ArgumentError(f"shape is {self.shape}; give three numbers of voxels, 2 or more")
 
     def after(self, done: Geometry) -> Geometry:
         """Both as one: this, with what ``done`` did where this leaves it open."""
@@ -118,9 +118,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
             if values is not None and (isinstance(values, str) or len(values) != 2 or not values[0] < values[1]):
-                raise ValueError(f"{name} is {values}; give two numbers, the smaller one first")
+                raise ArgumentError(f"{name} is {values}; give two numbers, the smaller one first")
         if self.center not in (True, False, "auto"):
-            raise ValueError(f"center is {self.center}; give true, false or auto")
+            raise ArgumentError(f"center is {self.center}; give true, false or auto")
         _ = self.geometry  # refuses what it cannot be made from
 
     @property

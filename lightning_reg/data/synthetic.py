@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, spline_filter
 from torch import Tensor
 
 from lightning_reg.data.scans import Scan
-from lightning_reg.discovery import construct
+from lightning_reg.discovery import ArgumentError, construct
 from lightning_reg.functional import bspline, compose, identity_points, jacobian_determinant, resize, resize_displacement, sample, warp
 from lightning_reg.functional.warp import Padding
 from lightning_reg.spatial import Displacement, Image, Pair
@@ -39,9 +39,9 @@ class RandomBSpline:
 
     def __post_init__(self) -> None:
         if self.spline not in ("approximating", "interpolating"):
-            raise ValueError(f"spline is '{self.spline}'; use approximating or interpolating")
+            raise ArgumentError(f"spline is '{self.spline}'; use approximating or interpolating")
         if min(self._lattice()) < 2:
-            raise ValueError(f"lattice is {self.lattice}; give 2 points or more per axis")
+            raise ArgumentError(f"lattice is {self.lattice}; give 2 points or more per axis")
 
     def _lattice(self) -> list[int]:
         return [self.lattice] * 3 if isinstance(self.lattice, int) else list(self.lattice)
@@ -92,9 +92,9 @@ class SyntheticDeformation:
 
     def __post_init__(self) -> None:
         if self.outside not in ("padding", "border"):
-            raise ValueError(f"outside is '{self.outside}'; use padding or border")
+            raise ArgumentError(f"outside is '{self.outside}'; use padding or border")
         if self.sliding is not None and self.sliding <= 0:
-            raise ValueError(f"sliding is {self.sliding}; give mm above 0, or null")
+            raise ArgumentError(f"sliding is {self.sliding}; give mm above 0, or null")
 
     def draw(self, scan: Scan, rng: np.random.Generator) -> Pair:
         """A pair on the scan's grid, with its true transform."""

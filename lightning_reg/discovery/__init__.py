@@ -2,11 +2,22 @@
 
 from lightning_reg.discovery.blame import blaming, origin
 from lightning_reg.discovery.described import Described, arguments_of
-from lightning_reg.discovery.errors import ComponentError, DataError, TrainingError, UserError, did_you_mean, require_known_arguments
+from lightning_reg.discovery.errors import (
+    ArgumentError,
+    ComponentError,
+    DataError,
+    TrainingError,
+    UserError,
+    did_you_mean,
+    require_count,
+    require_kind,
+    require_known_arguments,
+)
 from lightning_reg.discovery.registry import GROUPS, Provider, build, check, chosen, construct, load, name_of, providers, registered_name
 
 __all__ = [
     "GROUPS",
+    "ArgumentError",
     "ComponentError",
     "DataError",
     "Described",
@@ -25,5 +36,7 @@ __all__ = [
     "origin",
     "providers",
     "registered_name",
+    "require_count",
+    "require_kind",
     "require_known_arguments",
 ]

@@ -14,12 +14,37 @@ class ComponentError(UserError):
     """A component cannot be had under the name asked for."""
 
 
+class ArgumentError(ComponentError, ValueError):
+    """A constructor refuses a value."""
+
+
 class DataError(UserError):
     """An image, a mask, landmarks or a folder is not what it has to be."""
 
 
 class TrainingError(UserError):
     """Training cannot start or go on."""
+
+
+def require_kind(value: object, kind: type | tuple[type, ...], argument: str, remedy: str) -> None:
+    """Refuse an argument that is no object of a kind.
+
+    Raises:
+        ArgumentError: ``argument`` is so and so; ``remedy``.
+    """
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r}" if isinstance(value, (str, int, float)) else None
+        raise ArgumentError(f"{argument} is {given or f'an object of {type(value).__name__}'}; {remedy}.")
+
+
+def require_count(value: object, argument: str) -> None:
+    """Refuse an argument that is no whole number of 1 or more.
+
+    Raises:
+        ArgumentError: naming the argument.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArgumentError(f"{argument} is {value!r}; give a whole number, 1 or more.")
 
 
 def require_known_arguments(name: str, given: Iterable[str], known: Sequence[str], told: Sequence[str] | None = None) -> None:

@@ -100,6 +100,7 @@ def registered_name(cls: type, group: str) -> str:
     found = found or [p for p in offered if p.target.endswith(f":{cls.__qualname__}") and p.entry_point.load() is cls]
     if not found:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        own = own.replace("__main__:", "my_package.my_module:")
         raise ComponentError(
             f"The {singular(group)} {cls.__qualname__} ({cls.__module__}) is registered by no installed distribution, so a "
             f"checkpoint could not name it; put it into an installed package whose pyproject.toml has under "

@@ -120,7 +120,13 @@ class Grid:
         return self.resized([n // f for n, f in zip(self.shape, factor, strict=True)])
 
     def at_stride(self, stride: Sequence[int], shape: Sequence[int]) -> Grid:
-        """The grid of features at a stride: ``shape`` voxels that cover ``stride`` voxels each, the first ones those of voxel 0 on."""
+        """The grid of features at a stride: ``shape`` voxels that cover ``stride`` voxels each, the first ones those of voxel 0 on.
+
+        Raises:
+            ValueError: so few features do not reach the end of the grid.
+        """
+        if any(n * s < extent for n, s, extent in zip(shape, stride, self.shape, strict=True)):
+            raise ValueError(f"Grid.at_stride: features {tuple(shape)} at a stride of {tuple(stride)} voxels do not cover {self.shape}")
         return self._relative(shape, [float(s) for s in stride], [(s - 1) / 2 for s in stride])
 
     def stride_to(self, coarse: Grid) -> list[int]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -20,9 +19,10 @@ from lightning_reg.components.building import build_composer, build_loss, descri
 from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
+from lightning_reg.components.network import Network
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.discovery import ComponentError, TrainingError, blaming, construct
+from lightning_reg.discovery import ArgumentError, ComponentError, TrainingError, blaming, construct, require_kind
 from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
@@ -68,6 +68,13 @@ class RegistrationModule(L.LightningModule):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
+        remedy = "wrap it in SingleComposer" if isinstance(composer, Network) else "give a composer, as SingleComposer(network)"
+        require_kind(composer, Composer, "composer", remedy)
+        require_kind(loss, LossBundle, "loss", "give LossBundle({name: (weight, term)})")
+        require_kind(schedule, (Schedule, type(None)), "schedule", "give a schedule, as DecaySchedule(cooldown=0.5)")
+        if optimizer is not None and (isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)):
+            given = "has its parameters already" if isinstance(optimizer, torch.optim.Optimizer) else f"is {optimizer!r}"
+            raise ArgumentError(f"optimizer {given}; give one that waits for them, as functools.partial(torch.optim.Adam, lr=1e-3).")
         self.composer, self.loss = composer, loss
         self.optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
         self.schedule = DecaySchedule() if schedule is None else schedule
@@ -126,6 +133,19 @@ class RegistrationModule(L.LightningModule):
             self.preprocessing = self.preprocessing or data.preprocessing
             self.statistics = self.statistics or data.statistics
 
+    def on_fit_start(self) -> None:
+        """Refuse before the first step what would end a training later.
+
+        Raises:
+            ComponentError: a checkpoint is to be written, and cannot be; see :meth:`description`.
+            TrainingError: the trainer's precision is one in which fields are not computed.
+        """
+        precision = str(self.trainer.precision)
+        if precision.endswith("true") and precision != "32-true":
+            raise TrainingError(f"precision is {precision}, in which coordinates lose their digits; use 32-true, bf16-mixed or 16-mixed.")
+        if self.trainer.checkpoint_callbacks:
+            self.description()
+
     def forward(self, fixed: Image, moving: Image) -> Registration:
         with blaming(self.composer, "registering a pair"):
             registration = self.composer(fixed, moving)
@@ -177,8 +197,6 @@ class RegistrationModule(L.LightningModule):
                 f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
                 "set trainer.gradient_clip_val=1. The last good checkpoint is kept."
             )
-        if self.trainer.state.fn != TrainerFn.FITTING:  # an evaluation afterwards is no point of the training's curves
-            return
         self.log_dict({f"validation/{name}": value for name, value in summary.items()})
         self.log("validation/error", primary_error(summary), prog_bar=True)
 
@@ -197,7 +215,10 @@ class RegistrationModule(L.LightningModule):
         return self(pair.fixed, pair.moving)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        try:
+            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as cause:
+            raise ComponentError(f"The optimizer refuses its arguments: {cause}.") from cause
         steps = self._steps or self._planned_steps()
         every = 1 if self._trainer is None else self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_reg.components.building import plain
-from lightning_reg.discovery import ComponentError, Described, arguments_of, construct, load, registered_name
+from lightning_reg.discovery import ArgumentError, ComponentError, Described, arguments_of, construct, load, registered_name
 from lightning_reg.training.schedules import cooldown, inverse_time
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -43,6 +43,8 @@ class DecaySchedule(Schedule):
     """
 
     def __init__(self, decay: float = 0.0, cooldown: float = 0.0) -> None:
+        if decay < 0 or not 0 <= cooldown <= 1:
+            raise ArgumentError(f"decay is {decay} and cooldown {cooldown}; give a number of 0 or more and a fraction from 0 to 1")
         self.decay, self.cooldown = decay, cooldown
 
     def factor(self, step: int, steps: int) -> float:
@@ -66,7 +68,7 @@ class PlateauSchedule(Schedule):
 
     def __init__(self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
         if not 0 < factor < 1:
-            raise ValueError(f"factor is {factor}; give a number between 0 and 1")
+            raise ArgumentError(f"factor is {factor}; give a number between 0 and 1")
         self.factor, self.patience, self.threshold, self.min_lr = factor, patience, threshold, min_lr
 
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:

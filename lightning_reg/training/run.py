@@ -143,6 +143,7 @@ def _run(
     best = folder / "checkpoints" / "best.ckpt"
     if best.exists():
         load_weights(module, read_checkpoint(best)["state_dict"], str(best))
+    trainer.loggers = []  # an evaluation afterwards is no point of the training's curves
     trainer.validate(module, data, verbose=False)
     seconds = before.seconds + time.perf_counter() - started
     outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+from lightning_reg.discovery import ArgumentError
+
 
 def growth(step: float, levels: int, start: float = -300, ramp: float = 200, duration: float = 600) -> list[float]:
     """Weights ``alpha`` of the resolution levels, coarsest first, at an iteration. They always sum to 1.
@@ -22,7 +24,7 @@ def growth(step: float, levels: int, start: float = -300, ramp: float = 200, dur
     """
     interval = duration - ramp
     if ramp <= 0 or interval < ramp:
-        raise ValueError(f"growth: duration ({duration:g}) has to be at least twice ramp ({ramp:g}), and ramp positive")
+        raise ArgumentError(f"growth: duration ({duration:g}) has to be at least twice ramp ({ramp:g}), and ramp positive")
     entered = [1.0] + [min(max((step - start - interval * i) / ramp, 0.0), 1.0) for i in range(1, levels)] + [0.0]
     return [entered[i] - entered[i + 1] for i in range(levels)]
 
@@ -46,6 +48,6 @@ def stage_bounds(shares: Sequence[float], steps: int) -> list[int]:
         ``len(shares) + 1`` iterations from 0 to ``steps``, never falling.
     """
     if not shares or min(shares) <= 0:
-        raise ValueError(f"stage_bounds: shares are {list(shares)}; give each stage more than 0")
+        raise ArgumentError(f"stage_bounds: shares are {list(shares)}; give each stage more than 0")
     total = sum(shares)
     return [0, *(round(steps * done / total) for done in accumulate(shares))]

@@ -106,7 +106,6 @@ def test_the_page_on_python_and_its_notebook_hold(tmp_path: Path) -> None:
     written = json.loads((ROOT / "docs" / "notebooks" / "python.ipynb").read_text())
     assert written == module.notebook(), "run python docs/notebooks/from_page.py"
     cells = ["".join(cell["source"]) for cell in written["cells"] if cell["cell_type"] == "code"]
-    (tmp_path / "scans").mkdir()
     execute("python", "\n".join(cells), tmp_path)
     assert {"model.ckpt", "warped.nii.gz", "result", "runs"} <= {p.name for p in tmp_path.iterdir()}
 

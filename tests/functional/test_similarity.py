@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kornia.losses import mutual_information_loss
+from kornia import losses
 from scipy.ndimage import uniform_filter
 
 from lightning_reg import functional as LF
@@ -142,10 +142,12 @@ def test_mutual_information_is_that_of_the_histogram(masked, noise):
 
 
 def test_mutual_information_orders_images_as_kornia_does(smooth, noise):
+    if not hasattr(losses, "mutual_information_loss"):
+        pytest.skip("this version of kornia has no mutual information")
     fixed = smooth((12, 14, 13), channels=1)
     others = [torch.sin(4 * fixed) + size * noise(1, 1, 12, 14, 13) for size in (0.0, 0.1, 0.4, 2.0)]
     ours = [LF.mutual_information(fixed, other, 16).item() for other in others]
-    theirs = [-mutual_information_loss(other.flatten(1), fixed.flatten(1), num_bins=16).item() for other in others]
+    theirs = [-losses.mutual_information_loss(other.flatten(1), fixed.flatten(1), num_bins=16).item() for other in others]
     assert ours == sorted(ours, reverse=True)
     assert theirs == sorted(theirs, reverse=True)
     assert np.corrcoef(ours, theirs)[0, 1] > 0.98

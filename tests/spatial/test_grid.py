@@ -123,6 +123,25 @@ def test_overlap_of_halves(fixed_grid):
     assert two.overlap(fixed_grid) == 0
 
 
+def test_features_that_do_not_reach_the_end_are_refused():
+    grid = Grid.regular((8, 8, 9))
+    assert grid.at_stride((2, 2, 2), (4, 4, 5)).shape == (4, 4, 5)
+    with pytest.raises(ValueError, match=r"\(4, 4, 4\) at a stride of \(2, 2, 2\) voxels do not cover \(8, 8, 9\)"):
+        grid.at_stride((2, 2, 2), (4, 4, 4))
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, 2.0])
+def test_points_of_an_image(fixed_grid, margin):
+    """Up to ``margin`` voxels beyond the outermost centres, whatever the direction of the axes."""
+    last = torch.tensor(fixed_grid.shape, dtype=torch.float64) - 1
+    for axis in range(3):
+        for end in (0.0, float(last[axis])):
+            points = (last / 2).repeat(3, 1)
+            points[:, axis] = end + torch.tensor([-margin - 1e-6, 1e-6 if end == 0 else -1e-6, margin + 1e-6])
+            inside = fixed_grid.contains(fixed_grid.to_world(points.T[None]), margin)[0].tolist()
+            assert inside == ([False, True, True] if end == 0 else [True, True, False])
+
+
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
 def test_a_singular_affine_is_refused(value):
     affine = torch.eye(4)

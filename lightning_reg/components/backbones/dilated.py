@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, recomputed, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
 
 
@@ -40,7 +41,7 @@ class DilatedEncoder(Backbone):
     ) -> None:
         super().__init__()
         if len(features) != len(dilations):
-            raise ValueError(f"features has {len(features)} values and dilations {len(dilations)}; give one per layer")
+            raise ArgumentError(f"features has {len(features)} values and dilations {len(dilations)}; give one per layer")
         self.channels, self.strides = (channels, *features), ((stride,) * 3,) * (1 + len(features))
         self.multiple, self.recompute = (stride,) * 3, recompute
         sizes = [channels, *features]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.discovery import ArgumentError
 
 FORMS = ("multiresolution", "no_pooling", "interpolated")
 
@@ -29,7 +30,7 @@ class FCN(Backbone):
     def __init__(self, features: int = 32, channels: int = 2, norm: str = "batch", form: str = "multiresolution") -> None:
         super().__init__()
         if form not in FORMS:
-            raise ValueError(f"form is '{form}'; use one of {', '.join(FORMS)}")
+            raise ArgumentError(f"form is '{form}'; use one of {', '.join(FORMS)}")
         n = features
         if form == "no_pooling":
             self.channels, self.strides, self.multiple = (4 * n,), ((1, 1, 1),), (1, 1, 1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
 
 
@@ -29,7 +30,7 @@ class LatticeEncoder(Backbone):
         super().__init__()
         i, j, k = [spacing] * 3 if isinstance(spacing, int) else spacing
         if any(s < 1 or s & (s - 1) for s in (i, j, k)):
-            raise ValueError(f"spacing is {spacing}; along every axis it has to be a power of two")
+            raise ArgumentError(f"spacing is {spacing}; along every axis it has to be a power of two")
         self.channels, self.strides, self.multiple = (features,), ((i, j, k),), (i, j, k)
         halvings = [s.bit_length() - 1 for s in (i, j, k)]
         self.factors = [tuple(2 if step < n else 1 for n in halvings) for step in range(max(halvings))]

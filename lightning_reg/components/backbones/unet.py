@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, require_sizes, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
 
 
@@ -41,7 +42,7 @@ class UNet(Backbone):
         require_sizes(levels, features)
         strides = [input_stride * 2**i for i in range(levels)]
         if output_stride not in (None, *strides):
-            raise ValueError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
+            raise ArgumentError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
         widths = [features * 2**i for i in range(levels)]
         up_to = 0 if output_stride is None else strides.index(output_stride)
         self.input_stride = input_stride

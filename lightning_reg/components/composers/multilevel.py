@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.composers.sequential import Member, SequentialComposer
 from lightning_reg.components.network import Network
+from lightning_reg.discovery import ArgumentError
 
 
 class MultilevelComposer(SequentialComposer):
@@ -25,5 +26,5 @@ class MultilevelComposer(SequentialComposer):
 
     def __init__(self, networks: Sequence[Network], strides: Sequence[int] = (8, 4, 2)) -> None:
         if len(networks) != len(strides):
-            raise ValueError(f"{len(networks)} networks for strides {list(strides)}; give one per stride")
+            raise ArgumentError(f"{len(networks)} networks for strides {list(strides)}; give one per stride")
         super().__init__([Member(network, stride) for network, stride in zip(networks, strides, strict=True)])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import affine_matrix
 from lightning_reg.spatial import Affine, Grid
 
@@ -40,7 +41,7 @@ class AffineHead(Head):
     def forward(self, features: Features, grid: Grid) -> list[Affine]:
         coarsest = [level for level in features[: self.read] if level is not None]
         if len(coarsest) < self.read:
-            raise ValueError("AffineHead: the backbone did not compute its coarsest level")
+            raise ArgumentError("AffineHead: the backbone did not compute its coarsest level")
         raw = self.last(self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))).float()
         local = affine_matrix(self.constrained(raw, grid))
         frame, back = (torch.as_tensor(matrix, device=raw.device) for matrix in grid.frame())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.blocks import Convolution, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.spatial import BSpline, Grid
 
 
@@ -23,7 +24,7 @@ class BSplineHead(Head):
         levels = [level for level, stride in enumerate(strides) if stride == wanted]
         if not levels:
             offered = ", ".join(" x ".join(map(str, s)) for s in strides)
-            raise ValueError(f"spacing is {spacing}, but the backbone has features at strides of {offered} voxels")
+            raise ArgumentError(f"spacing is {spacing}, but the backbone has features at strides of {offered} voxels")
         self.level = levels[0]
         self.stride = strides[self.level]
         self.control = Convolution(channels[self.level], 3, kernel=1)
@@ -32,5 +33,5 @@ class BSplineHead(Head):
     def forward(self, features: Features, grid: Grid) -> list[BSpline]:
         at_points = features[self.level]
         if at_points is None:
-            raise ValueError("BSplineHead: the backbone did not compute the level that the control points are read from")
+            raise ArgumentError("BSplineHead: the backbone did not compute the level that the control points are read from")
         return [BSpline(self.control(at_points), grid, self.stride, [(s - 1) / 2 for s in self.stride])]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import resize
 from lightning_reg.spatial import Displacement, Grid
 
@@ -40,7 +41,7 @@ class DenseHead(Head, Growable):
     ) -> None:
         super().__init__()
         if levels not in ("finest", "weighted", "all"):
-            raise ValueError(f"levels is '{levels}'; use finest, weighted or all")
+            raise ArgumentError(f"levels is '{levels}'; use finest, weighted or all")
         first = len(channels) - 1 if levels == "finest" else 0
         self.first, self.strides, self.refine, self.each = first, tuple(strides), refine, levels == "all"
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
@@ -82,5 +83,5 @@ class DenseHead(Head, Growable):
     def _field(self, index: int, features: Tensor | None) -> Tensor:
         """Displacement that one level's convolution predicts from its features, ``(B, 3, ...)`` at that level's resolution."""
         if features is None:
-            raise ValueError(f"DenseHead: level {index} is to be summed, but the backbone did not compute it")
+            raise ArgumentError(f"DenseHead: level {index} is to be summed, but the backbone did not compute it")
         return self.gains[index] * self.fields[index](features).float()

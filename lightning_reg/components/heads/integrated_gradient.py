@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, Convolution, fast_layout, recomputed, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.spatial import Grid, IntegratedGradient
 
 
@@ -52,7 +53,7 @@ class IntegratedGradientHead(Head):
     def forward(self, features: Features, grid: Grid) -> list[IntegratedGradient]:
         read = [level for level in features[self.first :] if level is not None]
         if len(read) < len(features) - self.first:
-            raise ValueError("IntegratedGradientHead: the backbone did not compute its finest level")
+            raise ArgumentError("IntegratedGradientHead: the backbone did not compute its finest level")
         weights: Tensor = self.excite(torch.cat([level.mean((2, 3, 4)) for level in read], dim=1))
         x = recomputed(self.recompute, self._excited, weights, *read)
         for block in list(self.convolutions)[1:]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.spatial import Grid, Velocity
 
 
@@ -27,6 +28,6 @@ class VelocityHead(Head):
     def forward(self, features: Features, grid: Grid) -> list[Velocity]:
         finest = features[-1]
         if finest is None:
-            raise ValueError("VelocityHead: the backbone did not compute its finest level")
+            raise ArgumentError("VelocityHead: the backbone did not compute its finest level")
         velocity = self.velocity(finest).float()
         return [Velocity(velocity, grid.at_stride(self.stride, velocity.shape[2:]), self.steps)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import LossTerm, Registration
-from lightning_reg.discovery import ComponentError, Described, TrainingError, blaming
+from lightning_reg.discovery import ComponentError, Described, TrainingError, blaming, require_kind
 from lightning_reg.spatial import Pair
 
 
@@ -37,6 +37,7 @@ class LossBundle(Described, nn.Module):
 
     def __init__(self, terms: Mapping[str, tuple[float, LossTerm] | LossTerm], level_weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        require_kind(terms, Mapping, "terms", "give {name: (weight, term)}, as {'ncc': (1.0, NCC())}")
         if not terms:
             raise ComponentError("The loss has no terms; add at least one to method.loss.terms.")
         self.weights: dict[str, float] = {}
@@ -116,5 +117,5 @@ class LossBundle(Described, nn.Module):
 def _weight(name: str, value: object) -> float:
     """Raises: ComponentError: it is no finite number of 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ComponentError(f"The weight of the loss term '{name}' is {value}; give a finite number, 0 or more.")
+        raise ComponentError(f"The weight of the loss term '{name}' is {value!r}; give a finite number, 0 or more.")
     return float(value)

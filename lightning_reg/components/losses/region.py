@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.interfaces import Level, LossTerm
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.spatial import Image, Pair
 
 Region = Literal["none", "fixed", "moving", "intersection", "overlap", "auto"]
@@ -33,7 +34,7 @@ class MaskedTerm(LossTerm):
     def __init__(self, mask: Region = "none") -> None:
         super().__init__()
         if mask not in _NEEDS:
-            raise ValueError(f"mask is '{mask}'; use one of {', '.join(_NEEDS)}")
+            raise ArgumentError(f"mask is '{mask}'; use one of {', '.join(_NEEDS)}")
         self.mask, self.needs = mask, _NEEDS[mask]
 
     def region_of(self, pair: Pair) -> Region:

@@ -7,6 +7,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level
 from lightning_reg.components.losses.region import MaskedTerm, Region
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.spatial import Pair
 
 
@@ -24,6 +25,12 @@ class NCC(MaskedTerm):
         return 1 - LF.ncc(level.fixed.tensor, level.warped.tensor, self.region(level, pair))
 
 
+def _odd(window: int) -> int:
+    if not isinstance(window, int) or window < 1 or window % 2 == 0:
+        raise ArgumentError(f"window is {window!r}; give an odd number of voxels")
+    return window
+
+
 class LNCC(MaskedTerm):
     """One minus the mean squared local cross-correlation.
 
@@ -34,7 +41,7 @@ class LNCC(MaskedTerm):
 
     def __init__(self, window: int = 9, mask: Region = "none") -> None:
         super().__init__(mask)
-        self.window = window
+        self.window = _odd(window)
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         return 1 - LF.lncc(level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair))
@@ -50,7 +57,7 @@ class SSIM(MaskedTerm):
 
     def __init__(self, window: int = 7, mask: Region = "none") -> None:
         super().__init__(mask)
-        self.window = window
+        self.window = _odd(window)
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         return 1 - LF.ssim(level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair))

@@ -175,7 +175,7 @@ class PreparedDataset(RegistrationDataset):
             of scans (``subject time``); without it see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         path = Path(root).expanduser()
         self.manifest = path if path.suffix == ".csv" else path / MANIFEST
         if not self.manifest.is_file():

@@ -33,7 +33,7 @@ class PairsDataset(RegistrationDataset):
         DataError: all that is wrong with the table.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         table = Path(root).expanduser()
         lines = read_table(table, SIDES)
         known = {*SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"}
@@ -123,7 +123,7 @@ class FolderDataset(RegistrationDataset):
         pattern: regular expression over the path below ``root``, with the groups ``subject`` and ``time``.
     """
 
-    def __init__(self, root: str, pattern: str | None = None) -> None:
+    def __init__(self, root: str | Path, pattern: str | None = None) -> None:
         layout = find_layout(require_folder(root), pattern)
         split = any(record.split != "train" for record in layout.records)
         self.found = layout.records if split else last(layout.records, len(layout.records))

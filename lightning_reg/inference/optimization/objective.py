@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_reg.components.interfaces import Level, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.discovery import ComponentError, DataError, chosen
+from lightning_reg.discovery import ArgumentError, ComponentError, DataError, chosen
 from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
@@ -46,11 +46,11 @@ class FitStage:
     def __post_init__(self) -> None:
         chosen("fits", self.transform)
         if not isinstance(self.steps, int) or self.steps < 0:
-            raise ValueError(f"steps is {self.steps}; give a whole number, 0 or more")
+            raise ArgumentError(f"steps is {self.steps}; give a whole number, 0 or more")
         for name in ("stride", "spacing", "lr"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; give a finite number above 0")
+                raise ArgumentError(f"{name} is {value}; give a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,21 @@ class Optimization:
         for name in ("patience", "tolerance", "mask_margin", "small"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value}; give a finite number, 0 or more")
+                raise ArgumentError(f"{name} is {value}; give a finite number, 0 or more")
         if self.small == 0:
-            raise ValueError("small is 0; give a number of voxels, 1 or more")
+            raise ArgumentError("small is 0; give a number of voxels, 1 or more")
         if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):
-            raise ValueError("stages must not be empty (one needs steps), and patience is a whole number of steps")
+            raise ArgumentError("stages must not be empty (one needs steps), and patience is a whole number of steps")
         spacing: float | None = None
         for number, stage in enumerate(self.stages):
             if stage.loss is None and self.loss is None:
-                raise ValueError(f"stage {number} has no loss; give it one, or the optimisation")
+                raise ArgumentError(f"stage {number} has no loss; give it one, or the optimisation")
             if stage.transform == "bspline":
                 halvings = 0.0 if spacing is None else math.log2(spacing / stage.spacing)
                 if halvings < -1e-3 or abs(halvings - round(halvings)) > 1e-3:
-                    raise ValueError(f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g}; halve it from stage to stage")
+                    raise ArgumentError(
+                        f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g}; halve it from stage to stage"
+                    )
                 spacing = stage.spacing
             elif stage.transform != "affine":
                 spacing = None

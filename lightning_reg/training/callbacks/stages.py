@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
-from lightning_reg.discovery import TrainingError
+from lightning_reg.discovery import ArgumentError, TrainingError
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.optimizers import OptimizerFactory, Schedule
 from lightning_reg.training.schedules import stage_bounds
@@ -46,7 +46,7 @@ class StageTraining(L.Callback):
     def __init__(self, stages: Sequence[TrainingStage]) -> None:
         self.stages = list(stages)
         if self.stages[:1] and self.stages[0].warm_start:
-            raise ValueError("stages[0].warm_start is true, but nothing was trained before it")
+            raise ArgumentError("stages[0].warm_start is true, but nothing was trained before it")
         stage_bounds([stage.steps for stage in self.stages], 1)  # refuses what makes no schedule
         self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0
         self._module: RegistrationModule | None = None

@@ -27,7 +27,7 @@ class AcdcDataset(RegistrationDataset):
             ``patient001_frame01_gt.nii.gz`` and so on.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
         self.found: list[Record] = []
         for info in (path for path in walk(folder) if path.name == "Info.cfg"):

@@ -14,7 +14,7 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset, u
 from lightning_reg.data.datasets.layouts import is_image, stem, walk
 from lightning_reg.data.datasets.loading import with_landmarks
 from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.images import read_image
 from lightning_reg.spatial import Grid, Image
 
@@ -35,9 +35,9 @@ class AdniHippocampusDataset(RegistrationDataset):
         shape: of the box, voxels of 1 mm.
     """
 
-    def __init__(self, root: str, side: Side = "left", shape: Sequence[int] = (32, 48, 48)) -> None:
+    def __init__(self, root: str | Path, side: Side = "left", shape: Sequence[int] = (32, 48, 48)) -> None:
         if side not in CENTER:
-            raise ValueError(f"side is '{side}'; give left or right")
+            raise ArgumentError(f"side is '{side}'; give left or right")
         self.grid = Grid.regular(shape, origin=[c - (n - 1) / 2 for c, n in zip(CENTER[side], shape, strict=True)])
         images: dict[str, Path] = {}
         labels: dict[str, Path] = {}

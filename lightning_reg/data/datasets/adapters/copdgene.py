@@ -32,7 +32,7 @@ class CopdGeneDataset(RegistrationDataset):
         air: what is lower in them, HU, is set to this.
     """
 
-    def __init__(self, root: str, offset: int = 1024, air: int = -1000) -> None:
+    def __init__(self, root: str | Path, offset: int = 1024, air: int = -1000) -> None:
         files = walk(require_folder(root))
         self.offset, self.air = offset, air
         found = _dirlab(files) or _study(files)

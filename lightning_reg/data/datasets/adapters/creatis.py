@@ -31,7 +31,7 @@ class CreatisDataset(RegistrationDataset):
         all_phases: read all ten phases instead of inhalation and exhalation.
     """
 
-    def __init__(self, root: str, all_phases: bool = False) -> None:
+    def __init__(self, root: str | Path, all_phases: bool = False) -> None:
         folder = require_folder(root)
         files = walk(folder)
         patients = [p for p in files if p.suffix == ".mhd" and p.parent.name == "mhd" and p.stem.isdigit()]

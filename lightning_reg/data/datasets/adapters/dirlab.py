@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torchio as tio
 
@@ -33,7 +34,7 @@ class DirLabDataset(RegistrationDataset):
         air: what is lower, HU, is set to this (outside the field of view the files have -2000 or 0).
     """
 
-    def __init__(self, root: str, phases: Sequence[str] = ("T00", "T50"), offset: int = 1024, air: int = -1000) -> None:
+    def __init__(self, root: str | Path, phases: Sequence[str] = ("T00", "T50"), offset: int = 1024, air: int = -1000) -> None:
         files = walk(require_folder(root))
         images = named(files, r"case(\d+)_T(\d\d)(?:_s|-ssm)?\.img")
         points = named(files, r"case(\d+)_(?:dirLab)?300_T(\d\d)_xyz\.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torchio as tio
 
@@ -21,7 +22,7 @@ class HippocampusDataset(RegistrationDataset):
         root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``), equal file names.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
         described = folder / "dataset.json"
         kind = next((name for name in ("images", "imagesTr") if (folder / name).is_dir()), None)

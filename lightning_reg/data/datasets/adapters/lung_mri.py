@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torchio as tio
 
@@ -21,7 +22,7 @@ class LungMriDataset(RegistrationDataset):
             ``PATIENT/inhale_landmarks.csv``.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         found = [record for record in from_tree(require_folder(root)).records if record.time in ("inhale", "exhale")]
         if not found:
             raise DataError(f"{root} has no PATIENT/inhale.nii.gz and PATIENT/exhale.nii.gz; arrange the scans like this.")

@@ -24,7 +24,7 @@ class NlstDataset(RegistrationDataset):
         root: folder with ``NLST_dataset.json``, or with ``PATIENT/STUDY/SERIES/*.dcm``.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
         described = descriptions(folder)
         self.layout = from_dataset_json(described[0]) if described else Layout(last(_series(folder), 50))

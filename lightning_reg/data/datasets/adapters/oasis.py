@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torchio as tio
 
@@ -22,7 +23,7 @@ class OasisDataset(RegistrationDataset):
         root: folder with ``OASIS_dataset.json``, or with ``OASIS_OAS1_0001_MR1/aligned_norm.nii.gz`` and so on.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
         described = named(list(folder.glob("*.json")), r"(OASIS_)?dataset\.json")
         if described:

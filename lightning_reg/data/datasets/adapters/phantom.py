@@ -10,6 +10,7 @@ import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.scans import Scan, subject_from_scan
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import bounding_box
 from lightning_reg.phantom.thorax import breathing_thorax
 from lightning_reg.spatial import Pair
@@ -34,9 +35,9 @@ class PhantomDataset(RegistrationDataset):
     ) -> None:
         for name, number in (("subjects", subjects), ("validation", validation)):
             if not isinstance(number, int) or not 0 <= number <= APART:
-                raise ValueError(f"{name} is {number}; give a whole number from 0 to {APART}")
+                raise ArgumentError(f"{name} is {number}; give a whole number from 0 to {APART}")
         if not isinstance(shape, Sequence) or len(shape) != 3 or not all(isinstance(n, int) and n >= 8 for n in shape):
-            raise ValueError(f"shape is {shape}; give three numbers of voxels, 8 or more")
+            raise ArgumentError(f"shape is {shape}; give three numbers of voxels, 8 or more")
         seeds: dict[Split, range] = {"train": range(seed, seed + subjects), "validation": range(seed + APART, seed + APART + validation)}
         self.found = [Record(f"phantom-{n}", time, split) for split in seeds for n in seeds[split] for time in ("inhale", "exhale")]
         self.shape, self.crop = (shape[0], shape[1], shape[2]), crop

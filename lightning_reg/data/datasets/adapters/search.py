@@ -11,7 +11,7 @@ from lightning_reg.data.datasets.interface import Record
 from lightning_reg.discovery import DataError
 
 
-def require_folder(root: str) -> Path:
+def require_folder(root: str | Path) -> Path:
     """The folder of the provider's files.
 
     Raises:

@@ -48,7 +48,7 @@ class SunnybrookDataset(RegistrationDataset):
         all_phases: read all twenty phases instead of ED and ES.
     """
 
-    def __init__(self, root: str, all_phases: bool = False) -> None:
+    def __init__(self, root: str | Path, all_phases: bool = False) -> None:
         folder = require_folder(root)
         files = walk(folder)
         self.contours = _contours(files)
