@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightning_reg.discovery import construct, load
+from lightning_reg.discovery import ComponentError, construct, load
+from lightning_reg.io.images import first_line
 from lightning_reg.training.metrics_file import MetricsFile
 
 
@@ -26,7 +27,7 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
         logged: steps that a resumed run has logged.
 
     Raises:
-        ComponentError: it is unknown, or refuses an argument.
+        ComponentError: it is unknown, refuses an argument, or its package is not installed.
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", "csv")
@@ -40,7 +41,10 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
         supplied["name"] = folder.name
     elif issubclass(cls, TensorBoardLogger):
         supplied |= {"name": "tensorboard", "version": ""}
-    logger = construct(str(name), cls, arguments, **supplied)
+    try:
+        logger = construct(str(name), cls, arguments, **supplied)
+    except ModuleNotFoundError as cause:
+        raise ComponentError(f"The logger '{name}' needs a package that is not installed ({first_line(cause)}); install it.") from cause
     if isinstance(logger, WandbLogger):
         logger.experiment.config.update(dict(config), allow_val_change=True)
     return [*loggers, logger]

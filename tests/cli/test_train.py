@@ -215,6 +215,14 @@ def test_every_option_of_every_group_is_composed(train, group: str) -> None:
         assert "composer:" in out
 
 
+def test_a_logger_whose_package_is_not_installed_is_one_sentence(train, monkeypatch) -> None:
+    for package in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{package}", False)
+    code, _, err = train("logger=tensorboard", *QUICK, *TINY)
+    assert code == 2
+    assert "The logger 'tensorboard' needs a package that is not installed" in err
+
+
 @pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
 def test_loggers_record_without_an_account(train, tmp_path: Path, monkeypatch, logger: str) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
