@@ -1,4 +1,4 @@
-"""How long training waits for its data: this project's loader and a plain TorchIO pipeline, beside a training step.
+"""Time that training waits for its data: this project's loader and a plain TorchIO pipeline, beside a training step.
 
     python benchmarks/loading.py --folder FOLDER [--scans 200] [--shape 128 128 128] [--pairs 40]
 

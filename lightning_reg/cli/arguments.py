@@ -1,4 +1,4 @@
-"""What the subcommands share: a parser that suggests, and mistakes answered by one sentence."""
+"""Argument parser of the subcommands: it suggests, and answers mistakes with one sentence."""
 
 from __future__ import annotations
 

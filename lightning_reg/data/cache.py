@@ -26,7 +26,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where preprocessed scans are kept.
+    """Place of preprocessed scans.
 
     Args:
         memory: GiB of scans kept in memory, in each process that trains; what does not fit goes to ``folder``, where it stays for the

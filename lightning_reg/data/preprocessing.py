@@ -22,7 +22,7 @@ Region = Literal["lungs", "mask"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """What happens to the grids, in this order. Images, masks and labels go through it together; landmarks keep their place in the world.
+    """Changes of the grids, in this order. Images, masks and labels go through it together; landmarks keep their place in the world.
 
     Args:
         canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
@@ -141,7 +141,7 @@ class Preprocessing:
         return replace(self, canonical=way.canonical, crop=way.crop, margin=way.margin, spacing=way.spacing, shape=way.shape)
 
     def remaining(self, done: Geometry) -> Preprocessing:
-        """What is left to do of this, to images that went through ``done``."""
+        """The part of this that is left to do, to images that went through ``done``."""
         crop = None if done.crop is not None else self.crop
         same_size = crop is None and done.shape is not None and self.shape is not None and list(done.shape) == list(self.shape)
         same_spacing = crop is None and self.spacing == done.spacing

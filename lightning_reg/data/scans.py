@@ -69,7 +69,7 @@ def check_subject(subject: tio.Subject) -> None:
 
 
 def subject_problems(subject: tio.Subject) -> list[str]:
-    """What is wrong with a subject's images, a sentence each that names the file: more than one channel, a single slice, NaN or infinite
+    """Problems of a subject's images, a sentence each that names the file: more than one channel, a single slice, NaN or infinite
     values, a constant image, an unusable header; mask or labels on another grid, empty, or no whole numbers."""
     image = subject["image"]
     where = image.path or f"the image of {subject['name']}"

@@ -1,4 +1,4 @@
-"""What the images of a training set are like, stored with a model so that it can say when it is given something else."""
+"""Intensity and size statistics of a training set, kept with a model so that it can say when it is given something else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_reg.data.scans import Scan
 
 LEVELS = tuple(0.05 * k for k in range(1, 20))
 SLACK = 0.12
-"""How far beyond the range of the training images a quantile may lie, in the model's intensities (0 to 1)."""
+"""Tolerance of quantiles beyond the range of the training images, in the model's intensities (0 to 1)."""
 
 
 def statistics(scans: Sequence[Scan]) -> dict[str, list[list[float]]]:
@@ -29,7 +29,7 @@ def statistics(scans: Sequence[Scan]) -> dict[str, list[list[float]]]:
 
 
 def unlike(scan: Scan, known: Mapping[str, Any]) -> str | None:
-    """How a preprocessed scan differs from those of the training, as a sentence; ``None`` where it does not."""
+    """A sentence on the difference of a preprocessed scan from those of the training; ``None`` where it has none."""
     low, high = torch.tensor(known["quantiles"]).unbind(1)
     found = _quantiles(scan)
     beyond = torch.maximum(low - SLACK - found, found - high - SLACK)

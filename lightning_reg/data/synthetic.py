@@ -123,7 +123,7 @@ class SyntheticDeformation:
         return torch.zeros(1, 3, *shape) if total is None else total
 
     def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
-        """The scan pulled through a displacement in voxels of its grid; mask and labels in one sampling."""
+        """The scan warped by a displacement in voxels of its grid; mask and labels in one sampling."""
         points = displacement + identity_points(displacement.shape[2:])
         outside: Padding = scan.image.padding if self.outside == "padding" else "border"
         image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))

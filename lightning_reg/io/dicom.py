@@ -73,7 +73,7 @@ def read_slices(files: Sequence[Path], name: str, kind: type[tio.Image] = tio.Sc
 
 
 def _header(path: Path) -> _Slice | None:
-    """Where a slice lies, LPS mm; ``None`` where the file does not say."""
+    """Position of a slice, LPS mm; ``None`` where the file does not say."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()

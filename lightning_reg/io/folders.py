@@ -251,7 +251,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Why something could not be written, in words."""
+    """Reason of a failed write, in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     return error.strerror or str(error)

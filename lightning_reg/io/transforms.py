@@ -66,7 +66,7 @@ def _affine_to_itk(part: Affine) -> sitk.AffineTransform:
 
 
 def _margins(reach: Tensor, grid: Grid, low: Sequence[float], high: Sequence[float], step: Sequence[float]) -> tuple[list[int], list[int]]:
-    """How many steps a lattice over ``low`` to ``high`` (voxels of ``grid``) lacks at its two ends to hold the points ``reach``."""
+    """Steps that a lattice over ``low`` to ``high`` (voxels of ``grid``) lacks at its two ends to hold the points ``reach``."""
     points = grid.to_voxel(reach)[0]
     before = [max(0, int(np.ceil((a - float(p)) / s))) for a, p, s in zip(low, points.amin(1), step, strict=True)]
     after = [max(0, int(np.ceil((float(p) - b) / s))) for b, p, s in zip(high, points.amax(1), step, strict=True)]

@@ -19,7 +19,7 @@ PLEURA, AORTA = 6.0, 11.5
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What differs between subjects, in mm (angles in radians).
+    """Parameters of a subject, in mm (angles in radians).
 
     Args:
         half_width, half_depth: semi-axes of the rib cage (through the middle of the ribs) at its widest.

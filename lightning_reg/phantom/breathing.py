@@ -14,7 +14,7 @@ from lightning_reg.phantom.shapes import Array, smoothstep
 
 @dataclass(frozen=True)
 class Breathing:
-    """What differs between subjects. Lengths and amplitudes in mm.
+    """Parameters of a subject. Lengths and amplitudes in mm.
 
     Args:
         right, left: how far the two domes of the diaphragm move down on inhalation.

@@ -143,7 +143,7 @@ class Grid:
         return Grid((shape[0], shape[1], shape[2]), self.affine @ step)
 
     def contains(self, points: Tensor, margin: float = 0.5) -> Tensor:
-        """Which points lie in the image.
+        """Membership of points in the image.
 
         Args:
             points: ``(B, 3, *any)``, RAS mm.

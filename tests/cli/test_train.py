@@ -199,7 +199,7 @@ def test_every_method_trains_as_its_paper_has_it(train, method: str) -> None:
 
 
 def test_a_methods_file_is_short() -> None:
-    """Whoever reads one file knows the method: less than 40 lines, besides the comment on top."""
+    """One file tells the method: less than 40 lines, besides the comment on top."""
     for name in options("method"):
         text = (own_directory() / "method" / f"{name}.yaml").read_text()
         assert len([line for line in text.splitlines() if line and not line.startswith("#")]) < 40, name

@@ -1,4 +1,4 @@
-"""What is planted is found, all of it at once; what is sound is left alone; what is repaired is sound."""
+"""Planted faults are found, all at once; sound files are left alone; repaired ones are sound."""
 
 from __future__ import annotations
 

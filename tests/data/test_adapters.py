@@ -137,7 +137,7 @@ def test_the_popi_model_is_read_without_its_artefact(tmp_path: Path) -> None:
 
 
 def test_contours_fill_the_cavity(tmp_path: Path) -> None:
-    """Where the generator drew the bright disc, label 1 is; ED is the larger one, in both of its series' layouts."""
+    """Label 1 is at the bright disc that the generator drew; ED is the larger one, in both of its series' layouts."""
     data = open_dataset({"name": "sunnybrook", "root": str(providers.sunnybrook(tmp_path))})
     sizes = {}
     for record, subject in zip(data.records(), data.subjects(), strict=True):

@@ -1,4 +1,4 @@
-"""Whatever is done to a pair, its truth, landmarks and masks still belong to its images."""
+"""An augmented pair's truth, landmarks and masks still belong to its images."""
 
 from __future__ import annotations
 

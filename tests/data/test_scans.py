@@ -1,4 +1,4 @@
-"""What a user's data may have wrong, each answered by one sentence that names it."""
+"""Faults of a user's data, each answered by one sentence that names it."""
 
 from __future__ import annotations
 

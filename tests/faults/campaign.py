@@ -63,7 +63,7 @@ def volume(shape: Sequence[int] = (14, 12, 10), shift: float = 0.0, kind: str = 
 
 
 def materials(folder: Path) -> Path:
-    """What every case starts from: a pair, masks, labels, landmarks, a run with a model, a registration, prepared data, a table."""
+    """Files of every case: a pair, masks, labels, landmarks, a run with a model, a registration, prepared data, a table."""
     folder.mkdir(parents=True, exist_ok=True)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     for side, shift in (("fixed", 0.0), ("moving", 1.0)):

@@ -83,7 +83,7 @@ def test_whatever_the_settings_a_killed_run_is_the_uninterrupted_one(tmp_path: P
 
 @pytest.mark.slow
 def test_a_finished_run_that_is_extended_is_the_longer_run(tmp_path: Path) -> None:
-    """Where nothing else depends on the number of steps; at the end of an epoch, and inside one but for the validation there."""
+    """With nothing else that depends on the number of steps; at the end of an epoch, and inside one but for the validation there."""
     config = tiny("velocity", 9)
     config["method"]["schedule"] = {}
     uninterrupted(config, tmp_path / "whole")

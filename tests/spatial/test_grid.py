@@ -1,4 +1,4 @@
-"""Where voxels lie."""
+"""Voxel grids."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def test_single_precision_far_from_the_origin(kind, make, fixed_grid, world_poin
 
 @pytest.mark.parametrize("kind", [Displacement, Velocity, lambda u, grid: BSpline(u, grid, (1.0, 1.0, 1.0))])
 def test_state_in_half_precision_does_not_coarsen_coordinates(kind):
-    """What a layer under mixed precision returns: a field of zeros moves nothing, on a grid longer than bfloat16 counts."""
+    """Fields in the precision of a layer under autocast: one of zeros moves nothing, on a grid longer than bfloat16 counts."""
     grid = Grid.regular((3, 4, 500), (1.0, 1.0, 1.0), (0.0, 0.0, -250.0))
     transform, other = kind(torch.zeros(1, 3, 3, 4, 500, dtype=torch.bfloat16), grid), grid.cropped((0, 0, 1), (3, 4, 499))
     ramp = Image(other.points(), other)

@@ -119,7 +119,7 @@ def test_the_rate_follows_decay_and_cooldown_together() -> None:
 
 @pytest.mark.parametrize("absent", range(5))
 def test_a_better_registration_has_a_smaller_primary_error(absent: int) -> None:
-    """Whatever the data allow to measure: distances fall, overlap and correlation rise. The first of the list decides."""
+    """With all or some of the metrics: distances fall, overlap and correlation rise. The first of the list decides."""
     there = ["tre_after_mm", "dice_after", "field_error_after_mm", "mask_dice_after", "ncc_after"][absent:]
     good = {name: 0.3 if name.endswith("_mm") else 0.9 for name in there}
     bad = {name: 2.5 if name.endswith("_mm") else 0.4 for name in there}

@@ -12,7 +12,7 @@ from lightning_reg.discovery import ArgumentError
 class MultilevelComposer(SequentialComposer):
     """Networks of one architecture from coarse to fine (Hering et al., 2019, Algorithm 1).
 
-    Level *l* sees the fixed image and the moving one pulled through all coarser results, both average-pooled by ``strides[l]``;
+    Level *l* sees the fixed image and the moving one warped by all coarser results, both average-pooled by ``strides[l]``;
     functions are composed, displacements are not added. As the networks are alike, a finer one can start from the coarser one's
     weights.
 

@@ -33,7 +33,7 @@ class Member(Described):
 class SequentialComposer(Composer, Staged):
     """Abstract class of composers that run networks one after the other.
 
-    Member *l* registers the fixed image to the moving one pulled through all that was found before, and the result is the composition:
+    Member *l* registers the fixed image to the moving one warped by all that was found before, and the result is the composition:
     ``phi = phi_1 o phi_2 o ... o phi_L``, the last member acting on the fixed points first.
 
     Args:

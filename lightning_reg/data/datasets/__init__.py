@@ -1,1 +1,1 @@
-"""Where scans come from: data sets, their splits, and the forms they are kept in."""
+"""Data sets, their splits, and the forms they are kept in."""

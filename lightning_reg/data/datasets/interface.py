@@ -1,4 +1,4 @@
-"""What a data set offers: scans, each with its subject, time point and split, and which of them belong together."""
+"""Interface of data sets: scans, each with its subject, time point and split, and their pairs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Record:
         return replace(self, **files)  # type: ignore[arg-type]
 
     def files(self) -> list[Path]:
-        """What it is read from."""
+        """The file that it is read from."""
         return [path for path in (self.image, self.mask, self.labels, self.landmarks) if path is not None]
 
 
@@ -81,9 +81,12 @@ class RegistrationDataset(Described, ABC):
 
 
 def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Where subjects have several scans, the first of each as the fixed image of every other; else each subject's scan as the fixed
-    image of the next one's, the last one's of the first's, within each split. Outside the training split only subjects with labels are
-    paired so where two or more have them: other pairs could not be scored by overlap."""
+    """The usual pairs of a data set: the first scan of a subject as the fixed image of each of its others; where no subject has several,
+    each subject's scan as the fixed image of the next one's, the last one's of the first's, within each split.
+
+    Outside the training split only subjects with labels are paired so where two or more have them: other pairs could not be scored by
+    overlap.
+    """
     pairs = []
     for split in SPLITS:
         inside = [record for record in records if record.split == split]

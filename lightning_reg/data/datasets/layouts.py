@@ -26,7 +26,7 @@ PARTS = {
     "labels": "labels",
     "landmarks": "landmarks",
 }
-"""What the last word of a file's name, or a folder, says it is; everything else is an image."""
+"""Part of a scan that the last word of a file's name, or a folder, stands for; everything else is an image."""
 
 ENDINGS = {"mask": IMAGES, "labels": IMAGES, "landmarks": POINTS}
 Pairs = list[tuple[Record, Record]]
@@ -34,7 +34,7 @@ Pairs = list[tuple[Record, Record]]
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found: the scans, the pairs that the layout names (``None``: it names none), and how its landmarks are read."""
+    """The scans, the pairs that the layout names (``None``: it names none), and how its landmarks are read."""
 
     records: list[Record]
     pairs: Pairs | None = None
@@ -206,5 +206,5 @@ def _entities(path: Path) -> dict[str, str]:
 
 
 def _identity(entities: Mapping[str, str]) -> tuple[str | None, ...]:
-    """What an image and what was derived from it have in common; a derivative in another space belongs to no image here."""
+    """Common key of an image and its derivatives; a derivative in another space belongs to no image here."""
     return tuple(entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space"))

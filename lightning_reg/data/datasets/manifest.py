@@ -167,7 +167,7 @@ def _read_geometry(path: Path) -> Geometry:
 
 
 class PreparedDataset(RegistrationDataset):
-    """What ``lightning-reg prepare`` wrote, or a table of one's own in that form.
+    """Data that ``lightning-reg prepare`` wrote, or a table of one's own in that form.
 
     Args:
         root: the folder with ``manifest.csv``, or a manifest itself. Required columns: ``subject, split, image`` (paths below the

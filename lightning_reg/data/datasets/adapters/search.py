@@ -1,4 +1,4 @@
-"""What the adapters share: finding files by their names, and choosing who is held out."""
+"""Files by their names, and subjects to hold out, for the adapters."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SERIES = {
     "HYP-38": 734, "HYP-40": 755, "N-2": 898, "N-3": 915, "N-5": 963, "N-6": 984, "N-7": 1009, "N-9": 1031, "N-10": 851, "N-11": 878,
     "N-40": 944,
 }  # fmt: skip
-"""Which series of the 2009 challenge's flat folders holds the contoured short-axis cine."""
+"""Series of the contoured short-axis cine in the 2009 challenge's flat folders."""
 
 
 class SunnybrookDataset(RegistrationDataset):
