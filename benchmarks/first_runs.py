@@ -74,7 +74,7 @@ def unseen_pairs() -> list[Pair]:
 @torch.no_grad()
 def unseen_row(name: str, checkpoint: Path, pairs: list[Pair]) -> str:
     """A line of the table of unseen subjects."""
-    module = RegistrationModule.load_from_checkpoint(checkpoint)
+    module = RegistrationModule.load_from_checkpoint(checkpoint).eval()
     cases: list[PairMetrics] = [evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs]
     found = totals(cases)
     true = torch.cat([case.motion_true for case in cases if case.motion_true is not None])

@@ -46,7 +46,7 @@ def trained(experiment: str, root: str, runs: Path) -> tuple[RegistrationModule,
     if not (folder / "summary.json").exists():
         train(config, folder)
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
-    return RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt"), build_data(config), seconds / 60
+    return RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").eval(), build_data(config), seconds / 60
 
 
 @torch.no_grad()

@@ -363,7 +363,7 @@ def scores(config: dict[str, Any], folder: Path, tests: Sequence[str]) -> Scores
     checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
     found: Scores = {}
     for test in tests:
-        module = RegistrationModule.load_from_checkpoint(checkpoint)
+        module = RegistrationModule.load_from_checkpoint(checkpoint).eval()
         pairs = test_pairs(config, "crops" if test == "refined" else test)
         if test == "refined":
             refinement = Optimization([FitStage("network", 20, lr=1e-4)], module.loss, optional=True)

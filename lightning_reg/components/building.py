@@ -19,6 +19,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from lightning_reg.components.composers.sequential import Member
@@ -178,6 +179,15 @@ def _arguments(component: Described) -> dict[str, Any]:
     return found
 
 
+def without_numpy(value: Any) -> Any:
+    """A value, or those in lists and mappings, with Python's numbers and lists instead of NumPy's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: without_numpy(inner) for key, inner in value.items()}
+    return type(value)(without_numpy(inner) for inner in value) if type(value) in (list, tuple) else value
+
+
 def plain(value: Any, owner: str) -> Any:
     """A value as plain values: components become their specifications.
 
@@ -187,6 +197,7 @@ def plain(value: Any, owner: str) -> Any:
     Raises:
         ComponentError: it is neither plain nor a component.
     """
+    value = without_numpy(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Described):

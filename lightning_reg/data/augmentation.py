@@ -222,10 +222,17 @@ def _inside(grid: Grid, points: Tensor) -> Tensor:
 
 
 class AugmentedPairs(Dataset[Pair]):
-    """Another data set's pairs, augmented; every item has a seed of its own."""
+    """Another data set's pairs, augmented; every item has a seed of its own.
 
-    def __init__(self, pairs: Dataset[Pair], augmentation: Callable[[Pair, Sequence[int]], Pair], seed: int) -> None:
-        self.pairs, self.augmentation, self.seed = pairs, augmentation, seed
+    Args:
+        length: items of an epoch, for those who count them; any item may be asked for.
+    """
+
+    def __init__(self, pairs: Dataset[Pair], augmentation: Callable[[Pair, Sequence[int]], Pair], seed: int, length: int) -> None:
+        self.pairs, self.augmentation, self.seed, self.length = pairs, augmentation, seed, length
+
+    def __len__(self) -> int:
+        return self.length
 
     def __getitem__(self, item: int) -> Pair:
         return self.augmentation(self.pairs[item], [self.seed, 2, item])

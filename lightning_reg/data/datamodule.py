@@ -74,6 +74,10 @@ class RegistrationData(L.LightningDataModule):
         require_kind(dataset, (RegistrationDataset, Splits), "dataset", "give a data set, as FolderDataset('scans'), or Splits of one")
         if not callable(sampling):
             raise ArgumentError(f"sampling is {sampling!r}; give a sampler's class, as InterSubjectPairs, or a functools.partial of one")
+        for value, kind in ((preprocessing, Preprocessing), (augmentation, Augmentation), (cache, CacheSettings)):
+            require_kind(value, (kind, type(None)), kind.__name__, f"give {kind.__name__}(...)")
+        if max_validation_pairs is not None:
+            require_count(max_validation_pairs, "max_validation_pairs", least=0)
         require_count(batch_size, "batch_size")
         require_count(samples_per_epoch, "samples_per_epoch")
         self.augment_on = augment_on
@@ -158,7 +162,8 @@ class RegistrationData(L.LightningDataModule):
         self.statistics = statistics(train)
         self._count_parts(train)
         drawn = self.sampling(train, self.data.pairs("train"), self.seed)
-        self.train_pairs = drawn if self.augment_on == "device" else AugmentedPairs(drawn, self.augmentation, self.seed)
+        augmented = AugmentedPairs(drawn, self.augmentation, self.seed, self.samples_per_epoch)
+        self.train_pairs = drawn if self.augment_on == "device" else augmented
         scans = self._scans("validation")
         real = self.data.pairs("validation")[: self.max_validation_pairs]
         self.validation_pairs = [make_pair(scans[fixed], scans[moving]) for fixed, moving in real]

@@ -117,8 +117,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
-            if values is not None and (isinstance(values, str) or len(values) != 2 or not values[0] < values[1]):
+            given = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 2 and values[0] < values[1]
+            if not given and (values is not None or name == "percentiles"):
                 raise ArgumentError(f"{name} is {values}; give two numbers, the smaller one first")
+        if self.percentiles[0] < 0 or self.percentiles[1] > 100:
+            raise ArgumentError(f"percentiles is {self.percentiles}; give two numbers from 0 to 100")
         if self.center not in (True, False, "auto"):
             raise ArgumentError(f"center is {self.center}; give true, false or auto")
         _ = self.geometry  # refuses what it cannot be made from

@@ -32,19 +32,23 @@ def require_kind(value: object, kind: type | tuple[type, ...], argument: str, re
     Raises:
         ArgumentError: ``argument`` is so and so; ``remedy``.
     """
-    if not isinstance(value, kind):
-        given = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r}" if isinstance(value, (str, int, float)) else None
-        raise ArgumentError(f"{argument} is {given or f'an object of {type(value).__name__}'}; {remedy}.")
+    if isinstance(value, kind):
+        return
+    if isinstance(value, type):
+        given = f"the class {value.__name__}"
+    else:
+        given = repr(value) if isinstance(value, (str, int, float)) else f"an object of {type(value).__name__}"
+    raise ArgumentError(f"{argument} is {given}; {remedy}")
 
 
-def require_count(value: object, argument: str) -> None:
-    """Refuse an argument that is no whole number of 1 or more.
+def require_count(value: object, argument: str, least: int = 1) -> None:
+    """Refuse an argument that is no whole number of ``least`` or more.
 
     Raises:
         ArgumentError: naming the argument.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ArgumentError(f"{argument} is {value!r}; give a whole number, 1 or more.")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ArgumentError(f"{argument} is {value!r}; give a whole number, {least} or more")
 
 
 def require_known_arguments(name: str, given: Iterable[str], known: Sequence[str], told: Sequence[str] | None = None) -> None:

@@ -178,7 +178,7 @@ def load(
     """
     if start == "auto":
         raise UserError("A model starts from the headers or from the centers; auto is for methods without a model.")
-    module = RegistrationModule.load_from_checkpoint(path)
+    module = RegistrationModule.load_from_checkpoint(path).eval()
     assert module.preprocessing is not None
     instance = read_instance(refinement, overrides)
     optimization = build_optimization(instance["optimization"], module.loss)

@@ -40,6 +40,8 @@ class Grid:
             raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {tuple(self.shape)} and {tuple(affine.shape)}")
         if not (np.isfinite(affine).all() and (np.abs(np.linalg.det(affine[:, :3, :3])) > 1e-12).all()):
             raise ValueError("Grid: the affine is singular (a spacing of 0?); correct the image's header")
+        if min(self.shape) < 1 or not np.allclose(affine[:, 3], (0, 0, 0, 1)):
+            raise ValueError(f"Grid: extents {tuple(self.shape)} below 1, or an affine whose last row is not 0 0 0 1")
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
 
@@ -174,6 +176,8 @@ class Grid:
     @staticmethod
     def regular(shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)) -> Grid:
         """An axis-aligned grid with voxel 0 at ``origin`` (RAS mm)."""
+        if not len(shape) == len(spacing) == len(origin) == 3:
+            raise ValueError(f"Grid.regular: shape {shape}, spacing {spacing} and origin {origin} are not three numbers each")
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = origin
         return Grid((shape[0], shape[1], shape[2]), affine)

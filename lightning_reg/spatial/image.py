@@ -35,6 +35,8 @@ class Image:
     discrete: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tensor, Tensor):
+            raise ValueError(f"Image: {type(self.tensor).__name__} given, where a tensor (B, C, I, J, K) is meant")
         if self.tensor.dim() != 5 or tuple(self.tensor.shape[2:]) != self.grid.shape:
             raise ValueError(f"Image: tensor {tuple(self.tensor.shape)} does not lie on {self.grid}; expected (B, C, I, J, K)")
 

@@ -152,6 +152,8 @@ class BSpline(Transform):
     """
 
     def __init__(self, control: Tensor, grid: Grid, stride: Sequence[float], offset: Sequence[float] | None = None) -> None:
+        if control.dim() != 5 or control.shape[1] != 3 or len(stride) != 3 or min(stride) <= 0:
+            raise ValueError(f"BSpline: control points {tuple(control.shape)}, stride {tuple(stride)}; expected (B, 3, I, J, K), above 0")
         self.control, self.grid, self.stride = _precise(control), grid, tuple(stride)
         self.offset = tuple(-s for s in self.stride) if offset is None else tuple(offset)
 
@@ -202,6 +204,8 @@ class Affine(Transform):
     """
 
     def __init__(self, matrix: Tensor, grid: Grid) -> None:
+        if not isinstance(matrix, Tensor) or matrix.shape[1:] != (4, 4):
+            raise ValueError(f"Affine: {getattr(matrix, 'shape', matrix)} given, where a tensor (B, 4, 4) is meant")
         self.matrix, self.grid = _precise(matrix), grid
 
     def _voxel_matrix(self) -> Tensor:

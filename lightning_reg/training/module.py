@@ -11,11 +11,12 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
-from lightning_reg.components.building import build_composer, build_loss, describe
+from lightning_reg.components.building import build_composer, build_loss, describe, plain, without_numpy
 from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
@@ -35,6 +36,9 @@ from lightning_reg.training.optimizers import (
     describe_optimizer,
     describe_schedule,
 )
+
+ENDLESS = 2**62
+"""Steps of a training that ends by time."""
 
 
 class RegistrationModule(L.LightningModule):
@@ -71,12 +75,15 @@ class RegistrationModule(L.LightningModule):
         remedy = "wrap it in SingleComposer" if isinstance(composer, Network) else "give a composer, as SingleComposer(network)"
         require_kind(composer, Composer, "composer", remedy)
         require_kind(loss, LossBundle, "loss", "give LossBundle({name: (weight, term)})")
+        require_kind(preprocessing, (Preprocessing, type(None)), "preprocessing", "give Preprocessing(...)")
         require_kind(schedule, (Schedule, type(None)), "schedule", "give a schedule, as DecaySchedule(cooldown=0.5)")
         if optimizer is not None and (isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)):
             given = "has its parameters already" if isinstance(optimizer, torch.optim.Optimizer) else f"is {optimizer!r}"
-            raise ArgumentError(f"optimizer {given}; give one that waits for them, as functools.partial(torch.optim.Adam, lr=1e-3).")
+            raise ArgumentError(f"optimizer {given}; give one that waits for them, as functools.partial(torch.optim.Adam, lr=1e-3)")
         self.composer, self.loss = composer, loss
         self.optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        if isinstance(optimizer, functools.partial):  # whose numbers come into checkpoints, by way of its state
+            self.optimizer = functools.partial(optimizer.func, *without_numpy(optimizer.args), **without_numpy(optimizer.keywords))
         self.schedule = DecaySchedule() if schedule is None else schedule
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
@@ -131,6 +138,11 @@ class RegistrationModule(L.LightningModule):
         if stage == "fit" and isinstance(data, RegistrationData):
             self.loss.require(data.available())
             self.preprocessing = self.preprocessing or data.preprocessing
+            if plain(asdict(self.preprocessing), "preprocessing") != plain(asdict(data.preprocessing), "preprocessing"):
+                rank_zero_warn(
+                    f"The model keeps its own preprocessing ({self.preprocessing}), and its training data have another "
+                    f"({data.preprocessing}): give RegistrationData the model's, or the module that of the data."
+                )
             self.statistics = self.statistics or data.statistics
 
     def on_fit_start(self) -> None:
@@ -138,13 +150,13 @@ class RegistrationModule(L.LightningModule):
 
         Raises:
             ComponentError: a checkpoint is to be written, and cannot be; see :meth:`description`.
-            TrainingError: the trainer's precision is one in which fields are not computed.
+            TrainingError: likewise, or a precision of the trainer in which fields are not computed.
         """
         precision = str(self.trainer.precision)
         if precision.endswith("true") and precision != "32-true":
-            raise TrainingError(f"precision is {precision}, in which coordinates lose their digits; use 32-true, bf16-mixed or 16-mixed.")
+            raise TrainingError(f"precision is {precision}, which is not supported; use 32-true, bf16-mixed or 16-mixed.")
         if self.trainer.checkpoint_callbacks:
-            self.description()
+            self._stored()
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         with blaming(self.composer, "registering a pair"):
@@ -188,7 +200,8 @@ class RegistrationModule(L.LightningModule):
         self.cases = []
 
     def validation_step(self, pair: Pair, batch_idx: int) -> None:
-        self.cases.append(evaluate(pair, self(pair.fixed, pair.moving).transform))
+        for element in pair.elements():
+            self.cases.append(evaluate(element, self(element.fixed, element.moving).transform))
 
     def on_validation_epoch_end(self) -> None:
         summary = totals(self.cases)
@@ -219,30 +232,50 @@ class RegistrationModule(L.LightningModule):
             optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         except (TypeError, ValueError) as cause:
             raise ComponentError(f"The optimizer refuses its arguments: {cause}.") from cause
-        steps = self._steps or self._planned_steps()
+        steps = self._steps or self.planned_steps()
         every = 1 if self._trainer is None else self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}
 
-    def _planned_steps(self) -> int:
-        """Steps of the training: ``max_steps`` of the trainer, or what its ``max_epochs`` come to."""
-        return self.trainer.max_steps if self.trainer.max_steps > 0 else int(self.trainer.estimated_stepping_batches)
+    def planned_steps(self) -> int:
+        """Steps of the training: ``max_steps`` of the trainer, or what its ``max_epochs`` come to, whichever is less.
+
+        Raises:
+            TrainingError: it has neither, and the rate, or a stage, depends on them.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if math.isfinite(steps):
+            return int(steps)
+        if isinstance(self._schedule, DecaySchedule) and self._schedule.cooldown == 0:
+            return ENDLESS
+        raise TrainingError("The trainer has no number of steps, on which the learning rate depends; give max_steps or max_epochs.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lightning_reg"] = self._stored()
+
+    def _stored(self) -> dict[str, Any]:
+        """The module as plain values, which a checkpoint holds.
+
+        Raises:
+            ComponentError: as :meth:`description`.
+            TrainingError: the preprocessing is not known.
+        """
         if self.preprocessing is None:
             raise TrainingError(
                 "The module knows no preprocessing, without which nobody can apply the model to images; give RegistrationModule("
                 "preprocessing=Preprocessing(...)) that of its training images, or the trainer a RegistrationData."
             )
-        checkpoint["lightning_reg"] = {
+        return {
             "version": __version__,
             "model": self.description(),
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": without_numpy(asdict(self.preprocessing)),
             "statistics": self.statistics,
         }
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> RegistrationModule:  # type: ignore[override]
-        """The trained module of a checkpoint file, in evaluation mode. Loads tensors and plain values only: no code of the file runs.
+        """The trained module of a checkpoint file, in training mode as Lightning's; call ``eval()`` to apply it by hand.
+
+        Loads tensors and plain values only: no code of the file runs.
 
         Args:
             checkpoint_path: a file that a training wrote.
@@ -261,7 +294,7 @@ class RegistrationModule(L.LightningModule):
         module.preprocessing = construct("preprocessing", Preprocessing, stored["preprocessing"])
         module.statistics = stored.get("statistics", {})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
-        return (module if map_location is None else module.to(map_location)).eval()
+        return module if map_location is None else module.to(map_location)
 
 
 def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str) -> None:

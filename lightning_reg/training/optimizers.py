@@ -45,7 +45,7 @@ class DecaySchedule(Schedule):
     def __init__(self, decay: float = 0.0, cooldown: float = 0.0) -> None:
         if decay < 0 or not 0 <= cooldown <= 1:
             raise ArgumentError(f"decay is {decay} and cooldown {cooldown}; give a number of 0 or more and a fraction from 0 to 1")
-        self.decay, self.cooldown = decay, cooldown
+        self.decay, self.cooldown = float(decay), float(cooldown)
 
     def factor(self, step: int, steps: int) -> float:
         """Factor of the learning rate at a step of so many."""
@@ -69,7 +69,7 @@ class PlateauSchedule(Schedule):
     def __init__(self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
         if not 0 < factor < 1:
             raise ArgumentError(f"factor is {factor}; give a number between 0 and 1")
-        self.factor, self.patience, self.threshold, self.min_lr = factor, patience, threshold, min_lr
+        self.factor, self.patience, self.threshold, self.min_lr = float(factor), patience, float(threshold), float(min_lr)
 
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
         falling = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience, threshold=self.threshold, min_lr=self.min_lr)

@@ -276,6 +276,7 @@ def test_level_weights_go_from_coarse_to_fine_and_a_call_can_give_others(pair: P
 def test_a_bundle_restricted_to_what_is_there_keeps_weights_and_levels(pair: Pair, level, shifted) -> None:
     bundle = build_loss({"terms": {"ssd": {"weight": 2.0}, "field_error": {"weight": 9.0}}, "level_weights": [0.25, 1.0]})
     found = Registration((level(shifted(0.0)), level(shifted(1.2))))
+    bundle.require(pair.has() | {"truth"})  # some pairs have it
     whole, left = bundle(found, pair), bundle.restricted(pair.has())(found, pair)
     assert set(left.terms) == {"ssd"}
     assert float(left.total) == pytest.approx(float(whole.total))  # a term without its data counts 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Grid, Image
+from lightning_reg.spatial import Affine, BSpline, Grid, Image
 
 
 def test_world_and_voxels_are_inverse(fixed_grid, generator):
@@ -128,6 +128,24 @@ def test_features_that_do_not_reach_the_end_are_refused():
     assert grid.at_stride((2, 2, 2), (4, 4, 5)).shape == (4, 4, 5)
     with pytest.raises(ValueError, match=r"\(4, 4, 4\) at a stride of \(2, 2, 2\) voxels do not cover \(8, 8, 9\)"):
         grid.at_stride((2, 2, 2), (4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Grid((8, -1, 8), torch.eye(4)),
+        lambda: Grid((8, 8, 8), torch.diag(torch.tensor([1.0, 1, 1, 5]))),
+        lambda: Grid.regular((8, 8, 8), (1.0, 1.0)),
+        lambda: Image(np.zeros((1, 1, 8, 8, 8)), Grid.regular((8, 8, 8))),
+        lambda: Affine(torch.eye(4)[None, :3], Grid.regular((8, 8, 8))),
+        lambda: Affine(np.eye(4)[None], Grid.regular((8, 8, 8))),
+        lambda: BSpline(torch.zeros(1, 2, 5, 5, 5), Grid.regular((8, 8, 8)), (4, 4, 4)),
+        lambda: BSpline(torch.zeros(1, 3, 5, 5, 5), Grid.regular((8, 8, 8)), (4, 0, 4)),
+    ],
+)
+def test_what_makes_no_geometry_is_refused(make):
+    with pytest.raises(ValueError, match=r"^(Grid|Image|Affine|BSpline)"):
+        make()
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, 2.0])

@@ -218,6 +218,6 @@ def test_the_record_and_the_checkpoint_are_of_the_best_weights(config: dict, tmp
     totals = json.loads((folder / "summary.json").read_text())["totals"]
     assert totals["tre_after_mm"] == pytest.approx(errors[best], rel=1e-4)
     assert read_checkpoint(folder / "checkpoints" / "best.ckpt")["global_step"] == best + 1
-    module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt")
+    module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").eval()
     (_, (low, high), _) = module.statistics["extent_mm"]
     assert 0 < low <= high

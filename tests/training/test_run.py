@@ -147,7 +147,7 @@ def test_the_checkpoint_is_the_model(config: dict, tmp_path: Path) -> None:
     module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     again = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert module.preprocessing.window == config["data"]["preprocessing"]["window"]
-    assert not module.training
+    assert module.training  # as Lightning's loads
     assert [m.alpha for m in module.modules() if hasattr(m, "alpha")] == [tuple(growth(STEPS - 1, 2, -3, 3, 7))] * 2
     for a, b in zip(module.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b

@@ -116,7 +116,7 @@ def test_a_checkpoint_of_an_early_stage_runs_that_stage_only(config: dict, tmp_p
     config["trainer"]["max_steps"] = 9
     config["method"]["stages"] = config["method"]["stages"][:1]
     folder = train(config, tmp_path / "run").folder
-    module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+    module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt").eval()
     assert module.composer.active == 1
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_reg.components.interfaces import Composer, Level, Registration, Staged
 from lightning_reg.components.network import Network
-from lightning_reg.discovery import Described
+from lightning_reg.discovery import ArgumentError, Described, require_kind
 from lightning_reg.spatial import Composition, Image, Transform
 
 
@@ -26,8 +26,12 @@ class Member(Described):
     """
 
     def __init__(self, network: Network, stride: int | Sequence[int] = 1, patch: Sequence[int] | None = None) -> None:
+        require_kind(network, Network, "network", "give Network(backbone, head)")
         self.network, self.patch = network, patch
         self.strides = (stride,) * 3 if isinstance(stride, int) else tuple(stride)
+        for name, values in (("stride", self.strides), ("patch", (1, 1, 1) if patch is None else patch)):
+            if not isinstance(values, Sequence) or len(values) != 3 or any(not isinstance(v, int) or v < 1 for v in values):
+                raise ArgumentError(f"{name} is {values}; give three whole numbers of voxels, 1 or more")
 
 
 class SequentialComposer(Composer, Staged):
@@ -44,6 +48,8 @@ class SequentialComposer(Composer, Staged):
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
         self.members = tuple(members)
+        if not self.members:
+            raise ArgumentError("a composer without networks; give one or more")
         self.networks = nn.ModuleList(member.network for member in members)
         self.active, self.trained = len(self.members), tuple(range(len(self.members)))
 

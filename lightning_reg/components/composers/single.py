@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_reg.components.interfaces import Composer, Level, Registration
 from lightning_reg.components.network import Network
+from lightning_reg.discovery import require_kind
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transform
 
 
@@ -18,6 +19,7 @@ class SingleComposer(Composer):
 
     def __init__(self, network: Network, symmetric: bool = False) -> None:
         super().__init__()
+        require_kind(network, Network, "network", "give Network(backbone, head)")
         self.network = network
         self.symmetric = symmetric
 

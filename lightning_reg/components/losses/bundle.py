@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import LossTerm, Registration
-from lightning_reg.discovery import ComponentError, Described, TrainingError, blaming, require_kind
+from lightning_reg.discovery import ArgumentError, ComponentError, Described, TrainingError, blaming, require_kind
 from lightning_reg.spatial import Pair
 
 
@@ -43,6 +43,8 @@ class LossBundle(Described, nn.Module):
         self.weights: dict[str, float] = {}
         self.terms = nn.ModuleDict()
         for name, given in terms.items():
+            if name == "loss" or "." in name or hasattr(self.terms, name):
+                raise ArgumentError(f"A term cannot be called '{name}'; choose another name")
             weight, term = given if isinstance(given, tuple) else (1.0, given)
             if not isinstance(term, LossTerm):
                 raise ComponentError(
@@ -53,6 +55,7 @@ class LossBundle(Described, nn.Module):
         if not self.terms:
             raise ComponentError("Every term of the loss has weight 0; give one of method.loss.terms another weight.")
         self.level_weights = level_weights
+        self._required = False
 
     @property
     def reverse(self) -> bool:
@@ -77,6 +80,7 @@ class LossBundle(Described, nn.Module):
                     f"{', '.join(sorted(available - {'name'}))}); choose other data or sampling, or remove the term with "
                     f"~method.loss.terms.{name}."
                 )
+        self._required = True
 
     def restricted(self, available: frozenset[str]) -> LossBundle:
         """The bundle without the terms that need what is not ``available``.
@@ -102,6 +106,8 @@ class LossBundle(Described, nn.Module):
         for name, term in self.terms.items():
             assert isinstance(term, LossTerm)
             if not term.needs <= pair.has():
+                if not self._required:
+                    self.require(pair.has())  # refuses
                 values[name] = 0 * levels[-1].transform.like.sum()  # in the graph, also where it is the only term
                 continue
             per_level = []

@@ -16,7 +16,7 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import ComponentError, DataError, arguments_of, blaming, build, did_you_mean
+from lightning_reg.discovery import ArgumentError, ComponentError, DataError, arguments_of, blaming, build, did_you_mean, require_kind
 from lightning_reg.discovery.composition import compose
 
 T = TypeVar("T")
@@ -61,6 +61,9 @@ class Splits:
         held_out: int | str | Sequence[str] | None = None,
         limit: int | None = None,
     ) -> None:
+        require_kind(dataset, RegistrationDataset, "dataset", "give a data set, as FolderDataset('scans')")
+        if isinstance(held_out, float):
+            raise ArgumentError(f"held_out is {held_out}; give a number of subjects, or their names")
         self.dataset = dataset
         self.settings = {"class": f"{type(dataset).__module__}.{type(dataset).__qualname__}", **arguments_of(dataset)}
         self.geometry = dataset.geometry if isinstance(dataset, PreparedDataset) else Geometry()

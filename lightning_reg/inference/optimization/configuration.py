@@ -26,7 +26,7 @@ def known_instances() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))}
 
 
-def read_instance(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """``{preprocessing, start, optimization}`` of a configuration, plain values.
 
     Args:
@@ -36,7 +36,7 @@ def read_instance(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: no such configuration or key.
     """
-    known = known_instances()
+    known, name = known_instances(), str(name)
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or not path.is_file():
         available = f"{', '.join(sorted(known))}, or a YAML file"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_reg.components.interfaces import Level, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.discovery import ArgumentError, ComponentError, DataError, chosen
+from lightning_reg.discovery import ArgumentError, ComponentError, DataError, chosen, require_kind
 from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
@@ -83,6 +83,9 @@ class Optimization:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ArgumentError(f"{name} is {value}; give a finite number, 0 or more")
+        require_kind(self.loss, (LossBundle, type(None)), "loss", "give LossBundle({name: (weight, term)})")
+        for stage in self.stages:
+            require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
         if self.small == 0:
             raise ArgumentError("small is 0; give a number of voxels, 1 or more")
         if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):

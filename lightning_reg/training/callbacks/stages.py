@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
-from lightning_reg.discovery import ArgumentError, TrainingError
+from lightning_reg.discovery import ArgumentError, TrainingError, require_kind
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.optimizers import OptimizerFactory, Schedule
 from lightning_reg.training.schedules import stage_bounds
@@ -21,7 +21,7 @@ class TrainingStage:
     """One stage of a training.
 
     Args:
-        steps: its share of the training: what all stages list is stretched to ``trainer.max_steps``.
+        steps: its share of the training: what all stages list is stretched to the steps of the trainer.
         train: numbers of the composer's networks that are trained, or ``all``; the others are frozen, later ones left out.
         warm_start: networks trained for the first time start from the weights of the one before them.
         optimizer, schedule: of this stage instead of the module's.
@@ -45,12 +45,13 @@ class StageTraining(L.Callback):
 
     def __init__(self, stages: Sequence[TrainingStage]) -> None:
         self.stages = list(stages)
+        for stage in self.stages:
+            require_kind(stage, TrainingStage, "A stage", "give TrainingStage(steps, train=[0])")
         if self.stages[:1] and self.stages[0].warm_start:
             raise ArgumentError("stages[0].warm_start is true, but nothing was trained before it")
         stage_bounds([stage.steps for stage in self.stages], 1)  # refuses what makes no schedule
         self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0
         self._module: RegistrationModule | None = None
-        self._trainer: L.Trainer | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"stage": self.stage, "started": self.started, "best": self.best, "stale": self.stale}
@@ -64,9 +65,18 @@ class StageTraining(L.Callback):
         assert isinstance(pl_module, RegistrationModule)
         if trainer.world_size > 1:  # DDP would only synchronise the parameters that the first stage trains
             raise TrainingError("method.stages trains on one device; set trainer.devices=1, or remove it with ~method.stages.")
-        self._trainer, self._module = trainer, pl_module
+        self._module = pl_module
         if stage == "fit":
+            self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0  # a resumed run's are loaded next
             self._activate()
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the module as it was for another training: all networks train, by the module's own optimiser."""
+        assert self._module is not None
+        composer = self._staged(self._module.composer)
+        if composer.active == len(composer.networks):
+            composer.activate(range(len(composer.networks)))
+        self._module.train_with()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         while self.stage < len(self.stages) - 1 and self._over(trainer):
@@ -92,8 +102,8 @@ class StageTraining(L.Callback):
 
     def _length(self) -> int:
         """Steps of the current stage."""
-        assert self._trainer is not None
-        bounds = stage_bounds([stage.steps for stage in self.stages], self._trainer.max_steps)
+        assert self._module is not None
+        bounds = stage_bounds([stage.steps for stage in self.stages], self._module.planned_steps())
         return bounds[self.stage + 1] - bounds[self.stage]
 
     def _activate(self) -> list[int]:
