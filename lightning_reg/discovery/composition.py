@@ -155,7 +155,7 @@ def _known_keys() -> list[str]:
             try:
                 text = path.read_text(encoding="utf-8")
                 loaded = OmegaConf.load(path)
-            except (OSError, ValueError, YAMLError):  # lightning-reg plugins says what is wrong with it
+            except (OSError, ValueError, YAMLError, AssertionError):  # lightning-reg plugins says what is wrong with it
                 continue
             package = "" if "@package _global_" in text or not parts else parts[0]
             keys |= set(parts[:1])

@@ -177,8 +177,8 @@ class Before:
             raise TrainingError(f"{path} lacks {', '.join(lacking)}, without which no training goes on; resume from another checkpoint.")
         if position is None:
             raise TrainingError(
-                f"{path} is no checkpoint of a run by this version (of lightning-reg train, train.py or lightning_reg.train); start a new "
-                "run. Registering with it works, and a Trainer in Python goes on with fit(..., ckpt_path=...)."
+                f"{path} was written by an earlier version, or by a Trainer in Python, which goes on with fit(..., ckpt_path=...); start "
+                "a new run. Registering with it works."
             )
         return Before(path, checkpoint["global_step"], position["logged"], position["seconds"])
 

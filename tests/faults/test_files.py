@@ -21,7 +21,7 @@ import pytest
 import torch
 from faults.campaign import Case, command, flipped, in_folder, materials, truncated, verdict
 from faults.killing import PROCESSES
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lightning_reg.data.datasets.manifest import read_rows
@@ -287,6 +287,8 @@ def test_any_markups_are_read_or_refused(tmp_path: Path, content: Any) -> None:
 
 @ANY
 @given(content=st.text() | JSON.map(json.dumps))
+@example(content=json.dumps("0"))
+@example(content=json.dumps({"defaults": [["bspline"]]}))
 def test_any_method_file_is_read_or_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "method.yaml"
     path.write_text(content, encoding="utf-8", errors="replace")

@@ -49,9 +49,8 @@ def test_every_method_in_onnx_runtime(name: str, model, tmp_path: Path) -> None:
     (found,) = session.run(["displacement"], {"fixed": fixed.numpy(), "moving": moving.numpy()})
     grid = Grid.regular(shape, SPACING)
     with torch.no_grad():
-        ours = (
-            RegistrationModule.load_from_checkpoint(checkpoint).eval()(Image(fixed, grid), Image(moving, grid)).transform.displacement(grid)
-        )
+        module = RegistrationModule.load_from_checkpoint(checkpoint).eval()
+        ours = module(Image(fixed, grid), Image(moving, grid)).transform.displacement(grid)
     assert float(ours.abs().max()) > 0.01
     np.testing.assert_allclose(found, ours.numpy(), atol=2e-3)
 

@@ -76,11 +76,13 @@ def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
         config = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, ValueError) as cause:
         raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
+    except AssertionError as cause:  # OmegaConf's answer to a number in quotes
+        raise UserError(f"{path} is a number; copy {known['bspline']} and change it.") from cause
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
     bases = config.pop("defaults", None) or []
     for base in bases:
-        if base not in known or known[base] == path:
+        if not isinstance(base, str) or base not in known or known[base] == path:
             available = ", ".join(sorted(known))
             raise UserError(f"{path} builds on '{base}', which is not there{did_you_mean(str(base), known)} Available: {available}.")
     merged = OmegaConf.merge(*(_loaded(known[base], known) for base in bases), config)
