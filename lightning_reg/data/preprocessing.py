@@ -12,7 +12,7 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.lungs import lung_mask
-from lightning_reg.data.scans import Scan, scan_from_subject
+from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image
@@ -76,7 +76,7 @@ class Geometry:
             spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
             subject = tio.Resample(spacing, antialias=True)(subject)
         if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
-            grid = _grid(subject).resized(self.shape)
+            grid = grid_of(subject["image"]).resized(self.shape)
             subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
         return subject
 
@@ -172,10 +172,6 @@ class Preprocessing:
         """
         scan = scan_from_subject(self.intensities()(self.geometry(subject)))
         return centered(scan) if self.center is True else scan
-
-
-def _grid(subject: tio.Subject) -> Grid:
-    return Grid(subject["image"].spatial_shape, subject["image"].affine)
 
 
 def centered(scan: Scan) -> Scan:

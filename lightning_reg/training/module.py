@@ -37,9 +37,6 @@ from lightning_reg.training.optimizers import (
     describe_schedule,
 )
 
-ENDLESS = 2**62
-"""Steps of a training that ends by time."""
-
 
 class RegistrationModule(L.LightningModule):
     """Trains any composer with any loss.
@@ -232,7 +229,7 @@ class RegistrationModule(L.LightningModule):
             optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         except (TypeError, ValueError) as cause:
             raise ComponentError(f"The optimizer refuses its arguments: {cause}.") from cause
-        steps = self._steps or self.planned_steps()
+        steps = self._steps or (self.planned_steps() if self._schedule.counts_steps else 1)
         every = 1 if self._trainer is None else self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}
 
@@ -240,14 +237,12 @@ class RegistrationModule(L.LightningModule):
         """Steps of the training: ``max_steps`` of the trainer, or what its ``max_epochs`` come to, whichever is less.
 
         Raises:
-            TrainingError: it has neither, and the rate, or a stage, depends on them.
+            TrainingError: it has neither.
         """
         steps = self.trainer.estimated_stepping_batches
-        if math.isfinite(steps):
-            return int(steps)
-        if isinstance(self._schedule, DecaySchedule) and self._schedule.cooldown == 0:
-            return ENDLESS
-        raise TrainingError("The trainer has no number of steps, on which the learning rate depends; give max_steps or max_epochs.")
+        if not math.isfinite(steps):
+            raise TrainingError("The trainer has no number of steps, on which its rate or stages depend; give max_steps or max_epochs.")
+        return int(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lightning_reg"] = self._stored()

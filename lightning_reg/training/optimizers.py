@@ -21,7 +21,13 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Schedule(Described, ABC):
-    """Learning rate over a training, or over one stage of it."""
+    """Learning rate over a training, or over one stage of it.
+
+    Attributes:
+        counts_steps: whether the rate depends on the number of steps; a training that ends by time has none.
+    """
+
+    counts_steps: bool = True
 
     @abstractmethod
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
@@ -46,6 +52,7 @@ class DecaySchedule(Schedule):
         if decay < 0 or not 0 <= cooldown <= 1:
             raise ArgumentError(f"decay is {decay} and cooldown {cooldown}; give a number of 0 or more and a fraction from 0 to 1")
         self.decay, self.cooldown = float(decay), float(cooldown)
+        self.counts_steps = self.cooldown > 0
 
     def factor(self, step: int, steps: int) -> float:
         """Factor of the learning rate at a step of so many."""
@@ -65,6 +72,8 @@ class PlateauSchedule(Schedule):
         threshold: relative decrease that counts as a smaller error.
         min_lr: the rate does not fall below this.
     """
+
+    counts_steps = False
 
     def __init__(self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
         if not 0 < factor < 1:

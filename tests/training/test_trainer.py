@@ -87,9 +87,13 @@ def test_the_rate_falls_to_nothing_at_the_end_that_comes_first(settings: dict[st
 
 def test_a_training_that_ends_by_time_has_a_constant_rate_or_none() -> None:
     endless = {"max_epochs": -1, "max_time": {"seconds": 0}}
-    assert set(fitted(module_of(), data_of(), **endless).rates) <= {0.1}
+    for schedule in (None, reg.PlateauSchedule()):
+        watch = fitted(module_of(schedule=schedule), data_of(), max_epochs=-1, max_time={"seconds": 1}, limit_val_batches=1)
+        assert set(watch.rates) == {0.1}
     with pytest.raises(reg.TrainingError, match="give max_steps or max_epochs"):
         fitted(module_of(schedule=reg.DecaySchedule(cooldown=0.5)), data_of(), **endless)
+    with pytest.raises(reg.TrainingError, match="give max_steps or max_epochs"):
+        fitted(module_of(reg.StackedComposer([network(), network()])), data_of(), stages(), **endless)
 
 
 def test_numbers_of_numpy_are_kept_as_numbers(tmp_path: Path) -> None:
