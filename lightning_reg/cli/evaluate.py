@@ -19,6 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split", default="validation", choices=("train", "validation", "test", "all"), help="whose pairs (default validation)"
     )
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a metric of another distribution (repeatable)")
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after the network")
     parser.add_argument("--instance", default="refine", help="the instance optimisation that they run, of conf/instance (default refine)")
@@ -40,12 +41,15 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.inference.result import Result
     from lightning_reg.io.folders import refuse_existing
     from lightning_reg.metrics import summaries
+    from lightning_reg.metrics.extra import build_metrics
 
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite, "evaluate")
     models = [load(m, device=arguments.device, refinement=arguments.instance) for m in (arguments.model, arguments.against) if m]
+    for model in models:
+        model.metrics = build_metrics(arguments.metric)
     data, config = open_configured(arguments.data, arguments.overrides)
     split = None if arguments.split == "all" else arguments.split
     fields: dict[str, Tensor] = {}

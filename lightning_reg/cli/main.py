@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 from lightning_reg.cli.arguments import Parser
 from lightning_reg.cli.failures import guarded
+from lightning_reg.discovery import providers
 
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
@@ -17,7 +19,7 @@ COMMANDS = {
     "evaluate": "evaluate a model on a data set, case by case, and compare it with another",
     "report": "write the HTML report of a run, a registration or an evaluation again",
     "export": "write a model's network as an ONNX file",
-    "plugins": "list every installed component, and what is wrong with those that cannot be used",
+    "plugins": "list every installed component, describe one, check all, or start a package of your own",
 }
 
 
@@ -27,7 +29,7 @@ def main() -> None:
 
 
 def _main() -> int:
-    """Dispatches to ``lightning_reg.cli.<command>``: ``add_arguments(parser)`` and ``run(arguments)``, imported when used."""
+    """Dispatches to ``lightning_reg.cli.<command>``, or another distribution's; each is imported when it is used."""
     if sys.argv[1:2] == ["train"]:
         sys.argv = [sys.argv[0], *sys.argv[2:]]
         from lightning_reg.cli.train import train
@@ -35,14 +37,35 @@ def _main() -> int:
         return train()
     parser = Parser(prog="lightning-reg", description="Learning-based registration of 3D medical images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    chosen = next((word for word in sys.argv[1:] if word in COMMANDS), None)
-    for name, text in COMMANDS.items():
+    known = COMMANDS | installed()
+    chosen = next((word for word in sys.argv[1:] if word in known), None)
+    for name, text in known.items():
         subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == chosen and name != "train":
-            subparser.set_defaults(strict=True)
-            import_module(f"lightning_reg.cli.{name}").add_arguments(subparser)
+            subparser.set_defaults(strict=True, module=command(name))
+            subparser.get_default("module").add_arguments(subparser)
     arguments = parser.parse_args()
-    return int(import_module(f"lightning_reg.cli.{arguments.command}").run(arguments))
+    return int(arguments.module.run(arguments))
+
+
+def installed() -> dict[str, str]:
+    """Commands of other distributions with a line of help each; nothing is imported."""
+    found = providers("commands")
+    return {name: f"of {' and '.join(p.origin for p in offered)}" for name, offered in sorted(found.items()) if name not in COMMANDS}
+
+
+def command(name: str) -> Any:
+    """A command, imported: an object with ``add_arguments(parser)`` and ``run(arguments)``.
+
+    Raises:
+        ComponentError: another distribution's that cannot be had.
+    """
+    if name in COMMANDS:
+        return import_module(f"lightning_reg.cli.{name}")
+    from lightning_reg.cli.command import Command
+    from lightning_reg.discovery import build
+
+    return build("commands", name, Command)
 
 
 if __name__ == "__main__":

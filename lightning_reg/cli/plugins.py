@@ -1,72 +1,179 @@
-"""``lightning-reg plugins``: what is installed, from where, and what is wrong with it."""
+"""``lightning-reg plugins``: what is installed, from where, what it does, what is wrong with it, and the start of a new one."""
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
 
-import lightning as L
-import torch
-from lightning.pytorch.loggers import Logger
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
-from lightning_reg.components import Backbone, Composer, Head, LossTerm
-from lightning_reg.data.datasets.interface import RegistrationDataset
-from lightning_reg.data.sampling import SampledPairs
-from lightning_reg.discovery import GROUPS, ComponentError, load, providers
-from lightning_reg.discovery.conf import conf_problems, distributions, plugin_packages
-from lightning_reg.discovery.registry import OWN, singular
-from lightning_reg.inference.optimization.parameters import Fit
-from lightning_reg.training.optimizers import Schedule
-
-INTERFACES: dict[str, type] = {
-    "backbones": Backbone,
-    "heads": Head,
-    "composers": Composer,
-    "losses": LossTerm,
-    "callbacks": L.Callback,
-    "datasets": RegistrationDataset,
-    "optimizers": torch.optim.Optimizer,
-    "schedules": Schedule,
-    "samplers": SampledPairs,
-    "loggers": Logger,
-    "fits": Fit,
-}
+from lightning_reg.discovery.conf import conf_problems, plugin_packages
+from lightning_reg.discovery.errors import ComponentError, UserError, did_you_mean
+from lightning_reg.discovery.groups import GROUPS
+from lightning_reg.discovery.registry import OWN, Provider, chosen, load, namespace, providers
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """None."""
+    parser.add_argument("--group", help=f"of these only: {', '.join(GROUPS)}, conf")
+    parser.add_argument("--from", dest="distribution", metavar="DISTRIBUTION", help="of this distribution only")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--check", action="store_true", help="import every component and check it against its interface")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", help="instead of the list:")
+    describe = actions.add_parser("describe", help="arguments, meaning, source and use of one component")
+    describe.add_argument("component_group", metavar="GROUP", help="head, heads, loss, ...")
+    describe.add_argument("name")
+    describe.add_argument("--json", action="store_true", help="as JSON")
+    new = actions.add_parser("new", help="write a small package that extends lightning_reg, with tests")
+    new.add_argument("name", help="of the package, as my_method")
+    new.add_argument("--out", default=".", help="folder in which its folder is made; default here")
+    from lightning_reg.cli.scaffold import PARTS
+
+    for part, text in PARTS.items():
+        new.add_argument(f"--{part}", action="store_true", help=text)
 
 
 def run(arguments: Namespace) -> int:
-    """Print the table; exit code 1 where a component cannot be used."""
-    table = Table("group", "name", "distribution", "class")
-    problems: list[str] = []
-    for group in GROUPS:
-        for name, offered in sorted(providers(group).items()):
-            for distribution in [f"{p.distribution}:" for p in offered] if len(offered) > 1 else [""]:
-                try:
-                    load(group, f"{distribution}{name}", INTERFACES[group])
-                except ComponentError as error:
-                    problems.append(str(error))
-            if len(offered) > 1 and all(provider.distribution != OWN for provider in offered):
-                problems.append(
-                    f"The {singular(group)} '{name}' is provided by {' and '.join(p.distribution for p in offered)}; "
-                    "one of them has to be named with it, as distribution:name."
-                )
-            if len(offered) > 1 and any(provider.distribution == OWN for provider in offered):
-                hidden = " and ".join(f"{p.distribution} {p.version}" for p in offered if p.distribution != OWN)
-                problems.append(
-                    f"The {singular(group)} '{name}' of {hidden} has the name of a built-in one, which is used; write "
-                    f"{next(p.distribution for p in offered if p.distribution != OWN)}:{name} for the other."
-                )
-            for provider in offered:
-                table.add_row(group, name, f"{provider.distribution} {provider.version}", provider.target)
-    for package in plugin_packages():
-        table.add_row("conf", "", distributions(package), package)
-    problems += conf_problems()
-    terminal = console()
-    terminal.print(table)
-    for problem in problems:
-        terminal.print(problem, style="red", soft_wrap=True)
+    """The exit code; 1 where the list shows a problem."""
+    if arguments.action == "describe":
+        return _describe(arguments)
+    if arguments.action == "new":
+        from lightning_reg.cli.scaffold import PARTS, write_package
+
+        folder = write_package(arguments.name, Path(arguments.out).expanduser(), [part for part in PARTS if getattr(arguments, part)])
+        console().print(f"Wrote {folder}. Next:\n{escape(next_steps(folder))}", soft_wrap=True)
+        return 0
+    return _list(arguments)
+
+
+def next_steps(folder: Path) -> str:
+    """Commands for the one who has just made a package."""
+    return (folder / "README.md").read_text(encoding="utf-8").partition("```bash\n")[2].partition("```")[0].rstrip()
+
+
+def _list(arguments: Namespace) -> int:
+    if arguments.group is not None and arguments.group not in (*GROUPS, "conf"):
+        arguments.group = _group(arguments.group)
+    rows, problems = listing(arguments.group, arguments.distribution)
+    if arguments.distribution is not None and not rows:
+        raise UserError(f"The distribution {arguments.distribution} is not installed, or offers nothing to lightning_reg.")
+    if arguments.check:
+        problems = [*problems, *_broken(rows)]
+    if arguments.json:
+        print(json.dumps({"components": rows, "problems": problems}, indent=2))
+    else:
+        table = Table("group", "name", "distribution", "class")
+        for row in rows:
+            table.add_row(row["group"], row["name"], f"{row['distribution']} {row['version']}", row["class"])
+        terminal = console()
+        terminal.print(table)
+        for problem in problems:
+            terminal.print(problem, style="red", soft_wrap=True, markup=False)
+        if not arguments.check:
+            terminal.print("Nothing was imported; --check imports all and says what cannot be used.", soft_wrap=True)
     return 1 if problems else 0
+
+
+def listing(group: str | None = None, distribution: str | None = None) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of what is installed, and the problems that show without importing anything.
+
+    Args:
+        group: one of :data:`GROUPS`, or ``conf``; default all.
+        distribution: a distribution's name; default all.
+    """
+    rows, problems = [], []
+
+    def wanted(provider: Provider) -> bool:
+        return distribution is None or namespace(provider.distribution) == namespace(distribution)
+
+    for name_of_group in GROUPS:
+        if group not in (None, name_of_group):
+            continue
+        for name, offered in sorted(providers(name_of_group).items()):
+            rows += [_row(name_of_group, provider) for provider in offered if wanted(provider)]
+            if len(offered) > 1 and any(map(wanted, offered)):
+                problems.append(_ambiguous(name_of_group, name, offered))
+    if group in (None, "conf"):
+        for package in plugin_packages():
+            found = [p for offered in providers("conf").values() for p in offered if p.target == package]
+            rows += [_row("conf", provider) for provider in found if wanted(provider)]
+        problems += [p for p in conf_problems() if distribution is None or f" {distribution} " in p]
+    return rows, problems
+
+
+def _row(group: str, provider: Provider) -> dict[str, str]:
+    return {
+        "group": group, "name": provider.name, "qualified": provider.qualified, "distribution": provider.distribution,
+        "version": provider.version, "class": provider.target,
+    }  # fmt: skip
+
+
+def _ambiguous(group: str, name: str, offered: list[Provider]) -> str:
+    one, others = GROUPS[group].one, [provider for provider in offered if provider.distribution != OWN]
+    if len(others) < len(offered):
+        hidden = " and ".join(provider.origin for provider in others)
+        return f"The {one} '{name}' of {hidden} has the name of a built-in one, which is used; write {others[0].qualified} for the other."
+    both = " and ".join(provider.origin for provider in offered)
+    return f"The {one} '{name}' is provided by {both}; write {' or '.join(p.qualified for p in offered)}."
+
+
+def _broken(rows: list[dict[str, str]]) -> list[str]:
+    """A sentence per component that cannot be imported or does not fit its interface."""
+    problems = []
+    for row in rows:
+        group, name = row["group"], row["qualified"]
+        if group not in GROUPS or not GROUPS[group].interface:
+            continue
+        try:
+            load(group, name, GROUPS[group].interface_class())
+        except ComponentError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _group(word: str) -> str:
+    """The group that a word names, singular or plural.
+
+    Raises:
+        UserError: none.
+    """
+    named = {group: group for group in GROUPS} | {entry.one.replace(" ", "_"): group for group, entry in GROUPS.items()}
+    if word not in named:
+        raise UserError(f"There is no group of components named '{word}'{did_you_mean(word, named)} Groups: {', '.join(GROUPS)}.")
+    return named[word]
+
+
+def _describe(arguments: Namespace) -> int:
+    from lightning_reg.discovery.documentation import documentation
+
+    group = _group(arguments.component_group)
+    if not GROUPS[group].interface:
+        raise UserError(f"A {GROUPS[group].one} is no class; lightning-reg models describe {arguments.name} shows its card.")
+    found = documentation(group, arguments.name)
+    if arguments.json:
+        print(json.dumps(found.plain(), indent=2))
+        return 0
+    terminal = console()
+    provider = chosen(group, arguments.name)
+    terminal.print(f"[bold]{GROUPS[group].one} {escape(provider.name)}[/bold] of {provider.origin}: {GROUPS[group].what}", soft_wrap=True)
+    terminal.print(f"\n{escape(found.text)}\n" if found.text else "", soft_wrap=True)
+    if found.arguments:
+        table = Table("argument", "type", "default", "meaning")
+        for argument in found.arguments:
+            default = "(supplied)" if argument.supplied else "(required)" if argument.default is None else argument.default
+            table.add_row(*map(escape, (argument.name, argument.type, default, argument.meaning)))
+        terminal.print(table)
+    for title, text in (("In a configuration", found.yaml()), ("In Python", found.python())):
+        _snippet(terminal, title, text)
+    terminal.print(f"\nSource: {escape(found.path)}, line {found.line}", soft_wrap=True)
+    return 0
+
+
+def _snippet(terminal: Console, title: str, text: Any) -> None:
+    if text:
+        terminal.print(f"\n{title}:")
+        terminal.print("  " + text.rstrip().replace("\n", "\n  "), markup=False, highlight=False, soft_wrap=True)

@@ -22,7 +22,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     for part, text in zip(SIDES, ("where the image counts", "for Dice and surface distances", "for TRE"), strict=True):
         for side in ("fixed", "moving"):
             parser.add_argument(f"--{side}-{part}", help=text if side == "fixed" else None)
-    parser.add_argument("--start", choices=("headers", "centers", "auto"), help="where to begin; default headers, or the method's own")
+    parser.add_argument("--start", help="where to begin: headers, centers or auto (default headers, or the method's own)")
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a metric of another distribution (repeatable)")
+    parser.add_argument("--section", action="append", default=[], metavar="NAME", help="a section of the report, likewise")
     parser.add_argument("--inverse", action="store_true", help="write the inverse transform too")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
@@ -33,9 +35,11 @@ def run(arguments: Namespace) -> int:
     extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
     require_files(arguments.fixed, arguments.moving, *extra.values())
     from lightning_reg.cli.tables import metrics_table
-    from lightning_reg.discovery import UserError
+    from lightning_reg.discovery import UserError, build
     from lightning_reg.inference.registrar import conventional, load
+    from lightning_reg.inference.report.page import ReportSection
     from lightning_reg.io.folders import refuse_existing
+    from lightning_reg.metrics.extra import build_metrics
 
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.refine is not None and arguments.refine < 0:
@@ -50,11 +54,13 @@ def run(arguments: Namespace) -> int:
         )  # fmt: skip
     else:
         registrar = conventional(arguments.instance or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
+    registrar.metrics = build_metrics(arguments.metric)
+    sections = [build("report_sections", name, ReportSection) for name in arguments.section]
     refine = arguments.refine
     if arguments.model and arguments.instance and refine is None:
         refine = sum(stage.steps for stage in registrar.optimization.stages) if registrar.optimization else None
     result = registrar.register(arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra)
-    result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report)
+    result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report, sections=sections)
     for warning in result.warnings:
         terminal.print(f"Warning: {warning}", style="yellow")
     terminal.print(metrics_table(result.metrics()))

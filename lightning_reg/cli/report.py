@@ -8,10 +8,14 @@ from pathlib import Path
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", help="of a training run, a registration or an evaluation")
+    parser.add_argument("--section", action="append", default=[], metavar="NAME", help="a section of another distribution (repeatable)")
 
 
 def run(arguments: Namespace) -> int:
+    from lightning_reg.discovery import build
     from lightning_reg.inference.report.again import report_again
+    from lightning_reg.inference.report.page import ReportSection
 
-    print(f"Wrote {report_again(Path(arguments.folder).expanduser())}")
+    sections = [build("report_sections", name, ReportSection) for name in arguments.section]
+    print(f"Wrote {report_again(Path(arguments.folder).expanduser(), sections)}")
     return 0

@@ -44,8 +44,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     rows = [(BY_KEY[key].heading, value) for key, value in metrics["similarity"].items()]
     rows += [(metric.heading, metrics[metric.stored]) for metric in COMPARED if metric.stored in metrics]
     rows += [("objective", metrics["objective"])] if "objective" in metrics else []
+    rows += list(metrics.get("extra", {}).items())
     for title, value in rows:
-        table.add_row(title, f"{value['before']:.3f}", f"{value['after']:.3f}")
+        table.add_row(title, *(f"{value[when]:.3f}" if when in value else "" for when in WHEN))
     table.add_row("folding, %", "", f"{100 * metrics['folding']:.3f}")
     table.add_row("SDlogJ", "", f"{metrics['sdlogj']:.3f}")
     return table

@@ -34,8 +34,10 @@ from lightning_reg.discovery import (
     construct,
     load,
     registered_name,
+    registration,
     require_known_arguments,
 )
+from lightning_reg.discovery.provenance import entry
 
 Spec = Mapping[str, Any] | str
 SUPPLIED = ("channels", "strides")
@@ -164,6 +166,20 @@ def describe(component: Described) -> Any:
         return {"terms": terms} | ({} if weights is None else {"level_weights": [float(w) for w in weights]})
     group = next(group for interface, group in GROUP_OF if isinstance(component, interface))
     return {"name": registered_name(type(component), group)} | _arguments(component)
+
+
+def provenance(*modules: nn.Module) -> list[dict[str, str]]:
+    """``{group, name, distribution, version}`` of every component in these modules, each class once.
+
+    Raises:
+        ComponentError: a class that no installed distribution registers.
+    """
+    found: dict[type, dict[str, str]] = {}
+    for part in (part for module in modules for part in module.modules()):
+        group = next((group for interface, group in GROUP_OF if isinstance(part, interface)), None)
+        if group is not None and type(part) not in found:
+            found[type(part)] = entry(group, registration(type(part), group))
+    return list(found.values())
 
 
 def _arguments(component: Described) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.data.lungs import lung_mask, plain_mask
+from lightning_reg.data.lungs import LungSegmentation, segmented
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
-from lightning_reg.discovery import DataError, did_you_mean, name_of
+from lightning_reg.discovery import DataError, load, name_of
 from lightning_reg.io.folders import reason
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.points import write_points
@@ -33,7 +33,6 @@ from lightning_reg.spatial import Grid
 FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
 SOURCE = "source"
 """The file there that says which data set they are of."""
-LUNGS = ("segmented", "threshold")
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,19 @@ class Preparation:
 
     Args:
         lungs: make masks where there are none: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
-            below -250 HU (Eppenhof et al., 2019); ``null``: no masks are made.
+            below -250 HU (Eppenhof et al., 2019), or another distribution's; ``null``: no masks are made.
         crop, margin, spacing, shape: see :class:`~lightning_reg.data.preprocessing.Geometry`; axes are made canonical.
     """
 
-    lungs: Literal["segmented", "threshold"] | None = None
+    lungs: str | None = None
     crop: Literal["lungs", "mask"] | None = None
     margin: float = 5.0
     spacing: float | Sequence[float] | None = None
     shape: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.lungs is not None and self.lungs not in LUNGS:
-            raise ValueError(f"lungs is '{self.lungs}'{did_you_mean(self.lungs, LUNGS)} Give one of {', '.join(LUNGS)}, or null")
+        if self.lungs is not None:
+            load("lung_segmentations", self.lungs, LungSegmentation)
         if self.spacing is not None and self.shape is not None:
             raise ValueError("spacing and shape are both given; give one of them")
         _ = self.geometry  # refuses what it cannot be made from
@@ -71,12 +70,12 @@ class Preparation:
         """
         if self.lungs is None or "mask" in subject:
             return self.geometry(subject)
-        if self.lungs == "segmented":
-            found = _masked(subject, lung_mask(subject["image"], subject["name"]))
+        if load("lung_segmentations", self.lungs, LungSegmentation).lungs_alone:
+            found = _masked(subject, segmented(self.lungs, subject["image"], subject["name"]))
             return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(found)  # the lungs need not be found again
         cut, resample = replace(self.geometry, spacing=None, shape=None), replace(self.geometry, canonical=False, crop=None)
-        subject = cut(subject)  # before the threshold, which finds the air around the body too
-        return resample(_masked(subject, plain_mask(subject["image"])))
+        subject = cut(subject)  # before a mask that holds the air around the body, too
+        return resample(_masked(subject, segmented(self.lungs, subject["image"], subject["name"])))
 
 
 def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:

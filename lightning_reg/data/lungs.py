@@ -1,6 +1,8 @@
-"""Lungs in a CT, without a trained model: what is dark, inside the body, large, and no airway."""
+"""Lung segmentations of CT scans; the built-in one needs no trained model: what is dark, inside the body, large, and no airway."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -9,13 +11,67 @@ import torchio as tio
 from scipy import ndimage
 from torch import Tensor
 
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import DataError, Described, blaming, build
 
 THRESHOLD = -250.0
 AIR = -950.0
 """The median of a region below this, HU, is that of air; that of lungs, with emphysema too, is above."""
 WORKING = 2.5
 """Voxel size, mm, at which shapes are looked at; the border is found at the image's own."""
+
+
+class LungSegmentation(Described, ABC):
+    """Lung masks of CT scans, registered under ``lightning_reg.lung_segmentations``.
+
+    Attributes:
+        lungs_alone: the mask holds nothing but lungs, so that images may be cropped to it.
+    """
+
+    lungs_alone: bool = True
+
+    @abstractmethod
+    def __call__(self, image: tio.ScalarImage, name: str) -> Tensor:
+        """The lungs, ``(I, J, K)`` bool.
+
+        Args:
+            image: CT in HU, one channel, any orientation.
+            name: how messages call it.
+
+        Raises:
+            DataError: there are no lungs in it.
+        """
+
+
+class SegmentedLungs(LungSegmentation):
+    """Lungs by :func:`lung_mask`."""
+
+    def __call__(self, image: tio.ScalarImage, name: str) -> Tensor:
+        return lung_mask(image, name)
+
+
+class ThresholdLungs(LungSegmentation):
+    """Every voxel below -250 HU, the air around the body included (Eppenhof et al., 2019)."""
+
+    lungs_alone = False
+
+    def __call__(self, image: tio.ScalarImage, name: str) -> Tensor:
+        return plain_mask(image)
+
+
+def segmented(method: str, image: tio.ScalarImage, name: str) -> Tensor:
+    """The lungs by a registered method, checked: ``(I, J, K)`` bool.
+
+    Raises:
+        ComponentError: no such method, or it failed.
+        DataError: its mask is not of the image's size.
+    """
+    segmentation = build("lung_segmentations", method, LungSegmentation)
+    with blaming(segmentation, f"segmenting {name}"):
+        mask = segmentation(image, name)
+    if not isinstance(mask, Tensor) or tuple(mask.shape) != tuple(image.spatial_shape):
+        came = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise DataError(f"The lung segmentation '{method}' returned {came} for {name}, whose size is {tuple(image.spatial_shape)}.")
+    return mask > 0
 
 
 def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -> Tensor:

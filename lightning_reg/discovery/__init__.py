@@ -1,6 +1,7 @@
 """Finding components: entry points, listed without importing, loaded one at a time, checked when they are loaded."""
 
 from lightning_reg.discovery.blame import blaming, origin
+from lightning_reg.discovery.contract import CONTRACT
 from lightning_reg.discovery.described import Described, arguments_of
 from lightning_reg.discovery.errors import (
     ArgumentError,
@@ -13,14 +14,28 @@ from lightning_reg.discovery.errors import (
     require_kind,
     require_known_arguments,
 )
-from lightning_reg.discovery.registry import GROUPS, Provider, build, check, chosen, construct, load, name_of, providers, registered_name
+from lightning_reg.discovery.groups import GROUPS, Group
+from lightning_reg.discovery.registry import (
+    Provider,
+    build,
+    check,
+    chosen,
+    construct,
+    load,
+    name_of,
+    providers,
+    registered_name,
+    registration,
+)
 
 __all__ = [
+    "CONTRACT",
     "GROUPS",
     "ArgumentError",
     "ComponentError",
     "DataError",
     "Described",
+    "Group",
     "Provider",
     "TrainingError",
     "UserError",
@@ -36,6 +51,7 @@ __all__ = [
     "origin",
     "providers",
     "registered_name",
+    "registration",
     "require_count",
     "require_kind",
     "require_known_arguments",

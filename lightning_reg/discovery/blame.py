@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_reg.discovery.errors import ComponentError, UserError
-from lightning_reg.discovery.registry import GROUPS, providers, singular
+from lightning_reg.discovery.groups import GROUPS
+from lightning_reg.discovery.registry import providers
 
 OWN = __name__.partition(".")[0]
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
@@ -22,7 +23,7 @@ def origin(component: object) -> str:
         for name, offered in providers(group).items():
             for provider in offered:
                 if provider.target.replace(" ", "") == target:
-                    return f"The {singular(group)} '{name}' ({cls.__name__}) of {provider.distribution} {provider.version}"
+                    return f"The {GROUPS[group].one} '{name}' ({cls.__name__}) of {provider.origin}"
     return f"The component {cls.__name__} of the module {cls.__module__}"
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from lightning_reg.discovery.contract import deprecated, unmet
 from lightning_reg.discovery.errors import ComponentError, UserError, did_you_mean, require_known_arguments
+from lightning_reg.discovery.groups import GROUPS
 
 OWN = "lightning-reg"
-GROUPS = (
-    "backbones", "heads", "composers", "losses", "callbacks", "datasets", "optimizers", "schedules", "samplers", "loggers", "fits"
-)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -27,6 +26,21 @@ class Provider:
     version: str
     target: str
     entry_point: EntryPoint
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version, as ``nice-heads 1.0``."""
+        return f"{self.distribution} {self.version}"
+
+    @property
+    def qualified(self) -> str:
+        """The name with its namespace, ``nice_heads.good``; the plain one of a built-in component."""
+        return self.name if self.distribution == OWN else f"{namespace(self.distribution)}.{self.name}"
+
+
+def namespace(distribution: str) -> str:
+    """Namespace of a distribution's names: ``nice_heads`` for ``nice-heads``."""
+    return re.sub(r"[-_.]+", "_", distribution).lower()
 
 
 def providers(group: str) -> dict[str, list[Provider]]:
@@ -45,47 +59,52 @@ def providers(group: str) -> dict[str, list[Provider]]:
     return found
 
 
-def singular(group: str) -> str:
-    """Singular of a group's name."""
-    return group.removesuffix("es") if group == "losses" else group.removesuffix("s")
-
-
 def chosen(group: str, name: str) -> Provider:
     """Provider of a name: this project, where others have the same name as well; else the only one.
 
     Args:
-        name: the entry-point name, or ``distribution:name`` where several distributions have it.
+        name: of the entry point, or with its namespace: ``nice_heads.good`` for the ``good`` of the distribution ``nice-heads``.
 
     Raises:
         ComponentError: nobody provides it, or several distributions do and none is named.
     """
-    known, one = providers(group), singular(group)
-    distribution, _, plain = name.rpartition(":")
-    if plain not in known:
+    known, one = providers(group), GROUPS[group].one
+    if ":" in name:
+        deprecated(f"A name as '{name}'", f"write '{_dotted(name)}'", "1.0")
+        name = _dotted(name)
+    if name not in known and "." in name:
+        space, _, plain = name.rpartition(".")
+        offered = known.get(plain, [])
+        there = [provider for provider in offered if namespace(provider.distribution) == space]
+        if there:
+            return there[0]
+        others = f"; it is provided by {_list(offered)}" if offered else ", or the distribution is not installed"
+        raise ComponentError(f"There is no {one} named '{plain}' of {space}{others}.")
+    if name not in known:
         listing = ", ".join(f"{n} ({p[0].distribution})" for n, p in sorted(known.items()))
         raise ComponentError(
-            f"There is no {one} named '{plain}'{did_you_mean(plain, known)} "
+            f"There is no {one} named '{name}'{did_you_mean(name, known)} "
             f"Available: {listing or 'none; is lightning-reg itself installed (pip install -e .)?'}."
         )
-    offered = known[plain]
-    if distribution:
-        from_there = [provider for provider in offered if provider.distribution == distribution]
-        if not from_there:
-            raise ComponentError(
-                f"There is no {one} named '{plain}' of {distribution}; it is provided by {', '.join(p.distribution for p in offered)}."
-            )
-        return from_there[0]
+    offered = known[name]
     own = [provider for provider in offered if provider.distribution == OWN]
     if len(offered) > 1 and not own:
-        both = " and ".join(f"{p.distribution} {p.version} ({p.target})" for p in offered)
-        raise ComponentError(
-            f"The {one} '{plain}' is provided twice, by {both}; say which, as {offered[0].distribution}:{plain}, or uninstall one of them."
-        )
+        both = " and ".join(f"{p.origin} ({p.target})" for p in offered)
+        raise ComponentError(f"The {one} '{name}' is provided twice, by {both}; write {' or '.join(p.qualified for p in offered)}.")
     return (own or offered)[0]
 
 
-def registered_name(cls: type, group: str) -> str:
-    """The name under which an installed distribution registers a class, ``distribution:name`` where others have the name, too.
+def _dotted(name: str) -> str:
+    distribution, _, plain = name.rpartition(":")
+    return f"{namespace(distribution)}.{plain}"
+
+
+def _list(offered: list[Provider]) -> str:
+    return ", ".join(provider.distribution for provider in offered)
+
+
+def registration(cls: type, group: str) -> Provider:
+    """The registration of a class by an installed distribution.
 
     Args:
         group: one of :data:`GROUPS`.
@@ -102,13 +121,20 @@ def registered_name(cls: type, group: str) -> str:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         own = own.replace("__main__:", "my_package.my_module:")
         raise ComponentError(
-            f"The {singular(group)} {cls.__qualname__} ({cls.__module__}) is registered by no installed distribution, so a "
+            f"The {GROUPS[group].one} {cls.__qualname__} ({cls.__module__}) is registered by no installed distribution, so a "
             f"checkpoint could not name it; put it into an installed package whose pyproject.toml has under "
             f'[project.entry-points."lightning_reg.{group}"] the line {name} = "{own}".'
         )
-    provider = found[0]
-    alone = provider.distribution == OWN or len(providers(group)[provider.name]) == 1
-    return provider.name if alone else f"{provider.distribution}:{provider.name}"
+    return found[0]
+
+
+def registered_name(cls: type, group: str) -> str:
+    """The name by which a configuration or a checkpoint finds a class, with its namespace where another distribution provides it.
+
+    Raises:
+        ComponentError: as :func:`registration`.
+    """
+    return registration(cls, group).qualified
 
 
 def name_of(cls: type, group: str) -> str:
@@ -131,7 +157,7 @@ def load(group: str, name: str, interface: type[T]) -> type[T]:
         ComponentError: it is not there, does not import, is offered twice, or does not fit the interface.
     """
     provider = chosen(group, name)
-    described = f"The {singular(group)} '{provider.name}' of {provider.distribution} {provider.version}"
+    described = f"The {GROUPS[group].one} '{provider.name}' of {provider.origin}"
     try:
         loaded = provider.entry_point.load()
     except (Exception, SystemExit) as cause:  # whatever a third party's module raises while it is imported
@@ -139,7 +165,7 @@ def load(group: str, name: str, interface: type[T]) -> type[T]:
             f"{described} could not be imported from {provider.target} ({type(cause).__name__}: {cause}); reinstall or update "
             f"{provider.distribution}."
         ) from cause
-    problem = check(loaded, interface)
+    problem = unmet(loaded) or check(loaded, interface)
     if problem:
         raise ComponentError(f"{described} ({provider.target}) {problem}.")
     return loaded
@@ -199,7 +225,7 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
         if provider.distribution == OWN:
             raise
         raise ComponentError(
-            f"The {singular(group)} '{provider.name}' of {provider.distribution} {provider.version} could not be made from {arguments} "
+            f"The {GROUPS[group].one} '{provider.name}' of {provider.origin} could not be made from {arguments} "
             f"({type(cause).__name__}: {cause}); correct its arguments, or report it to its author."
         ) from cause
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +17,17 @@ from lightning_reg.components.interfaces import Composer
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
-from lightning_reg.discovery import UserError, construct, did_you_mean
-from lightning_reg.inference.alignment import best_translation, between_worlds, missed, shifted
+from lightning_reg.discovery import UserError, blaming, build, construct
+from lightning_reg.inference.alignment import between_worlds, missed, shifted
 from lightning_reg.inference.optimization import Optimization, Optimized, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
 from lightning_reg.inference.result import Result
+from lightning_reg.inference.starts import Start, identity
 from lightning_reg.io.images import Source
 from lightning_reg.io.transforms import require_perpendicular
-from lightning_reg.spatial import Affine, Pair, Transform
+from lightning_reg.metrics.extra import ExtraMetric
+from lightning_reg.spatial import Pair, Transform
 from lightning_reg.training.module import RegistrationModule
-
-Start = Literal["headers", "centers", "auto"]
-STARTS = ("headers", "centers", "auto")
 
 
 @dataclass
@@ -40,23 +39,27 @@ class Registrar:
         composer: the trained network, in evaluation mode; ``None``: start from the images as they lie.
         optimization: what ``refine`` runs, and what stands in for the network where there is none.
         start: from the ``headers``, with the grids' ``centers`` on each other, or (without a network) ``auto``, the better of these and
-            of the intensities' and masks' centres of mass.
+            of the intensities' and masks' centres of mass; or another distribution's, see
+            :class:`~lightning_reg.inference.starts.Start`.
         statistics: of the training images, see :func:`lightning_reg.data.statistics.statistics`.
         settings: what the registrar was made from, for the record.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        metrics: measured beside those of the table.
     """
 
     preprocessing: Preprocessing
     composer: Composer | None = None
     optimization: Optimization | None = None
-    start: Start = "headers"
+    start: str = "headers"
     statistics: Mapping[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    metrics: Sequence[ExtraMetric] = ()
 
     def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise UserError(f"start is '{self.start}'{did_you_mean(self.start, STARTS)} Use one of {', '.join(STARTS)}.")
+        self._start = build("starts", self.start, Start)
+        if self.composer is not None and self._start.searches:
+            raise UserError(f"A model starts from the headers or from the centers; {self.start} is for methods without a model.")
         self.device = checked_device(self.device)
         if self.composer is not None:
             self.composer = self.composer.to(self.device).eval()
@@ -116,7 +119,7 @@ class Registrar:
         clock = _Clock()
         ours, theirs = original(fixed), original(moving)
         require_perpendicular(ours.image.grid)
-        centered = self.preprocessing.center is True or self.start == "centers"
+        centered = self.preprocessing.center is True or self._start.centered
         raw = make_pair(ours, theirs, overlapping=not centered)
         scans = [replace(self.preprocessing, center=False)(subject) for subject in (fixed, moving)]
         warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
@@ -146,22 +149,24 @@ class Registrar:
             optimized=optimized,
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
+            extra=self.metrics,
             warnings=[w for w in [*warnings, missed(raw, phi), nothing_common(raw)] if w],
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
         """Start of the optimisation (for a network: its result), and the transform that *before* means."""
-        identity = Affine(torch.eye(4, device=pair.fixed.tensor.device).unsqueeze(0), pair.fixed.grid)
+        unmoved = identity(pair)
         if self.composer is not None:
             with torch.no_grad():
-                return self.composer(pair.fixed, pair.moving).transform, identity
-        if self.start != "auto" or self.optimization is None:
-            return identity, identity
-        return best_translation(pair, self.optimization), identity
+                return self.composer(pair.fixed, pair.moving).transform, unmoved
+        if self.optimization is None:
+            return unmoved, unmoved
+        with blaming(self._start, f"aligning {pair.name[0]}"):
+            return self._start(pair, self.optimization), unmoved
 
 
 def load(
-    path: str | Path, *, device: str = "cpu", start: Start = "headers", refinement: str = "refine", overrides: Sequence[str] = ()
+    path: str | Path, *, device: str = "cpu", start: str = "headers", refinement: str = "refine", overrides: Sequence[str] = ()
 ) -> Registrar:
     """The model of a checkpoint, ready to register.
 
@@ -176,8 +181,6 @@ def load(
     Raises:
         UserError: no such file, not a model of this project, a component that is not installed, no such device.
     """
-    if start == "auto":
-        raise UserError("A model starts from the headers or from the centers; auto is for methods without a model.")
     module = RegistrationModule.load_from_checkpoint(path).eval()
     assert module.preprocessing is not None
     instance = read_instance(refinement, overrides)
@@ -191,7 +194,7 @@ def load(
     return Registrar(module.preprocessing, module.composer, optimization, start, module.statistics, settings, device)
 
 
-def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device: str = "cpu", start: Start | None = None) -> Registrar:
+def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device: str = "cpu", start: str | None = None) -> Registrar:
     """Registration without a trained network: instance optimisation from the initial alignment.
 
     Args:

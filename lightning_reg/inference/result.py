@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.inference.optimization.descent import Optimized
+from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import write_report
 from lightning_reg.io.folders import MARK, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
 from lightning_reg.metrics import PairMetrics, evaluate
+from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair, Transform, parts, split_affine
 
 SLAB = 4_000_000
@@ -42,6 +44,7 @@ class Result:
         settings: model, method, versions.
         warnings: a sentence each.
         inputs: paths of the files that were read.
+        extra: metrics beside those of the table.
     """
 
     pair: Pair
@@ -53,6 +56,7 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
+    extra: Sequence[ExtraMetric] = ()
 
     def map_points(self, points: Any) -> np.ndarray:
         """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
@@ -81,7 +85,7 @@ class Result:
     @cached_property
     def case(self) -> PairMetrics:
         """Metrics of the pair on its original grids."""
-        return evaluate(self.pair, self.transform, self.start, surfaces=True, displacement=self.displacement)
+        return evaluate(self.pair, self.transform, self.start, surfaces=True, displacement=self.displacement, extra=self.extra)
 
     @cached_property
     def similarity(self) -> dict[str, dict[str, float]]:
@@ -102,7 +106,15 @@ class Result:
             values["inverse_residual_mm"] = {"mean": self.inverted.mean, "p95": self.inverted.p95, "largest": self.inverted.largest}
         return values
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, inverse: bool = False, report: bool = True) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        inverse: bool = False,
+        report: bool = True,
+        sections: Sequence[ReportSection] = (),
+    ) -> Path:
         """Write everything into a folder, or nothing.
 
         Args:
@@ -110,6 +122,7 @@ class Result:
             overwrite: replace results that are there.
             inverse: invert the transform too.
             report: write ``report.html``.
+            sections: of other distributions, in the report.
 
         Raises:
             DataError: the folder exists, or cannot be written.
@@ -144,7 +157,7 @@ class Result:
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
                 field = Displacement(self.displacement, grid)
-                write_report(partial / "report.html", self.pair, self.transform, self.start, record, field)
+                write_report(partial / "report.html", self.pair, self.transform, self.start, record, field, sections)
         return folder
 
 

@@ -170,7 +170,7 @@ def _itk_size(path: Path) -> tuple[int, ...]:
     return tuple(reader.GetSize())
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

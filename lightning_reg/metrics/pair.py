@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from lightning_reg.functional import (
     sdlogj,
     surface_distances,
 )
-from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN, When
-from lightning_reg.spatial import Grid, Image, Pair, Transform
+from lightning_reg.metrics.extra import ExtraMetric, measured
+from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN, Metric, When
+from lightning_reg.spatial import Affine, Grid, Image, Pair, Transform
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class PairMetrics:
         field_before, field_after: mean distance from the true displacement.
         mask_before, mask_after: Dice of the masks, where there are no labels.
         ncc_before, ncc_after: correlation of the images, inside the fixed mask where there is one.
+        extra: other distributions' metrics, see :class:`~lightning_reg.metrics.extra.ExtraMetric`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PairMetrics:
     ncc_before: float | None = None
     ncc_after: float | None = None
     sd_j: float | None = None
+    extra: dict[Metric, dict[When, float]] = field(default_factory=dict)
 
     def value(self, key: str, when: When = "after") -> float | None:
         """A metric of the table, the mean over landmarks or labels; ``None`` where the pair does not allow it.
@@ -97,6 +100,8 @@ class PairMetrics:
                 errors: Tensor | None = getattr(self, f"tre_{when}")
                 if metric.key == "tre" and errors is not None:
                     values[f"tre_{when}_sd_mm"] = float(errors.std(correction=0))
+        for metric, found in self.extra.items():
+            values |= {metric.column(when): value for when, value in found.items()}
         return values | {"folding": self.folding, "sdlogj": self.sdlogj} | ({} if self.sd_j is None else {"sd_j": self.sd_j})
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,12 +116,19 @@ class PairMetrics:
             if metric.key in ("dice", *SurfaceDistance._fields):
                 before, after = self.by_label(metric.key, "before"), self.by_label(metric.key)
                 values[metric.stored]["labels"] = {str(label): {"before": before[label], "after": after[label]} for label in after}
+        if self.extra:
+            values["extra"] = {metric.heading: dict(found) for metric, found in self.extra.items()}
         return values | {"folding": self.folding, "sdlogj": self.sdlogj}
 
 
 @torch.no_grad()
 def evaluate(
-    pair: Pair, transform: Transform, start: Transform | None = None, surfaces: bool = False, displacement: Tensor | None = None
+    pair: Pair,
+    transform: Transform,
+    start: Transform | None = None,
+    surfaces: bool = False,
+    displacement: Tensor | None = None,
+    extra: Sequence[ExtraMetric] = (),
 ) -> PairMetrics:
     """Evaluate a transform on one pair.
 
@@ -126,6 +138,7 @@ def evaluate(
         start: what *before* is; default: as the images' headers relate them.
         surfaces: measure surface distances too, which takes longer than all the rest.
         displacement: of the transform on the fixed grid, where it is known already, ``(1, 3, I, J, K)`` voxels.
+        extra: metrics beside those of the table.
     """
     grid = pair.fixed.grid
     displacement = transform.displacement(grid) if displacement is None else displacement
@@ -155,7 +168,15 @@ def evaluate(
             found[f"mask_{when}"] = float(dice(fixed_mask.short(), (other.tensor > 0).short(), [1])[0, 0])
     for when, other in _before_and_after(pair.moving, displacement, start, grid):
         found[f"ncc_{when}"] = float(ncc(pair.fixed.tensor, other.tensor, mask))
+    before = Affine(torch.eye(4).unsqueeze(0).to(pair.fixed.tensor.device), grid) if start is None else start
+    found["extra"] = {other.metric: _extra(other, pair, before, transform) for other in extra}
     return PairMetrics(pair.name[0], float(folding_fraction(determinant, mask)), float(sdlogj(determinant, mask)), **found)  # type: ignore[arg-type]
+
+
+def _extra(extra: ExtraMetric, pair: Pair, before: Transform, after: Transform) -> dict[When, float]:
+    transforms: dict[When, Transform] = {"before": before, "after": after} if extra.metric.compared else {"after": after}
+    values = {when: measured(extra, pair, transform) for when, transform in transforms.items()}
+    return {when: value for when, value in values.items() if value is not None}
 
 
 def _before_and_after(moving: Image, displacement: Tensor, start: Transform | None, grid: Grid) -> list[tuple[str, Image]]:

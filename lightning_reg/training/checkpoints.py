@@ -16,6 +16,8 @@ from lightning_reg.io.folders import write_whole
 
 PARTS = ("composer", "loss", "optimizer")
 """Of a method, without which it is none."""
+KEPT = {"group", "name", "distribution", "version"}
+"""Of a component, see :mod:`lightning_reg.discovery.provenance`."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -66,6 +68,9 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
     if not isinstance(made, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         return False
     mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}))
+    components = made.get("components", [])
+    if not isinstance(components, list) or not all(isinstance(one, dict) and one.keys() >= KEPT for one in components):
+        return False
     return all(isinstance(part, dict) for part in mappings) and all(isinstance(made["model"].get(key), dict) for key in PARTS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
-from lightning_reg.components.building import build_composer, build_loss, describe, plain, without_numpy
+from lightning_reg.components.building import build_composer, build_loss, describe, plain, provenance, without_numpy
 from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.components.network import Network
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.discovery import ArgumentError, ComponentError, TrainingError, blaming, construct, require_kind
+from lightning_reg.discovery import ArgumentError, ComponentError, TrainingError, blaming, construct, registration, require_kind
+from lightning_reg.discovery.provenance import Entry, entry, other_versions, require_installed
 from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
+from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.optimizers import (
@@ -56,6 +58,7 @@ class RegistrationModule(L.LightningModule):
             ``RegistrationData`` that the trainer is given.
 
     :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) are kept there for the same reason.
+    :attr:`metrics` are measured in validations, beside those of the table.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class RegistrationModule(L.LightningModule):
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
         self.cases: list[PairMetrics] = []
+        self.metrics: Sequence[ExtraMetric] = ()
         self.split_batch = split_batch
         if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
@@ -120,6 +124,16 @@ class RegistrationModule(L.LightningModule):
             "schedule": describe_schedule(self.schedule),
             "split_batch": self.split_batch,
         }
+
+    def components(self) -> list[dict[str, str]]:
+        """``{group, name, distribution, version}`` of every component of the module.
+
+        Raises:
+            ComponentError: a class that no installed distribution registers.
+        """
+        optimizer = self.optimizer.func if isinstance(self.optimizer, functools.partial) else self.optimizer
+        own = [("optimizers", optimizer), ("schedules", type(self.schedule))]
+        return provenance(self.composer, self.loss) + [entry(group, registration(cls, group)) for group, cls in own]  # type: ignore[arg-type]
 
     def train_with(self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, steps: int | None = None) -> None:
         """Choose what :meth:`configure_optimizers` makes next, for a stage of a training.
@@ -198,7 +212,7 @@ class RegistrationModule(L.LightningModule):
 
     def validation_step(self, pair: Pair, batch_idx: int) -> None:
         for element in pair.elements():
-            self.cases.append(evaluate(element, self(element.fixed, element.moving).transform))
+            self.cases.append(evaluate(element, self(element.fixed, element.moving).transform, extra=self.metrics))
 
     def on_validation_epoch_end(self) -> None:
         summary = totals(self.cases)
@@ -262,6 +276,7 @@ class RegistrationModule(L.LightningModule):
         return {
             "version": __version__,
             "model": self.description(),
+            "components": self.components(),
             "preprocessing": without_numpy(asdict(self.preprocessing)),
             "statistics": self.statistics,
         }
@@ -285,15 +300,20 @@ class RegistrationModule(L.LightningModule):
             raise TypeError(f"load_from_checkpoint takes no {', '.join(kwargs)}: the file says what the model is made of")
         checkpoint = read_checkpoint(Path(checkpoint_path).expanduser())
         stored = checkpoint["lightning_reg"]
+        components = stored.get("components", [])
+        require_installed(components, str(checkpoint_path))
         module = cls.from_configuration(stored["model"])
         module.preprocessing = construct("preprocessing", Preprocessing, stored["preprocessing"])
         module.statistics = stored.get("statistics", {})
-        load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
+        load_weights(module, checkpoint["state_dict"], str(checkpoint_path), components)
         return module if map_location is None else module.to(map_location)
 
 
-def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str) -> None:
+def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str, components: Sequence[Entry] = ()) -> None:
     """Load a checkpoint's weights.
+
+    Args:
+        components: that the checkpoint was made with, for the message.
 
     Raises:
         TrainingError: they do not fit the module; names the first that does not.
@@ -303,8 +323,7 @@ def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str
         k for k, v in own.items() if isinstance(v, Tensor) and k in state and v.shape != state[k].shape
     ]
     if unfit:
-        raise TrainingError(
-            f"The weights in {path} do not fit the method it names ({unfit[0]}); they are of another version of "
-            "the components: install that one."
-        )
+        versions = other_versions(components)
+        remedy = f": pip install {' '.join(versions)}" if versions else "; they are of another version of the components: install that one."
+        raise TrainingError(f"The weights in {path} do not fit the method it names ({unfit[0]}){remedy}")
     module.load_state_dict(dict(state))

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
+from lightning_reg.discovery.provenance import entries
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.spatial import Pair
 from lightning_reg.training.logging import log_outcome
@@ -26,11 +27,12 @@ PANELS = 4
 
 
 def write_record(
-    folder: Path, seed: int, module: RegistrationModule, pairs: Sequence[Pair], seconds: float, loggers: Sequence[Logger]
+    folder: Path, config: Mapping[str, Any], module: RegistrationModule, pairs: Sequence[Pair], seconds: float, loggers: Sequence[Logger]
 ) -> None:
     """``cases.csv``, ``summary.json`` and ``figures/`` of a finished run; figures and cases go to the loggers as well.
 
     Args:
+        config: of the run.
         module: with the weights to be shown, and the ``cases`` of its last validation on ``pairs``.
     """
     rows = [case.row() for case in module.cases]
@@ -40,10 +42,11 @@ def write_record(
         "cases": len(rows),
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in module.parameters()),
-        "seed": seed,
+        "seed": config["seed"],
         "device": str(module.device),
         "versions": {name: version(name) for name in ("lightning-reg", "torch", "lightning", "torchio", "hydra-core", "kornia")}
         | {"python": platform.python_version()},
+        "components": module.components() + entries(_around(config)),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     drawn = draw(module, pairs, module.cases, read_metrics(folder))
@@ -51,6 +54,14 @@ def write_record(
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
     log_outcome(loggers, drawn, rows, totals(module.cases))
+
+
+def _around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Components beside the model's, ``(group, name)``: of the data, the callbacks, and the logger."""
+    specs = {"datasets": config["data"]["dataset"], "samplers": config["method"]["sampling"], "loggers": config.get("logger") or "csv"}
+    named = [(group, spec if isinstance(spec, str) else str(spec.get("name", "csv"))) for group, spec in specs.items()]
+    wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
+    return named + [("callbacks", (spec or {}).get("name", name)) for name, spec in wanted.items() if spec is not None]
 
 
 def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

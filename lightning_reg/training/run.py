@@ -23,6 +23,7 @@ from lightning_reg.discovery.blame import OUT_OF_MEMORY
 from lightning_reg.io.folders import reason
 from lightning_reg.io.lock import one_writer
 from lightning_reg.metrics import PairMetrics, totals
+from lightning_reg.metrics.extra import build_metrics
 from lightning_reg.spatial import Pair
 from lightning_reg.training.budget import duration, step_seconds, with_steps
 from lightning_reg.training.building import build_callbacks, build_data
@@ -105,6 +106,7 @@ def _run(
     module = RegistrationModule.from_configuration(config["method"])
     if resume is not None:
         load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is a page
+    module.metrics = build_metrics(config.get("metrics") or ())
     data.setup()
     module.preprocessing, module.statistics = data.preprocessing, data.statistics
     try:
@@ -147,7 +149,7 @@ def _run(
     trainer.validate(module, data, verbose=False)
     seconds = before.seconds + time.perf_counter() - started
     outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))
-    write_record(folder, config["seed"], module, data.validation_pairs, outcome.seconds, loggers)
+    write_record(folder, config, module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
 
 

@@ -168,7 +168,7 @@ def test_whoever_asks_for_one_is_told_whose_it_is(site: Path, tmp_path: Path, ov
 def test_one_of_two_of_the_same_name_is_chosen_with_its_distribution(site: Path, tmp_path: Path) -> None:
     rest = [word for word in TRAIN if not word.startswith("method.composer.backbone.")]
     head = ["method.composer.head=null", "++method.composer.head.name=dense"]
-    both = ["method.composer.backbone=null", "++method.composer.backbone.name=twina:twin"]
+    both = ["method.composer.backbone=null", "++method.composer.backbone.name=twina.twin"]
     result = command(site, tmp_path, *rest, *both, *head)
     assert result.returncode == 0, result.stderr
 
@@ -184,7 +184,7 @@ def test_a_data_set_need_not_say_whose_scan_it_is(site: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_list_names_what_is_wrong_with_each(site: Path, tmp_path: Path) -> None:
     (site / "sleeps" / "__init__.py").write_text("x = 1\n")  # the list imports
-    result = command(site, tmp_path, "plugins")
+    result = command(site, tmp_path, "plugins", "--check")
     assert result.returncode == 1
     text = " ".join(result.stdout.split())
     for name in ("raises", "exits", "lacks", "elsewhere", "badyaml", "samename", "twina", "twinb", "noconf"):

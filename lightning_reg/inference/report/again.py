@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.discovery import DataError
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
+from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import write_report as write_registration
 from lightning_reg.io.folders import MARK, written_file
 from lightning_reg.io.transforms import read_transform
@@ -20,8 +22,11 @@ from lightning_reg.metrics import summaries
 from lightning_reg.spatial import Affine, Transform
 
 
-def report_again(folder: Path) -> Path:
+def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
     """Write ``report.html`` of a training run, a registration or an evaluation; returns its path.
+
+    Args:
+        sections: of other distributions, for a registration.
 
     Raises:
         DataError: there is no such folder, it is none of the three, or the images of a registration are gone.
@@ -31,7 +36,7 @@ def report_again(folder: Path) -> Path:
     path = folder / "report.html"
     with written_file(path, overwrite=True) as partial:
         if (folder / "transform.h5").is_file():
-            _registration(partial, folder)
+            _registration(partial, folder, sections)
         elif (folder / MARK).is_file():
             against = folder / "cases_against.csv"
             write_evaluation(partial, _rows(folder / "cases.csv"), _rows(against) if against.is_file() else None, _record(folder))
@@ -66,7 +71,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} is no table of cases ({cause}); make the folder again.") from cause
 
 
-def _registration(path: Path, folder: Path) -> None:
+def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -> None:
     record = _record(folder)
     lacking = [key for key in ("inputs", "start", "metrics", "history", "settings") if key not in record]
     if lacking:
@@ -81,4 +86,4 @@ def _registration(path: Path, folder: Path) -> None:
     pair = make_pair(fixed, moving, overlapping=False)
     transform = read_transform(folder / "transform.h5")
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
-    write_registration(path, pair, transform, start, record)
+    write_registration(path, pair, transform, start, record, more=sections)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,6 +15,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from lightning_reg.discovery import Described
+from lightning_reg.spatial import Pair, Transform
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,20 @@ class Section:
     rows: Sequence[Row] = ()
     note: str = ""
     figures: Sequence[Picture] = field(default_factory=tuple)
+
+
+class ReportSection(Described, ABC):
+    """A section of a registration's report, registered under ``lightning_reg.report_sections``."""
+
+    @abstractmethod
+    def __call__(self, pair: Pair, transform: Transform, record: Mapping[str, Any]) -> Section:
+        """The section of one registered pair.
+
+        Args:
+            pair: with original intensities and grids.
+            transform: fixed world to moving world.
+            record: what ``metrics.json`` holds.
+        """
 
 
 def render(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lightning_reg import functional as LF
+from lightning_reg.discovery import blaming
 from lightning_reg.figures import objective_curves
-from lightning_reg.inference.report.page import Picture, Row, Section, number, render
+from lightning_reg.inference.report.page import Picture, ReportSection, Row, Section, number, render
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
 
@@ -25,7 +26,13 @@ COARSE = 4
 
 
 def write_report(
-    path: Path, pair: Pair, transform: Transform, start: Transform, record: Mapping[str, Any], field: Displacement | None = None
+    path: Path,
+    pair: Pair,
+    transform: Transform,
+    start: Transform,
+    record: Mapping[str, Any],
+    field: Displacement | None = None,
+    more: Sequence[ReportSection] = (),
 ) -> None:
     """Write the report of a pair.
 
@@ -36,6 +43,7 @@ def write_report(
         start: what *before* is.
         record: what ``metrics.json`` holds.
         field: the transform on the fixed image's grid, where it is already known.
+        more: sections of other distributions, shown before the seconds.
     """
     shown = volumes(pair, transform, start, field)
     metrics, figures = record["metrics"], []
@@ -46,6 +54,9 @@ def write_report(
         sections.append(_landmarks(metrics["tre_mm"]["landmarks"], shown))
     if "dice" in metrics:
         sections.append(_labels(metrics))
+    for extra in more:
+        with blaming(extra, f"writing its section on {record['case']}"):
+            sections.append(extra(pair, transform, record))
     seconds = [Row((name, number(value, ".2f"))) for name, value in record["seconds"].items()]
     sections.append(Section("Time", ("part", "seconds"), [*seconds, Row(("all", number(sum(record["seconds"].values()), ".2f")), True)]))
     settings = {"inputs": record["inputs"], **record["settings"]}
@@ -150,7 +161,8 @@ def _summary(metrics: Mapping[str, Any]) -> list[Row]:
     rows = [(BY_KEY[key].heading, value, f".{BY_KEY[key].digits}f") for key, value in metrics["similarity"].items()]
     rows += [(metric.heading, metrics[metric.stored], f".{metric.digits}f") for metric in COMPARED if metric.stored in metrics]
     rows += [("objective of the optimisation", metrics["objective"], ".4f")] if "objective" in metrics else []
-    return [Row((title, *(number(value[when], form) for when in WHEN))) for title, value, form in rows]
+    rows += [(title, value, ".3f") for title, value in metrics.get("extra", {}).items()]
+    return [Row((title, *(number(value.get(when), form) for when in WHEN))) for title, value, form in rows]
 
 
 def _smoothness(metrics: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import torchio as tio
@@ -51,7 +52,7 @@ class PhantomDataset(RegistrationDataset):
         side = "fixed" if record.time == "inhale" else "moving"
         landmarks = getattr(pair, f"{side}_landmarks")
         mask, labels = getattr(pair, f"{side}_mask"), getattr(pair, f"{side}_labels")
-        return subject_from_scan(Scan(record.name, getattr(pair, side), mask, labels, landmarks[0], record.subject))
+        return deepcopy(subject_from_scan(Scan(record.name, getattr(pair, side), mask, labels, landmarks[0], record.subject)))
 
     def _pair(self, subject: str) -> Pair:
         """Both scans of a subject are generated at once, and asked for one after the other."""

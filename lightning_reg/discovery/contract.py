@@ -1,0 +1,49 @@
+"""Version of the contract between this project and the packages that extend it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+CONTRACT = "1.0"
+"""Version of the interfaces that ``docs/plugins.md`` describes, of the names they give, and of :mod:`lightning_reg.testing`.
+
+The minor number rises with every addition and every deprecation, the major number where something that was deprecated for one minor
+version or more is gone. It is not the version of the distribution.
+"""
+BOUND = "requires_lightning_reg"
+"""Name in a package's ``__init__.py``: versions of the contract that it works with, as ``">=1.0,<2"``."""
+
+
+def unmet(loaded: object) -> str | None:
+    """Reason why a loaded component does not go with this contract, as a predicate that follows its name; ``None`` where it does.
+
+    Args:
+        loaded: a class; :data:`BOUND` is looked for in it and in its top-level package.
+    """
+    package = sys.modules.get(str(getattr(loaded, "__module__", "")).partition(".")[0])
+    wanted = getattr(loaded, BOUND, None) or getattr(package, BOUND, None)
+    if wanted is None:
+        return None
+    try:
+        fits = SpecifierSet(str(wanted)).contains(CONTRACT)
+    except InvalidSpecifier:
+        return f'has {BOUND} = {wanted!r}, which is no range of versions; write it as ">=1.0,<2"'
+    return (
+        None
+        if fits
+        else f"needs version {wanted} of the plugin contract, and this lightning_reg has {CONTRACT}; install another version of it"
+    )
+
+
+def deprecated(what: str, instead: str, since: str) -> None:
+    """Warn of what a later version does not take any more.
+
+    Args:
+        what: subject of the sentence.
+        instead: imperative, what to do.
+        since: version of the contract that deprecates it; it stays until the minor version after that.
+    """
+    warnings.warn(f"{what} is deprecated since version {since} of the plugin contract; {instead}.", FutureWarning, stacklevel=3)

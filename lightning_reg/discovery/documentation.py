@@ -1,0 +1,269 @@
+"""Documentation of a component, read from its source without importing it: in a fraction of a second, whatever its module imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import griffe
+import yaml
+
+from lightning_reg.discovery.errors import ComponentError
+from lightning_reg.discovery.groups import GROUPS
+from lightning_reg.discovery.registry import Provider, chosen
+
+REQUIRED = "???"
+"""Stands for a value that has to be given, as in Hydra."""
+_ROLE = re.compile(r":\w+:`~?([^`]*)`")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a component's constructor.
+
+    Args:
+        name: as a configuration writes it.
+        type: its annotation, as in the source.
+        default: likewise; ``None`` where it has none.
+        meaning: from the docstring.
+        supplied: the framework gives it.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    meaning: str
+    supplied: bool
+
+    def value(self) -> Any:
+        """The default as a plain value, :data:`REQUIRED` without one.
+
+        Raises:
+            ValueError: it is no plain value.
+        """
+        return REQUIRED if self.default is None else ast.literal_eval(self.default)
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """Documentation of a component.
+
+    Args:
+        group: one of :data:`~lightning_reg.discovery.groups.GROUPS`.
+        provider: its name and distribution.
+        text: docstring up to the arguments; sources (paper, equation) are in it.
+        arguments: of its constructor.
+        path, line: of its source.
+    """
+
+    group: str
+    provider: Provider
+    text: str
+    arguments: tuple[Argument, ...]
+    path: str
+    line: int
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Arguments that a configuration gives, with their defaults; those without a plain default are left out."""
+        found = {}
+        for argument in self.arguments:
+            if not argument.supplied:
+                try:
+                    found[argument.name] = argument.value()
+                except ValueError:
+                    continue
+        return found
+
+    def yaml(self) -> str:
+        """A piece of configuration that names the component; empty for a group that no configuration names."""
+        key, name = GROUPS[self.group].key, self.provider.qualified
+        if not key or " " in key or key.startswith("-"):
+            return ""
+        leaf: Any = {"name": name, **self.settings}
+        if self.group == "losses":
+            leaf = {name: {"weight": 1.0, **self.settings}}
+        elif self.group == "callbacks":
+            leaf = {name: self.settings}
+        elif self.group == "fits":
+            leaf = [{"transform": name, "steps": 50}]
+        elif self.group == "composers":
+            leaf = {"name": name, **self._members(), **self.settings}
+        elif self.group == "lung_segmentations":
+            leaf = name
+        for part in reversed(key.split(".")):
+            leaf = {part: leaf}
+        return yaml.safe_dump(leaf, sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+    def _members(self) -> dict[str, Any]:
+        """How a configuration of a composer gives its networks, see :mod:`lightning_reg.components.building`."""
+        network = {"backbone": REQUIRED, "head": REQUIRED}
+        return {"stages": [network]} if any(a.name == "members" for a in self.arguments) else network
+
+    def python(self) -> str:
+        """The same in Python."""
+        if self.group in ("commands", "report_sections", "fits", "samplers"):
+            return ""  # made by the framework alone
+        module, _, name = self.provider.target.partition(":")
+        given = [f"{a.name}={self._source(a)}" for a in self.arguments if a.default is None]
+        given += [f"{a.name}={a.default}" for a in self.arguments if a.default is not None and not a.supplied]
+        return f"from {_shortest(module, name)} import {name}\n\n{name}({', '.join(given)})\n"
+
+    def _source(self, argument: Argument) -> str:
+        return f"backbone.{argument.name}" if self.group == "heads" and argument.supplied else "..."
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "group": self.group,
+            "name": self.provider.name,
+            "distribution": self.provider.distribution,
+            "version": self.provider.version,
+            "class": self.provider.target,
+            "text": self.text,
+            "arguments": [vars(argument) for argument in self.arguments],
+            "source": f"{self.path}:{self.line}",
+            "yaml": self.yaml(),
+            "python": self.python(),
+        }
+
+
+def documentation(group: str, name: str) -> Documentation:
+    """Documentation of the component that a configuration would find under a name.
+
+    Raises:
+        ComponentError: nobody provides it, or its source is not there.
+    """
+    provider = chosen(group, name)
+    module, _, qualified = provider.target.partition(":")
+    sources = _Sources()
+    found = sources.find(module, qualified)
+    if not isinstance(found, griffe.Class):
+        raise ComponentError(
+            f"The source of {provider.target} of {provider.origin} has no class {qualified}; reinstall {provider.distribution}."
+        )
+    supplied = GROUPS[group].supplied
+    meanings = sources.meanings(found)
+    arguments = tuple(
+        Argument(
+            p.name, str(p.annotation or ""), None if p.default is None else str(p.default), meanings.get(p.name, ""), p.name in supplied
+        )
+        for p in sources.constructor(found)
+        if p.name != "self" and p.kind not in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
+    )
+    return Documentation(group, provider, _text(found), arguments, str(found.filepath), found.lineno or 1)
+
+
+class _Sources:
+    """Modules as griffe reads them: the file that is asked for, and those of base classes, one by one."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, griffe.Module | None] = {}
+
+    def module(self, name: str) -> griffe.Module | None:
+        if name not in self.modules:
+            path = _file(name)
+            if path is None:
+                self.modules[name] = None
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings
+                    self.modules[name] = griffe.visit(name, path, path.read_text(encoding="utf-8"), docstring_parser="google")
+        return self.modules[name]
+
+    def find(self, module: str, name: str, depth: int = 8) -> griffe.Object | None:
+        """An object of a module, in the module that defines it."""
+        loaded = self.module(module)
+        member = None if loaded is None else loaded.members.get(name)
+        if isinstance(member, griffe.Alias):
+            return self.path(member.target_path, depth - 1) if depth else None
+        return member
+
+    def path(self, dotted: str, depth: int = 8) -> griffe.Object | None:
+        module, _, name = dotted.rpartition(".")
+        return self.find(module, name, depth)
+
+    def bases(self, cls: griffe.Class) -> list[griffe.Class]:
+        found = [self.path(base if isinstance(base, str) else base.canonical_path) for base in cls.bases]
+        return [base for base in found if isinstance(base, griffe.Class)]
+
+    def constructor(self, cls: griffe.Class) -> list[griffe.Parameter]:
+        """Parameters of its constructor or, as a dataclass, its fields; inherited where it has none."""
+        own = cls.members.get("__init__")
+        if isinstance(own, griffe.Function):
+            return list(own.parameters)
+        if "dataclass" in cls.labels or any("dataclass" in str(d.value) for d in cls.decorators):
+            return list(cls.parameters)
+        return next((found for base in self.bases(cls) if (found := self.constructor(base))), [])
+
+    def meanings(self, cls: griffe.Class, depth: int = 4) -> dict[str, str]:
+        """Meaning of the arguments that docstrings name; ``see :class:`X``` is followed."""
+        inherited: dict[str, str] = {}
+        for base in reversed(self.bases(cls)):
+            inherited |= self.meanings(base, depth - 1) if depth else {}
+        own: dict[str, str] = {}
+        for documented in (cls, cls.members.get("__init__")):
+            text = documented.docstring.value if isinstance(documented, griffe.Object) and documented.docstring else ""
+            own |= _arguments(text)
+        for name, meaning in own.items():
+            if inherited.get(name) and re.fullmatch(r"see \S+\.?", meaning):
+                own[name] = inherited[name]
+        return inherited | own
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module, where Python would look for it; nothing is imported."""
+    top, *inner = module.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None:
+        return None
+    if not spec.submodule_search_locations:
+        path = Path(spec.origin or "")
+        return path if path.suffix == ".py" and not inner else None
+    for place in spec.submodule_search_locations:
+        base = Path(place).joinpath(*inner)
+        for candidate in (base / "__init__.py", base.with_suffix(".py")):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _sections(text: str) -> list[Any]:
+    return griffe.Docstring(text).parse("google", warnings=False) if text else []
+
+
+def _arguments(text: str) -> dict[str, str]:
+    found = {}
+    for section in _sections(text):
+        if section.kind is griffe.DocstringSectionKind.parameters:
+            for parameter in section.value:
+                for name in parameter.name.split(","):  # two that are described together
+                    found[name.strip()] = _flat(parameter.description)
+    return found
+
+
+def _text(cls: griffe.Class) -> str:
+    sections = _sections(cls.docstring.value if cls.docstring else "")
+    paragraphs = [s.value for s in sections if s.kind is griffe.DocstringSectionKind.text]
+    return "\n\n".join(_flat(p) for text in paragraphs for p in text.split("\n\n"))
+
+
+def _flat(text: str) -> str:
+    """One line, without the markup of references."""
+    plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], text)
+    return " ".join(plain.replace("``", "'").split())
+
+
+def _shortest(module: str, name: str) -> str:
+    """``lightning_reg`` for what it offers itself."""
+    stub = Path(__file__).resolve().parents[1] / "__init__.pyi"
+    return "lightning_reg" if re.search(rf"from \.{re.escape(module.partition('.')[2])} import {name} ", stub.read_text()) else module

@@ -1,0 +1,131 @@
+"""Checks by kind of component, and the function that runs them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from lightning_reg.discovery import ComponentError, did_you_mean
+from lightning_reg.io.images import first_line
+
+Factory = Callable[..., Any]
+"""Makes the component anew: a head from ``(channels, strides)``, every other kind without arguments."""
+KINDS = ("backbone", "head", "composer", "loss", "callback", "dataset")
+
+
+class ConformanceError(AssertionError):
+    """A component is not what the framework expects of its kind."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        name: as expected failures name it.
+        meaning: a sentence.
+        run: raises :class:`ConformanceError`, or whatever the component raises.
+    """
+
+    kind: str
+    name: str
+    meaning: str
+    run: Callable[[Factory], None]
+
+    def __call__(self, factory: Factory) -> None:
+        """Run it, from a seed of its own.
+
+        Raises:
+            ConformanceError: the component fails; the message names the check.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                self.run(factory)
+            except (Exception, SystemExit) as cause:
+                what = str(cause) if isinstance(cause, ConformanceError) else f"{type(cause).__name__}: {first_line(cause)}"
+                raise ConformanceError(f"{self.name}: {what}. Expected: {self.meaning}") from cause
+
+
+_CHECKS: dict[str, list[Check]] = {kind: [] for kind in KINDS}
+
+
+def check(kind: str) -> Callable[[Callable[[Factory], None]], Callable[[Factory], None]]:
+    """Register a function as a check of a kind, under its own name; the first line of its docstring is the meaning."""
+
+    def registered(run: Callable[[Factory], None]) -> Callable[[Factory], None]:
+        meaning = (run.__doc__ or "").strip().splitlines()[0]
+        _CHECKS[kind].append(Check(kind, run.__name__, meaning, run))
+        return run
+
+    return registered
+
+
+def require(condition: object, message: str) -> None:
+    """Raises: ConformanceError: the condition is not met."""
+    if not bool(condition):
+        raise ConformanceError(message)
+
+
+def checks(kind: str) -> Sequence[Check]:
+    """The checks of a kind of component, in the order in which they run.
+
+    Args:
+        kind: ``backbone, head, composer, loss, callback`` or ``dataset``.
+
+    Raises:
+        ComponentError: no such kind.
+    """
+    if kind not in KINDS:
+        raise ComponentError(f"There are no checks for '{kind}'{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+    import_module(f"lightning_reg.testing.{kind}s" if kind != "loss" else "lightning_reg.testing.losses")
+    return tuple(_CHECKS[kind])
+
+
+def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[str, str] | None = None) -> None:
+    """Run every check of a kind.
+
+    Args:
+        kind: see :func:`checks`.
+        factory: makes the component: its class, or a function that calls it with arguments. A head's is called with ``channels`` and
+            ``strides``, all others without arguments.
+        expected_failures: reason by name of the check, for what the component is not made for.
+
+    Raises:
+        ConformanceError: all that is wrong, a line each; also where an expected failure does not fail.
+        ComponentError: an expected failure names no check.
+    """
+    expected = expected_failures or {}
+    known = checks(kind)
+    require_known(kind, expected)
+    problems = []
+    for one in known:
+        try:
+            one(factory)
+        except ConformanceError as problem:
+            if one.name not in expected:
+                problems.append(str(problem))
+        else:
+            if one.name in expected:
+                problems.append(
+                    f"{one.name}: it was expected to fail ({expected[one.name]}) and does not; remove it from expected_failures"
+                )
+    if problems:
+        raise ConformanceError(f"{len(problems)} of {len(known)} checks of a {kind} fail.\n" + "\n".join(problems))
+
+
+def require_known(kind: str, expected: Mapping[str, str]) -> None:
+    """Raises: ComponentError: an expected failure names no check, or gives no reason."""
+    names = [one.name for one in checks(kind)]
+    for name, reason in expected.items():
+        if name not in names:
+            raise ComponentError(f"There is no check '{name}' of a {kind}{did_you_mean(name, names)} Checks: {', '.join(names)}.")
+        if not reason:
+            raise ComponentError(
+                f"The expected failure '{name}' has no reason; give one, so that readers know what the component is not for."
+            )
