@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "write the HTML report of a run, a registration or an evaluation again",
     "export": "write a model's network as an ONNX file",
     "plugins": "list every installed component, describe one, check all, or start a package of your own",
+    "models": "list trained models, describe, fetch or pack one",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -14,7 +15,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fixed", required=True, help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
     parser.add_argument("--moving", required=True, help="image that is brought onto the fixed one")
     who = parser.add_argument_group("by whom (--model, --instance, or both: the instance optimisation then refines what the model found)")
-    who.add_argument("--model", help="checkpoint of a trained network (best.ckpt)")
+    who.add_argument(
+        "--model", action="append", help="a trained network: best.ckpt, the name of an installed model, or an address; several: their mean"
+    )
+    who.add_argument("--tta", action="store_true", help="test-time augmentation: the mean over flips and a small shift of the images")
     who.add_argument("--instance", help="instance optimisation of conf/instance (bspline, lung_ct, ...), or a YAML file")
     who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
     who.add_argument("overrides", nargs="*", metavar="key=value", help="its values, as optimization.loss.bending.weight=5")
@@ -34,9 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
     require_files(arguments.fixed, arguments.moving, *extra.values())
+    from lightning_reg.cli.models import fetched
     from lightning_reg.cli.tables import metrics_table
     from lightning_reg.discovery import UserError, build
-    from lightning_reg.inference.registrar import conventional, load
+    from lightning_reg.inference.ensemble import Ensemble, models
+    from lightning_reg.inference.registrar import Registrar, conventional, load
     from lightning_reg.inference.report.page import ReportSection
     from lightning_reg.io.folders import refuse_existing
     from lightning_reg.metrics.extra import build_metrics
@@ -47,18 +53,20 @@ def run(arguments: Namespace) -> int:
     refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
         raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
+    registrar: Registrar | Ensemble
     if arguments.model:
-        registrar = load(
-            arguments.model, device=arguments.device, start=arguments.start or "headers",
-            refinement=arguments.instance or "refine", overrides=arguments.overrides,
-        )  # fmt: skip
+        settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
+        opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
+        registrar = models([fetched(model, terminal) for model in arguments.model], opened, arguments.tta)
+    elif arguments.tta:
+        raise UserError("--tta is of a network; give --model, or leave it out.")
     else:
         registrar = conventional(arguments.instance or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
     registrar.metrics = build_metrics(arguments.metric)
     sections = [build("report_sections", name, ReportSection) for name in arguments.section]
     refine = arguments.refine
-    if arguments.model and arguments.instance and refine is None:
-        refine = sum(stage.steps for stage in registrar.optimization.stages) if registrar.optimization else None
+    if arguments.model and arguments.instance and refine is None and registrar.optimization is not None:
+        refine = sum(stage.steps for stage in registrar.optimization.stages)
     result = registrar.register(arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra)
     result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report, sections=sections)
     for warning in result.warnings:

@@ -29,13 +29,13 @@ def plugin_packages() -> dict[str, Path]:
     found = {}
     for offered in providers("conf").values():
         for provider in offered:
-            folder = _folder(provider.target)
+            folder = folder_of(provider.target)
             if folder is not None:
                 found[provider.target] = folder
     return found
 
 
-def _folder(package: str) -> Path | None:
+def folder_of(package: str) -> Path | None:
     """The folder of a package ``a.b``: ``b`` below where ``a`` is; finding ``a`` runs nothing of it."""
     top, *inner = package.split(".")
     try:

@@ -4,5 +4,9 @@ from lightning_reg.figures.cases import metric_boxes
 from lightning_reg.figures.curves import growth_weights, learning_curve, objective_curves
 from lightning_reg.figures.panels import registration_panel
 from lightning_reg.figures.points import motion_correlation, tre_boxes
+from lightning_reg.figures.spread import spread_map
 
-__all__ = ["growth_weights", "learning_curve", "metric_boxes", "motion_correlation", "objective_curves", "registration_panel", "tre_boxes"]
+__all__ = [
+    "growth_weights", "learning_curve", "metric_boxes", "motion_correlation", "objective_curves", "registration_panel", "spread_map",
+    "tre_boxes",
+]  # fmt: skip

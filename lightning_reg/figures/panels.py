@@ -71,9 +71,9 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         folded = torch.where(cut(determinant) <= 0, 1.0, torch.nan)
         row[6].imshow(folded, origin="lower", aspect=aspect, cmap="autumn", vmin=1, vmax=2)
         for plot in row:
-            _finish(plot, None if mask is None else cut(mask.float()), across == 0)
+            finish(plot, None if mask is None else cut(mask.float()), across == 0)
         row[0].set_ylabel(plane)
-        _letters(row[0], vertical, horizontal)
+        letters(row[0], vertical, horizontal)
         figure.colorbar(row[4].images[0], ax=row[4], shrink=0.8)
         figure.colorbar(volumes, ax=row[6], shrink=0.8)
     for plot, title in zip(axes[0], COLUMNS, strict=True):
@@ -85,7 +85,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     return figure
 
 
-def _finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
+def finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
     """No ticks; the mask's contour; the patient's right on the left."""
     plot.set_xticks([])
     plot.set_yticks([])
@@ -95,7 +95,7 @@ def _finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
         plot.invert_xaxis()
 
 
-def _letters(plot: Axes, vertical: str, horizontal: str) -> None:
+def letters(plot: Axes, vertical: str, horizontal: str) -> None:
     """Letters of the patient's sides."""
     style: dict[str, Any] = {"transform": plot.transAxes, "color": "#ffd000", "fontsize": "small"}
     plot.text(0.5, 0.03, vertical[0], ha="center", va="bottom", **style)

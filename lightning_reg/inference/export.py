@@ -16,6 +16,7 @@ from lightning_reg.components.interfaces import Composer
 from lightning_reg.discovery import UserError
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import first_line
+from lightning_reg.models import locate
 from lightning_reg.spatial import Grid, Image
 from lightning_reg.training.module import RegistrationModule
 
@@ -47,7 +48,7 @@ def export_onnx(
     ``displacement`` ``(1, 3, I, J, K)`` in voxels, tensor axes those of the file.
 
     Args:
-        model: checkpoint.
+        model: checkpoint, or a model's name, see :func:`lightning_reg.models.locate`.
         path: of the ONNX file.
         shape: extents of both images, which the file fixes.
         spacing: their voxel size, mm.
@@ -65,7 +66,7 @@ def export_onnx(
         raise UserError("Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'.") from cause
     if min(shape) < 1 or not all(0 < size < math.inf for size in spacing):
         raise UserError(f"--shape {list(shape)} and --spacing {list(spacing)} have to be finite numbers above 0.")
-    module = RegistrationModule.load_from_checkpoint(model)
+    module = RegistrationModule.load_from_checkpoint(locate(model).path)
     wrapped = FieldOf(module.composer, Grid.regular(shape, spacing)).eval()
     example = (torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
     with written_file(path, overwrite) as partial:

@@ -26,7 +26,8 @@ from lightning_reg.inference.starts import Start, identity
 from lightning_reg.io.images import Source
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
-from lightning_reg.spatial import Pair, Transform
+from lightning_reg.models import locate
+from lightning_reg.spatial import Displacement, Pair, Transform
 from lightning_reg.training.module import RegistrationModule
 
 
@@ -45,6 +46,7 @@ class Registrar:
         settings: what the registrar was made from, for the record.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         metrics: measured beside those of the table.
+        variant: another presentation of the preprocessed pair, in the same world, for the network (test-time augmentation).
     """
 
     preprocessing: Preprocessing
@@ -55,11 +57,10 @@ class Registrar:
     settings: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     metrics: Sequence[ExtraMetric] = ()
+    variant: Callable[[Pair], Pair] | None = None
 
     def __post_init__(self) -> None:
-        self._start = build("starts", self.start, Start)
-        if self.composer is not None and self._start.searches:
-            raise UserError(f"A model starts from the headers or from the centers; {self.start} is for methods without a model.")
+        self._start = _start(self.start, self.composer is not None)
         self.device = checked_device(self.device)
         if self.composer is not None:
             self.composer = self.composer.to(self.device).eval()
@@ -157,8 +158,11 @@ class Registrar:
         """Start of the optimisation (for a network: its result), and the transform that *before* means."""
         unmoved = identity(pair)
         if self.composer is not None:
+            seen = pair if self.variant is None else self.variant(pair)
             with torch.no_grad():
-                return self.composer(pair.fixed, pair.moving).transform, unmoved
+                found = self.composer(seen.fixed, seen.moving).transform
+                grid = pair.fixed.grid
+                return (found if seen is pair else Displacement(found.displacement(grid), grid)), unmoved
         if self.optimization is None:
             return unmoved, unmoved
         with blaming(self._start, f"aligning {pair.name[0]}"):
@@ -166,13 +170,14 @@ class Registrar:
 
 
 def load(
-    path: str | Path, *, device: str = "cpu", start: str = "headers", refinement: str = "refine", overrides: Sequence[str] = ()
+    model: str | Path, *, device: str = "cpu", start: str = "headers", refinement: str = "refine", overrides: Sequence[str] = ()
 ) -> Registrar:
-    """The model of a checkpoint, ready to register.
+    """A trained model, ready to register.
 
     Args:
-        path: ``best.ckpt`` of a run: configuration, preprocessing and weights in one file. Loading it runs no code of the file;
-            components are found by name among the installed packages.
+        model: ``best.ckpt`` of a run: configuration, preprocessing and weights in one file; or the name of an installed model, or an
+            address, see :func:`lightning_reg.models.locate`. Loading it runs no code of the file; components are found by name among the
+            installed packages.
         device: where to compute.
         start: ``headers`` or ``centers``, see :class:`Registrar`.
         refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
@@ -181,12 +186,14 @@ def load(
     Raises:
         UserError: no such file, not a model of this project, a component that is not installed, no such device.
     """
-    module = RegistrationModule.load_from_checkpoint(path).eval()
+    _start(start, True)  # before anything is read
+    located = locate(model)
+    module = RegistrationModule.load_from_checkpoint(located.path).eval()
     assert module.preprocessing is not None
     instance = read_instance(refinement, overrides)
     optimization = build_optimization(instance["optimization"], module.loss)
     settings = {
-        "model": str(Path(path).expanduser().resolve()),
+        "model": str(located.path.resolve()) if located.card is None else located.name,
         "method": module.description(),
         "preprocessing": asdict(module.preprocessing),
         "refinement": instance,
@@ -217,6 +224,14 @@ def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device
         settings={"instance": name, **instance},
         device=device,
     )
+
+
+def _start(name: str, network: bool) -> Start:
+    """Raises: UserError: no such start, or one that searches, which a network does not need."""
+    start = build("starts", name, Start)
+    if network and start.searches:
+        raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
+    return start
 
 
 def nothing_common(pair: Pair) -> str | None:

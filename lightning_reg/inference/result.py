@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
-from lightning_reg.inference.report.registration import write_report
+from lightning_reg.inference.report.registration import SPREAD, write_report
 from lightning_reg.io.folders import MARK, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
 from lightning_reg.metrics import PairMetrics, evaluate
@@ -45,6 +45,8 @@ class Result:
         warnings: a sentence each.
         inputs: paths of the files that were read.
         extra: metrics beside those of the table.
+        spread: of several registrations about their mean, which ``transform`` is: root of the mean squared distance, mm,
+            ``(1, 1, I, J, K)`` on the fixed image's grid.
     """
 
     pair: Pair
@@ -57,6 +59,7 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     extra: Sequence[ExtraMetric] = ()
+    spread: Tensor | None = None
 
     def map_points(self, points: Any) -> np.ndarray:
         """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
@@ -102,6 +105,9 @@ class Result:
         values: dict[str, Any] = {"similarity": self.similarity, **self.case.as_dict()}
         if self.optimized is not None:
             values["objective"] = {"before": self.optimized.before, "after": self.optimized.after}
+        if self.spread is not None:
+            inside = self.spread.flatten()[:: max(1, self.spread.numel() // 200_000)]
+            values["spread_mm"] = {"mean": float(inside.mean()), "p95": float(inside.quantile(0.95)), "largest": float(self.spread.max())}
         if "inverted" in self.__dict__:
             values["inverse_residual_mm"] = {"mean": self.inverted.mean, "p95": self.inverted.p95, "largest": self.inverted.largest}
         return values
@@ -134,6 +140,8 @@ class Result:
             write_transform(partial / "transform.h5", self.transform, grid)
             write_displacement(partial / "displacement.nii.gz", self.displacement, grid)
             write_image(partial / "jacobian.nii.gz", self.determinant, grid)
+            if self.spread is not None:
+                write_image(partial / SPREAD, self.spread, grid)
             first = parts(self.transform)[0]
             if isinstance(first, Affine):
                 write_transform(partial / "affine.tfm", first, grid)
@@ -157,7 +165,7 @@ class Result:
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
                 field = Displacement(self.displacement, grid)
-                write_report(partial / "report.html", self.pair, self.transform, self.start, record, field, sections)
+                write_report(partial / "report.html", self.pair, self.transform, self.start, record, field, sections, self.spread)
         return folder
 
 

@@ -61,6 +61,7 @@ def _around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     specs = {"datasets": config["data"]["dataset"], "samplers": config["method"]["sampling"], "loggers": config.get("logger") or "csv"}
     named = [(group, spec if isinstance(spec, str) else str(spec.get("name", "csv"))) for group, spec in specs.items()]
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
+    named += [("metrics", spec if isinstance(spec, str) else str(spec["name"])) for spec in config.get("metrics") or ()]
     return named + [("callbacks", (spec or {}).get("name", name)) for name, spec in wanted.items() if spec is not None]
 
 

@@ -31,6 +31,7 @@ from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
 from lightning_reg.training.checkpoints import WholeCheckpoints, newest_whole, read_checkpoint
+from lightning_reg.training.initialization import Source, read_source, with_preprocessing
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.module import RegistrationModule, load_weights
 from lightning_reg.training.record import write_record
@@ -102,8 +103,15 @@ def _run(
     require_settings(config)
     L.seed_everything(config["seed"], workers=True, verbose=False)
     before = Before.read(resume)
+    source: Source | None = None
+    notes: list[str] = []
+    if resume is None and config.get("init"):
+        source = read_source(config["init"])
+        config, notes = with_preprocessing(config, source)
     data = build_data(config)
     module = RegistrationModule.from_configuration(config["method"])
+    if source is not None:
+        notes = [*source.load(module), *notes]
     if resume is not None:
         load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is a page
     module.metrics = build_metrics(config.get("metrics") or ())
@@ -119,7 +127,7 @@ def _run(
     if progress is not None or config.get("budget"):
         config, told = planned(config, module, data, resume is not None)
         if progress is not None:
-            for line in (*data.notes, told, *before.told()):
+            for line in (*data.notes, *notes, told, *before.told()):
                 progress(line)
     if resume is None and _is_first_process():
         clear(folder)  # what a run that was killed before its first checkpoint left

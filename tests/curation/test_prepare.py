@@ -179,7 +179,7 @@ def test_a_disk_that_cannot_be_written_stops_with_one_sentence(raw, tmp_path: Pa
 def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(ValueError, match="spacing and shape are both given"):
         Preparation(spacing=2.0, shape=SHAPE)
-    with pytest.raises(ValueError, match="lungs is 'segmentd'; did you mean 'segmented'"):
+    with pytest.raises(ComponentError, match="no lung segmentation named 'segmentd'; did you mean 'segmented'"):
         Preparation(lungs="segmentd")
     with pytest.raises(ValueError, match="crop is 'body'"):
         Geometry(crop="body")

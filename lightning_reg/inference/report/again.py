@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchio as tio
 
-from lightning_reg.data.scans import make_pair, original, read_pair
+from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
 from lightning_reg.discovery import DataError
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
+from lightning_reg.inference.report.registration import SPREAD
 from lightning_reg.inference.report.registration import write_report as write_registration
 from lightning_reg.io.folders import MARK, written_file
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics import summaries
-from lightning_reg.spatial import Affine, Transform
+from lightning_reg.spatial import Affine, Image, Pair, Transform
 
 
 def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
@@ -86,4 +88,14 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
     pair = make_pair(fixed, moving, overlapping=False)
     transform = read_transform(folder / "transform.h5")
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
-    write_registration(path, pair, transform, start, record, more=sections)
+    spread = read_spread(folder, pair)
+    write_registration(path, pair, transform, start, record, more=sections, spread=spread)
+
+
+def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
+    """The disagreement that an ensemble's folder holds, on the fixed image's grid."""
+    path = folder / SPREAD
+    if not path.is_file():
+        return None
+    image = tio.ScalarImage(path)
+    return Image(image.data.float().unsqueeze(0), grid_of(image)).resampled(pair.fixed.grid).tensor

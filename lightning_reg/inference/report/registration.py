@@ -14,11 +14,13 @@ from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.discovery import blaming
-from lightning_reg.figures import objective_curves
+from lightning_reg.figures import objective_curves, spread_map
 from lightning_reg.inference.report.page import Picture, ReportSection, Row, Section, number, render
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
 
+SPREAD = "spread.nii.gz"
+"""File of an ensemble's disagreement, beside the report."""
 EXTENT = 144
 """Voxels along the longest edge of what the page shows."""
 COARSE = 4
@@ -33,6 +35,7 @@ def write_report(
     record: Mapping[str, Any],
     field: Displacement | None = None,
     more: Sequence[ReportSection] = (),
+    spread: Tensor | None = None,
 ) -> None:
     """Write the report of a pair.
 
@@ -44,6 +47,7 @@ def write_report(
         record: what ``metrics.json`` holds.
         field: the transform on the fixed image's grid, where it is already known.
         more: sections of other distributions, shown before the seconds.
+        spread: of several registrations, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
     """
     shown = volumes(pair, transform, start, field)
     metrics, figures = record["metrics"], []
@@ -54,6 +58,8 @@ def write_report(
         sections.append(_landmarks(metrics["tre_mm"]["landmarks"], shown))
     if "dice" in metrics:
         sections.append(_labels(metrics))
+    if spread is not None:
+        sections.append(_spread(pair.fixed, spread, metrics["spread_mm"]))
     for extra in more:
         with blaming(extra, f"writing its section on {record['case']}"):
             sections.append(extra(pair, transform, record))
@@ -171,6 +177,18 @@ def _smoothness(metrics: Mapping[str, Any]) -> str:
         residual = metrics["inverse_residual_mm"]
         text += f" The inverse misses by {residual['mean']:.3f} mm on average, at 95 % of the points by less than {residual['p95']:.3f} mm."
     return text
+
+
+def _spread(fixed: Image, spread: Tensor, metrics: Mapping[str, float]) -> Section:
+    """The map of an ensemble's disagreement."""
+    grid = display_grid(fixed.grid)
+    drawn = spread_map(fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor)
+    note = (
+        "Root of the mean squared distance of the registrations from their mean, which is the transform: small where they agree, not where "
+        f"they are right. Mean {metrics['mean']:.2f} mm, 95 % of the voxels below {metrics['p95']:.2f} mm, "
+        f"largest {metrics['largest']:.2f} mm."
+    )
+    return Section("Spread", note=note, figures=[Picture.of("spread", drawn)])
 
 
 def _landmarks(errors: Mapping[str, list[float]], shown: Mapping[str, Any]) -> Section:

@@ -1,0 +1,143 @@
+"""``lightning-reg models``: trained models, listed, described, fetched and packed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from lightning_reg.cli.arguments import console
+from lightning_reg.discovery.errors import UserError
+from lightning_reg.models import installed, locate
+from lightning_reg.models.download import cache
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", help="instead of the list:")
+    for name, text in (("describe", "show the card of a model"), ("fetch", "download a model into the cache, and print its path")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision")
+        action.add_argument("--json", action="store_true", help="as JSON")
+    pack = actions.add_parser("pack", help="make an installable package of a run's model")
+    pack.add_argument("run", help="folder of a training run")
+    pack.add_argument("--out", required=True, help="new folder for the package; its last part is the model's name")
+    pack.add_argument("--licence", help="of the weights, an SPDX expression, as CC-BY-SA-4.0; asked for where it is not given")
+    pack.add_argument("--checkpoint", default="best", help="best (default) or last")
+    pack.add_argument("--title", help="what the model registers, in a line")
+    pack.add_argument("--data", help="what it was trained on: source, subjects, modality")
+    pack.add_argument("--not-for", help="what it must not be used for")
+    pack.add_argument("--cite", default="", help="citation of data and methods")
+
+
+def run(arguments: Namespace) -> int:
+    if arguments.action == "describe":
+        return _describe(arguments)
+    if arguments.action == "fetch":
+        print(fetched(arguments.model, console(), always=True))
+        return 0
+    if arguments.action == "pack":
+        return _pack(arguments)
+    return _list(arguments)
+
+
+def fetched(model: str, terminal: Console, always: bool = False) -> str:
+    """The model's name, or the path of an address that has been downloaded, with a progress bar while it lasts.
+
+    Args:
+        always: the path of every model.
+    """
+    if "://" not in model and not always:
+        return model
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
+        return str(locate(model, lambda done, total: progress.update(task, completed=done, total=total)).path)
+
+
+def _list(arguments: Namespace) -> int:
+    found, problems = installed(), []
+    rows = []
+    for provider, located in found:
+        if isinstance(located, UserError):
+            problems.append(str(located))
+            continue
+        assert located.card is not None
+        size = located.path.stat().st_size
+        rows.append({"name": provider.qualified, "distribution": provider.origin, "bytes": size, **asdict(located.card)})
+    fetched_files = sorted(str(path) for path in cache().glob("*/*") if path.is_file() and path.suffix == ".ckpt")
+    if arguments.json:
+        print(json.dumps({"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2))
+        return 1 if problems else 0
+    terminal = console()
+    if rows:
+        table = Table("name", "what", "licence", "size", "distribution")
+        for row in rows:
+            table.add_row(row["name"], row["title"], row["licence"], f"{row['bytes'] / 1e6:.1f} MB", row["distribution"])
+        terminal.print(table)
+    else:
+        terminal.print("No models are installed; pip install a package of one, or give --model a file or an address.", soft_wrap=True)
+    for path in fetched_files:
+        terminal.print(f"Fetched: {path}", soft_wrap=True)
+    for problem in problems:
+        terminal.print(problem, style="red", soft_wrap=True)
+    return 1 if problems else 0
+
+
+def _describe(arguments: Namespace) -> int:
+    located = locate(arguments.model)
+    if located.card is not None:
+        if arguments.json:
+            print(json.dumps(asdict(located.card) | {"path": str(located.path)}, indent=2))
+        else:
+            console().print(Markdown(located.card.text()))
+        return 0
+    from lightning_reg.training.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(located.path)
+    stored = checkpoint["lightning_reg"]
+    components = stored.get("components", [])
+    plain = {
+        "path": str(located.path),
+        "version": stored.get("version"),
+        "parameters": sum(value.numel() for value in checkpoint["state_dict"].values() if hasattr(value, "numel")),
+        "components": components,
+        "preprocessing": stored["preprocessing"],
+    }
+    if arguments.json:
+        print(json.dumps(plain, indent=2))
+        return 0
+    terminal = console()
+    terminal.print(f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters.", soft_wrap=True)
+    for one in components:
+        terminal.print(f"  {one['group']} {one['name']} of {one['distribution']} {one['version']}")
+    terminal.print(f"  images: {stored['preprocessing']}", soft_wrap=True)
+    return 0
+
+
+def _pack(arguments: Namespace) -> int:
+    licence = arguments.licence
+    if not licence and sys.stdin.isatty():
+        licence = input("Licence of the weights (SPDX, as CC-BY-4.0; the data's licence may ask for one): ").strip()
+    if not licence:
+        raise UserError("A model needs a licence, or nobody may use it: add --licence, as --licence CC-BY-4.0.")
+    from lightning_reg.inference.packing import pack
+
+    terminal = console()
+    out = Path(arguments.out).expanduser()
+    packed = pack(
+        Path(arguments.run).expanduser(), out, licence=licence, checkpoint=arguments.checkpoint, title=arguments.title, data=arguments.data,
+        not_for=arguments.not_for, citation=arguments.cite,
+    )  # fmt: skip
+    terminal.print(f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).", soft_wrap=True)
+    for name in packed.missing:
+        terminal.print(f"The card's entry '{name}' waits to be written: {packed.path}", style="yellow", soft_wrap=True)
+    terminal.print(f"Next:\n  pip install {out}\n  lightning-reg models describe {out.name}", soft_wrap=True)
+    return 0

@@ -1,0 +1,109 @@
+"""Several registrations of one pair: their mean, and how far they are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+
+from lightning_reg.discovery import ArgumentError
+from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.result import Result
+from lightning_reg.spatial import Displacement, Grid, Image, Pair
+
+Variant = Callable[[Pair], Pair]
+"""Another presentation of a preprocessed pair, in the same world: a transform found for it is one of the pair's own."""
+SHIFT = 2
+"""Voxels in front of the images, by which they lie otherwise to what networks pool."""
+
+
+def flipped(pair: Pair, axis: int) -> Pair:
+    """Both images stored the other way round along an axis; every voxel stays where it is in the world."""
+
+    def turned(image: Image) -> Image:
+        turn = np.eye(4)
+        turn[axis, axis], turn[axis, 3] = -1, image.grid.shape[axis] - 1
+        return replace(image, tensor=image.tensor.flip(2 + axis), grid=Grid(image.grid.shape, image.grid.affine @ turn))
+
+    return Pair(turned(pair.fixed), turned(pair.moving), name=pair.name)
+
+
+def padded_in_front(pair: Pair, voxels: int = SHIFT) -> Pair:
+    """Both images with so many voxels more in front of the first, along each axis; every voxel stays where it is in the world."""
+
+    def moved(image: Image) -> Image:
+        tensor = torch.nn.functional.pad(image.tensor, [voxels, 0] * 3, value=image.padding)
+        start, shape = [-voxels] * 3, [n + voxels for n in image.grid.shape]
+        return replace(image, tensor=tensor, grid=image.grid.cropped(start, shape))
+
+    return Pair(moved(pair.fixed), moved(pair.moving), name=pair.name)
+
+
+def variants() -> list[Variant]:
+    """Presentations of test-time augmentation: as it is, flipped along each axis, and shifted."""
+    return [lambda pair: pair, *(partial(flipped, axis=axis) for axis in range(3)), padded_in_front]
+
+
+class Ensemble:
+    """Registers with several models, or one model several times, and takes the mean of the displacements.
+
+    The mean of smooth maps near each other is smooth; where members disagree, :attr:`Result.spread` says by how many mm.
+
+    Args:
+        members: two registrars or more.
+
+    Raises:
+        ArgumentError: fewer.
+    """
+
+    def __init__(self, members: Sequence[Registrar]) -> None:
+        if len(members) < 2:
+            raise ArgumentError(f"{len(members)} members; give two or more")
+        self.members = list(members)
+        self.optimization = members[0].optimization
+        self.metrics = members[0].metrics
+
+    @classmethod
+    def of(cls, registrars: Sequence[Registrar], augment: bool) -> Ensemble:
+        """Of several models, each in all :func:`variants` where ``augment``."""
+        if not augment:
+            return cls(registrars)
+        return cls([replace(registrar, variant=variant) for registrar in registrars for variant in variants()])
+
+    def register(self, fixed: Any, moving: Any, *, progress: Callable[[str], None] | None = None, **given: Any) -> Result:
+        """As :meth:`Registrar.register`; the result has a :attr:`~Result.spread`."""
+        return self._joined(lambda member: member.register(fixed, moving, **given), progress)
+
+    def register_subjects(self, fixed: tio.Subject, moving: tio.Subject, *, progress: Any = None, **given: Any) -> Result:
+        """As :meth:`Registrar.register_subjects`."""
+        return self._joined(lambda member: member.register_subjects(fixed, moving, **given), progress)
+
+    def _joined(self, register: Callable[[Registrar], Result], progress: Callable[[str], None] | None) -> Result:
+        results: list[Result] = []
+        for number, member in enumerate(self.members):
+            results.append(register(replace(member, metrics=self.metrics)))
+            if progress is not None:
+                progress(f"member {number + 1} of {len(self.members)}")
+        first, grid = results[0], results[0].pair.fixed.grid
+        fields = torch.cat([result.displacement.float() for result in results])
+        mean = fields.mean(0, keepdim=True)
+        spacing = torch.as_tensor(grid.spacing).to(fields).view(1, 3, 1, 1, 1)
+        spread = ((fields - mean) * spacing).square().sum(1, keepdim=True).mean(0, keepdim=True).sqrt()
+        seconds = {key: sum(result.seconds.get(key, 0.0) for result in results) for key in first.seconds}
+        settings = {"members": [result.settings for result in results], "version": first.settings.get("version")}
+        warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
+        return replace(
+            first, transform=Displacement(mean, grid), optimized=None, spread=spread, seconds=seconds, settings=settings, warnings=warnings
+        )
+
+
+def models(paths: Sequence[str | Path], load: Callable[[str | Path], Registrar], augment: bool) -> Registrar | Ensemble:
+    """One registrar for a single model, and an ensemble for several or where test-time augmentation is asked for."""
+    registrars = [load(path) for path in paths]
+    return registrars[0] if len(registrars) == 1 and not augment else Ensemble.of(registrars, augment)

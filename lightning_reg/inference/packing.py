@@ -1,0 +1,162 @@
+"""A model package from a training run: weights, card, and what pip needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+import yaml
+from torch import Tensor
+
+from lightning_reg import __version__
+from lightning_reg.discovery import ArgumentError, UserError
+from lightning_reg.discovery.documentation import REQUIRED
+from lightning_reg.discovery.registry import OWN
+from lightning_reg.metrics import evaluate, totals
+from lightning_reg.metrics.table import heading
+from lightning_reg.models import Card, write_card
+from lightning_reg.models.card import CARD
+from lightning_reg.models.names import WEIGHTS
+from lightning_reg.spatial import Pair
+from lightning_reg.training.building import build_data
+from lightning_reg.training.checkpoints import read_checkpoint
+from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run_folder import read_config
+
+TOLERANCE = 0.1
+"""Voxels by which no displacement may change for weights to be kept in half precision."""
+PAIRS = 4
+"""Validation pairs on which that is measured."""
+TO_WRITE = "TO BE WRITTEN"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A package: its card, the card's path, the size of the weights, and the card's entries that wait for an author."""
+
+    card: Card
+    path: Path
+    bytes: int
+    missing: list[str]
+
+
+def pack(
+    run: Path,
+    out: Path,
+    *,
+    licence: str,
+    checkpoint: str = "best",
+    title: str | None = None,
+    data: str | None = None,
+    not_for: str | None = None,
+    citation: str = "",
+) -> Packed:
+    """Write a package that ``pip install`` makes a model of.
+
+    Weights are kept in half precision where no displacement changes by more than :data:`TOLERANCE` voxels on the run's validation pairs.
+
+    Args:
+        run: folder of a finished training.
+        out: new folder; its name is the model's.
+        licence: of the weights, an SPDX expression.
+        checkpoint: ``best`` or ``last``.
+        title, data, not_for, citation: of the card; the first three are marked in it where they are not given.
+
+    Raises:
+        UserError: no finished run, its data are gone, the folder is there, or its name is none of a package.
+    """
+    name = out.name.replace("-", "_").lower()
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise UserError(f"{out.name} cannot be the name of a package; end --out in small letters, digits and _, as my_model.")
+    if out.exists():
+        raise UserError(f"{out} exists; choose another folder.")
+    if checkpoint not in ("best", "last"):
+        raise ArgumentError(f"checkpoint is '{checkpoint}'; give best or last")
+    config, path = read_config(run), run / "checkpoints" / f"{checkpoint}.ckpt"
+    stored = read_checkpoint(path)
+    module = RegistrationModule.load_from_checkpoint(path).eval()
+    pairs = _pairs(config)
+    state, told = _weights(module, stored["state_dict"], pairs[:PAIRS])
+    module.load_state_dict(state)
+    described = {"title": title, "data": data, "not_for": not_for}
+    card = Card(
+        title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
+        data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
+        licence=licence,
+        training=f"lightning-reg train --config-path $PWD --config-name training data.root=FOLDER   # lightning-reg {__version__}",
+        accuracy={"on": f"On {len(pairs)} validation pairs, which training has not seen", **_accuracy(module, pairs)},
+        not_for=not_for or f"{TO_WRITE}; not for clinical use",
+        parameters=sum(p.numel() for p in module.parameters()),
+        weights=told,
+        components=module.components(),
+        citation=citation,
+    )
+    package = out / "src" / name
+    package.mkdir(parents=True)
+    torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
+    write_card(card, package / CARD)
+    (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
+    _write_texts(out, package, name, card)
+    missing = [key for key, value in described.items() if not value]
+    return Packed(card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
+
+
+def _pairs(config: Mapping[str, Any]) -> list[Pair]:
+    data = build_data(config)
+    data.setup()
+    return list(data.validation_pairs)
+
+
+@torch.no_grad()
+def _accuracy(module: RegistrationModule, pairs: list[Pair]) -> dict[str, float]:
+    """Means over the pairs, with four digits, by the metric's title."""
+    found = totals([evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs])
+    return {heading(key): float(f"{value:.4g}") for key, value in found.items()}
+
+
+@torch.no_grad()
+def _weights(module: RegistrationModule, state: Mapping[str, Any], pairs: list[Pair]) -> tuple[dict[str, Any], str]:
+    """The weights, in half precision where that changes nothing that can be measured, and how they are kept."""
+    halved = {key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value for key, value in state.items()}
+    before = [module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs]
+    module.load_state_dict(halved)
+    after = [module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs]
+    module.load_state_dict(dict(state))
+    change = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
+    if not change <= TOLERANCE:
+        return dict(state), f"float32 (float16 would change displacements by up to {change:.2g} voxels)"
+    return halved, f"float16, which changes no displacement on {len(pairs)} validation pairs by more than {change:.2g} voxels"
+
+
+def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
+    """What pip and readers need."""
+    others = {c["distribution"]: c["version"] for c in card.components if c["distribution"] != OWN}
+    context = {
+        "name": name, "package": package.name, "distribution": name.replace("_", "-"), "card": card, "version": __version__,
+        "summary": card.title.replace('"', "'"), "others": [f"{key}=={value}" for key, value in others.items()],
+    }  # fmt: skip
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    templates = files("lightning_reg.models") / "templates"
+    for file in ("pyproject.toml", "README.md"):
+        text = environment.from_string((templates / f"{file}.jinja").read_text(encoding="utf-8")).render(context)
+        (out / file).write_text(text, encoding="utf-8")
+    (package / "__init__.py").write_text(f'"""{card.title}."""\n', encoding="utf-8")
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration without the paths of the machine: ``data.root`` has to be given."""
+    root = config["data"].get("root")
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: changed(inner) for key, inner in value.items()}
+        return "${data.root}" if root is not None and value == root else value
+
+    kept = changed(config)
+    return {**kept, "data": {**kept["data"], **({} if root is None else {"root": REQUIRED})}, "run": None, "resume": None}

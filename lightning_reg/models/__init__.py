@@ -1,0 +1,6 @@
+"""Trained models by name: installed ones, files, and files on a server; nothing of them is run."""
+
+from lightning_reg.models.card import Card, read_card, write_card
+from lightning_reg.models.names import Located, installed, locate
+
+__all__ = ["Card", "Located", "installed", "locate", "read_card", "write_card"]

@@ -1,0 +1,86 @@
+"""Cards of models: what was trained on what, how well it does, and what it is not for."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_reg.discovery import DataError, require_known_arguments
+
+CARD = "card.yaml"
+"""File beside the weights."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Card of a model.
+
+    Args:
+        title: what it registers, in a line.
+        data: what it was trained on: source, number of subjects, modality.
+        licence: of the weights, an SPDX expression (data's licences may ask for one).
+        training: the command, and the version of lightning_reg.
+        accuracy: on what was held out: metric by name, with what it was measured on under ``on``.
+        not_for: what it must not be used for.
+        parameters: of the network.
+        weights: how the numbers are kept, and what that changes.
+        components: ``{group, name, distribution, version}`` of every component.
+        citation: of data and methods.
+    """
+
+    title: str
+    data: str
+    licence: str
+    training: str
+    accuracy: dict[str, Any]
+    not_for: str
+    parameters: int
+    weights: str = "float32"
+    components: list[dict[str, str]] = field(default_factory=list)
+    citation: str = ""
+
+    def text(self) -> str:
+        """The card in Markdown."""
+        measured = {key: value for key, value in self.accuracy.items() if key != "on"}
+        rows = "\n".join(f"| {key} | {value} |" for key, value in measured.items())
+        others = [f"{c['distribution']} {c['version']}" for c in self.components]
+        parts = {
+            "Data": self.data,
+            "Accuracy": f"{self.accuracy.get('on', 'On what was held out')}:\n\n| metric | value |\n| --- | --- |\n{rows}",
+            "Not for": self.not_for,
+            "Training": f"```bash\n{self.training}\n```",
+            "Weights": f"{self.parameters:,} parameters, {self.weights}; licence {self.licence}.",
+            "Made with": ", ".join(dict.fromkeys(others)),
+            "Cite": self.citation,
+        }
+        return f"# {self.title}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items() if text) + "\n"
+
+
+def read_card(path: Path) -> Card:
+    """The card in a file.
+
+    Raises:
+        DataError: it is not there, no YAML, or lacks an entry.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise DataError(f"There is no card {path}; a model package has one beside its weights.") from cause
+    except (OSError, ValueError, yaml.YAMLError) as cause:
+        raise DataError(f"The card {path} cannot be read ({' '.join(str(cause).split())[:200]}); correct it.") from cause
+    if not isinstance(values, dict):
+        raise DataError(f"The card {path} holds no 'key: value' pairs; correct it.")
+    known = [entry.name for entry in fields(Card)]
+    require_known_arguments(str(path), values, known)
+    lacking = [f.name for f in fields(Card) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
+    if lacking:
+        raise DataError(f"The card {path} lacks {', '.join(lacking)}; add it.")
+    return Card(**values)
+
+
+def write_card(card: Card, path: Path) -> None:
+    """Write a card as YAML."""
+    path.write_text(yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")

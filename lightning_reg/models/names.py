@@ -1,0 +1,82 @@
+"""A model's name, and the file that it stands for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_reg.discovery import ComponentError, Provider, UserError, chosen, did_you_mean, providers
+from lightning_reg.discovery.conf import folder_of
+from lightning_reg.models.card import CARD, Card, read_card
+from lightning_reg.models.download import Progress, from_hub, from_server
+
+WEIGHTS = "model.ckpt"
+"""File in the folder that an entry point of ``lightning_reg.models`` names."""
+FORMS = "the name of an installed model (lightning-reg models), a file, https://...#sha256=..., or hf://owner/repo/file@revision"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model on this machine: how it was named, its checkpoint, and its card where it has one."""
+
+    name: str
+    path: Path
+    card: Card | None = None
+
+
+def locate(name: str | Path, progress: Progress | None = None) -> Located:
+    """The file of a model, downloaded where it has to be, verified, and from the cache the next time.
+
+    Args:
+        name: of an installed distribution's model, a file, ``https://...#sha256=...``, or ``hf://owner/repo/file@revision``.
+        progress: told of a download.
+
+    Raises:
+        UserError: no such model; it cannot be had, or is not what its checksum says.
+    """
+    text = str(name)
+    if re.match(r"[a-z]+://", text):
+        if text.startswith("hf://"):
+            return Located(text, from_hub(text))
+        if text.startswith(("https://", "http://")):
+            return Located(text, from_server(text, progress))
+        raise UserError(f"{text} cannot be fetched; give {FORMS}.")
+    path = Path(text).expanduser()
+    if path.is_file():
+        return Located(text, path)
+    known = providers("models")
+    if path.suffix == ".ckpt" or "/" in text or (path.is_dir() and text not in known):
+        return Located(text, path)  # its reader says what is wrong with the path
+    try:
+        provider = chosen("models", text)
+    except ComponentError as cause:
+        hint = did_you_mean(text, known) if known else "; none is installed."
+        raise UserError(f"There is no model named '{text}', and no such file{hint} Give {FORMS}.") from cause
+    return of_provider(provider)
+
+
+def of_provider(provider: Provider) -> Located:
+    """The model of an installed distribution; nothing of the distribution is imported.
+
+    Raises:
+        UserError: its folder or its weights are not there, or its card cannot be read.
+    """
+    folder = folder_of(provider.target)
+    if folder is None or not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"The model '{provider.name}' of {provider.origin} has no {WEIGHTS} in {provider.target}; reinstall {provider.distribution}."
+        )
+    return Located(provider.qualified, folder / WEIGHTS, read_card(folder / CARD))
+
+
+def installed() -> list[tuple[Provider, Located | UserError]]:
+    """Every installed model, or what is wrong with it."""
+    found: list[tuple[Provider, Located | UserError]] = []
+    for offered in providers("models").values():
+        for provider in offered:
+            try:
+                found.append((provider, of_provider(provider)))
+            except UserError as error:
+                found.append((provider, error))
+    return found

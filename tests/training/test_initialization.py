@@ -1,0 +1,137 @@
+"""Trainings that start from a model: what fits, what does not, and whose preprocessing counts."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from untrained import VELOCITY, checkpoint
+
+from lightning_reg.discovery import UserError
+from lightning_reg.discovery.composition import compose
+from lightning_reg.training.initialization import Initialization, read_source, with_preprocessing
+from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run import train
+
+
+def module(method: dict[str, Any] = VELOCITY) -> RegistrationModule:
+    torch.manual_seed(9)
+    return RegistrationModule.from_configuration(method)
+
+
+def changed(**parts: Any) -> dict[str, Any]:
+    method = copy.deepcopy(VELOCITY)
+    method["composer"] |= parts
+    return method
+
+
+def equal(one: RegistrationModule, path: Path, part: str) -> bool:
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return all(torch.equal(value, state[name]) for name, value in one.state_dict().items() if part in name)
+
+
+def test_all_weights_are_taken(tmp_path: Path) -> None:
+    path, mine = checkpoint(tmp_path / "a.ckpt"), module()
+    count = len(mine.composer.state_dict())
+    assert read_source(str(path)).load(mine) == [f"Started from {path}: {count} of {count} weights."]
+    assert equal(mine, path, "composer")
+
+
+@pytest.mark.parametrize(("part", "taken", "left"), [("backbone", "backbone", "heads"), ("head", "heads", "backbone")])
+def test_a_part_leaves_the_rest_alone(part: str, taken: str, left: str, tmp_path: Path) -> None:
+    path, mine = checkpoint(tmp_path / "a.ckpt"), module()
+    before = {name: value.clone() for name, value in mine.state_dict().items() if left in name}
+    read_source({"model": str(path), "part": part}).load(mine)
+    assert equal(mine, path, taken)
+    assert all(torch.equal(value, mine.state_dict()[name]) for name, value in before.items())
+
+
+def test_a_prefix_is_of_whole_words(tmp_path: Path) -> None:
+    wanted = Initialization("x", "composer.network.heads.0")
+    assert wanted.wants("composer.network.heads.0.velocity.weight")
+    assert not wanted.wants("composer.network.heads.01.velocity.weight")
+    path = checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"no weights 'composer\.netwrok\.backbone' in common; did you mean 'composer\.network\.backbone"):
+        read_source({"model": str(path), "part": "composer.netwrok.backbone"}).load(module())
+
+
+def test_stages_are_taken_by_number(tmp_path: Path) -> None:
+    two = {
+        **VELOCITY,
+        "composer": {
+            "name": "multilevel", "strides": [2, 1], "head": {"name": "velocity", "steps": 4},
+            "backbone": {"name": "unet", "levels": 2, "features": 4, "norm": "none"},
+        },
+    }  # fmt: skip
+    path, mine = checkpoint(tmp_path / "a.ckpt", two), module(two)
+    read_source({"model": str(path), "part": [1]}).load(mine)
+    assert equal(mine, path, "networks.1.")
+    assert not equal(mine, path, "networks.0.")
+
+
+def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a.ckpt")
+    mine = module(changed(head={"name": "dense"}))
+    lines = read_source(str(path)).load(mine)
+    assert "Not there, or of another size, and left as they were: composer.network.heads.0.fields.0.weight" in lines[1]
+    assert "Of the model and not used: composer.network.heads.0.velocity.weight" in lines[2]
+    assert equal(mine, path, "backbone")
+    wider = module(changed(backbone={"name": "unet", "levels": 2, "features": 6, "output_stride": 2, "norm": "none"}))
+    lines = read_source(str(path)).load(wider)
+    assert "another size" in lines[1]
+    nothing = changed(backbone={"name": "lattice", "spacing": 2, "features": 8}, head={"name": "dense"})
+    with pytest.raises(
+        UserError, match=r"No weight of .* fits the method \(composer\.network\.backbone.* is not there\); use its architecture"
+    ):
+        read_source(str(path)).load(module(nothing))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"model": "x.ckpt", "parts": "all"}, "'init' does not take an argument 'parts'; did you mean 'part'"),
+        ({"part": "all"}, "'init' needs an argument 'model'"),
+        ({"model": "x.ckpt", "preprocessing": "mine"}, "give model or data"),
+        ({"model": "x.ckpt", "part": [-1]}, "numbers of stages"),
+        ("x.ckpt", r"There is no checkpoint x\.ckpt"),
+    ],
+)
+def test_what_cannot_be_started_from_is_a_sentence(spec: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_source(spec)
+
+
+QUICK = [
+    "method=velocity", "data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=2", "data.dataset.validation=1",
+    "data.workers=0", "data.samples_per_epoch=2", "trainer.accelerator=cpu", "callbacks.progress_bar=null",
+    "method.composer.backbone={name: unet, levels: 2, features: 4, output_stride: 2, norm: none}", "method.optimizer.lr=0.0",
+]  # fmt: skip
+
+
+def test_images_are_prepared_as_the_models_were_unless_said_otherwise(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a.ckpt", preprocessing={"percentiles": [0, 100]})
+    config = {"data": {"preprocessing": {"window": [-1000, 500], "percentiles": [0.5, 99.5], "center": False}}}
+    made, told = with_preprocessing(config, read_source(str(path)))
+    assert made["data"]["preprocessing"]["window"] is None
+    assert made["data"]["preprocessing"]["percentiles"] == [0, 100]
+    assert "window [-1000, 500] to None" in told[0]
+    assert with_preprocessing(config, read_source({"model": str(path), "preprocessing": "data"})) == (config, [])
+
+
+def test_a_training_starts_from_the_model_and_its_checkpoint_says_so(tmp_path: Path) -> None:
+    """With a rate of 0 the weights of the run are the model's; the run goes on later without it."""
+    path = checkpoint(tmp_path / "a.ckpt", preprocessing={"window": [-900, 400]})
+    lines: list[str] = []
+    config = compose([*QUICK, "trainer.max_steps=2", f"init={path}"])
+    train(config, tmp_path / "run", progress=lines.append)
+    assert any(line.startswith(f"Started from {path}") for line in lines)
+    assert any("Images are prepared as the model's were" in line for line in lines)
+    ours = RegistrationModule.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert equal(ours, path, "composer")
+    assert list(ours.preprocessing.window) == [-900, 400]  # type: ignore[union-attr, arg-type]
+    path.unlink()
+    more = compose([*QUICK, "trainer.max_steps=4", f"init={path}"])
+    train(more, tmp_path / "run", resume=tmp_path / "run" / "checkpoints" / "last.ckpt")
