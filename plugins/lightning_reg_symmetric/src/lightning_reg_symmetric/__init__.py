@@ -1,0 +1,3 @@
+"""Registration that is inverse-consistent by construction, and GradICON's penalty, for lightning_reg."""
+
+requires_lightning_reg = ">=1.0,<2"

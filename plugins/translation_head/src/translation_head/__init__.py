@@ -1,1 +1,0 @@
-"""An example plugin of lightning_reg: one translation per pair."""

@@ -1,1 +1,0 @@
-"""Hydra groups of this package."""
