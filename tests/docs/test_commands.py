@@ -11,10 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
+from test_packaging import install
 
+from lightning_reg import DenseHead, Network, UNet
 from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.discovery import GROUPS, check
+from lightning_reg.testing import check_component
 from lightning_reg.training.module import RegistrationModule
 
 ROOT = Path(__file__).parents[2]
@@ -148,3 +154,71 @@ def test_the_readme_installs_and_tests_in_two_commands() -> None:
     shown = blocks(ROOT / "README.md", "bash")
     assert "pip install -e . && python train.py\n" in shown
     assert 'pip install -e ".[dev]" && pytest\n' in shown
+
+
+KINDS = {"backbone", "head", "composer", "loss", "callback", "dataset"}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_example_of_a_component_passes_the_kit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page's class, as a reader would copy it."""
+    (code,) = blocks(ROOT / "docs" / "plugins" / f"{kind}.md", "python")
+    module = type(sys)(f"example_{kind}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where pickle looks for it
+    exec(compile(code, f"{kind}.md", "exec"), module.__dict__)
+    (cls,) = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    factory = {"composer": lambda: cls(small_network()), "dataset": lambda: cls(root=visits(tmp_path))}.get(kind, cls)
+    check_component(kind, factory)
+
+
+def small_network() -> Network:
+    backbone = UNet(levels=2, features=4, norm="instance")
+    return Network(backbone, DenseHead(backbone.channels, backbone.strides))
+
+
+def visits(folder: Path) -> Path:
+    for subject in ("a", "b", "c"):
+        for visit in ("baseline", "followup"):
+            (folder / subject).mkdir(exist_ok=True)
+            values = np.random.default_rng(ord(subject)).normal(100, 10, (9, 8, 7)).astype(np.float32)
+            nib.Nifti1Image(values, np.eye(4)).to_filename(folder / subject / f"{visit}.nii.gz")
+    return folder
+
+
+def test_the_examples_of_the_other_groups_fit_their_interfaces() -> None:
+    (code,) = blocks(ROOT / "docs" / "plugins" / "others.md", "python")
+    names: dict[str, object] = {"__name__": "example_others"}
+    exec(code, names)
+    groups = {
+        "LongestDisplacement": "metrics", "Provenance": "report_sections", "FeetFirst": "starts", "EverythingDark": "lung_segmentations",
+        "Hello": "commands",
+    }  # fmt: skip
+    for name, group in groups.items():
+        assert check(names[name], GROUPS[group].interface_class()) is None
+    text = (ROOT / "docs" / "plugins" / "others.md").read_text()
+    pages = {path.stem for path in (ROOT / "docs" / "plugins").glob("*.md")}
+    for group, entry in GROUPS.items():
+        assert f"`{group}`" in text or entry.one in pages or group == "models", group
+
+
+def test_the_table_of_checks_is_that_of_the_kit() -> None:
+    spec = importlib.util.spec_from_file_location("table", ROOT / "tests" / "testing" / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "plugins.md").read_text() == module.page(), "run python tests/testing/table.py"
+
+
+@pytest.mark.slow
+def test_the_page_on_plugins_holds(tmp_path: Path) -> None:
+    """Its first commands, in a throw-away environment."""
+    commands = blocks(ROOT / "docs" / "plugins.md", "bash")
+    new, installing, testing, training = commands[0].splitlines()
+    site = tmp_path / "site"
+    execute("bash", new, tmp_path)
+    assert installing == "pip install -e my_method"
+    install(tmp_path / "my_method", site=site)
+    quick = " ".join(["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"])
+    for line in (f"{testing} -q -p no:cacheprovider", f"{training} {quick}", *commands[1].splitlines()):
+        execute("bash", f"export PYTHONPATH={site}\n{line}", tmp_path)
