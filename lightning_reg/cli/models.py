@@ -28,12 +28,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         action.add_argument("--json", action="store_true", help="as JSON")
     pack = actions.add_parser("pack", help="make an installable package of a run's model")
     pack.add_argument("run", help="folder of a training run")
-    pack.add_argument("--out", required=True, help="new folder for the package; its last part is the model's name")
+    pack.add_argument("--out", required=True, help="new folder for the package; its last part is the package's name, as my_model")
+    pack.add_argument("--name", help="of the model; default the package's")
     pack.add_argument("--licence", help="of the weights, an SPDX expression, as CC-BY-SA-4.0; asked for where it is not given")
     pack.add_argument("--checkpoint", default="best", help="best (default) or last")
     pack.add_argument("--title", help="what the model registers, in a line")
     pack.add_argument("--data", help="what it was trained on: source, subjects, modality")
     pack.add_argument("--not-for", help="what it must not be used for")
+    pack.add_argument("--training", help="command that trains it; default with the configuration in the package")
     pack.add_argument("--cite", default="", help="citation of data and methods")
 
 
@@ -71,7 +73,9 @@ def _list(arguments: Namespace) -> int:
             continue
         assert located.card is not None
         size = located.path.stat().st_size
-        rows.append({"name": provider.qualified, "distribution": provider.origin, "bytes": size, **asdict(located.card)})
+        rows.append(
+            {"name": provider.name, "qualified": provider.qualified, "distribution": provider.origin, "bytes": size, **asdict(located.card)}
+        )
     fetched_files = sorted(str(path) for path in cache().glob("*/*") if path.is_file() and path.suffix == ".ckpt")
     if arguments.json:
         print(json.dumps({"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2))
@@ -134,10 +138,10 @@ def _pack(arguments: Namespace) -> int:
     out = Path(arguments.out).expanduser()
     packed = pack(
         Path(arguments.run).expanduser(), out, licence=licence, checkpoint=arguments.checkpoint, title=arguments.title, data=arguments.data,
-        not_for=arguments.not_for, citation=arguments.cite,
+        not_for=arguments.not_for, training=arguments.training, citation=arguments.cite, name=arguments.name,
     )  # fmt: skip
     terminal.print(f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).", soft_wrap=True)
     for name in packed.missing:
         terminal.print(f"The card's entry '{name}' waits to be written: {packed.path}", style="yellow", soft_wrap=True)
-    terminal.print(f"Next:\n  pip install {out}\n  lightning-reg models describe {out.name}", soft_wrap=True)
+    terminal.print(f"Next:\n  pip install {out}\n  lightning-reg models describe {packed.name}", soft_wrap=True)
     return 0

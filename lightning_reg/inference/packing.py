@@ -38,8 +38,9 @@ TO_WRITE = "TO BE WRITTEN"
 
 @dataclass(frozen=True)
 class Packed:
-    """A package: its card, the card's path, the size of the weights, and the card's entries that wait for an author."""
+    """A package: the model's name, its card, the card's path, the size of the weights, and the card's entries that wait for an author."""
 
+    name: str
     card: Card
     path: Path
     bytes: int
@@ -55,7 +56,9 @@ def pack(
     title: str | None = None,
     data: str | None = None,
     not_for: str | None = None,
+    training: str | None = None,
     citation: str = "",
+    name: str | None = None,
 ) -> Packed:
     """Write a package that ``pip install`` makes a model of.
 
@@ -63,17 +66,20 @@ def pack(
 
     Args:
         run: folder of a finished training.
-        out: new folder; its name is the model's.
+        out: new folder; its name is the package's.
         licence: of the weights, an SPDX expression.
         checkpoint: ``best`` or ``last``.
-        title, data, not_for, citation: of the card; the first three are marked in it where they are not given.
+        title, data, not_for, training, citation: of the card; the first three are marked in it where they are not given.
+        name: of the model; default the package's.
 
     Raises:
         UserError: no finished run, its data are gone, the folder is there, or its name is none of a package.
     """
-    name = out.name.replace("-", "_").lower()
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-        raise UserError(f"{out.name} cannot be the name of a package; end --out in small letters, digits and _, as my_model.")
+    package_name = out.name.replace("-", "_").lower()
+    name = package_name if name is None else name
+    for word, what in ((package_name, "package; end --out in"), (name, "model; use")):
+        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", word):
+            raise UserError(f"{word} cannot be the name of a {what} small letters, digits and _, as my_model.")
     if out.exists():
         raise UserError(f"{out} exists; choose another folder.")
     if checkpoint not in ("best", "last"):
@@ -89,7 +95,7 @@ def pack(
         title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
         data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
         licence=licence,
-        training=f"lightning-reg train --config-path $PWD --config-name training data.root=FOLDER   # lightning-reg {__version__}",
+        training=training or f"lightning-reg train --config-path PACKAGE --config-name training data.root=FOLDER   # {__version__}",
         accuracy={"on": f"On {len(pairs)} validation pairs, which training has not seen", **_accuracy(module, pairs)},
         not_for=not_for or f"{TO_WRITE}; not for clinical use",
         parameters=sum(p.numel() for p in module.parameters()),
@@ -97,14 +103,14 @@ def pack(
         components=module.components(),
         citation=citation,
     )
-    package = out / "src" / name
+    package = out / "src" / package_name
     package.mkdir(parents=True)
     torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
     write_card(card, package / CARD)
     (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
     _write_texts(out, package, name, card)
     missing = [key for key, value in described.items() if not value]
-    return Packed(card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
+    return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
 
 
 def _pairs(config: Mapping[str, Any]) -> list[Pair]:
@@ -138,7 +144,7 @@ def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
     """What pip and readers need."""
     others = {c["distribution"]: c["version"] for c in card.components if c["distribution"] != OWN}
     context = {
-        "name": name, "package": package.name, "distribution": name.replace("_", "-"), "card": card, "version": __version__,
+        "name": name, "package": package.name, "distribution": package.name.replace("_", "-"), "card": card, "version": __version__,
         "summary": card.title.replace('"', "'"), "others": [f"{key}=={value}" for key, value in others.items()],
     }  # fmt: skip
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
