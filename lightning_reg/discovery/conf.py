@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,12 +39,17 @@ def plugin_packages() -> dict[str, Path]:
 def folder_of(package: str) -> Path | None:
     """The folder of a package ``a.b``: ``b`` below where ``a`` is; finding ``a`` runs nothing of it."""
     top, *inner = package.split(".")
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError, AttributeError):
-        return None
+    spec = spec_of(top)
     places = [] if spec is None else list(spec.submodule_search_locations or [])
     return next((folder for place in places if (folder := Path(place).joinpath(*inner)).is_dir()), None)
+
+
+def spec_of(top: str) -> ModuleSpec | None:
+    """Where Python would look for a top-level module; nothing of it is run."""
+    try:
+        return find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return None
 
 
 def distributions(package: str) -> str:

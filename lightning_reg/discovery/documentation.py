@@ -7,13 +7,13 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import griffe
 import yaml
 
+from lightning_reg.discovery.conf import spec_of
 from lightning_reg.discovery.errors import ComponentError
 from lightning_reg.discovery.groups import GROUPS
 from lightning_reg.discovery.registry import Provider, chosen
@@ -220,10 +220,7 @@ class _Sources:
 def _file(module: str) -> Path | None:
     """The file of a module, where Python would look for it; nothing is imported."""
     top, *inner = module.split(".")
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError, AttributeError):
-        return None
+    spec = spec_of(top)
     if spec is None:
         return None
     if not spec.submodule_search_locations:

@@ -14,12 +14,11 @@ from lightning_reg.models import locate
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import fine_tuning
 
-MODEL = ROOT / "plugins" / "lightning_reg_hippocampus" / "src" / "lightning_reg_hippocampus" / "model.ckpt"
+MODEL = Path(__file__).parents[2] / "plugins" / "lightning_reg_hippocampus" / "src" / "lightning_reg_hippocampus" / "model.ckpt"
 
 
 def test_the_other_labelling_is_of_parts_of_equal_length_from_behind_to_the_front() -> None:
