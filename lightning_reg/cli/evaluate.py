@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="checkpoint of a trained network (best.ckpt)")
+    parser.add_argument("--model", required=True, action="append", help="a trained network: best.ckpt, a model's name, or an address")
     parser.add_argument("--data", required=True, help="data configuration: a file of conf/data or of an installed package")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.root=FOLDER")
     parser.add_argument("--out", required=True, help="new folder for the table, the totals and the report")
@@ -44,10 +44,14 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.metrics.extra import build_metrics
 
     terminal, out = console(), Path(arguments.out).expanduser()
+    if len(arguments.model) > 1:
+        raise UserError("evaluate takes one --model; --against compares it with a second.")
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite, "evaluate")
-    models = [load(m, device=arguments.device, refinement=arguments.instance) for m in (arguments.model, arguments.against) if m]
+    models = [
+        load(m, device=arguments.device, refinement=arguments.instance) for m in (*arguments.model, arguments.against) if m is not None
+    ]
     for model in models:
         model.metrics = build_metrics(arguments.metric)
     data, config = open_configured(arguments.data, arguments.overrides)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, text in (("describe", "show the card of a model"), ("fetch", "download a model into the cache, and print its path")):
         action = actions.add_parser(name, help=text)
         action.add_argument("model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision")
-        action.add_argument("--json", action="store_true", help="as JSON")
+        action.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
     pack = actions.add_parser("pack", help="make an installable package of a run's model")
     pack.add_argument("run", help="folder of a training run")
     pack.add_argument("--out", required=True, help="new folder for the package; its last part is the package's name, as my_model")
@@ -61,7 +61,10 @@ def fetched(model: str, terminal: Console, always: bool = False) -> str:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
-        return str(locate(model, lambda done, total: progress.update(task, completed=done, total=total)).path)
+        located = locate(model, lambda done, total: progress.update(task, completed=done, total=total))
+    if not located.path.is_file():
+        raise UserError(f"There is no file {located.path}; correct the path.")
+    return str(located.path)
 
 
 def _list(arguments: Namespace) -> int:
@@ -76,7 +79,7 @@ def _list(arguments: Namespace) -> int:
         rows.append(
             {"name": provider.name, "qualified": provider.qualified, "distribution": provider.origin, "bytes": size, **asdict(located.card)}
         )
-    fetched_files = sorted(str(path) for path in cache().glob("*/*") if path.is_file() and path.suffix == ".ckpt")
+    fetched_files = sorted(str(path) for path in cache().glob("*/*") if path.is_file() and not path.name.endswith((".lock", ".part")))
     if arguments.json:
         print(json.dumps({"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2))
         return 1 if problems else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning_reg.cli.arguments import console
 from lightning_reg.discovery.conf import conf_problems, plugin_packages
 from lightning_reg.discovery.errors import ComponentError, UserError, did_you_mean
 from lightning_reg.discovery.groups import GROUPS
-from lightning_reg.discovery.registry import OWN, Provider, chosen, load, namespace, providers
+from lightning_reg.discovery.registry import Provider, chosen, hidden, load, namespace, providers, strangers
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     describe = actions.add_parser("describe", help="arguments, meaning, source and use of one component")
     describe.add_argument("component_group", metavar="GROUP", help="head, heads, loss, ...")
     describe.add_argument("name")
-    describe.add_argument("--json", action="store_true", help="as JSON")
+    describe.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
     new = actions.add_parser("new", help="write a small package that extends lightning_reg, with tests")
     new.add_argument("name", help="of the package, as my_method")
     new.add_argument("--out", default=".", help="folder in which its folder is made; default here")
@@ -75,6 +75,8 @@ def _list(arguments: Namespace) -> int:
             terminal.print(problem, style="red", soft_wrap=True, markup=False)
         if not arguments.check:
             terminal.print("Nothing was imported; --check imports all and says what cannot be used.", soft_wrap=True)
+        elif not problems:
+            terminal.print("All of them can be used.")
     return 1 if problems else 0
 
 
@@ -102,6 +104,8 @@ def listing(group: str | None = None, distribution: str | None = None) -> tuple[
             found = [p for offered in providers("conf").values() for p in offered if p.target == package]
             rows += [_row("conf", provider) for provider in found if wanted(provider)]
         problems += [p for p in conf_problems() if distribution is None or f" {distribution} " in p]
+    if group is None:
+        problems += [told for provider, told in strangers() if wanted(provider)]
     return rows, problems
 
 
@@ -113,12 +117,9 @@ def _row(group: str, provider: Provider) -> dict[str, str]:
 
 
 def _ambiguous(group: str, name: str, offered: list[Provider]) -> str:
-    one, others = GROUPS[group].one, [provider for provider in offered if provider.distribution != OWN]
-    if len(others) < len(offered):
-        hidden = " and ".join(provider.origin for provider in others)
-        return f"The {one} '{name}' of {hidden} has the name of a built-in one, which is used; write {others[0].qualified} for the other."
     both = " and ".join(provider.origin for provider in offered)
-    return f"The {one} '{name}' is provided by {both}; write {' or '.join(p.qualified for p in offered)}."
+    told = f"The {GROUPS[group].one} '{name}' is provided by {both}; write {' or '.join(p.qualified for p in offered)}."
+    return hidden(group, name) or told
 
 
 def _broken(rows: list[dict[str, str]]) -> list[str]:
@@ -150,6 +151,8 @@ def _group(word: str) -> str:
 def _describe(arguments: Namespace) -> int:
     from lightning_reg.discovery.documentation import documentation
 
+    if arguments.component_group == "conf":
+        raise UserError("Configurations are files; lightning-reg plugins --group conf lists the packages that have some.")
     group = _group(arguments.component_group)
     if not GROUPS[group].interface:
         raise UserError(f"A {GROUPS[group].one} is no class; lightning-reg models describe {arguments.name} shows its card.")
@@ -167,7 +170,9 @@ def _describe(arguments: Namespace) -> int:
             default = "(supplied)" if argument.supplied else "(required)" if argument.default is None else argument.default
             table.add_row(*map(escape, (argument.name, argument.type, default, argument.meaning)))
         terminal.print(table)
-    for title, text in (("In a configuration", found.yaml()), ("In Python", found.python())):
+    key = GROUPS[group].key
+    used = f"{key} {provider.qualified}" if key.startswith("--") else key.replace("NAME", provider.qualified) if " " in key else ""
+    for title, text in (("On a command line", used), ("In a configuration", found.yaml()), ("In Python", found.python())):
         _snippet(terminal, title, text)
     terminal.print(f"\nSource: {escape(found.path)}, line {found.line}", soft_wrap=True)
     return 0

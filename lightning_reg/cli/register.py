@@ -51,6 +51,8 @@ def run(arguments: Namespace) -> int:
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
     refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
+    if arguments.tta and (arguments.refine or arguments.instance):
+        raise UserError("--tta is of the network's own result; leave out --refine and --instance, or --tta.")
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
         raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
     registrar: Registrar | Ensemble

@@ -84,12 +84,13 @@ def write_package(name: str, out: Path, parts: Sequence[str]) -> Path:
 def rendered(name: str, parts: Sequence[str], folder: Path) -> dict[str, str]:
     """The files of a package, text by path."""
     camel = "".join(word.capitalize() for word in name.split("_"))
-    components = [Part(one, f"{camel}{one.capitalize()}") for one in PARTS if one in parts]
+    classes = {one: camel if camel.endswith(one.capitalize()) else f"{camel}{one.capitalize()}" for one in PARTS}
+    components = [Part(one, classes[one]) for one in PARTS if one in parts]
     kinds = [part.one.replace("loss", "loss term").replace("dataset", "data set") for part in components]
     listed = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} and a {kinds[-1]}"
     major = int(CONTRACT.partition(".")[0])
     context: dict[str, Any] = {
-        "name": name, "distribution": name.replace("_", "-"), "camel": camel, "title": name.replace("_", " ").capitalize(),
+        "name": name, "distribution": name.replace("_", "-"), "cls": classes, "title": name.replace("_", " ").capitalize(),
         "sentence": f"A {listed}, and a method with {'it' if len(kinds) == 1 else 'them'}", "components": components,
         "has": {one: one in parts for one in PARTS}, "folder": str(folder), "contract": CONTRACT, "next_major": major + 1,
     }  # fmt: skip

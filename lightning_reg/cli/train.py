@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -74,7 +76,7 @@ def _train(config: DictConfig) -> float:
             console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
         else:
             saved, command = _shown(stopped.checkpoint), _command()
-            console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} resume={_shown(folder)}", soft_wrap=True)
+            console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} {_override('resume', folder)}", soft_wrap=True)
         sys.exit(STOPPED)
     except BrokenPipeError:
         raise
@@ -108,9 +110,15 @@ def report(outcome: run.Outcome, console: Console) -> None:
     console.print(f"{outcome.seconds:.0f} s, {outcome.parameters:,} parameters. Everything is in {_shown(outcome.folder)}", soft_wrap=True)
     console.print(
         f"Look at {_shown(outcome.folder / 'figures')}; train longer with:\n"
-        f"  {_command()} resume={_shown(outcome.folder)} trainer.max_steps=...",
+        f"  {_command()} {_override('resume', outcome.folder)} trainer.max_steps=...",
         soft_wrap=True,
     )
+
+
+def _override(key: str, path: Path) -> str:
+    """``key=path`` as Hydra and the shell read it, as :func:`_shown` has the path."""
+    shown = _shown(path)
+    return f"{key}={shown}" if re.fullmatch(r"[\w./~-]+", shown) else shlex.quote(f"{key}='{shown}'")
 
 
 def _shown(path: Path) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
 from lightning_reg.discovery import ComponentError, arguments_of, origin, require_kind
+from lightning_reg.discovery.registry import public_name
 from lightning_reg.spatial import Transform
 
 
@@ -123,4 +124,4 @@ def require_values(term: LossTerm, values: object, batch: int) -> Tensor:
 
 
 def _page(interface: type) -> str:
-    return f"{interface.__module__}.{interface.__name__}"
+    return public_name(interface)

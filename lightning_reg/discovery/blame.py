@@ -53,6 +53,6 @@ def blaming(component: object, doing: str) -> Iterator[None]:
             raise
         what = " ".join(text.split())[:200]
         raise ComponentError(
-            f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); report it to its author, or use another component. "
-            "--debug shows where."
+            f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); correct it where it is yours, or use another "
+            "component. --debug shows where."
         ) from cause

@@ -104,7 +104,7 @@ class Documentation:
     def _members(self) -> dict[str, Any]:
         """How a configuration of a composer gives its networks, see :mod:`lightning_reg.components.building`."""
         network = {"backbone": REQUIRED, "head": REQUIRED}
-        return {"stages": [network]} if any(a.name == "members" for a in self.arguments) else network
+        return {"stages": [{"stride": 1, **network}]} if any(a.name == "members" for a in self.arguments) else network
 
     def python(self) -> str:
         """The same in Python."""
@@ -251,12 +251,13 @@ def _arguments(text: str) -> dict[str, str]:
 def _text(cls: griffe.Class) -> str:
     sections = _sections(cls.docstring.value if cls.docstring else "")
     paragraphs = [s.value for s in sections if s.kind is griffe.DocstringSectionKind.text]
-    return "\n\n".join(_flat(p) for text in paragraphs for p in text.split("\n\n"))
+    return "\n\n".join(_flat(p) for text in paragraphs for p in text.split("\n\n") if ">>>" not in p and not p.lstrip().startswith(".. "))
 
 
 def _flat(text: str) -> str:
     """One line, without the markup of references."""
-    plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], text)
+    plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)  # where to look is given in full
+    plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], plain)
     return " ".join(plain.replace("``", "'").split())
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_reg.discovery.contract import deprecated, unmet
@@ -14,6 +15,7 @@ from lightning_reg.discovery.errors import ComponentError, UserError, did_you_me
 from lightning_reg.discovery.groups import GROUPS
 
 OWN = "lightning-reg"
+NOT_READ = " One of a package of yours is known once that is installed again (pip install -e)."
 T = TypeVar("T")
 
 
@@ -59,6 +61,19 @@ def providers(group: str) -> dict[str, list[Provider]]:
     return found
 
 
+def strangers() -> list[tuple[Provider, str]]:
+    """Entry points in groups ``lightning_reg.*`` that nothing reads, each with a sentence."""
+    known = {f"lightning_reg.{group}" for group in (*GROUPS, "conf")}
+    found = []
+    for group in sorted(entry_points().groups):
+        for point in entry_points(group=group) if group.startswith("lightning_reg.") and group not in known else ():
+            dist = point.dist
+            provider = Provider(point.name, dist.name if dist else "?", dist.version if dist else "?", point.value, point)
+            told = f"'{point.name}' of {provider.origin} is in the group {group}, which nothing reads{did_you_mean(group, known)}"
+            found.append((provider, told))
+    return found
+
+
 def chosen(group: str, name: str) -> Provider:
     """Provider of a name: this project, where others have the same name as well; else the only one.
 
@@ -83,8 +98,7 @@ def chosen(group: str, name: str) -> Provider:
     if name not in known:
         listing = ", ".join(f"{n} ({p[0].distribution})" for n, p in sorted(known.items()))
         raise ComponentError(
-            f"There is no {one} named '{name}'{did_you_mean(name, known)} "
-            f"Available: {listing or 'none; is lightning-reg itself installed (pip install -e .)?'}."
+            f"There is no {one} named '{name}'{did_you_mean(name, known)} Available: {listing or 'none'}.{NOT_READ if known else ''}"
         )
     offered = known[name]
     own = [provider for provider in offered if provider.distribution == OWN]
@@ -92,6 +106,24 @@ def chosen(group: str, name: str) -> Provider:
         both = " and ".join(f"{p.origin} ({p.target})" for p in offered)
         raise ComponentError(f"The {one} '{name}' is provided twice, by {both}; write {' or '.join(p.qualified for p in offered)}.")
     return (own or offered)[0]
+
+
+def hidden(group: str, name: str) -> str | None:
+    """A sentence where a name stands for a built-in component and another distribution has one of the same name."""
+    offered = providers(group).get(name, [])
+    others = [provider for provider in offered if provider.distribution != OWN]
+    if not others or len(others) == len(offered):
+        return None
+    one = GROUPS[group].one
+    return f"The {one} '{name}' is the built-in one; {others[0].origin} has one of the same name, which is {others[0].qualified}."
+
+
+def public_name(cls: type) -> str:
+    """The name by which a class is best imported: ``lightning_reg.Head`` for what the front door offers."""
+    stub = Path(__file__).resolve().parents[1] / "__init__.pyi"
+    offered = re.search(rf"^from \..* import {re.escape(cls.__qualname__)} as ", stub.read_text(encoding="utf-8"), re.M)
+    own = cls.__module__.partition(".")[0] == namespace(OWN)
+    return f"{namespace(OWN)}.{cls.__qualname__}" if own and offered else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _dotted(name: str) -> str:
@@ -162,8 +194,8 @@ def load(group: str, name: str, interface: type[T]) -> type[T]:
         loaded = provider.entry_point.load()
     except (Exception, SystemExit) as cause:  # whatever a third party's module raises while it is imported
         raise ComponentError(
-            f"{described} could not be imported from {provider.target} ({type(cause).__name__}: {cause}); reinstall or update "
-            f"{provider.distribution}."
+            f"{described} could not be imported from {provider.target} ({type(cause).__name__}: {cause}); correct it where it is yours, "
+            f"else reinstall or update {provider.distribution}."
         ) from cause
     problem = unmet(loaded) or check(loaded, interface)
     if problem:
@@ -173,7 +205,7 @@ def load(group: str, name: str, interface: type[T]) -> type[T]:
 
 def check(loaded: object, interface: type) -> str | None:
     """Reason why an object is no implementation of an interface, as a predicate that follows its name; ``None`` if it is one."""
-    wanted = f"{interface.__module__}.{interface.__qualname__}"
+    wanted = public_name(interface)
     if not inspect.isclass(loaded):
         return f"is no class but {type(loaded).__name__}; its entry point has to name a subclass of {wanted}"
     if not issubclass(loaded, interface):
@@ -218,7 +250,10 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
     cls = load(group, name, interface)
     try:
         return construct(name, cls, arguments, **context)
-    except UserError:
+    except UserError as cause:
+        if str(cause).startswith(f"'{name}' "):
+            others = hidden(group, name)
+            raise type(cause)(f"The {GROUPS[group].one} {cause}{f' {others}' if others else ''}") from cause
         raise
     except (Exception, SystemExit) as cause:  # whatever a third party's constructor raises
         provider = chosen(group, name)
@@ -226,7 +261,7 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
             raise
         raise ComponentError(
             f"The {GROUPS[group].one} '{provider.name}' of {provider.origin} could not be made from {arguments} "
-            f"({type(cause).__name__}: {cause}); correct its arguments, or report it to its author."
+            f"({type(cause).__name__}: {cause}); correct its arguments, or the component where it is yours; --debug shows where."
         ) from cause
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -11,7 +13,7 @@ from lightning_reg.spatial import Image
 
 
 def spread_map(fixed: Image, spread: Tensor) -> Figure:
-    """The spread in mm over the fixed image, in the axial, coronal and sagittal planes through its largest smooth maximum.
+    """The fixed image, and below it the spread in mm, in the axial, coronal and sagittal planes through its largest smooth maximum.
 
     Args:
         fixed: batch size 1, voxel axes near right, anterior, superior.
@@ -24,17 +26,18 @@ def spread_map(fixed: Image, spread: Tensor) -> Figure:
     image, values, sizes = fixed.tensor[0, 0], spread[0, 0], fixed.grid.spacing[0].tolist()
     low, high = torch.quantile(image.flatten()[:: max(1, image.numel() // 200_000)].float(), torch.tensor([0.01, 0.997])).tolist()
     top = max(float(values.max()), 1e-3)
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(PLANES))
-    for plot, (plane, normal, vertical, horizontal) in zip(axes, PLANES, strict=True):
+    figure = Figure(figsize=(8.4, 5.6), layout="constrained")
+    above, below = figure.subplots(2, len(PLANES))
+    for first, second, (plane, normal, vertical, horizontal) in zip(above, below, PLANES, strict=True):
         across, up = [axis for axis in range(3) if axis != normal]
-        aspect = sizes[up] / sizes[across]
-        plot.imshow(image.select(normal, peak[normal]).T, origin="lower", cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
-        shown = plot.imshow(
-            values.select(normal, peak[normal]).T, origin="lower", cmap="inferno", vmin=0, vmax=top, alpha=0.55, aspect=aspect
-        )
-        finish(plot, None, across == 0)
-        letters(plot, vertical, horizontal)
-        plot.set_title(plane, fontsize="medium")
-    figure.colorbar(shown, ax=axes, label="spread, mm")
+        placed: dict[str, Any] = {"origin": "lower", "aspect": sizes[up] / sizes[across]}
+        first.imshow(image.select(normal, peak[normal]).T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **placed)
+        shown = second.imshow(values.select(normal, peak[normal]).T, cmap="inferno", vmin=0, vmax=top, **placed)
+        for plot in (first, second):
+            finish(plot, None, across == 0)
+        letters(first, vertical, horizontal)
+        first.set_title(plane, fontsize="medium")
+    above[0].set_ylabel("fixed image")
+    below[0].set_ylabel("spread")
+    figure.colorbar(shown, ax=list(below), label="mm")
     return figure

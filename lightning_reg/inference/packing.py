@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import torch
 import yaml
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from torch import Tensor
 
 from lightning_reg import __version__
-from lightning_reg.discovery import ArgumentError, UserError
+from lightning_reg.discovery import ArgumentError, UserError, providers
 from lightning_reg.discovery.documentation import REQUIRED
 from lightning_reg.discovery.registry import OWN
 from lightning_reg.metrics import evaluate, totals
@@ -77,14 +80,28 @@ def pack(
     """
     package_name = out.name.replace("-", "_").lower()
     name = package_name if name is None else name
+    title, data, not_for = (None if text is None else " ".join(text.split()) for text in (title, data, not_for))
+    try:
+        licence = canonicalize_license_expression(licence)
+    except InvalidLicenseExpression as cause:
+        raise UserError(f"'{licence}' is no SPDX expression; write one, as CC-BY-4.0, or LicenseRef-My-Licence for your own.") from cause
     for word, what in ((package_name, "package; end --out in"), (name, "model; use")):
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", word):
             raise UserError(f"{word} cannot be the name of a {what} small letters, digits and _, as my_model.")
+    ours = {provider.target.partition(".")[0] for offered in providers("models").values() for provider in offered}
+    if package_name not in ours and find_spec(package_name) is not None:
+        raise UserError(f"A package '{package_name}' is installed, which this one would replace; end --out in another name.")
     if out.exists():
         raise UserError(f"{out} exists; choose another folder.")
+    if run.suffix == ".ckpt":
+        raise UserError(f"{run} is a checkpoint; give the run's folder, and --checkpoint best or last.")
     if checkpoint not in ("best", "last"):
         raise ArgumentError(f"checkpoint is '{checkpoint}'; give best or last")
     config, path = read_config(run), run / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        raise UserError(
+            f"The run in {run} has no {path.name}; give --checkpoint {'last' if checkpoint == 'best' else 'best'}, or train it to its end."
+        )
     stored = read_checkpoint(path)
     module = RegistrationModule.load_from_checkpoint(path).eval()
     pairs = _pairs(config)
@@ -95,13 +112,13 @@ def pack(
         title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
         data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
         licence=licence,
-        training=training or f"lightning-reg train --config-path PACKAGE --config-name training data.root=FOLDER   # {__version__}",
+        training=training or _command(config),
         accuracy={"on": f"On {len(pairs)} validation pairs, which training has not seen", **_accuracy(module, pairs)},
         not_for=not_for or f"{TO_WRITE}; not for clinical use",
         parameters=sum(p.numel() for p in module.parameters()),
         weights=told,
         components=module.components(),
-        citation=citation,
+        citation=" ".join(citation.split()),
     )
     package = out / "src" / package_name
     package.mkdir(parents=True)
@@ -145,14 +162,14 @@ def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
     others = {c["distribution"]: c["version"] for c in card.components if c["distribution"] != OWN}
     context = {
         "name": name, "package": package.name, "distribution": package.name.replace("_", "-"), "card": card, "version": __version__,
-        "summary": card.title.replace('"', "'"), "others": [f"{key}=={value}" for key, value in others.items()],
+        "summary": json.dumps(card.title, ensure_ascii=False), "others": [f"{key}=={value}" for key, value in others.items()],
     }  # fmt: skip
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     templates = files("lightning_reg.models") / "templates"
     for file in ("pyproject.toml", "README.md"):
         text = environment.from_string((templates / f"{file}.jinja").read_text(encoding="utf-8")).render(context)
         (out / file).write_text(text, encoding="utf-8")
-    (package / "__init__.py").write_text(f'"""{card.title}."""\n', encoding="utf-8")
+    (package / "__init__.py").write_text('"""A trained model of lightning_reg; card.yaml describes it."""\n', encoding="utf-8")
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,4 +182,11 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
         return "${data.root}" if root is not None and value == root else value
 
     kept = changed(config)
-    return {**kept, "data": {**kept["data"], **({} if root is None else {"root": REQUIRED})}, "run": None, "resume": None}
+    return {**kept, "data": {**kept["data"], **({} if root is None else {"root": REQUIRED})}, "run": None, "resume": None, "init": None}
+
+
+def _command(config: Mapping[str, Any]) -> str:
+    """The line that trains the same method on the same data, with the configuration in the package."""
+    root = " data.root=FOLDER" if config["data"].get("root") is not None else ""
+    begun = "; it started from another model's weights" if config.get("init") is not None else ""
+    return f"lightning-reg train --config-path PACKAGE --config-name training{root}   # lightning-reg {__version__}{begun}"

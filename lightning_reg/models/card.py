@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from lightning_reg.discovery import DataError, require_known_arguments
+from lightning_reg.discovery import ArgumentError, DataError, require_known_arguments
 
 CARD = "card.yaml"
 """File beside the weights."""
+NAMES = {str: "text", int: "a whole number", dict: "'key: value' pairs", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ class Card:
     weights: str = "float32"
     components: list[dict[str, str]] = field(default_factory=list)
     citation: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = {"parameters": int, "accuracy": dict, "components": list}
+        for entry in fields(self):
+            value, kind = getattr(self, entry.name), kinds.get(entry.name, str)
+            if not isinstance(value, kind):
+                raise ArgumentError(f"{entry.name} is {value!r}; give {NAMES[kind]}")
+        if not all(isinstance(one, dict) and {"distribution", "version"} <= one.keys() for one in self.components):
+            raise ArgumentError("components are not all {group, name, distribution, version}; pack the model again")
 
     def text(self) -> str:
         """The card in Markdown."""
@@ -78,7 +88,10 @@ def read_card(path: Path) -> Card:
     lacking = [f.name for f in fields(Card) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
     if lacking:
         raise DataError(f"The card {path} lacks {', '.join(lacking)}; add it.")
-    return Card(**values)
+    try:
+        return Card(**values)
+    except ArgumentError as cause:
+        raise DataError(f"The card {path} cannot be used: {cause}.") from cause
 
 
 def write_card(card: Card, path: Path) -> None:

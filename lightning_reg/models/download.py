@@ -88,6 +88,8 @@ def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
             if error.code < 500:
                 raise UserError(f"{url} answers {error.code} {error.reason}; correct the address.") from error
             cause = error
+        except (http.client.InvalidURL, UnicodeError, ValueError) as error:
+            raise UserError(f"{url} is no address that can be asked for ({error}); correct it.") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             cause = error
         now = partial.stat().st_size if partial.exists() else 0
@@ -107,8 +109,8 @@ def _transfer(url: str, partial: Path, start: int, progress: Progress | None) ->
     request = urllib.request.Request(url, headers={"User-Agent": "lightning-reg", **({"Range": f"bytes={start}-"} if start else {})})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else int(length) + (start if resumed else 0)
+        length = answer.headers.get("Content-Length") or ""
+        total = int(length) + (start if resumed else 0) if length.isdecimal() else None
         done = start if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
             while chunk := answer.read(CHUNK):

@@ -36,21 +36,23 @@ def locate(name: str | Path, progress: Progress | None = None) -> Located:
         UserError: no such model; it cannot be had, or is not what its checksum says.
     """
     text = str(name)
-    if re.match(r"[a-z]+://", text):
-        if text.startswith("hf://"):
+    if not text:
+        raise UserError(f"The model's name is empty; give {FORMS}.")
+    if match := re.match(r"([A-Za-z]+)://", text):
+        scheme = match[1].lower()
+        if scheme == "hf":
             return Located(text, from_hub(text))
-        if text.startswith(("https://", "http://")):
-            return Located(text, from_server(text, progress))
+        if scheme in ("https", "http"):
+            return Located(text, from_server(scheme + text[len(scheme) :], progress))
         raise UserError(f"{text} cannot be fetched; give {FORMS}.")
-    path = Path(text).expanduser()
-    if path.is_file():
-        return Located(text, path)
-    known = providers("models")
-    if path.suffix == ".ckpt" or "/" in text or (path.is_dir() and text not in known):
+    known, path = providers("models"), Path(text).expanduser()
+    if text not in known and (path.is_file() or path.suffix == ".ckpt" or "/" in text or path.is_dir()):
         return Located(text, path)  # its reader says what is wrong with the path
     try:
         provider = chosen("models", text)
     except ComponentError as cause:
+        if text in known:
+            raise  # several have it
         hint = did_you_mean(text, known) if known else "; none is installed."
         raise UserError(f"There is no model named '{text}', and no such file{hint} Give {FORMS}.") from cause
     return of_provider(provider)

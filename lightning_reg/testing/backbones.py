@@ -9,7 +9,7 @@ from lightning_reg.components.contracts import require_backbone, require_feature
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.testing.checks import Factory, check, require
 from lightning_reg.testing.fixtures import disturbed, without_gradient
-from lightning_reg.testing.modules import grown, require_described, require_finite, require_growth, require_kept
+from lightning_reg.testing.modules import grown, meta_device, require_described, require_finite, require_growth, require_kept
 
 _CHANNELS = 1
 
@@ -120,7 +120,9 @@ def follows_its_device(factory: Factory) -> None:
     """All that it makes is made on the device of its weights (checked on ``meta``)."""
     backbone = _made(factory).to("meta")
     images = _images(backbone, 2, "meta")
-    for feature in backbone(*images):
+    with meta_device():
+        features = backbone(*images)
+    for feature in features:
         require(feature is None or feature.device.type == "meta", "features are not on the images' device")
 
 

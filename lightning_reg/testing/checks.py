@@ -49,7 +49,7 @@ class Check:
                 self.run(factory)
             except (Exception, SystemExit) as cause:
                 what = str(cause) if isinstance(cause, ConformanceError) else f"{type(cause).__name__}: {first_line(cause)}"
-                raise ConformanceError(f"{self.name}: {what}. Expected: {self.meaning}") from cause
+                raise ConformanceError(f"{self.name}: {what.rstrip('.')}. Expected: {self.meaning}") from cause
 
 
 _CHECKS: dict[str, list[Check]] = {kind: [] for kind in KINDS}
@@ -97,14 +97,17 @@ def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[s
         expected_failures: reason by name of the check, for what the component is not made for.
 
     Raises:
-        ConformanceError: all that is wrong, a line each; also where an expected failure does not fail.
+        ConformanceError: all that is wrong, a line each (of the first check alone where that fails: the others build on it); also where an
+            expected failure does not fail.
         ComponentError: an expected failure names no check.
     """
     expected = expected_failures or {}
     known = checks(kind)
     require_known(kind, expected)
-    problems = []
+    problems: list[str] = []
     for one in known:
+        if problems and problems[0].startswith(f"{known[0].name}: "):
+            break  # no other can be told apart from it
         try:
             one(factory)
         except ConformanceError as problem:

@@ -11,7 +11,15 @@ from lightning_reg.functional import ssd
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.testing.checks import Factory, check, require
 from lightning_reg.testing.fixtures import SHAPE, disturbed, grid, moved, pair, texture, turned_world, without_gradient
-from lightning_reg.testing.modules import grown, require_described, require_finite, require_growth, require_kept, require_stages
+from lightning_reg.testing.modules import (
+    grown,
+    meta_device,
+    require_described,
+    require_finite,
+    require_growth,
+    require_kept,
+    require_stages,
+)
 
 
 def _made(factory: Factory) -> Composer:
@@ -147,7 +155,8 @@ def mixed_precision(factory: Factory) -> None:
 @check("composer")
 def follows_its_device(factory: Factory) -> None:
     """All that it makes is made on the device of its weights (checked on ``meta``)."""
-    found = _fields(_made(factory).to("meta"), pair(batch=2, everything=False).to("meta"))
+    with meta_device():
+        found = _fields(_made(factory).to("meta"), pair(batch=2, everything=False).to("meta"))
     require(found[-1].device.type == "meta", f"the displacement is on {found[-1].device}")
 
 

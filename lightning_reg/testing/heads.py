@@ -13,7 +13,7 @@ from lightning_reg.functional import bspline
 from lightning_reg.spatial import Grid, Transform
 from lightning_reg.testing.checks import Factory, check, require
 from lightning_reg.testing.fixtures import difference, disturbed, grid, moved, turned_world, without_gradient
-from lightning_reg.testing.modules import grown, require_described, require_finite, require_growth, require_kept
+from lightning_reg.testing.modules import grown, meta_device, require_described, require_finite, require_growth, require_kept
 
 CHANNELS = (16, 12, 8)
 STRIDES = ((4, 4, 4), (2, 2, 2), (1, 1, 1))
@@ -69,6 +69,7 @@ def makes_transforms(factory: Factory) -> None:
         found = _found(head, on, 2)[-1].displacement(on)
         require(tuple(found.shape) == (2, 3, *shape), f"the displacement on {on} is {tuple(found.shape)}")
         require(found.dtype == torch.float32, f"the displacement is {found.dtype}")
+        require(torch.isfinite(found).all(), "the displacement is NaN or infinite")
 
 
 @check("head")
@@ -161,7 +162,8 @@ def mixed_precision(factory: Factory) -> None:
 def follows_its_device(factory: Factory) -> None:
     """All that it makes is made on the device of its weights (checked on ``meta``)."""
     head, on = _made(factory).to("meta"), grid()
-    found = head(_features(on.shape, 2, "meta"), on)[-1].displacement(on)
+    with meta_device():
+        found = head(_features(on.shape, 2, "meta"), on)[-1].displacement(on)
     require(found.device.type == "meta", f"the displacement is on {found.device}")
 
 

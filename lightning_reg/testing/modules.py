@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,19 @@ from lightning_reg.components.interfaces import Growable, Staged
 from lightning_reg.discovery import ArgumentError, Described, UserError, arguments_of
 from lightning_reg.testing.checks import ConformanceError, require
 from lightning_reg.testing.fixtures import disturbed
+
+
+@contextmanager
+def meta_device() -> Iterator[None]:
+    """PyTorch refuses autocast for the ``meta`` device, by which devices are checked; while this lasts it is passed over there."""
+
+    def tolerant(*args: Any, **kwargs: Any) -> Any:
+        kind = kwargs.get("device_type", args[0] if args else "cpu")
+        return nullcontext() if str(kind) == "meta" else autocast(*args, **kwargs)
+
+    autocast = torch.autocast
+    with mock.patch.object(torch, "autocast", tolerant), mock.patch.object(torch.amp, "autocast", tolerant):
+        yield
 
 
 def require_described(component: object, supplied: tuple[str, ...] = ()) -> None:

@@ -43,7 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     damage = damaged(path)
     if damage:
         whole = newest_whole(path.parent)
-        instead = f"use {whole}" if whole else "use another one of the run, or train again"
+        instead = f"use {whole}" if whole else "use another one, fetch or install it again, or train again"
         raise TrainingError(f"{path} cannot be read as a checkpoint ({damage}); {instead}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.building import build_composer
-from lightning_reg.discovery import ArgumentError, TrainingError, construct
+from lightning_reg.discovery import ArgumentError, TrainingError, construct, did_you_mean
 from lightning_reg.discovery.provenance import require_installed
 from lightning_reg.models import locate
 from lightning_reg.training.checkpoints import read_checkpoint
@@ -36,10 +36,16 @@ class Initialization:
     preprocessing: str = "model"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise ArgumentError(f"model is {self.model!r}; give a name, a file or an address")
         if self.preprocessing not in ("model", "data"):
             raise ArgumentError(f"preprocessing is '{self.preprocessing}'; give model or data")
-        if not isinstance(self.part, str) and not all(isinstance(stage, int) and stage >= 0 for stage in self.part):
-            raise ArgumentError(f"part is {list(self.part)}; give all, backbone, head, numbers of stages, or a prefix")
+        known = "give all, backbone, head, numbers of stages as [0, 1], or the beginning of weights' names as composer.network.backbone"
+        if isinstance(self.part, str):
+            if "." not in self.part and self.part not in (*PARTS, "composer"):
+                raise ArgumentError(f"part is '{self.part}'{did_you_mean(self.part, PARTS).rstrip('.')}; {known}")
+        elif not isinstance(self.part, Sequence) or not self.part or not all(type(n) is int and n >= 0 for n in self.part):
+            raise ArgumentError(f"part is {self.part!r}; {known}")
 
     def wants(self, name: str) -> bool:
         """Whether a weight of this name is among those to start from."""
@@ -77,6 +83,13 @@ class Source:
         """
         own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor) and self.settings.wants(name)}
         given = {name: value for name, value in self.state.items() if self.settings.wants(name)}
+        if not isinstance(self.settings.part, str):
+            there = {int(name.split(".")[2]) for name in given}
+            missing = [stage for stage in self.settings.part if stage not in there]
+            if missing:
+                raise TrainingError(
+                    f"{self.settings.model} has no stage {missing[0]}; it has {', '.join(map(str, sorted(there))) or 'none'}."
+                )
         if not own or not given:
             prefixes = sorted({name.rpartition(".")[0].rpartition(".")[0] for name in module.state_dict() if name.count(".") > 2})
             close = difflib.get_close_matches(str(self.settings.part), prefixes, n=1, cutoff=0.3)
@@ -95,6 +108,8 @@ class Source:
             for name, value in fits.items():
                 own[name].copy_(value)
         lines = [f"Started from {self.settings.model}: {len(fits)} of {len(own)} weights."]
+        if 2 * len(fits) < len(own):
+            lines += ["Few of them: is the method of the model's architecture?"]
         left = [name for name in own if name not in fits]
         lines += [f"Not there, or of another size, and left as they were: {_listed(left)}."] if left else []
         spare = [name for name in given if name not in own]
@@ -115,10 +130,11 @@ def read_source(spec: Mapping[str, Any] | str) -> Source:
     Raises:
         UserError: no such model, or an option is not what it can be.
     """
+    if not isinstance(spec, (str, Mapping)):
+        raise TrainingError(f"init is {spec!r}; give a model's name, a file, or {{model: ..., part: ..., preprocessing: ...}}.")
     arguments = {"model": spec} if isinstance(spec, str) else dict(spec)
     settings = construct("init", Initialization, arguments)
-    located = locate(settings.model)
-    checkpoint = read_checkpoint(located.path)
+    checkpoint = read_checkpoint(locate(settings.model).path)
     stored = checkpoint["lightning_reg"]
     require_installed(stored.get("components", []), settings.model)
     build_composer(stored["model"]["composer"])  # refuses what cannot be understood here
@@ -126,22 +142,37 @@ def read_source(spec: Mapping[str, Any] | str) -> Source:
     return Source(settings, state, stored["preprocessing"])
 
 
-def with_preprocessing(config: Mapping[str, Any], source: Source) -> tuple[dict[str, Any], list[str]]:
-    """A configuration whose images are prepared as the model's were, and a sentence that says what that changes.
+def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, Any], list[str]]:
+    """A configuration that starts from a model, and sentences that say what that changes.
+
+    Images are prepared as the model's were, unless the source's settings say that the data's own preprocessing stays; and a stage whose
+    network has its weights from the model does not start from those of the stage before (``warm_start``).
 
     Args:
         config: of a run, plain values.
-        source: whose settings may say that the data's own preprocessing stays.
     """
-    if source.settings.preprocessing == "data":
-        return dict(config), []
-    own = dict(config["data"].get("preprocessing") or {})
-    changed = [
-        f"{key} {own[key]} to {value}" for key, value in source.preprocessing.items() if key in own and _plain(own[key]) != _plain(value)
-    ]
-    data = {**config["data"], "preprocessing": {**own, **source.preprocessing}}
-    told = [f"Images are prepared as the model's were ({', '.join(changed)}); init.preprocessing=data keeps data.preprocessing."]
-    return {**config, "data": data}, told if changed else []
+    changed, notes = dict(config), []
+    if source.settings.preprocessing == "model":
+        own = dict(config["data"].get("preprocessing") or {})
+        differs = [f"{key} {own[key]} to {v}" for key, v in source.preprocessing.items() if key in own and _plain(own[key]) != _plain(v)]
+        changed["data"] = {**config["data"], "preprocessing": {**own, **source.preprocessing}}
+        if differs:
+            keep = '"init={model: ..., preprocessing: data}"'
+            notes.append(f"Images are prepared as the model's were ({', '.join(differs)}); {keep} keeps data.preprocessing.")
+    stages = [dict(stage) for stage in config["method"].get("stages") or []]
+    given = {int(name.split(".")[2]) for name in source.state if name.startswith("composer.networks.") and source.settings.wants(name)}
+    warm, earlier = [], set[int]()
+    for number, stage in enumerate(stages):
+        trained = given if stage.get("train", "all") == "all" else set(stage["train"])
+        if stage.get("warm_start") and (trained - earlier) & given:
+            warm.append(number)
+        earlier |= trained
+    for number in warm:
+        stages[number]["warm_start"] = False
+    if warm:
+        changed["method"] = {**config["method"], "stages": stages}
+        notes.append(f"Stages {', '.join(map(str, warm))} start from the model instead of the stage before them.")
+    return changed, notes
 
 
 def _plain(value: Any) -> Any:

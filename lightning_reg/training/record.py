@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.discovery.provenance import entries
+from lightning_reg.discovery.provenance import Entry
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.spatial import Pair
 from lightning_reg.training.logging import log_outcome
@@ -27,12 +27,18 @@ PANELS = 4
 
 
 def write_record(
-    folder: Path, config: Mapping[str, Any], module: RegistrationModule, pairs: Sequence[Pair], seconds: float, loggers: Sequence[Logger]
+    folder: Path,
+    seed: int,
+    used: Sequence[Entry],
+    module: RegistrationModule,
+    pairs: Sequence[Pair],
+    seconds: float,
+    loggers: Sequence[Logger],
 ) -> None:
     """``cases.csv``, ``summary.json`` and ``figures/`` of a finished run; figures and cases go to the loggers as well.
 
     Args:
-        config: of the run.
+        used: components of the run.
         module: with the weights to be shown, and the ``cases`` of its last validation on ``pairs``.
     """
     rows = [case.row() for case in module.cases]
@@ -42,11 +48,11 @@ def write_record(
         "cases": len(rows),
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in module.parameters()),
-        "seed": config["seed"],
+        "seed": seed,
         "device": str(module.device),
         "versions": {name: version(name) for name in ("lightning-reg", "torch", "lightning", "torchio", "hydra-core", "kornia")}
         | {"python": platform.python_version()},
-        "components": module.components() + entries(_around(config)),
+        "components": list(used),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     drawn = draw(module, pairs, module.cases, read_metrics(folder))
@@ -56,7 +62,7 @@ def write_record(
     log_outcome(loggers, drawn, rows, totals(module.cases))
 
 
-def _around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Components beside the model's, ``(group, name)``: of the data, the callbacks, and the logger."""
     specs = {"datasets": config["data"]["dataset"], "samplers": config["method"]["sampling"], "loggers": config.get("logger") or "csv"}
     named = [(group, spec if isinstance(spec, str) else str(spec.get("name", "csv"))) for group, spec in specs.items()]

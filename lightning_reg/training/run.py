@@ -20,6 +20,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
+from lightning_reg.discovery.provenance import entries
+from lightning_reg.discovery.registry import hidden
 from lightning_reg.io.folders import reason
 from lightning_reg.io.lock import one_writer
 from lightning_reg.metrics import PairMetrics, totals
@@ -31,11 +33,11 @@ from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
 from lightning_reg.training.checkpoints import WholeCheckpoints, newest_whole, read_checkpoint
-from lightning_reg.training.initialization import Source, read_source, with_preprocessing
+from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.module import RegistrationModule, load_weights
-from lightning_reg.training.record import write_record
-from lightning_reg.training.run_folder import clear, to_go_on_from, write_config
+from lightning_reg.training.record import around, write_record
+from lightning_reg.training.run_folder import as_started, clear, to_go_on_from, write_config
 from lightning_reg.training.settings import require_settings
 
 FEW = 300
@@ -85,17 +87,22 @@ def train(
     if overwrite and resume is not None:
         raise TrainingError(f"A run is either resumed or overwritten; leave out overwrite=true to go on with {folder}.")
     with _no_litter(folder), one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
+        source = read_source(config["init"]) if overwrite and config.get("init") is not None else None  # it may lie in what is removed
         if overwrite and _is_first_process():
             clear(folder)
         if resume is None:
+            config = as_started(folder, config)
             resume = to_go_on_from(folder, config)
-        return _run(config, folder, resume, callbacks, progress)
+        if resume is None and source is None and config.get("init") is not None:
+            source = read_source(config["init"])
+        return _run(config, folder, resume, source, callbacks, progress)
 
 
 def _run(
     config: Mapping[str, Any],
     folder: Path,
     resume: Path | None,
+    source: Source | None,
     more: Sequence[L.Callback],
     progress: Callable[[str], None] | None,
 ) -> Outcome:
@@ -103,17 +110,17 @@ def _run(
     require_settings(config)
     L.seed_everything(config["seed"], workers=True, verbose=False)
     before = Before.read(resume)
-    source: Source | None = None
     notes: list[str] = []
-    if resume is None and config.get("init"):
-        source = read_source(config["init"])
-        config, notes = with_preprocessing(config, source)
+    if source is not None:
+        config, notes = started_from(config, source)
     data = build_data(config)
     module = RegistrationModule.from_configuration(config["method"])
     if source is not None:
         notes = [*source.load(module), *notes]
     if resume is not None:
         load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is a page
+    used = module.components() + entries(around(config))
+    notes += [told for one in used if (told := hidden(one["group"], one["name"]))]
     module.metrics = build_metrics(config.get("metrics") or ())
     data.setup()
     module.preprocessing, module.statistics = data.preprocessing, data.statistics
@@ -157,7 +164,7 @@ def _run(
     trainer.validate(module, data, verbose=False)
     seconds = before.seconds + time.perf_counter() - started
     outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))
-    write_record(folder, config, module, data.validation_pairs, outcome.seconds, loggers)
+    write_record(folder, config["seed"], used, module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
 
 

@@ -82,6 +82,18 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     return last
 
 
+def as_started(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration with what the model that it starts from has changed in it, where the folder holds the run that started so."""
+    if config.get("init") is None or not (folder / CONFIG).exists():
+        return config
+    stored = read_config(folder)
+    if _plain(stored.get("init")) != _plain(config["init"]):
+        return config
+    data = {**config["data"], "preprocessing": stored["data"].get("preprocessing")}
+    stages = {"stages": stored["method"]["stages"]} if stored["method"].get("stages") else {}
+    return {**config, "data": data, "method": {**config["method"], **stages}}
+
+
 def clear(folder: Path) -> None:
     """Remove what a run writes, and nothing else."""
     for name in WRITTEN:
@@ -113,4 +125,6 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> Iterator[str]:
 
 def _plain(value: Any) -> Any:
     """As YAML gives it back."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

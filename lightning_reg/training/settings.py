@@ -10,6 +10,8 @@ import torch
 from lightning_reg.discovery import TrainingError, did_you_mean
 
 GROUPS = ("method", "data", "trainer")
+METHOD = ("steps", "batch_size", "composer", "loss", "optimizer", "schedule", "stages", "callbacks", "sampling", "split_batch")
+"""Entries of a method. A configuration may have others to refer to, but none that is nearly one of these."""
 CPU_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true", "32", "64", "bf16", 32, 64)
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 
@@ -65,6 +67,10 @@ def require_settings(config: Mapping[str, Any]) -> None:
     for group in GROUPS:
         if not isinstance(config.get(group), Mapping):
             raise TrainingError(f"{group} is {config.get(group)}; choose one (--help lists them).")
+    for key in config["method"]:
+        meant = did_you_mean(str(key), METHOD) if key not in METHOD else "."
+        if meant != ".":
+            raise TrainingError(f"method has no entry '{key}'{meant} See docs/methods.md.")
     for name in ("composer", "loss", "optimizer", "sampling"):
         if not isinstance(config["method"].get(name), Mapping):
             raise TrainingError(f"method.{name} is {config['method'].get(name)}, where a mapping is meant; see docs/methods.md.")

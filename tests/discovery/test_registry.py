@@ -91,7 +91,7 @@ def test_provided_twice_names_both(install) -> None:
     [
         ("Unfinished", "does not implement forward"),
         ("WrongArgument", "method forward without the argument 'grid'"),
-        ("NoHead", "does not derive from lightning_reg.components.interfaces.Head"),
+        ("NoHead", r"does not derive from lightning_reg\.Head"),
         ("instance", "is no class but int"),
     ],
 )

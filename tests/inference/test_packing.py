@@ -19,6 +19,7 @@ from lightning_reg.inference.packing import pack, portable
 from lightning_reg.models import read_card
 from lightning_reg.training.run import train
 
+tomllib = pytest.importorskip("tomllib")
 QUICK = [
     "method=velocity", "data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=2", "data.dataset.validation=2",
     "data.workers=0", "data.samples_per_epoch=4", "trainer.accelerator=cpu", "callbacks.progress_bar=null", "trainer.max_steps=4",
@@ -77,6 +78,15 @@ def test_nothing_of_the_machine_is_in_the_package(run: Path, tmp_path: Path) -> 
     assert kept["run"] is None
 
 
+@pytest.mark.parametrize("title", ["C:\\temp \\x", 'a "quoted" one', "two\nlines", '"""; import os', "Schläfe, 3 T"])
+def test_any_title_makes_a_package_that_can_be_read(run: Path, tmp_path: Path, title: str) -> None:
+    pack(run, tmp_path / "mine", licence="cc-by-4.0", title=title)
+    project = tomllib.loads((tmp_path / "mine" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["description"] == " ".join(title.split())
+    assert project["license"] == "CC-BY-4.0"
+    compile((tmp_path / "mine" / "src" / "mine" / "__init__.py").read_text(), "x", "exec")
+
+
 @pytest.mark.slow
 def test_a_packed_model_installs_and_registers_by_name(run: Path, tmp_path: Path) -> None:
     """By the name of its package, from another folder; the training's configuration trains again."""
@@ -106,6 +116,15 @@ def test_what_cannot_be_packed_is_a_sentence(run: Path, tmp_path: Path) -> None:
         pack(tmp_path, tmp_path / "mine", licence="CC0-1.0")
     with pytest.raises(UserError, match="cannot be the name of a package"):
         pack(run, tmp_path / "My Model", licence="CC0-1.0")
+    for licence in ("whatever I like", 'my "own"', ""):
+        with pytest.raises(UserError, match=r"is no SPDX expression; write one, as CC-BY-4\.0"):
+            pack(run, tmp_path / "mine", licence=licence)
+    for name in ("torch", "lightning_reg", "json"):
+        with pytest.raises(UserError, match=f"A package '{name}' is installed, which this one would replace"):
+            pack(run, tmp_path / name, licence="CC0-1.0")
+    with pytest.raises(UserError, match="is a checkpoint; give the run's folder"):
+        pack(run / "checkpoints" / "best.ckpt", tmp_path / "mine", licence="CC0-1.0")
+    assert not (tmp_path / "mine").exists()
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there exists; choose another folder"):
         pack(run, tmp_path / "there", licence="CC0-1.0")

@@ -137,6 +137,10 @@ def test_without_a_network_the_cache_works_and_the_rest_is_a_sentence(server: ty
         ("http://example.org/best.ckpt#sha256=" + "0" * 64, "not encrypted"),
         ("ftp://example.org/best.ckpt", "cannot be fetched; give the name of an installed model"),
         ("hf://owner/repo/best.ckpt", "with a commit or a tag as its revision"),
+        ("", "name is empty"),
+        ("https://[::1/m.ckpt#sha256=" + "0" * 64, "no address that can be asked for"),
+        ("https://a b/m.ckpt#sha256=" + "0" * 64, "no address that can be asked for"),
+        ("https://example.org/mod\u00e8le.ckpt#sha256=" + "0" * 64, "no address that can be asked for"),
         ("hippocampos", "There is no model named 'hippocampos', and no such file"),
     ],
 )
@@ -196,6 +200,12 @@ def test_an_installed_model_is_found_by_name_and_nothing_of_it_is_imported(packa
     assert registrar.settings["model"] == "nice_models.brain"
     with pytest.raises(UserError, match=r"no model named 'brian', and no such file; did you mean 'brain'\?"):
         locate("brian")
+    other = package / "other_models-1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other-models\nVersion: 1.0\n")
+    (other / "entry_points.txt").write_text("[lightning_reg.models]\nbrain = nice_models.brain\n")
+    with pytest.raises(UserError, match=r"provided twice, by .*write (nice_models\.brain or other_models|other_models\.brain or nice)"):
+        locate("brain")
     with pytest.raises(UserError, match=r"'empty' of nice-models 1\.2 has no model\.ckpt in nice_models\.empty; reinstall nice-models"):
         locate("empty")
 
@@ -218,13 +228,23 @@ def test_the_command_lists_describes_and_fetches(package: Path, server: type[Ser
     assert "CC0-1.0" in described.stdout
     plain = json.loads(command("describe", str(package / "nice_models" / "brain" / "model.ckpt"), "--json").stdout)
     assert {"unet", "velocity", "lncc"} <= {one["name"] for one in plain["components"]}
+    missing = command("fetch", "nosuch.ckpt")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "There is no file nosuch.ckpt" in missing.stderr
+    assert json.loads(command("--json", "describe", "brain").stdout)["licence"] == "CC0-1.0"
     fetched = command("fetch", address(server))
     assert Path(fetched.stdout.strip().replace("\n", "")).read_bytes() == server.content
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "cannot be read"), ("- 1", "no 'key: value'"), ("title: x", "lacks data, licence"), ("titel: x", "did you mean 'title'")],
+    [
+        ("a: [", "cannot be read"),
+        ("- 1", "no 'key: value'"),
+        ("title: x", "lacks data, licence"),
+        ("title: 3\ndata: d\nlicence: l\ntraining: t\naccuracy: {}\nnot_for: n\nparameters: 1", "title is 3; give text"),
+        ("titel: x", "did you mean 'title'"),
+    ],
 )
 def test_a_card_that_is_none_is_a_sentence(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "card.yaml").write_text(text)

@@ -12,9 +12,17 @@ from untrained import VELOCITY, checkpoint
 
 from lightning_reg.discovery import UserError
 from lightning_reg.discovery.composition import compose
-from lightning_reg.training.initialization import Initialization, read_source, with_preprocessing
+from lightning_reg.training.initialization import Initialization, read_source, started_from
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
+
+TWO = {
+    **VELOCITY,
+    "composer": {
+        "name": "multilevel", "strides": [2, 1], "head": {"name": "velocity", "steps": 4},
+        "backbone": {"name": "unet", "levels": 2, "features": 4, "norm": "none"},
+    },
+}  # fmt: skip
 
 
 def module(method: dict[str, Any] = VELOCITY) -> RegistrationModule:
@@ -59,17 +67,12 @@ def test_a_prefix_is_of_whole_words(tmp_path: Path) -> None:
 
 
 def test_stages_are_taken_by_number(tmp_path: Path) -> None:
-    two = {
-        **VELOCITY,
-        "composer": {
-            "name": "multilevel", "strides": [2, 1], "head": {"name": "velocity", "steps": 4},
-            "backbone": {"name": "unet", "levels": 2, "features": 4, "norm": "none"},
-        },
-    }  # fmt: skip
-    path, mine = checkpoint(tmp_path / "a.ckpt", two), module(two)
+    path, mine = checkpoint(tmp_path / "a.ckpt", TWO), module(TWO)
     read_source({"model": str(path), "part": [1]}).load(mine)
     assert equal(mine, path, "networks.1.")
     assert not equal(mine, path, "networks.0.")
+    with pytest.raises(UserError, match="has no stage 7; it has 0"):
+        read_source({"model": str(path), "part": [0, 7]}).load(mine)
 
 
 def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
@@ -81,7 +84,8 @@ def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
     assert equal(mine, path, "backbone")
     wider = module(changed(backbone={"name": "unet", "levels": 2, "features": 6, "output_stride": 2, "norm": "none"}))
     lines = read_source(str(path)).load(wider)
-    assert "another size" in lines[1]
+    assert lines[1] == "Few of them: is the method of the model's architecture?"
+    assert "another size" in lines[2]
     nothing = changed(backbone={"name": "lattice", "spacing": 2, "features": 8}, head={"name": "dense"})
     with pytest.raises(
         UserError, match=r"No weight of .* fits the method \(composer\.network\.backbone.* is not there\); use its architecture"
@@ -96,6 +100,12 @@ def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
         ({"part": "all"}, "'init' needs an argument 'model'"),
         ({"model": "x.ckpt", "preprocessing": "mine"}, "give model or data"),
         ({"model": "x.ckpt", "part": [-1]}, "numbers of stages"),
+        ({"model": "x.ckpt", "part": 0}, "numbers of stages"),
+        ({"model": "x.ckpt", "part": None}, "numbers of stages"),
+        ({"model": "x.ckpt", "part": "bakcbone"}, "did you mean 'backbone'"),
+        (True, "init is True; give a model's name"),
+        ({}, "'init' needs an argument 'model'"),
+        ("", "model is ''"),
         ("x.ckpt", r"There is no checkpoint x\.ckpt"),
     ],
 )
@@ -113,12 +123,15 @@ QUICK = [
 
 def test_images_are_prepared_as_the_models_were_unless_said_otherwise(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a.ckpt", preprocessing={"percentiles": [0, 100]})
-    config = {"data": {"preprocessing": {"window": [-1000, 500], "percentiles": [0.5, 99.5], "center": False}}}
-    made, told = with_preprocessing(config, read_source(str(path)))
+    config: dict[str, Any] = {
+        "method": {},
+        "data": {"preprocessing": {"window": [-1000, 500], "percentiles": [0.5, 99.5], "center": False}},
+    }
+    made, told = started_from(config, read_source(str(path)))
     assert made["data"]["preprocessing"]["window"] is None
     assert made["data"]["preprocessing"]["percentiles"] == [0, 100]
     assert "window [-1000, 500] to None" in told[0]
-    assert with_preprocessing(config, read_source({"model": str(path), "preprocessing": "data"})) == (config, [])
+    assert started_from(config, read_source({"model": str(path), "preprocessing": "data"})) == (config, [])
 
 
 def test_a_training_starts_from_the_model_and_its_checkpoint_says_so(tmp_path: Path) -> None:
@@ -135,3 +148,55 @@ def test_a_training_starts_from_the_model_and_its_checkpoint_says_so(tmp_path: P
     path.unlink()
     more = compose([*QUICK, "trainer.max_steps=4", f"init={path}"])
     train(more, tmp_path / "run", resume=tmp_path / "run" / "checkpoints" / "last.ckpt")
+
+
+def staged(*overrides: str) -> dict[str, Any]:
+    """A configuration of two stages, of the composer of TWO."""
+    kept = [word for word in QUICK if not word.startswith("method")]
+    config = compose(["method=velocity", *kept, "trainer.max_steps=4", *overrides])
+    stages = [{"steps": 2, "train": [0]}, {"steps": 2, "train": [1], "warm_start": True}]
+    return {**config, "method": {**config["method"], "composer": TWO["composer"], "stages": stages}}
+
+
+def test_a_stage_that_the_model_has_does_not_start_from_the_one_before(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a.ckpt", TWO)
+    lines: list[str] = []
+    train(staged(f"init={path}"), tmp_path / "run", progress=lines.append)
+    assert "Stages 1 start from the model instead of the stage before them." in lines
+    ours = RegistrationModule.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    theirs = RegistrationModule.load_from_checkpoint(path).state_dict()
+    networks = [{name.split(".", 3)[3]: v for name, v in ours.state_dict().items() if f"networks.{n}." in name} for n in (0, 1)]
+    for name, value in networks[1].items():
+        start = theirs[f"composer.networks.1.{name}"]
+        if isinstance(value, torch.Tensor):
+            assert float((value - start).abs().max()) < 1e-2  # two steps of Adam
+            assert "weight" not in name or float((value - networks[0][name]).abs().max()) > 1e-2
+    warm = {"data": {}, "method": {"stages": [{"train": [0]}, {"train": "all", "warm_start": True}]}}
+    first = read_source({"model": str(path), "part": [0]})
+    assert started_from(warm, first)[0]["method"]["stages"][1]["warm_start"] is True  # network 1 has nothing of the model
+
+
+def test_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Though the model changed preprocessing and stages, and is gone by then."""
+    path = checkpoint(tmp_path / "a.ckpt", TWO, preprocessing={"window": [-900, 400]})
+    config = staged(f"init={path}")
+    train(config, tmp_path / "run")
+    path.unlink()
+    lines: list[str] = []
+    train(config, tmp_path / "run", progress=lines.append)
+    assert any("Going on after step 4" in line for line in lines)
+    with pytest.raises(UserError, match="holds another run"):
+        train(staged(f"init={path}", "seed=9"), tmp_path / "run")
+
+
+def test_overwriting_reads_the_model_before_it_removes_anything(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a.ckpt")
+    config = compose([*QUICK, "trainer.max_steps=2", f"init={path}"])
+    train(config, tmp_path / "run")
+    own = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match="There is no model named 'nosuch'"):
+        train({**config, "init": "nosuch"}, tmp_path / "run", overwrite=True)
+    assert own.exists()
+    lines: list[str] = []
+    train({**config, "init": str(own)}, tmp_path / "run", overwrite=True, progress=lines.append)
+    assert any(line.startswith(f"Started from {own}") for line in lines)
