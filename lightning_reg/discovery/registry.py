@@ -15,7 +15,7 @@ from lightning_reg.discovery.errors import ComponentError, UserError, did_you_me
 from lightning_reg.discovery.groups import GROUPS
 
 OWN = "lightning-reg"
-NOT_READ = " One of a package of yours is known once that is installed again (pip install -e)."
+NOT_READ = " After a change of its entry points, your own package has to be installed again (pip install -e)."
 T = TypeVar("T")
 
 
