@@ -171,7 +171,7 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
         stages[number]["warm_start"] = False
     if warm:
         changed["method"] = {**config["method"], "stages": stages}
-        notes.append(f"Stages {', '.join(map(str, warm))} start from the model instead of the stage before them.")
+        notes.append(f"From the model instead of from the stage before: stage {', '.join(map(str, warm))}.")
     return changed, notes
 
 

@@ -162,7 +162,7 @@ def test_a_stage_that_the_model_has_does_not_start_from_the_one_before(tmp_path:
     path = checkpoint(tmp_path / "a.ckpt", TWO)
     lines: list[str] = []
     train(staged(f"init={path}"), tmp_path / "run", progress=lines.append)
-    assert "Stages 1 start from the model instead of the stage before them." in lines
+    assert "From the model instead of from the stage before: stage 1." in lines
     ours = RegistrationModule.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     theirs = RegistrationModule.load_from_checkpoint(path).state_dict()
     networks = [{name.split(".", 3)[3]: v for name, v in ours.state_dict().items() if f"networks.{n}." in name} for n in (0, 1)]
