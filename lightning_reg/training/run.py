@@ -70,8 +70,8 @@ def train(
 
     Args:
         config: a composed configuration, plain values, see :func:`lightning_reg.compose`: ``method, data, trainer, logger, callbacks,
-            seed``; with ``budget`` (minutes) as many steps are made as fit into it here, instead of the method's own number; with ``init`` it
-            starts from a model's weights.
+            seed``; with ``budget`` (minutes) as many steps are made as fit into it here, instead of the method's own number; with
+            ``init`` it starts from a model's weights.
         folder: the run's folder, by default a new one below ``runs/``; see ``docs/quickstart.md`` for what it holds afterwards.
         resume: checkpoint of a run to go on from, whatever else ``config`` says.
         callbacks: Lightning callbacks beside those of the configuration.
