@@ -74,6 +74,10 @@ def require_settings(config: Mapping[str, Any]) -> None:
     for name in ("composer", "loss", "optimizer", "sampling"):
         if not isinstance(config["method"].get(name), Mapping):
             raise TrainingError(f"method.{name} is {config['method'].get(name)}, where a mapping is meant; see docs/methods.md.")
+    if not isinstance(config["data"].get("dataset"), (str, Mapping)):
+        raise TrainingError(f"data.dataset is {config['data'].get('dataset')}, where a data set is meant; see docs/data.md.")
+    if "seed" not in config:
+        raise TrainingError("The configuration has no seed; add seed: 1.")
     for key, allowed, remedy in RULES:
         holder: Any = config
         *path, name = key.split(".")

@@ -14,13 +14,17 @@ import pytest
 import torch
 import yaml
 
-from lightning_reg.discovery import ComponentError, TrainingError
+from lightning_reg.discovery import ComponentError, TrainingError, UserError
+from lightning_reg.discovery.composition import compose
 from lightning_reg.training import run as run_module
+from lightning_reg.training.building import build_data
 from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
+from lightning_reg.training.run_folder import read_config, write_config
 from lightning_reg.training.schedules import growth
+from lightning_reg.training.settings import require_settings
 
 STEPS = 10
 
@@ -220,3 +224,21 @@ def test_checkpoints_that_are_none(tmp_path: Path, config: dict) -> None:
     ]:  # fmt: skip
         with pytest.raises(TrainingError, match=message):
             RegistrationModule.load_from_checkpoint(path)
+
+
+def test_a_configuration_that_ends_anywhere_is_a_sentence(tmp_path: Path) -> None:
+    """As a disk that was full leaves it: read, and made into objects, or refused."""
+    shape = ["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"]
+    write_config(tmp_path, compose(["method=velocity", "data=phantom", *shape]))
+    text = (tmp_path / "config.yaml").read_bytes()
+    refused = 0
+    for end in range(1, len(text), 9):
+        (tmp_path / "config.yaml").write_bytes(text[:end])
+        try:
+            config = read_config(tmp_path)
+            require_settings(config)
+            build_data(config)
+            RegistrationModule.from_configuration(config["method"])
+        except UserError:
+            refused += 1
+    assert refused > 50
