@@ -104,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(site), "MPLBACKEND": "Agg"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]), "MPLBACKEND": "Agg"}
     line = [sys.executable, "-m", "lightning_reg.cli.main", *words]
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 

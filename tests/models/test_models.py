@@ -211,7 +211,7 @@ def test_an_installed_model_is_found_by_name_and_nothing_of_it_is_imported(packa
 
 
 def test_the_command_lists_describes_and_fetches(package: Path, server: type[Server], tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(package)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])}
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "lightning_reg.cli.main", "models", *words]
