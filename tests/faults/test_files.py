@@ -309,7 +309,7 @@ def test_any_configuration_of_a_run_is_read_or_refused(tmp_path: Path, content: 
 @given(key=st.sampled_from([key for key, _, _ in RULES]), value=JSON)
 def test_any_setting_is_taken_or_refused_by_name(key: str, value: Any) -> None:
     parts = {name: {} for name in ("composer", "loss", "optimizer", "sampling")}
-    config: dict[str, Any] = {"seed": 1, "method": parts, "data": {}, "trainer": {"accelerator": "cpu"}}
+    config: dict[str, Any] = {"seed": 1, "method": parts, "data": {"dataset": "phantom"}, "trainer": {"accelerator": "cpu"}}
     *path, name = key.split(".")
     holder = config
     for part in path:
