@@ -15,7 +15,7 @@ from lightning_reg.cli.arguments import console
 from lightning_reg.discovery.conf import conf_problems, plugin_packages
 from lightning_reg.discovery.errors import ComponentError, UserError, did_you_mean
 from lightning_reg.discovery.groups import GROUPS
-from lightning_reg.discovery.registry import Provider, chosen, hidden, load, namespace, providers, strangers
+from lightning_reg.discovery.registry import Provider, hidden, load, namespace, providers, strangers
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -161,7 +161,7 @@ def _describe(arguments: Namespace) -> int:
         print(json.dumps(found.plain(), indent=2))
         return 0
     terminal = console()
-    provider = chosen(group, arguments.name)
+    provider = found.provider
     terminal.print(f"[bold]{GROUPS[group].one} {escape(provider.name)}[/bold] of {provider.origin}: {GROUPS[group].what}", soft_wrap=True)
     terminal.print(f"\n{escape(found.text)}\n" if found.text else "", soft_wrap=True)
     if found.arguments:

@@ -45,7 +45,7 @@ def folder_of(package: str) -> Path | None:
 
 
 def spec_of(top: str) -> ModuleSpec | None:
-    """Where Python would look for a top-level module; nothing of it is run."""
+    """Specification of a top-level module, by which Python finds it; nothing of it is run."""
     try:
         return find_spec(top)
     except (ImportError, ValueError, AttributeError):

@@ -16,7 +16,7 @@ import yaml
 from lightning_reg.discovery.conf import spec_of
 from lightning_reg.discovery.errors import ComponentError
 from lightning_reg.discovery.groups import GROUPS
-from lightning_reg.discovery.registry import Provider, chosen
+from lightning_reg.discovery.registry import Provider, chosen, importable_from
 
 REQUIRED = "???"
 """Stands for a value that has to be given, as in Hydra."""
@@ -102,7 +102,7 @@ class Documentation:
         return yaml.safe_dump(leaf, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
     def _members(self) -> dict[str, Any]:
-        """How a configuration of a composer gives its networks, see :mod:`lightning_reg.components.building`."""
+        """Networks of a composer as a configuration gives them, see :mod:`lightning_reg.components.building`."""
         network = {"backbone": REQUIRED, "head": REQUIRED}
         return {"stages": [{"stride": 1, **network}]} if any(a.name == "members" for a in self.arguments) else network
 
@@ -113,7 +113,7 @@ class Documentation:
         module, _, name = self.provider.target.partition(":")
         given = [f"{a.name}={self._source(a)}" for a in self.arguments if a.default is None]
         given += [f"{a.name}={a.default}" for a in self.arguments if a.default is not None and not a.supplied]
-        return f"from {_shortest(module, name)} import {name}\n\n{name}({', '.join(given)})\n"
+        return f"from {importable_from(module, name)} import {name}\n\n{name}({', '.join(given)})\n"
 
     def _source(self, argument: Argument) -> str:
         return f"backbone.{argument.name}" if self.group == "heads" and argument.supplied else "..."
@@ -259,9 +259,3 @@ def _flat(text: str) -> str:
     plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)  # where to look is given in full
     plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], plain)
     return " ".join(plain.replace("``", "'").split())
-
-
-def _shortest(module: str, name: str) -> str:
-    """``lightning_reg`` for what it offers itself."""
-    stub = Path(__file__).resolve().parents[1] / "__init__.pyi"
-    return "lightning_reg" if re.search(rf"from \.{re.escape(module.partition('.')[2])} import {name} ", stub.read_text()) else module

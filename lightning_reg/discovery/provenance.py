@@ -15,12 +15,12 @@ Entry = Mapping[str, Any]
 
 
 def entry(group: str, provider: Provider) -> dict[str, str]:
-    """What is kept of a component."""
+    """Entry of a component."""
     return {"group": group, "name": provider.name, "distribution": provider.distribution, "version": provider.version}
 
 
 def entries(used: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    """What is kept of components that a configuration names, ``(group, name)``; each once."""
+    """Entries of the components that a configuration names, ``(group, name)``; each once."""
     return [entry(group, chosen(group, name)) for group, name in dict.fromkeys(used)]
 
 
@@ -53,12 +53,12 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
 
 def other_versions(components: Sequence[Entry]) -> list[str]:
     """``name==version`` of the distributions that a model was made with, where another version is installed now."""
-    found: dict[str, str] = {}
+    found = []
     for one in components:
         try:
             there = version(str(one.get("distribution")))
         except PackageNotFoundError:
             continue
         if there != one.get("version"):
-            found[f"{one['distribution']}=={one['version']}"] = there
-    return list(found)
+            found.append(f"{one['distribution']}=={one['version']}")
+    return list(dict.fromkeys(found))

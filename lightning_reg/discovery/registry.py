@@ -120,10 +120,15 @@ def hidden(group: str, name: str) -> str | None:
 
 def public_name(cls: type) -> str:
     """The name by which a class is best imported: ``lightning_reg.Head`` for what the front door offers."""
+    return f"{importable_from(cls.__module__, cls.__qualname__)}.{cls.__qualname__}"
+
+
+def importable_from(module: str, name: str) -> str:
+    """The module that a class is best imported from: ``lightning_reg`` where the front door offers it, else its own."""
+    package = module.partition(".")[0]
     stub = Path(__file__).resolve().parents[1] / "__init__.pyi"
-    offered = re.search(rf"^from \..* import {re.escape(cls.__qualname__)} as ", stub.read_text(encoding="utf-8"), re.M)
-    own = cls.__module__.partition(".")[0] == namespace(OWN)
-    return f"{namespace(OWN)}.{cls.__qualname__}" if own and offered else f"{cls.__module__}.{cls.__qualname__}"
+    offered = re.search(rf"^from \..* import {re.escape(name)} as ", stub.read_text(encoding="utf-8"), re.M)
+    return package if package == namespace(OWN) and offered else module
 
 
 def _dotted(name: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchio as tio
 
 from lightning_reg.discovery import ArgumentError
 from lightning_reg.inference.registrar import Registrar
@@ -78,16 +77,9 @@ class Ensemble:
 
     def register(self, fixed: Any, moving: Any, *, progress: Callable[[str], None] | None = None, **given: Any) -> Result:
         """As :meth:`Registrar.register`; the result has a :attr:`~Result.spread`."""
-        return self._joined(lambda member: member.register(fixed, moving, **given), progress)
-
-    def register_subjects(self, fixed: tio.Subject, moving: tio.Subject, *, progress: Any = None, **given: Any) -> Result:
-        """As :meth:`Registrar.register_subjects`."""
-        return self._joined(lambda member: member.register_subjects(fixed, moving, **given), progress)
-
-    def _joined(self, register: Callable[[Registrar], Result], progress: Callable[[str], None] | None) -> Result:
         results: list[Result] = []
         for number, member in enumerate(self.members):
-            results.append(register(replace(member, metrics=self.metrics)))
+            results.append(replace(member, metrics=self.metrics).register(fixed, moving, **given))
             if progress is not None:
                 progress(f"member {number + 1} of {len(self.members)}")
         first, grid = results[0], results[0].pair.fixed.grid

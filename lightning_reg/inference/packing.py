@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -120,12 +121,16 @@ def pack(
         components=module.components(),
         citation=" ".join(citation.split()),
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder is there whole, or not at all
+        package = Path(place) / "package" / "src" / package_name
+        package.mkdir(parents=True)
+        torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
+        write_card(card, package / CARD)
+        (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
+        _write_texts(Path(place) / "package", package, name, card)
+        (Path(place) / "package").rename(out)
     package = out / "src" / package_name
-    package.mkdir(parents=True)
-    torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
-    write_card(card, package / CARD)
-    (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
-    _write_texts(out, package, name, card)
     missing = [key for key, value in described.items() if not value]
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
 
@@ -158,7 +163,7 @@ def _weights(module: RegistrationModule, state: Mapping[str, Any], pairs: list[P
 
 
 def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
-    """What pip and readers need."""
+    """Write ``pyproject.toml``, ``README.md`` and ``__init__.py``."""
     others = {c["distribution"]: c["version"] for c in card.components if c["distribution"] != OWN}
     context = {
         "name": name, "package": package.name, "distribution": package.name.replace("_", "-"), "card": card, "version": __version__,

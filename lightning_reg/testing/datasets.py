@@ -97,7 +97,7 @@ def loads_the_same_twice(factory: Factory) -> None:
 
 @check("dataset")
 def groups_are_subjects(factory: Factory) -> None:
-    """What it loads is of the record's subject (``group``), which sampling keeps apart."""
+    """The loaded scan is of the record's subject (``group``), which sampling keeps apart."""
     for record, subject in _loaded(_made(factory)):
         require(subject["group"] == record.subject, f"{record.name} is loaded as of '{subject['group']}'")
 

@@ -44,7 +44,7 @@ class ComponentTests:
 
     @pytest.fixture
     def factory(self) -> Factory:
-        """What makes the component anew: its class, or a function. A head's takes ``channels`` and ``strides``; others no arguments.
+        """Maker of the component: its class, or a function. A head's takes ``channels`` and ``strides``; others no arguments.
 
         A fixture, so that it can use others (a data set's files in ``tmp_path``).
         """

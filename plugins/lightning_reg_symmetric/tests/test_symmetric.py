@@ -71,7 +71,7 @@ def test_the_inverse_of_the_transform_is_that_of_the_exchanged_images() -> None:
 
 
 def test_flows_of_opposite_velocities_are_inverse_to_each_other_only_so_far() -> None:
-    """What the solver is for."""
+    """The solver's purpose: a rough velocity."""
     on = grid()
     velocity = 0.5 * truth(on).field + 0.1 * torch.randn(1, 3, *on.shape)
     there = Flow(velocity, on)
