@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import functools
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 
 from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.inference.cohort import FILES
+
+if TYPE_CHECKING:
+    from lightning_reg.inference.cohort.pairs import CohortPair
+    from lightning_reg.inference.cohort.register import Progress
+    from lightning_reg.inference.ensemble import Ensemble
+    from lightning_reg.inference.registrar import Registrar
 
 SIDES = ("mask", "labels", "landmarks")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--fixed", required=True, help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
-    parser.add_argument("--moving", required=True, help="image that is brought onto the fixed one")
+    parser.add_argument("--fixed", help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
+    parser.add_argument("--moving", help="image that is brought onto the fixed one")
+    many = parser.add_argument_group("many pairs, instead of --fixed and --moving")
+    many.add_argument("--pairs", metavar="TABLE", help="a CSV file with the columns fixed, moving (and pair, fixed_mask, ...)")
+    many.add_argument("--folder", help="a folder of scans: its usual pairs, --to one of them, or --consecutive")
+    many.add_argument("--series", help="time points: a 4D NIfTI file, or a folder with a file each; all --to one of them")
+    many.add_argument("--to", metavar="SCAN", help="the fixed image: of --folder a scan or file; of --series a number (default 0) or mean")
+    many.add_argument("--consecutive", action="store_true", help="with --folder: each scan of a subject to the one before it")
+    many.add_argument("--shard", metavar="I/N", help="every N-th pair from the I-th, for N processes or machines with one --out")
+    many.add_argument("--only", action="append", metavar="PAIR", help="register a pair again; failed: all that failed, or were judged so")
+    many.add_argument("--verdicts", metavar="FILE", help="the quality.csv that --only failed reads (default that in --out)")
+    many.add_argument("--files", metavar="A,B", help=f"what is written of each pair (default {','.join(FILES)}); all: everything")
     who = parser.add_argument_group("by whom (--model, --instance, or both: the instance optimisation then refines what the model found)")
     who.add_argument(
         "--model", action="append", help="a trained network: best.ckpt, the name of an installed model, or an address; several: their mean"
@@ -22,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     who.add_argument("--instance", help="instance optimisation of conf/instance (bspline, lung_ct, ...), or a YAML file")
     who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
     who.add_argument("overrides", nargs="*", metavar="key=value", help="its values, as optimization.loss.bending.weight=5")
-    parser.add_argument("--out", required=True, help="new folder for everything that is written")
+    parser.add_argument("--out", required=True, help="new folder for everything that is written; of many pairs one to go on in, too")
     for part, text in zip(SIDES, ("where the image counts", "for Dice and surface distances", "for TRE"), strict=True):
         for side in ("fixed", "moving"):
             parser.add_argument(f"--{side}-{part}", help=text if side == "fixed" else None)
@@ -33,24 +58,38 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     parser.add_argument("--no-report", action="store_true", help="leave out report.html")
+    parser.add_argument("--report", action="store_true", help="write a report of each of many pairs")
 
 
 def run(arguments: Namespace) -> int:
+    many = [name for name in ("pairs", "folder", "series") if getattr(arguments, name) is not None]
     extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
-    require_files(arguments.fixed, arguments.moving, *extra.values())
+    if not many and (arguments.fixed is None or arguments.moving is None):
+        raise DataError("Give two images (--fixed, --moving), or many pairs (--pairs, --folder or --series).")
+    given = [name for name in ("fixed", "moving", *extra) if getattr(arguments, name) is not None]
+    if len(many) > 1 or (many and given):
+        both = f"--{many[0]}", f"--{(many[1:] + given)[0].replace('_', '-')}"
+        raise DataError(f"{both[0]} and {both[1]} exclude each other; leave one out.")
+    of_many = ("to", "shard", "only", "verdicts", "files")
+    alone = [name for name in of_many if getattr(arguments, name) is not None] + [
+        n for n in ("consecutive", "report") if getattr(arguments, n)
+    ]
+    if alone and not many:
+        raise DataError(f"--{alone[0]} is of many pairs (--pairs, --folder or --series); leave it out.")
+    require_files(*(getattr(arguments, name) for name in ("fixed", "moving", *many, "verdicts")), *extra.values())
+    return _cohort(arguments) if many else _pair(arguments, extra)
+
+
+def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
+    """Who registers, and by how many steps of instance optimisation."""
     from lightning_reg.cli.models import fetched
-    from lightning_reg.cli.tables import metrics_table
-    from lightning_reg.discovery import UserError, build
-    from lightning_reg.inference.ensemble import Ensemble, models
-    from lightning_reg.inference.registrar import Registrar, conventional, load
-    from lightning_reg.inference.report.page import ReportSection
-    from lightning_reg.io.folders import refuse_existing
+    from lightning_reg.discovery import UserError
+    from lightning_reg.inference.ensemble import models
+    from lightning_reg.inference.registrar import conventional, load
     from lightning_reg.metrics.extra import build_metrics
 
-    terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
-    refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
     if arguments.tta and (arguments.refine or arguments.instance):
         raise UserError("--tta is of the network's own result; leave out --refine and --instance, or --tta.")
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
@@ -59,16 +98,28 @@ def run(arguments: Namespace) -> int:
     if arguments.model:
         settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
         opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
-        registrar = models([fetched(model, terminal) for model in arguments.model], opened, arguments.tta)
+        registrar = models([fetched(model, console()) for model in arguments.model], opened, arguments.tta)
     elif arguments.tta:
         raise UserError("--tta is of a network; give --model, or leave it out.")
     else:
         registrar = conventional(arguments.instance or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
     registrar.metrics = build_metrics(arguments.metric)
-    sections = [build("report_sections", name, ReportSection) for name in arguments.section]
     refine = arguments.refine
     if arguments.model and arguments.instance and refine is None and registrar.optimization is not None:
         refine = sum(stage.steps for stage in registrar.optimization.stages)
+    return registrar, refine
+
+
+def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
+    from lightning_reg.cli.tables import metrics_table
+    from lightning_reg.discovery import build
+    from lightning_reg.inference.report.page import ReportSection
+    from lightning_reg.io.folders import refuse_existing
+
+    terminal, out = console(), Path(arguments.out).expanduser()
+    refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
+    registrar, refine = _registrar(arguments)
+    sections = [build("report_sections", name, ReportSection) for name in arguments.section]
     result = registrar.register(arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra)
     result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report, sections=sections)
     for warning in result.warnings:
@@ -79,6 +130,103 @@ def run(arguments: Namespace) -> int:
     if not arguments.no_report:
         terminal.print(f"Look at {out / 'report.html'}", soft_wrap=True)
     return 0
+
+
+def _cohort(arguments: Namespace) -> int:
+    """Register many pairs; 1 where some of this process's failed."""
+    from lightning_reg.discovery import UserError
+    from lightning_reg.inference.cohort.ledger import Ledger
+    from lightning_reg.inference.cohort.register import register_cohort
+    from lightning_reg.inference.result import FILES as KNOWN
+
+    terminal, out = console(), Path(arguments.out).expanduser()
+    if arguments.overwrite:
+        raise UserError("Many pairs go on in a folder that is there, and --only PAIR registers one again; leave out --overwrite.")
+    if arguments.no_report or arguments.section:
+        raise UserError("Of many pairs no reports are written; leave out --no-report and --section (lightning-reg report PAIR_FOLDER).")
+    files: Sequence[str] = FILES
+    if arguments.files is not None:
+        files = KNOWN if arguments.files == "all" else [name.strip() for name in arguments.files.split(",") if name.strip()]
+        for name in files:
+            if name not in KNOWN:
+                raise UserError(f"--files names '{name}'{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}.")
+    pairs, shard = _pairs(arguments, out), _shard(arguments.shard)
+    only = None
+    if arguments.only:
+        ledger = Ledger(out)
+        verdicts = ledger.verdicts(Path(arguments.verdicts).expanduser() if arguments.verdicts else None)
+        only = {name for name in arguments.only if name != "failed"}
+        only |= set(ledger.failed(verdicts, _written(arguments.verdicts, out))) if "failed" in arguments.only else set()
+        if not only:
+            terminal.print("No pair has failed.")
+            return 0
+    registrar, refine = _registrar(arguments)
+    with ShownProgress(terminal) as shown:
+        told = register_cohort(
+            registrar, pairs, out, refine=refine, shard=shard, only=only, inverse=arguments.inverse, report=arguments.report, files=files,
+            progress=shown,
+        )  # fmt: skip
+    before = f", {told.earlier:,} had been before" if told.earlier else ""
+    terminal.print(f"{told.done:,} pairs registered, {told.failed:,} failed{before}. Everything is in {arguments.out}", soft_wrap=True)
+    terminal.print(f"Look at all of them: lightning-reg collect {arguments.out}", soft_wrap=True)
+    return 1 if told.failed else 0
+
+
+def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
+    from lightning_reg.discovery import UserError
+    from lightning_reg.inference.cohort.pairs import from_folder, from_series, from_table
+
+    if arguments.consecutive and (arguments.folder is None or arguments.to is not None):
+        raise UserError("--consecutive is of --folder, without --to; leave it out.")
+    if arguments.pairs is not None:
+        if arguments.to is not None:
+            raise UserError("--to is of --folder or --series; a table names each pair's fixed image.")
+        return from_table(Path(arguments.pairs).expanduser())
+    if arguments.folder is not None:
+        return from_folder(Path(arguments.folder).expanduser(), arguments.to, arguments.consecutive)
+    return from_series(Path(arguments.series).expanduser(), arguments.to or "0", out / "mean.nii.gz")
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    number, _, of = (text or "1/1").partition("/")
+    if not (number.isdigit() and of.isdigit()):
+        raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
+    return int(number), int(of)
+
+
+def _written(verdicts: str | None, out: Path) -> float:
+    """When the verdicts were saved."""
+    from lightning_reg.inference.cohort.ledger import QUALITY
+
+    path = Path(verdicts).expanduser() if verdicts else out / QUALITY
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+class ShownProgress:
+    """Pairs, pairs per minute and the rest of the time: a bar in a terminal, else a line every half minute."""
+
+    def __init__(self, terminal: Console) -> None:
+        columns = (TextColumn("{task.completed:,} of {task.total:,} pairs"), BarColumn(), TextColumn("{task.fields[told]}"))
+        self.terminal, self.bar = terminal, Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+        self.task, self.last = self.bar.add_task("", total=0, told=""), time.monotonic()
+
+    def __enter__(self) -> ShownProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, now: Progress) -> None:
+        from lightning_reg.training.budget import duration
+
+        made = now.earlier + now.done + now.failed
+        rest = "" if now.remaining != now.remaining else f", {duration(now.remaining)} left"
+        told = f"{now.per_minute:.1f} pairs a minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"
+        self.bar.update(self.task, total=now.total, completed=made, told=told)
+        if not self.terminal.is_terminal and time.monotonic() - self.last > 30:
+            self.last = time.monotonic()
+            self.terminal.print(f"{made:,} of {now.total:,}: {told}")
 
 
 BYTES_PER_VOXEL = 40

@@ -4,7 +4,14 @@ in voxels, ``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``."""
 from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
 from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape, subdivide
 from lightning_reg.functional.displacement import Inverse, compose, exponentiate, invert
-from lightning_reg.functional.jacobian import folding_fraction, gradient, jacobian, jacobian_determinant, sdlogj
+from lightning_reg.functional.jacobian import (
+    folding_fraction,
+    gradient,
+    jacobian,
+    jacobian_determinant,
+    non_diffeomorphic_volume,
+    sdlogj,
+)
 from lightning_reg.functional.landmarks import target_registration_error
 from lightning_reg.functional.overlap import dice, one_hot, soft_dice
 from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
@@ -46,6 +53,7 @@ __all__ = [
     "mutual_information",
     "ncc",
     "ngf",
+    "non_diffeomorphic_volume",
     "one_hot",
     "pool",
     "resize",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lightning_reg.discovery import ArgumentError
-from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
@@ -77,9 +77,14 @@ class Ensemble:
 
     def register(self, fixed: Any, moving: Any, *, progress: Callable[[str], None] | None = None, **given: Any) -> Result:
         """As :meth:`Registrar.register`; the result has a :attr:`~Result.spread`."""
+        refine = given.pop("refine", None)
+        return self.register_inputs(Inputs.read({"fixed": fixed, "moving": moving, **given}), refine=refine, progress=progress)
+
+    def register_inputs(self, inputs: Inputs, *, refine: int | None = None, progress: Callable[[str], None] | None = None) -> Result:
+        """As :meth:`Registrar.register_inputs`, likewise."""
         results: list[Result] = []
         for number, member in enumerate(self.members):
-            results.append(replace(member, metrics=self.metrics).register(fixed, moving, **given))
+            results.append(replace(member, metrics=self.metrics).register_inputs(inputs, refine=refine))
             if progress is not None:
                 progress(f"member {number + 1} of {len(self.members)}")
         first, grid = results[0], results[0].pair.fixed.grid

@@ -31,6 +31,49 @@ from lightning_reg.spatial import Displacement, Pair, Transform
 from lightning_reg.training.module import RegistrationModule
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Two images in memory, with what belongs to them.
+
+    Args:
+        fixed, moving: checked, in their original intensities and grids.
+        name: of the pair.
+        paths: of the files that were read, by what they are.
+        warnings: a sentence each.
+        seconds: that reading took.
+    """
+
+    fixed: tio.Subject
+    moving: tio.Subject
+    name: str
+    paths: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, sources: Mapping[str, Any], name: str | None = None) -> Inputs:
+        """Read and check a pair.
+
+        Args:
+            sources: by ``fixed, moving, fixed_mask, ...``, see :func:`~lightning_reg.data.scans.read_pair`; ``None``: not given.
+            name: of the pair; default the files' names.
+
+        Raises:
+            DataError: an image, mask, label map or landmark is not what it has to be.
+        """
+        started = time.perf_counter()
+        given = {key: source for key, source in sources.items() if source is not None}
+        fixed, moving = read_pair(given)
+        paths = {key: str(Path(s).expanduser().resolve()) for key, s in given.items() if isinstance(s, (str, Path))}
+        names = [Path(paths[side]).name if side in paths else side for side in ("fixed", "moving")]
+        warnings = [
+            f"Only one of the images has {what}, so they are not scored; give those of both."
+            for what in ("labels", "landmarks")
+            if (f"fixed_{what}" in given) != (f"moving_{what}" in given)
+        ]
+        return cls(fixed, moving, name or " < ".join(names), paths, warnings, time.perf_counter() - started)
+
+
 @dataclass
 class Registrar:
     """Registers one pair after another.
@@ -94,20 +137,19 @@ class Registrar:
         Raises:
             DataError: an image, mask, label map or landmark is not what it has to be, or the images do not overlap.
         """
-        started = time.perf_counter()
         given = {
             "fixed": fixed, "fixed_mask": fixed_mask, "fixed_labels": fixed_labels, "fixed_landmarks": fixed_landmarks,
             "moving": moving, "moving_mask": moving_mask, "moving_labels": moving_labels, "moving_landmarks": moving_landmarks,
         }  # fmt: skip
-        given = {name: source for name, source in given.items() if source is not None}
-        result = self.register_subjects(*read_pair(given), refine=refine, progress=progress)
-        result.inputs = {name: str(Path(s).expanduser().resolve()) for name, s in given.items() if isinstance(s, (str, Path))}
-        names = [Path(result.inputs[side]).name if side in result.inputs else side for side in ("fixed", "moving")]
-        result.pair = replace(result.pair, name=(" < ".join(names),))
-        for what in ("labels", "landmarks"):
-            if (f"fixed_{what}" in given) != (f"moving_{what}" in given):
-                result.warnings.append(f"Only one of the images has {what}, so they are not scored; give those of both.")
-        result.seconds = {"read": time.perf_counter() - started - sum(result.seconds.values())} | result.seconds
+        return self.register_inputs(Inputs.read(given), refine=refine, progress=progress)
+
+    def register_inputs(self, inputs: Inputs, *, refine: int | None = None, progress: Callable[[str], None] | None = None) -> Result:
+        """As :meth:`register`, for images that are in memory already."""
+        result = self.register_subjects(inputs.fixed, inputs.moving, refine=refine, progress=progress)
+        result.inputs = dict(inputs.paths)
+        result.pair = replace(result.pair, name=(inputs.name,))
+        result.warnings += inputs.warnings
+        result.seconds = {"read": inputs.seconds} | result.seconds
         return result
 
     @torch.inference_mode(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg import functional as LF
+from lightning_reg.figures.thumbnail import thumbnail
 from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD, write_report
@@ -26,6 +27,9 @@ from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair, Transform, parts, split_affine
 
+FILES = ("warped", "transform", "displacement", "jacobian", "spread", "affine", "labels", "thumbnail")
+"""What is written of a registration, beside ``metrics.json``."""
+THUMBNAIL = "thumbnail.jpg"
 SLAB = 4_000_000
 """Voxels that are resampled at a time."""
 
@@ -120,6 +124,7 @@ class Result:
         inverse: bool = False,
         report: bool = True,
         sections: Sequence[ReportSection] = (),
+        files: Collection[str] = FILES[:-1],
     ) -> Path:
         """Write everything into a folder, or nothing.
 
@@ -129,6 +134,7 @@ class Result:
             inverse: invert the transform too.
             report: write ``report.html``.
             sections: of other distributions, in the report.
+            files: of :data:`FILES`, those to write; ``metrics.json`` always is.
 
         Raises:
             DataError: the folder exists, or cannot be written.
@@ -136,24 +142,31 @@ class Result:
         started = time.perf_counter()
         folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
         with written_whole(folder, overwrite) as partial:
-            write_image(partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
-            write_transform(partial / "transform.h5", self.transform, grid)
-            write_displacement(partial / "displacement.nii.gz", self.displacement, grid)
-            write_image(partial / "jacobian.nii.gz", self.determinant, grid)
-            if self.spread is not None:
+            if "warped" in files:
+                write_image(partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
+            if "transform" in files:
+                write_transform(partial / "transform.h5", self.transform, grid)
+            if "displacement" in files:
+                write_displacement(partial / "displacement.nii.gz", self.displacement, grid)
+            if "jacobian" in files:
+                write_image(partial / "jacobian.nii.gz", self.determinant, grid)
+            if "spread" in files and self.spread is not None:
                 write_image(partial / SPREAD, self.spread, grid)
             first = parts(self.transform)[0]
-            if isinstance(first, Affine):
+            if "affine" in files and isinstance(first, Affine):
                 write_transform(partial / "affine.tfm", first, grid)
-            if self.pair.moving_labels is not None:
+            if "labels" in files and self.pair.moving_labels is not None:
                 labels = warped_in_slabs(self.pair.moving_labels, self.displacement, grid)
                 write_image(partial / "warped_labels.nii.gz", labels.tensor, grid)
+            if "thumbnail" in files:
+                thumbnail(self.pair, self.displacement, self.determinant).save(partial / THUMBNAIL, quality=82)
             if inverse:
                 write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
             metrics = self.metrics()
             record = {
                 "case": self.pair.name[0],
                 "metrics": metrics,
+                "row": self.case.row(),
                 "seconds": {k: round(v, 3) for k, v in (self.seconds | {"write": time.perf_counter() - started}).items()},
                 "warnings": self.warnings,
                 "inputs": self.inputs,

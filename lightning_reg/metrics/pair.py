@@ -16,11 +16,12 @@ from lightning_reg.functional import (
     jacobian_determinant,
     masked_mean,
     ncc,
+    non_diffeomorphic_volume,
     sdlogj,
     surface_distances,
 )
 from lightning_reg.metrics.extra import ExtraMetric, measured
-from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN, Metric, When
+from lightning_reg.metrics.table import BY_KEY, COMPARED, METRICS, WHEN, Metric, When
 from lightning_reg.spatial import Affine, Grid, Image, Pair, Transform
 
 
@@ -33,6 +34,7 @@ class PairMetrics:
         folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors count inside the fixed mask where there is one.
         sdlogj: standard deviation of ``log det J``.
         sd_j: standard deviation of ``det J``, as de Vos et al. (2019) give it.
+        ndv: non-diffeomorphic volume as a fraction, see :func:`lightning_reg.functional.non_diffeomorphic_volume`.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
@@ -61,6 +63,7 @@ class PairMetrics:
     ncc_before: float | None = None
     ncc_after: float | None = None
     sd_j: float | None = None
+    ndv: float | None = None
     extra: dict[Metric, dict[When, float]] = field(default_factory=dict)
 
     def value(self, key: str, when: When = "after") -> float | None:
@@ -102,7 +105,7 @@ class PairMetrics:
                     values[f"tre_{when}_sd_mm"] = float(errors.std(correction=0))
         for metric, found in self.extra.items():
             values |= {metric.column(when): value for when, value in found.items()}
-        return values | {"folding": self.folding, "sdlogj": self.sdlogj} | ({} if self.sd_j is None else {"sd_j": self.sd_j})
+        return values | {metric.key: value for metric in METRICS if not metric.compared and (value := self.value(metric.key)) is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """The serialised form, for ``metrics.json``: ``{key: {before, after}}`` with the values per landmark and label, and folding."""
@@ -118,7 +121,7 @@ class PairMetrics:
                 values[metric.stored]["labels"] = {str(label): {"before": before[label], "after": after[label]} for label in after}
         if self.extra:
             values["extra"] = {metric.heading: dict(found) for metric, found in self.extra.items()}
-        return values | {"folding": self.folding, "sdlogj": self.sdlogj}
+        return values | {"folding": self.folding, "ndv": self.ndv, "sdlogj": self.sdlogj}
 
 
 @torch.no_grad()
@@ -146,6 +149,7 @@ def evaluate(
     mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor
     inside = determinant if mask is None else determinant[mask.expand_as(determinant) > 0]
     found: dict[str, object] = {"sd_j": float(inside.std(correction=0)) if inside.numel() else float("nan")}
+    found["ndv"] = float(non_diffeomorphic_volume(displacement.float(), mask))
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T

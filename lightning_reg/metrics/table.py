@@ -64,6 +64,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("lncc", "LNCC", "higher", digits=3),
     Metric("mi", "mutual information", "higher", "nats", 3),
     Metric("folding", "folding", "lower", digits=4, compared=False),
+    Metric("ndv", "NDV", "lower", digits=4, compared=False),
     Metric("sdlogj", "SDlogJ", "lower", digits=3, compared=False),
     Metric("sd_j", "SD of J", "lower", digits=3, compared=False),
 )

@@ -107,3 +107,41 @@ def test_sdlogj_of_a_uniform_scaling_is_zero(scale, linear_field):
     assert determinant.mean().item() == pytest.approx(scale**3)
     assert LF.sdlogj(determinant).item() == pytest.approx(0, abs=1e-6)
     assert math.isfinite(LF.sdlogj(-determinant).item())
+
+
+def test_the_non_diffeomorphic_volume_of_affine_maps_is_closed() -> None:
+    """A map that turns space over by det -1/2 folds half a voxel of volume per voxel; one that does not folds none."""
+    points = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (4, 5, 6)), indexing="ij")).unsqueeze(0)
+    for matrix, expected in (
+        (torch.tensor([[0.5, 0.3, 0], [0, -1.0, 0.2], [0, 0, 1]]), 0.5),
+        (torch.tensor([[0.5, 0.3, 0], [0, 1.0, 0.2], [0, 0, 1]]), 0.0),
+        (torch.tensor([[0.0, 1.0, 0], [1.0, 0, 0], [0, 0, 0.7]]), 0.7),
+        (torch.tensor([[0.0, -1.0, 0], [1.0, 0, 0], [0, 0, 2.0]]), 0.0),
+    ):
+        moved = torch.einsum("ab,zbijk->zaijk", matrix.double(), points)
+        assert float(LF.non_diffeomorphic_volume(moved - points)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_non_diffeomorphic_volume_is_that_of_all_tetrahedra() -> None:
+    """Against SciPy's volumes of every tetrahedron of both divisions, of a field that folds in places; a mask counts corners."""
+    from itertools import combinations, product
+
+    field = 0.6 * torch.randn(1, 3, 5, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = (torch.rand(1, 1, 5, 4, 6, generator=torch.Generator().manual_seed(1)) > 0.4).double()
+    shape = np.array([5, 4, 6])
+    total = inside = 0.0
+    for first in product(*(range(n - 1) for n in shape)):
+        corners = [np.array(c) for c in product((0, 1), repeat=3)]
+        tetrahedra = [[c, *(c ^ e for e in np.eye(3, dtype=int))] for c in corners]
+        tetrahedra += [[c for c in corners if c.sum() % 2 == parity] for parity in (0, 1)]
+        for vertices in tetrahedra:
+            before = np.array([first + v for v in vertices], float)
+            after = np.array([first + v + field[(0, slice(None), *(first + v))].numpy() for v in vertices])
+            volumes = [np.linalg.det(points[1:] - points[0]) / 6 for points in (before, after)]
+            if volumes[0] * volumes[1] < 0:
+                middle = all((np.abs(a - b).sum() == 2) for a, b in combinations(vertices, 2))
+                total += abs(volumes[1]) / 2
+                inside += abs(volumes[1]) / 2 * float(mask[(0, 0, *(first if middle else np.array(first) + vertices[0]))])
+    assert total > 1
+    assert float(LF.non_diffeomorphic_volume(field)) == pytest.approx(total / np.prod(shape - 1))
+    assert float(LF.non_diffeomorphic_volume(field, mask)) == pytest.approx(inside / float(mask.sum()))

@@ -18,6 +18,22 @@ from lightning_reg.data.datasets.manifest import PARTS, read_table, together
 from lightning_reg.discovery import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
+TABLE_COLUMNS = frozenset({"pair", *SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"})
+"""Columns of a table of pairs; ``pair``, its name, is read by those who register it."""
+
+
+def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a table of pairs, see :func:`~lightning_reg.data.datasets.manifest.read_table`.
+
+    Raises:
+        DataError: as that, or a column is unknown.
+    """
+    lines = read_table(table, SIDES)
+    known = sorted(TABLE_COLUMNS)
+    for column in lines[0][1]:
+        if column and column not in known:
+            raise DataError(f"{table} has a column '{column}'{did_you_mean(column, known)} Known: {', '.join(known)}.")
+    return lines
 
 
 class PairsDataset(RegistrationDataset):
@@ -27,7 +43,7 @@ class PairsDataset(RegistrationDataset):
         root: a CSV file with the columns ``fixed`` and ``moving`` (paths, relative to the file's folder) and, where there are any,
             ``fixed_mask, moving_mask, fixed_labels, moving_labels, fixed_landmarks, moving_landmarks, split`` (train, validation, test) and
             ``subject``; without it every line is a subject of its own, ``pair1, pair2, ...``. Without ``split`` the last fifth of the
-            subjects validates.
+            subjects validates. ``pair``, its name where a table of pairs is registered, is not read.
 
     Raises:
         DataError: all that is wrong with the table.
@@ -35,11 +51,7 @@ class PairsDataset(RegistrationDataset):
 
     def __init__(self, root: str | Path) -> None:
         table = Path(root).expanduser()
-        lines = read_table(table, SIDES)
-        known = {*SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"}
-        unknown = [column for column in lines[0][1] if column and column not in known]
-        if unknown:
-            raise DataError(f"{table} has a column '{unknown[0]}'{did_you_mean(unknown[0], known)} Known: {', '.join(sorted(known))}.")
+        lines = read_pairs(table)
         problems: list[str] = []
         scans: dict[tuple[str, ...], Record] = {}
         taken: set[str] = set()

@@ -1,0 +1,38 @@
+"""``lightning-reg collect``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from lightning_reg.cli.arguments import console, require_files
+
+SHOWN = 8
+"""Names of pairs that are printed."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", help="what lightning-reg register --pairs (or --folder, --series) wrote")
+
+
+def run(arguments: Namespace) -> int:
+    """0 where every pair is there, else 1."""
+    require_files(arguments.folder)
+    from lightning_reg.cli.tables import totals_table
+    from lightning_reg.inference.cohort.collect import collect
+    from lightning_reg.metrics import summaries
+
+    terminal, found = console(), collect(arguments.folder)
+    done = [row for row in found.rows if row["status"] == "done"]
+    numbers = [{key: value for key, value in row.items() if isinstance(value, (int, float))} for row in done]
+    if numbers:
+        terminal.print(totals_table(summaries(numbers), None, {}))
+    terminal.print(f"{len(done):,} pairs are done, {len(found.failed):,} failed, {len(found.missing):,} are missing.")
+    for row in found.failed[:SHOWN]:
+        terminal.print(f"  {row['pair']}: {row['message']}", soft_wrap=True, markup=False)
+    for sentence in found.damaged[:SHOWN]:
+        terminal.print(f"Damaged: {sentence}; remove its folder and register again.", soft_wrap=True, markup=False)
+    if found.missing:
+        some = ", ".join(found.missing[:SHOWN])
+        terminal.print(f"Missing: {some}{', ...' if len(found.missing) > SHOWN else ''}; send the same register again.", soft_wrap=True)
+    terminal.print(f"The table is {found.page.with_name('results.csv')}; look at {found.page}", soft_wrap=True)
+    return 0 if found.complete else 1

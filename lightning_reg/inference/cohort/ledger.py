@@ -1,0 +1,241 @@
+"""Folder of a cohort: which pairs it is of, which are done, and which failed and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lightning_reg.data.datasets.manifest import read_table
+from lightning_reg.discovery import DataError
+from lightning_reg.inference.cohort.pairs import CohortPair
+from lightning_reg.io.folders import LISTING, MARK, write_whole, written_file
+
+COHORT, RESULTS, QUALITY = "cohort.json", "results.csv", "quality.csv"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a cohort's folder says of its pairs.
+
+    A pair is done when its folder ``pairs/NAME`` is there, which appears whole or not at all; a pair that failed leaves
+    ``failed/NAME.json``. Nothing else is kept, so that any number of processes and machines that share the folder see the same.
+    """
+
+    folder: Path
+
+    def place(self, name: str) -> Path:
+        """Folder of a pair's results."""
+        return self.folder / "pairs" / name
+
+    def done(self, name: str) -> bool:
+        return (self.place(name) / LISTING).is_file()
+
+    def written(self, name: str) -> float:
+        """When a pair that is done was written, seconds since 1970."""
+        return (self.place(name) / LISTING).stat().st_mtime
+
+    def fail(self, name: str, message: str, details: str = "") -> None:
+        """Record a failure; ``details``, a traceback, goes into a file of its own."""
+        record = {"pair": name, "message": message, "at": datetime.now().isoformat(sep=" ", timespec="seconds")}
+        self.succeed(name)
+        write_whole(self._failure(name), (json.dumps(record) + "\n").encode())
+        if details:
+            write_whole(self._failure(name).with_suffix(".txt"), details.encode())
+
+    def succeed(self, name: str) -> None:
+        """Forget earlier failures and beginnings."""
+        for ending in (".json", ".txt", ".begun"):
+            self._failure(name).with_suffix(ending).unlink(missing_ok=True)
+
+    def note_begun(self, name: str, times: int) -> None:
+        """Note how often a pair has been begun; :meth:`succeed` and :meth:`fail` end that."""
+        path = self._failure(name).with_suffix(".begun")
+        if times:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(str(times))
+        else:
+            path.unlink(missing_ok=True)
+
+    def begun(self, name: str) -> int:
+        """How often a process was killed while it worked on a pair."""
+        try:
+            return int(self._failure(name).with_suffix(".begun").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _failure(self, name: str) -> Path:
+        return self.folder / "failed" / f"{name}.json"
+
+    def row(self, name: str) -> Row | None:
+        """A pair's row of ``results.csv``; ``None`` where it is neither done nor failed."""
+        if self.done(name):
+            try:
+                return _row(name, json.loads((self.place(name) / MARK).read_text(encoding="utf-8")))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+                return {
+                    "pair": name,
+                    "status": "failed",
+                    "message": f"{self.place(name) / MARK} cannot be read ({cause}); remove its folder.",
+                }
+        try:
+            return {"pair": name, "status": "failed", "message": json.loads(self._failure(name).read_text())["message"]}
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def damage(self, name: str) -> str | None:
+        """Damage of a pair that is done, in words: a file that was written with it is gone or empty."""
+        place = self.place(name)
+        try:
+            listed = json.loads((place / LISTING).read_text(encoding="utf-8"))["files"]
+            lacking = [file for file in listed if not (place / file).is_file() or not (place / file).stat().st_size]
+        except (OSError, ValueError, KeyError, TypeError) as cause:
+            return f"{place / LISTING} cannot be read ({cause})"
+        return f"{place / lacking[0]} is gone or empty" if lacking else None
+
+    def pairs(self) -> list[str]:
+        """Names of all pairs of the cohort, in its order.
+
+        Raises:
+            DataError: the folder is no cohort's.
+        """
+        return list(self._stored()["pairs"])
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the pairs are registered with."""
+        found: Mapping[str, Any] = self._stored()["settings"]
+        return found
+
+    def _stored(self) -> dict[str, Any]:
+        path = self.folder / COHORT
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found["pairs"], dict) or not isinstance(found["settings"], dict):
+                raise TypeError("it has no pairs or settings")
+        except FileNotFoundError as cause:
+            raise DataError(
+                f"{self.folder} holds no cohort (no {COHORT}); give the folder that lightning-reg register --pairs wrote."
+            ) from cause
+        except (OSError, ValueError, KeyError, TypeError) as cause:
+            raise DataError(f"{path} cannot be read ({cause}); register into another folder.") from cause
+        return dict(found)
+
+    def begin(self, pairs: Sequence[CohortPair], settings: Mapping[str, Any], otherwise: bool = False) -> None:
+        """Write down whose folder this is; a folder that is there already has to be of the same cohort, whose table may have grown.
+
+        Args:
+            otherwise: some pairs are registered again, with other settings.
+
+        Raises:
+            DataError: it is of another cohort, or holds something else; or it cannot be written.
+        """
+        sources = {pair.name: pair.described() for pair in pairs}
+        path = self.folder / COHORT
+        if self.folder.exists() and not path.exists() and any(p for p in self.folder.iterdir() if not p.name.startswith(".")):
+            raise DataError(f"{self.folder} exists and holds no cohort; choose another folder.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".cohort.lock", timeout=60):
+                if path.exists():
+                    stored = self._stored()
+                    _require_same(self.folder, stored, sources, None if otherwise else settings)
+                    if sources.keys() <= stored["pairs"].keys():
+                        return
+                    sources, settings = {**stored["pairs"], **sources}, stored["settings"]
+                with written_file(path, overwrite=True) as partial:
+                    partial.write_text(json.dumps({"settings": settings, "pairs": sources}, indent=1, default=str) + "\n")
+        except OSError as cause:
+            raise DataError(f"{self.folder} cannot be written ({cause.strerror or cause}); choose another folder.") from cause
+
+    def write_results(self, names: Iterable[str], file: str = RESULTS) -> list[Row]:
+        """Write a table with a row per pair that is done or failed; returns the rows."""
+        rows = [row for name in names if (row := self.row(name)) is not None]
+        columns = list(dict.fromkeys(["pair", "status", "message", *(key for row in rows for key in row)]))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.folder / file, text.getvalue().encode())
+        return rows
+
+    def failed(self, verdicts: Mapping[str, Mapping[str, str]], at: float) -> list[str]:
+        """Pairs that failed, or that were judged so and have not been registered again since.
+
+        Args:
+            verdicts: see :meth:`verdicts`.
+            at: when they were saved, seconds since 1970.
+        """
+        found = []
+        for name in self.pairs():
+            judged = verdicts.get(name, {}).get("verdict") == "fail"
+            if (self.written(name) < at and judged) if self.done(name) else self._failure(name).is_file():
+                found.append(name)
+        return found
+
+    def verdicts(self, path: Path | None = None) -> dict[str, dict[str, str]]:
+        """Verdicts on the pairs, ``{name: {verdict, note}}``, as the page of all pairs saves them; none where there is no such file.
+
+        Args:
+            path: default ``quality.csv`` in the folder.
+
+        Raises:
+            DataError: a file that was asked for is not there, or is no such table.
+        """
+
+        place = path or self.folder / QUALITY
+        if path is None and not place.is_file():
+            return {}
+        lines = read_table(place, ("pair", "verdict"))
+        for line, cells in lines:
+            if cells["verdict"] not in ("pass", "fail", ""):
+                raise DataError(f"Line {line} of {place} has the verdict '{cells['verdict']}'; give pass, fail, or nothing.")
+        return {cells["pair"]: {"verdict": cells["verdict"], "note": cells.get("note", "")} for _, cells in lines}
+
+
+def _row(name: str, record: Mapping[str, Any]) -> Row:
+    """The columns of a pair from its ``metrics.json``."""
+    values = {key: value for key, value in record["row"].items() if key != "case" and value is not None}
+    return {
+        "pair": name,
+        "status": "done",
+        "message": " ".join(record["warnings"]),
+        **values,
+        "seconds": round(sum(record["seconds"].values()), 3),
+    }
+
+
+def _require_same(
+    folder: Path, stored: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]], settings: Mapping[str, Any] | None
+) -> None:
+    remedy = "choose another folder"
+    for name, files in sources.items():
+        there = stored["pairs"].get(name)
+        if there is not None and there != files:
+            key = next(key for key in {**there, **files} if there.get(key) != files.get(key))
+            raise DataError(
+                f"{folder} holds another cohort (pair {name}: {key} is {there.get(key)} there and {files.get(key)} here); {remedy}, "
+                "or give the pairs names of their own in a column 'pair'."
+            )
+    if settings is None:
+        return
+    ours, theirs = (json.loads(json.dumps(one, default=str)) for one in (stored["settings"], settings))
+    for key in {**ours, **theirs}:
+        if key != "version" and ours.get(key) != theirs.get(key):
+            there, here = _short(ours.get(key)), _short(theirs.get(key))
+            raise DataError(
+                f"{folder} was registered otherwise ({key} is {there} there and {here} here); {remedy}, or register single pairs "
+                "again (--only)."
+            )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

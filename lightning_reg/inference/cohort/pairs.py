@@ -1,0 +1,270 @@
+"""Pairs of a cohort: from a table, a folder of scans, or a time series."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from lightning_reg.data.datasets.interface import Record, usual_pairs
+from lightning_reg.data.datasets.layouts import is_image, natural, stem
+from lightning_reg.data.datasets.manifest import PARTS
+from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
+from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.io.folders import written_file
+from lightning_reg.io.images import itk_reason, read_image
+from lightning_reg.io.points import read_points
+
+NAME = 120
+"""Characters of a pair's name, which is that of a folder."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One time point of a 4D NIfTI file, counted from 0."""
+
+    path: Path
+    number: int
+
+    def read(self) -> nib.spatialimages.SpatialImage:
+        """Raises: DataError: the file cannot be read, or has no such time point."""
+        image = _series(self.path)
+        if not 0 <= self.number < image.shape[3]:
+            raise DataError(f"{self.path} has {image.shape[3]} time points, counted from 0, and none numbered {self.number}.")
+        try:
+            return nib.Nifti1Image(np.asarray(image.dataobj[..., self.number]), image.affine)
+        except (OSError, ValueError, EOFError) as cause:
+            raise DataError(f"{self.path} cannot be read as an image ({itk_reason(cause)}); replace the file.") from cause
+
+    def __str__(self) -> str:
+        return f"{self.path}[{self.number}]"
+
+
+@dataclass(frozen=True)
+class CohortPair:
+    """A pair to register.
+
+    Args:
+        name: unique in its cohort, and the name of a folder.
+        sources: files by ``fixed, moving, fixed_mask, ...``, see :func:`lightning_reg.data.scans.read_pair`.
+        problem: a sentence, where the pair's line of the table is none.
+    """
+
+    name: str
+    sources: Mapping[str, Path | Frame] = field(default_factory=dict)
+    problem: str | None = None
+
+    def opened(self) -> dict[str, Any]:
+        """The sources as they are read: paths, and images of time points.
+
+        Raises:
+            DataError: :attr:`problem`, or a time point cannot be read.
+        """
+        if self.problem is not None:
+            raise DataError(self.problem)
+        return {key: source.read() if isinstance(source, Frame) else source for key, source in self.sources.items()}
+
+    def described(self) -> dict[str, str]:
+        """The sources as text, for the record."""
+        paths = {key: source if isinstance(source, Frame) else source.resolve() for key, source in self.sources.items()}
+        return {key: str(path) for key, path in paths.items()}
+
+
+def from_table(table: Path) -> list[CohortPair]:
+    """The pairs of a table: what :class:`~lightning_reg.data.datasets.own.PairsDataset` reads, and a column ``pair`` with their names.
+
+    A line that is no pair is one with a :attr:`~CohortPair.problem`: it is for the others to go on.
+
+    Raises:
+        DataError: no such file, no table, a column is missing or unknown.
+    """
+    lines = read_pairs(table)
+    columns = [side + ("" if part == "image" else f"_{part}") for part in PARTS for side in SIDES]
+    files = [{key: table.parent / Path(cells[key]).expanduser() for key in columns if cells.get(key)} for _, cells in lines]
+    usual = _usual_names([[sources[side] for side in SIDES if side in sources] for sources in files])
+    named = [cells.get("pair") or name for (_, cells), name in zip(lines, usual, strict=True)]
+    found = []
+    for name, sources, (line, _) in zip(_unique(named), files, lines, strict=True):
+        lacking = [side for side in SIDES if side not in sources]
+        gone = [path for path in sources.values() if not path.exists()]
+        problem = None
+        if lacking:
+            problem = f"Line {line} of {table} has no {lacking[0]} image; give one, or remove the line."
+        elif gone:
+            problem = f"Line {line} of {table}: there is no {gone[0]}; correct the path."
+        found.append(CohortPair(name, dict(sources), problem))
+    return found
+
+
+def from_folder(folder: Path, to: str | None = None, consecutive: bool = False) -> list[CohortPair]:
+    """Pairs of the scans in a folder, see :func:`~lightning_reg.data.datasets.own.find_layout`; all of them, whatever split they are in.
+
+    Args:
+        to: a scan's name, or a file: the fixed image of all the (other) scans; ``None``: the pairs that the folder lists, or the usual
+            ones, see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
+        consecutive: every scan of a subject to the one before it, in the order of their names.
+
+    Raises:
+        DataError: there are no scans, no such scan, or no pairs.
+    """
+    layout = find_layout(folder)
+    records = [_plain(record, layout.points is read_points) for record in layout.records]
+    if consecutive:
+        pairs = [(a, b) for a, b in itertools.pairwise(records) if a.subject == b.subject]
+        if not pairs:
+            raise DataError(f"{folder} has one scan per subject, so that none follows another; give their reference (--to).")
+    elif to is not None:
+        fixed = _reference(to, records)
+        pairs = [(fixed, record) for record in records if record.name != fixed.name and record.image != fixed.image]
+    else:
+        new = dict(zip(layout.records, records, strict=True))
+        pairs = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or ()] or usual_pairs(records)
+    if not pairs:
+        raise DataError(f"{folder} has no pairs to register; give a second scan.")
+    names = _unique([f"{fixed.name}__{moving.name}" for fixed, moving in pairs])
+    return [CohortPair(name, _sources(fixed, moving)) for name, (fixed, moving) in zip(names, pairs, strict=True)]
+
+
+def from_series(series: Path, to: str = "0", mean: Path | None = None) -> list[CohortPair]:
+    """Time points of a 4D NIfTI file, or of a folder with a file (or DICOM folder) each, to one of them or to their mean.
+
+    Args:
+        series: the file or folder; a folder's entries count in the order of their names.
+        to: number of the fixed time point, counted from 0, or ``mean``.
+        mean: file for the mean image, written where it is asked for and not there yet.
+
+    Raises:
+        DataError: no series, no such time point, or images of different grids where their mean is asked for.
+    """
+    points: Sequence[Path | Frame]
+    if series.is_dir():
+        files = sorted((path for path in series.iterdir() if is_image(path) or path.is_dir()), key=natural)
+        points, names = files, [stem(path) for path in files]
+    else:
+        count = int(_series(series).shape[3])
+        points, names = [Frame(series, k) for k in range(count)], [f"t{k:0{len(str(count - 1))}d}" for k in range(count)]
+    if len(points) < 2:
+        raise DataError(f"{series} has {len(points)} time points; give two or more.")
+    chosen: int | None = None
+    if to != "mean":
+        if not to.isdigit() or int(to) >= len(points):
+            raise DataError(f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean.")
+        chosen = int(to)
+    elif mean is not None and not mean.exists():
+        _write_mean(points, mean)
+    fixed = points[chosen] if chosen is not None else mean
+    assert fixed is not None
+    labels = _unique(names)
+    return [
+        CohortPair(label, {"fixed": fixed, "moving": p}) for k, (label, p) in enumerate(zip(labels, points, strict=True)) if k != chosen
+    ]
+
+
+def shard(pairs: Sequence[CohortPair], number: int, of: int) -> list[CohortPair]:
+    """Every ``of``-th pair, beginning with the ``number``-th, counted from 1.
+
+    Raises:
+        DataError: no such share.
+    """
+    if of < 1 or not 1 <= number <= of:
+        raise DataError(f"The share {number}/{of} is none; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}.")
+    return list(pairs[number - 1 :: of])
+
+
+def _series(path: Path) -> Any:
+    try:
+        image = nib.load(path)
+        shape = image.shape
+    except Exception as cause:  # nibabel raises many kinds for a file it cannot read
+        raise DataError(f"{path} cannot be read as a time series ({itk_reason(cause)}); give a 4D NIfTI file, or a folder.") from cause
+    if len(shape) != 4:
+        raise DataError(
+            f"{path} has {len(shape)} axes and is no time series; give a 4D NIfTI file, or a folder with a file per time point."
+        )
+    return image
+
+
+def _write_mean(points: Sequence[Path | Frame], path: Path) -> None:
+    """The mean image of time points with one grid, time point by time point."""
+    total, affine = None, np.eye(4)
+    for point in points:
+        image = read_image(point.read() if isinstance(point, Frame) else point)
+        values = image.data[0].double().numpy()
+        if total is None:
+            total, affine = values.copy(), image.affine
+        elif values.shape != total.shape or not np.allclose(affine, image.affine, atol=1e-4):
+            raise DataError(f"{point} has another grid than the first time point, so there is no mean of them; give a number (--to).")
+        else:
+            total += values
+    assert total is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_file(path, overwrite=True) as partial:
+        nib.save(nib.Nifti1Image((total / len(points)).astype(np.float32), affine), partial)
+
+
+def _plain(record: Record, points: bool) -> Record:
+    """The record outside of any split; without landmarks where a file of them does not say itself what it holds."""
+    return replace(record, split="train", landmarks=record.landmarks if points else None)
+
+
+def _reference(to: str, records: Sequence[Record]) -> Record:
+    named = {record.name: record for record in records}
+    if to in named:
+        return named[to]
+    path = Path(to).expanduser()
+    if path.exists():
+        return Record(stem(path), image=path)
+    some = ", ".join(list(named)[:8])
+    raise DataError(
+        f"There is no scan and no file '{to}'{did_you_mean(to, list(named))} There are {some}{', ...' if len(named) > 8 else ''}."
+    )
+
+
+def _sources(fixed: Record, moving: Record) -> dict[str, Path | Frame]:
+    found: dict[str, Path | Frame] = {}
+    for side, record in zip(SIDES, (fixed, moving), strict=True):
+        for part in PARTS:
+            path = getattr(record, part)
+            if path is not None:
+                found[side if part == "image" else f"{side}_{part}"] = path
+    return found
+
+
+def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
+    """``fixed__moving``, each by as many of its folders as tell all files apart."""
+    files = {path for pair in pairs for path in pair}
+    depth = 1
+    while depth < 6 and len({_tail(path, depth) for path in files}) < len(files):
+        depth += 1
+    return ["__".join(_tail(path, depth) for path in pair) or "pair" for pair in pairs]
+
+
+def _tail(path: Path, depth: int) -> str:
+    return "-".join([*path.parent.parts[max(0, len(path.parent.parts) - depth + 1) :], stem(path)] if depth > 1 else [stem(path)])
+
+
+def folder_name(name: str) -> str:
+    """A name in letters that every file system and shell takes."""
+    return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:NAME] or "pair"
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names as folders, a number behind those that would be twice."""
+    taken: Counter[str] = Counter()
+    used: set[str] = set()
+    found = []
+    for name in map(folder_name, names):
+        candidate = name
+        while candidate in used:
+            taken[name] += 1
+            candidate = f"{name}-{taken[name] + 1}"
+        used.add(candidate)
+        found.append(candidate)
+    return found
