@@ -25,7 +25,7 @@ def run(arguments: Namespace) -> int:
     done = [row for row in found.rows if row["status"] == "done"]
     numbers = [{key: value for key, value in row.items() if isinstance(value, (int, float))} for row in done]
     if numbers:
-        terminal.print(totals_table(summaries(numbers), None, {}))
+        terminal.print(totals_table(summaries(numbers)))
     terminal.print(f"{len(done):,} pairs are done, {len(found.failed):,} failed, {len(found.missing):,} are missing.")
     for row in found.failed[:SHOWN]:
         terminal.print(f"  {row['pair']}: {row['message']}", soft_wrap=True, markup=False)

@@ -2,87 +2,186 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.discovery import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_reg.data.datasets.interface import Split
+    from lightning_reg.inference.contestants import Contestant
+    from lightning_reg.inference.evaluation import Cases
+    from lightning_reg.inference.result import Result
+
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, action="append", help="a trained network: best.ckpt, a model's name, or an address")
-    parser.add_argument("--data", required=True, help="data configuration: a file of conf/data or of an installed package")
-    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.root=FOLDER")
-    parser.add_argument("--out", required=True, help="new folder for the table, the totals and the report")
-    parser.add_argument("--against", metavar="MODEL", help="a second checkpoint, compared case by case (paired Wilcoxon test)")
-    parser.add_argument(
-        "--split", default="validation", choices=("train", "validation", "test", "all"), help="whose pairs (default validation)"
+    who = parser.add_argument_group("methods (each may be given a name, NAME=..., and be repeated)")
+    who.add_argument("--model", action="append", default=[], help="a trained network: best.ckpt, a model's name, or an address")
+    who.add_argument("--instance", action="append", default=[], help="instance optimisation without a model: bspline, lung_ct, ...")
+    who.add_argument(
+        "--transforms", action="append", default=[], metavar="PLACE", help="transforms of another program: a folder, or a pattern"
     )
+    who.add_argument(
+        "--folds", action="append", default=[], metavar="RUNS", help="the runs of a cross-validation: a pattern of their folders"
+    )
+    parser.add_argument("--data", help="data configuration: a file of conf/data or of an installed package")
+    parser.add_argument("--pairs", metavar="TABLE", help="a table of pairs instead, as lightning-reg register reads it")
+    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.root=FOLDER")
+    parser.add_argument("--out", required=True, help="new folder for the tables, the totals and the report")
+    parser.add_argument("--split", choices=("train", "validation", "test", "all"), help="whose pairs (default validation)")
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a metric of another distribution (repeatable)")
     parser.add_argument("--limit", type=int, help="at most this many pairs")
-    parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after the network")
-    parser.add_argument("--instance", default="refine", help="the instance optimisation that they run, of conf/instance (default refine)")
+    parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after each network")
+    parser.add_argument("--refinement", default="refine", help="the instance optimisation that they run, of conf/instance (default refine)")
     parser.add_argument("--learn2reg", action="store_true", help="write the challenge's displacement files and its variants of two metrics")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
 
 
 def run(arguments: Namespace) -> int:
+    _refuse(arguments)
     from rich.progress import Progress
 
-    from lightning_reg.cli.arguments import console
-    from lightning_reg.cli.tables import totals_table
-    from lightning_reg.data.datasets.splits import open_configured
-    from lightning_reg.discovery import UserError
+    from lightning_reg.cli.tables import comparison_table, totals_table
     from lightning_reg.inference import learn2reg
-    from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset
-    from lightning_reg.inference.registrar import load
-    from lightning_reg.inference.result import Result
+    from lightning_reg.inference.evaluation import Evaluation, evaluate_cases
     from lightning_reg.io.folders import refuse_existing
-    from lightning_reg.metrics import summaries
-    from lightning_reg.metrics.extra import build_metrics
 
     terminal, out = console(), Path(arguments.out).expanduser()
-    if len(arguments.model) > 1:
-        raise UserError("evaluate takes one --model; --against compares it with a second.")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     refuse_existing(out, arguments.overwrite, "evaluate")
-    models = [
-        load(m, device=arguments.device, refinement=arguments.instance) for m in (*arguments.model, arguments.against) if m is not None
-    ]
-    for model in models:
-        model.metrics = build_metrics(arguments.metric)
-    data, config = open_configured(arguments.data, arguments.overrides)
-    split = None if arguments.split == "all" else arguments.split
+    contestants = _contestants(arguments)
+    cases, described = _cases(arguments)
     fields: dict[str, Tensor] = {}
     warnings: list[str] = []
-    rows: list[list[dict[str, Any]]] = []
-    limit = arguments.limit if arguments.limit is not None else config.get("max_validation_pairs")
-    for model in models:
-        first = not rows
-        with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-            task = progress.add_task("pairs", total=None)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("pairs", total=len(cases.cases) * len(contestants))
 
-            def seen(number: int, count: int, row: object, result: Result, first: bool = first, progress: Progress = progress) -> None:
-                progress.update(task, total=count, completed=number + 1)  # noqa: B023 - called inside the loop's body
-                warnings.extend(warning.split(" (after")[0] for warning in result.warnings)  # the numbers differ from case to case
-                if arguments.learn2reg and first:
-                    grids = result.pair.fixed.grid, result.pair.moving.grid
-                    name = "disp_" + "_".join(result.pair.name[0].replace(" ", "-").split("-<-")) + ".nii.gz"
-                    fields[name] = learn2reg.voxel_displacement(result.transform, *grids)
+        def seen(number: int, count: int, name: str, row: object, result: Result | None) -> None:
+            progress.advance(task)
+            if result is None:
+                return
+            warnings.extend(warning.split(" (after")[0] for warning in result.warnings)  # the numbers differ from case to case
+            if arguments.learn2reg and name == contestants[0].name:
+                grids = result.pair.fixed.grid, result.pair.moving.grid
+                file = "disp_" + "_".join(cases.cases[number].name.replace(" ", "-").split("-<-")) + ".nii.gz"
+                fields[file] = learn2reg.voxel_displacement(result.transform, *grids)
 
-            found = evaluate_dataset(
-                model, data, split=split, limit=limit, refine=arguments.refine, challenge=arguments.learn2reg, progress=seen
-            )
-        rows.append(found)
-    settings = {"data": config, "split": arguments.split, "refine": arguments.refine, "models": [model.settings for model in models]}
-    evaluation = Evaluation(rows[0], rows[1] if len(rows) > 1 else None, settings)
+        rows = evaluate_cases(contestants, cases, challenge=arguments.learn2reg, progress=seen)
+    settings = {**described, "methods": {contestant.name: contestant.settings for contestant in contestants}}
+    evaluation = Evaluation(rows, settings)
     evaluation.save(out, arguments.overwrite, fields)
-    against = summaries(rows[1]) if len(rows) > 1 else None
-    terminal.print(totals_table(evaluation.totals(), against, evaluation.comparison()))
+    if len(rows) == 1:
+        terminal.print(totals_table(next(iter(evaluation.totals().values()))))
+    else:
+        comparison = evaluation.comparison()
+        terminal.print(comparison_table(comparison))
+        for note in comparison.notes():
+            terminal.print(note, soft_wrap=True)
     for warning in dict.fromkeys(warnings):
-        terminal.print(f"Warning ({warnings.count(warning)} of {sum(map(len, rows))} registrations): {warning}", style="yellow")
-    terminal.print(f"{len(rows[0])} pairs. Everything is in {arguments.out}; look at {out / 'report.html'}", soft_wrap=True)
+        terminal.print(f"Warning ({warnings.count(warning)} of {sum(map(len, rows.values()))} registrations): {warning}", style="yellow")
+    failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]
+    for name, row in failed[:8]:
+        terminal.print(f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True, markup=False)
+    if len(failed) > 8:
+        terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
+    terminal.print(f"{len(cases.cases)} pairs. Everything is in {arguments.out}; look at {out / 'report.html'}", soft_wrap=True)
     return 0
+
+
+def _refuse(arguments: Namespace) -> None:
+    if not (arguments.model or arguments.instance or arguments.transforms or arguments.folds):
+        raise DataError("Give at least one method: --model, --instance, --transforms or --folds.")
+    if (arguments.data is None) == (arguments.pairs is None):
+        raise DataError("Give either --data (a data configuration) or --pairs (a table).")
+    if arguments.pairs is not None:
+        require_files(arguments.pairs)
+        for option, given in (
+            ("--split", arguments.split),
+            ("--folds", arguments.folds),
+            (" ".join(arguments.overrides), arguments.overrides),
+        ):
+            if given:
+                raise DataError(f"{option} is of a data configuration (--data); leave it out.")
+    if arguments.folds and arguments.split is not None:
+        raise DataError("--folds evaluates each fold's validation pairs; leave out --split.")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
+
+
+def _contestants(arguments: Namespace) -> list[Contestant]:
+    """The methods, named as asked for or by what they are."""
+    from lightning_reg.cli.models import fetched
+    from lightning_reg.inference.contestants import Registering, Transforms
+    from lightning_reg.inference.cross_validation import fold_models
+    from lightning_reg.inference.registrar import Registrar, conventional, load
+    from lightning_reg.metrics.extra import build_metrics
+
+    metrics = build_metrics(arguments.metric)
+
+    def measured(registrar: Registrar) -> Registrar:
+        registrar.metrics = metrics
+        return registrar
+
+    def trained(model: str | Path) -> Registrar:
+        return measured(load(model, device=arguments.device, refinement=arguments.refinement))
+
+    usual: dict[str, Callable[[str], str]] = {
+        "model": lambda text: _model_name(text) if len(arguments.model) > 1 else "model",
+        "instance": lambda text: Path(text).stem,
+        "transforms": lambda text: Path(text.split("{pair}")[0].split(",")[0].rstrip("_")).name or "transforms",
+        "folds": lambda text: Path(text).name.strip("*_-") or "folds",
+    }
+    found: list[Contestant] = []
+    for kind, name_of in usual.items():
+        for word in getattr(arguments, kind):
+            name, text = named(word)
+            name = name or name_of(text)
+            if kind == "model":
+                found.append(Registering(name, trained(fetched(text, console())), arguments.refine))
+            elif kind == "instance":
+                found.append(Registering(name, measured(conventional(text, device=arguments.device))))
+            elif kind == "transforms":
+                found.append(Transforms(name, text, metrics))
+            else:
+                found.append(fold_models(name, text, trained, arguments.refine))
+    return found
+
+
+def named(word: str) -> tuple[str | None, str]:
+    """``NAME=VALUE`` as two; a path with ``=`` in it, or an address, is a value alone."""
+    match = re.fullmatch(r"([\w .+-]+)=(.+)", word)
+    return (match[1], match[2]) if match and not Path(word).expanduser().exists() else (None, word)
+
+
+def _model_name(text: str) -> str:
+    """A checkpoint by its run's folder, anything else by its own name."""
+    path = Path(text)
+    return path.parent.parent.name if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else path.stem
+
+
+def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
+    """What is evaluated on, and its description for the record."""
+    from lightning_reg.data.datasets.splits import open_configured
+    from lightning_reg.inference.cohort.pairs import from_table
+    from lightning_reg.inference.cross_validation import fold_count, named_runs
+    from lightning_reg.inference.evaluation import Cases
+
+    if arguments.pairs is not None:
+        return Cases.of_pairs(from_table(Path(arguments.pairs).expanduser())[: arguments.limit]), {"pairs": arguments.pairs}
+    if arguments.folds:
+        count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
+        parts = []
+        for fold in range(1, count + 1):
+            data, config = open_configured(arguments.data, [*arguments.overrides, f"data.fold={fold}/{count}"])
+            parts.append(Cases.of(data, "validation", arguments.limit, fold))
+        return Cases.joined(parts), {"data": config, "folds": count}
+    data, config = open_configured(arguments.data, arguments.overrides)
+    split: Split | None = None if arguments.split == "all" else arguments.split or "validation"
+    limit = arguments.limit if arguments.limit is not None else config.get("max_validation_pairs")
+    return Cases.of(data, split, limit), {"data": config, "split": split or "all"}

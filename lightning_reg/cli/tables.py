@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from lightning_reg.metrics import PairMetrics, totals
+from lightning_reg.metrics import Comparison, PairMetrics, totals
 from lightning_reg.metrics.table import BY_KEY, COMPARED, RANKING, WHEN
 
 
@@ -52,21 +53,24 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def totals_table(
-    totals: Mapping[str, Mapping[str, float]],
-    against: Mapping[str, Mapping[str, float]] | None,
-    comparison: Mapping[str, Mapping[str, float]],
-) -> Table:
-    """Means with their confidence intervals; with a second model its means, the paired differences and p values."""
-    table = Table("", "mean", "SD", "95 % interval", *(("second model", "second - first", "p") if against else ()))
+def totals_table(totals: Mapping[str, Mapping[str, float]]) -> Table:
+    """Means with their standard deviations and confidence intervals."""
+    table = Table("", "mean", "SD", "95 % interval")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, values in totals.items():
         interval = "" if values["low"] != values["low"] else f"{values['low']:.4g} to {values['high']:.4g}"
-        cells = [name, f"{values['mean']:.4g}", f"{values['sd']:.3g}", interval]
-        if against:
-            other = comparison.get(name)
-            cells += [f"{against[name]['mean']:.4g}" if name in against else ""]
-            cells += [f"{other['mean']:+.3g}", f"{other['p']:.2g}"] if other else ["", ""]
-        table.add_row(*cells)
+        table.add_row(name, f"{values['mean']:.4g}", f"{values['sd']:.3g}", interval)
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Methods below each other, the best of each column in bold; :meth:`Comparison.notes` says what its marks mean."""
+    table = Table(*comparison.header())
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, cells in comparison.cells().items():
+        texts = ["" if cell.mean != cell.mean else cell.text() for cell in cells]
+        shown = [Text(text, style="bold" if cell.best else "") for text, cell in zip(texts, cells, strict=True)]
+        table.add_row(Text(name), *shown, end_section=name == "before")
     return table

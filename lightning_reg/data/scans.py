@@ -199,7 +199,7 @@ def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
         )
 
 
-def _pair_name(fixed: str, moving: str) -> str:
+def pair_name(fixed: str, moving: str) -> str:
     """``fixed < moving``; what both start with (the subject, of two time points) is said once."""
     subject, _, time_point = moving.partition(" ")
     if fixed == moving:
@@ -216,7 +216,7 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
     Raises:
         DataError: they do not overlap in the world, or their landmarks do not correspond in number.
     """
-    name = _pair_name(fixed.name, moving.name)
+    name = pair_name(fixed.name, moving.name)
     if overlapping and fixed.image.grid.overlap(moving.image.grid) == 0:
         raise DataError(
             f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid} against {moving.image.grid}); "

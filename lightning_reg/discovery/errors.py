@@ -26,6 +26,11 @@ class TrainingError(UserError):
     """Training cannot start or go on."""
 
 
+def in_words(error: BaseException) -> str:
+    """An error as a sentence: a user's mistake as it is, anything else with its type."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def require_kind(value: object, kind: type | tuple[type, ...], argument: str, remedy: str) -> None:
     """Refuse an argument that is no object of a kind.
 

@@ -10,30 +10,35 @@ from matplotlib.figure import Figure
 from lightning_reg.metrics.table import METRICS
 
 
-def metric_boxes(rows: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]] | None = None) -> Figure:
+def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Box plots over the cases, before and after, a panel per metric that the rows have.
 
     Args:
-        rows: of ``cases.csv``: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, and ``folding``.
-        against: the same cases by a second model.
+        rows: per method those of ``cases.csv``: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, and ``folding``. *Before*
+            is that of the first method; the only one is called *after*.
     """
-    columns = {key for row in rows for key in row}
+    first = next(iter(rows.values()))
+    columns = {key for row in first for key in row}
+    labels = ["after"] if len(rows) == 1 else list(rows)
     panels: list[tuple[str, list[tuple[str, list[float]]]]] = []
     for metric in METRICS:
         column = metric.column()
         if metric.compared and {column, metric.column("before")} <= columns:
-            series = [("before", _values(rows, metric.column("before"))), ("after", _values(rows, column))]
+            before = [("before", _values(first, metric.column("before")))]
         elif metric.key in ("folding", "sdlogj"):
-            series = [("first" if against else "after", _values(rows, column))]
+            before = []
         else:
             continue
-        panels.append((metric.heading, series + ([("second", _values(against, column))] if against else [])))
-    figure = Figure(figsize=(2.1 * len(panels) + 0.4, 3.2), layout="constrained")
+        panels.append((metric.heading, before + [(label, _values(of, column)) for label, of in zip(labels, rows.values(), strict=True)]))
+    width = max(2.1, 0.55 * (len(rows) + 1))
+    figure = Figure(figsize=(width * len(panels) + 0.4, 3.2 if len(rows) < 3 else 3.8), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.boxplot([values for _, values in series], tick_labels=[name for name, _ in series], widths=0.6)
         for position, (_, values) in enumerate(series, 1):
             axes.plot([position] * len(values), values, ".", ms=3, alpha=0.5, color="C0")
         axes.set_title(title, fontsize="medium")
+        if len(rows) > 2:
+            axes.tick_params(axis="x", labelrotation=60)
     return figure
 
 

@@ -1,74 +1,156 @@
-"""A model on a data set: case by case, in all, and against another model."""
+"""Methods on the pairs of a data set or a table: case by case, in all, and against each other."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torchio as tio
 from torch import Tensor
 
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.discovery import DataError
+from lightning_reg.data.scans import pair_name
+from lightning_reg.discovery import DataError, in_words
 from lightning_reg.inference import learn2reg
-from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.cohort.pairs import CohortPair
+from lightning_reg.inference.contestants import Case, Contestant, Registering
+from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
 from lightning_reg.io.folders import MARK, written_whole
-from lightning_reg.metrics.statistics import is_number, paired, summaries
+from lightning_reg.metrics import Comparison, summaries
 from lightning_reg.spatial import Pair, Transform
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rows of one or two models on the same cases.
+    """The rows of one or several methods on the same cases.
 
     Args:
-        rows: per case its values by column, ``case`` first.
-        against: the same cases by the second model, where there is one.
-        settings: of both.
+        rows: per method and case its values by column, ``case`` first; of a case that failed its ``error``, a sentence.
+        settings: of the data and the methods.
     """
 
-    rows: list[dict[str, Any]]
-    against: list[dict[str, Any]] | None
-    settings: dict[str, Any]
+    rows: Mapping[str, Sequence[Row]]
+    settings: Mapping[str, Any]
 
-    def totals(self) -> dict[str, dict[str, float]]:
-        """Per column ``mean, sd, low, high, n``, see :func:`~lightning_reg.metrics.statistics.summary`."""
-        return summaries(self.rows)
+    def totals(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Per method and column ``mean, sd, low, high, n``, see :func:`~lightning_reg.metrics.statistics.summary`."""
+        return {name: summaries(rows) for name, rows in self.rows.items()}
 
-    def comparison(self) -> dict[str, dict[str, float]]:
-        """Per metric the mean paired difference (second minus first model) with its interval, and Wilcoxon's p."""
-        if self.against is None:
-            return {}
-        found = {}
-        for column in self.totals():
-            if column == "seconds" or "before" in column:
-                continue
-            both = [(a, b) for a, b in zip(self.rows, self.against, strict=True) if is_number(a, column) and is_number(b, column)]
-            pairs = [(a[column], b[column]) for a, b in both]
-            if len(pairs) > 1:
-                found[column] = paired(*zip(*pairs, strict=True))
-        return found
+    def comparison(self) -> Comparison:
+        """The methods on the cases that all of them registered."""
+        return Comparison(self.rows)
 
     def save(self, folder: str | Path, overwrite: bool = False, fields: Mapping[str, Tensor] | None = None) -> Path:
-        """Write ``cases.csv`` (``cases_against.csv``), ``metrics.json``, ``report.html`` and, in Learn2Reg's form, ``fields``."""
+        """Write ``cases.csv``, ``metrics.json``, the table as ``table.csv``, ``table.md`` and ``table.tex``, ``report.html`` and, in
+        Learn2Reg's form, ``fields``."""
+        comparison = self.comparison()
         with written_whole(Path(folder), overwrite, "evaluate") as partial:
-            write_rows(partial / "cases.csv", self.rows)
-            if self.against is not None:
-                write_rows(partial / "cases_against.csv", self.against)
-            second = {"against": summaries(self.against)} if self.against is not None else {}
-            record = finite({"totals": self.totals(), **second, "comparison": self.comparison(), "settings": self.settings})
+            write_rows(partial / "cases.csv", [{"method": name, **row} for name, rows in self.rows.items() for row in rows])
+            for ending, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
+                (partial / f"table.{ending}").write_text(text, encoding="utf-8")
+            differences = [vars(difference) for difference in comparison.differences]
+            record = finite({"totals": self.totals(), "differences": differences, "settings": self.settings})
             (partial / MARK).write_text(json.dumps(record, indent=2, default=str) + "\n")
             for name, field in (fields or {}).items():
                 (partial / "learn2reg").mkdir(exist_ok=True)
                 learn2reg.write_displacement(partial / "learn2reg" / name, field)
-            write_report(partial / "report.html", self.rows, self.against, record)
+            write_report(partial / "report.html", self.rows, record)
         return Path(folder)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cases of an evaluation, read when they are asked for.
+
+    Args:
+        cases: in order.
+        read: the fixed and the moving subject of the so-manieth.
+        data: the data set that they are of, whose scans may have been prepared; ``None``: images as they are.
+    """
+
+    cases: Sequence[Case]
+    read: Callable[[int], tuple[tio.Subject, tio.Subject]]
+    data: Splits | None = None
+
+    @classmethod
+    def of(cls, data: Splits, split: Split | None = "validation", limit: int | None = None, fold: int | None = None) -> Cases:
+        """The pairs of a split.
+
+        Raises:
+            DataError: the data have no such pairs.
+        """
+        pairs = data.pairs(split)[:limit]
+        if not pairs:
+            raise DataError(f"The data have no pairs in their split '{split or 'all'}'; choose another data set or split.")
+        records, subjects = data.records(split), data.subjects(split)
+        cases = [Case(pair_name(records[fixed].name, records[moving].name), fold) for fixed, moving in pairs]
+        return cls(cases, lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]), data)
+
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[CohortPair]) -> Cases:
+        """The pairs of a table, see :mod:`lightning_reg.inference.cohort.pairs`."""
+
+        def read(number: int) -> tuple[tio.Subject, tio.Subject]:
+            inputs = Inputs.read(pairs[number].opened(), pairs[number].name)
+            return inputs.fixed, inputs.moving
+
+        return cls([Case(pair.name) for pair in pairs], read)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Cases]) -> Cases:
+        """The cases of several, one after the other: the folds of a cross-validation."""
+        places = [(part, number) for part in parts for number in range(len(part.cases))]
+        cases = [part.cases[number] for part, number in places]
+        return cls(cases, lambda k: places[k][0].read(places[k][1]), parts[0].data)
+
+
+def evaluate_cases(
+    contestants: Sequence[Contestant], cases: Cases, *, challenge: bool = False, progress: Callable[..., None] | None = None
+) -> dict[str, list[Row]]:
+    """Measure every contestant on every case, on the original grids. A case that fails is a row with an ``error``.
+
+    Args:
+        challenge: add Learn2Reg's variants.
+        progress: called after every case of every contestant with the case's number, how many there are, the contestant's name, the row and
+            the result (``None``: it failed).
+
+    Raises:
+        DataError: two contestants have one name, or no case could be registered by any of them.
+    """
+    names = [contestant.name for contestant in contestants]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise DataError(f"Two methods are called '{double}'; give them names: --model NAME=MODEL.")
+    ready = [contestant if cases.data is None else contestant.after(cases.data.geometry) for contestant in contestants]
+    rows: dict[str, list[Row]] = {name: [] for name in names}
+    first: Exception | None = None
+    for number, case in enumerate(cases.cases):
+        subjects: tuple[tio.Subject, tio.Subject] | None = None
+        for contestant in ready:
+            result: Result | None = None
+            fold = {} if case.fold is None else {"fold": case.fold}
+            try:
+                subjects = subjects or cases.read(number)
+                result = contestant.register(case, *subjects)
+                row = {**fold, **case_row(result, challenge)}
+            except Exception as error:
+                row, result, first = {**fold, "error": in_words(error)}, None, first or error
+            row = {"case": case.name} | row | {"case": case.name}
+            rows[contestant.name].append(row)
+            if progress is not None:
+                progress(number, len(cases.cases), contestant.name, row, result)
+    if first is not None and all("error" in row for of in rows.values() for row in of):
+        raise DataError(f"No case could be evaluated. {in_words(first)}") from first
+    return rows
 
 
 def evaluate_dataset(
@@ -79,38 +161,26 @@ def evaluate_dataset(
     limit: int | None = None,
     refine: int | None = None,
     challenge: bool = False,
-    progress: Callable[[int, int, Mapping[str, Any], Result], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Register every pair of a split and measure it on its original grids.
+    progress: Callable[..., None] | None = None,
+) -> list[Row]:
+    """:func:`evaluate_cases` of one registrar on the pairs of a split.
 
     Args:
         split: whose pairs; ``None``: all.
         limit: at most this many pairs.
         refine: steps of instance optimisation after the network.
-        challenge: add Learn2Reg's variants.
-        progress: called after every pair with its number, how many there are, its row and the result.
+        challenge, progress: see :func:`evaluate_cases`.
 
     Raises:
-        DataError: the data have no such pairs, or a pair cannot be registered.
+        DataError: the data have no such pairs, or none of them can be registered.
     """
-    pairs = data.pairs(split)[:limit]
-    if not pairs:
-        raise DataError(f"The data have no pairs in their split '{split or 'all'}'; choose another data set or split.")
-    subjects = data.subjects(split)
-    registrar = replace(registrar, preprocessing=registrar.preprocessing.remaining(data.geometry))
-    rows = []
-    for number, (fixed, moving) in enumerate(pairs):
-        result = registrar.register_subjects(subjects[fixed], subjects[moving], refine=refine)
-        row = case_row(result, challenge)
-        rows.append(row)
-        if progress is not None:
-            progress(number, len(pairs), row, result)
-    return rows
+    contestant = Registering("model", registrar, refine)
+    return evaluate_cases([contestant], Cases.of(data, split, limit), challenge=challenge, progress=progress)["model"]
 
 
-def case_row(result: Result, challenge: bool = False) -> dict[str, Any]:
+def case_row(result: Result, challenge: bool = False) -> Row:
     """The columns of one registered pair."""
-    row: dict[str, Any] = dict(result.case.row())
+    row: Row = dict(result.case.row())
     snapped = snapped_errors(result.pair, result.transform)
     if snapped is not None:
         row["tre_after_snapped_mm"] = float(snapped.mean())
@@ -120,7 +190,7 @@ def case_row(result: Result, challenge: bool = False) -> dict[str, Any]:
         distance = learn2reg.hd95(result.pair, result.transform)
         if distance is not None:
             row["hd95_after_learn2reg_voxels"] = distance
-    return row | {"seconds": sum(result.seconds.values())}
+    return row | ({"seconds": sum(result.seconds.values())} if result.seconds else {})
 
 
 def snapped_errors(pair: Pair, transform: Transform) -> Tensor | None:

@@ -22,7 +22,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """:func:`summary` of every column over the cases that have it."""
-    columns = dict.fromkeys(key for row in rows for key in row if key != "case")
+    columns = dict.fromkeys(key for row in rows for key in row)
     return {c: summary([row[c] for row in rows if is_number(row, c)]) for c in columns if any(is_number(row, c) for row in rows)}
 
 
@@ -33,6 +33,19 @@ def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     return summary(difference.tolist()) | {"p": p}
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """p values corrected for their number: the probability of a single false finding among them stays below their level.
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
+    """
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate([(len(p) - rank) * p[k] for rank, k in enumerate(order)])
+    found = np.empty(len(p))
+    found[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in found]
+
+
 def is_number(row: Mapping[str, Any], column: str) -> bool:
     """Whether a row has a finite value in a column."""
-    return column in row and math.isfinite(float(row[column]))
+    value = row.get(column)
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -29,7 +29,7 @@ def build_data(config: Mapping[str, Any]) -> RegistrationData:
         UserError: a part cannot be had, or is not what it has to be.
     """
     settings = {key: value for key, value in config["data"].items() if key not in FOR_OTHERS}
-    dataset = open_dataset(settings.pop("dataset"), settings.pop("held_out", None), settings.pop("limit", None))
+    dataset = open_dataset(settings.pop("dataset"), *(settings.pop(key, None) for key in ("held_out", "limit", "fold")))
     parts = {
         "dataset": dataset,
         "sampling": build_sampler(config["method"]["sampling"]),

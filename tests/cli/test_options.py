@@ -21,14 +21,21 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_reg.cli.main import main
-from lightning_reg.cli.tables import cases_table, metrics_table, totals_table
+from lightning_reg.cli.tables import cases_table, comparison_table, metrics_table, totals_table
 from lightning_reg.discovery.composition import register as register_resolvers
-from lightning_reg.metrics import PairMetrics
+from lightning_reg.metrics import Comparison, PairMetrics
 
 Run = Callable[..., str]
 SMALL = ["data.dataset.shape=[20,18,16]", "data.dataset.subjects=1", "data.dataset.validation=3", "data.dataset.crop=null"]
 PHANTOM = ["--data", "phantom", *SMALL]
 ONE_STAGE = "optimization.stages=[{transform: affine, stride: 1, steps: 3}]"
+QUICK = """
+start: headers
+preprocessing: {window: [-1000, 500]}
+optimization:
+  loss: {ncc: {}}
+  stages: [{transform: affine, stride: 2, steps: 5}]
+"""
 MINE = """
 preprocessing: {canonical: false}
 start: headers
@@ -134,26 +141,35 @@ def test_evaluate_takes_the_pairs_of_its_split_and_limit(options, cases, run, mo
 def test_evaluate_refines_by_so_many_steps_of_its_method(run, models) -> None:
     """The network alone, refined, and refined otherwise: three results."""
     Path("mine.yaml").write_text(MINE)
-    options = {"plain": [], "refined": ["--refine", 3], "mine": ["--refine", 3, "--instance", "mine.yaml"]}
+    options = {"plain": [], "refined": ["--refine", 3], "mine": ["--refine", 3, "--refinement", "mine.yaml"]}
     for name, words in options.items():
         run("evaluate", "--model", models[0], *PHANTOM, "--limit", 1, "--out", name, *words)
     found = {name: float(rows(f"{name}/cases.csv")[0]["ncc_after"]) for name in options}
     assert len({round(value, 5) for value in found.values()}) == 3
     assert found["plain"] < min(found["refined"], found["mine"])
-    assert [record(name)["settings"]["refine"] for name in options] == [None, 3, 3]
+    assert [record(name)["settings"]["methods"]["model"]["refine"] for name in options] == [None, 3, 3]
 
 
 @pytest.mark.slow
-def test_evaluate_compares_the_second_model_with_the_first_on_the_same_cases(run, models) -> None:
+def test_evaluate_compares_models_an_instance_method_and_files_on_the_same_cases(run, models) -> None:
+    """A cohort's transforms are those of its model, whose row they repeat."""
+    Path("quick.yaml").write_text(QUICK)
     two = [*PHANTOM, "--limit", 2]
-    out = run("evaluate", "--model", models[0], "--against", models[1], *two, "--out", "both", "--learn2reg")
+    named = [f"one={models[0]}", f"two={models[1]}"]
+    out = run("evaluate", "--model", named[0], "--model", named[1], "--instance", "quick=quick.yaml", *two, "--out", "both", "--learn2reg")
     run("evaluate", "--model", models[1], *two, "--out", "second", "--learn2reg")
-    for both, alone in zip(rows("both/cases_against.csv"), rows("second/cases.csv"), strict=True):
-        assert both | {"seconds": ""} == alone | {"seconds": ""}
-    means = [np.mean([float(row["tre_after_mm"]) for row in rows(f"both/{name}.csv")]) for name in ("cases", "cases_against")]
-    assert record("both")["comparison"]["tre_after_mm"]["mean"] == pytest.approx(means[1] - means[0])
-    assert abs(means[1] - means[0]) > 0.01
-    assert "second - first" in out
+    both = rows("both/cases.csv")
+    assert [row["method"] for row in both] == ["one", "one", "two", "two", "quick", "quick"]
+    for row, alone in zip(both[2:4], rows("second/cases.csv"), strict=True):
+        assert row | {"seconds": "", "method": ""} == alone | {"seconds": "", "method": ""}
+    means = {name: np.mean([float(row["tre_after_mm"]) for row in both if row["method"] == name]) for name in ("one", "two", "quick")}
+    best = min(means, key=means.get)
+    differences = {d["method"]: d["mean"] for d in record("both")["differences"] if d["metric"] == "tre"}
+    assert differences == {name: pytest.approx(mean - means[best]) for name, mean in means.items() if name != best}
+    assert abs(means["one"] - means["two"]) > 0.01
+    assert "With 2 pairs p is 1 at the least" in out
+    for name in ("table.csv", "table.md", "table.tex"):
+        assert all(method in Path("both", name).read_text() for method in means)
     fields = [{path.name: nib.load(path).get_fdata() for path in Path(folder, "learn2reg").iterdir()} for folder in ("both", "second")]
     assert set(fields[0]) == set(fields[1]) == {f"disp_phantom-{n}-inhale_exhale.nii.gz" for n in (1000, 1001)}
     assert all(np.abs(fields[0][name] - fields[1][name]).max() > 0.1 for name in fields[0])  # those of the first model
@@ -279,15 +295,26 @@ def test_the_table_of_cases_has_before_on_the_left_and_ends_with_all() -> None:
     ]
 
 
-def test_the_table_of_an_evaluation_has_the_second_model_and_the_difference() -> None:
+def test_the_table_of_totals_leaves_out_intervals_that_there_are_not() -> None:
     total = {"mean": 2.0, "sd": 0.5, "low": 1.5, "high": 2.5, "n": 4}
-    difference = {"mean": 1.0, "sd": 0.1, "low": 0.9, "high": 1.1, "n": 4, "p": 0.125}
     nothing = total | {"low": float("nan"), "high": float("nan")}
-    assert cells(totals_table({"tre": total, "seconds": nothing}, {"tre": total | {"mean": 3.0}}, {"tre": difference})) == [
-        ["tre", "2", "0.5", "1.5 to 2.5", "3", "+1", "0.12"],
-        ["seconds", "2", "0.5", "", "", "", ""],
+    assert cells(totals_table({"tre": total, "seconds": nothing})) == [["tre", "2", "0.5", "1.5 to 2.5"], ["seconds", "2", "0.5", ""]]
+
+
+def test_the_table_of_methods_has_the_best_in_bold_and_marks_what_differs() -> None:
+    rows = {
+        name: [{"case": n, "tre_before_mm": 9.0, "tre_after_mm": worse + 0.1 * n, "folding": 0.0} for n in range(8)]
+        for name, worse in (("ours", 1.0), ("theirs", 2.0))
+    }
+    rows["alike"] = [{**row, "tre_after_mm": row["tre_after_mm"] + (0.01 if n % 2 else -0.009)} for n, row in enumerate(rows["ours"])]
+    table = comparison_table(Comparison(rows))
+    assert cells(table) == [
+        ["before", "9.00 ± 0.00", ""],
+        ["ours", "1.35 ± 0.24", "0.0000 ± 0.0000"],
+        ["theirs", "2.35 ± 0.24*", "0.0000 ± 0.0000"],
+        ["alike", "1.35 ± 0.25", "0.0000 ± 0.0000"],
     ]
-    assert cells(totals_table({"tre": total}, None, {})) == [["tre", "2", "0.5", "1.5 to 2.5"]]
+    assert [str(cell.style) for cell in list(table.columns[1]._cells)] == ["", "bold", "", ""]
 
 
 def test_steps_scale_and_runs_have_their_folders() -> None:

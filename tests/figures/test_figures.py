@@ -126,12 +126,12 @@ def test_boxes_over_cases_have_the_values_that_their_labels_say() -> None:
             panels[axes.get_title()] = {label: dots[place] for place, label in enumerate(labels, 1)}
         return panels
 
-    one, two = drawn(figures.metric_boxes(rows)), drawn(figures.metric_boxes(rows, against))
+    one, two = drawn(figures.metric_boxes({"model": rows})), drawn(figures.metric_boxes({"ours": rows, "theirs": against}))
     assert list(one) == ["TRE, mm", "Dice", "folding", "SDlogJ"]
     assert one["TRE, mm"] == {"before": [9, 10, 11, 12], "after": [2, 3, 4, 5]}
     assert one["Dice"] == {"before": [0.5] * 4, "after": [0.75] * 4}
-    assert two["TRE, mm"] == {"before": [9, 10, 11, 12], "after": [2, 3, 4, 5], "second": [1, 2, 3, 4]}
-    assert two["folding"] == {"first": [0, 1, 2, 3], "second": [7] * 4}
+    assert two["TRE, mm"] == {"before": [9, 10, 11, 12], "ours": [2, 3, 4, 5], "theirs": [1, 2, 3, 4]}
+    assert two["folding"] == {"ours": [0, 1, 2, 3], "theirs": [7] * 4}
 
 
 def test_the_objective_is_drawn_stage_by_stage() -> None:

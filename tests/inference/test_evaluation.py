@@ -35,7 +35,7 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
     fields = {}
     rows = evaluate_dataset(
         registrar, dataset, challenge=True,
-        progress=lambda n, count, row, result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
+        progress=lambda n, count, name, row, result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
     )  # fmt: skip
     assert len(rows) == len(fields) == 3
     expected = {
@@ -49,15 +49,17 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
         "sdlogj",
     }
     assert expected | {"sdlogj_learn2reg", "hd95_after_learn2reg_voxels", "seconds"} <= set(rows[0])
-    evaluation = Evaluation(rows, rows, {"model": "x"})
+    evaluation = Evaluation({"x": rows, "y": rows}, {"model": "x"})
     folder = evaluation.save(tmp_path / "out", fields=fields)
     assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == ["disp_0.nii.gz", "disp_1.nii.gz", "disp_2.nii.gz"]
     with (folder / "cases.csv").open() as file:
         read = list(csv.DictReader(file))
+    assert [row["method"] for row in read] == ["x"] * 3 + ["y"] * 3
     assert float(read[1]["tre_after_mm"]) == pytest.approx(rows[1]["tre_after_mm"])
     record = json.loads((folder / "metrics.json").read_text())
-    assert record["totals"]["tre_after_mm"]["mean"] == pytest.approx(np.mean([row["tre_after_mm"] for row in rows]))
-    assert record["comparison"]["tre_after_mm"] == {"mean": 0.0, "sd": 0.0, "n": 3, "low": None, "high": None, "p": 1.0}
+    assert record["totals"]["x"]["tre_after_mm"]["mean"] == pytest.approx(np.mean([row["tre_after_mm"] for row in rows]))
+    expected = {"method": "y", "best": "x", "mean": 0.0, "n": 3, "low": None, "high": None, "p": 1.0, "corrected": 1.0}
+    assert next(d for d in record["differences"] if d["metric"] == "tre") == {"metric": "tre", **expected}
     page = (folder / "report.html").read_text()
     assert "worst first" in page
     assert "Wilcoxon" in page
@@ -88,22 +90,13 @@ def test_refinement_begins_from_the_network_and_takes_its_steps(dataset, model) 
     registrar = replace(registrar, optimization=optimization_of({"ncc": {}}, [stage]))
     found = []
     for refine in (None, 2):
-        evaluate_dataset(registrar, dataset, limit=1, refine=refine, progress=lambda n, count, row, result: found.append((row, result)))
+        evaluate_dataset(registrar, dataset, limit=1, refine=refine, progress=lambda *told: found.append(told[3:]))
     (row, plain), (refined_row, refined) = found
     assert plain.optimized is None
     assert [len(values) - 1 for _, values in refined.optimized.history] == [2]
     assert refined.metrics()["objective"]["after"] < refined.metrics()["objective"]["before"]
     assert refined_row["ncc_after"] > row["ncc_after"]
     assert row["seconds"] == pytest.approx(sum(plain.seconds.values()))
-
-
-def test_a_comparison_is_second_minus_first_over_the_cases_of_both() -> None:
-    first = [{"case": n, "tre_before_mm": 9.0, "tre_after_mm": 1.0 + n, "seconds": 1.0} for n in range(4)]
-    second = [{**row, "tre_after_mm": row["tre_after_mm"] + 0.5 + 0.1 * n, "seconds": 2.0} for n, row in enumerate(first)]
-    second[3]["tre_after_mm"] = float("nan")
-    found = Evaluation(first, second, {}).comparison()
-    assert set(found) == {"tre_after_mm"}
-    assert (found["tre_after_mm"]["mean"], found["tre_after_mm"]["n"]) == (pytest.approx(0.6), 3)
 
 
 def test_no_pairs(dataset, model) -> None:

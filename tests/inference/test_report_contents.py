@@ -213,23 +213,34 @@ def evaluated(values: dict[str, list[float]]) -> list[dict[str, Any]]:
 def test_cases_are_listed_worst_first(columns, order, tmp_path: Path) -> None:
     """Large distances are bad, large overlaps good; landmarks decide where there are some."""
     rows = evaluated(columns)
-    found = tables((Evaluation(rows, None, {}).save(tmp_path / "out") / "report.html").read_text())["Cases, worst first"]
+    found = tables((Evaluation({"model": rows}, {}).save(tmp_path / "out") / "report.html").read_text())["Cases, worst first"]
     assert [row[0] for row in found[1:]] == list(order)
     name = next(key for key in columns if "after" in key)
     place = found[0].index(HEADINGS[name])
     assert [float(row[place]) for row in found[1:]] == [rows["abcd".index(case)][name] for case in order]
 
 
-def test_a_second_model_has_tables_of_its_own_and_the_difference_is_second_minus_first(tmp_path: Path) -> None:
+def test_several_methods_have_tables_of_their_own_and_their_differences_from_the_best(tmp_path: Path) -> None:
+    """Method minus best; a case that failed is in a table of failures, and left out of the comparison."""
     first = evaluated({"tre_before_mm": [9.0, 8, 7, 6], "tre_after_mm": [2.0, 5, 1, 3]})
     second = evaluated({"tre_before_mm": [9.0, 8, 7, 6], "tre_after_mm": [4.0, 5.5, 7, 3.5]})
-    found = tables((Evaluation(first, second, {}).save(tmp_path / "out") / "report.html").read_text())
-    assert [row[0] for row in found["Cases of the second model, worst first"][1:]] == list("cbad")
-    means = {title: {row[0]: row for row in found[title]} for title in ("All cases", "All cases, second model", "Against the second model")}
-    assert means["All cases"]["TRE after, mm"][1] == "2.75"
-    assert means["All cases"]["TRE after, mm"][-1] == "4"
-    assert means["All cases, second model"]["TRE after, mm"][1] == "5"
-    assert means["Against the second model"]["TRE after, mm"][1] == "2.25"
+    second[3] = {"case": "d", "error": "no such file"}
+    folder = Evaluation({"ours": first, "theirs": second}, {}).save(tmp_path / "out")
+    for page in ((folder / "report.html").read_text(), report_again(folder).read_text()):
+        found = tables(page)
+        assert [row[0] for row in found["Cases of theirs, worst first"][1:]] == list("cba")
+        assert found["Failed, theirs"][1] == ["d", "no such file"]
+        methods = {row[0]: row[1:] for row in found["Methods"]}
+        assert methods["before"][0] == "8.00 ± 1.00"
+        assert methods["ours"][0] == "2.67 ± 2.08 (best)"
+        assert methods["theirs"][0] == "5.50 ± 1.50"
+        assert "With 3 pairs p is 0.25 at the least" in page
+        assert "1 pairs are left out, because a method failed on them: d." in page
+        means = {title: {row[0]: row for row in found[title]} for title in ("All cases, ours", "All cases, theirs")}
+        assert means["All cases, ours"]["TRE after, mm"][1] == "2.75"
+        assert means["All cases, ours"]["TRE after, mm"][-1] == "4"
+        assert means["All cases, theirs"]["TRE after, mm"][1] == "5.5"
+        assert found["Differences from the best"][1][:4] == ["TRE, mm", "theirs", "ours", "2.83"]
 
 
 def test_a_report_written_again_has_the_same_volumes_and_tables(pair, tmp_path: Path) -> None:

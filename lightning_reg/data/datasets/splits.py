@@ -50,9 +50,11 @@ class Splits:
         held_out: subjects to validate on, instead of the data set's own choice: how many (the last ones), or their names. All others train,
             but those of the data set's split ``test``.
         limit: use at most this many training subjects.
+        fold: ``k/n``, for cross-validation: validate on the k-th of n parts of the subjects (every n-th from the k-th, counted from 1) and
+            train on the others.
 
     Raises:
-        DataError: a subject that is held out is not there, or nobody is left.
+        DataError: a subject that is held out is not there, or nobody is left; there is no such fold.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Splits:
         dataset: RegistrationDataset,
         held_out: int | str | Sequence[str] | None = None,
         limit: int | None = None,
+        fold: str | None = None,
     ) -> None:
         require_kind(dataset, RegistrationDataset, "dataset", "give a data set, as FolderDataset('scans')")
         if isinstance(held_out, float):
@@ -70,6 +73,10 @@ class Splits:
         with blaming(dataset, "listing its scans and pairs"):
             self._records = list(dataset.records())
             self._pairs = list(dataset.pairs())
+        if fold is not None:
+            if held_out is not None:
+                raise DataError(f"data.held_out is {held_out} and data.fold {fold}: both say who validates; leave one out.")
+            held_out = self._fold(fold)
         if held_out is not None:
             self._hold_out(held_out)
         if limit is not None:
@@ -79,6 +86,14 @@ class Splits:
             self._records = [r for r in self._records if r.split != "train" or r.subject in kept]
             left = set(self._records)
             self._pairs = [(fixed, moving) for fixed, moving in self._pairs if fixed in left and moving in left]
+
+    def _fold(self, fold: str) -> list[str]:
+        """The subjects of a fold."""
+        subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))
+        number, of = read_fold(fold)
+        if of > len(subjects):
+            raise DataError(f"data.fold is {fold}, and there are {len(subjects)} subjects; give as many folds or fewer.")
+        return subjects[number - 1 :: of]
 
     def _hold_out(self, held_out: int | str | Sequence[str]) -> None:
         subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))
@@ -137,12 +152,26 @@ class Splits:
         return other
 
 
-def open_dataset(spec: Mapping[str, Any] | str, held_out: int | str | Sequence[str] | None = None, limit: int | None = None) -> Splits:
+def read_fold(text: str) -> tuple[int, int]:
+    """``k/n`` as two numbers.
+
+    Raises:
+        DataError: it is not of that form, or there is no such fold.
+    """
+    number, _, of = str(text).partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of) and int(of) > 1):
+        raise DataError(f"data.fold is '{text}'; give k/n, as 1/5 to 5/5.")
+    return int(number), int(of)
+
+
+def open_dataset(
+    spec: Mapping[str, Any] | str, held_out: int | str | Sequence[str] | None = None, limit: int | None = None, fold: str | None = None
+) -> Splits:
     """The data set that a configuration names; the prepared one where its ``root`` has been prepared.
 
     Args:
         spec: ``{name, root, ...}``.
-        held_out, limit: see :class:`Splits`.
+        held_out, limit, fold: see :class:`Splits`.
 
     Raises:
         UserError: it cannot be had; the message says what to do.
@@ -159,7 +188,7 @@ def open_dataset(spec: Mapping[str, Any] | str, held_out: int | str | Sequence[s
                 f"lightning-reg prepare {arguments.get('name')}."
             )
         arguments = {"name": "prepared", "root": str(root)}
-    return Splits(build("datasets", arguments, RegistrationDataset), held_out, limit)
+    return Splits(build("datasets", arguments, RegistrationDataset), held_out, limit, fold)
 
 
 def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
@@ -182,4 +211,4 @@ def open_configured(name: str, overrides: Sequence[str] = (), root: str | None =
         config.data.root = root
 
     values = compose([f"data={name}", "~method_data", *overrides], choose)["data"]
-    return open_dataset(values["dataset"], values.get("held_out"), values.get("limit")), values
+    return open_dataset(values["dataset"], values.get("held_out"), values.get("limit"), values.get("fold")), values

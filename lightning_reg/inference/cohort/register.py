@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
+import os
 import time
 import traceback
 from collections import deque
@@ -14,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.discovery import DataError, UserError
+from lightning_reg.discovery import DataError, UserError, in_words
 from lightning_reg.inference.cohort import FILES
 from lightning_reg.inference.cohort.ledger import RESULTS, Ledger
 from lightning_reg.inference.cohort.pairs import CohortPair
@@ -28,6 +30,8 @@ AT_ONCE = 2
 """Pairs that are read ahead, and pairs that are being written."""
 EVERY = 30.0
 """Seconds between two versions of the table of results."""
+TRIM = 25
+"""Pairs after which freed memory is given back to the system."""
 ENDED = "The process was ended twice while it worked on this pair, as happens where memory runs out; register it alone (--only)."
 
 
@@ -110,6 +114,8 @@ def register_cohort(
                 for told in told_after_each:
                     if progress is not None:
                         progress(told)
+                    if (told.done + told.failed) % TRIM == 0:
+                        give_memory_back()
                     if run.table_is_due():
                         ledger.write_results(_names(ledger, own, of, only), table)
         finally:
@@ -218,8 +224,7 @@ class _Run:
         if _disk_is_full(error):
             raise DataError(f"The disk of {self.ledger.folder} is full; make room and send the same command again.") from error
         known = isinstance(error, UserError)
-        message = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        self.ledger.fail(pair.name, message, "" if known else "".join(traceback.format_exception(error)))
+        self.ledger.fail(pair.name, in_words(error), "" if known else "".join(traceback.format_exception(error)))
         self.flying.pop(pair.name, None)
         self.failed += 1
 
@@ -227,6 +232,13 @@ class _Run:
 def _read(pair: CohortPair) -> Inputs:
     inputs = Inputs.read(pair.opened(), pair.name)
     return replace(inputs, paths={**pair.described(), **inputs.paths})
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system, which the C library (glibc) keeps in pieces: a process that writes transforms grows otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

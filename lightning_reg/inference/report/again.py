@@ -23,6 +23,9 @@ from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics import summaries
 from lightning_reg.spatial import Affine, Image, Pair, Transform
 
+WORDS = ("case", "method", "error")
+"""Columns of a table of cases that are no numbers."""
+
 
 def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
     """Write ``report.html`` of a training run, a registration or an evaluation; returns its path.
@@ -40,8 +43,10 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
         if (folder / "transform.h5").is_file():
             _registration(partial, folder, sections)
         elif (folder / MARK).is_file():
-            against = folder / "cases_against.csv"
-            write_evaluation(partial, _rows(folder / "cases.csv"), _rows(against) if against.is_file() else None, _record(folder))
+            methods: dict[str, list[dict[str, Any]]] = {}
+            for row in _rows(folder / "cases.csv"):
+                methods.setdefault(str(row.pop("method", "model")), []).append(row)
+            write_evaluation(partial, methods, _record(folder))
         elif (folder / "cases.csv").is_file() and (folder / "config.yaml").is_file():
             rows = _rows(folder / "cases.csv")
             figures = sorted((folder / "figures").rglob("*.png"))
@@ -68,7 +73,7 @@ def _record(folder: Path) -> dict[str, Any]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [{k: v if k == "case" else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+            return [{k: v if k in WORDS else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     except (ValueError, TypeError, csv.Error) as cause:
         raise DataError(f"{path} is no table of cases ({cause}); make the folder again.") from cause
 

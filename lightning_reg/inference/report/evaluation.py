@@ -9,26 +9,44 @@ from typing import Any
 
 from lightning_reg.figures import metric_boxes
 from lightning_reg.inference.report.page import Picture, Row, Section, number, render
-from lightning_reg.metrics.table import heading, ranking
+from lightning_reg.metrics import Comparison
+from lightning_reg.metrics.table import BY_KEY, heading, ranking
 
 
-def write_report(
-    path: Path, rows: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]] | None, record: Mapping[str, Any]
-) -> None:
+def write_report(path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], record: Mapping[str, Any]) -> None:
     """Write the report of an evaluation.
 
     Args:
         path: of the HTML file.
-        rows, against: as in ``cases.csv`` and ``cases_against.csv``.
+        rows: per method those of ``cases.csv``.
         record: what ``metrics.json`` holds.
     """
-    sections = [totals_section(record["totals"]), boxes_section(rows, against)]
-    if record["comparison"]:
-        sections += [replace(totals_section(record["against"]), title="All cases, second model"), _comparison(record["comparison"])]
-    sections.append(cases_section(rows))
-    if against:
-        sections.append(cases_section(against, "Cases of the second model, worst first"))
-    path.write_text(render(f"Evaluation of {len(rows)} pairs", sections, record["settings"]), encoding="utf-8")
+    several, count = len(rows) > 1, max(map(len, rows.values()))
+    sections = [comparison_section(Comparison(rows))] if several else []
+    for name, of in record["totals"].items():
+        sections.append(replace(totals_section(of), title=f"All cases, {name}" if several else "All cases"))
+    if record["differences"]:
+        sections.append(_differences(record["differences"]))
+    sections.append(boxes_section({name: [row for row in of if not row.get("error")] for name, of in rows.items()}))
+    for name, of in rows.items():
+        failed = [Row((str(row["case"]), str(row["error"]))) for row in of if row.get("error")]
+        if failed:
+            sections.append(Section(f"Failed, {name}" if several else "Failed", ("case", ""), failed))
+        whole = [row for row in of if not row.get("error")]
+        if whole:
+            sections.append(cases_section(whole, f"Cases of {name}, worst first" if several else "Cases, worst first"))
+    methods = f" by {len(rows)} methods" if several else ""
+    path.write_text(render(f"Evaluation of {count} pairs{methods}", sections, record["settings"]), encoding="utf-8")
+
+
+def comparison_section(comparison: Comparison) -> Section:
+    """The table of methods, the best of each column emphasised by a word that a printed page keeps."""
+    rows = [
+        Row([name, *("" if cell.mean != cell.mean else f"{cell.text()}{' (best)' if cell.best else ''}" for cell in cells)])
+        for name, cells in comparison.cells().items()
+    ]
+    notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "")
+    return Section("Methods", comparison.header(), rows, notes)
 
 
 def write_run_report(
@@ -44,7 +62,7 @@ def write_run_report(
         totals: as :func:`lightning_reg.metrics.statistics.summaries` gives them.
         settings: the run's configuration.
     """
-    sections = [totals_section(totals), boxes_section(rows, None), cases_section(rows)]
+    sections = [totals_section(totals), boxes_section({run: rows}), cases_section(rows)]
     sections.append(Section("Figures", figures=[Picture.read(figure) for figure in figures]))
     path.write_text(render(f"Run {run}", sections, settings, "Validation with the best checkpoint."), encoding="utf-8")
 
@@ -54,8 +72,8 @@ def totals_section(totals: Mapping[str, Mapping[str, float]]) -> Section:
     return Section("All cases", ("", "mean", "SD", "95 % interval of the mean", "cases"), rows)
 
 
-def boxes_section(rows: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]] | None) -> Section:
-    return Section("Distribution over the cases", figures=[Picture.of("box plots", metric_boxes(rows, against))])
+def boxes_section(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
+    return Section("Distribution over the cases", figures=[Picture.of("box plots", metric_boxes(rows))])
 
 
 def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst first") -> Section:
@@ -73,10 +91,20 @@ def _badness(value: Any, largest: bool) -> float:
     return float("inf") if number != number else number if largest else -number
 
 
-def _comparison(comparison: Mapping[str, Mapping[str, float]]) -> Section:
-    rows = [Row((heading(name), number(v["mean"], ".3g"), _interval(v), number(v["p"], ".2g"))) for name, v in comparison.items()]
-    note = "Second model minus first, over the same cases; p of the paired two-sided Wilcoxon test, not corrected for the number of rows."
-    return Section("Against the second model", ("", "mean difference", "95 % interval", "p"), rows, note)
+def _differences(differences: Sequence[Mapping[str, Any]]) -> Section:
+    rows = [
+        Row((
+            BY_KEY[d["metric"]].heading, d["method"], d["best"], number(d["mean"], ".3g"), _interval(d), number(d["p"], ".2g"),
+            number(d["corrected"], ".2g"), str(d["n"]),
+        ))
+        for d in differences
+    ]  # fmt: skip
+    note = (
+        "Method minus the best one, over the cases of both; p of the paired two-sided Wilcoxon test, and corrected for the number of "
+        "methods compared in the metric (Holm)."
+    )
+    columns = ("", "method", "best", "mean difference", "95 % interval", "p", "p, corrected", "cases")
+    return Section("Differences from the best", columns, rows, note)
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,189 @@
+"""What an evaluation compares: models, instance optimisation, and transforms that another program wrote."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torchio as tio
+
+from lightning_reg.data.preprocessing import Geometry
+from lightning_reg.data.scans import make_pair, original
+from lightning_reg.discovery import DataError, UserError
+from lightning_reg.inference.cohort.pairs import folder_name
+from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.result import Result
+from lightning_reg.inference.starts import identity
+from lightning_reg.io.transforms import read_transform
+from lightning_reg.metrics.extra import ExtraMetric
+from lightning_reg.spatial import Composition, Transform
+
+TRANSFORM_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of an evaluation: its name, and in cross-validation the fold it is validated in, counted from 1."""
+
+    name: str
+    fold: int | None = None
+
+
+class Contestant(ABC):
+    """Registers the cases of an evaluation, or knows how somebody else did.
+
+    Attributes:
+        name: in tables.
+        settings: for the record.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @abstractmethod
+    def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
+        """The result of a case.
+
+        Args:
+            fixed, moving: checked, in their original intensities and grids.
+
+        Raises:
+            UserError: the case cannot be registered, or its transform is not there.
+        """
+
+    def after(self, done: Geometry) -> Contestant:
+        """The same for data whose grids have been prepared."""
+        return self
+
+
+@dataclass(frozen=True)
+class Registering(Contestant):
+    """A model, or instance optimisation.
+
+    Args:
+        refine: steps of instance optimisation, see :meth:`Registrar.register`.
+    """
+
+    name: str
+    registrar: Registrar
+    refine: int | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {**self.registrar.settings, "refine": self.refine}
+
+    def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
+        return self.registrar.register_subjects(fixed, moving, refine=self.refine)
+
+    def after(self, done: Geometry) -> Contestant:
+        return replace(self, registrar=replace(self.registrar, preprocessing=self.registrar.preprocessing.remaining(done)))
+
+
+@dataclass(frozen=True)
+class Folds(Contestant):
+    """The models of a cross-validation, each for the cases that it was not trained on.
+
+    Args:
+        folds: by number, counted from 1.
+    """
+
+    name: str
+    folds: Mapping[int, Contestant]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {f"fold {number}": fold.settings for number, fold in self.folds.items()}
+
+    def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
+        if case.fold is None or case.fold not in self.folds:
+            raise UserError(f"{self.name} has no model of fold {case.fold}, in which {case.name} is validated.")
+        return self.folds[case.fold].register(case, fixed, moving)
+
+    def after(self, done: Geometry) -> Contestant:
+        return replace(self, folds={number: fold.after(done) for number, fold in self.folds.items()})
+
+
+@dataclass(frozen=True)
+class Transforms(Contestant):
+    """Transforms in files, of ITK, ANTs, elastix or this project, from points of the fixed image to points of the moving one.
+
+    Args:
+        place: a folder, in which :func:`transform_files` looks; or a pattern of a path with ``{pair}`` in it, several with commas between
+            them in the order of ``antsApplyTransforms -t``: a point goes through the first one first.
+        metrics: measured beside those of the table.
+    """
+
+    name: str
+    place: str
+    metrics: Sequence[ExtraMetric] = field(default_factory=tuple)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {"transforms": self.place}
+
+    def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
+        pair = make_pair(original(fixed), original(moving), overlapping=False)
+        found = [read_transform(path) for path in self.files(folder_name(case.name))]
+        transform: Transform = found[0] if len(found) == 1 else Composition(found[::-1])
+        return Result(pair, transform, identity(pair), pair, settings=dict(self.settings), extra=self.metrics)
+
+    def files(self, name: str) -> list[Path]:
+        """Files of a case, the first one nearest to the fixed image.
+
+        Raises:
+            DataError: there are none.
+        """
+        if "{pair}" in self.place:
+            paths = [Path(part.strip().replace("{pair}", name)).expanduser() for part in self.place.split(",")]
+            gone = [path for path in paths if not path.is_file()]
+            if gone:
+                raise DataError(f"There is no transform {gone[0]} of {self.name}; correct the pattern {self.place}.")
+            return paths
+        return transform_files(Path(self.place).expanduser(), name)
+
+
+def transform_files(folder: Path, name: str) -> list[Path]:
+    """Files of a pair's transform in a folder of transforms.
+
+    Known are a cohort's folder of this project (``pairs/NAME/transform.h5``), ``NAME.h5`` (or another ending of ITK), a displacement field
+    ``NAME.nii.gz``, ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``, and a folder ``NAME`` with ``transform.h5``, transformix'
+    ``deformationField.*``, elastix' ``TransformParameters.*.h5`` (or ``.tfm``), or ANTs' two files under any prefix.
+
+    Raises:
+        DataError: none of these is there.
+    """
+    for place in (folder / "pairs" / name, folder / name):
+        if place.is_dir():
+            if (place / "transform.h5").is_file():
+                return [place / "transform.h5"]
+            fields = sorted(place.glob("deformationField.*")) + sorted(place.glob("TransformParameters.*.h5"))[-1:]
+            usable = [
+                path for path in (*fields, *sorted(place.glob("TransformParameters.*.tfm"))[-1:]) if path.name.endswith(TRANSFORM_ENDINGS)
+            ]
+            if usable:
+                return usable[:1]
+            if ants := _ants(place, ""):
+                return ants
+    if ants := _ants(folder, name):
+        return ants
+    for ending in TRANSFORM_ENDINGS:
+        if (folder / f"{name}{ending}").is_file():
+            return [folder / f"{name}{ending}"]
+    raise DataError(
+        f"{folder} has no transform of {name}; looked for {name}.h5 (.tfm, .mat, .nii.gz, ...), {name}1Warp.nii.gz, {name}/transform.h5 "
+        "and others, see docs/evaluate.md; or give a pattern of paths with {pair} in it."
+    )
+
+
+def _ants(folder: Path, prefix: str) -> list[Path]:
+    """ANTs' warp and affine map, in the order in which a point of the fixed image goes through them."""
+    warps = sorted(folder.glob(f"{prefix}*1Warp.nii.gz" if not prefix else f"{prefix}1Warp.nii.gz")) or sorted(
+        folder.glob(f"{prefix}_1Warp.nii.gz")
+    )
+    if not warps:
+        return []
+    affine = warps[0].with_name(warps[0].name.replace("1Warp.nii.gz", "0GenericAffine.mat"))
+    return [warps[0], *([affine] if affine.is_file() else [])]

@@ -1,0 +1,199 @@
+"""Methods compared on the same cases: one table, paired tests against the best, and the forms it is pasted in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lightning_reg.metrics.statistics import holm, is_number, paired, summary
+from lightning_reg.metrics.table import METRICS, Metric, ranking
+
+Rows = Sequence[Mapping[str, Any]]
+LEVEL = 0.05
+ALWAYS = ("hd95", "assd", "folding", "ndv", "sdlogj")
+"""Metrics of the table beside those that rank."""
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's difference from the best one of a metric, over the cases.
+
+    Args:
+        mean, low, high: of the paired differences (method minus best), with their 95 % interval; NaN with fewer than three cases.
+        p: of the two-sided Wilcoxon signed-rank test.
+        corrected: p for the number of tests of the metric, by Holm's procedure.
+        n: cases.
+    """
+
+    metric: str
+    method: str
+    best: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's entry: mean and standard deviation, whether it is the best of its column, and whether it differs from the best."""
+
+    mean: float
+    sd: float
+    digits: int
+    best: bool = False
+    differs: bool = False
+
+    def text(self, plus_minus: str = "±") -> str:
+        spread = "" if math.isnan(self.sd) else f" {plus_minus} {self.sd:.{self.digits}f}"
+        return f"{self.mean:.{self.digits}f}{spread}{'*' if self.differs else ''}"
+
+
+class Comparison:
+    """Methods on the cases that all of them registered.
+
+    Args:
+        rows: per method its rows of ``cases.csv``: ``case``, then values by column; one that failed has an ``error`` instead.
+    """
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        self.names = list(rows)
+        self._by_case = {name: {row["case"]: row for row in of if not row.get("error")} for name, of in rows.items()}
+        everywhere = list(dict.fromkeys(row["case"] for of in rows.values() for row in of))
+        self.cases = [case for case in everywhere if all(case in of for of in self._by_case.values())]
+        self.left_out = [case for case in everywhere if case not in set(self.cases)]
+
+    def values(self, name: str, column: str) -> list[float]:
+        """A column of a method over the cases in which all methods have a number."""
+        rows = {other: [self._by_case[other][case] for case in self.cases] for other in self.names}
+        there = [all(is_number(rows[other][k], column) for other in self.names) for k in range(len(self.cases))]
+        return [float(row[column]) for row, kept in zip(rows[name], there, strict=True) if kept]
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """Columns of the table: metrics of which all methods have values, those that rank first."""
+        present = [metric for metric in METRICS if self.cases and self.values(self.names[0], metric.column())]
+        ranked = [metric for metric in present if metric.ranks]
+        shown = [metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1]  # it says least
+        return shown + [metric for metric in present if metric.key in ALWAYS]
+
+    def best(self, metric: Metric) -> str:
+        """The method with the best mean; of equal ones the first."""
+        return min(self.names, key=lambda name: metric.error(float(np.mean(self.values(name, metric.column())))))
+
+    def ranked(self) -> list[str]:
+        """Methods by the metric that ranks, the best first."""
+        metric = ranking(metric.column() for metric in self.metrics)
+        if metric is None:
+            return list(self.names)
+        return sorted(self.names, key=lambda name: metric.error(float(np.mean(self.values(name, metric.column())))))
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """Every method from the best one, metric by metric; none with one case or one method."""
+        found = []
+        for metric in self.metrics:
+            best, column = self.best(metric), metric.column()
+            others = [name for name in self.names if name != best]
+            if len(self.values(best, column)) < 2 or not others:
+                continue
+            tests = [paired(self.values(best, column), self.values(name, column)) for name in others]
+            for name, test, corrected in zip(others, tests, holm([test["p"] for test in tests]), strict=True):
+                numbers = {key: test[key] for key in ("mean", "low", "high", "p")}
+                found.append(Difference(metric.key, name, best, **numbers, corrected=corrected, n=int(test["n"])))
+        return found
+
+    def cells(self) -> dict[str, list[Cell]]:
+        """Per method a cell per metric; first *before*, where the methods have such values (those of the first method)."""
+        table: dict[str, list[Cell]] = {}
+        if any(metric.compared for metric in self.metrics):
+            table["before"] = [self._cell(self.names[0], metric, "before") for metric in self.metrics]
+        differing = {(d.metric, d.method) for d in self.differences if d.corrected < LEVEL}
+        for name in self.names:
+            table[name] = [
+                self._cell(name, metric, "after", self.best(metric) == name and len(self.names) > 1, (metric.key, name) in differing)
+                for metric in self.metrics
+            ]
+        return table
+
+    def _cell(self, name: str, metric: Metric, when: Any, best: bool = False, differs: bool = False) -> Cell:
+        column = metric.column(when) if metric.compared or when == "after" else ""
+        values = self.values(name, column) if column else []
+        found = summary(values) if values else {"mean": math.nan, "sd": math.nan}
+        return Cell(found["mean"], found["sd"], metric.digits, best, differs)
+
+    def notes(self) -> list[str]:
+        """Sentences below the table: what its entries are, and what it cannot say."""
+        count, tests = len(self.cases), len(self.names) - 1
+        notes = [f"Mean ± standard deviation over {count} pairs."]
+        if tests:
+            correction = f", Holm-corrected for the {tests} tests of its column" if tests > 1 else ""
+            notes[0] += f" Bold: the best mean. *: differs from it (two-sided paired Wilcoxon test, p < {LEVEL:g}{correction})."
+            smallest, least = 2.0 ** (1 - count) * tests, math.ceil(1 + math.log2(tests / LEVEL))
+            if smallest >= LEVEL:
+                notes.append(
+                    f"With {count} pairs p is {min(1.0, smallest):.2g} at the least, so that no difference can be significant; "
+                    f"give {least} pairs or more."
+                )
+        if self.left_out:
+            some = ", ".join(self.left_out[:5]) + (", ..." if len(self.left_out) > 5 else "")
+            notes.append(f"{len(self.left_out)} pairs are left out, because a method failed on them: {some}.")
+        return notes
+
+    # Forms.
+
+    def header(self) -> list[str]:
+        arrows = {"lower": "↓", "higher": "↑"}
+        return ["", *(f"{metric.heading} {arrows[metric.better]}" for metric in self.metrics)]
+
+    def csv(self) -> str:
+        """A line per method and metric: ``method, metric, mean, sd, low, high, n, p, p_holm``; p against the best."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(("method", "metric", "mean", "sd", "low", "high", "n", "p", "p_holm"))
+        against = {(d.metric, d.method): d for d in self.differences}
+        for name in self.names:
+            for metric in self.metrics:
+                found, test = summary(self.values(name, metric.column())), against.get((metric.key, name))
+                numbers = [found[key] for key in ("mean", "sd", "low", "high")]
+                tested = ["", ""] if test is None else [test.p, test.corrected]
+                writer.writerow((name, metric.column(), *("" if math.isnan(n) else n for n in numbers), int(found["n"]), *tested))
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        lines = [self.header(), ["---", *("---:" for _ in self.metrics)]]
+        for name, cells in self.cells().items():
+            shown = ["" if math.isnan(c.mean) else f"**{c.text()}**" if c.best else c.text().replace("*", "\\*") for c in cells]
+            lines.append([name.replace("|", "\\|"), *shown])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        notes = " ".join(self.notes()).replace(" *: ", " \\*: ")
+        return f"{table}\n\n{notes}\n"
+
+    def latex(self) -> str:
+        """A ``tabular`` that needs no package."""
+        arrows = {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+        head = [_latex(word[:-1]) + arrows[word[-1]] if word else "" for word in self.header()]
+        lines = [" & ".join(head) + r" \\ \hline"]
+        for name, cells in self.cells().items():
+            texts = ["" if math.isnan(c.mean) else "$" + c.text(r"\pm").replace("*", "^{*}") + "$" for c in cells]
+            shown = [rf"\boldmath{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
+            lines.append(" & ".join([_latex(name), *shown]) + r" \\")
+        notes = "\n".join(f"% {note}" for note in self.notes())
+        body = "\n".join(lines)
+        return f"{notes}\n\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _latex(text: str) -> str:
+    return text.translate(_LATEX)

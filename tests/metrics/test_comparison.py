@@ -1,0 +1,99 @@
+"""Methods compared on the same cases, against SciPy and by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lightning_reg.metrics.comparison import Comparison
+from lightning_reg.metrics.statistics import holm
+
+
+def rows(values: Any, **columns: Any) -> list[dict[str, Any]]:
+    found = [{"case": f"c{n}", "tre_before_mm": 9.0 + n, "tre_after_mm": float(v)} for n, v in enumerate(values)]
+    return [row | {key: of[n] for key, of in columns.items()} for n, row in enumerate(found)]
+
+
+def test_holms_p_values_are_those_of_the_stepwise_procedure() -> None:
+    """By hand: 0.01 x 4, 0.02 x 3, max(0.03 x 2, 0.06), 0.5 x 1."""
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_false_findings_below_its_level() -> None:
+    rng = np.random.default_rng(0)
+    found = sum(min(holm(rng.uniform(size=5).tolist())) < 0.05 for _ in range(2000))
+    assert found < 0.05 * 2000 * 1.2
+
+
+def test_differences_are_scipys_against_the_best_mean_and_corrected_by_metric() -> None:
+    rng = np.random.default_rng(1)
+    a = rng.normal(2, 0.5, 12)
+    b, c = a + rng.normal(0.2, 0.3, 12), a + rng.normal(0.6, 0.3, 12)
+    comparison = Comparison({"b": rows(b), "a": rows(a), "c": rows(c)})
+    found = {d.method: d for d in comparison.differences}
+    assert {d.best for d in found.values()} == {"a"}
+    p = [float(stats.wilcoxon(other - a).pvalue) for other in (b, c)]
+    assert [found[name].p for name in "bc"] == pytest.approx(p)
+    assert [found[name].corrected for name in "bc"] == pytest.approx(holm(p))
+    assert found["c"].mean == pytest.approx(np.mean(c - a))
+    assert found["c"].low < np.mean(c - a) < found["c"].high
+    assert comparison.ranked() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("column", "best"), [("tre_after_mm", "low"), ("dice_after", "high"), ("folding", "low")])
+def test_the_best_is_the_lowest_error_or_the_highest_overlap(column: str, best: str) -> None:
+    data = {"low": 0.1, "high": 0.9}
+    comparison = Comparison({name: rows([1.0] * 3, **{column: [value] * 3}) for name, value in data.items()})
+    metric = next(metric for metric in comparison.metrics if metric.column() == column)
+    assert comparison.best(metric) == best
+
+
+def test_cases_that_a_method_failed_on_are_left_out_for_all() -> None:
+    first, second = rows([1, 2, 3, 4]), rows([1, 1, 1, 1])
+    second[3] = {"case": "c3", "error": "no file"}
+    second[2]["tre_after_mm"] = float("nan")
+    comparison = Comparison({"first": first, "second": second})
+    assert comparison.left_out == ["c3"]
+    assert comparison.values("first", "tre_after_mm") == [1, 2]
+    assert "1 pairs are left out" in comparison.notes()[-1]
+
+
+@pytest.mark.parametrize(
+    ("cases", "methods", "told"),
+    [
+        (4, 2, "p is 0.12 at the least, so that no difference can be significant; give 6"),
+        (6, 2, ""),
+        (6, 3, "0.062 at the least"),
+        (7, 3, ""),
+    ],
+)
+def test_too_few_pairs_for_a_test_are_said(cases: int, methods: int, told: str) -> None:
+    """Every case better by the same sign: the smallest p that there is."""
+    data = {f"m{n}": rows(np.arange(cases) * (1 + n / 10) + n) for n in range(methods)}
+    comparison = Comparison(data)
+    notes = " ".join(comparison.notes())
+    assert (told in notes) if told else ("at the least" not in notes)
+    assert any(d.corrected < 0.05 for d in comparison.differences) == (not told)
+
+
+def test_forms_have_every_method_once_with_its_mean() -> None:
+    comparison = Comparison({"ours_1 & co": rows([1, 2, 3, 4, 5, 6, 7]), "a|b": rows([2, 3, 4, 5, 6, 7, 9])})
+    lines = list(csv.DictReader(io.StringIO(comparison.csv())))
+    assert [(line["method"], line["metric"], float(line["mean"])) for line in lines] == [
+        ("ours_1 & co", "tre_after_mm", 4.0),
+        ("a|b", "tre_after_mm", pytest.approx(36 / 7)),
+    ]
+    assert [line["p"] == "" for line in lines] == [True, False]
+    markdown = comparison.markdown()
+    assert "| ours_1 & co | **4.00 ± 2.16** |" in markdown
+    assert "| a\\|b | 5.14 ± 2.41\\* |" in markdown
+    latex = comparison.latex()
+    assert r"ours\_1 \& co & \boldmath{$4.00 \pm 2.16$} \\" in latex
+    assert r"a|b & $5.14 \pm 2.41^{*}$ \\" in latex
