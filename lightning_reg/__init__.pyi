@@ -73,6 +73,14 @@ from .discovery.errors import ComponentError as ComponentError
 from .discovery.errors import DataError as DataError
 from .discovery.errors import TrainingError as TrainingError
 from .discovery.errors import UserError as UserError
+from .inference.cohort.collect import collect as collect
+from .inference.cohort.pairs import CohortPair as CohortPair
+from .inference.cohort.pairs import pairs_from_folder as pairs_from_folder
+from .inference.cohort.pairs import pairs_from_series as pairs_from_series
+from .inference.cohort.pairs import pairs_from_table as pairs_from_table
+from .inference.cohort.register import register_cohort as register_cohort
+from .inference.evaluation import Cases as Cases
+from .inference.evaluation import evaluate_cases as evaluate_cases
 from .inference.optimization import FitStage as FitStage
 from .inference.optimization import Optimization as Optimization
 from .inference.optimization.parameters import Fit as Fit
@@ -85,6 +93,7 @@ from .inference.report.page import Row as Row
 from .inference.report.page import Section as Section
 from .inference.result import Result as Result
 from .inference.starts import Start as Start
+from .metrics import Comparison as Comparison
 from .metrics import Metric as Metric
 from .metrics import PairMetrics as PairMetrics
 from .metrics import evaluate as evaluate

@@ -168,12 +168,12 @@ def _model_name(text: str) -> str:
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     """What is evaluated on, and its description for the record."""
     from lightning_reg.data.datasets.splits import open_configured
-    from lightning_reg.inference.cohort.pairs import from_table
+    from lightning_reg.inference.cohort.pairs import pairs_from_table
     from lightning_reg.inference.cross_validation import fold_count, named_runs
     from lightning_reg.inference.evaluation import Cases
 
     if arguments.pairs is not None:
-        return Cases.of_pairs(from_table(Path(arguments.pairs).expanduser())[: arguments.limit]), {"pairs": arguments.pairs}
+        return Cases.of_pairs(pairs_from_table(Path(arguments.pairs).expanduser())[: arguments.limit]), {"pairs": arguments.pairs}
     if arguments.folds:
         count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
         parts = []

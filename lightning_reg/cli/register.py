@@ -174,17 +174,17 @@ def _cohort(arguments: Namespace) -> int:
 
 def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
     from lightning_reg.discovery import UserError
-    from lightning_reg.inference.cohort.pairs import from_folder, from_series, from_table
+    from lightning_reg.inference.cohort.pairs import pairs_from_folder, pairs_from_series, pairs_from_table
 
     if arguments.consecutive and (arguments.folder is None or arguments.to is not None):
         raise UserError("--consecutive is of --folder, without --to; leave it out.")
     if arguments.pairs is not None:
         if arguments.to is not None:
             raise UserError("--to is of --folder or --series; a table names each pair's fixed image.")
-        return from_table(Path(arguments.pairs).expanduser())
+        return pairs_from_table(Path(arguments.pairs).expanduser())
     if arguments.folder is not None:
-        return from_folder(Path(arguments.folder).expanduser(), arguments.to, arguments.consecutive)
-    return from_series(Path(arguments.series).expanduser(), arguments.to or "0", out / "mean.nii.gz")
+        return pairs_from_folder(Path(arguments.folder).expanduser(), arguments.to, arguments.consecutive)
+    return pairs_from_series(Path(arguments.series).expanduser(), arguments.to or "0", out / "mean.nii.gz")
 
 
 def _shard(text: str | None) -> tuple[int, int]:

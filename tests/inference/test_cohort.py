@@ -23,7 +23,7 @@ from untrained import checkpoint
 from lightning_reg.discovery import DataError, UserError
 from lightning_reg.inference.cohort.collect import collect
 from lightning_reg.inference.cohort.ledger import Ledger
-from lightning_reg.inference.cohort.pairs import CohortPair, from_folder, from_series, from_table, shard
+from lightning_reg.inference.cohort.pairs import CohortPair, pairs_from_folder, pairs_from_series, pairs_from_table, shard
 from lightning_reg.inference.cohort.register import ENDED, register_cohort
 from lightning_reg.inference.registrar import Registrar, load
 from lightning_reg.inference.result import Result
@@ -80,7 +80,7 @@ def test_a_table_gives_its_pairs_names_files_and_what_is_wrong_with_single_lines
     lines = ["pair;fixed;moving;moving_labels", ";a/img.nii.gz;b/img.nii.gz;", ";a/img.nii.gz;c/img.nii.gz;c/seg.nii.gz"]
     lines += ["my pair/1;b/img.nii.gz;c/img.nii.gz;", "my pair/1;b/img.nii.gz;;", ";a/img.nii.gz;d/img.nii.gz;"]
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
-    pairs = from_table(tmp_path / "pairs.csv")
+    pairs = pairs_from_table(tmp_path / "pairs.csv")
     assert [pair.name for pair in pairs] == ["a-img__b-img", "a-img__c-img", "my-pair-1", "my-pair-1-2", "a-img__d-img"]
     assert pairs[1].sources == {
         s: tmp_path / f for s, f in (("fixed", "a/img.nii.gz"), ("moving", "c/img.nii.gz"), ("moving_labels", "c/seg.nii.gz"))
@@ -94,24 +94,24 @@ def test_a_table_gives_its_pairs_names_files_and_what_is_wrong_with_single_lines
 def test_a_table_with_an_unknown_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("fixed,moving,fixed_label\na,b,c\n")
     with pytest.raises(DataError, match="'fixed_label'; did you mean 'fixed_labels'"):
-        from_table(tmp_path / "pairs.csv")
+        pairs_from_table(tmp_path / "pairs.csv")
 
 
 def test_a_folder_gives_its_usual_pairs_all_to_one_or_each_to_the_one_before(tmp_path: Path) -> None:
     for subject in ("x", "y"):
         for time_point in ("t0", "t1", "t2"):
             write(tmp_path / subject / f"{time_point}.nii.gz", 0)
-    usual = from_folder(tmp_path)
+    usual = pairs_from_folder(tmp_path)
     assert [pair.name for pair in usual] == ["x-t0__x-t1", "x-t0__x-t2", "y-t0__y-t1", "y-t0__y-t2"]
-    following = from_folder(tmp_path, consecutive=True)
+    following = pairs_from_folder(tmp_path, consecutive=True)
     assert [pair.name for pair in following] == ["x-t0__x-t1", "x-t1__x-t2", "y-t0__y-t1", "y-t1__y-t2"]
-    to_one = from_folder(tmp_path, to="y t1")
+    to_one = pairs_from_folder(tmp_path, to="y t1")
     assert [pair.name for pair in to_one] == [f"y-t1__{n}" for n in ("x-t0", "x-t1", "x-t2", "y-t0", "y-t2")]
     assert {pair.sources["fixed"] for pair in to_one} == {tmp_path / "y/t1.nii.gz"}
     atlas = write(tmp_path.parent / "atlas.nii.gz", 1)
-    assert len(from_folder(tmp_path, to=str(atlas))) == 6
+    assert len(pairs_from_folder(tmp_path, to=str(atlas))) == 6
     with pytest.raises(DataError, match="no scan and no file 'y t9'; did you mean 'y t"):
-        from_folder(tmp_path, to="y t9")
+        pairs_from_folder(tmp_path, to="y t9")
 
 
 def series(folder: Path, count: int = 3) -> tuple[Path, list[np.ndarray]]:
@@ -122,14 +122,14 @@ def series(folder: Path, count: int = 3) -> tuple[Path, list[np.ndarray]]:
 
 def test_a_series_is_registered_to_one_of_its_time_points_or_to_their_mean(tmp_path: Path) -> None:
     path, frames = series(tmp_path)
-    pairs = from_series(path, "1")
+    pairs = pairs_from_series(path, "1")
     assert [pair.name for pair in pairs] == ["t0", "t2"]
     opened = pairs[1].opened()
     np.testing.assert_allclose(opened["fixed"].get_fdata(), frames[1], atol=1e-6)
     np.testing.assert_allclose(opened["moving"].get_fdata(), frames[2], atol=1e-6)
-    from_files = from_series(tmp_path / "frames", "1")
+    from_files = pairs_from_series(tmp_path / "frames", "1")
     assert [pair.sources["moving"] for pair in from_files] == [tmp_path / "frames" / f"f{n}.nii.gz" for n in (0, 2)]
-    to_mean = from_series(path, "mean", tmp_path / "out" / "mean.nii.gz")
+    to_mean = pairs_from_series(path, "mean", tmp_path / "out" / "mean.nii.gz")
     assert [pair.name for pair in to_mean] == ["t0", "t1", "t2"]
     np.testing.assert_allclose(nib.load(tmp_path / "out" / "mean.nii.gz").get_fdata(), np.mean(frames, 0), atol=1e-6)
 
@@ -137,12 +137,12 @@ def test_a_series_is_registered_to_one_of_its_time_points_or_to_their_mean(tmp_p
 @pytest.mark.parametrize(("to", "told"), [("3", "0 to 2, or mean"), ("first", "give the number of a time point")])
 def test_a_time_point_that_is_not_there_is_refused(to: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=told):
-        from_series(series(tmp_path)[0], to)
+        pairs_from_series(series(tmp_path)[0], to)
 
 
 def test_an_image_of_three_axes_is_no_series(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 3 axes and is no time series"):
-        from_series(write(tmp_path / "a.nii.gz", 0))
+        pairs_from_series(write(tmp_path / "a.nii.gz", 0))
 
 
 @pytest.mark.parametrize("of", [1, 3, 7, 20])
@@ -163,7 +163,7 @@ def test_a_share_that_is_none_is_refused(number: int, of: int) -> None:
 
 
 def test_results_are_those_of_each_pair_alone_and_failures_are_rows(registrar: Registrar, tmp_path: Path) -> None:
-    pairs = from_table(table(tmp_path, 4))
+    pairs = pairs_from_table(table(tmp_path, 4))
     (tmp_path / "2.nii.gz").write_bytes((tmp_path / "2.nii.gz").read_bytes()[:150])
     seen: list[int] = []
     told = register_cohort(registrar, pairs, tmp_path / "out", progress=lambda now: seen.append(now.done + now.failed))
@@ -187,7 +187,7 @@ def test_results_are_those_of_each_pair_alone_and_failures_are_rows(registrar: R
 
 def test_a_second_start_does_what_is_left(registrar: Registrar, tmp_path: Path) -> None:
     """A pair that failed is tried again, one that is done is not, and the table may have grown."""
-    pairs = from_table(table(tmp_path, 3))
+    pairs = pairs_from_table(table(tmp_path, 3))
     kept = (tmp_path / "3.nii.gz").read_bytes()
     (tmp_path / "3.nii.gz").write_bytes(b"")
     register_cohort(registrar, pairs, tmp_path / "out")
@@ -196,7 +196,7 @@ def test_a_second_start_does_what_is_left(registrar: Registrar, tmp_path: Path) 
     (tmp_path / "3.nii.gz").write_bytes(kept)
     with (tmp_path / "pairs.csv").open("a") as file:
         file.write("p9,0.nii.gz,3.nii.gz\n")
-    told = register_cohort(registrar, from_table(tmp_path / "pairs.csv"), tmp_path / "out")
+    told = register_cohort(registrar, pairs_from_table(tmp_path / "pairs.csv"), tmp_path / "out")
     assert (told.done, told.failed, told.earlier) == (2, 0, 2)
     after = written(tmp_path / "out")
     assert set(after) == {"p0", "p1", "p2", "p9"}
@@ -206,7 +206,7 @@ def test_a_second_start_does_what_is_left(registrar: Registrar, tmp_path: Path) 
 
 
 def test_shares_join_to_the_whole(registrar: Registrar, tmp_path: Path) -> None:
-    pairs = from_table(table(tmp_path, 5))
+    pairs = pairs_from_table(table(tmp_path, 5))
     for number in (2, 1):
         register_cohort(registrar, pairs, tmp_path / "out", shard=(number, 2))
     assert list(rows(tmp_path / "out", "results-1-of-2.csv")) == ["p0", "p2", "p4"]
@@ -216,7 +216,7 @@ def test_shares_join_to_the_whole(registrar: Registrar, tmp_path: Path) -> None:
 
 
 def test_collecting_says_what_is_missing_and_what_is_damaged(registrar: Registrar, tmp_path: Path) -> None:
-    pairs = from_table(table(tmp_path, 3))
+    pairs = pairs_from_table(table(tmp_path, 3))
     register_cohort(registrar, pairs, tmp_path / "out", shard=(1, 2))
     (tmp_path / "out/pairs/p0/transform.h5").unlink()
     (tmp_path / "out/pairs/p2/metrics.json").write_text("{")
@@ -243,7 +243,7 @@ def test_collecting_says_what_is_missing_and_what_is_damaged(registrar: Registra
 def test_another_cohort_or_another_method_is_refused(
     change: Callable[..., Any], told: str, registrar: Registrar, best: Path, tmp_path: Path
 ) -> None:
-    pairs = from_table(table(tmp_path, 1))
+    pairs = pairs_from_table(table(tmp_path, 1))
     register_cohort(registrar, pairs, tmp_path / "out")
     other, options = change(tmp_path, best)
     with pytest.raises(UserError, match=told):
@@ -252,11 +252,11 @@ def test_another_cohort_or_another_method_is_refused(
 
 def test_a_folder_of_something_else_is_refused(registrar: Registrar, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exists and holds no cohort"):
-        register_cohort(registrar, from_table(table(tmp_path, 1)), tmp_path)
+        register_cohort(registrar, pairs_from_table(table(tmp_path, 1)), tmp_path)
 
 
 def test_single_pairs_are_registered_again_also_otherwise(registrar: Registrar, best: Path, tmp_path: Path) -> None:
-    pairs = from_table(table(tmp_path, 3))
+    pairs = pairs_from_table(table(tmp_path, 3))
     register_cohort(registrar, pairs, tmp_path / "out")
     before = written(tmp_path / "out")
     register_cohort(load(best, start="centers"), pairs, tmp_path / "out", only={"p1"}, files=("transform",))
@@ -269,7 +269,7 @@ def test_single_pairs_are_registered_again_also_otherwise(registrar: Registrar, 
 
 
 def test_a_full_disk_ends_the_run_and_is_no_failure_of_a_pair(registrar: Registrar, tmp_path: Path, monkeypatch) -> None:
-    pairs = from_table(table(tmp_path, 4))
+    pairs = pairs_from_table(table(tmp_path, 4))
     save = Result.save
 
     def full(self: Result, folder: Path, **options: Any) -> Path:
@@ -287,7 +287,7 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_a_pair(registrar: Registr
 
 
 def test_a_defect_is_a_row_with_its_traceback_beside_it(registrar: Registrar, tmp_path: Path, monkeypatch) -> None:
-    pairs = from_table(table(tmp_path, 2))
+    pairs = pairs_from_table(table(tmp_path, 2))
     whole = registrar.register_inputs
 
     def broken(inputs: Any, **options: Any) -> Result:
@@ -305,7 +305,7 @@ def test_a_stop_leaves_nothing_begun(registrar: Registrar, tmp_path: Path) -> No
     def stop(now: object) -> None:
         raise KeyboardInterrupt
 
-    pairs = from_table(table(tmp_path, 5))
+    pairs = pairs_from_table(table(tmp_path, 5))
     with pytest.raises(KeyboardInterrupt):
         register_cohort(registrar, pairs, tmp_path / "out", progress=stop)
     assert not list((tmp_path / "out").glob("failed/*.begun"))
@@ -314,7 +314,7 @@ def test_a_stop_leaves_nothing_begun(registrar: Registrar, tmp_path: Path) -> No
 
 
 def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(registrar: Registrar, tmp_path: Path, monkeypatch) -> None:
-    pairs = from_table(table(tmp_path, 4))
+    pairs = pairs_from_table(table(tmp_path, 4))
     ledger = Ledger(tmp_path / "out")
     ledger.begin(pairs, {}, otherwise=True)
     (tmp_path / "out/cohort.json").unlink()
@@ -379,7 +379,7 @@ def judged(registrar: Registrar, tmp_path: Path) -> Path:
     path = table(tmp_path, 4)
     with path.open("a") as file:
         file.write("p4,broken.nii.gz,1.nii.gz\n")
-    register_cohort(registrar, from_table(path), tmp_path / "out")
+    register_cohort(registrar, pairs_from_table(path), tmp_path / "out")
     return tmp_path / "out"
 
 

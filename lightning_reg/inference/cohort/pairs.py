@@ -77,7 +77,7 @@ class CohortPair:
         return {key: str(path) for key, path in paths.items()}
 
 
-def from_table(table: Path) -> list[CohortPair]:
+def pairs_from_table(table: Path) -> list[CohortPair]:
     """The pairs of a table: what :class:`~lightning_reg.data.datasets.own.PairsDataset` reads, and a column ``pair`` with their names.
 
     A line that is no pair is one with a :attr:`~CohortPair.problem`: it is for the others to go on.
@@ -103,7 +103,7 @@ def from_table(table: Path) -> list[CohortPair]:
     return found
 
 
-def from_folder(folder: Path, to: str | None = None, consecutive: bool = False) -> list[CohortPair]:
+def pairs_from_folder(folder: Path, to: str | None = None, consecutive: bool = False) -> list[CohortPair]:
     """Pairs of the scans in a folder, see :func:`~lightning_reg.data.datasets.own.find_layout`; all of them, whatever split they are in.
 
     Args:
@@ -132,7 +132,7 @@ def from_folder(folder: Path, to: str | None = None, consecutive: bool = False) 
     return [CohortPair(name, _sources(fixed, moving)) for name, (fixed, moving) in zip(names, pairs, strict=True)]
 
 
-def from_series(series: Path, to: str = "0", mean: Path | None = None) -> list[CohortPair]:
+def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> list[CohortPair]:
     """Time points of a 4D NIfTI file, or of a folder with a file (or DICOM folder) each, to one of them or to their mean.
 
     Args:
