@@ -6,6 +6,7 @@ direction: points of the fixed image to points of the moving image.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Gr
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PER_CONTROL_POINT = 4
+_HDF5 = threading.Lock()
+"""ITK's HDF5 is not made for several threads: two that write at the same time end the process."""
 
 
 def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
@@ -208,7 +211,9 @@ def write_transform(path: Path, transform: Transform, domain: Grid) -> None:
         OSError: it cannot be written.
     """
     try:
-        sitk.WriteTransform(to_itk(transform, domain), str(path))
+        written = to_itk(transform, domain)
+        with _HDF5:
+            sitk.WriteTransform(written, str(path))
     except RuntimeError as cause:
         raise OSError(itk_reason(cause)) from cause
 
@@ -237,7 +242,9 @@ def read_transform(path: Path) -> Transform:
 
 def _read(path: Path) -> Transform:
     if path.name.endswith((".h5", ".hdf5", ".hdf", ".tfm", ".mat", ".txt", ".xfm")):
-        return from_itk(sitk.ReadTransform(str(path)))
+        with _HDF5:
+            read = sitk.ReadTransform(str(path))
+        return from_itk(read)
     if path.name.endswith((".nii", ".nii.gz")):
         require_finite(path)
     image = sitk.ReadImage(str(path))

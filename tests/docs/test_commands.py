@@ -69,6 +69,14 @@ def example(tmp_path_factory) -> Path:
     return folder
 
 
+def execute_page(name: str, folder: Path) -> None:
+    """A page's blocks in order."""
+    shown = re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.S)
+    for skipped, language, code in shown:
+        if not skipped:
+            execute(language, code, folder)
+
+
 def execute(language: str, code: str, folder: Path) -> None:
     call = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -91,13 +99,19 @@ def test_the_pages_on_registration_hold(example: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_page_on_cohorts_holds(tmp_path: Path) -> None:
+    execute_page("cohorts", tmp_path)
+    for folder in ("cohort", "from_python"):
+        assert len((tmp_path / folder / "results.csv").read_text().splitlines()) == 4
+        assert len(list((tmp_path / folder / "pairs").glob("*/transform.h5"))) == 3
+        assert (tmp_path / folder / "quality.html").is_file()
+
+
+@pytest.mark.slow
 def test_the_page_on_data_holds(tmp_path: Path) -> None:
     """Its blocks in order, on the scans that the first of them makes; then the phantom's page."""
-    for page in ("data.md", "data/phantom.md"):
-        text = (ROOT / "docs" / page).read_text()
-        for skipped, language, code in re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", text, re.S):
-            if not skipped:
-                execute(language, code, tmp_path)
+    for page in ("data", "data/phantom"):
+        execute_page(page, tmp_path)
     assert {"scans", "prepared", "runs", "phantom"} <= {p.name for p in tmp_path.iterdir()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -139,3 +140,31 @@ def test_an_image_lies_where_it_lay(ending: str, fixed_grid, tmp_path: Path) -> 
     assert image.GetPixel(3, 7, 11) == int(values[0, 0, 3, 7, 11])
     at = np.array(image.TransformIndexToPhysicalPoint((3, 7, 11))) * LPS
     np.testing.assert_allclose(at, fixed_grid.to_world(torch.tensor([3.0, 7.0, 11.0]).view(1, 3, 1).double())[0, :, 0].numpy(), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_transforms_are_written_and_read_by_several_threads(tmp_path: Path) -> None:
+    """In a process of its own, which ITK's HDF5 would end. Every file is what its thread wrote."""
+    code = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import torch
+from lightning_reg.io.transforms import read_transform, write_transform
+from lightning_reg.spatial import Displacement, Grid
+
+grid, folder = Grid.regular((12, 13, 14)), Path(sys.argv[1])
+
+def work(number):
+    field = torch.full((1, 3, 12, 13, 14), float(number))
+    for turn in range(40):
+        path = folder / f"{number}-{turn}.h5"
+        write_transform(path, Displacement(field, grid), grid)
+        assert float((read_transform(path).displacement(grid) - field).abs().max()) < 1e-4
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(work, range(4)))
+"""
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert "HDF5" not in found.stderr
