@@ -12,6 +12,7 @@ from lightning_reg.discovery import providers
 
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
+    "study": "train methods over data, seeds and folds, or search for settings: one table in the end",
     "prepare": "turn a data set's files, as their provider delivers them, into what training reads",
     "check": "look through data before they are trained on: one table, one verdict",
     "register": "register two images or many pairs: a transform, the warped image, metrics and a report",

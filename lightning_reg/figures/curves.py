@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_reg.metrics.table import RANKING
+from lightning_reg.metrics.table import RANKING, ranking
 
 Rows = Sequence[Mapping[str, str]]
 TITLES = {metric.column(): metric.heading for metric in RANKING}
@@ -78,4 +79,62 @@ def objective_curves(history: Sequence[tuple[str, Sequence[float]]]) -> Figure:
         axes.plot(values, lw=1)
         axes.set(title=f"{number}: {kind}", xlabel="step")
     figure.axes[0].set_ylabel("objective")
+    return figure
+
+
+def study_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Validation errors over the iterations (thin: each run, thick: the mean of a method's runs), and the cases of every method.
+
+    Args:
+        curves: per method and run ``(step, validation error)``.
+        rows: per method those of its cases; the metric that ranks is drawn.
+    """
+    figure = Figure(figsize=(5.2 + max(3.0, 0.9 * (len(rows) + 1)), 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, (method, runs) in enumerate(curves.items()):
+        color = f"C{number % 10}"
+        for run in runs:
+            left.plot([step for step, _ in run], [error for _, error in run], color=color, lw=0.7, alpha=0.5)
+        steps = sorted({step for run in runs for step, _ in run})
+        common = [step for step in steps if all(step in dict(run) for run in runs)]
+        means = [sum(dict(run)[step] for run in runs) / len(runs) for step in common]
+        left.plot(common, means, color=color, lw=1.8, label=method, marker="o", ms=2.5)
+    left.set(xlabel="iteration", ylabel="validation error", title="Training")
+    if curves:
+        left.legend(frameon=False, fontsize="small")
+    first = next(iter(rows.values()), [])
+    metric = ranking({key for row in first for key in row})
+    if metric is None:
+        right.set_axis_off()
+        return figure
+    series = {"before": [row.get(metric.column("before")) for row in first]} if metric.compared else {}
+    series |= {method: [row.get(metric.column()) for row in of] for method, of in rows.items()}
+    values = [[float(v) for v in of if v is not None] for of in series.values()]
+    right.boxplot(values, tick_labels=list(series), widths=0.6)
+    for position, of in enumerate(values, 1):
+        right.plot([position] * len(of), of, ".", ms=3, alpha=0.5, color="C0")
+    right.set(title=f"{metric.heading}, {'lower' if metric.better == 'lower' else 'higher'} is better")
+    if len(series) > 3:
+        right.tick_params(axis="x", labelrotation=60)
+    return figure
+
+
+def trials_figure(objectives: Sequence[str], values: Sequence[Sequence[float]], best: Sequence[Sequence[float]]) -> Figure:
+    """Trials of a search: the first two objectives against each other with the best ones joined, or one objective by trial.
+
+    Args:
+        values: of the finished trials.
+        best: of those that no other beats in all objectives.
+    """
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
+    if len(objectives) == 1:
+        axes.plot([value[0] for value in values], "o", ms=4)
+        axes.plot(list(accumulate((value[0] for value in values), min)), "-", lw=1.2, color="C1")
+        axes.set(xlabel="trial", ylabel=objectives[0])
+        return figure
+    axes.plot([value[0] for value in values], [value[1] for value in values], "o", ms=4, color="0.6")
+    front = sorted((value[0], value[1]) for value in best)
+    axes.plot([a for a, _ in front], [b for _, b in front], "o-", ms=6, color="C1")
+    axes.set(xlabel=objectives[0], ylabel=objectives[1])
     return figure

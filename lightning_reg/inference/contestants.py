@@ -13,10 +13,10 @@ import torchio as tio
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import make_pair, original
 from lightning_reg.discovery import DataError, UserError
-from lightning_reg.inference.cohort.pairs import folder_name
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import identity
+from lightning_reg.io.names import file_name
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Composition, Transform
@@ -126,7 +126,7 @@ class Transforms(Contestant):
 
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
         pair = make_pair(original(fixed), original(moving), overlapping=False)
-        found = [read_transform(path) for path in self.files(folder_name(case.name))]
+        found = [read_transform(path) for path in self.files(file_name(case.name))]
         transform: Transform = found[0] if len(found) == 1 else Composition(found[::-1])
         return Result(pair, transform, identity(pair), pair, settings=dict(self.settings), extra=self.metrics)
 

@@ -172,14 +172,15 @@ class Comparison:
                 writer.writerow((name, metric.column(), *("" if math.isnan(n) else n for n in numbers), int(found["n"]), *tested))
         return text.getvalue()
 
-    def markdown(self) -> str:
+    def markdown(self, notes: Sequence[str] | None = None) -> str:
+        """A table, and sentences below it: :meth:`notes`, or others."""
         lines = [self.header(), ["---", *("---:" for _ in self.metrics)]]
         for name, cells in self.cells().items():
             shown = ["" if math.isnan(c.mean) else f"**{c.text()}**" if c.best else c.text().replace("*", "\\*") for c in cells]
             lines.append([name.replace("|", "\\|"), *shown])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        notes = " ".join(self.notes()).replace(" *: ", " \\*: ")
-        return f"{table}\n\n{notes}\n"
+        told = " ".join(self.notes() if notes is None else notes).replace(" *: ", " \\*: ")
+        return f"{table}\n\n{told}\n"
 
     def latex(self) -> str:
         """A ``tabular`` that needs no package."""

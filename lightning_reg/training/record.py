@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
 from lightning_reg.discovery.provenance import Entry
+from lightning_reg.io.folders import write_whole
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.spatial import Pair
 from lightning_reg.training.logging import log_outcome
 from lightning_reg.training.metrics_file import read_metrics
 from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run_folder import FAILURE, SUMMARY
 
 PANELS = 4
 
@@ -54,12 +56,13 @@ def write_record(
         | {"python": platform.python_version()},
         "components": list(used),
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     drawn = draw(module, pairs, module.cases, read_metrics(folder))
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
     log_outcome(loggers, drawn, rows, totals(module.cases))
+    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())  # last: it says that the run is done
+    (folder / FAILURE).unlink(missing_ok=True)
 
 
 def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,8 @@ from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
 from lightning_reg.training.budget import with_steps
 
-CONFIG = "config.yaml"
-WRITTEN = (CONFIG, "metrics.csv", "cases.csv", "summary.json", "report.html", "checkpoints", "figures", "tensorboard", "wandb")
+CONFIG, SUMMARY, FAILURE = "config.yaml", "summary.json", "failure.json"
+WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
 """Names of what a run writes and ``overwrite`` removes."""
 CALL = {"resume": None, "run": None, "overwrite": False}
 """Settings that say how a run was called, not what it is, as they are kept."""
@@ -42,6 +45,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("method", "data", "trainer")):
         raise TrainingError(f"{path} is no configuration of a run (it lacks method, data or trainer); start a new one.")
     return config
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed; ``passing``: it may succeed when it is begun again as it is (its process was killed)."""
+
+    message: str
+    passing: bool = False
+
+
+def note_failure(folder: Path, failed: Failure) -> None:
+    """Keep in a run's folder why it ended, for those who look at many runs."""
+    record = {"message": failed.message, "passing": failed.passing, "at": datetime.now().isoformat(sep=" ", timespec="seconds")}
+    write_whole(folder / FAILURE, (json.dumps(record) + "\n").encode())
+
+
+def failure(folder: Path) -> Failure | None:
+    """Why a run failed; ``None`` where it did not."""
+    try:
+        found = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        return Failure(str(found["message"]), bool(found["passing"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def run_of(path: Path) -> tuple[Path, Path]:

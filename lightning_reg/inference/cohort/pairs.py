@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +19,8 @@ from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
 from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import itk_reason, read_image
+from lightning_reg.io.names import file_name
 from lightning_reg.io.points import read_points
-
-NAME = 120
-"""Characters of a pair's name, which is that of a folder."""
 
 
 @dataclass(frozen=True)
@@ -243,16 +240,11 @@ def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
     depth = 1
     while depth < 6 and len({_tail(path, depth) for path in files}) < len(files):
         depth += 1
-    return ["__".join(_tail(path, depth) for path in pair) or "pair" for pair in pairs]
+    return ["__".join(_tail(path, depth) for path in pair) for pair in pairs]
 
 
 def _tail(path: Path, depth: int) -> str:
     return "-".join([*path.parent.parts[max(0, len(path.parent.parts) - depth + 1) :], stem(path)] if depth > 1 else [stem(path)])
-
-
-def folder_name(name: str) -> str:
-    """A name in letters that every file system and shell takes."""
-    return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:NAME] or "pair"
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -260,7 +252,7 @@ def _unique(names: Sequence[str]) -> list[str]:
     taken: Counter[str] = Counter()
     used: set[str] = set()
     found = []
-    for name in map(folder_name, names):
+    for name in map(file_name, names):
         candidate = name
         while candidate in used:
             taken[name] += 1

@@ -44,11 +44,11 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
             _registration(partial, folder, sections)
         elif (folder / MARK).is_file():
             methods: dict[str, list[dict[str, Any]]] = {}
-            for row in _rows(folder / "cases.csv"):
+            for row in read_rows(folder / "cases.csv"):
                 methods.setdefault(str(row.pop("method", "model")), []).append(row)
             write_evaluation(partial, methods, _record(folder))
         elif (folder / "cases.csv").is_file() and (folder / "config.yaml").is_file():
-            rows = _rows(folder / "cases.csv")
+            rows = read_rows(folder / "cases.csv")
             figures = sorted((folder / "figures").rglob("*.png"))
             settings = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
             write_run_report(partial, folder.name, rows, figures, summaries(rows), settings)
@@ -70,7 +70,12 @@ def _record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table of cases: numbers, and the words of its columns :data:`WORDS`.
+
+    Raises:
+        DataError: it is no such table.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [{k: v if k in WORDS else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]

@@ -1,0 +1,127 @@
+"""``lightning-reg study``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.discovery import DataError
+
+if TYPE_CHECKING:
+    from lightning_reg.studies.definition import Definition, Job
+    from lightning_reg.studies.jobs import State
+    from lightning_reg.studies.outcome import Outcome
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("study", help="a YAML file: methods, data, seeds, folds, or a search; see docs/studies.md")
+    parser.add_argument("--out", help="folder of the study (default runs/NAME_OF_THE_FILE); the same command goes on where it was")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time here (default 1); they share the cores")
+    parser.add_argument("--retry", action="store_true", help="begin trainings again that failed before")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for trainings that other machines are working on")
+    parser.add_argument("--list", action="store_true", help="print the trainings and their state, and start none")
+    parser.add_argument("--table", action="store_true", help="write the table of what there is, and start none")
+
+
+def run(arguments: Namespace) -> int:
+    """0 where every training is done, else 1."""
+    require_files(arguments.study)
+    if arguments.jobs < 1:
+        raise DataError(f"--jobs is {arguments.jobs}; give a number of trainings, 1 or more.")
+    from lightning_reg.studies.definition import read_definition
+    from lightning_reg.studies.jobs import state_of
+    from lightning_reg.studies.study import begin, run_jobs
+
+    terminal, path = console(), Path(arguments.study).expanduser()
+    definition = read_definition(path)
+    folder = Path(arguments.out).expanduser() if arguments.out else Path("runs", path.stem)
+    definition.check()
+    if definition.search is not None:
+        return _search(definition, folder, arguments, terminal)
+    if arguments.list:
+        for job in definition.jobs():
+            state = state_of(folder / job.name)
+            terminal.print(f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}", soft_wrap=True, markup=False)
+        return 0
+    jobs = begin(folder, definition)
+    count = len(jobs)
+
+    def tell(job: Job, state: State) -> None:
+        words = "begins" if state.status == "waiting" else f"{state.status}{f': {state.message}' if state.message else ''}"
+        done = sum(state_of(folder / other.name).status == "done" for other in jobs)
+        terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True, markup=False)
+
+    try:
+        if not arguments.table:
+            run_jobs(jobs, folder, arguments.jobs, arguments.retry, tell, wait=not arguments.no_wait)
+            _evaluate(jobs, folder, definition, terminal)
+    finally:
+        outcome = written(folder, f"Study {path.stem}")
+        show(outcome, folder, terminal)
+    return 0 if len(outcome.done) == count else 1
+
+
+def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, terminal: Console) -> None:
+    """Evaluate what is trained on the study's split, once."""
+    from lightning_reg.discovery import in_words
+    from lightning_reg.studies.evaluate import evaluate_run
+
+    for job in jobs if definition.split else ():
+        try:
+            if evaluate_run(folder / job.name, str(definition.split)):
+                terminal.print(f"{job.name} is evaluated on the split {definition.split}")
+        except Exception as error:
+            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True, markup=False)
+
+
+def written(folder: Path, title: str) -> Outcome:
+    """The outcome of what there is, written into the study's folder."""
+    from lightning_reg.studies.outcome import Outcome, Run
+    from lightning_reg.studies.study import stored_study
+
+    stored = stored_study(folder)
+    runs = [
+        Run.read(folder / name, job["method"], job["seed"], job["fold"], job["overrides"], stored["split"])
+        for name, job in stored["jobs"].items()
+    ]
+    outcome = Outcome(runs)
+    outcome.write(folder, title)
+    return outcome
+
+
+def show(outcome: Outcome, folder: Path, terminal: Console) -> None:
+    """Print the table, what failed, and the winner."""
+    from lightning_reg.cli.tables import comparison_table
+
+    if outcome.comparison is not None:
+        terminal.print(comparison_table(outcome.comparison))
+        for note in outcome.notes():
+            terminal.print(note, soft_wrap=True, markup=False)
+    for run in outcome.runs:
+        if run.status == "failed":
+            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow", soft_wrap=True, markup=False)
+    winner = outcome.winner()
+    if winner is not None:
+        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}", soft_wrap=True, markup=False)
+    terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
+
+
+def _search(definition: Definition, folder: Path, arguments: Namespace, terminal: Console) -> int:
+    from lightning_reg.studies.search import search, write_search
+
+    assert definition.search is not None
+    finished = 0
+    try:
+        if not arguments.table and not arguments.list:
+            search(definition, folder, retry=arguments.retry, tell=lambda line: terminal.print(line, soft_wrap=True, markup=False))
+    finally:
+        finished, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
+        for line in lines:
+            terminal.print(line, soft_wrap=True, markup=False)
+        terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
+    return 0 if finished >= definition.search.trials else 1

@@ -1,0 +1,191 @@
+"""Definition of a study: methods on data, over seeds and folds, or a search."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.discovery.composition import compose
+from lightning_reg.io.names import file_name
+
+KEYS = ("common", "methods", "data", "seeds", "folds", "split", "search")
+SEARCH = ("trials", "space", "objectives", "prune", "seed")
+OBJECTIVES = ("error", "folding", "sdlogj", "ndv", "seconds")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a study.
+
+    Args:
+        name: of its folder.
+        overrides: as on the command line of ``train.py``.
+        method: name of what is compared: the method, and the data where there are several.
+        seed, fold: of it; ``None``: the configuration's own.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    method: str
+    seed: int | None = None
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for settings.
+
+    Args:
+        space: by key of the configuration: a list of choices, or ``{low, high}`` with ``log: true`` or ``step``; whole numbers where both
+            bounds are.
+        trials: how many are finished in the end, by all processes together.
+        objectives: one or several of :data:`OBJECTIVES`, all smaller is better.
+        prune: end trainings whose validation error is above the median of the others at the same step.
+        seed: of the sampler.
+    """
+
+    space: Mapping[str, Any]
+    trials: int = 20
+    objectives: Sequence[str] = ("error", "folding")
+    prune: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A study, as its YAML file says it.
+
+    Args:
+        methods, data: overrides by name; without ``data`` the methods say their own.
+        common: overrides of every job.
+        seeds: of every method on every data set.
+        folds: of a cross-validation; ``None``: the data's own split.
+        split: trained models are evaluated on these pairs, on their original grids; ``None``: what the training validated is taken.
+        search: instead of seeds and folds.
+    """
+
+    methods: Mapping[str, tuple[str, ...]]
+    data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    common: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (1,)
+    folds: int | None = None
+    split: str | None = None
+    search: Search | None = None
+
+    def jobs(self) -> list[Job]:
+        """All trainings, seeds and folds last, so that every method has run once before any has run twice."""
+        folds: Sequence[str | None] = [None] if self.folds is None else [f"{k}/{self.folds}" for k in range(1, self.folds + 1)]
+        found = []
+        for fold, seed, (data, on), (name, overrides) in itertools.product(
+            folds, self.seeds, self.data.items() or [("", ())], self.methods.items()
+        ):
+            method = f"{name}_{data}" if len(self.data) > 1 else name
+            chosen = [*self.common, *on, *overrides, f"seed={seed}", *([] if fold is None else [f"data.fold={fold}"])]
+            parts = [method, *([f"s{seed}"] if len(self.seeds) > 1 else []), *([f"f{fold.partition('/')[0]}"] if fold else [])]
+            found.append(Job(file_name("_".join(parts)), tuple(chosen), method, seed, fold))
+        return found
+
+    def check(self) -> None:
+        """Compose one job of every method on every data set.
+
+        Raises:
+            UserError: a configuration or option is not there.
+        """
+        for job in self.jobs()[: max(1, len(self.data)) * len(self.methods)]:
+            compose(list(job.overrides))
+
+
+def read_definition(path: Path) -> Definition:
+    """The study of a YAML file.
+
+    Raises:
+        DataError: no such file, or an entry is not what :class:`Definition` describes; the message names it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise DataError(f"There is no file {path}; correct the path.") from cause
+    except (OSError, ValueError, yaml.YAMLError) as cause:
+        raise DataError(f"{path} cannot be read ({' '.join(str(cause).split())[:200]}); correct it.") from cause
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is no mapping; give methods: and what docs/studies.md describes.")
+    _require_known(path, values, KEYS, "")
+    methods = _named(path, "methods", values.get("methods"))
+    if not methods:
+        raise DataError(f"{path} has no methods; give one or more, as methods: {{velocity: [method=velocity]}}.")
+    seeds = values.get("seeds", [1])
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise DataError(f"{path}: seeds is {seeds}; give a list of whole numbers.")
+    folds, split = values.get("folds"), values.get("split")
+    if folds is not None and (not isinstance(folds, int) or folds < 2):
+        raise DataError(f"{path}: folds is {folds}; give a whole number, 2 or more.")
+    if split not in (None, "validation", "test", "train"):
+        raise DataError(f"{path}: split is {split}; give validation, test or train.")
+    return Definition(
+        methods,
+        _named(path, "data", values.get("data")),
+        _overrides(path, "common", values.get("common")),
+        tuple(seeds),
+        folds,
+        split,
+        _search(path, values.get("search")),
+    )
+
+
+def _require_known(path: Path, values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            raise DataError(f"{path} has an entry '{where}{key}'{did_you_mean(str(key), known)} Known: {', '.join(known)}.")
+
+
+def _named(path: Path, key: str, value: Any) -> dict[str, tuple[str, ...]]:
+    """Overrides by name; a list of names are configurations of that group."""
+    group = {"methods": "method", "data": "data"}[key]
+    if value is None:
+        return {}
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: (f"{group}={name}",) for name in value}
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: {key} is {value!r}; give names, or a mapping of names to lists of overrides.")
+    return {str(name): _overrides(path, f"{key}.{name}", of) for name, of in value.items()}
+
+
+def _overrides(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    words = [value] if isinstance(value, str) else value or []
+    if not isinstance(words, list) or not all(isinstance(word, str) and ("=" in word or word.startswith("~")) for word in words):
+        raise DataError(f"{path}: {key} is {value!r}; give a list of overrides, as [method=velocity, trainer.max_steps=1000].")
+    for word in words:
+        if word.partition("=")[0].lstrip("+~") in ("run", "resume", "overwrite"):
+            raise DataError(f"{path}: {key} sets {word}, which a study chooses itself; leave it out.")
+    return tuple(words)
+
+
+def _search(path: Path, value: Any) -> Search | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("space"), dict) or not value["space"]:
+        example = "space: {method.optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}}"
+        raise DataError(f"{path}: search has no space; give one, as {example}.")
+    _require_known(path, value, SEARCH, "search.")
+    for key, of in value["space"].items():
+        if isinstance(of, list) and of:
+            continue
+        if not isinstance(of, dict) or not {"low", "high"} <= of.keys() or set(of) - {"low", "high", "log", "step"}:
+            raise DataError(f"{path}: search.space.{key} is {of}; give a list of choices, or {{low: ..., high: ..., log: true}}.")
+        if not all(isinstance(of[bound], (int, float)) for bound in ("low", "high")) or of["low"] >= of["high"]:
+            hint = " (write 1.0e-5, not 1e-5, which YAML reads as text)" if any(isinstance(of[b], str) for b in ("low", "high")) else ""
+            raise DataError(f"{path}: search.space.{key} goes from {of['low']} to {of['high']}; give numbers, low below high{hint}.")
+    chosen = Search(**value)
+    objectives = [chosen.objectives] if isinstance(chosen.objectives, str) else list(chosen.objectives)
+    for name in objectives:
+        if name not in OBJECTIVES:
+            raise DataError(f"{path}: search.objectives has '{name}'{did_you_mean(str(name), OBJECTIVES)} Known: {', '.join(OBJECTIVES)}.")
+    if not isinstance(chosen.trials, int) or chosen.trials < 1:
+        raise DataError(f"{path}: search.trials is {chosen.trials}; give a whole number, 1 or more.")
+    return Search(chosen.space, chosen.trials, tuple(objectives), bool(chosen.prune), chosen.seed)

@@ -1,0 +1,31 @@
+"""Evaluation of a study's trained models on a split of their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from lightning_reg.data.datasets.interface import Split
+from lightning_reg.data.datasets.splits import open_dataset
+from lightning_reg.inference.contestants import Registering
+from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases
+from lightning_reg.inference.registrar import load
+from lightning_reg.studies.jobs import state_of
+from lightning_reg.studies.outcome import EVALUATION
+from lightning_reg.training.run_folder import read_config
+
+
+def evaluate_run(folder: Path, split: str) -> bool:
+    """Evaluate a run's best checkpoint on the original grids of its own data; false where it is not done, or has been evaluated before.
+
+    Raises:
+        UserError: the data have no such pairs, or none of them can be registered.
+    """
+    if state_of(folder).status != "done" or (folder / EVALUATION / "cases.csv").is_file():
+        return False
+    data = read_config(folder)["data"]
+    opened = open_dataset(data["dataset"], *(data.get(key) for key in ("held_out", "limit", "fold")))
+    model = Registering("model", load(folder / "checkpoints" / "best.ckpt"))
+    rows = evaluate_cases([model], Cases.of(opened, cast(Split, split)))
+    Evaluation(rows, {"split": split, "data": data}).save(folder / EVALUATION)
+    return True

@@ -1,0 +1,119 @@
+"""One training in a process of its own: started, watched, and its end put into words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
+
+LOG = "log.txt"
+STOPPED = 130
+"""Exit code of a training that a signal stopped and that can go on."""
+Status = Literal["done", "failed", "stopped", "elsewhere", "waiting"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a run by its folder; ``passing``: a failure that may not come again, see
+    :class:`~lightning_reg.training.run_folder.Failure`."""
+
+    status: Status
+    message: str = ""
+    passing: bool = False
+
+
+def state_of(folder: Path) -> State:
+    """State of a run; ``waiting``: it has not ended, and nobody works on it."""
+    if (folder / SUMMARY).is_file():
+        return State("done")
+    if _locked(folder):
+        return State("elsewhere")
+    told = failure(folder)
+    return State("waiting") if told is None else State("failed", told.message, told.passing)
+
+
+def _locked(folder: Path) -> bool:
+    """Whether a process of any machine writes the run."""
+    if not (folder / ".lock").exists():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+class Training:
+    """A running training.
+
+    Args:
+        overrides: of the command line.
+        folder: of the run: the same command goes on where it was.
+        threads: for it; ``None``: as it finds them.
+    """
+
+    def __init__(self, overrides: Sequence[str], folder: Path, threads: int | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)
+        if threads is not None:
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run='{quoted}'"]
+        self.log = (folder / LOG).open("ab")
+        self.began = self.log.tell()
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+
+    def stop(self) -> None:
+        """Ask it to save and end, as its checkpoint then goes on."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> State | None:
+        """How it ended; ``None`` while it runs. A failure is noted in the folder."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.log.close()
+        if code == 0:
+            return State("done")
+        if code == STOPPED or code == -signal.SIGINT:
+            return State("stopped")
+        if _locked(self.folder):
+            return State("elsewhere")
+        failed = Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())
+        note_failure(self.folder, failed)
+        return State("failed", failed.message, failed.passing)
+
+    @staticmethod
+    def _killed(code: int) -> str:
+        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
+        hint = ", as happens where memory runs out" if name == "SIGKILL" else ""
+        return f"The process was ended by {name}{hint}; send the same command again to go on."
+
+    def _last_words(self) -> str:
+        """The last paragraph of what it printed."""
+        with (self.folder / LOG).open("rb") as file:
+            file.seek(self.began)
+            text = file.read().decode(errors="replace")
+        paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+        return paragraphs[-1][-600:] if paragraphs else f"It ended with the code {self.process.returncode} and said nothing."
+
+
+def summary(folder: Path) -> dict[str, object]:
+    """``summary.json`` of a run that is done."""
+    found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return found

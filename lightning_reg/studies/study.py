@@ -1,0 +1,138 @@
+"""Run a study: what is left of its jobs, some at a time; several machines may share its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lightning_reg.discovery import DataError
+from lightning_reg.io.folders import write_whole
+from lightning_reg.studies.definition import Definition, Job
+from lightning_reg.studies.jobs import State, Training, state_of
+
+STUDY = "study.json"
+POLL = 0.5
+"""Seconds between two looks at the running jobs."""
+ATTEMPTS = 2
+"""Times that a job is begun in one run of a study: a process that was killed goes on once."""
+Tell = Callable[[Job, State], None]
+
+
+def begin(folder: Path, definition: Definition) -> list[Job]:
+    """Write down whose folder this is; returns the study's jobs.
+
+    A folder that is there already has to be of the same study, which may have grown: more methods, seeds or data.
+
+    Raises:
+        DataError: it is of another study, or holds something else.
+    """
+    jobs = definition.jobs()
+    overrides = {job.name: list(job.overrides) for job in jobs}
+    search = None if definition.search is None else vars(definition.search)
+    if folder.exists() and not (folder / STUDY).exists() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
+        raise DataError(f"{folder} exists and holds no study; choose another folder (--out).")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".study.lock", timeout=60):
+            stored: dict[str, Any] = stored_study(folder) if (folder / STUDY).exists() else {"jobs": {}, "search": search}
+            for name, words in overrides.items():
+                there = stored["jobs"].get(name)
+                if there is not None and there["overrides"] != words:
+                    new, old = (sorted(set(a) - set(b)) for a, b in ((words, there["overrides"]), (there["overrides"], words)))
+                    raise DataError(
+                        f"{folder} holds another study: {name} was made with {' '.join(old) or 'less'}, and is to be made with "
+                        f"{' '.join(new) or 'less'}; choose another folder (--out), or give the method another name."
+                    )
+            ours, theirs = (json.dumps(None if one is None else {**one, "trials": 0}) for one in (search, stored["search"]))
+            if ours != theirs:
+                raise DataError(f"{folder} holds a search in another space; choose another folder (--out).")
+            described = {job.name: {**vars(job), "overrides": list(job.overrides)} for job in jobs}
+            record = {"jobs": {**stored["jobs"], **described}, "search": search, "split": definition.split}
+            write_whole(folder / STUDY, (json.dumps(record, indent=1) + "\n").encode())
+    except OSError as cause:
+        raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); choose another folder.") from cause
+    return jobs
+
+
+def stored_study(folder: Path) -> dict[str, Any]:
+    """``study.json`` of a study's folder.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    try:
+        found = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+        return {"jobs": dict(found["jobs"]), "search": found["search"], "split": found["split"]}
+    except FileNotFoundError as cause:
+        raise DataError(f"{folder} holds no study (no {STUDY}); give the folder that lightning-reg study wrote.") from cause
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise DataError(f"{folder / STUDY} cannot be read ({cause}); study into another folder.") from cause
+
+
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, at_once: int = 1, retry: bool = False, tell: Tell | None = None, wait: bool = True
+) -> Mapping[str, State]:
+    """Train what is left of the jobs, each in a process of its own.
+
+    A job that fails is recorded, and the others go on. One whose process is killed is begun once more, and goes on from its last
+    checkpoint. What another process works on is left to it, and looked at again in the end.
+
+    Args:
+        folder: of the study; each job has one of its own name in it.
+        at_once: jobs that run at the same time here; they share the cores.
+        retry: begin jobs again that failed in an earlier run.
+        tell: called when a job begins (``waiting``) and ends.
+        wait: for jobs that other processes work on.
+
+    Returns:
+        The state of every job, by name.
+
+    Raises:
+        KeyboardInterrupt: the study was asked to stop; running trainings have saved.
+    """
+    states = {job.name: state_of(folder / job.name) for job in jobs}
+    threads = max(1, len(os.sched_getaffinity(0)) // at_once) if at_once > 1 and hasattr(os, "sched_getaffinity") else None
+    left = [job for job in jobs if states[job.name].status in ("waiting", "elsewhere") or states[job.name].passing]
+    left += [job for job in jobs if retry and states[job.name].status == "failed" and job not in left]
+    attempts = dict.fromkeys(states, 0)
+    running: dict[str, tuple[Job, Training]] = {}
+    try:
+        while left or running:
+            ready = [job for job in left if state_of(folder / job.name).status != "elsewhere"]
+            if left and not ready and not running and not wait:
+                break
+            for job in ready[: at_once - len(running)]:
+                left.remove(job)
+                if state_of(folder / job.name).status == "done":  # by another process
+                    states[job.name] = State("done")
+                    continue
+                attempts[job.name] += 1
+                running[job.name] = (job, Training(job.overrides, folder / job.name, threads))
+                if tell is not None:
+                    tell(job, State("waiting"))
+            for name, (job, training) in list(running.items()):
+                state = training.ended()
+                if state is None:
+                    continue
+                del running[name]
+                states[name] = state
+                again = state.status == "elsewhere" or ((state.status == "stopped" or state.passing) and attempts[name] < ATTEMPTS)
+                if again:
+                    left.append(job)
+                elif tell is not None:
+                    tell(job, state)
+            time.sleep(POLL)
+    except BaseException:
+        for _, training in running.values():
+            training.stop()
+        for _, training in running.values():
+            training.process.wait()
+            training.ended()
+        raise
+    return states
