@@ -13,19 +13,22 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lightning_reg.cli.arguments import console as terminal
 from lightning_reg.cli.failures import STOPPED, end, guarded, refuse
+from lightning_reg.cli.sweep import FAILED
 from lightning_reg.cli.tables import cases_table
-from lightning_reg.discovery import UserError
+from lightning_reg.discovery import UserError, in_words
 from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.metrics import primary_error
+from lightning_reg.studies.sweep import note_call
 from lightning_reg.training import run
 from lightning_reg.training.callbacks.saving import Interrupted
-from lightning_reg.training.run_folder import read_config, run_of
+from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, run_of
 
 register()
 
@@ -36,7 +39,7 @@ def main() -> None:
 
 
 def train() -> int:
-    """Compose the configuration and train; the exit code."""
+    """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
     quieten()
     try:
@@ -47,14 +50,34 @@ def train() -> int:
         if "Config group override" not in str(error):
             raise
         refuse(EMPTY_GROUP)
-    return 0
+    return 1 if FAILED else 0
 
 
 @hydra.main(version_base="1.3", config_path=str(own_directory()), config_name="train")
 def _train(config: DictConfig) -> float:
-    """One run; returns the validation error, which sweeps minimise."""
+    """One run; returns the validation error, which sweeps minimise: infinite for a run of a sweep that failed, so that the others go on."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        try:
+            return _run(config, Path(HydraConfig.get().runtime.output_dir))
+        except COMPOSITION as error:
+            refuse(sentence(error))
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # Hydra would print a heading of its own
+            end(error)
+    folder = Path(HydraConfig.get().sweep.dir) / HydraConfig.get().sweep.subdir
+    note_call(folder, list(HydraConfig.get().overrides.task))
+    try:
+        return _run(config, folder)
+    except Exception as error:
+        told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
+        note_failure(folder, Failure(told))
+        terminal().print(f"Failed: {folder.name}: {told}", soft_wrap=True, markup=False, highlight=False)
+        return float("inf")
+
+
+def _run(config: DictConfig, folder: Path) -> float:
     console = terminal()
-    folder = Path(HydraConfig.get().runtime.output_dir)
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -68,9 +91,11 @@ def _train(config: DictConfig) -> float:
             values = _resumed(folder, list(HydraConfig.get().overrides.task))
         else:
             values = plain(config)
+            known = finished(folder, values) if HydraConfig.get().mode == RunMode.MULTIRUN else None
+            if known is not None:
+                say(f"{folder.name} is done.")
+                return primary_error(known)
         outcome = run.train(values, folder, checkpoint, progress=say, overwrite=bool(config.overwrite))
-    except COMPOSITION as error:
-        refuse(sentence(error))
     except Interrupted as stopped:
         if stopped.checkpoint is None:
             console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
@@ -78,10 +103,6 @@ def _train(config: DictConfig) -> float:
             saved, command = _shown(stopped.checkpoint), _command()
             console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} {_override('resume', folder)}", soft_wrap=True)
         sys.exit(STOPPED)
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # Hydra would print a heading of its own
-        end(error)
     report(outcome, console)
     return primary_error(outcome.totals())
 

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.parallel import start_method
 from lightning_reg.data.scans import Scan
 from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.folders import reason
@@ -117,7 +118,12 @@ class ScanCache(Sequence[Scan]):
                 _ = self[number]
             return
         loader = DataLoader(
-            _Making(self, missing), batch_size=2, num_workers=workers, collate_fn=list, worker_init_fn=_single_thread
+            _Making(self, missing),
+            batch_size=2,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=_single_thread,
+            multiprocessing_context=start_method(workers),
         )  # two: the scans of a subject often come from one source
         for batch in loader:
             for number, scan in batch:

@@ -19,6 +19,7 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset, S
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.parallel import start_method
 from lightning_reg.data.preprocessing import Preprocessing, centered
 from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
 from lightning_reg.data.scans import Scan, make_pair
@@ -191,6 +192,7 @@ class RegistrationData(L.LightningDataModule):
             batch_size=self.batch_size,
             sampler=self._sampler(),
             num_workers=workers,
+            multiprocessing_context=start_method(workers),
             collate_fn=Pair.collate,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,

@@ -19,6 +19,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def start_method(workers: int) -> str | None:
+    """Way to start the processes of a ``DataLoader``: Python's own (``None``), and ``fork`` in a process of joblib, whose way neither PyTorch
+    nor ``spawn`` knows."""
+    own = multiprocessing.get_start_method(allow_none=True)
+    return "fork" if workers and own not in (None, "fork", "spawn", "forkserver") else None
+
+
 def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int) -> Iterator[tuple[int, Result]]:
     """Numbers of items and what ``work(shared, item)`` made of them, in the order in which they are done.
 

@@ -47,6 +47,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
+    """Totals of the run in a folder, where it has this configuration and is done."""
+    try:
+        totals: dict[str, float] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["totals"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return totals if difference(read_config(folder), as_started(folder, config)) is None else None
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run failed; ``passing``: it may succeed when it is begun again as it is (its process was killed)."""

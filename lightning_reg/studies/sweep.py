@@ -1,0 +1,50 @@
+"""A sweep of Hydra's, read as a study: what its runs were called with is kept in each run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_reg.io.folders import write_whole
+from lightning_reg.studies.outcome import Outcome, Run
+
+CALLED = "called.json"
+APART = ("seed", "data.fold")
+"""Settings over which a method's runs are averaged."""
+CALLING = ("run=", "launcher=", "sweep=", "hydra")
+"""Beginnings of overrides that say how a sweep is run, not what its runs are."""
+
+
+def note_call(folder: Path, overrides: Sequence[str]) -> None:
+    """Keep what a run of a sweep is called with."""
+    write_whole(folder / CALLED, (json.dumps(list(overrides)) + "\n").encode())
+
+
+def sweep_outcome(folder: Path) -> Outcome | None:
+    """The outcome of the runs in a sweep's folder; ``None`` where there are none."""
+    called: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)):
+        called[path.parent.name] = [word for word in json.loads(path.read_text(encoding="utf-8")) if not word.startswith(CALLING)]
+    if not called:
+        return None
+    common = set.intersection(*(set(words) for words in called.values()))
+    runs = []
+    for name, words in called.items():
+        settings = dict(word.partition("=")[::2] for word in words)
+        own = [word for word in words if word not in common and word.partition("=")[0] not in APART]
+        seed, fold = settings.get("seed", ""), settings.get("data.fold")
+        method = " ".join(_short(word) for word in own) or settings.get("method", "runs")
+        runs.append(Run.read(folder / name, method, int(seed) if seed.isdigit() else None, fold, words, None))
+    return Outcome(runs)
+
+
+def _number(name: str) -> int:
+    first = name.partition("_")[0]
+    return int(first) if first.isdigit() else 10**9
+
+
+def _short(word: str) -> str:
+    """``velocity`` of ``method=velocity``, ``lr=0.001`` of ``method.optimizer.lr=0.001``."""
+    key, _, value = word.partition("=")
+    return value if "." not in key else f"{key.rpartition('.')[2]}={value}"
