@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 def start_method(workers: int) -> str | None:
-    """Way to start a ``DataLoader``'s processes: Python's own (``None``), and ``fork`` inside joblib, whose own way PyTorch does not know."""
+    """Way to start a ``DataLoader``'s processes: Python's own (``None``), and ``fork`` inside joblib, whose way PyTorch does not know."""
     own = multiprocessing.get_start_method(allow_none=True)
     return "fork" if workers and own not in (None, "fork", "spawn", "forkserver") else None
 
