@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,10 @@ COMMANDS = {
 }
 
 
+TRAINS = "LIGHTNING_REG_TRAINS"
+"""In the environment of the processes that Lightning starts beside a training; their command line lacks the word *train*."""
+
+
 def main() -> None:
     """Entry: one command, guarded."""
     guarded(_main)
@@ -33,8 +38,9 @@ def main() -> None:
 
 def _main() -> int:
     """Dispatches to ``lightning_reg.cli.<command>``, or another distribution's; each is imported when it is used."""
-    if sys.argv[1:2] == ["train"]:
-        sys.argv = [sys.argv[0], *sys.argv[2:]]
+    if sys.argv[1:2] == ["train"] or (TRAINS in os.environ and "LOCAL_RANK" in os.environ):
+        sys.argv = [sys.argv[0], *sys.argv[1 + (sys.argv[1:2] == ["train"]) :]]
+        os.environ[TRAINS] = "1"
         from lightning_reg.cli.train import train
 
         return train()

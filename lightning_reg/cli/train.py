@@ -28,6 +28,7 @@ from lightning_reg.metrics import primary_error
 from lightning_reg.studies.sweep import note_call
 from lightning_reg.training import run
 from lightning_reg.training.callbacks.saving import Interrupted
+from lightning_reg.training.ranks import is_first, is_started_from_outside
 from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, run_of
 
 register()
@@ -80,8 +81,11 @@ def _run(config: DictConfig, folder: Path) -> float:
     console = terminal()
 
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        if is_first():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
+    if is_started_from_outside() and not config.run and not config.resume and "SLURM_JOB_ID" not in os.environ:
+        raise UserError("Several processes share the run's folder: give it a name, run=NAME.")
     try:
         for warning in configuration_warnings(HydraConfig.get().runtime.choices):
             say(warning)
@@ -91,20 +95,36 @@ def _run(config: DictConfig, folder: Path) -> float:
             values = _resumed(folder, list(HydraConfig.get().overrides.task))
         else:
             values = plain(config)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                values["trainer"] = _on_one_device(values["trainer"])
             known = finished(folder, values) if HydraConfig.get().mode == RunMode.MULTIRUN else None
             if known is not None:
                 say(f"{folder.name} is done.")
                 return primary_error(known)
         outcome = run.train(values, folder, checkpoint, progress=say, overwrite=bool(config.overwrite))
     except Interrupted as stopped:
+        if not is_first():
+            sys.exit(STOPPED)
         if stopped.checkpoint is None:
             console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
         else:
             saved, command = _shown(stopped.checkpoint), _command()
             console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} {_override('resume', folder)}", soft_wrap=True)
         sys.exit(STOPPED)
-    report(outcome, console)
+    if is_first():
+        report(outcome, console)
     return primary_error(outcome.totals())
+
+
+def _on_one_device(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a run of a sweep, whose other processes would sweep again.
+
+    Raises:
+        UserError: several devices are asked for.
+    """
+    if trainer["devices"] not in ("auto", 1, "1") or trainer["num_nodes"] != 1:
+        raise UserError("A run of a sweep trains on one device; several devices per run: lightning-reg study.")
+    return {**trainer, "devices": 1}
 
 
 def _resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:

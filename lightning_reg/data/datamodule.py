@@ -94,6 +94,7 @@ class RegistrationData(L.LightningDataModule):
         self.train_pairs: Dataset[Pair] | None = None
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
+        self.deals_out_validation = False
         self._in_memory = 0
         self._counts: dict[str, int] = {}
 
@@ -217,8 +218,15 @@ class RegistrationData(L.LightningDataModule):
         return ItemSampler(self.samples_per_epoch, resume_at, epoch, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[Pair]:
+        return self._evaluating(self.validation_pairs)
+
+    def _evaluating(self, pairs: Sequence[Pair]) -> DataLoader[Pair]:
+        """One by one; of several processes each has every n-th pair, or all where there are fewer pairs than processes."""
         own = torch.Generator()  # a validation leaves the random state of the training as it is
-        return DataLoader(_Listed(self.validation_pairs), batch_size=1, collate_fn=Pair.collate, generator=own)
+        world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        self.deals_out_validation = 1 < world <= len(pairs)
+        chosen = pairs[rank::world] if self.deals_out_validation else pairs
+        return DataLoader(_Listed(chosen), batch_size=1, collate_fn=Pair.collate, generator=own)
 
     def test_dataloader(self) -> DataLoader[Pair]:
         """Pairs of the data set's split ``test``, where it has one; else those of the validation."""
@@ -226,7 +234,7 @@ class RegistrationData(L.LightningDataModule):
         if not pairs:
             return self.val_dataloader()
         scans = self._scans("test")
-        return DataLoader(_Listed([make_pair(scans[fixed], scans[moving]) for fixed, moving in pairs]), collate_fn=Pair.collate)
+        return self._evaluating([make_pair(scans[fixed], scans[moving]) for fixed, moving in pairs])
 
     def predict_dataloader(self) -> DataLoader[Pair]:
         """As :meth:`test_dataloader`."""

@@ -185,9 +185,9 @@ class RegistrationModule(L.LightningModule):
     def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
         value = self.training_loss(pair)
         self._require_finite(value.terms, pair)
-        batch = pair.fixed.tensor.shape[0]
-        self.log("train/loss", value.total, prog_bar=True, batch_size=batch)
-        self.log_dict({f"train/{name}": term for name, term in value.terms.items()}, prog_bar=len(value.terms) > 1, batch_size=batch)
+        settings: dict[str, Any] = {"batch_size": pair.fixed.tensor.shape[0], "sync_dist": self._processes > 1}
+        self.log("train/loss", value.total, prog_bar=True, **settings)
+        self.log_dict({f"train/{name}": term for name, term in value.terms.items()}, prog_bar=len(value.terms) > 1, **settings)
         return value.total
 
     def training_loss(self, pair: Pair) -> LossValue:
@@ -200,6 +200,8 @@ class RegistrationModule(L.LightningModule):
 
     def _require_finite(self, terms: Mapping[str, Tensor], pair: Pair) -> None:
         broken = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]
+        if self._processes > 1 and self.trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
+            broken = broken or ["of another process"]
         if broken:
             raise TrainingError(
                 f"The loss term {' and '.join(broken)} became NaN or infinite at step {self.global_step} on {', '.join(pair.name)}; "
@@ -214,15 +216,31 @@ class RegistrationModule(L.LightningModule):
         for element in pair.elements():
             self.cases.append(evaluate(element, self(element.fixed, element.moving).transform, extra=self.metrics))
 
+    @property
+    def _processes(self) -> int:
+        """That train or evaluate together."""
+        return 1 if self._trainer is None else self.trainer.world_size
+
     def on_validation_epoch_end(self) -> None:
+        self._gather_cases()
         summary = totals(self.cases)
         if not math.isfinite(primary_error(summary)):
             raise TrainingError(
                 f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
                 "set trainer.gradient_clip_val=1. The last good checkpoint is kept."
             )
-        self.log_dict({f"validation/{name}": value for name, value in summary.items()})
-        self.log("validation/error", primary_error(summary), prog_bar=True)
+        together = self._processes > 1
+        self.log_dict({f"validation/{name}": value for name, value in summary.items()}, sync_dist=together)
+        self.log("validation/error", primary_error(summary), prog_bar=True, sync_dist=together)
+
+    def _gather_cases(self) -> None:
+        """The cases of all processes on each, in the order of the pairs, which the data have dealt out one by one."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self._processes == 1 or not isinstance(data, RegistrationData) or not data.deals_out_validation:
+            return
+        found: list[list[PairMetrics]] = [[] for _ in range(self._processes)]
+        torch.distributed.all_gather_object(found, self.cases)
+        self.cases = [cases[k] for k in range(max(map(len, found))) for cases in found if k < len(cases)]
 
     def on_test_epoch_start(self) -> None:
         self.cases = []
@@ -232,7 +250,8 @@ class RegistrationModule(L.LightningModule):
         self.validation_step(pair, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in totals(self.cases).items()})
+        self._gather_cases()
+        self.log_dict({f"test/{name}": value for name, value in totals(self.cases).items()}, sync_dist=self._processes > 1)
 
     def predict_step(self, pair: Pair, batch_idx: int) -> Registration:
         """The registration of a batch; its ``transform`` maps the fixed to the moving world."""

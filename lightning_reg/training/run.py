@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_reg.components.interfaces import Growable
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
@@ -36,10 +37,13 @@ from lightning_reg.training.checkpoints import WholeCheckpoints, newest_whole, r
 from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.module import RegistrationModule, load_weights
+from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
 from lightning_reg.training.run_folder import as_started, clear, to_go_on_from, write_config
 from lightning_reg.training.settings import require_settings
 
+GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")
+"""Words of PyTorch where a process that trains along has gone."""
 FEW = 300
 """Steps with which no network learns to register."""
 
@@ -87,9 +91,13 @@ def train(
     resume = None if resume is None else Path(resume).expanduser()
     if overwrite and resume is not None:
         raise TrainingError(f"A run is either resumed or overwritten; leave out overwrite=true to go on with {folder}.")
-    with _no_litter(folder), one_writer(folder) if _is_first_process() else nullcontext(), _failures(folder):
+    if not is_first():
+        with _failures(folder):
+            config, resume = decided(folder)
+            return _run(config, folder, resume, None, callbacks, None)
+    with _no_litter(folder), one_writer(folder), _failures(folder):
         source = read_source(config["init"]) if overwrite and config.get("init") is not None else None  # it may lie in what is removed
-        if overwrite and _is_first_process():
+        if overwrite:
             clear(folder)
         if resume is None:
             config = as_started(folder, config)
@@ -137,9 +145,11 @@ def _run(
         if progress is not None:
             for line in (*data.notes, *notes, told, *before.told()):
                 progress(line)
-    if resume is None and _is_first_process():
+    if resume is None and is_first():
         clear(folder)  # what a run that was killed before its first checkpoint left
         write_config(folder, config)
+    if is_first():
+        decide(folder, config, resume)
 
     callbacks = [
         Saving(folder / "checkpoints", lambda: write_config(folder, config), lambda: before.seconds + time.perf_counter() - started),
@@ -151,10 +161,7 @@ def _run(
     ]
     loggers = make_loggers(config.get("logger") or {}, folder, config, before.logged)
     try:
-        trainer = construct(
-            "trainer", L.Trainer, config["trainer"], callbacks=callbacks, logger=loggers, default_root_dir=folder,
-            plugins=[WholeCheckpoints()], enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        )  # fmt: skip
+        trainer = _trainer(config["trainer"], module, callbacks=callbacks, logger=loggers, default_root_dir=folder)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise TrainingError(f"Lightning refuses these settings of the trainer or its callbacks: {' '.join(str(error).split())}") from error
@@ -165,13 +172,20 @@ def _run(
     trainer.validate(module, data, verbose=False)
     seconds = before.seconds + time.perf_counter() - started
     outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))
-    write_record(folder, config["seed"], used, module, data.validation_pairs, outcome.seconds, loggers)
+    if is_first():
+        write_record(folder, config["seed"], used, module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
 
 
-def _is_first_process() -> bool:
-    """Of those that train together; the others leave the folder to it."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+def _trainer(settings: Mapping[str, Any], module: RegistrationModule, **given: Any) -> L.Trainer:
+    """Lightning's trainer; where several processes train levels that grow, one that allows for parameters without a gradient."""
+    given["plugins"] = [WholeCheckpoints(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])]
+    given["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in given["callbacks"])
+    trainer = construct("trainer", L.Trainer, settings, **given)
+    growing = any(isinstance(part, Growable) and len(part.alpha) > 1 for part in module.modules())
+    if trainer.world_size > 1 and growing and settings.get("strategy") in (None, "auto", "ddp"):
+        return construct("trainer", L.Trainer, {**settings, "strategy": "ddp_find_unused_parameters_true"}, **given)
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -238,6 +252,8 @@ def _failures(folder: Path) -> Iterator[None]:
             )
         elif isinstance(error, OSError):
             what = f"{error.filename or folder}: {reason(error)}; make room, or correct the path or its permissions."
+        elif any(words in text for words in GONE):
+            what = "Another process of this training ended, or could not be reached; its own message, if there is one, says why."
         elif "dataloader worker" in text:
             what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
         else:

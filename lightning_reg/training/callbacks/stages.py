@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
@@ -63,8 +64,6 @@ class StageTraining(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RegistrationModule)
-        if trainer.world_size > 1:  # DDP would only synchronise the parameters that the first stage trains
-            raise TrainingError("method.stages trains on one device; set trainer.devices=1, or remove it with ~method.stages.")
         self._module = pl_module
         if stage == "fit":
             self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0  # a resumed run's are loaded next
@@ -82,6 +81,9 @@ class StageTraining(L.Callback):
         while self.stage < len(self.stages) - 1 and self._over(trainer):
             self.stage, self.started, self.best, self.stale = self.stage + 1, trainer.global_step, float("inf"), 0
             self._inherit(self._activate())
+            if isinstance(trainer.strategy, DDPStrategy):  # it synchronises the parameters that were trained when it was made
+                trainer.strategy.model = trainer.lightning_module
+                trainer.strategy.configure_ddp()
             trainer.strategy.setup_optimizers(trainer)
         pl_module.log("stage", float(self.stage), batch_size=1)
 

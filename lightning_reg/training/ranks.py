@@ -1,0 +1,61 @@
+"""Several processes that train together: which one this is, and what the first one has decided for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_reg.discovery import TrainingError
+from lightning_reg.io.folders import write_whole
+
+DECIDED = ".decided.json"
+PATIENCE = 1800.0
+"""Seconds that the others wait for the first process to read the data."""
+
+
+def is_first() -> bool:
+    """Whether this process writes the run's folder and speaks; the others leave that to it."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def is_started_from_outside() -> bool:
+    """Whether torchrun or SLURM has started this process among others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def launch() -> str:
+    """What the processes of one start have in common, and of no other."""
+    if is_started_from_outside():
+        keys = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
+        return " ".join(os.environ.get(key, "-") for key in keys)
+    return str(os.getpid() if is_first() else os.getppid())
+
+
+def decide(folder: Path, config: Mapping[str, Any], resume: Path | None) -> None:
+    """Tell the others with what to train: the configuration after budget and starting model, and the checkpoint to go on from."""
+    decided = {"launch": launch(), "config": config, "resume": None if resume is None else str(resume)}
+    write_whole(folder / DECIDED, json.dumps(decided).encode())
+
+
+def decided(folder: Path, patience: float = PATIENCE) -> tuple[dict[str, Any], Path | None]:
+    """The first process's :func:`decide`, awaited.
+
+    Raises:
+        TrainingError: it does not come.
+    """
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        try:
+            found = json.loads((folder / DECIDED).read_text(encoding="utf-8"))
+            if found["launch"] == launch():
+                return found["config"], None if found["resume"] is None else Path(found["resume"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        time.sleep(0.1)
+    raise TrainingError(f"The first process of this training has not written {folder / DECIDED}; do all processes share that folder?")
