@@ -34,8 +34,8 @@ METHODS = {
         "method=multilevel",
         "method.composer.strides=[2,1]",
         "method.composer.backbone.levels=2",
-        "method.stages=[{steps:4,train:[0],patience:1},{steps:1,train:[1],warm_start:true},{steps:1,train:all}]",
-        "method.optimizer={name: sgd, lr: 0.6}",
+        "method.stages=[{steps:4,train:[0],patience:1,optimizer:{lr: 1e-12}},{steps:1,train:[1],warm_start:true},{steps:1,train:all}]",
+        "method.optimizer={name: sgd, lr: 0.3}",
     ],
 }
 """One that is plain, one that grows, one in stages of which the first ends early; benchmarks/processes.py has all six."""
