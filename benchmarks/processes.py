@@ -2,9 +2,9 @@
 
     python benchmarks/processes.py --root FOLDER [--steps 12]
 
-Trains each method twice on small phantoms (CPU, gloo): one process with batches of two, and two processes with batches of one, which see the
-same pairs. Prints a table for docs/benchmarks.md: the largest difference of a training loss (relative) and of a landmark error after
-training (mm) over all steps and cases, and of a weight relative to the largest change of a weight in the training.
+Trains each method twice on small phantoms (CPU, gloo): one process with batches of two, and two processes with batches of one, which
+see the same pairs. Prints a table for docs/benchmarks.md: the largest difference of a training loss (relative) and of a landmark error
+after training (mm) over all steps and cases, and of a weight relative to the largest change of a weight in the training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ DATA = [
 ]  # fmt: skip
 METHODS = {
     "velocity": ["method.composer.backbone.levels=2"],
-    "progressive": ["method.composer.backbone.levels=2", "method.callbacks.alpha_growth={start: -4, ramp: 3, duration: 8, time_scale: 1.0}"],
+    "progressive": [
+        "method.composer.backbone.levels=2",
+        "method.callbacks.alpha_growth={start: -4, ramp: 3, duration: 8, time_scale: 1.0}",
+    ],
     "multilevel": [
         "method.composer.strides=[2,1]", "method.composer.backbone.levels=2",
         "method.stages=[{steps:1,train:[0]},{steps:1,train:[1],warm_start:true},{steps:1,train:all}]",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from lightning_reg import __version__
+from lightning_reg.cli.slurm import requeue
 from lightning_reg.discovery import UserError
 
 STOPPED, MISTAKE, DEFECT = 130, 2, 70
@@ -22,6 +26,8 @@ STOPPED, MISTAKE, DEFECT = 130, 2, 70
 
 _debug = False
 """Whether the traceback of what ends the command is shown."""
+_time_is_over = False
+"""Whether the command was ended because its SLURM job has to make room."""
 
 
 def guarded(main: Callable[[], int]) -> NoReturn:
@@ -32,6 +38,9 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     global _debug
     _debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):
+            signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # into a file as to a terminal: line by line
@@ -44,10 +53,17 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         if _debug:
             traceback.print_exc()
-        say("Stopped.")
+        say(" ".join(filter(None, ["Stopped.", requeue() if _time_is_over else None])))
         sys.exit(STOPPED)
     except Exception as error:
         end(error)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End as on Ctrl-C: files are whole or not there. SIGUSR1 is how SLURM says that a job's time is over."""
+    global _time_is_over
+    _time_is_over = number != signal.SIGTERM
+    raise KeyboardInterrupt
 
 
 def end(error: Exception) -> NoReturn:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from lightning_reg.cli.arguments import console as terminal
 from lightning_reg.cli.failures import STOPPED, end, guarded, refuse
+from lightning_reg.cli.slurm import requeue
 from lightning_reg.cli.sweep import FAILED
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError, in_words
@@ -110,6 +111,8 @@ def _run(config: DictConfig, folder: Path) -> float:
         else:
             saved, command = _shown(stopped.checkpoint), _command()
             console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} {_override('resume', folder)}", soft_wrap=True)
+        if stopped.time_is_over and (told := requeue()):
+            console.print(told, soft_wrap=True)
         sys.exit(STOPPED)
     if is_first():
         report(outcome, console)

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.datasets.interface import Record
-from lightning_reg.data.parallel import start_method
+from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.scans import Scan
 from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.folders import reason
@@ -122,7 +122,7 @@ class ScanCache(Sequence[Scan]):
             batch_size=2,
             num_workers=workers,
             collate_fn=list,
-            worker_init_fn=_single_thread,
+            worker_init_fn=start_worker,
             multiprocessing_context=start_method(workers),
         )  # two: the scans of a subject often come from one source
         for batch in loader:
@@ -164,10 +164,6 @@ class _Making(Dataset[tuple[int, "Scan | str | None"]]):
         except DataError as error:
             return number, str(error)
         return number, None
-
-
-def _single_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def _owned(scan: Scan) -> Scan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, overload
@@ -19,7 +18,7 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset, S
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.data.parallel import start_method
+from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.preprocessing import Preprocessing, centered
 from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
 from lightning_reg.data.scans import Scan, make_pair
@@ -196,7 +195,7 @@ class RegistrationData(L.LightningDataModule):
             multiprocessing_context=start_method(workers),
             collate_fn=Pair.collate,
             persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # items have seeds of their own; the random state of the training stays as it is
         )
 
@@ -289,9 +288,3 @@ class _Listed(Dataset[Pair]):
 
     def __getitem__(self, item: int) -> Pair:
         return self.pairs[item]
-
-
-def _start_worker(worker: int) -> None:
-    """One thread; and Ctrl-C, which a terminal sends to every process, is for the one that trains."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -25,6 +25,13 @@ def start_method(workers: int) -> str | None:
     return "fork" if workers and own not in (None, "fork", "spawn", "forkserver") else None
 
 
+def start_worker(worker: int) -> None:
+    """Begin a ``DataLoader``'s process: one thread; Ctrl-C, which a terminal sends to every process, is for the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
 def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int) -> Iterator[tuple[int, Result]]:
     """Numbers of items and what ``work(shared, item)`` made of them, in the order in which they are done.
 

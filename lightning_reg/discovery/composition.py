@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("slurm_job", _slurm_job, replace=True)
 
 
 def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
@@ -53,6 +55,12 @@ def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
     if name is None:
         return fresh
     return str(Path(str(name)).expanduser()) if "/" in str(name) else f"runs/{name}"
+
+
+def _slurm_job(otherwise: str) -> str:
+    """``slurm-JOB`` in a batch job of SLURM: the same for all its processes, and when it starts again after it was requeued."""
+    job, name = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NAME")
+    return otherwise if job is None or name in ("bash", "interactive") else f"slurm-{job}"
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -15,11 +15,12 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop; ``checkpoint`` continues it (``None``: nothing was saved yet)."""
+    """The run was asked to stop; ``checkpoint`` continues it (``None``: nothing was saved yet); ``time_is_over``: by SIGUSR1, as SLURM does
+    before a job's end."""
 
-    def __init__(self, checkpoint: Path | None) -> None:
+    def __init__(self, checkpoint: Path | None, time_is_over: bool = False) -> None:
         super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
+        self.checkpoint, self.time_is_over = checkpoint, time_is_over
 
 
 class Saving(L.Callback):
@@ -41,7 +42,7 @@ class Saving(L.Callback):
     def __init__(self, folder: Path, settle: Callable[[], None], seconds: Callable[[], float]) -> None:
         self.folder, self.settle, self.seconds = folder, settle, seconds
         self.best = float("inf")
-        self.requested = self._settled = self._due = self._better = self._at_epoch_start = False
+        self.requested = self.time_is_over = self._settled = self._due = self._better = self._at_epoch_start = False
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     @property
@@ -69,6 +70,7 @@ class Saving(L.Callback):
         if self.requested and number == signal.SIGINT:
             raise Interrupted(self.last if self.last.exists() else None)
         self.requested = True
+        self.time_is_over = self.time_is_over or number == getattr(signal, "SIGUSR1", None)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
@@ -100,7 +102,7 @@ class Saving(L.Callback):
         if requested or self._due:
             self._save(trainer)
         if requested:
-            raise Interrupted(self.last)
+            raise Interrupted(self.last, self.time_is_over)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
