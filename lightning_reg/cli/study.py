@@ -24,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time here (default 1); they share the cores")
     parser.add_argument("--retry", action="store_true", help="begin trainings again that failed before")
     parser.add_argument("--no-wait", action="store_true", help="do not wait for trainings that other machines are working on")
+    parser.add_argument("--wandb", metavar="PROJECT", help="record the table at Weights & Biases, beside runs with logger=wandb")
     parser.add_argument("--list", action="store_true", help="print the trainings and their state, and start none")
     parser.add_argument("--table", action="store_true", help="write the table of what there is, and start none")
 
@@ -63,6 +64,8 @@ def run(arguments: Namespace) -> int:
     finally:
         outcome = written(folder, f"Study {path.stem}")
         show(outcome, folder, terminal)
+    if arguments.wandb:
+        outcome.to_wandb(folder, arguments.wandb)
     return 0 if len(outcome.done) == count else 1
 
 

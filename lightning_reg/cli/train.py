@@ -68,6 +68,7 @@ def _train(config: DictConfig) -> float:
         except Exception as error:  # Hydra would print a heading of its own
             end(error)
     folder = Path(HydraConfig.get().sweep.dir) / HydraConfig.get().sweep.subdir
+    os.environ.setdefault("WANDB_RUN_GROUP", folder.parent.name)
     note_call(folder, list(HydraConfig.get().overrides.task))
     try:
         return _run(config, folder)

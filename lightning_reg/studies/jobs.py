@@ -70,6 +70,7 @@ class Training:
         environment = dict(os.environ)
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment.setdefault("WANDB_RUN_GROUP", folder.resolve().parent.name)
         quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
         words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run='{quoted}'"]
         self.log = (folder / LOG).open("ab")

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import wandb
 from matplotlib.figure import Figure
 
 from lightning_reg.figures import study_figure
@@ -20,6 +21,7 @@ from lightning_reg.io.folders import written_file
 from lightning_reg.metrics import Comparison, summaries
 from lightning_reg.metrics.table import primary_error, ranking
 from lightning_reg.studies.jobs import state_of, summary
+from lightning_reg.training.logging import figure_pixels, logged_in_to_wandb
 from lightning_reg.training.metrics_file import read_metrics, rows_by_step
 
 EVALUATION = "evaluation"
@@ -157,6 +159,18 @@ class Outcome:
             write_rows(partial, runs)
         with written_file(folder / "cases.csv", overwrite=True) as partial:
             write_rows(partial, [{"method": method, **row} for method, rows in self.rows.items() for row in rows])
+
+    def to_wandb(self, folder: Path, project: str) -> None:
+        """The table, the runs and the figure as a run of their own in the study's group at Weights & Biases; offline without a login."""
+        name = folder.resolve().name
+        mode: Literal["online", "offline"] = "online" if logged_in_to_wandb() else "offline"
+        with wandb.init(project=project, group=name, name=f"{name}: table", job_type="study", dir=folder, mode=mode) as run:
+            if self.comparison is not None:
+                rows = [[method, *(cell.text() for cell in cells)] for method, cells in self.comparison.cells().items()]
+                run.log({"methods": wandb.Table(columns=["method", *self.comparison.header()[1:]], data=rows)})
+            columns = ["run", "method", "seed", "fold", "status", "error"]
+            runs = [[r.name, r.method, _shown(r.seed), _shown(r.fold), r.status, r.error] for r in self.runs]
+            run.log({"runs": wandb.Table(columns=columns, data=runs), "study": wandb.Image(figure_pixels(self.figure()))})
 
     def _page(self, title: str, picture: Picture) -> str:
         sections = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_reg.discovery import ComponentError, construct, load
+from lightning_reg.io.folders import write_whole
 from lightning_reg.io.images import first_line
 from lightning_reg.training.metrics_file import MetricsFile
 
@@ -22,7 +24,8 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
     """The loggers that a configuration names, writing below ``folder``.
 
     Args:
-        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``; ``csv`` adds none.
+        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``; ``csv`` adds none. ``checkpoints``: the best
+            one becomes an artifact of Weights & Biases.
         config: kept with the run by Weights & Biases.
         logged: steps that a resumed run has logged.
 
@@ -31,16 +34,17 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", "csv")
+    arguments.pop("checkpoints", None)  # see log_outcome
     loggers: list[Logger] = [MetricsFile(folder, logged)]
     if name == "csv":
         return loggers
     cls = load("loggers", str(name), Logger)
     supplied: dict[str, Any] = {"save_dir": folder}
     if issubclass(cls, WandbLogger):
-        arguments.setdefault("offline", not _logged_in_to_wandb())
-        supplied["name"] = folder.name
+        arguments.setdefault("offline", not logged_in_to_wandb())
+        supplied |= {"name": folder.name, "id": _wandb_id(folder), "resume": "allow"}
     elif issubclass(cls, TensorBoardLogger):
-        supplied |= {"name": "tensorboard", "version": ""}
+        supplied |= {"name": "tensorboard", "version": "", "default_hp_metric": False}
     try:
         logger = construct(str(name), cls, arguments, **supplied)
     except ModuleNotFoundError as cause:
@@ -50,7 +54,15 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
     return [*loggers, logger]
 
 
-def _logged_in_to_wandb() -> bool:
+def _wandb_id(folder: Path) -> str:
+    """The run's name at Weights & Biases, kept in its folder: a run that goes on is the same run there."""
+    path = folder / "wandb" / "id.txt"
+    if not path.is_file():
+        write_whole(path, secrets.token_hex(4).encode())
+    return path.read_text().strip()
+
+
+def logged_in_to_wandb() -> bool:
     """Whether Weights & Biases would start without asking: a key in the environment or in ``.netrc``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -61,21 +73,53 @@ def _logged_in_to_wandb() -> bool:
 
 
 def log_outcome(
-    loggers: Sequence[Logger], figures: Mapping[str, Figure], rows: Sequence[Mapping[str, Any]], totals: Mapping[str, float]
+    loggers: Sequence[Logger],
+    folder: Path,
+    figures: Mapping[str, Figure],
+    rows: Sequence[Mapping[str, Any]],
+    totals: Mapping[str, float],
+    config: Mapping[str, Any],
 ) -> None:
-    """Hand figures, the table of cases and the totals to the loggers that can show them."""
+    """Hand figures, the table of cases and the totals to the loggers that can show them; where it is asked for, the best checkpoint."""
+    log_figures(loggers, figures)
+    log_cases(loggers, rows)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            logger.log_table("cases", columns=columns, data=[[row.get(c) for c in columns] for row in rows])
-            for name, figure in figures.items():
-                logger.log_image(name, [figure_pixels(figure)])
             logger.experiment.summary.update({f"final/{k}": v for k, v in totals.items()})
+            best = folder / "checkpoints" / "best.ckpt"
+            if (config.get("logger") or {}).get("checkpoints") and best.is_file():
+                logger.experiment.log_artifact(str(best), name=f"{logger.experiment.id}-best", type="model")
             logger.experiment.finish()
         elif isinstance(logger, TensorBoardLogger):
-            for name, figure in figures.items():
-                logger.experiment.add_image(name, figure_pixels(figure), dataformats="HWC")
+            logger.log_hyperparams(dict(_flat(config)), {f"final/{name}": value for name, value in totals.items()})
             logger.experiment.flush()
+
+
+def log_figures(loggers: Sequence[Logger], figures: Mapping[str, Figure], step: int | None = None) -> None:
+    """Figures as pictures."""
+    for logger in loggers:
+        for name, figure in figures.items():
+            if isinstance(logger, WandbLogger):
+                logger.log_image(name, [figure_pixels(figure)])
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(name, figure_pixels(figure), step, dataformats="HWC")
+
+
+def log_cases(loggers: Sequence[Logger], rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of cases; TensorBoard has no tables."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table("cases", columns=columns, data=[[row.get(c) for c in columns] for row in rows])
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Hyperparameters as TensorBoard takes them: dotted keys, numbers, words."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def figure_pixels(figure: Figure) -> Any:

@@ -30,7 +30,7 @@ PANELS = 4
 
 def write_record(
     folder: Path,
-    seed: int,
+    config: Mapping[str, Any],
     used: Sequence[Entry],
     module: RegistrationModule,
     pairs: Sequence[Pair],
@@ -40,7 +40,8 @@ def write_record(
     """``cases.csv``, ``summary.json`` and ``figures/`` of a finished run; figures and cases go to the loggers as well.
 
     Args:
-        used: components of the run.
+        config: of the run.
+        used: its components.
         module: with the weights to be shown, and the ``cases`` of its last validation on ``pairs``.
     """
     rows = [case.row() for case in module.cases]
@@ -50,7 +51,7 @@ def write_record(
         "cases": len(rows),
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in module.parameters()),
-        "seed": seed,
+        "seed": config["seed"],
         "device": str(module.device),
         "versions": {name: version(name) for name in ("lightning-reg", "torch", "lightning", "torchio", "hydra-core", "kornia")}
         | {"python": platform.python_version()},
@@ -60,7 +61,7 @@ def write_record(
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
-    log_outcome(loggers, drawn, rows, totals(module.cases))
+    log_outcome(loggers, folder, drawn, rows, totals(module.cases), config)
     write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())  # last: it says that the run is done
     (folder / FAILURE).unlink(missing_ok=True)
 

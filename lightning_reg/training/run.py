@@ -173,7 +173,7 @@ def _run(
     seconds = before.seconds + time.perf_counter() - started
     outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))
     if is_first():
-        write_record(folder, config["seed"], used, module, data.validation_pairs, outcome.seconds, loggers)
+        write_record(folder, config, used, module, data.validation_pairs, outcome.seconds, loggers)
     return outcome
 
 

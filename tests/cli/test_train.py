@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -223,31 +222,47 @@ def test_a_logger_whose_package_is_not_installed_is_one_sentence(train, monkeypa
     assert "The logger 'tensorboard' needs a package that is not installed" in err
 
 
-@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
-def test_loggers_record_without_an_account(train, tmp_path: Path, monkeypatch, logger: str) -> None:
+@pytest.fixture
+def without_account(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    code, _, err = train(f"logger={logger}", *QUICK, *TINY)
+
+
+PANELS = "callbacks.panels={every: 1, pairs: 1}"
+
+
+def test_weights_and_biases_has_one_run_however_often_it_goes_on(train, tmp_path: Path, monkeypatch, without_account) -> None:
+    """Offline: two folders with the run's own name, of one group, with panels, cases and the best checkpoint."""
+    monkeypatch.setenv("WANDB_RUN_GROUP", "the-group")
+    words = ["logger=wandb", "logger.checkpoints=true", PANELS, *QUICK, *TINY]
+    assert train(*words, "run=./x")[0] == 0
+    code, _, err = train("resume=x", "trainer.max_steps=4")
     assert code == 0, err
-    folder = next(tmp_path.glob("runs/progressive_phantom/*"))
-    assert (folder / "metrics.csv").exists()
-    if logger == "wandb":
-        assert list(folder.glob("wandb/offline-run-*/*.wandb"))
-        assert len(list(folder.glob("wandb/offline-run-*/files/media/images/*.png"))) >= 4
-        assert list(folder.glob("wandb/offline-run-*/files/media/table/*.json"))
-    else:
-        assert list(folder.glob("tensorboard/events.*"))
+    name = (tmp_path / "x/wandb/id.txt").read_text()
+    records = sorted((tmp_path / "x/wandb").glob("offline-run-*"))
+    assert len(records) == 2
+    assert all(record.name.endswith(f"-{name}") for record in records)
+    for record in records:
+        logged = b"".join(path.read_bytes() for path in record.glob("*.wandb"))
+        assert b"the-group" in logged
+        assert f"{name}-best".encode() in logged
+        images = [path.name for path in record.glob("files/media/images/*.png")]
+        assert any(image.startswith("panel_0") for image in images)
+        assert any(image.startswith("learning_curve") for image in images)
+        assert list(record.glob("files/media/table/cases*.json"))
 
 
-@pytest.mark.slow
-def test_two_processes_train_together(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "method=velocity", *QUICK, *TINY, "trainer.devices=2", "hydra.run.dir=run"]
-    environment = os.environ | {"MPLBACKEND": "Agg"}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "run" / "summary.json").exists()
-    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) > 1
+def test_tensorboard_has_scalars_panels_and_hyperparameters(train, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed")
+    assert train("logger=tensorboard", PANELS, *QUICK, *TINY, "run=./x")[0] == 0
+    events = accumulator.EventAccumulator(str(tmp_path / "x/tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert {"panel_0", "learning_curve"} <= set(events.Tags()["images"])
+    assert {"validation/error", "final/tre_after_mm"} <= set(events.Tags()["scalars"])
+    stored = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"method.optimizer.lr" in stored
+    assert b"hp_metric" not in b"".join(path.read_bytes() for path in (tmp_path / "x/tensorboard").glob("events.*"))
 
 
 def test_help_lists_the_groups() -> None:

@@ -180,6 +180,20 @@ def test_an_outcome_is_written_also_where_nothing_is_done(tmp_path: Path) -> Non
     assert rows(tmp_path / "runs.csv")[0]["message"] == "no memory"
 
 
+def test_an_outcome_is_a_run_of_its_own_at_weights_and_biases(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = tmp_path / "my study"
+    folder.mkdir()
+    Outcome([finished("a1", "a", 1, [1.0, 1.0]), finished("b1", "b", 1, [3.0, 3.0])]).to_wandb(folder, "tests")
+    (record,) = (folder / "wandb").glob("offline-run-*")
+    tables = {path.name.partition("_")[0]: json.loads(path.read_text()) for path in record.glob("files/media/table/*.json")}
+    assert [row[0] for row in tables["methods"]["data"]] == ["before", "a", "b"]
+    assert [row[0] for row in tables["runs"]["data"]] == ["a1", "b1"]
+    assert b"my study" in next(record.glob("*.wandb")).read_bytes()
+
+
 def test_a_sweep_is_read_as_methods_over_seeds(tmp_path: Path) -> None:
     for number, (lr, seed) in enumerate([("0.1", 1), ("0.1", 2), ("0.2", 1), ("0.2", 2)]):
         folder = tmp_path / f"{number}_velocity_s{seed}"
