@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
+from lightning_reg.training.run_folder import DECIDED
 
-DECIDED = ".decided.json"
 PATIENCE = 1800.0
 """Seconds that the others wait for the first process to read the data."""
 

@@ -148,8 +148,6 @@ def _run(
     if resume is None and is_first():
         clear(folder)  # what a run that was killed before its first checkpoint left
         write_config(folder, config)
-    if is_first():
-        decide(folder, config, resume)
 
     callbacks = [
         Saving(folder / "checkpoints", lambda: write_config(folder, config), lambda: before.seconds + time.perf_counter() - started),
@@ -162,6 +160,8 @@ def _run(
     loggers = make_loggers(config.get("logger") or {}, folder, config, before.logged)
     try:
         trainer = _trainer(config["trainer"], module, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+        if is_first() and trainer.world_size > 1:
+            decide(folder, config, resume)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise TrainingError(f"Lightning refuses these settings of the trainer or its callbacks: {' '.join(str(error).split())}") from error

@@ -16,8 +16,8 @@ from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
 from lightning_reg.training.budget import with_steps
 
-CONFIG, SUMMARY, FAILURE = "config.yaml", "summary.json", "failure.json"
-WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
+CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
+WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
 """Names of what a run writes and ``overwrite`` removes."""
 CALL = {"resume": None, "run": None, "overwrite": False}
 """Settings that say how a run was called, not what it is, as they are kept."""
