@@ -45,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    """0 where every case of every method could be evaluated, else 1."""
     _refuse(arguments)
     from rich.progress import Progress
 
@@ -91,7 +92,7 @@ def run(arguments: Namespace) -> int:
     if len(failed) > 8:
         terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
     terminal.print(f"{len(cases.cases)} pairs. Everything is in {arguments.out}; look at {out / 'report.html'}", soft_wrap=True)
-    return 0
+    return 1 if failed else 0
 
 
 def _refuse(arguments: Namespace) -> None:
@@ -156,7 +157,9 @@ def _contestants(arguments: Namespace) -> list[Contestant]:
 def named(word: str) -> tuple[str | None, str]:
     """``NAME=VALUE`` as two; a path with ``=`` in it, or an address, is a value alone."""
     match = re.fullmatch(r"([\w .+-]+)=(.+)", word)
-    return (match[1], match[2]) if match and not Path(word).expanduser().exists() else (None, word)
+    place = Path(word.partition("{pair}")[0].partition(",")[0]).expanduser()
+    is_path = place.exists() or ("/" in str(place) and place.parent.exists())
+    return (match[1], match[2]) if match and not is_path else (None, word)
 
 
 def _model_name(text: str) -> str:

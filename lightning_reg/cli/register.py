@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -188,10 +189,10 @@ def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    number, _, of = (text or "1/1").partition("/")
-    if not (number.isdigit() and of.isdigit()):
+    found = re.fullmatch("([0-9]+)/([0-9]+)", text or "1/1")
+    if found is None:
         raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
-    return int(number), int(of)
+    return int(found[1]), int(found[2])
 
 
 def _written(verdicts: str | None, out: Path) -> float:

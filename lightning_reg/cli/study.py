@@ -62,11 +62,13 @@ def run(arguments: Namespace) -> int:
             run_jobs(jobs, folder, arguments.jobs, arguments.retry, tell, wait=not arguments.no_wait)
             _evaluate(jobs, folder, definition, terminal)
     finally:
-        outcome = written(folder, f"Study {path.stem}")
-        show(outcome, folder, terminal)
+        outcomes = written(folder, definition.jobs(), definition.split, f"Study {path.stem}")
+        for place, outcome in outcomes.items():
+            show(outcome, place, terminal)
     if arguments.wandb:
-        outcome.to_wandb(folder, arguments.wandb)
-    return 0 if len(outcome.done) == count else 1
+        for place, outcome in outcomes.items():
+            outcome.to_wandb(place, arguments.wandb)
+    return 0 if all(run.status == "done" for outcome in outcomes.values() for run in outcome.runs) else 1
 
 
 def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, terminal: Console) -> None:
@@ -82,19 +84,19 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
             terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True, markup=False)
 
 
-def written(folder: Path, title: str) -> Outcome:
-    """The outcome of what there is, written into the study's folder."""
+def written(folder: Path, jobs: Sequence[Job], split: str | None, title: str) -> dict[Path, Outcome]:
+    """The outcome of what there is, by the folder that it is written into: the study's, or one in it per data set."""
     from lightning_reg.studies.outcome import Outcome, Run
-    from lightning_reg.studies.study import stored_study
 
-    stored = stored_study(folder)
-    runs = [
-        Run.read(folder / name, job["method"], job["seed"], job["fold"], job["overrides"], stored["split"])
-        for name, job in stored["jobs"].items()
-    ]
-    outcome = Outcome(runs)
-    outcome.write(folder, title)
-    return outcome
+    runs = [(job.data, Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split)) for job in jobs]
+    several = len({data for data, _ in runs}) > 1
+    found = {}
+    for data in dict.fromkeys(data for data, _ in runs):
+        place = folder / f"table_{data}" if several else folder
+        place.mkdir(exist_ok=True)
+        found[place] = Outcome([run for on, run in runs if on == data])
+        found[place].write(place, f"{title}, {data}" if several else title)
+    return found
 
 
 def show(outcome: Outcome, folder: Path, terminal: Console) -> None:
@@ -118,13 +120,15 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
     from lightning_reg.studies.search import search, write_search
 
     assert definition.search is not None
-    finished = 0
+    if arguments.jobs > 1:
+        raise DataError("A search trains one trial at a time in a process; start the same command again beside it instead of --jobs.")
+    over = False
     try:
         if not arguments.table and not arguments.list:
             search(definition, folder, retry=arguments.retry, tell=lambda line: terminal.print(line, soft_wrap=True, markup=False))
     finally:
-        finished, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
+        over, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
         for line in lines:
             terminal.print(line, soft_wrap=True, markup=False)
         terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
-    return 0 if finished >= definition.search.trials else 1
+    return 0 if over else 1

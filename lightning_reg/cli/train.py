@@ -69,7 +69,10 @@ def _train(config: DictConfig) -> float:
             end(error)
     folder = Path(HydraConfig.get().sweep.dir) / HydraConfig.get().sweep.subdir
     os.environ.setdefault("WANDB_RUN_GROUP", folder.parent.name)
-    note_call(folder, list(HydraConfig.get().overrides.task))
+    try:
+        note_call(folder, list(HydraConfig.get().overrides.task))
+    except UserError as error:
+        refuse(error)
     try:
         return _run(config, folder)
     except Exception as error:

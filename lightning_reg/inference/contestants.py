@@ -159,12 +159,10 @@ def transform_files(folder: Path, name: str) -> list[Path]:
         if place.is_dir():
             if (place / "transform.h5").is_file():
                 return [place / "transform.h5"]
-            fields = sorted(place.glob("deformationField.*")) + sorted(place.glob("TransformParameters.*.h5"))[-1:]
-            usable = [
-                path for path in (*fields, *sorted(place.glob("TransformParameters.*.tfm"))[-1:]) if path.name.endswith(TRANSFORM_ENDINGS)
-            ]
-            if usable:
-                return usable[:1]
+            found = sorted(path for path in place.glob("deformationField.*") if path.name.endswith(TRANSFORM_ENDINGS))
+            found = found or _of_elastix(place)
+            if found:
+                return found[:1]
             if ants := _ants(place, ""):
                 return ants
     if ants := _ants(folder, name):
@@ -176,6 +174,22 @@ def transform_files(folder: Path, name: str) -> list[Path]:
         f"{folder} has no transform of {name}; looked for {name}.h5 (.tfm, .mat, .nii.gz, ...), {name}1Warp.nii.gz, {name}/transform.h5 "
         "and others, see docs/evaluate.md; or give a pattern of paths with {pair} in it."
     )
+
+
+def _of_elastix(place: Path) -> list[Path]:
+    """elastix' transform: the composite of all its steps, or the only step.
+
+    Raises:
+        DataError: several steps and no composite.
+    """
+    steps = sorted(path for path in place.glob("TransformParameters.*") if path.name.endswith((".h5", ".tfm")))
+    whole = [path for path in steps if "Composite" in path.name]
+    if len(steps) > 1 and not whole:
+        raise DataError(
+            f"{place} has {len(steps)} transforms ({steps[0].name}, ...) and no composite of them; write one (elastix' "
+            "ITKTransformOutputFileNameExtension, ...-Composite.h5), or give a pattern of paths with {pair} in it."
+        )
+    return whole[-1:] or steps
 
 
 def _ants(folder: Path, prefix: str) -> list[Path]:

@@ -48,17 +48,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's entry: mean and standard deviation, whether it is the best of its column, and whether it differs from the best."""
+    """A table's entry: mean and standard deviation, whether it is the best of its column, differs from the best, and lacks values that
+    others have."""
 
     mean: float
     sd: float
     digits: int
     best: bool = False
     differs: bool = False
+    lacks: bool = False
 
     def text(self, plus_minus: str = "±") -> str:
         spread = "" if math.isnan(self.sd) else f" {plus_minus} {self.sd:.{self.digits}f}"
-        return f"{self.mean:.{self.digits}f}{spread}{'*' if self.differs else ''}"
+        return f"{self.mean:.{self.digits}f}{spread}{'*' if self.differs else ''}{'†' if self.lacks else ''}"
 
 
 class Comparison:
@@ -89,9 +91,18 @@ class Comparison:
         shown = [metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1]  # it says least
         return shown + [metric for metric in present if metric.key in ALWAYS]
 
+    def lacking(self, name: str, metric: Metric) -> int:
+        """Cases in which a method has no value of a metric though another has: a label is gone, say. They are left out of its column."""
+        column = metric.column()
+        return sum(
+            not is_number(self._by_case[name][case], column) and any(is_number(self._by_case[other][case], column) for other in self.names)
+            for case in self.cases
+        )
+
     def best(self, metric: Metric) -> str:
-        """The method with the best mean; of equal ones the first."""
-        return min(self.names, key=lambda name: metric.error(float(np.mean(self.values(name, metric.column())))))
+        """The method with the best mean among those that lack no value that others have; of equal ones the first."""
+        mean = {name: float(np.mean(self.values(name, metric.column()))) for name in self.names}
+        return min(self.names, key=lambda name: (self.lacking(name, metric) > 0, metric.error(mean[name])))
 
     def ranked(self) -> list[str]:
         """Methods by the metric that ranks, the best first."""
@@ -123,33 +134,48 @@ class Comparison:
         differing = {(d.metric, d.method) for d in self.differences if d.corrected < LEVEL}
         for name in self.names:
             table[name] = [
-                self._cell(name, metric, "after", self.best(metric) == name and len(self.names) > 1, (metric.key, name) in differing)
-                for metric in self.metrics
+                self._cell(name, metric, "after", self._is_best(name, metric), (metric.key, name) in differing) for metric in self.metrics
             ]
         return table
+
+    def _is_best(self, name: str, metric: Metric) -> bool:
+        """Whether no method has a better mean, of several."""
+        ours, theirs = (float(np.mean(self.values(other, metric.column()))) for other in (name, self.best(metric)))
+        return len(self.names) > 1 and ours == theirs and not self.lacking(name, metric)
 
     def _cell(self, name: str, metric: Metric, when: Any, best: bool = False, differs: bool = False) -> Cell:
         column = metric.column(when) if metric.compared or when == "after" else ""
         values = self.values(name, column) if column else []
         found = summary(values) if values else {"mean": math.nan, "sd": math.nan}
-        return Cell(found["mean"], found["sd"], metric.digits, best, differs)
+        lacks = when == "after" and self.lacking(name, metric) > 0
+        return Cell(found["mean"], found["sd"], metric.digits, best, differs, lacks)
 
     def notes(self) -> list[str]:
         """Sentences below the table: what its entries are, and what it cannot say."""
         count, tests = len(self.cases), len(self.names) - 1
-        notes = [f"Mean ± standard deviation over {count} pairs."]
+        notes = [f"Mean ± standard deviation over {_count(count)}."]
         if tests:
             correction = f", Holm-corrected for the {tests} tests of its column" if tests > 1 else ""
             notes[0] += f" Bold: the best mean. *: differs from it (two-sided paired Wilcoxon test, p < {LEVEL:g}{correction})."
-            smallest, least = 2.0 ** (1 - count) * tests, math.ceil(1 + math.log2(tests / LEVEL))
+            least = math.ceil(1 + math.log2(tests / LEVEL))
+            fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=count)
+            smallest = 2.0 ** (1 - fewest) * tests
             if smallest >= LEVEL:
                 notes.append(
-                    f"With {count} pairs p is {min(1.0, smallest):.2g} at the least, so that no difference can be significant; "
+                    f"With {_count(fewest)} p is {min(1.0, smallest):.2g} at the least, so that no difference can be significant; "
                     f"give {least} pairs or more."
                 )
+        for metric in self.metrics:
+            known = len(self.values(self.names[0], metric.column()))
+            lost = {name: number for name in self.names if (number := self.lacking(name, metric))}
+            if lost:
+                told = ", ".join(f"{name} in {number}" for name, number in lost.items())
+                notes.append(f"{metric.heading} †: no value where others have one ({told}): the column is over {_count(known)}.")
+            elif known < count:
+                notes.append(f"{metric.heading}: over the {_count(known)} that have it.")
         if self.left_out:
             some = ", ".join(self.left_out[:5]) + (", ..." if len(self.left_out) > 5 else "")
-            notes.append(f"{len(self.left_out)} pairs are left out, because a method failed on them: {some}.")
+            notes.append(f"Left out, because a method failed there: {_count(len(self.left_out))} ({some}).")
         return notes
 
     # Forms.
@@ -188,12 +214,18 @@ class Comparison:
         head = [_latex(word[:-1]) + arrows[word[-1]] if word else "" for word in self.header()]
         lines = [" & ".join(head) + r" \\ \hline"]
         for name, cells in self.cells().items():
-            texts = ["" if math.isnan(c.mean) else "$" + c.text(r"\pm").replace("*", "^{*}") + "$" for c in cells]
+            texts = [
+                "" if math.isnan(c.mean) else "$" + c.text(r"\pm").replace("*", "^{*}").replace("†", r"^{\dagger}") + "$" for c in cells
+            ]
             shown = [rf"\boldmath{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
             lines.append(" & ".join([_latex(name), *shown]) + r" \\")
         notes = "\n".join(f"% {note}" for note in self.notes())
         body = "\n".join(lines)
         return f"{notes}\n\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _count(pairs: int) -> str:
+    return f"{pairs} pair{'' if pairs == 1 else 's'}"
 
 
 def _latex(text: str) -> str:

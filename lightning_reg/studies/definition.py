@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,15 @@ class Job:
     Args:
         name: of its folder.
         overrides: as on the command line of ``train.py``.
-        method: name of what is compared: the method, and the data where there are several.
-        seed, fold: of it; ``None``: the configuration's own.
+        method: name of what is compared.
+        data: on which data set; empty where the study has one.
+        seed, fold: of it.
     """
 
     name: str
     overrides: tuple[str, ...]
     method: str
+    data: str = ""
     seed: int | None = None
     fold: str | None = None
 
@@ -85,10 +88,9 @@ class Definition:
         for fold, seed, (data, on), (name, overrides) in itertools.product(
             folds, self.seeds, self.data.items() or [("", ())], self.methods.items()
         ):
-            method = f"{name}_{data}" if len(self.data) > 1 else name
             chosen = [*self.common, *on, *overrides, f"seed={seed}", *([] if fold is None else [f"data.fold={fold}"])]
-            parts = [method, *([f"s{seed}"] if len(self.seeds) > 1 else []), *([f"f{fold.partition('/')[0]}"] if fold else [])]
-            found.append(Job(file_name("_".join(parts)), tuple(chosen), method, seed, fold))
+            parts = [name, *([data] if data else []), f"s{seed}", *([f"f{fold.partition('/')[0]}"] if fold else [])]
+            found.append(Job(file_name("_".join(parts)), tuple(chosen), name, data, seed, fold))
         return found
 
     def check(self) -> None:
@@ -97,8 +99,19 @@ class Definition:
         Raises:
             UserError: a configuration or option is not there.
         """
+        space = [] if self.search is None else [f"{key}={as_override(first_of(of))}" for key, of in self.search.space.items()]
         for job in self.jobs()[: max(1, len(self.data)) * len(self.methods)]:
-            compose(list(job.overrides))
+            compose([*job.overrides, *space])
+
+
+def first_of(of: Any) -> Any:
+    """A value of a search's space."""
+    return of["low"] if isinstance(of, Mapping) else of[0]
+
+
+def as_override(value: Any) -> str:
+    """A value as Hydra reads it: ``null``, ``true``, lists and mappings as JSON."""
+    return value if isinstance(value, str) else repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def read_definition(path: Path) -> Definition:
@@ -122,12 +135,14 @@ def read_definition(path: Path) -> Definition:
     seeds = values.get("seeds", [1])
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise DataError(f"{path}: seeds is {seeds}; give a list of whole numbers.")
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"{path}: seeds has one twice ({seeds}).")
     folds, split = values.get("folds"), values.get("split")
     if folds is not None and (not isinstance(folds, int) or folds < 2):
         raise DataError(f"{path}: folds is {folds}; give a whole number, 2 or more.")
     if split not in (None, "validation", "test", "train"):
         raise DataError(f"{path}: split is {split}; give validation, test or train.")
-    return Definition(
+    definition = Definition(
         methods,
         _named(path, "data", values.get("data")),
         _overrides(path, "common", values.get("common")),
@@ -136,6 +151,13 @@ def read_definition(path: Path) -> Definition:
         split,
         _search(path, values.get("search")),
     )
+    if definition.search is not None and (len(seeds) > 1 or folds or split or len(definition.data) > 1):
+        raise DataError(f"{path}: a search has one seed and one data set, and no folds or split; leave these out.")
+    names = [job.name for job in definition.jobs()]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise DataError(f"{path}: two trainings would have the folder {double}; give their methods or data other names.")
+    return definition
 
 
 def _require_known(path: Path, values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -161,8 +183,10 @@ def _overrides(path: Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) and ("=" in word or word.startswith("~")) for word in words):
         raise DataError(f"{path}: {key} is {value!r}; give a list of overrides, as [method=velocity, trainer.max_steps=1000].")
     for word in words:
-        if word.partition("=")[0].lstrip("+~") in ("run", "resume", "overwrite"):
-            raise DataError(f"{path}: {key} sets {word}, which a study chooses itself; leave it out.")
+        if word.partition("=")[0].lstrip("+~") in ("run", "resume", "overwrite", "seed", "data.fold"):
+            raise DataError(
+                f"{path}: {key} sets {word}, which a study chooses itself; leave it out (seeds: [...] and folds: N are its entries)."
+            )
     return tuple(words)
 
 
@@ -181,8 +205,17 @@ def _search(path: Path, value: Any) -> Search | None:
         if not all(isinstance(of[bound], (int, float)) for bound in ("low", "high")) or of["low"] >= of["high"]:
             hint = " (write 1.0e-5, not 1e-5, which YAML reads as text)" if any(isinstance(of[b], str) for b in ("low", "high")) else ""
             raise DataError(f"{path}: search.space.{key} goes from {of['low']} to {of['high']}; give numbers, low below high{hint}.")
+        step = of.get("step")
+        if of.get("log") and (of["low"] <= 0 or step is not None):
+            raise DataError(f"{path}: search.space.{key} is {of}; a logarithmic range begins above 0 and has no step.")
+        if step is not None and not (isinstance(step, (int, float)) and step > 0):
+            raise DataError(f"{path}: search.space.{key} has the step {step}; give a number above 0.")
     chosen = Search(**value)
-    objectives = [chosen.objectives] if isinstance(chosen.objectives, str) else list(chosen.objectives)
+    objectives = [chosen.objectives] if isinstance(chosen.objectives, str) else chosen.objectives
+    if not isinstance(objectives, (list, tuple)) or not objectives:
+        raise DataError(f"{path}: search.objectives is {objectives}; give one or several of {', '.join(OBJECTIVES)}.")
+    if not isinstance(chosen.seed, int):
+        raise DataError(f"{path}: search.seed is {chosen.seed}; give a whole number.")
     for name in objectives:
         if name not in OBJECTIVES:
             raise DataError(f"{path}: search.objectives has '{name}'{did_you_mean(str(name), OBJECTIVES)} Known: {', '.join(OBJECTIVES)}.")

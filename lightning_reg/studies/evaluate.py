@@ -11,7 +11,7 @@ from lightning_reg.inference.contestants import Registering
 from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases
 from lightning_reg.inference.registrar import load
 from lightning_reg.studies.jobs import state_of
-from lightning_reg.studies.outcome import EVALUATION
+from lightning_reg.studies.outcome import EVALUATION, evaluated_on
 from lightning_reg.training.run_folder import read_config
 
 
@@ -21,11 +21,11 @@ def evaluate_run(folder: Path, split: str) -> bool:
     Raises:
         UserError: the data have no such pairs, or none of them can be registered.
     """
-    if state_of(folder).status != "done" or (folder / EVALUATION / "cases.csv").is_file():
+    if state_of(folder).status != "done" or evaluated_on(folder) == split:
         return False
     data = read_config(folder)["data"]
     opened = open_dataset(data["dataset"], *(data.get(key) for key in ("held_out", "limit", "fold")))
     model = Registering("model", load(folder / "checkpoints" / "best.ckpt"))
     rows = evaluate_cases([model], Cases.of(opened, cast(Split, split)))
-    Evaluation(rows, {"split": split, "data": data}).save(folder / EVALUATION)
+    Evaluation(rows, {"split": split, "data": data}).save(folder / EVALUATION, overwrite=True)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lightning_reg.inference.evaluation import write_rows
 from lightning_reg.inference.report.again import read_rows
 from lightning_reg.inference.report.evaluation import boxes_section, cases_section, comparison_section
 from lightning_reg.inference.report.page import Picture, Row, Section, render
-from lightning_reg.io.folders import written_file
+from lightning_reg.io.folders import MARK, written_file
 from lightning_reg.metrics import Comparison, summaries
 from lightning_reg.metrics.table import primary_error, ranking
 from lightning_reg.studies.jobs import state_of, summary
@@ -58,12 +59,20 @@ class Run:
         if state.status != "done":
             return cls(*common, state.status, state.message, curve=curve)
         cases = folder / EVALUATION / "cases.csv" if split else folder / "cases.csv"
-        if not cases.is_file():
-            return cls(*common, "failed", f"It has not been evaluated ({cases} is not there).", curve=curve)
+        if split and evaluated_on(folder) != split:
+            return cls(*common, "failed", f"It has not been evaluated on the split {split}.", curve=curve)
         rows = [row for row in read_rows(cases) if "error" not in row]
         known = summary(folder)
         seconds = known["seconds"]
         return cls(*common, "done", "", rows, curve, float(str(seconds)), _error(rows))
+
+
+def evaluated_on(folder: Path) -> str | None:
+    """The split that a run has been evaluated on."""
+    try:
+        return str(json.loads((folder / EVALUATION / MARK).read_text(encoding="utf-8"))["settings"]["split"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _error(rows: Sequence[Mapping[str, Any]]) -> float:

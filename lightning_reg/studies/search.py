@@ -18,7 +18,7 @@ from lightning_reg.inference.evaluation import write_rows
 from lightning_reg.inference.report.page import Picture, Row, Section, render
 from lightning_reg.io.folders import written_file
 from lightning_reg.metrics import primary_error
-from lightning_reg.studies.definition import Definition, Search
+from lightning_reg.studies.definition import Definition, Search, as_override
 from lightning_reg.studies.jobs import Training, state_of, summary
 from lightning_reg.studies.outcome import learning_curve
 from lightning_reg.studies.study import POLL, begin
@@ -68,7 +68,7 @@ def search(definition: Definition, folder: Path, retry: bool = False, tell: Call
         place.mkdir(exist_ok=True)
         with FileLock(place / WORKER):
             say(f"[{finished()} of {asked.trials} done] {name} begins: {' '.join(f'{k}={_short(v)}' for k, v in trial.params.items())}")
-            values = _train(trial, overrides, place, folder, asked)
+            values = _train(trial, overrides, place, folder, asked, say)
         shown = ", ".join(f"{key} {value:.4g}" for key, value in zip(asked.objectives, values, strict=True))
         say(f"{name} done: {shown}")
         return values if len(values) > 1 else values[0]
@@ -97,12 +97,12 @@ def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, .
                 value = trial.suggest_float(key, low, high, log=log, step=step)
         else:
             value = trial.suggest_categorical(key, list(of))
-        chosen.append(f"{key}={value}")
+        chosen.append(f"{key}={as_override(value)}")
     on = next(iter(definition.data.values()), ())
     return (*definition.common, *on, *definition.methods[method], f"seed={definition.seeds[0]}", *chosen)
 
 
-def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, asked: Search) -> tuple[float, ...]:
+def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, asked: Search, say: Callable[[str], None]) -> tuple[float, ...]:
     """Train a trial, or take what is there; the objectives.
 
     Raises:
@@ -126,6 +126,7 @@ def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, aske
             raise
         if state.status == "failed":
             trial.set_user_attr("message", state.message)
+            say(f"{place.name} failed: {state.message}")
             raise TrainingError(state.message)
         if state.status == "elsewhere":
             time.sleep(10 * POLL)
@@ -183,15 +184,15 @@ def _is_worked_on(place: Path) -> bool:
         return True
 
 
-def write_search(definition: Definition, folder: Path, title: str) -> tuple[int, list[str]]:
-    """Write ``trials.csv``, ``study.png`` and ``study.html``; how many trials are finished, and lines about the best ones.
+def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool, list[str]]:
+    """Write ``trials.csv``, ``study.png`` and ``study.html``; whether the search is over with a result, and lines about the best trials.
 
     Best are those that no other trial beats in all objectives.
     """
     asked = definition.search
     assert asked is not None
     if not (folder / JOURNAL).is_file():
-        raise DataError(f"{folder} holds no search; start it without --table.")
+        raise DataError(f"{folder} holds no search yet; start it without --table or --list.")
     study, states = _study(folder, asked, create=False), _optuna().trial.TrialState
     trials = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
     trials = list({t.user_attrs["folder"]: t for t in trials}.values())  # of one begun again the last
@@ -224,7 +225,7 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[int,
     for t in best:
         values = ", ".join(f"{key} {value:.4g}" for key, value in zip(asked.objectives, t.values, strict=True))
         lines.append(f"Best: {t.user_attrs['folder']} ({values})\n  {commands[t.user_attrs['folder']]}")
-    return len(complete) + pruned + failed, lines
+    return bool(complete) and len(complete) + pruned + failed >= asked.trials, lines
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -241,7 +242,7 @@ def _optuna() -> Any:
         import optuna
     except ModuleNotFoundError as cause:
         raise UserError('A search needs Optuna: pip install "lightning-reg[search]".') from cause
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are told by us
     return optuna
 
 

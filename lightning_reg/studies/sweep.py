@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
 from lightning_reg.studies.outcome import Outcome, Run
 
@@ -17,15 +18,33 @@ CALLING = ("run=", "launcher=", "sweep=", "hydra")
 
 
 def note_call(folder: Path, overrides: Sequence[str]) -> None:
-    """Keep what a run of a sweep is called with."""
-    write_whole(folder / CALLED, (json.dumps(list(overrides)) + "\n").encode())
+    """Keep what a run of a sweep is called with.
+
+    Raises:
+        TrainingError: the folder is of a run that was called with something else.
+    """
+    path = folder / CALLED
+    if path.is_file():
+        there, here = (sorted(set(_settings(words))) for words in (json.loads(path.read_text(encoding="utf-8")), overrides))
+        if there != here:
+            old, new = " ".join(set(there) - set(here)) or "less", " ".join(set(here) - set(there)) or "less"
+            raise TrainingError(
+                f"{folder} was called with {old}, and is called with {new} now: choose another name (run=...). A sweep that is to grow "
+                "is a study (lightning-reg study)."
+            )
+    write_whole(path, (json.dumps(list(overrides)) + "\n").encode())
+
+
+def _settings(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that say how a sweep is run."""
+    return [word for word in overrides if not word.startswith(CALLING)]
 
 
 def sweep_outcome(folder: Path) -> Outcome | None:
     """The outcome of the runs in a sweep's folder; ``None`` where there are none."""
     called: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)):
-        called[path.parent.name] = [word for word in json.loads(path.read_text(encoding="utf-8")) if not word.startswith(CALLING)]
+        called[path.parent.name] = _settings(json.loads(path.read_text(encoding="utf-8")))
     if not called:
         return None
     common = set.intersection(*(set(words) for words in called.values()))

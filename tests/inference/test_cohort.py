@@ -91,6 +91,22 @@ def test_a_table_gives_its_pairs_names_files_and_what_is_wrong_with_single_lines
     assert f"there is no {tmp_path / 'd/img.nii.gz'}" in str(pairs[4].problem)
 
 
+def test_a_path_of_nobodys_home_is_a_problem_of_its_line(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("pair,fixed,moving\na,~nosuchuser/x.nii.gz,y.nii.gz\n")
+    (pair,) = pairs_from_table(tmp_path / "pairs.csv")
+    assert "Line 2" in str(pair.problem)
+    assert "a user's name that this machine does not know" in str(pair.problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("fixed,moving,moving\na,b,c\n", "column 'moving' twice"), ("fixed,moving\na,b,c\n", "Line 2 .* more cells")]
+)
+def test_a_table_with_a_column_twice_or_too_many_cells_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(text)
+    with pytest.raises(DataError, match=told):
+        pairs_from_table(tmp_path / "pairs.csv")
+
+
 def test_a_table_with_an_unknown_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("fixed,moving,fixed_label\na,b,c\n")
     with pytest.raises(DataError, match="'fixed_label'; did you mean 'fixed_labels'"):
@@ -108,6 +124,8 @@ def test_a_folder_gives_its_usual_pairs_all_to_one_or_each_to_the_one_before(tmp
     to_one = pairs_from_folder(tmp_path, to="y t1")
     assert [pair.name for pair in to_one] == [f"y-t1__{n}" for n in ("x-t0", "x-t1", "x-t2", "y-t0", "y-t2")]
     assert {pair.sources["fixed"] for pair in to_one} == {tmp_path / "y/t1.nii.gz"}
+    itself = pairs_from_folder(tmp_path, to=str(tmp_path / "y" / ".." / "y" / "t1.nii.gz"))
+    assert len(itself) == 5
     atlas = write(tmp_path.parent / "atlas.nii.gz", 1)
     assert len(pairs_from_folder(tmp_path, to=str(atlas))) == 6
     with pytest.raises(DataError, match="no scan and no file 'y t9'; did you mean 'y t"):
@@ -131,10 +149,13 @@ def test_a_series_is_registered_to_one_of_its_time_points_or_to_their_mean(tmp_p
     assert [pair.sources["moving"] for pair in from_files] == [tmp_path / "frames" / f"f{n}.nii.gz" for n in (0, 2)]
     to_mean = pairs_from_series(path, "mean", tmp_path / "out" / "mean.nii.gz")
     assert [pair.name for pair in to_mean] == ["t0", "t1", "t2"]
+    assert not (tmp_path / "out").exists()
+    assert to_mean[0].described() == {"fixed": f"mean of {path}", "moving": f"{path}[0]"}
+    assert to_mean[0].opened()["fixed"] == tmp_path / "out" / "mean.nii.gz"
     np.testing.assert_allclose(nib.load(tmp_path / "out" / "mean.nii.gz").get_fdata(), np.mean(frames, 0), atol=1e-6)
 
 
-@pytest.mark.parametrize(("to", "told"), [("3", "0 to 2, or mean"), ("first", "give the number of a time point")])
+@pytest.mark.parametrize(("to", "told"), [("3", "0 to 2, or mean"), ("first", "give the number of a time point"), ("²", "give the number")])
 def test_a_time_point_that_is_not_there_is_refused(to: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=told):
         pairs_from_series(series(tmp_path)[0], to)
@@ -264,6 +285,10 @@ def test_single_pairs_are_registered_again_also_otherwise(registrar: Registrar, 
     assert {name for name in after if after[name] != before[name]} == {"p1"}
     assert not (tmp_path / "out/pairs/p1/warped.nii.gz").exists()
     assert set(rows(tmp_path / "out")) == {"p0", "p1", "p2"}
+    (tmp_path / "1.nii.gz").unlink()
+    register_cohort(registrar, pairs_from_table(tmp_path / "pairs.csv"), tmp_path / "out", only={"p1"})
+    assert rows(tmp_path / "out")["p1"]["status"] == "failed"
+    assert Ledger(tmp_path / "out").failed({}, 0.0) == ["p1"]
     with pytest.raises(DataError, match="no pair 'p7'"):
         register_cohort(registrar, pairs, tmp_path / "out", only={"p7"})
 
@@ -391,6 +416,10 @@ def test_verdicts_are_read_back_and_count_until_the_pair_is_registered_again(jud
     saved = time.time() + 10
     assert ledger.failed(ledger.verdicts(), saved) == ["p1", "p4"]
     assert ledger.failed(ledger.verdicts(), 0.0) == ["p4"]
+    with pytest.raises(DataError, match="name the pair 'p11'; did you mean 'p1'"):
+        ledger.failed({"p11": {"verdict": "fail"}}, saved)
+    assert ledger.verdicts()["p2"]["verdict"] == "pass"
+    assert {row["moving"] for row in ledger.write_results(["p0"])} == {str(judged.parent / "1.nii.gz")}
     (judged / "bad.csv").write_text("pair,verdict\np1,failed\n")
     with pytest.raises(DataError, match=r"Line 2 .* has the verdict 'failed'"):
         ledger.verdicts(judged / "bad.csv")

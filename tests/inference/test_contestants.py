@@ -13,6 +13,7 @@ import torchio as tio
 import yaml
 from untrained import checkpoint
 
+from lightning_reg.cli.evaluate import named
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.discovery import DataError, UserError
@@ -67,7 +68,11 @@ def test_transforms_of_files_are_what_simpleitk_makes_of_them(itk, subjects, tmp
     [
         (["pairs/x/transform.h5", "x.tfm"], ["pairs/x/transform.h5"]),
         (["x/deformationField.mha"], ["x/deformationField.mha"]),
-        (["x/TransformParameters.0.h5", "x/TransformParameters.1.h5"], ["x/TransformParameters.1.h5"]),
+        (["x/TransformParameters.0.h5"], ["x/TransformParameters.0.h5"]),
+        (
+            ["x/TransformParameters.0.h5", "x/TransformParameters.1.h5", "x/TransformParameters.1-Composite.h5"],
+            ["x/TransformParameters.1-Composite.h5"],
+        ),
         (
             ["x/ants_1Warp.nii.gz", "x/ants_0GenericAffine.mat", "x/ants_1InverseWarp.nii.gz"],
             ["x/ants_1Warp.nii.gz", "x/ants_0GenericAffine.mat"],
@@ -84,6 +89,24 @@ def test_files_of_a_pair_are_found_where_programs_leave_them(written: list[str],
     assert transform_files(tmp_path, "x") == [tmp_path / name for name in found]
     with pytest.raises(DataError, match=r"has no transform of y; looked for y\.h5"):
         transform_files(tmp_path, "y")
+
+
+def test_several_steps_of_elastix_without_their_composite_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for number in (0, 1):
+        (tmp_path / "x" / f"TransformParameters.{number}.h5").touch()
+    with pytest.raises(DataError, match=r"has 2 transforms .* and no composite of them"):
+        transform_files(tmp_path, "x")
+
+
+def test_names_and_paths_with_an_equals_sign_are_told_apart(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+    assert named("ours=model.ckpt") == ("ours", "model.ckpt")
+    assert named("ants=out/{pair}.tfm") == ("ants", "out/{pair}.tfm")
+    assert named("lr=0.1/{pair}.tfm") == (None, "lr=0.1/{pair}.tfm")
+    assert named("lr=0.1") == (None, "lr=0.1")
+    assert named("https://x.org/m.ckpt?a=b") == (None, "https://x.org/m.ckpt?a=b")
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,8 @@ def test_failures_are_rows_and_the_others_go_on(model) -> None:
     assert all("tre_after_mm" in row for row in rows["trained"])
     with pytest.raises(DataError, match=r"No case could be evaluated\. not today"):
         evaluate_cases([Sometimes()], Cases.of(Splits(PHANTOM)))
+    with pytest.raises(DataError, match="A method is called 'before'"):
+        evaluate_cases([Sometimes("before")], Cases.of(Splits(PHANTOM)))
     with pytest.raises(DataError, match="Two methods are called 'trained'"):
         evaluate_cases([trained, trained], Cases.of(Splits(PHANTOM)))
 

@@ -62,7 +62,30 @@ def test_cases_that_a_method_failed_on_are_left_out_for_all() -> None:
     comparison = Comparison({"first": first, "second": second})
     assert comparison.left_out == ["c3"]
     assert comparison.values("first", "tre_after_mm") == [1, 2]
-    assert "1 pairs are left out" in comparison.notes()[-1]
+    assert "Left out, because a method failed there: 1 pair (c3)." in comparison.notes()[-1]
+
+
+def test_a_method_that_lacks_values_that_others_have_is_never_the_best() -> None:
+    """Its mean is over the easy cases: where it lost the label there is no distance."""
+    good, lost = rows([2.0] * 8, hd95_after_mm=[5.0] * 8), rows([9.0] * 8, hd95_after_mm=[4.0] * 6 + [float("nan")] * 2)
+    comparison = Comparison({"lost": lost, "good": good})
+    hd95 = next(metric for metric in comparison.metrics if metric.key == "hd95")
+    assert comparison.best(hd95) == "good"
+    place = 1 + comparison.metrics.index(hd95)
+    assert [line.split(" | ")[place].strip(" |") for line in comparison.markdown().splitlines()[3:5]] == [
+        "4.00 ± 0.00\\*†",
+        "**5.00 ± 0.00**",
+    ]
+    assert "HD95, mm †: no value where others have one (lost in 2): the column is over 6 pairs." in comparison.notes()
+
+
+def test_a_metric_that_few_pairs_have_says_so_and_equal_means_are_all_bold() -> None:
+    first = [{"case": str(n), "dice_after": 0.5, **({"tre_after_mm": 1.0} if n < 2 else {})} for n in range(7)]
+    comparison = Comparison({"a": first, "b": first})
+    assert "TRE, mm: over the 2 pairs that have it." in comparison.notes()
+    assert "With 2 pairs p is" in " ".join(comparison.notes())
+    assert [cell.best for cells in list(comparison.cells().values())[1:] for cell in cells] == [True] * 4
+    assert Comparison({"a": first[:1]}).notes()[0] == "Mean ± standard deviation over 1 pair."
 
 
 @pytest.mark.parametrize(

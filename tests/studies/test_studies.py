@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import pytest
 from filelock import FileLock
 
-from lightning_reg.discovery import DataError
+from lightning_reg.cli.study import written
+from lightning_reg.discovery import DataError, TrainingError
 from lightning_reg.studies.definition import Definition, Job, read_definition
 from lightning_reg.studies.jobs import State, Training, state_of
 from lightning_reg.studies.outcome import Outcome, Run, over_seeds
@@ -63,8 +64,8 @@ def definition(**methods: tuple[str, ...]) -> Definition:
 def test_a_folder_is_of_one_study_that_may_grow(tmp_path: Path) -> None:
     begin(tmp_path / "s", definition())
     begin(tmp_path / "s", definition(a=("method=velocity",), b=("method=dlir",)))
-    assert list(stored_study(tmp_path / "s")["jobs"]) == ["a", "b"]
-    with pytest.raises(DataError, match="holds another study: a was made with method=velocity, and is to be made with method=dlir"):
+    assert list(stored_study(tmp_path / "s")["jobs"]) == ["a_s1", "b_s1"]
+    with pytest.raises(DataError, match="holds another study: a_s1 was made with method=velocity, and is to be made with method=dlir"):
         begin(tmp_path / "s", definition(a=("method=dlir",)))
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "notes.txt").touch()
@@ -174,6 +175,21 @@ def test_the_winner_is_the_best_run_of_the_best_method() -> None:
     assert "1 of 5 runs have not ended or failed" in notes
 
 
+def test_every_data_set_has_a_table_of_its_own(tmp_path: Path) -> None:
+    jobs = [Job(f"{method}_{data}_s1", (), method, data, 1) for data in ("x", "y") for method in ("a", "b")]
+    for number, job in enumerate(jobs):
+        (tmp_path / job.name).mkdir()
+        (tmp_path / job.name / "cases.csv").write_text(f"case,tre_before_mm,tre_after_mm\n1,9,{number}\n2,9,{number}\n")
+        (tmp_path / job.name / "summary.json").write_text(json.dumps({"seconds": 60}))
+    found = written(tmp_path, jobs, None, "Study")
+    assert [place.name for place in found] == ["table_x", "table_y"]
+    assert [outcome.winning_command() != "" for outcome in found.values()] == [True, True]
+    assert [[row["tre_after_mm"] for row in rows(place / "cases.csv")] for place in found] == [
+        ["0.0", "0.0", "1.0", "1.0"],
+        ["2.0", "2.0", "3.0", "3.0"],
+    ]
+
+
 def test_an_outcome_is_written_also_where_nothing_is_done(tmp_path: Path) -> None:
     Outcome([Run("c", "c", 1, None, [], "failed", "no memory")]).write(tmp_path, "Study")
     assert "no memory" in (tmp_path / "study.html").read_text()
@@ -210,6 +226,11 @@ def test_a_sweep_is_read_as_methods_over_seeds(tmp_path: Path) -> None:
     assert [row["tre_after_mm"] for row in outcome.rows["lr=0.1"]] == [1.5]
     assert outcome.winning_command() == "lightning-reg train data=phantom method.optimizer.lr=0.1 seed=1"
     assert sweep_outcome(tmp_path / "0_velocity_s1") is None
+    with pytest.raises(
+        TrainingError, match=r"was called with method\.optimizer\.lr=0\.1, and is called with method\.optimizer\.lr=0\.3 now"
+    ):
+        note_call(tmp_path / "0_velocity_s1", ["run=x", "data=phantom", "method.optimizer.lr=0.3", "seed=1"])
+    note_call(tmp_path / "0_velocity_s1", ["run=y", "data=phantom", "method.optimizer.lr=0.1", "seed=1"])
 
 
 # For real.
@@ -220,7 +241,7 @@ def test_a_study_goes_on_where_it_was_killed_and_gives_the_same_table(tmp_path: 
     whole = call(study(tmp_path / "whole"), "--jobs", "2")
     out, _ = whole.communicate(timeout=300)
     assert whole.returncode == 1, out
-    assert "broken failed: The loss term" in out
+    assert "broken_s1 failed: The loss term" in out
     path = study(tmp_path / "killed")
     for _ in range(2):  # in the first and, where there is time, the second training
         process, began = call(path), time.monotonic()
@@ -241,7 +262,7 @@ def test_a_study_goes_on_where_it_was_killed_and_gives_the_same_table(tmp_path: 
     process = call(path)
     out, _ = process.communicate(timeout=60)
     assert "begins" not in out
-    assert "Failed: broken: The loss term" in out
+    assert "Failed: broken_s1: The loss term" in out
     assert "The winner" in out
 
 
@@ -254,7 +275,17 @@ def test_models_are_evaluated_on_the_studys_split(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert [row["fold"] for row in rows(tmp_path / "out" / "runs.csv")] == ["1/2", "2/2"]
-    evaluated = [row["case"] for fold in "12" for row in rows(tmp_path / "out" / f"v_f{fold}" / "evaluation" / "cases.csv")]
+    evaluated = [row["case"] for fold in "12" for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")]
     assert sorted(evaluated) == sorted(row["case"] for row in rows(tmp_path / "out" / "cases.csv"))
     assert len(set(evaluated)) == 4
+    path.write_text(path.read_text().replace("split: validation", "split: train"))
+    process = call(path, "--table")
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert all("not been evaluated on the split train" in row["message"] for row in rows(tmp_path / "out" / "runs.csv"))
+    process = call(path)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    again = [row["case"] for fold in "12" for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")]
+    assert sorted(again) == sorted(evaluated)  # of two folds each trains on what the other validates
     assert read_definition(path).folds == 2

@@ -109,7 +109,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
     Separators may be commas, semicolons or tabs, whichever the header has.
 
     Raises:
-        DataError: no such file, no text, no rows, or a required column is missing.
+        DataError: no such file, no text, no rows; a column is there twice, or a required one is missing; a line has more cells than the
+            header.
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}; correct the path.")
@@ -120,11 +121,16 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
             reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
             columns = [(name or "").strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
-            lines = [
-                (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)})
-                for row in reader
-                if any(isinstance(v, str) and v.strip() for v in row.values())
-            ]
+            double = next((name for name in columns if name and columns.count(name) > 1), None)
+            if double is not None:
+                raise DataError(f"{path} has the column '{double}' twice; remove one.")
+            lines = []
+            for row in reader:
+                if any(cell.strip() for cell in row.pop(None, [])):
+                    raise DataError(f"Line {reader.line_num} of {path} has more cells than the header; quote what has a separator in it.")
+                cells = {key: (value or "").strip() for key, value in row.items()}
+                if any(cells.values()):
+                    lines.append((reader.line_num, cells))
     except (UnicodeDecodeError, csv.Error) as cause:
         raise DataError(f"{path} is no table ({cause}); save it as CSV in UTF-8.") from cause
     for column in required:

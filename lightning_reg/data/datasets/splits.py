@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -158,10 +159,10 @@ def read_fold(text: str) -> tuple[int, int]:
     Raises:
         DataError: it is not of that form, or there is no such fold.
     """
-    number, _, of = str(text).partition("/")
-    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of) and int(of) > 1):
+    found = re.fullmatch("([0-9]+)/([0-9]+)", str(text))
+    if found is None or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
         raise DataError(f"data.fold is '{text}'; give k/n, as 1/5 to 5/5.")
-    return int(number), int(of)
+    return int(found[1]), int(found[2])
 
 
 def open_dataset(

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from lightning_reg.data.datasets.manifest import read_table
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.inference.cohort.pairs import CohortPair
 from lightning_reg.io.folders import LISTING, MARK, write_whole, written_file
 
@@ -77,7 +77,7 @@ class Ledger:
 
     def row(self, name: str) -> Row | None:
         """A pair's row of ``results.csv``; ``None`` where it is neither done nor failed."""
-        if self.done(name):
+        if self.done(name) and not self._failed_again(name):
             try:
                 return _row(name, json.loads((self.place(name) / MARK).read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
@@ -90,6 +90,13 @@ class Ledger:
             return {"pair": name, "status": "failed", "message": json.loads(self._failure(name).read_text())["message"]}
         except (OSError, ValueError, KeyError):
             return None
+
+    def _failed_again(self, name: str) -> bool:
+        """Whether a pair that is done has failed since, when it was to be registered again."""
+        try:
+            return self._failure(name).stat().st_mtime > self.written(name)
+        except OSError:
+            return False
 
     def damage(self, name: str) -> str | None:
         """Damage of a pair that is done, in words: a file that was written with it is gone or empty."""
@@ -157,8 +164,13 @@ class Ledger:
 
     def write_results(self, names: Iterable[str], file: str = RESULTS) -> list[Row]:
         """Write a table with a row per pair that is done or failed; returns the rows."""
-        rows = [row for name in names if (row := self.row(name)) is not None]
-        columns = list(dict.fromkeys(["pair", "status", "message", *(key for row in rows for key in row)]))
+        sources = self._stored()["pairs"]
+        rows = []
+        for name in names:
+            row = self.row(name)
+            if row is not None:
+                rows.append({**row, **{side: sources.get(name, {}).get(side, "") for side in ("fixed", "moving")}})
+        columns = list(dict.fromkeys(["pair", "status", "message", "fixed", "moving", *(key for row in rows for key in row)]))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns)
         writer.writeheader()
@@ -172,11 +184,19 @@ class Ledger:
         Args:
             verdicts: see :meth:`verdicts`.
             at: when they were saved, seconds since 1970.
+
+        Raises:
+            DataError: a verdict is on a pair that the cohort does not have.
         """
+        names = self.pairs()
+        strange = sorted(set(verdicts) - set(names))
+        if strange:
+            raise DataError(f"The verdicts name the pair '{strange[0]}'{did_you_mean(strange[0], names)} The cohort does not have it.")
         found = []
-        for name in self.pairs():
+        for name in names:
             judged = verdicts.get(name, {}).get("verdict") == "fail"
-            if (self.written(name) < at and judged) if self.done(name) else self._failure(name).is_file():
+            again = self._failed_again(name) or (self.written(name) < at and judged) if self.done(name) else self._failure(name).is_file()
+            if again:
                 found.append(name)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from filelock import FileLock
 
 from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.data.datasets.layouts import is_image, natural, stem
@@ -41,7 +43,36 @@ class Frame:
             raise DataError(f"{self.path} cannot be read as an image ({itk_reason(cause)}); replace the file.") from cause
 
     def __str__(self) -> str:
-        return f"{self.path}[{self.number}]"
+        return f"{self.path.resolve()}[{self.number}]"
+
+
+@dataclass(frozen=True)
+class MeanImage:
+    """The mean of time points with one grid, computed when it is first read, and kept in a file.
+
+    Args:
+        series: name of the time points, for the record.
+        path: of the file.
+    """
+
+    series: Path
+    points: Sequence[Path | Frame]
+    path: Path
+
+    def read(self) -> Path:
+        """Raises: DataError: the time points have different grids, or one cannot be read."""
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+                if not self.path.exists():
+                    _write_mean(self.points, self.path)
+        return self.path
+
+    def __str__(self) -> str:
+        return f"mean of {self.series.resolve()}"
+
+
+Source = Path | Frame | MeanImage
 
 
 @dataclass(frozen=True)
@@ -55,7 +86,7 @@ class CohortPair:
     """
 
     name: str
-    sources: Mapping[str, Path | Frame] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
     problem: str | None = None
 
     def opened(self) -> dict[str, Any]:
@@ -66,11 +97,11 @@ class CohortPair:
         """
         if self.problem is not None:
             raise DataError(self.problem)
-        return {key: source.read() if isinstance(source, Frame) else source for key, source in self.sources.items()}
+        return {key: source if isinstance(source, Path) else source.read() for key, source in self.sources.items()}
 
     def described(self) -> dict[str, str]:
         """The sources as text, for the record."""
-        paths = {key: source if isinstance(source, Frame) else source.resolve() for key, source in self.sources.items()}
+        paths = {key: source.resolve() if isinstance(source, Path) else source for key, source in self.sources.items()}
         return {key: str(path) for key, path in paths.items()}
 
 
@@ -84,17 +115,23 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
     """
     lines = read_pairs(table)
     columns = [side + ("" if part == "image" else f"_{part}") for part in PARTS for side in SIDES]
-    files = [{key: table.parent / Path(cells[key]).expanduser() for key in columns if cells.get(key)} for _, cells in lines]
+    files, homeless = [], {}
+    for line, cells in lines:
+        try:
+            files.append({key: table.parent / Path(cells[key]).expanduser() for key in columns if cells.get(key)})
+        except RuntimeError:  # ~ and the name of nobody
+            files.append({})
+            homeless[line] = f"Line {line} of {table} has a path that begins with ~ and a user's name that this machine does not know."
     usual = _usual_names([[sources[side] for side in SIDES if side in sources] for sources in files])
     named = [cells.get("pair") or name for (_, cells), name in zip(lines, usual, strict=True)]
     found = []
     for name, sources, (line, _) in zip(_unique(named), files, lines, strict=True):
         lacking = [side for side in SIDES if side not in sources]
         gone = [path for path in sources.values() if not path.exists()]
-        problem = None
-        if lacking:
+        problem = homeless.get(line)
+        if problem is None and lacking:
             problem = f"Line {line} of {table} has no {lacking[0]} image; give one, or remove the line."
-        elif gone:
+        elif problem is None and gone:
             problem = f"Line {line} of {table}: there is no {gone[0]}; correct the path."
         found.append(CohortPair(name, dict(sources), problem))
     return found
@@ -119,7 +156,7 @@ def pairs_from_folder(folder: Path, to: str | None = None, consecutive: bool = F
             raise DataError(f"{folder} has one scan per subject, so that none follows another; give their reference (--to).")
     elif to is not None:
         fixed = _reference(to, records)
-        pairs = [(fixed, record) for record in records if record.name != fixed.name and record.image != fixed.image]
+        pairs = [(fixed, record) for record in records if record.name != fixed.name and not _same(record.image, fixed.image)]
     else:
         new = dict(zip(layout.records, records, strict=True))
         pairs = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or ()] or usual_pairs(records)
@@ -135,29 +172,25 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
     Args:
         series: the file or folder; a folder's entries count in the order of their names.
         to: number of the fixed time point, counted from 0, or ``mean``.
-        mean: file for the mean image, written where it is asked for and not there yet.
+        mean: file for the mean image, written when it is first read.
 
     Raises:
         DataError: no series, no such time point, or images of different grids where their mean is asked for.
     """
     points: Sequence[Path | Frame]
     if series.is_dir():
-        files = sorted((path for path in series.iterdir() if is_image(path) or path.is_dir()), key=natural)
+        inside = [path for path in series.iterdir() if is_image(path)] or [path for path in series.iterdir() if path.is_dir()]
+        files = sorted(inside, key=natural)
         points, names = files, [stem(path) for path in files]
     else:
         count = int(_series(series).shape[3])
         points, names = [Frame(series, k) for k in range(count)], [f"t{k:0{len(str(count - 1))}d}" for k in range(count)]
     if len(points) < 2:
         raise DataError(f"{series} has {len(points)} time points; give two or more.")
-    chosen: int | None = None
-    if to != "mean":
-        if not to.isdigit() or int(to) >= len(points):
-            raise DataError(f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean.")
-        chosen = int(to)
-    elif mean is not None and not mean.exists():
-        _write_mean(points, mean)
-    fixed = points[chosen] if chosen is not None else mean
-    assert fixed is not None
+    chosen = int(to) if re.fullmatch("[0-9]+", to) else None
+    if to != "mean" and (chosen is None or chosen >= len(points)):
+        raise DataError(f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean.")
+    fixed: Source = MeanImage(series, points, mean or series.with_name("mean.nii.gz")) if chosen is None else points[chosen]
     labels = _unique(names)
     return [
         CohortPair(label, {"fixed": fixed, "moving": p}) for k, (label, p) in enumerate(zip(labels, points, strict=True)) if k != chosen
@@ -201,9 +234,12 @@ def _write_mean(points: Sequence[Path | Frame], path: Path) -> None:
         else:
             total += values
     assert total is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
     with written_file(path, overwrite=True) as partial:
         nib.save(nib.Nifti1Image((total / len(points)).astype(np.float32), affine), partial)
+
+
+def _same(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def _plain(record: Record, points: bool) -> Record:
@@ -224,8 +260,8 @@ def _reference(to: str, records: Sequence[Record]) -> Record:
     )
 
 
-def _sources(fixed: Record, moving: Record) -> dict[str, Path | Frame]:
-    found: dict[str, Path | Frame] = {}
+def _sources(fixed: Record, moving: Record) -> dict[str, Source]:
+    found: dict[str, Source] = {}
     for side, record in zip(SIDES, (fixed, moving), strict=True):
         for part in PARTS:
             path = getattr(record, part)
