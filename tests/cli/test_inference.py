@@ -230,7 +230,7 @@ def test_from_training_to_evaluation(run, command, pair) -> None:
         "evaluate", "--model", best, "--data", "phantom", *overrides, "--model", f"again={best}", "--out", "e", "--learn2reg", "--refine", 2
     )
     assert code == 0, err
-    assert all(word in out for word in ("TRE,", "before", "model", "again", "With 2 pairs p is"))
+    assert all(word in out for word in ("TRE, mm", "before", "│ run", "│ again", "With 2 pairs p is"))
     assert len(list(Path("e/learn2reg").iterdir())) == 2
     code, _, err = run("evaluate", "--model", best, "--data", "phantm", "--out", "e2")
     assert code == 2
