@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import time
@@ -112,9 +113,12 @@ def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, aske
     while state_of(place).status != "done":
         training = Training(overrides, place)
         try:
+            validations = 0
             while (state := training.ended()) is None:
                 time.sleep(POLL)
-                if asked.prune and _is_hopeless(place, _others(trial.study, folder, place)):
+                curve = learning_curve(place) if asked.prune else []
+                new, validations = len(curve) > validations, len(curve)
+                if new and _is_hopeless(curve, _others(trial.study, folder, place)):
                     training.stop()
                     training.process.wait()
                     training.ended()
@@ -140,15 +144,20 @@ def _others(study: Any, folder: Path, place: Path) -> list[list[tuple[int, float
     """Learning curves of the finished trials."""
     done = _optuna().trial.TrialState.COMPLETE
     names = {t.user_attrs["folder"] for t in study.get_trials(deepcopy=False) if t.state == done} - {place.name}
-    return [learning_curve(folder / name) for name in names]
+    return [_finished_curve(folder / name) for name in names]
 
 
-def _is_hopeless(place: Path, others: Sequence[Sequence[tuple[int, float]]]) -> bool:
+@functools.cache
+def _finished_curve(place: Path) -> list[tuple[int, float]]:
+    """The learning curve of a trial that is over, read once."""
+    return learning_curve(place)
+
+
+def _is_hopeless(curve: Sequence[tuple[int, float]], others: Sequence[Sequence[tuple[int, float]]]) -> bool:
     """Whether a trial's smallest validation error so far is above the median of the others' at that step.
 
     Optuna's pruners are for one objective.
     """
-    curve = learning_curve(place)
     if len(curve) < WARMUP:
         return False
     step = curve[-1][0]

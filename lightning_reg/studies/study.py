@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,11 @@ def run_jobs(
     running: dict[str, tuple[Job, Training]] = {}
     try:
         while left or running:
-            ready = [job for job in left if state_of(folder / job.name).status != "elsewhere"]
+            free = (job for job in left if state_of(folder / job.name).status != "elsewhere")
+            ready = list(islice(free, at_once - len(running)))  # no more are looked at than can begin
             if left and not ready and not running and not wait:
                 break
-            for job in ready[: at_once - len(running)]:
+            for job in ready:
                 left.remove(job)
                 if state_of(folder / job.name).status == "done":  # by another process
                     states[job.name] = State("done")

@@ -18,6 +18,7 @@ optuna = pytest.importorskip("optuna", reason="optuna is not installed")
 from lightning_reg.discovery import DataError  # noqa: E402
 from lightning_reg.studies import search as searching  # noqa: E402
 from lightning_reg.studies.definition import Definition, Search  # noqa: E402
+from lightning_reg.studies.outcome import learning_curve  # noqa: E402
 from lightning_reg.studies.study import begin  # noqa: E402
 
 SPACE = {
@@ -59,8 +60,9 @@ def curve(folder: Path, *errors: float) -> Path:
 def test_a_trial_is_hopeless_above_the_others_median_at_its_step(errors: tuple[float, ...], hopeless: bool, tmp_path: Path) -> None:
     """The best so far counts; beyond the others' last step nothing is known."""
     others = [[(0, 9.0), (10, 5.0 + n), (20, 4.0), (30, 3.0)] for n in (-1, 0, 0, 1)]
-    assert searching._is_hopeless(curve(tmp_path, *errors), others) == hopeless
-    assert not searching._is_hopeless(tmp_path, others[:3])
+    found = learning_curve(curve(tmp_path, *errors))
+    assert searching._is_hopeless(found, others) == hopeless
+    assert not searching._is_hopeless(found, others[:3])
 
 
 @pytest.mark.parametrize(
