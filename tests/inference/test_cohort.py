@@ -271,6 +271,13 @@ def test_another_cohort_or_another_method_is_refused(
         register_cohort(options.pop("registrar", registrar), other or pairs, tmp_path / "out", **options)
 
 
+def test_a_model_that_was_trained_again_under_its_path_is_another(tmp_path: Path) -> None:
+    pairs = pairs_from_table(table(tmp_path, 1))
+    register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=2)), pairs, tmp_path / "out")
+    with pytest.raises(DataError, match=r"was registered otherwise .weights is"):
+        register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=3)), pairs, tmp_path / "out")
+
+
 def test_a_folder_of_something_else_is_refused(registrar: Registrar, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exists and holds no cohort"):
         register_cohort(registrar, pairs_from_table(table(tmp_path, 1)), tmp_path)
