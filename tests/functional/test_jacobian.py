@@ -116,6 +116,7 @@ def test_the_non_diffeomorphic_volume_of_affine_maps_is_closed() -> None:
         (torch.tensor([[0.5, 0.3, 0], [0, -1.0, 0.2], [0, 0, 1]]), 0.5),
         (torch.tensor([[0.5, 0.3, 0], [0, 1.0, 0.2], [0, 0, 1]]), 0.0),
         (torch.tensor([[0.0, 1.0, 0], [1.0, 0, 0], [0, 0, 0.7]]), 0.7),
+        (torch.diag(torch.tensor([-0.2, 1.0, 1.0])), 0.2),
         (torch.tensor([[0.0, -1.0, 0], [1.0, 0, 0], [0, 0, 2.0]]), 0.0),
     ):
         moved = torch.einsum("ab,zbijk->zaijk", matrix.double(), points)
