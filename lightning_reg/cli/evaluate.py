@@ -169,7 +169,7 @@ def _model_name(text: str) -> str:
 
 
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
-    """What is evaluated on, and its description for the record."""
+    """Cases of the evaluation, and their description for the record."""
     from lightning_reg.data.datasets.splits import open_configured
     from lightning_reg.inference.cohort.pairs import pairs_from_table
     from lightning_reg.inference.cross_validation import fold_count, named_runs

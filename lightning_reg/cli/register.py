@@ -82,7 +82,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
-    """Who registers, and by how many steps of instance optimisation."""
+    """Registrar of the command, and its number of steps of instance optimisation."""
     from lightning_reg.cli.models import fetched
     from lightning_reg.discovery import UserError
     from lightning_reg.inference.ensemble import models

@@ -1,4 +1,4 @@
-"""What a sweep (``train.py -m``) has beside its runs: failures on record, and the table of a study in the end."""
+"""Table of a sweep (``train.py -m``), written when its last run has ended."""
 
 from __future__ import annotations
 

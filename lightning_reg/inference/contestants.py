@@ -1,4 +1,4 @@
-"""What an evaluation compares: models, instance optimisation, and transforms that another program wrote."""
+"""Methods that an evaluation compares: models, instance optimisation, and transforms that another program wrote."""
 
 from __future__ import annotations
 

@@ -143,10 +143,9 @@ def evaluate_cases(
             try:
                 subjects = subjects or cases.read(number)
                 result = contestant.register(case, *subjects)
-                row = {**fold, **case_row(result, challenge)}
+                row = {**case_row(result, challenge), "case": case.name, **fold}
             except Exception as error:
-                row, result, first = {**fold, "error": in_words(error)}, None, first or error
-            row = {"case": case.name} | row | {"case": case.name}
+                row, result, first = {"case": case.name, **fold, "error": in_words(error)}, None, first or error
             rows[contestant.name].append(row)
             if progress is not None:
                 progress(number, len(cases.cases), contestant.name, row, result)

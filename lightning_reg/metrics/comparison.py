@@ -101,15 +101,18 @@ class Comparison:
 
     def best(self, metric: Metric) -> str:
         """The method with the best mean among those that lack no value that others have; of equal ones the first."""
-        mean = {name: float(np.mean(self.values(name, metric.column()))) for name in self.names}
-        return min(self.names, key=lambda name: (self.lacking(name, metric) > 0, metric.error(mean[name])))
+        return min(self.names, key=lambda name: self._badness(name, metric))
+
+    def _badness(self, name: str, metric: Metric) -> tuple[bool, float]:
+        """A sorting key by which the best method comes first."""
+        return self.lacking(name, metric) > 0, metric.error(float(np.mean(self.values(name, metric.column()))))
 
     def ranked(self) -> list[str]:
         """Methods by the metric that ranks, the best first."""
         metric = ranking(metric.column() for metric in self.metrics)
         if metric is None:
             return list(self.names)
-        return sorted(self.names, key=lambda name: metric.error(float(np.mean(self.values(name, metric.column())))))
+        return sorted(self.names, key=lambda name: self._badness(name, metric))
 
     @cached_property
     def differences(self) -> list[Difference]:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,6 @@ class Training:
         words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run='{quoted}'"]
         self.log = (folder / LOG).open("ab")
         self.began = self.log.tell()
-        self.started = time.monotonic()
         self.process = subprocess.Popen(words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
 
     def stop(self) -> None:

@@ -54,7 +54,7 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
             if ours != theirs:
                 raise DataError(f"{folder} holds a search in another space; choose another folder (--out).")
             described = {job.name: {**vars(job), "overrides": list(job.overrides)} for job in jobs}
-            record = {"jobs": {**stored["jobs"], **described}, "search": search, "split": definition.split}
+            record = {"jobs": {**stored["jobs"], **described}, "search": search}
             write_whole(folder / STUDY, (json.dumps(record, indent=1) + "\n").encode())
     except OSError as cause:
         raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); choose another folder.") from cause
@@ -69,7 +69,7 @@ def stored_study(folder: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-        return {"jobs": dict(found["jobs"]), "search": found["search"], "split": found["split"]}
+        return {"jobs": dict(found["jobs"]), "search": found["search"]}
     except FileNotFoundError as cause:
         raise DataError(f"{folder} holds no study (no {STUDY}); give the folder that lightning-reg study wrote.") from cause
     except (OSError, ValueError, KeyError, TypeError) as cause:

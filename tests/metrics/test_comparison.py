@@ -71,6 +71,12 @@ def test_a_method_that_lacks_values_that_others_have_is_never_the_best() -> None
     comparison = Comparison({"lost": lost, "good": good})
     hd95 = next(metric for metric in comparison.metrics if metric.key == "hd95")
     assert comparison.best(hd95) == "good"
+    assert (
+        Comparison({"lost": [{**row, "tre_after_mm": 1.0} if n else {"case": "c0"} for n, row in enumerate(lost)], "good": good}).ranked()[
+            0
+        ]
+        == "good"
+    )
     place = 1 + comparison.metrics.index(hd95)
     assert [line.split(" | ")[place].strip(" |") for line in comparison.markdown().splitlines()[3:5]] == [
         "4.00 ± 0.00\\*†",

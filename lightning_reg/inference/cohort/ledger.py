@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a cohort's folder says of its pairs.
+    """State of a cohort's pairs, as its folder has it.
 
     A pair is done when its folder ``pairs/NAME`` is there, which appears whole or not at all; a pair that failed leaves
     ``failed/NAME.json``. Nothing else is kept, so that any number of processes and machines that share the folder see the same.
@@ -66,7 +66,7 @@ class Ledger:
             path.unlink(missing_ok=True)
 
     def begun(self, name: str) -> int:
-        """How often a process was killed while it worked on a pair."""
+        """Number of times that a process was killed while it worked on a pair."""
         try:
             return int(self._failure(name).with_suffix(".begun").read_text())
         except (OSError, ValueError):
@@ -115,11 +115,6 @@ class Ledger:
             DataError: the folder is no cohort's.
         """
         return list(self._stored()["pairs"])
-
-    def settings(self) -> Mapping[str, Any]:
-        """What the pairs are registered with."""
-        found: Mapping[str, Any] = self._stored()["settings"]
-        return found
 
     def _stored(self) -> dict[str, Any]:
         path = self.folder / COHORT
@@ -209,7 +204,6 @@ class Ledger:
         Raises:
             DataError: a file that was asked for is not there, or is no such table.
         """
-
         place = path or self.folder / QUALITY
         if path is None and not place.is_file():
             return {}

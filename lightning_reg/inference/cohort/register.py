@@ -99,14 +99,14 @@ def register_cohort(
     """
     ledger = Ledger(Path(folder).expanduser())
     number, of = shard
-    own = share_of(pairs, number, of)
+    own = share = share_of(pairs, number, of)
     if only is not None:
         unknown = sorted(set(only) - {pair.name for pair in pairs})
         if unknown:
             raise DataError(f"The cohort has no pair '{unknown[0]}'; correct its name.")
         own = [pair for pair in own if pair.name in only]
     ledger.begin(pairs, _settings(registrar, refine, files), otherwise=only is not None)
-    table = RESULTS if of == 1 else f"results-{number}-of-{of}.csv"
+    table, names = (RESULTS, ledger.pairs()) if of == 1 else (f"results-{number}-of-{of}.csv", [pair.name for pair in share])
     run = _Run(registrar, ledger, refine, {"inverse": inverse, "report": report, "files": files}, again=only is not None)
     with one_writer(ledger.folder / ".shards" / f"{number}-of-{of}"):
         try:
@@ -117,15 +117,10 @@ def register_cohort(
                     if (told.done + told.failed) % TRIM == 0:
                         give_memory_back()
                     if run.table_is_due():
-                        ledger.write_results(_names(ledger, own, of, only), table)
+                        ledger.write_results(names, table)
         finally:
-            ledger.write_results(_names(ledger, own, of, only), table)
+            ledger.write_results(names, table)
     return run.told(len(own))
-
-
-def _names(ledger: Ledger, own: Sequence[CohortPair], of: int, only: Collection[str] | None) -> list[str]:
-    """The pairs of a table: of a share its own, else all."""
-    return [pair.name for pair in own] if of > 1 and only is None else ledger.pairs()
 
 
 def _settings(registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]) -> dict[str, Any]:
