@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from lightning_reg.spatial import Displacement, Grid, Image, Pair
+from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 SIDE = 88
 """Voxels along the longest axis of what is drawn."""
@@ -19,17 +19,17 @@ FOLDED, LESS, MORE = np.array([230, 30, 30]), np.array([40, 90, 220]), np.array(
 
 
 @torch.no_grad()
-def thumbnail(pair: Pair, displacement: Tensor, determinant: Tensor) -> PIL.Image.Image:
+def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Image:
     """Axial, coronal and sagittal slices through the middle, below each other: fixed, warped, their difference, and folding in red.
 
     The middle is that of the fixed mask, or of the image. The patient's right is on the left, anterior and superior are up. Intensities
     are each image's own between its first and last percentile.
 
     Args:
-        displacement: on the fixed image's grid, ``(1, 3, I, J, K)`` voxels.
+        field: fixed world to moving world.
         determinant: of its Jacobian, ``(1, 1, I, J, K)``.
     """
-    field, grid = Displacement(displacement, pair.fixed.grid), _small(pair.fixed.grid)
+    grid = _small(pair.fixed.grid)
     jacobian = Image(determinant, pair.fixed.grid, padding=1.0)
     middle = _middle(pair.fixed_mask, grid)
     planes = []

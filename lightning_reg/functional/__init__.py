@@ -5,15 +5,17 @@ from lightning_reg.functional.affine import affine_matrix, affine_parameters, ro
 from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape, subdivide
 from lightning_reg.functional.displacement import Inverse, compose, exponentiate, invert
 from lightning_reg.functional.jacobian import (
+    folded_volume,
     folding_fraction,
     gradient,
     jacobian,
     jacobian_determinant,
+    log_determinant,
     non_diffeomorphic_volume,
     sdlogj,
 )
 from lightning_reg.functional.landmarks import target_registration_error
-from lightning_reg.functional.overlap import dice, one_hot, soft_dice
+from lightning_reg.functional.overlap import dice, dice_of_counts, one_hot, overlap_counts, soft_dice
 from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import bounding_box, masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
@@ -36,8 +38,10 @@ __all__ = [
     "compose",
     "curvature",
     "dice",
+    "dice_of_counts",
     "diffusion",
     "exponentiate",
+    "folded_volume",
     "folding_fraction",
     "gradient",
     "Array",
@@ -47,6 +51,7 @@ __all__ = [
     "jacobian_determinant",
     "lattice_shape",
     "lncc",
+    "log_determinant",
     "masked_mean",
     "mean_gradient",
     "mind_ssc",
@@ -55,6 +60,7 @@ __all__ = [
     "ngf",
     "non_diffeomorphic_volume",
     "one_hot",
+    "overlap_counts",
     "pool",
     "resize",
     "resize_displacement",

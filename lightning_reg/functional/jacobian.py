@@ -91,10 +91,15 @@ def folding_fraction(determinant: Tensor, mask: Tensor | None = None) -> Tensor:
 
 def sdlogj(determinant: Tensor, mask: Tensor | None = None, floor: float = 1e-9) -> Tensor:
     """Standard deviation of ``log det J``, ``(B,)``; determinants below ``floor`` count as ``floor``."""
-    log = determinant.clamp_min(floor).log()
+    log = log_determinant(determinant, floor)
     mean = masked_mean(log, mask)
     square = (log - mean.view(-1, *[1] * (log.dim() - 1))) ** 2
     return masked_mean(square, mask).clamp_min(1e-12).sqrt()
+
+
+def log_determinant(determinant: Tensor, floor: float = 1e-9) -> Tensor:
+    """``log det J``, of determinants below ``floor`` that of ``floor``."""
+    return determinant.clamp_min(floor).log()
 
 
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))
@@ -117,7 +122,13 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
     Source: Y. Liu, J. Chen, S. Wei, A. Carass, J. Prince, On finite difference Jacobian computation in deformable image registration,
     IJCV 132, 2024, section 3.3.
     """
-    cells = [n - 1 for n in displacement.shape[2:]]
+    i, j, k = (n - 1 for n in displacement.shape[2:])
+    return folded_volume(displacement, mask) / (i * j * k if mask is None else (mask > 0).flatten(1).sum(1).clamp_min(1))
+
+
+def folded_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The volume of :func:`non_diffeomorphic_volume` in voxels, ``(B,)``: that of an image is the sum of its slabs', each with one plane
+    of the next."""
     steep = torch.stack([_steepest(displacement, axis) for axis in range(3)]).sum(0)
     batch, *where = (steep * 3 >= 1).nonzero(as_tuple=True)  # elsewhere no tetrahedron can be turned over: diagonal dominance
     corners = {c: displacement[batch, :, where[0] + c[0], where[1] + c[1], where[2] + c[2]] + displacement.new_tensor(c) for c in _CORNERS}
@@ -130,7 +141,7 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
     for (top, *base), sign in ((_EVEN, 1), (_ODD, -1)):
         edges = [corners[vertex] - corners[top] for vertex in base]
         folded.index_add_(0, batch, _turned_over(edges, sign) * inside[first])
-    return folded / 12 / (cells[0] * cells[1] * cells[2] if mask is None else (mask > 0).flatten(1).sum(1).clamp_min(1))
+    return folded / 12
 
 
 def _other(corner: tuple[int, ...], axis: int) -> tuple[int, ...]:

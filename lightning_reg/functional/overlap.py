@@ -18,12 +18,22 @@ def dice(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
     Returns:
         ``(B, L)``; NaN where a label is in neither map.
     """
-    scores = []
+    return dice_of_counts(overlap_counts(first, second, labels))
+
+
+def overlap_counts(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
+    """Voxels that :func:`dice` counts, ``(B, 2, L)``: in common, and of both maps together. Those of an image are the sum of its parts'."""
+    counts = []
     for label in labels:
         a, b = (first == label).flatten(1), (second == label).flatten(1)
-        total = a.sum(1) + b.sum(1)
-        scores.append((2 * (a & b).sum(1) / total).where(total > 0, torch.nan))
-    return torch.stack(scores, dim=1)
+        counts.append(torch.stack([(a & b).sum(1), a.sum(1) + b.sum(1)], dim=1))
+    return torch.stack(counts, dim=2)
+
+
+def dice_of_counts(counts: Tensor) -> Tensor:
+    """:func:`dice` from :func:`overlap_counts`."""
+    common, total = counts.unbind(1)
+    return (2 * common / total).where(total > 0, torch.nan)
 
 
 def soft_dice(first: Tensor, second: Tensor, eps: float = 1e-6) -> Tensor:

@@ -96,9 +96,10 @@ def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origi
 def missed(pair: Pair, transform: Transform) -> str | None:
     """A sentence where less than a quarter of the fixed image (of its mask, if it has one) lands inside the moving one."""
     grid = pair.fixed.grid
-    points = grid.points(dtype=torch.float64).flatten(2)
+    points = grid.scattered(2_000_000)
     if pair.fixed_mask is not None:
-        points = points[:, :, (pair.fixed_mask.tensor > 0).flatten()]
+        i, j, k = points[0].long()
+        points = points[:, :, pair.fixed_mask.tensor[0, 0, i, j, k] > 0]
     points = points[:, :, :: max(1, points.shape[2] // 20_000)]
     inside = float(pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean())
     if inside >= 0.25:

@@ -27,7 +27,7 @@ from lightning_reg.io.images import Source
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
-from lightning_reg.spatial import Displacement, Pair, Transform
+from lightning_reg.spatial import Displacement, Pair, Transform, slabs
 from lightning_reg.training.module import RegistrationModule
 
 
@@ -180,7 +180,7 @@ class Registrar:
             optimized = optimize(pair, found, self.optimization, steps=refine, network=self.composer, progress=progress)
             found = optimized.transform
             clock.lap("refine")
-        if not bool(torch.isfinite(found.displacement(pair.fixed.grid)).all()):
+        if not all(bool(torch.isfinite(found.displacement(slab.grid)).all()) for slab in slabs(pair.fixed.grid)):
             raise UserError("The registration became NaN or infinite; use another checkpoint or instance optimisation.")
         phi, before = (between_worlds(t, pair.fixed.grid, working.fixed.grid, *origins) for t in (found, start))
         clock.lap("compose")

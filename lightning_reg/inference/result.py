@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,19 @@ from lightning_reg import functional as LF
 from lightning_reg.figures.thumbnail import thumbnail
 from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
-from lightning_reg.inference.report.registration import SPREAD, write_report
+from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
 from lightning_reg.io.folders import MARK, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
-from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair, Transform, parts, split_affine
+from lightning_reg.metrics.similarity import similarities
+from lightning_reg.spatial import Affine, Displacement, Grid, Pair, Slab, Transform, assembled, parts, resampled, split_affine
 
 FILES = ("warped", "transform", "displacement", "jacobian", "spread", "affine", "labels", "thumbnail")
 """What is written of a registration, beside ``metrics.json``."""
 THUMBNAIL = "thumbnail.jpg"
-SLAB = 4_000_000
-"""Voxels that are resampled at a time."""
+HELD = 32_000_000
+"""Voxels of the fixed image up to which the displacement is held; of a larger one it is computed slab by slab, each time."""
 
 
 @dataclass
@@ -75,28 +76,40 @@ class Result:
     @cached_property
     def warped(self) -> tio.ScalarImage:
         """The moving image's original intensities on the fixed image's original grid, sampled once (linear)."""
-        image = warped_in_slabs(self.pair.moving, self.displacement, self.pair.fixed.grid)
+        image = resampled(self.pair.moving, self.field, self.pair.fixed.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @cached_property
     def displacement(self) -> Tensor:
-        """On the fixed image's original grid, ``(1, 3, I, J, K)`` voxels of it."""
+        """On the fixed image's original grid, ``(1, 3, I, J, K)`` voxels of it; of a large image gigabytes."""
+        grid = self.pair.fixed.grid
         with torch.no_grad():
-            return self.transform.displacement(self.pair.fixed.grid)
+            return assembled(grid, lambda slab: self.transform.displacement(slab.grid))
+
+    @cached_property
+    def field(self) -> Transform:
+        """The transform by which images are sampled: known per voxel of the fixed image, where that is no large one."""
+        grid = self.pair.fixed.grid
+        return Displacement(self.displacement, grid) if math.prod(grid.shape) <= HELD else self.transform
 
     @cached_property
     def determinant(self) -> Tensor:
         """Of the Jacobian on the fixed image's original grid, ``(1, 1, I, J, K)``."""
-        return LF.jacobian_determinant(self.displacement).float()
+
+        def of(slab: Slab) -> Tensor:
+            return slab.inner(LF.jacobian_determinant(self.field.displacement(slab.wide))).float()
+
+        with torch.no_grad():
+            return assembled(self.pair.fixed.grid, of, halo=1)
 
     @cached_property
     def case(self) -> PairMetrics:
         """Metrics of the pair on its original grids."""
-        return evaluate(self.pair, self.transform, self.start, surfaces=True, displacement=self.displacement, extra=self.extra)
+        return evaluate(self.pair, self.transform, self.start, surfaces=True, field=self.field, extra=self.extra)
 
     @cached_property
     def similarity(self) -> dict[str, dict[str, float]]:
-        """See :func:`similarities`."""
+        """See :func:`~lightning_reg.metrics.similarity.similarities`."""
         return similarities(self.working, self.start, self.transform)
 
     @cached_property
@@ -147,7 +160,7 @@ class Result:
             if "transform" in files:
                 write_transform(partial / "transform.h5", self.transform, grid)
             if "displacement" in files:
-                write_displacement(partial / "displacement.nii.gz", self.displacement, grid)
+                write_displacement(partial / "displacement.nii.gz", self.field, grid)
             if "jacobian" in files:
                 write_image(partial / "jacobian.nii.gz", self.determinant, grid)
             if "spread" in files and self.spread is not None:
@@ -156,10 +169,10 @@ class Result:
             if "affine" in files and isinstance(first, Affine):
                 write_transform(partial / "affine.tfm", first, grid)
             if "labels" in files and self.pair.moving_labels is not None:
-                labels = warped_in_slabs(self.pair.moving_labels, self.displacement, grid)
+                labels = resampled(self.pair.moving_labels, self.field, grid)
                 write_image(partial / "warped_labels.nii.gz", labels.tensor, grid)
             if "thumbnail" in files:
-                thumbnail(self.pair, self.displacement, self.determinant).save(partial / THUMBNAIL, quality=82)
+                thumbnail(self.pair, self.field, self.determinant).save(partial / THUMBNAIL, quality=82)
             if inverse:
                 write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
             metrics = self.metrics()
@@ -177,8 +190,8 @@ class Result:
             record = finite(record)
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
-                field = Displacement(self.displacement, grid)
-                write_report(partial / "report.html", self.pair, self.transform, self.start, record, field, sections, self.spread)
+                shown = volumes(self.pair, self.transform, self.start, self.field, self.determinant)
+                write_report(partial / "report.html", self.pair, self.transform, self.start, record, shown, sections, self.spread)
         return folder
 
 
@@ -203,65 +216,13 @@ def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
         grid, moving: of the two images.
     """
     inverse = transform.inverse()
-    points = grid.points(dtype=torch.float64).flatten(2)
-    step = max(1, points.shape[2] // 200_000)
-    landed = transform.map_world(grid.to_world(points[:, :, ::step]))
+    landed = transform.map_world(grid.to_world(grid.scattered(200_000)))
     distance = (transform.map_world(inverse.map_world(landed)) - landed).norm(dim=1)[0]
     voxels = moving.to_voxel(landed)[0]
     low = [min(max(int(v) - 8, 0), n - 2) for v, n in zip(voxels.amin(1), moving.shape, strict=True)]
     high = [max(min(int(v) + 9, n), a + 2) for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)]
     domain = moving.cropped(low, [b - a for a, b in zip(low, high, strict=True)])
     return Inverted(inverse, domain, float(distance.mean()), float(distance.quantile(0.95)), float(distance.max()))
-
-
-@torch.no_grad()
-def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
-    """:meth:`lightning_reg.spatial.Image.warped`, slab by slab: the points of a whole clinical scan take gigabytes."""
-    slabs = [image.warped(transform, slab).tensor for _, slab in _slabs(grid)]
-    return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
-
-
-@torch.no_grad()
-def warped_in_slabs(image: Image, displacement: Tensor, grid: Grid) -> Image:
-    """:meth:`lightning_reg.spatial.Image.warped_by`, slab by slab."""
-    slabs = [image.warped_by(displacement[:, :, start : start + slab.shape[0]], slab).tensor for start, slab in _slabs(grid)]
-    return replace(image, tensor=torch.cat(slabs, dim=2), grid=grid)
-
-
-def _slabs(grid: Grid) -> Iterator[tuple[int, Grid]]:
-    """Slabs of a grid along its first axis, of some :data:`SLAB` voxels each: their first index, and their grid."""
-    i, j, k = grid.shape
-    thick = max(1, SLAB // (j * k))
-    for start in range(0, i, thick):
-        yield start, grid.cropped((start, 0, 0), (min(thick, i - start), j, k))
-
-
-@torch.no_grad()
-def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str, dict[str, float]]:
-    """NCC, LNCC and mutual information (nats, of some 200,000 voxels) before and after, where the warped image has voxels and inside the
-    fixed mask if there is one.
-
-    Args:
-        pair: preprocessed, on its working grids.
-    """
-    fixed, found = pair.fixed, {}
-    for when, phi in (("before", start), ("after", transform)):
-        inside = Image(torch.ones_like(pair.moving.tensor), pair.moving.grid).warped(phi, fixed.grid).tensor
-        if pair.fixed_mask is not None:
-            inside = inside * (pair.fixed_mask.resampled(fixed.grid).tensor > 0)
-        warped = pair.moving.warped(phi, fixed.grid).tensor
-        found[when] = {
-            "ncc": float(LF.ncc(fixed.tensor, warped, inside)),
-            "lncc": float(LF.lncc(fixed.tensor, warped, mask=inside)),
-            "mi": float(LF.mutual_information(_thinned(fixed.tensor), _thinned(warped), mask=_thinned(inside))),
-        }
-    return {name: {when: found[when][name] for when in found} for name in found["after"]}
-
-
-def _thinned(tensor: Tensor) -> Tensor:
-    """Every n-th voxel, some 200,000 of them: a joint histogram needs no more, and holds a row of bins per voxel."""
-    flat = tensor.flatten(2)
-    return flat[:, :, :: max(1, flat.shape[2] // 200_000)]
 
 
 def finite(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason, require_finite
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts, slabs
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PER_CONTROL_POINT = 4
@@ -253,13 +253,16 @@ def _read(path: Path) -> Transform:
     return from_itk(sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64)))
 
 
-def write_displacement(path: Path, displacement: Tensor, grid: Grid) -> None:
-    """Write a displacement field as NIfTI: five axes, intent *vector*, LPS mm, as ITK, ANTs and Slicer read it.
+def write_displacement(path: Path, transform: Transform, grid: Grid) -> None:
+    """Write a transform as a displacement field in NIfTI: five axes, intent *vector*, LPS mm in 32 bits, as ITK, ANTs and Slicer read it.
 
     Args:
-        displacement: ``(1, 3, I, J, K)`` in voxels of ``grid``.
+        grid: where its voxels lie.
     """
-    vectors = _lps_vectors(displacement, grid).permute(1, 2, 3, 0).unsqueeze(3).float().contiguous().numpy()
+    vectors = np.empty((*grid.shape, 1, 3), dtype=np.float32)
+    for slab in slabs(grid):
+        planes = _lps_vectors(transform.displacement(slab.grid), grid)
+        vectors[slab.first : slab.first + slab.planes, :, :, 0] = planes.permute(1, 2, 3, 0).numpy()
     image = nib.Nifti1Image(vectors, grid.affine[0])
     image.header.set_intent("vector")
     _write_nifti(path, image)

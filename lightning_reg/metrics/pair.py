@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,18 +12,17 @@ from torch import Tensor
 
 from lightning_reg.functional import (
     SurfaceDistance,
-    dice,
-    folding_fraction,
+    dice_of_counts,
+    folded_volume,
     jacobian_determinant,
-    masked_mean,
-    ncc,
-    non_diffeomorphic_volume,
-    sdlogj,
+    log_determinant,
+    overlap_counts,
     surface_distances,
 )
 from lightning_reg.metrics.extra import ExtraMetric, measured
+from lightning_reg.metrics.sums import Correlation, Moments
 from lightning_reg.metrics.table import BY_KEY, COMPARED, METRICS, WHEN, Metric, When
-from lightning_reg.spatial import Affine, Grid, Image, Pair, Transform
+from lightning_reg.spatial import Affine, Grid, Image, Pair, Slab, Transform, slabs
 
 
 @dataclass(frozen=True)
@@ -130,71 +130,123 @@ def evaluate(
     transform: Transform,
     start: Transform | None = None,
     surfaces: bool = False,
-    displacement: Tensor | None = None,
+    field: Transform | None = None,
     extra: Sequence[ExtraMetric] = (),
 ) -> PairMetrics:
-    """Evaluate a transform on one pair.
+    """Evaluate a transform on one pair, slab by slab, so that a large image takes little more than itself.
 
     Args:
         pair: of batch size 1.
         transform: fixed world to moving world.
         start: what *before* is; default: as the images' headers relate them.
         surfaces: measure surface distances too, which takes longer than all the rest.
-        displacement: of the transform on the fixed grid, where it is known already, ``(1, 3, I, J, K)`` voxels.
+        field: the transform as it is sampled on the fixed grid, where it is known there already; landmarks go through ``transform``.
         extra: metrics beside those of the table.
     """
-    grid = pair.fixed.grid
-    displacement = transform.displacement(grid) if displacement is None else displacement
-    determinant = jacobian_determinant(displacement)
-    mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor
-    inside = determinant if mask is None else determinant[mask.expand_as(determinant) > 0]
-    found: dict[str, object] = {"sd_j": float(inside.std(correction=0)) if inside.numel() else float("nan")}
-    found["ndv"] = float(non_diffeomorphic_volume(displacement.float(), mask))
+    grid, labels, fixed_labels = pair.fixed.grid, pair.labels(), None
+    field = transform if field is None else field
+    mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor > 0
+    if labels and pair.fixed_labels is not None:
+        fixed_labels = pair.fixed_labels.resampled(grid).tensor
+    jacobian = _Jacobian()
+    seen: dict[When, _Overlaid] = {when: _Overlaid(pair, mask, fixed_labels, labels, surfaces) for when in WHEN}
+    for slab in slabs(grid, halo=1):
+        wide = field.displacement(slab.wide)
+        jacobian.add(slab, wide, mask)
+        seen["before"].add(slab, None if start is None else start.displacement(slab.grid))
+        seen["after"].add(slab, slab.inner(wide))
+    found: dict[str, object] = {}
+    for when, one in seen.items():
+        found |= {f"{name}_{when}": value for name, value in one.found(grid).items()}
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
         found |= {"tre_before": pair.landmark_errors(start)[0].cpu(), "tre_after": pair.landmark_errors(transform)[0].cpu()}
         found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
-    labels = pair.labels()
-    if labels and pair.fixed_labels is not None and pair.moving_labels is not None:
-        fixed_labels = pair.fixed_labels.resampled(grid).tensor
-        for when, other in _before_and_after(pair.moving_labels, displacement, start, grid):
-            found[f"dice_{when}"] = dict(zip(labels, dice(fixed_labels, other.tensor, labels)[0].tolist(), strict=True))
-            if surfaces:
-                distances = surface_distances(fixed_labels[0, 0], other.tensor[0, 0], labels, grid.spacing[0])
-                found[f"surface_{when}"] = dict(zip(labels, distances, strict=True))
-    if pair.truth is not None:
-        true = pair.truth.displacement(grid)
-        found |= {"field_before": _distance(true, grid, mask), "field_after": _distance(displacement - true, grid, mask)}
-    if not labels and pair.fixed_mask is not None and pair.moving_mask is not None:
-        fixed_mask = pair.fixed_mask.resampled(grid).tensor > 0
-        for when, other in _before_and_after(pair.moving_mask, displacement, start, grid):
-            found[f"mask_{when}"] = float(dice(fixed_mask.short(), (other.tensor > 0).short(), [1])[0, 0])
-    for when, other in _before_and_after(pair.moving, displacement, start, grid):
-        found[f"ncc_{when}"] = float(ncc(pair.fixed.tensor, other.tensor, mask))
     before = Affine(torch.eye(4).unsqueeze(0).to(pair.fixed.tensor.device), grid) if start is None else start
     found["extra"] = {other.metric: _extra(other, pair, before, transform) for other in extra}
-    return PairMetrics(pair.name[0], float(folding_fraction(determinant, mask)), float(sdlogj(determinant, mask)), **found)  # type: ignore[arg-type]
+    return PairMetrics(pair.name[0], **jacobian.found(grid, mask), **found)  # type: ignore[arg-type]
+
+
+class _Jacobian:
+    """Sums over a field's Jacobian determinants, inside the mask where there is one."""
+
+    def __init__(self) -> None:
+        self.determinant, self.logarithm, self.folded, self.volume = Moments(), Moments(), Moments(), 0.0
+
+    def add(self, slab: Slab, wide: Tensor, mask: Tensor | None) -> None:
+        """Count a slab in, whose displacement is known with one plane more on either side."""
+        inside = slab.inner(jacobian_determinant(wide))
+        inside = inside if mask is None else inside[slab.of(mask).expand_as(inside)]
+        self.determinant.add(inside)
+        self.logarithm.add(log_determinant(inside))
+        self.folded.add(inside <= 0)
+        cubes = replace(slab, before=0)  # one between each two planes
+        corners = None if mask is None else cubes.wide_of(mask)
+        self.volume += float(folded_volume(wide[:, :, slab.before :].float(), corners))
+
+    def found(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
+        cubes = math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
+        return {
+            "folding": self.folded.mean if self.folded.count else 0.0,
+            "sdlogj": self.logarithm.sd if self.logarithm.count else 0.0,
+            "sd_j": self.determinant.sd,
+            "ndv": self.volume / cubes,
+        }
+
+
+class _Overlaid:
+    """Sums over the fixed image and the moving one on its grid, before or after registration."""
+
+    def __init__(self, pair: Pair, mask: Tensor | None, fixed_labels: Tensor | None, labels: list[int], surfaces: bool) -> None:
+        self.pair, self.mask, self.fixed_labels, self.labels = pair, mask, fixed_labels, labels
+        self.correlation, self.error = Correlation(), Moments()
+        self.counts: Tensor | None = None
+        self.masks = not labels and mask is not None and pair.moving_mask is not None
+        self.warped = torch.empty_like(fixed_labels) if surfaces and fixed_labels is not None else None
+
+    def add(self, slab: Slab, displacement: Tensor | None) -> None:
+        """Count a slab in; the displacement there in voxels, ``None``: as the headers relate the images."""
+
+        def seen(image: Image) -> Tensor:
+            return (image.resampled(slab.grid) if displacement is None else image.warped_by(displacement, slab.grid)).tensor
+
+        pair, inside = self.pair, None if self.mask is None else slab.of(self.mask)
+        self.correlation.add(slab.of(pair.fixed.tensor), seen(pair.moving), inside)
+        if self.masks and inside is not None and pair.moving_mask is not None:
+            self._count(overlap_counts(inside.short(), (seen(pair.moving_mask) > 0).short(), [1]))
+        if self.fixed_labels is not None and pair.moving_labels is not None:
+            labels = seen(pair.moving_labels)
+            self._count(overlap_counts(slab.of(self.fixed_labels), labels, self.labels))
+            if self.warped is not None:
+                slab.of(self.warped).copy_(labels)
+        if pair.truth is not None:
+            true = pair.truth.displacement(slab.grid)
+            spacing = torch.as_tensor(slab.whole.spacing).to(true).view(-1, 3, 1, 1, 1)
+            missing = ((true if displacement is None else displacement - true) * spacing).norm(dim=1, keepdim=True)
+            self.error.add(missing if inside is None else missing[inside])
+
+    def _count(self, counts: Tensor) -> None:
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    def found(self, grid: Grid) -> dict[str, object]:
+        """By the names of :class:`PairMetrics`, without *before* or *after*."""
+        found: dict[str, object] = {"ncc": self.correlation.value}
+        if self.error.count:
+            found["field"] = self.error.mean
+        if self.counts is not None:
+            scores = dice_of_counts(self.counts)[0].tolist()
+            found |= {"mask": scores[0]} if self.masks else {"dice": dict(zip(self.labels, scores, strict=True))}
+        if self.warped is not None and self.fixed_labels is not None:
+            distances = surface_distances(self.fixed_labels[0, 0], self.warped[0, 0], self.labels, grid.spacing[0])
+            found["surface"] = dict(zip(self.labels, distances, strict=True))
+        return found
 
 
 def _extra(extra: ExtraMetric, pair: Pair, before: Transform, after: Transform) -> dict[When, float]:
     transforms: dict[When, Transform] = {"before": before, "after": after} if extra.metric.compared else {"after": after}
     values = {when: measured(extra, pair, transform) for when, transform in transforms.items()}
     return {when: value for when, value in values.items() if value is not None}
-
-
-def _before_and_after(moving: Image, displacement: Tensor, start: Transform | None, grid: Grid) -> list[tuple[str, Image]]:
-    """The moving image on the fixed grid."""
-    return [
-        ("before", moving.resampled(grid) if start is None else moving.warped(start, grid)),
-        ("after", moving.warped_by(displacement, grid)),
-    ]
-
-
-def _distance(displacement: Tensor, grid: Grid, mask: Tensor | None) -> float:
-    """Mean length in mm of a displacement in voxels."""
-    length = (displacement * torch.as_tensor(grid.spacing).to(displacement).view(-1, 3, 1, 1, 1)).norm(dim=1, keepdim=True)
-    return float(masked_mean(length, mask))
 
 
 def totals(cases: Sequence[PairMetrics]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
+from lightning_reg.spatial.slabs import Slab, assembled, resampled, slabs
 from lightning_reg.spatial.transforms import (
     Affine,
     BSpline,
@@ -26,8 +27,12 @@ __all__ = [
     "Image",
     "IntegratedGradient",
     "Pair",
+    "Slab",
     "Transform",
     "Velocity",
+    "assembled",
     "parts",
+    "resampled",
+    "slabs",
     "split_affine",
 ]

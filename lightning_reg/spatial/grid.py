@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,6 +139,21 @@ class Grid:
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
         """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; outside it where it reaches further (padding)."""
         return self._relative(shape, [1.0, 1.0, 1.0], list(start))
+
+    def begins_in(self, other: Grid) -> list[int] | None:
+        """The voxel of ``other`` that is this grid's voxel 0, where this grid is a part of ``other``; else ``None``."""
+        along = self.parallel(other)
+        if along is None or other.batch > 1 or not np.allclose(along[0], 1, atol=1e-4 / max(self.shape)):
+            return None
+        start = [round(shift) for shift in along[1]]
+        inside = all(a >= 0 and a + n <= m for a, n, m in zip(start, self.shape, other.shape, strict=True))
+        return start if inside and np.allclose(along[1], start, rtol=0, atol=1e-4) else None
+
+    def scattered(self, count: int) -> Tensor:
+        """Voxel coordinates of every n-th voxel, at most ``count`` of them, ``(1, 3, N)`` in float64."""
+        size = math.prod(self.shape)
+        flat = np.arange(0, size, -(-size // count))
+        return torch.from_numpy(np.stack(np.unravel_index(flat, self.shape)).astype(np.float64)).unsqueeze(0)
 
     def _relative(self, shape: Sequence[int], scale: Sequence[float], offset: Sequence[float]) -> Grid:
         step = np.diag([*scale, 1.0])

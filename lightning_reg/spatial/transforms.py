@@ -111,7 +111,14 @@ class SampledTransform(Transform):
         return self.field
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        return self.field if grid is None or grid.matches(self.grid) else _displacement_point_by_point(self, grid)
+        """Read, not interpolated, on a grid that is a part of its own."""
+        if grid is None or grid.matches(self.grid):
+            return self.field
+        start = grid.begins_in(self.grid)
+        if start is None:
+            return _displacement_point_by_point(self, grid)
+        (a, b, c), (i, j, k) = start, grid.shape
+        return self.field[:, :, a : a + i, b : b + j, c : c + k]
 
     @property
     def like(self) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from making import optimization_of
 from torch import Tensor
 
+from lightning_reg import functional as LF
 from lightning_reg.inference.alignment import best_translation, missed
-from lightning_reg.inference.result import resampled, similarities
-from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair
+from lightning_reg.metrics.similarity import similarities
+from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, resampled
 
 GRID = Grid.regular((20, 18, 16), (2.0, 2.5, 3.0), (-230.0, 110.0, 380.0))
 FAR = (40.0, -30.0, 25.0)
@@ -111,3 +112,30 @@ def test_similarities_count_inside_the_mask_and_the_moving_image(masked: bool, g
     assert abs(found["ncc"]["before"]) < 0.1
     for name in ("lncc", "mi"):
         assert found[name]["after"] > 2 * found[name]["before"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_similarities_of_slabs_are_those_of_the_whole(monkeypatch, masked: bool, fixed_grid, smooth_field) -> None:
+    images = [Image(smooth_field(fixed_grid.shape, 1.0, channels=1), fixed_grid, padding=-2.0) for _ in range(2)]
+    mask = torch.zeros(1, 1, *fixed_grid.shape, dtype=torch.int16)
+    mask[:, :, 2:9, 4:13, 2:15] = 1
+    pair = Pair(*images, fixed_mask=Image(mask, fixed_grid, discrete=True) if masked else None)
+    transform = Displacement(smooth_field(fixed_grid.shape, 2.0), fixed_grid)
+    whole = similarities(pair, Identity(fixed_grid, torch.zeros(1)), transform)
+    assert whole["lncc"]["after"] == pytest.approx(_lncc_at_once(pair, transform), abs=1e-6)
+    monkeypatch.setattr(sys.modules[resampled.__module__], "SLAB", 5 * 15 * 17)  # 12 slices: 5, 5 and 2
+    monkeypatch.setattr(sys.modules[similarities.__module__], "DRAWN", fixed_grid.points().numel() // 3 // 7)  # every seventh
+    thinned = similarities(pair, Identity(fixed_grid, torch.zeros(1)), transform)
+    for name in ("ncc", "lncc"):
+        assert thinned[name] == pytest.approx(whole[name], abs=1e-5)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys.modules[similarities.__module__], "DRAWN", fixed_grid.points().numel() // 3 // 7)
+    assert similarities(pair, Identity(fixed_grid, torch.zeros(1)), transform)["mi"] == pytest.approx(thinned["mi"], abs=1e-6)
+
+
+def _lncc_at_once(pair: Pair, transform: Displacement) -> float:
+    grid = pair.fixed.grid
+    inside = Image(torch.ones_like(pair.moving.tensor), grid).warped(transform, grid).tensor
+    if pair.fixed_mask is not None:
+        inside = inside * (pair.fixed_mask.tensor > 0)
+    return float(LF.lncc(pair.fixed.tensor, pair.moving.warped(transform, grid).tensor, mask=inside))

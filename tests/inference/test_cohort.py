@@ -473,7 +473,7 @@ def test_a_thumbnail_shows_the_patients_right_on_the_left_and_folding_in_red() -
 
     from lightning_reg import functional as LF
     from lightning_reg.figures.thumbnail import SIDE, thumbnail
-    from lightning_reg.spatial import Grid, Image, Pair
+    from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
     shape = (20, 16, 12)
     turn = np.diag([-2.0, 2.0, 2.0, 1.0])  # the first voxel axis points to the left
@@ -483,7 +483,9 @@ def test_a_thumbnail_shows_the_patients_right_on_the_left_and_folding_in_red() -
     image = Image(volume, Grid(shape, turn))
     displacement = torch.zeros(1, 3, *shape)
     displacement[:, 0, 14:18] = torch.linspace(0, -9, 4).view(4, 1, 1)  # folds, on the patient's left
-    picture = np.asarray(thumbnail(Pair(image, image), displacement, LF.jacobian_determinant(displacement))).astype(int)
+    picture = np.asarray(
+        thumbnail(Pair(image, image), Displacement(displacement, image.grid), LF.jacobian_determinant(displacement))
+    ).astype(int)
     axial = picture[:SIDE, :SIDE, 0]
     inside = np.argwhere(axial > 20)
     (top, left), (bottom, right) = inside.min(0), inside.max(0)

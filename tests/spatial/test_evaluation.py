@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from lightning_reg.metrics import PairMetrics, evaluate, totals
-from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, Transform
+from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image, Pair, Transform, slabs
 
 VOXELS, MM = 2, 4.0  # the shift, on voxels of 1.4 x 1.1 x 2.0 mm
 
@@ -91,6 +92,25 @@ def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
     assert inside.sdlogj == pytest.approx(0, abs=1e-5)
     assert everywhere.folding == pytest.approx(4 / 17)  # from voxel 13 on
     assert everywhere.sd_j > 1
+
+
+@pytest.mark.parametrize("planes", [1, 5])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("start", [None, 1.0])
+def test_slabs_are_counted_together(monkeypatch, scene, fixed_grid, smooth_field, planes: int, masked: bool, start: float | None) -> None:
+    """Every metric of an image that is evaluated a few planes at a time is the one it has at once, next to a fold, too."""
+    field = smooth_field(fixed_grid.shape, 12.0)
+    transform = Composition([shift(fixed_grid, 0.7), Displacement(field, fixed_grid)])
+    masks = {"moving_mask": scene.fixed_mask} if masked else {"fixed_mask": None}
+    pairs = [replace(scene, **masks), replace(scene, **masks, fixed_labels=None, moving_labels=None)]
+    before = None if start is None else shift(fixed_grid, start)
+    at_once = [evaluate(pair, transform, before, surfaces=True) for pair in pairs]
+    assert at_once[0].folding > 0
+    monkeypatch.setattr(sys.modules[slabs.__module__], "SLAB", planes * 15 * 17)
+    for pair, whole in zip(pairs, at_once, strict=True):
+        found = evaluate(pair, transform, before, surfaces=True)
+        values, expected = ({key: value for key, value in case.row().items() if key != "case"} for case in (found, whole))
+        assert values == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 def test_masks_are_compared_where_there_are_no_labels(scene, fixed_grid) -> None:

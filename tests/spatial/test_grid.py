@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Affine, BSpline, Grid, Image
+from lightning_reg.spatial import Affine, BSpline, Displacement, Grid, Image
 
 
 def test_world_and_voxels_are_inverse(fixed_grid, generator):
@@ -211,3 +211,28 @@ def test_parallel_grids_differ_by_a_scale_and_a_shift_per_axis(fixed_grid, movin
     torch.testing.assert_close(torch.tensor(shift), torch.tensor([1.75, -2.5, 1.5]))
     mirrored = Grid(fixed_grid.shape, fixed_grid.affine @ np.diag([1.0, -1.0, 1.0, 1.0]))
     assert fixed_grid.parallel(moving_grid) is fixed_grid.parallel(mirrored) is None
+
+
+def test_a_part_of_a_grid_begins_at_its_voxel(fixed_grid) -> None:
+    assert fixed_grid.cropped((2, 0, 5), (4, 15, 12)).begins_in(fixed_grid) == [2, 0, 5]
+    assert fixed_grid.begins_in(fixed_grid) == [0, 0, 0]
+    for start, shape in (((2, 0, 6), (4, 15, 12)), ((-1, 0, 0), (4, 4, 4)), ((0.5, 0, 0), (4, 4, 4))):  # beyond, before, between
+        assert fixed_grid.cropped(start, shape).begins_in(fixed_grid) is None
+    assert fixed_grid.resized((24, 15, 17)).begins_in(fixed_grid) is None
+    assert Grid(fixed_grid.shape, fixed_grid.affine @ np.diag([1, -1, 1, 1.0])).begins_in(fixed_grid) is None
+
+
+def test_a_field_on_a_part_of_its_grid_is_that_part(fixed_grid, smooth_field) -> None:
+    """To the last bit: nothing is interpolated."""
+    field = smooth_field(fixed_grid.shape, 2.0)
+    part = Displacement(field, fixed_grid).displacement(fixed_grid.cropped((3, 2, 1), (5, 9, 16)))
+    assert torch.equal(part, field[:, :, 3:8, 2:11, 1:17])
+
+
+@pytest.mark.parametrize("count", [1, 7, 100, 3059, 3060, 10**6])
+def test_scattered_voxels_are_every_nth_of_the_grid(fixed_grid, count: int) -> None:
+    found = fixed_grid.scattered(count)
+    everything = fixed_grid.points(dtype=torch.float64).flatten(2)
+    step = -(-everything.shape[2] // count)
+    assert torch.equal(found, everything[:, :, ::step])
+    assert found.shape[2] <= count

@@ -21,6 +21,7 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
 
 SPREAD = "spread.nii.gz"
 """File of an ensemble's disagreement, beside the report."""
+Volumes = dict[str, Any]
 EXTENT = 144
 """Voxels along the longest edge of what the page shows."""
 COARSE = 4
@@ -33,7 +34,7 @@ def write_report(
     transform: Transform,
     start: Transform,
     record: Mapping[str, Any],
-    field: Displacement | None = None,
+    shown: Mapping[str, Any] | None = None,
     more: Sequence[ReportSection] = (),
     spread: Tensor | None = None,
 ) -> None:
@@ -45,11 +46,11 @@ def write_report(
         transform: fixed world to moving world.
         start: what *before* is.
         record: what ``metrics.json`` holds.
-        field: the transform on the fixed image's grid, where it is already known.
+        shown: :func:`volumes`, where they are there already.
         more: sections of other distributions, shown before the seconds.
         spread: of several registrations, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
     """
-    shown = volumes(pair, transform, start, field)
+    shown = volumes(pair, transform, start) if shown is None else shown
     metrics, figures = record["metrics"], []
     if record.get("history"):
         figures.append(Picture.of("objective", objective_curves(record["history"])))
@@ -69,25 +70,32 @@ def write_report(
     path.write_text(render(f"Registration of {record['case']}", sections, settings, "", record["warnings"], shown), encoding="utf-8")
 
 
-def volumes(pair: Pair, transform: Transform, start: Transform, field: Displacement | None = None) -> dict[str, Any]:
-    """Data of the viewer: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image."""
+def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform | None = None, jacobian: Tensor | None = None) -> Volumes:
+    """Data of the viewer: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image.
+
+    Args:
+        field: the transform as the images are sampled by it, and ...
+        jacobian: ... its determinant on the fixed image's grid, ``(1, 1, I, J, K)``, where they are known.
+    """
     grid = display_grid(pair.fixed.grid)
     with torch.no_grad():
         if field is None:
             field = Displacement(transform.displacement(pair.fixed.grid), pair.fixed.grid)
-        determinant = Image(LF.jacobian_determinant(field.field), pair.fixed.grid, padding=1.0)
+        if jacobian is None:
+            jacobian = LF.jacobian_determinant(field.displacement(pair.fixed.grid))
+        determinant = Image(jacobian, pair.fixed.grid, padding=1.0)
         smaller = [max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.fixed.grid.spacing[0].tolist()]
         fixed = pair.fixed.at_stride(smaller).resampled(grid).tensor
         moving = pair.moving.at_stride([max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.moving.grid.spacing[0].tolist()])
         images = {"fixed": fixed, "before": moving.warped(start, grid).tensor, "after": moving.warped(field, grid).tensor}
-        inside = Image(torch.ones_like(pair.fixed.tensor), pair.fixed.grid).resampled(grid).tensor > 0.5
+        inside = pair.fixed.grid.contains(grid.to_world(grid.points(dtype=torch.float64))).unsqueeze(1)
         folded = Image((determinant.tensor <= 0).float(), determinant.grid).at_stride(smaller).resampled(grid).tensor > 0
         quantised = (determinant.resampled(grid).tensor.clamp(0, 2.54) * 100).round()
         coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
         reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", field))}
     windows = {name: _window(pair.fixed if name == "fixed" else pair.moving) for name in images}
     packed = {name: _pack(_bytes(tensor, *windows[name])) for name, tensor in images.items()}
-    jacobian = quantised.where(inside, 100).masked_fill(folded & inside, 255)
+    shown = quantised.where(inside, 100).masked_fill(folded & inside, 255)
     return {
         "shape": grid.shape,
         "coarse": coarse.shape,
@@ -95,7 +103,7 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Displacem
         "origin": grid.affine[0, :3, 3].tolist(),
         "start": _middle(pair, grid),
         **packed,
-        "jacobian": _pack(jacobian[0, 0].to(torch.uint8).numpy()),
+        "jacobian": _pack(shown[0, 0].to(torch.uint8).numpy()),
         "reach": {when: _pack(far[0].float().numpy()) for when, far in reach.items()},
         "landmarks": _marks(pair, transform, start, grid),
     }

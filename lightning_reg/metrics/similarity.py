@@ -1,0 +1,63 @@
+"""Similarity of a pair before and after, as reports show it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_reg.functional import lncc, mutual_information
+from lightning_reg.metrics.sums import Correlation
+from lightning_reg.metrics.table import WHEN
+from lightning_reg.spatial import Image, Pair, Transform, slabs
+
+WINDOW = 9
+"""Edge of the windows of local correlation, voxels."""
+COUNTED = 32_000_000
+"""Voxels of a local correlation, about: of a larger image it is that of slabs at equal distances."""
+DRAWN = 200_000
+"""Voxels of a joint histogram, about: it needs no more, and holds a row of bins for each."""
+
+
+@torch.no_grad()
+def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str, dict[str, float]]:
+    """NCC, LNCC and mutual information (nats) before and after, where the warped image has voxels and inside the fixed mask if there is one.
+
+    LNCC is that of some 32 million voxels at most, mutual information of some 200,000.
+
+    Args:
+        pair: preprocessed, on its working grids.
+    """
+    found = {when: _similarity(pair, phi) for when, phi in zip(WHEN, (start, transform), strict=True)}
+    return {name: {when: found[when][name] for when in WHEN} for name in ("ncc", "lncc", "mi")}
+
+
+def _similarity(pair: Pair, transform: Transform) -> dict[str, float]:
+    grid = pair.fixed.grid
+    mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor > 0
+    everywhere = Image(torch.ones_like(pair.moving.tensor), pair.moving.grid)
+    correlation, local, weights = Correlation(), 0.0, 0.0
+    drawn: list[Tensor] = []
+    size, plane = math.prod(grid.shape), math.prod(grid.shape[1:])
+    step, every = max(1, size // DRAWN), max(1, round(size / COUNTED))
+    for number, slab in enumerate(slabs(grid, halo=WINDOW // 2)):
+        displacement = transform.displacement(slab.wide)
+        fixed, warped = slab.wide_of(pair.fixed.tensor), pair.moving.warped_by(displacement, slab.wide).tensor
+        inside = everywhere.warped_by(displacement, slab.wide).tensor
+        if mask is not None:
+            inside = inside * slab.wide_of(mask)
+        correlation.add(slab.inner(fixed), slab.inner(warped), slab.inner(inside))
+        if number % every == 0:
+            counted = torch.zeros_like(inside)
+            slab.inner(counted).copy_(slab.inner(inside))
+            weight = float(counted.double().sum())
+            local, weights = local + weight * float(lncc(fixed, warped, WINDOW, counted)), weights + weight
+        first = -slab.first * plane % step  # every n-th voxel of the whole image
+        drawn.append(torch.stack([slab.inner(t).flatten()[first::step] for t in (fixed, warped, inside)]))
+    some = torch.cat(drawn, dim=1).unsqueeze(1)
+    return {
+        "ncc": correlation.value,
+        "lncc": local / max(weights, 1e-6),
+        "mi": float(mutual_information(some[:1], some[1:2], mask=some[2:])),
+    }

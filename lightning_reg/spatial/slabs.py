@@ -1,0 +1,87 @@
+"""Large images in slabs: the points of a whole clinical scan, or a field on it, take gigabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightning_reg.spatial.grid import Grid
+from lightning_reg.spatial.image import Image
+from lightning_reg.spatial.transforms import Transform
+
+SLAB = 4_000_000
+"""Voxels of a slab, about."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Some planes of a grid along its first axis, and neighbouring planes on both sides as far as there are any.
+
+    Args:
+        whole: the grid.
+        first, planes: of the slab.
+        before, after: neighbours.
+    """
+
+    whole: Grid
+    first: int
+    planes: int
+    before: int = 0
+    after: int = 0
+
+    @property
+    def grid(self) -> Grid:
+        """Of the slab."""
+        return self.whole.cropped((self.first, 0, 0), (self.planes, *self.whole.shape[1:]))
+
+    @property
+    def wide(self) -> Grid:
+        """Of the slab with its neighbours."""
+        return self.whole.cropped((self.first - self.before, 0, 0), (self.before + self.planes + self.after, *self.whole.shape[1:]))
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The slab ``(B, C, planes, J, K)`` of a tensor on the whole grid."""
+        return tensor.narrow(2, self.first, self.planes)
+
+    def wide_of(self, tensor: Tensor) -> Tensor:
+        """The slab with its neighbours, of a tensor on the whole grid."""
+        return tensor.narrow(2, self.first - self.before, self.before + self.planes + self.after)
+
+    def inner(self, tensor: Tensor) -> Tensor:
+        """The slab of a tensor on :attr:`wide`."""
+        return tensor.narrow(2, self.before, self.planes)
+
+
+def slabs(grid: Grid, halo: int = 0) -> Iterator[Slab]:
+    """The slabs of a grid, of some :data:`SLAB` voxels each.
+
+    Args:
+        halo: neighbouring planes on either side.
+    """
+    i, j, k = grid.shape
+    thick = max(1, SLAB // (j * k))
+    for first in range(0, i, thick):
+        planes = min(thick, i - first)
+        yield Slab(grid, first, planes, min(halo, first), min(halo, i - first - planes))
+
+
+def assembled(grid: Grid, make: Callable[[Slab], Tensor], halo: int = 0) -> Tensor:
+    """A tensor ``(1, C, I, J, K)`` on a grid, slab by slab; ``make`` gives ``(1, C, planes, J, K)``."""
+    whole: Tensor | None = None
+    for slab in slabs(grid, halo):
+        part = make(slab)
+        if whole is None:
+            whole = part if slab.planes == grid.shape[0] else part.new_empty(*part.shape[:2], *grid.shape)
+        if whole is not part:
+            slab.of(whole).copy_(part)
+    assert whole is not None
+    return whole
+
+
+@torch.no_grad()
+def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
+    """:meth:`lightning_reg.spatial.Image.warped`, slab by slab."""
+    return replace(image, tensor=assembled(grid, lambda slab: image.warped(transform, slab.grid).tensor), grid=grid)
