@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 
 from lightning_reg.cli.arguments import console, require_files
 from lightning_reg.discovery import DataError, did_you_mean
-from lightning_reg.inference.cohort import FILES
+from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
 
 if TYPE_CHECKING:
     from lightning_reg.inference.cohort.pairs import CohortPair
@@ -39,7 +39,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     many.add_argument("--shard", metavar="I/N", help="every N-th pair from the I-th, for N processes or machines with one --out")
     many.add_argument("--only", action="append", metavar="PAIR", help="register a pair again; failed: all that failed, or were judged so")
     many.add_argument("--verdicts", metavar="FILE", help="the quality.csv that --only failed reads (default that in --out)")
-    many.add_argument("--files", metavar="A,B", help=f"what is written of each pair (default {','.join(FILES)}); all: everything")
     who = parser.add_argument_group("by whom (--model, --instance, or both: the instance optimisation then refines what the model found)")
     who.add_argument(
         "--model", action="append", help="a trained network: best.ckpt, the name of an installed model, or an address; several: their mean"
@@ -55,8 +54,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--start", help="where to begin: headers, centers or auto (default headers, or the method's own)")
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a metric of another distribution (repeatable)")
     parser.add_argument("--section", action="append", default=[], metavar="NAME", help="a section of the report, likewise")
+    parser.add_argument(
+        "--files", metavar="A,B", help=f"what is written: all, or some of {', '.join(FILES)} (default of many pairs: {', '.join(OF_MANY)})"
+    )
     parser.add_argument("--inverse", action="store_true", help="write the inverse transform too")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
+    parser.add_argument(
+        "--memory", type=float, metavar="GIB", help="that the process may take, about: large images are registered at coarser voxels"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     parser.add_argument("--no-report", action="store_true", help="leave out report.html")
     parser.add_argument("--report", action="store_true", help="write a report of each of many pairs")
@@ -71,7 +76,7 @@ def run(arguments: Namespace) -> int:
     if len(many) > 1 or (many and given):
         both = f"--{many[0]}", f"--{(many[1:] + given)[0].replace('_', '-')}"
         raise DataError(f"{both[0]} and {both[1]} exclude each other; leave one out.")
-    of_many = ("to", "shard", "only", "verdicts", "files")
+    of_many = ("to", "shard", "only", "verdicts")
     alone = [name for name in of_many if getattr(arguments, name) is not None] + [
         n for n in ("consecutive", "report") if getattr(arguments, n)
     ]
@@ -98,12 +103,17 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
     registrar: Registrar | Ensemble
     if arguments.model:
         settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
+        if arguments.memory is not None and (arguments.tta or len(arguments.model) > 1):
+            raise UserError("--memory is of one registration, and not of a mean of several; leave it out.")
+        settings["memory"] = arguments.memory
         opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
         registrar = models([fetched(model, console()) for model in arguments.model], opened, arguments.tta)
     elif arguments.tta:
         raise UserError("--tta is of a network; give --model, or leave it out.")
     else:
-        registrar = conventional(arguments.instance or "bspline", arguments.overrides, device=arguments.device, start=arguments.start)
+        instance = arguments.instance or "bspline"
+        settings = {"device": arguments.device, "start": arguments.start, "memory": arguments.memory}
+        registrar = conventional(instance, arguments.overrides, **settings)
     registrar.metrics = build_metrics(arguments.metric)
     refine = arguments.refine
     if arguments.model and arguments.instance and refine is None and registrar.optimization is not None:
@@ -117,12 +127,13 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
     from lightning_reg.inference.report.page import ReportSection
     from lightning_reg.io.folders import refuse_existing
 
-    terminal, out = console(), Path(arguments.out).expanduser()
+    terminal, out, files = console(), Path(arguments.out).expanduser(), _files(arguments.files, OF_ONE)
     refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
     registrar, refine = _registrar(arguments)
     sections = [build("report_sections", name, ReportSection) for name in arguments.section]
     result = registrar.register(arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra)
-    result.save(out, overwrite=arguments.overwrite, inverse=arguments.inverse, report=not arguments.no_report, sections=sections)
+    made = {"inverse": arguments.inverse, "report": not arguments.no_report, "files": files}
+    result.save(out, overwrite=arguments.overwrite, sections=sections, **made)
     for warning in result.warnings:
         terminal.print(f"Warning: {warning}", style="yellow")
     terminal.print(metrics_table(result.metrics()))
@@ -138,19 +149,13 @@ def _cohort(arguments: Namespace) -> int:
     from lightning_reg.discovery import UserError
     from lightning_reg.inference.cohort.ledger import Ledger
     from lightning_reg.inference.cohort.register import register_cohort
-    from lightning_reg.inference.result import FILES as KNOWN
 
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.overwrite:
         raise UserError("Many pairs go on in a folder that is there, and --only PAIR registers one again; leave out --overwrite.")
     if arguments.no_report or arguments.section:
         raise UserError("Of many pairs no reports are written; leave out --no-report and --section (lightning-reg report PAIR_FOLDER).")
-    files: Sequence[str] = FILES
-    if arguments.files is not None:
-        files = KNOWN if arguments.files == "all" else [name.strip() for name in arguments.files.split(",") if name.strip()]
-        for name in files:
-            if name not in KNOWN:
-                raise UserError(f"--files names '{name}'{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}.")
+    files = _files(arguments.files, OF_MANY)
     pairs, shard = _pairs(arguments, out), _shard(arguments.shard)
     only = None
     if arguments.only:
@@ -171,6 +176,17 @@ def _cohort(arguments: Namespace) -> int:
     terminal.print(f"{told.done:,} pairs registered, {told.failed:,} failed{before}. Everything is in {arguments.out}", soft_wrap=True)
     terminal.print(f"Look at all of them: lightning-reg collect {arguments.out}", soft_wrap=True)
     return 1 if told.failed else 0
+
+
+def _files(text: str | None, default: Sequence[str]) -> Sequence[str]:
+    """What ``--files`` names."""
+    if text is None:
+        return default
+    files = FILES if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    for name in files:
+        if name not in FILES:
+            raise DataError(f"--files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}.")
+    return files
 
 
 def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:

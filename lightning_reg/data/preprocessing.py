@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torchio as tio
 
@@ -62,8 +63,11 @@ class Geometry:
             self.shape if resized else done.shape,
         )
 
-    def __call__(self, subject: tio.Subject) -> tio.Subject:
+    def __call__(self, subject: tio.Subject, voxels: int | None = None) -> tio.Subject:
         """The subject on its new grid. Where images get coarser they are smoothed before they are sampled.
+
+        Args:
+            voxels: of the result at most, about: in the end the finest of its axes are made coarser.
 
         Raises:
             DataError: there is nothing to cut to.
@@ -78,6 +82,9 @@ class Geometry:
         if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
             grid = grid_of(subject["image"]).resized(self.shape)
             subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
+        grid = grid_of(subject["image"])
+        if voxels is not None and math.prod(grid.shape) > voxels:
+            subject = tio.Resample(coarser(grid, voxels), antialias=True)(subject)
         return subject
 
     def _cropped(self, subject: tio.Subject) -> tio.Subject:
@@ -92,6 +99,17 @@ class Geometry:
         cropped = tio.Crop(tuple(itertools.chain(*bounds)))(subject)
         cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO leaves out what is no image
         return cropped
+
+
+def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
+    """Voxel size, mm, at which a grid has so many voxels: the finest axes grow, as far as is needed, to one size."""
+    size = grid.spacing[0] * grid.shape
+    low, high = float(grid.spacing.min()), float(size.max())
+    for _ in range(60):
+        edge = (low + high) / 2
+        low, high = (edge, high) if np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels else (low, edge)
+    a, b, c = np.maximum(grid.spacing[0], high).tolist()
+    return a, b, c
 
 
 @dataclass(frozen=True)
@@ -164,13 +182,16 @@ class Preprocessing:
             rescale = tio.RescaleIntensity(out_min_max=(0, 1), percentiles=(low, high))
         return tio.Compose([rescale, tio.Clamp(0, 1)])
 
-    def __call__(self, subject: tio.Subject) -> Scan:
+    def __call__(self, subject: tio.Subject, voxels: int | None = None) -> Scan:
         """Apply to a raw subject.
+
+        Args:
+            voxels: of the result at most, see :class:`Geometry`.
 
         Raises:
             DataError: there is nothing to crop to.
         """
-        scan = scan_from_subject(self.intensities()(self.geometry(subject)))
+        scan = scan_from_subject(self.intensities()(self.geometry(subject, voxels)))
         return centered(scan) if self.center is True else scan
 
 

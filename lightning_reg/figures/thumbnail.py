@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -64,10 +65,10 @@ def _small(grid: Grid) -> Grid:
 
 def _middle(mask: Image | None, grid: Grid) -> list[int]:
     """Voxel of ``grid`` at the mask's centre of mass, or in its middle."""
-    inside = None if mask is None else (mask.tensor[0, 0] > 0).nonzero()
-    if mask is None or inside is None or not len(inside):
+    if mask is None:
         return [n // 2 for n in grid.shape]
-    point = grid.to_voxel(mask.grid.to_world(inside.double().mean(0).view(1, 3, 1)))[0, :, 0].tolist()
+    inside = replace(mask, tensor=mask.tensor > 0)
+    point = grid.to_voxel(torch.from_numpy(inside.center_of_mass()).view(1, 3, 1))[0, :, 0].tolist()
     return [min(max(round(v), 0), n - 1) for v, n in zip(point, grid.shape, strict=True)]
 
 

@@ -12,6 +12,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from lightning_reg.functional.jacobian import Spacing
+from lightning_reg.functional.reduce import bounding_box
 
 
 class SurfaceDistance(NamedTuple):
@@ -38,8 +39,8 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
     a, b = (mask.detach().cpu().numpy().astype(bool) for mask in (first, second))
     if not a.any() or not b.any():
         return SurfaceDistance(*[float("nan")] * 3)
-    occupied = np.nonzero(a | b)
-    box = tuple(slice(max(int(at.min()) - 1, 0), int(at.max()) + 2) for at in occupied)
+    start, shape = bounding_box(torch.from_numpy(a | b), (1, 1, 1))
+    box = tuple(slice(first, first + extent) for first, extent in zip(start, shape, strict=True))
     a, b = a[box], b[box]
     borders = [np.argwhere(mask & ~binary_erosion(mask)) * np.asarray(spacing) for mask in (a, b)]
     # trees of the border's voxels hold less than a distance map of the whole box, and are as fast

@@ -22,9 +22,9 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
     stage = optimization.scaled()[0]
     objective = Objective(with_margin(pair, optimization.mask_margin), stage, optimization)
     moves = [np.zeros(3), (pair.moving.grid.center - pair.fixed.grid.center)[0]]
-    moves.append(_center_of_mass(pair.moving) - _center_of_mass(pair.fixed))
+    moves.append(pair.moving.center_of_mass() - pair.fixed.center_of_mass())
     if pair.fixed_mask is not None and pair.moving_mask is not None:
-        moves.append(_center_of_mass(pair.moving_mask) - _center_of_mass(pair.fixed_mask))
+        moves.append(pair.moving_mask.center_of_mass() - pair.fixed_mask.center_of_mass())
     tried: list[tuple[float, Affine]] = []
     for move in moves:
         matrix = translation(move)
@@ -35,15 +35,6 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
         with torch.no_grad():
             tried.append((float(objective(transform)), transform))
     return min(tried, key=lambda candidate: candidate[0])[1]
-
-
-def _center_of_mass(image: Image) -> Array:
-    """World position ``(3,)``; intensities are weights."""
-    weight = image.tensor[0, 0].double().cpu()
-    total = weight.sum().clamp_min(1e-12)
-    axes = [weight.sum([b for b in range(3) if b != a]) for a in range(3)]
-    voxel = torch.stack([(w * torch.arange(len(w), dtype=torch.float64)).sum() / total for w in axes])
-    return image.grid.to_world(voxel.view(1, 3, 1))[0, :, 0].numpy()
 
 
 def translation(move: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,8 +18,9 @@ from lightning_reg.components.interfaces import Composer
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
-from lightning_reg.discovery import UserError, blaming, build, construct
+from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct
 from lightning_reg.inference.alignment import between_worlds, missed, shifted
+from lightning_reg.inference.memory import Watched, give_memory_back
 from lightning_reg.inference.optimization import Optimization, Optimized, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
 from lightning_reg.inference.result import Result
@@ -89,6 +91,8 @@ class Registrar:
         settings: what the registrar was made from, for the record.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         metrics: measured beside those of the table.
+        memory: GiB that the process may take, about. Without a network the images are registered at coarser voxels where they would take
+            more; the transform is then applied to the original ones. ``None``: as much as there is.
         variant: another presentation of the preprocessed pair, in the same world, for the network (test-time augmentation).
     """
 
@@ -100,11 +104,14 @@ class Registrar:
     settings: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     metrics: Sequence[ExtraMetric] = ()
+    memory: float | None = None
     variant: Callable[[Pair], Pair] | None = None
 
     def __post_init__(self) -> None:
         self._start = _start(self.start, self.composer is not None)
         self.device = checked_device(self.device)
+        if self.memory is not None and not 0 < self.memory < math.inf:
+            raise ArgumentError(f"memory is {self.memory}; give GiB, a number above 0")
         if self.composer is not None:
             self.composer = self.composer.to(self.device).eval()
 
@@ -136,6 +143,7 @@ class Registrar:
 
         Raises:
             DataError: an image, mask, label map or landmark is not what it has to be, or the images do not overlap.
+            UserError: the memory does not suffice for them.
         """
         given = {
             "fixed": fixed, "fixed_mask": fixed_mask, "fixed_labels": fixed_labels, "fixed_landmarks": fixed_landmarks,
@@ -164,9 +172,16 @@ class Registrar:
         require_perpendicular(ours.image.grid)
         centered = self.preprocessing.center is True or self._start.centered
         raw = make_pair(ours, theirs, overlapping=not centered)
-        scans = [replace(self.preprocessing, center=False)(subject) for subject in (fixed, moving)]
+        optimization = self.optimization if self.composer is None or refine else None
+        watched = Watched.over(self.memory, fixed, moving, raw, self.composer, optimization)
+        voxels = None if watched is None or self.composer is not None else watched.voxels()
+        scans = [replace(self.preprocessing, center=False)(subject, voxels) for subject in (fixed, moving)]
         warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
         working = make_pair(scans[0], scans[1], overlapping=False)
+        if watched is not None:
+            watched.require(working.fixed.grid)
+        if voxels is not None and progress is not None:
+            progress(f"coarser, to keep within {self.memory:g} GiB: {working.fixed.grid}")
         origins = np.zeros((2, 3))
         if centered:
             origins = np.concatenate([image.grid.center for image in (working.fixed, working.moving)])
@@ -176,10 +191,12 @@ class Registrar:
         found, start = self._first(pair)
         clock.lap("network" if self.composer is not None else "align")
         optimized: Optimized | None = None
-        if self.optimization is not None and (self.composer is None or refine):
-            optimized = optimize(pair, found, self.optimization, steps=refine, network=self.composer, progress=progress)
+        if optimization is not None:
+            optimized = optimize(pair, found, optimization, steps=refine, network=self.composer, progress=progress)
             found = optimized.transform
             clock.lap("refine")
+        if watched is not None:
+            give_memory_back()
         if not all(bool(torch.isfinite(found.displacement(slab.grid)).all()) for slab in slabs(pair.fixed.grid)):
             raise UserError("The registration became NaN or infinite; use another checkpoint or instance optimisation.")
         phi, before = (between_worlds(t, pair.fixed.grid, working.fixed.grid, *origins) for t in (found, start))
@@ -212,7 +229,13 @@ class Registrar:
 
 
 def load(
-    model: str | Path, *, device: str = "cpu", start: str = "headers", refinement: str = "refine", overrides: Sequence[str] = ()
+    model: str | Path,
+    *,
+    device: str = "cpu",
+    start: str = "headers",
+    refinement: str = "refine",
+    overrides: Sequence[str] = (),
+    memory: float | None = None,
 ) -> Registrar:
     """A trained model, ready to register.
 
@@ -224,6 +247,7 @@ def load(
         start: ``headers`` or ``centers``, see :class:`Registrar`.
         refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
         overrides: of its values, ``key=value`` as on a command line.
+        memory: GiB, see :class:`Registrar`.
 
     Raises:
         UserError: no such file, not a model of this project, a component that is not installed, no such device.
@@ -240,10 +264,17 @@ def load(
         "preprocessing": asdict(module.preprocessing),
         "refinement": instance,
     }
-    return Registrar(module.preprocessing, module.composer, optimization, start, module.statistics, settings, device)
+    return Registrar(module.preprocessing, module.composer, optimization, start, module.statistics, settings, device, memory=memory)
 
 
-def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device: str = "cpu", start: str | None = None) -> Registrar:
+def conventional(
+    name: str = "bspline",
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    start: str | None = None,
+    memory: float | None = None,
+) -> Registrar:
     """Registration without a trained network: instance optimisation from the initial alignment.
 
     Args:
@@ -251,6 +282,7 @@ def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device
         overrides: of its values, ``key=value`` as on a command line.
         device: where to compute.
         start: see :class:`Registrar`; default the configuration's.
+        memory: GiB, likewise.
 
     Raises:
         UserError: no such configuration, option or device.
@@ -263,8 +295,9 @@ def conventional(name: str = "bspline", overrides: Sequence[str] = (), *, device
         None,
         build_optimization(instance["optimization"]),
         start or instance["start"],
-        settings={"instance": name, **instance},
+        settings={"instance": name, **instance} | ({} if memory is None else {"memory": memory}),
         device=device,
+        memory=memory,
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.figures.thumbnail import thumbnail
+from lightning_reg.inference.files import OF_ONE
 from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
@@ -26,13 +27,9 @@ from lightning_reg.io.transforms import write_displacement, write_image, write_t
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
-from lightning_reg.spatial import Affine, Displacement, Grid, Pair, Slab, Transform, assembled, parts, resampled, split_affine
+from lightning_reg.spatial import LARGE, Affine, Displacement, Grid, Pair, Slab, Transform, assembled, parts, resampled, split_affine
 
-FILES = ("warped", "transform", "displacement", "jacobian", "spread", "affine", "labels", "thumbnail")
-"""What is written of a registration, beside ``metrics.json``."""
 THUMBNAIL = "thumbnail.jpg"
-HELD = 32_000_000
-"""Voxels of the fixed image up to which the displacement is held; of a larger one it is computed slab by slab, each time."""
 
 
 @dataclass
@@ -90,7 +87,7 @@ class Result:
     def field(self) -> Transform:
         """The transform by which images are sampled: known per voxel of the fixed image, where that is no large one."""
         grid = self.pair.fixed.grid
-        return Displacement(self.displacement, grid) if math.prod(grid.shape) <= HELD else self.transform
+        return Displacement(self.displacement, grid) if math.prod(grid.shape) <= LARGE else self.transform
 
     @cached_property
     def determinant(self) -> Tensor:
@@ -137,7 +134,7 @@ class Result:
         inverse: bool = False,
         report: bool = True,
         sections: Sequence[ReportSection] = (),
-        files: Collection[str] = FILES[:-1],
+        files: Collection[str] = OF_ONE,
     ) -> Path:
         """Write everything into a folder, or nothing.
 
@@ -147,7 +144,7 @@ class Result:
             inverse: invert the transform too.
             report: write ``report.html``.
             sections: of other distributions, in the report.
-            files: of :data:`FILES`, those to write; ``metrics.json`` always is.
+            files: of :data:`~lightning_reg.inference.files.FILES`, those to write; ``metrics.json`` always is.
 
         Raises:
             DataError: the folder exists, or cannot be written.

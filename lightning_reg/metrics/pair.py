@@ -22,7 +22,7 @@ from lightning_reg.functional import (
 from lightning_reg.metrics.extra import ExtraMetric, measured
 from lightning_reg.metrics.sums import Correlation, Moments
 from lightning_reg.metrics.table import BY_KEY, COMPARED, METRICS, WHEN, Metric, When
-from lightning_reg.spatial import Affine, Grid, Image, Pair, Slab, Transform, slabs
+from lightning_reg.spatial import Affine, Grid, Image, Pair, Slab, Transform, slabs, warped_slab
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class _Overlaid:
         """Count a slab in; the displacement there in voxels, ``None``: as the headers relate the images."""
 
         def seen(image: Image) -> Tensor:
-            return (image.resampled(slab.grid) if displacement is None else image.warped_by(displacement, slab.grid)).tensor
+            return (image.resampled(slab.grid) if displacement is None else warped_slab(image, displacement, slab.grid)).tensor
 
         pair, inside = self.pair, None if self.mask is None else slab.of(self.mask)
         self.correlation.add(slab.of(pair.fixed.tensor), seen(pair.moving), inside)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_reg.functional import lncc, mutual_information
 from lightning_reg.metrics.sums import Correlation
 from lightning_reg.metrics.table import WHEN
-from lightning_reg.spatial import Image, Pair, Transform, slabs
+from lightning_reg.spatial import Image, Pair, Transform, slabs, warped_slab
 
 WINDOW = 9
 """Edge of the windows of local correlation, voxels."""
@@ -22,9 +22,8 @@ DRAWN = 200_000
 
 @torch.no_grad()
 def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str, dict[str, float]]:
-    """NCC, LNCC and mutual information (nats) before and after, where the warped image has voxels and inside the fixed mask if there is one.
-
-    LNCC is that of some 32 million voxels at most, mutual information of some 200,000.
+    """NCC, LNCC and mutual information (nats) before and after, where the warped image has voxels and inside the fixed mask if there is
+    one. LNCC is that of some 32 million voxels at most, mutual information of some 200,000.
 
     Args:
         pair: preprocessed, on its working grids.
@@ -36,15 +35,15 @@ def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str
 def _similarity(pair: Pair, transform: Transform) -> dict[str, float]:
     grid = pair.fixed.grid
     mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor > 0
-    everywhere = Image(torch.ones_like(pair.moving.tensor), pair.moving.grid)
+    everywhere = Image(torch.ones(1, 1, 1, 1, 1).to(pair.moving.tensor).expand_as(pair.moving.tensor), pair.moving.grid)
     correlation, local, weights = Correlation(), 0.0, 0.0
     drawn: list[Tensor] = []
     size, plane = math.prod(grid.shape), math.prod(grid.shape[1:])
     step, every = max(1, size // DRAWN), max(1, round(size / COUNTED))
     for number, slab in enumerate(slabs(grid, halo=WINDOW // 2)):
         displacement = transform.displacement(slab.wide)
-        fixed, warped = slab.wide_of(pair.fixed.tensor), pair.moving.warped_by(displacement, slab.wide).tensor
-        inside = everywhere.warped_by(displacement, slab.wide).tensor
+        fixed, warped = slab.wide_of(pair.fixed.tensor), warped_slab(pair.moving, displacement, slab.wide).tensor
+        inside = warped_slab(everywhere, displacement, slab.wide).tensor
         if mask is not None:
             inside = inside * slab.wide_of(mask)
         correlation.add(slab.inner(fixed), slab.inner(warped), slab.inner(inside))

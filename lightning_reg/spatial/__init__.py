@@ -3,7 +3,7 @@
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
-from lightning_reg.spatial.slabs import Slab, assembled, resampled, slabs
+from lightning_reg.spatial.slabs import LARGE, Slab, assembled, resampled, slabs, warped_slab
 from lightning_reg.spatial.transforms import (
     Affine,
     BSpline,
@@ -18,6 +18,7 @@ from lightning_reg.spatial.transforms import (
 )
 
 __all__ = [
+    "LARGE",
     "Affine",
     "BSpline",
     "Composition",
@@ -35,4 +36,5 @@ __all__ = [
     "resampled",
     "slabs",
     "split_affine",
+    "warped_slab",
 ]

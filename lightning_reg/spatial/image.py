@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_reg.functional import pool, resize, sample, transform_points
 from lightning_reg.functional.warp import Interpolation
-from lightning_reg.spatial.grid import Grid
+from lightning_reg.spatial.grid import Grid, Matrix
 
 if TYPE_CHECKING:
     from lightning_reg.spatial.transforms import Transform
@@ -97,6 +97,15 @@ class Image:
         """The part of ``shape`` voxels that begins at voxel ``start``; inside the image."""
         (a, b, c), (i, j, k) = start, shape
         return replace(self, tensor=self.tensor[:, :, a : a + i, b : b + j, c : c + k], grid=self.grid.cropped(start, shape))
+
+    def center_of_mass(self) -> Matrix:
+        """World position ``(3,)`` of the first element's mean voxel; intensities are weights. The grid's centre where they are all 0."""
+        weight, lies = self.tensor[0, 0], []
+        for axis in range(3):
+            planes = weight.sum([a for a in range(3) if a != axis], dtype=torch.float64).cpu()
+            total = float(planes.sum())
+            lies.append(float(planes @ torch.arange(len(planes), dtype=torch.float64)) / total if total else (len(planes) - 1) / 2)
+        return self.grid.to_world(torch.tensor(lies, dtype=torch.float64).view(1, 3, 1))[0, :, 0].numpy()
 
     def _sampled(self, points: Tensor, grid: Grid) -> Image:
         mode: Interpolation = "nearest" if self.discrete else "linear"

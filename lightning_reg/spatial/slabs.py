@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lightning_reg.functional import transform_points
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Transform
 
 SLAB = 4_000_000
 """Voxels of a slab, about."""
+MARGIN = 2
+"""Voxels around what a slab reaches: linear interpolation needs one."""
+LARGE = 32_000_000
+"""Voxels of an image from which on no field on it is held: it is computed slab by slab, each time."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,30 @@ def assembled(grid: Grid, make: Callable[[Slab], Tensor], halo: int = 0) -> Tens
     return whole
 
 
+def warped_slab(image: Image, displacement: Tensor, grid: Grid) -> Image:
+    """:meth:`lightning_reg.spatial.Image.warped_by` on a slab, of what it reaches: sampling copies the image that it reads.
+
+    Args:
+        displacement: ``(1, 3, planes, J, K)`` in voxels of the slab's ``grid``.
+    """
+    if math.prod(image.grid.shape) < 2 * math.prod(grid.shape) or not bool(torch.isfinite(displacement).all()):
+        return image.warped_by(displacement, grid)
+    ends = [[float(u.min()), float(u.max()) + n - 1] for u, n in zip(displacement[0], grid.shape, strict=True)]
+    box = torch.cartesian_prod(*torch.tensor(ends, dtype=torch.float64)).T.unsqueeze(0)
+    corners = transform_points(grid.voxel_map(image.grid), box)[0]
+    first, shape = [], []
+    for low, high, n in zip(corners.amin(1).tolist(), corners.amax(1).tolist(), image.grid.shape, strict=True):
+        start = min(max(math.floor(low) - MARGIN, 0), n - 1)
+        first.append(start)
+        shape.append(max(min(math.ceil(high) + MARGIN, n - 1), start) - start + 1)
+    return image.cropped(first, shape).warped_by(displacement, grid)
+
+
 @torch.no_grad()
 def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
     """:meth:`lightning_reg.spatial.Image.warped`, slab by slab."""
-    return replace(image, tensor=assembled(grid, lambda slab: image.warped(transform, slab.grid).tensor), grid=grid)
+
+    def of(slab: Slab) -> Tensor:
+        return warped_slab(image, transform.displacement(slab.grid), slab.grid).tensor
+
+    return replace(image, tensor=assembled(grid, of), grid=grid)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image
+from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image, warped_slab
 
 
 @pytest.fixture
@@ -200,3 +200,23 @@ def test_at_a_stride_that_does_not_divide_the_border_is_repeated():
     """A constant image stays constant: its padding value does not come in."""
     image = Image(torch.full((1, 1, 7, 8, 10), 5.0), Grid.regular((7, 8, 10)), padding=-3.0)
     assert torch.equal(image.at_stride((4, 3, 4)).tensor, torch.full((1, 1, 2, 3, 3), 5.0))
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("reach", [3.0, 60.0])
+def test_a_slab_reads_what_it_reaches_and_finds_what_the_whole_image_has(fixed_grid, moving_grid, smooth_field, discrete, reach) -> None:
+    """Also where it reaches beyond the image, on every side."""
+    fine = moving_grid.resized([4 * n for n in moving_grid.shape])
+    values = smooth_field(fine.shape, 5.0, channels=1)
+    image = Image(values.round().short() if discrete else values, fine, padding=0 if discrete else -2.0, discrete=discrete)
+    displacement = smooth_field(fixed_grid.shape, reach)
+    for first, planes in ((0, 3), (5, 4), (11, 1)):
+        part = fixed_grid.cropped((first, 0, 0), (planes, *fixed_grid.shape[1:]))
+        field = displacement[:, :, first : first + planes]
+        expected = image.warped_by(field, part).tensor
+        found = warped_slab(image, field, part).tensor
+        if discrete:  # rounding decides between two neighbours
+            assert float((found != expected).float().mean()) < 0.01
+        else:
+            torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    assert warped_slab(image, torch.full_like(field, torch.nan), part).tensor.shape == found.shape

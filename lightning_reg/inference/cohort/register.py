@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
-import os
 import time
 import traceback
 from collections import deque
@@ -17,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.discovery import DataError, UserError, in_words
-from lightning_reg.inference.cohort import FILES
 from lightning_reg.inference.cohort.ledger import RESULTS, Ledger
 from lightning_reg.inference.cohort.pairs import CohortPair
 from lightning_reg.inference.cohort.pairs import shard as share_of
 from lightning_reg.inference.ensemble import Ensemble
+from lightning_reg.inference.files import OF_MANY
+from lightning_reg.inference.memory import give_memory_back
 from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.io.lock import one_writer
@@ -73,7 +72,7 @@ def register_cohort(
     only: Collection[str] | None = None,
     inverse: bool = False,
     report: bool = False,
-    files: Collection[str] = FILES,
+    files: Collection[str] = OF_MANY,
     progress: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Register the pairs that have not been registered yet, reading and writing while the registrar computes.
@@ -141,6 +140,8 @@ class _Run:
     def __init__(self, registrar: Registrar | Ensemble, ledger: Ledger, refine: int | None, save: Mapping[str, Any], again: bool) -> None:
         self.registrar, self.ledger, self.refine, self.save, self.again = registrar, ledger, refine, save, again
         self.done = self.failed = self.earlier = 0
+        bounded = isinstance(registrar, Registrar) and registrar.memory is not None
+        self.ahead, self.behind = (1, 0) if bounded else (AT_ONCE, AT_ONCE)  # one pair after the other where memory counts
         self.flying: dict[str, int] = {}
         self.started = self.tabled = time.monotonic()
 
@@ -168,7 +169,7 @@ class _Run:
         with ThreadPoolExecutor(AT_ONCE) as readers, ThreadPoolExecutor(AT_ONCE) as writers:
             try:
                 while queue or ahead:
-                    while queue and len(ahead) < AT_ONCE:
+                    while queue and len(ahead) < self.ahead:
                         pair = queue.popleft()
                         ahead.append((pair, readers.submit(_read, pair)))
                     pair, reading = ahead.popleft()
@@ -186,7 +187,7 @@ class _Run:
                             behind.append((pair, writers.submit(self._write, pair, result)))
                             del result
                     yield self.told(len(pairs))
-                    while len(behind) > AT_ONCE or (behind and behind[0][1].done()):
+                    while len(behind) > self.behind or (behind and behind[0][1].done()):
                         self._finish(*behind.popleft())
                 while behind:
                     self._finish(*behind.popleft())
@@ -227,13 +228,6 @@ class _Run:
 def _read(pair: CohortPair) -> Inputs:
     inputs = Inputs.read(pair.opened(), pair.name)
     return replace(inputs, paths={**pair.described(), **inputs.paths})
-
-
-def give_memory_back() -> None:
-    """Return freed memory to the system, which the C library (glibc) keeps in pieces: a process that writes transforms grows otherwise."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Level, Registration
@@ -163,6 +164,8 @@ class Objective:
     def __call__(self, found: Transform | Registration) -> Tensor:
         """The loss of a transform at the stage's resolution, or of all levels that a network supervises."""
         if isinstance(found, Transform):
+            if found.like.dtype == torch.float64:  # coordinates would follow, and the images them
+                found = found.to(dtype=torch.float32)
             found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
         count, weights = len(found.levels), self.bundle.level_weights
         return self.bundle(found, self.pair, weights if weights is not None and len(weights) == count else [1.0] * count).total

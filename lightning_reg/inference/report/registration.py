@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,10 @@ def _pack(values: np.ndarray) -> str:
 
 def _middle(pair: Pair, grid: Grid) -> list[int]:
     """Voxel of ``grid`` at the centre of the fixed mask, or of the fixed image."""
-    point = torch.from_numpy(pair.fixed.grid.center).unsqueeze(2)
-    if pair.fixed_mask is not None and bool(pair.fixed_mask.tensor.any()):
-        inside = pair.fixed_mask.tensor[0, 0].nonzero().double().mean(0)
-        point = pair.fixed_mask.grid.to_world(inside.view(1, 3, 1))
-    voxel = grid.to_voxel(point)[0, :, 0].round().int().tolist()
+    point = pair.fixed.grid.center[0]
+    if pair.fixed_mask is not None:
+        point = replace(pair.fixed_mask, tensor=pair.fixed_mask.tensor > 0).center_of_mass()
+    voxel = grid.to_voxel(torch.from_numpy(point).view(1, 3, 1))[0, :, 0].round().int().tolist()
     return [min(max(v, 0), n - 1) for v, n in zip(voxel, grid.shape, strict=True)]
 
 

@@ -1,0 +1,230 @@
+"""Memory of a registration: an estimate, and the voxels at which it is less."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torchio as tio
+
+from lightning_reg.components.interfaces import Composer
+from lightning_reg.discovery import DataError, UserError
+from lightning_reg.inference.optimization import Optimization, optimize
+from lightning_reg.inference.starts import identity
+from lightning_reg.spatial import LARGE, Grid, Pair
+from lightning_reg.spatial.slabs import SLAB as SLAB_VOXELS
+from lightning_reg.training.memory import PeakMemory, noise_pair
+
+GIB = 2**30
+PROCESS = 0.9 * GIB
+"""The process with its libraries, and what the allocator keeps."""
+SLAB = 400
+"""Bytes per voxel of the slab of the image that is measured at a time."""
+READ, RESAMPLED = 12, 17
+"""Bytes that preprocessing takes beside an image: per voxel of it as it was read, and of what it becomes."""
+WRITTEN, HELD = 20, 12
+"""Bytes per voxel of the fixed image: the warped image, the Jacobian, and the displacement while its file is written; and the
+displacement of an image that is not large, which is held."""
+KEPT = 1.2
+"""Factor from what an optimisation takes to what the process grows by: the allocator keeps pieces of what was freed."""
+FIELD = 100
+"""Bytes per working voxel of a displacement that is no spline, while its file (ITK's, in 64 bits) is written."""
+SMALL = 48
+"""Extents, voxels, of the images that are tried."""
+FEWEST = 250_000
+"""Working voxels below which a registration means little."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that the registration of a pair takes.
+
+    Args:
+        held: from its beginning to its end: both images and what belongs to them, as they were read and as numbers to compute with.
+        fixed, largest: voxels of the fixed image, and of the larger one.
+        per_voxel: of the fixed working image, for network and optimisation.
+    """
+
+    held: int
+    fixed: int
+    largest: int
+    per_voxel: float
+
+    def at(self, voxels: int) -> float:
+        """With so many working voxels."""
+        working = 8 * voxels
+        preparing = READ * self.largest + RESAMPLED * voxels
+        registering = working + KEPT * self.per_voxel * voxels
+        measuring = working + (WRITTEN if self.fixed > LARGE else WRITTEN + HELD) * self.fixed + SLAB * min(self.fixed, SLAB_VOXELS)
+        return PROCESS + self.held + max(preparing, registering, measuring)
+
+    def voxels(self, memory: float) -> int | None:
+        """Working voxels that so many bytes allow; ``None`` where the larger image's own are not too many.
+
+        Raises:
+            UserError: they do not suffice for anything.
+        """
+        if self.at(self.largest) <= memory:
+            return None
+        if self.at(FEWEST) > memory:
+            raise UserError(
+                f"{memory / GIB:.1f} GiB of memory are too little for these images, which take {self.at(FEWEST) / GIB:.1f} at any working "
+                "resolution; give more (--memory), or a part of the images."
+            )
+        low, high = FEWEST, self.largest
+        while high - low > 1000:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.at(middle) <= memory else (low, middle)
+        return low
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The memory of one registration: what it takes, and what it may take.
+
+    Args:
+        need: of the pair.
+        given: bytes; ``None``: as many as there are.
+        model: a network registers, whose working voxels are those it was trained with.
+    """
+
+    need: Need
+    given: float | None
+    model: bool
+
+    @classmethod
+    def over(
+        cls,
+        memory: float | None,
+        fixed: tio.Subject,
+        moving: tio.Subject,
+        pair: Pair,
+        network: Composer | None,
+        optimization: Optimization | None,
+    ) -> Watched | None:
+        """Of a pair; ``None`` where nobody asked and the images are not large.
+
+        Args:
+            memory: GiB.
+            fixed, moving: as they were read.
+            pair: of them.
+            network, optimization: that run.
+        """
+        if memory is None and max(fixed["image"].data.numel(), moving["image"].data.numel()) < LARGE:
+            return None
+        per_voxel = max(
+            0.0 if network is None else network_bytes(network, pair),
+            0.0 if optimization is None else optimization_bytes(optimization, pair, network),
+        )
+        give_memory_back()  # what reading took
+        return cls(need_of(fixed, moving, per_voxel), None if memory is None else memory * GIB, network is not None)
+
+    def voxels(self) -> int | None:
+        """Working voxels at most; ``None`` where nothing limits them.
+
+        Raises:
+            UserError: the memory does not suffice for anything.
+        """
+        return None if self.given is None or self.model else self.need.voxels(self.given)
+
+    def require(self, working: Grid) -> None:
+        """Refuse what would end the process.
+
+        Args:
+            working: grid of the fixed image after preprocessing.
+
+        Raises:
+            UserError: it would take more than there is.
+        """
+        needed, free = self.need.at(math.prod(working.shape)), self.given
+        if free is None:
+            free = available()
+            free = None if free is None else free + PROCESS
+        if free is None or needed <= free or (self.given is not None and not self.model):
+            return
+        mend = "register without the model (--instance), or a part of the images" if self.model else f"pass --memory {free / GIB:.0f}"
+        raise UserError(
+            f"Registering these images at {' x '.join(map(str, working.shape))} voxels takes some {needed / GIB:.1f} GiB, and "
+            f"{free / GIB:.1f} GiB of memory are {'allowed' if self.given is not None else 'free'}; {mend}."
+        )
+
+
+def need_of(fixed: tio.Subject, moving: tio.Subject, per_voxel: float) -> Need:
+    """The need of two checked subjects."""
+    held = 0
+    for subject in (fixed, moving):
+        for image in subject.get_images(intensity_only=False):
+            kept = 4 if isinstance(image, tio.ScalarImage) else 2
+            held += image.data.numel() * (image.data.element_size() + kept)
+    sizes = [int(subject["image"].data.numel()) for subject in (fixed, moving)]
+    return Need(held, sizes[0], max(sizes), per_voxel)
+
+
+def optimization_bytes(optimization: Optimization, like: Pair, network: Composer | None = None) -> float:
+    """Bytes per working voxel of the fixed image, of the stage that takes most; measured on small images.
+
+    Args:
+        like: the pair; only its extents and what it has count.
+    """
+    stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
+
+    def trial(pair: Pair) -> None:
+        for stage in stages:  # each by itself: what a stage hands on is small
+            optimize(pair, identity(pair), replace(optimization, stages=[stage], small=1.0), network=network)
+
+    field = any(stage.transform not in ("affine", "bspline") for stage in stages)
+    return max(_measured(trial, like), FIELD if field else 0)
+
+
+def network_bytes(network: Composer, like: Pair) -> float:
+    """Bytes per voxel of the fixed image that a network takes; likewise."""
+
+    def trial(pair: Pair) -> None:
+        with torch.no_grad():
+            network(pair.fixed, pair.moving)
+
+    return max(_measured(trial, like), FIELD)
+
+
+def _measured(trial: Callable[[Pair], None], like: Pair) -> float:
+    extent, whole = SMALL, like.fixed.grid.shape
+    while True:
+        pair = noise_pair([min(n, extent) for n in whole])
+        pair = replace(pair, **dict.fromkeys(pair.has() - like.has()))  # type: ignore[arg-type]
+        try:
+            with PeakMemory() as memory:
+                trial(pair.to(like.fixed.tensor.device))
+            return memory.peak / math.prod(pair.fixed.grid.shape)
+        except DataError:  # too small for a pyramid
+            if extent >= max(whole):
+                raise
+            extent *= 2
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system, which the C library (glibc) keeps in pieces: a process that works on one pair after the other
+    grows otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
+def available() -> int | None:
+    """Bytes that this process may still take, as the system says; ``None`` where it does not."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    except (OSError, StopIteration, ValueError):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["file"]
+        return min(free, max(limit - used + int(cached), 0))
+    except (OSError, ValueError, KeyError):  # no control group, or one without a limit
+        return free
