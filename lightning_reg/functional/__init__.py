@@ -15,7 +15,7 @@ from lightning_reg.functional.jacobian import (
     sdlogj,
 )
 from lightning_reg.functional.landmarks import target_registration_error
-from lightning_reg.functional.overlap import dice, dice_of_counts, one_hot, overlap_counts, soft_dice
+from lightning_reg.functional.overlap import dice, dice_of_counts, of_label, one_hot, overlap_counts, soft_dice
 from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import bounding_box, masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
@@ -59,6 +59,7 @@ __all__ = [
     "ncc",
     "ngf",
     "non_diffeomorphic_volume",
+    "of_label",
     "one_hot",
     "overlap_counts",
     "pool",

@@ -21,11 +21,19 @@ def dice(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
     return dice_of_counts(overlap_counts(first, second, labels))
 
 
+def of_label(labels: Tensor, value: int) -> Tensor:
+    """The mask of a label. A value that the map's type cannot hold is not in it (PyTorch would compare its lower bits)."""
+    whole = not labels.dtype.is_floating_point and labels.dtype != torch.bool
+    if whole and not torch.iinfo(labels.dtype).min <= value <= torch.iinfo(labels.dtype).max:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    return labels == value
+
+
 def overlap_counts(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
     """Voxels that :func:`dice` counts, ``(B, 2, L)``: in common, and of both maps together. Those of an image are the sum of its parts'."""
     counts = []
     for label in labels:
-        a, b = (first == label).flatten(1), (second == label).flatten(1)
+        a, b = of_label(first, label).flatten(1), of_label(second, label).flatten(1)
         counts.append(torch.stack([(a & b).sum(1), a.sum(1) + b.sum(1)], dim=1))
     return torch.stack(counts, dim=2)
 
@@ -56,4 +64,4 @@ def soft_dice(first: Tensor, second: Tensor, eps: float = 1e-6) -> Tensor:
 
 def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Label map ``(B, 1, *S)`` to one membership channel per value, ``(B, L, *S)``."""
-    return torch.cat([(labels == v).to(dtype) for v in values], dim=1)
+    return torch.cat([of_label(labels, v).to(dtype) for v in values], dim=1)

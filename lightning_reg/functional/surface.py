@@ -12,6 +12,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from lightning_reg.functional.jacobian import Spacing
+from lightning_reg.functional.overlap import of_label
 from lightning_reg.functional.reduce import bounding_box
 
 
@@ -53,4 +54,4 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
 def surface_distances(first: Tensor, second: Tensor, labels: Sequence[int], spacing: Spacing) -> list[SurfaceDistance]:
     """:func:`surface_distance` of every label of two label maps ``(I, J, K)``."""
     size = torch.as_tensor(spacing, dtype=torch.float64).expand(3).tolist()
-    return [surface_distance(first == label, second == label, size) for label in labels]
+    return [surface_distance(of_label(first, label), of_label(second, label), size) for label in labels]

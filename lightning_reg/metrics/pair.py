@@ -203,7 +203,9 @@ class _Overlaid:
         self.correlation, self.error = Correlation(), Moments()
         self.counts: Tensor | None = None
         self.masks = not labels and mask is not None and pair.moving_mask is not None
-        self.warped = torch.empty_like(fixed_labels) if surfaces and fixed_labels is not None else None
+        self.warped: Tensor | None = None
+        if surfaces and fixed_labels is not None and pair.moving_labels is not None:
+            self.warped = torch.empty_like(fixed_labels, dtype=pair.moving_labels.tensor.dtype)
 
     def add(self, slab: Slab, displacement: Tensor | None) -> None:
         """Count a slab in; the displacement there in voxels, ``None``: as the headers relate the images."""

@@ -94,6 +94,14 @@ def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
     assert everywhere.sd_j > 1
 
 
+def test_label_numbers_of_the_moving_image_may_need_more_bits_than_the_fixed_images(scene, fixed_grid) -> None:
+    """65539 is 3 in 16 bits."""
+    large = scene.moving_labels.tensor.int() // 3 * 65539
+    found = evaluate(replace(scene, moving_labels=replace(scene.moving_labels, tensor=large)), shift(fixed_grid), surfaces=True)
+    assert found.dice_after == {3: 0.0, 65539: 0.0}
+    assert all(math.isnan(value) for distances in found.surface_after.values() for value in distances)
+
+
 @pytest.mark.parametrize("planes", [1, 5])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("start", [None, 1.0])
