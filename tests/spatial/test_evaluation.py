@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lightning_reg import functional as LF
 from lightning_reg.metrics import PairMetrics, evaluate, totals
 from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image, Pair, Transform, slabs
 
@@ -114,6 +115,8 @@ def test_slabs_are_counted_together(monkeypatch, scene, fixed_grid, smooth_field
     before = None if start is None else shift(fixed_grid, start)
     at_once = [evaluate(pair, transform, before, surfaces=True) for pair in pairs]
     assert at_once[0].folding > 0
+    inside = scene.fixed_mask.tensor if masked else None
+    assert at_once[0].ndv == pytest.approx(float(LF.non_diffeomorphic_volume(transform.displacement(fixed_grid), inside)))
     monkeypatch.setattr(sys.modules[slabs.__module__], "SLAB", planes * 15 * 17)
     for pair, whole in zip(pairs, at_once, strict=True):
         found = evaluate(pair, transform, before, surfaces=True)

@@ -220,3 +220,11 @@ def test_a_slab_reads_what_it_reaches_and_finds_what_the_whole_image_has(fixed_g
         else:
             torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
     assert warped_slab(image, torch.full_like(field, torch.nan), part).tensor.shape == found.shape
+
+
+def test_a_slab_that_lies_between_voxels_reads_both(generator) -> None:
+    grid = Grid.regular((40, 12, 11))
+    image, part = Image(torch.rand(1, 1, 40, 12, 11, generator=generator), grid, padding=-1.0), grid.cropped((10, 0, 0), (3, 12, 11))
+    for step in (-0.5, 0.5):
+        shift = torch.full((1, 3, *part.shape), step)
+        torch.testing.assert_close(warped_slab(image, shift, part).tensor, image.warped_by(shift, part).tensor)
