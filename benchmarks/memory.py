@@ -1,6 +1,6 @@
 """Memory and accuracy of registering large images, at their own voxels and within ``--memory``.
 
-    python benchmarks/memory.py --root FOLDER [--shapes 192x192x192 256x256x350 512x512x700] [--memory 4 8] [key=value ...]
+    python benchmarks/memory.py --root FOLDER [--shapes 192x192x192 256x256x350 512x512x700] [--memory 7 8] [key=value ...]
 
 FOLDER gets the generated pairs (once): blobs of 3 to 40 mm in 0.8 x 0.8 x 1 mm voxels, the fixed image seen through a smooth deformation of
 up to 8 mm that is known at 300 landmarks. Each is registered by ``lightning-reg register`` (``--instance bspline``, with the given
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--shapes", nargs="+", default=["192x192x192", "256x256x350", "512x512x700"])
-    parser.add_argument("--memory", nargs="+", type=float, default=[4.0, 8.0])
+    parser.add_argument("--memory", nargs="*", type=float, default=[7.0, 8.0])
     parser.add_argument("overrides", nargs="*")
     arguments, more = parser.parse_known_args()
     torch.set_num_threads(1)
