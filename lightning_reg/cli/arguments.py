@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,3 +57,17 @@ def require_files(*paths: str | None) -> None:
     for path in paths:
         if path is not None and not Path(path).expanduser().exists():
             raise DataError(f"There is no file {path}; correct the path.")
+
+
+class Lines:
+    """Progress where no bar can be shown (a pipe, a cluster's log): the first line, and one every half minute."""
+
+    EVERY = 30.0
+
+    def __init__(self, terminal: Console) -> None:
+        self.terminal, self.last = terminal, -math.inf
+
+    def __call__(self, text: str) -> None:
+        if not self.terminal.is_terminal and time.monotonic() - self.last > self.EVERY:
+            self.last = time.monotonic()
+            self.terminal.print(text, soft_wrap=True, markup=False)

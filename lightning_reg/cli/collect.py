@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 
 from lightning_reg.cli.arguments import console, require_files
 
@@ -27,6 +28,10 @@ def run(arguments: Namespace) -> int:
     if numbers:
         terminal.print(totals_table(summaries(numbers)))
     terminal.print(f"{len(done):,} pairs are done, {len(found.failed):,} failed, {len(found.missing):,} are missing.")
+    by = Counter(row["by"] for row in done)
+    if len(by) > 1:
+        told = ", ".join(f"{count:,} by {name}" for name, count in by.most_common())
+        terminal.print(f"Not all by the same method: {told} (column 'by').", style="yellow", soft_wrap=True, markup=False)
     for row in found.failed[:SHOWN]:
         terminal.print(f"  {row['pair']}: {row['message']}", soft_wrap=True, markup=False)
     for sentence in found.damaged[:SHOWN]:

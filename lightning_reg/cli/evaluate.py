@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.cli.arguments import Lines, console, require_files
 from lightning_reg.discovery import DataError
 
 if TYPE_CHECKING:
@@ -59,12 +59,14 @@ def run(arguments: Namespace) -> int:
     contestants = _contestants(arguments)
     cases, described = _cases(arguments)
     fields: dict[str, Tensor] = {}
+    lines = Lines(terminal)
     warnings: list[str] = []
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("pairs", total=len(cases.cases) * len(contestants))
 
         def seen(number: int, count: int, name: str, row: object, result: Result | None) -> None:
             progress.advance(task)
+            lines(f"pair {number + 1:,} of {count:,}: {name}")
             if result is None:
                 return
             warnings.extend(warning.split(" (after")[0] for warning in result.warnings)  # the numbers differ from case to case

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.cli.arguments import Lines, console, require_files
 from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from lightning_reg.inference.ensemble import Ensemble
     from lightning_reg.inference.registrar import Registrar
 
+SHOWN = 8
+"""Failed pairs that are printed."""
 SIDES = ("mask", "labels", "landmarks")
 
 
@@ -96,6 +97,8 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
 
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
+    if arguments.refine == 0 and not arguments.model:
+        raise UserError("--refine 0 without a model registers nothing; give a number of steps, or leave it out.")
     if arguments.tta and (arguments.refine or arguments.instance):
         raise UserError("--tta is of the network's own result; leave out --refine and --instance, or --tta.")
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
@@ -174,6 +177,10 @@ def _cohort(arguments: Namespace) -> int:
         )  # fmt: skip
     before = f", {told.earlier:,} had been before" if told.earlier else ""
     terminal.print(f"{told.done:,} pairs registered, {told.failed:,} failed{before}. Everything is in {arguments.out}", soft_wrap=True)
+    if told.failed:
+        ledger = Ledger(out)
+        for name in ledger.failed({}, 0.0)[:SHOWN]:
+            terminal.print(f"  {name}: {(ledger.row(name) or {}).get('message')}", soft_wrap=True, markup=False)
     terminal.print(f"Look at all of them: lightning-reg collect {arguments.out}", soft_wrap=True)
     return 1 if told.failed else 0
 
@@ -224,8 +231,8 @@ class ShownProgress:
 
     def __init__(self, terminal: Console) -> None:
         columns = (TextColumn("{task.completed:,} of {task.total:,} pairs"), BarColumn(), TextColumn("{task.fields[told]}"))
-        self.terminal, self.bar = terminal, Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
-        self.task, self.last = self.bar.add_task("", total=0, told=""), time.monotonic()
+        self.lines, self.bar = Lines(terminal), Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+        self.task = self.bar.add_task("", total=0, told="")
 
     def __enter__(self) -> ShownProgress:
         self.bar.start()
@@ -241,9 +248,8 @@ class ShownProgress:
         rest = "" if now.remaining != now.remaining else f", {duration(now.remaining)} left"
         told = f"{now.per_minute:.1f} pairs a minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"
         self.bar.update(self.task, total=now.total, completed=made, told=told)
-        if not self.terminal.is_terminal and time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            self.terminal.print(f"{made:,} of {now.total:,}: {told}")
+        if made:
+            self.lines(f"{made:,} of {now.total:,}: {told}")
 
 
 BYTES_PER_VOXEL = 40

@@ -54,13 +54,13 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def totals_table(totals: Mapping[str, Mapping[str, float]]) -> Table:
-    """Means with their standard deviations and confidence intervals."""
-    table = Table("", "mean", "SD", "95 % interval")
+    """Means with their standard deviations, confidence intervals and numbers of cases."""
+    table = Table("", "mean", "SD", "95 % interval", "cases")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, values in totals.items():
         interval = "" if values["low"] != values["low"] else f"{values['low']:.4g} to {values['high']:.4g}"
-        table.add_row(name, f"{values['mean']:.4g}", f"{values['sd']:.3g}", interval)
+        table.add_row(name, f"{values['mean']:.4g}", f"{values['sd']:.3g}", interval, f"{values['n']:.0f}")
     return table
 
 
@@ -72,5 +72,5 @@ def comparison_table(comparison: Comparison) -> Table:
     for name, cells in comparison.cells().items():
         texts = ["" if cell.mean != cell.mean else cell.text() for cell in cells]
         shown = [Text(text, style="bold" if cell.best else "") for text, cell in zip(texts, cells, strict=True)]
-        table.add_row(Text(name), *shown, end_section=name == "before")
+        table.add_row(Text(name), *shown, end_section=name.startswith("before"))
     return table

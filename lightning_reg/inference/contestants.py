@@ -114,11 +114,23 @@ class Transforms(Contestant):
         place: a folder, in which :func:`transform_files` looks; or a pattern of a path with ``{pair}`` in it, several with commas between
             them in the order of ``antsApplyTransforms -t``: a point goes through the first one first.
         metrics: measured beside those of the table.
+
+    Raises:
+        DataError: there is no such folder.
     """
 
     name: str
     place: str
     metrics: Sequence[ExtraMetric] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if "{pair}" in self.place:
+            return
+        folder = Path(self.place).expanduser()
+        if folder.is_file():
+            raise DataError(f"{folder} is a file; give the folder with all pairs' transforms, or a pattern of paths with {{pair}} in it.")
+        if not folder.is_dir():
+            raise DataError(f"There is no folder {folder} of transforms; correct the path.")
 
     @property
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]

@@ -130,8 +130,8 @@ def evaluate_cases(
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise DataError(f"Two methods are called '{double}'; give them names: --model NAME=MODEL.")
-    if "before" in names:
-        raise DataError("A method is called 'before', as the row of the tables is; give it another name.")
+    if any(name.split(" ")[0] == "before" for name in names):
+        raise DataError("A method is called 'before', as a row of the tables is; give it another name.")
     ready = [contestant if cases.data is None else contestant.after(cases.data.geometry) for contestant in contestants]
     rows: dict[str, list[Row]] = {name: [] for name in names}
     first: Exception | None = None

@@ -73,8 +73,8 @@ class Need:
             return None
         if self.at(FEWEST) > memory:
             raise UserError(
-                f"{memory / GIB:.1f} GiB of memory are too little for these images, which take {self.at(FEWEST) / GIB:.1f} at any working "
-                "resolution; give more (--memory), or a part of the images."
+                f"{memory / GIB:.1f} GiB of memory are too little for these images, which take {self.at(FEWEST) / GIB:.1f} GiB at least, "
+                "however coarsely they are registered; give more (--memory), or a part of the images."
             )
         low, high = FEWEST, self.largest
         while high - low > 1000:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -56,8 +57,10 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
     if path.is_dir():
         return read_folder(path, kind)
     try:
-        image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
-        image.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchIO's attempts by other libraries; what fails is said below
+            image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
+            image.load()
     except MemoryError as cause:
         raise DataError(f"{path} cannot be read: its header says more voxels than the memory holds; replace or remove the file.") from cause
     except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read

@@ -68,11 +68,16 @@ class Comparison:
 
     Args:
         rows: per method its rows of ``cases.csv``: ``case``, then values by column; one that failed has an ``error`` instead.
+
+    Attributes:
+        names: of the methods; one that failed in all cases is in :attr:`without_cases` instead.
     """
 
     def __init__(self, rows: Mapping[str, Rows]) -> None:
-        self.names = list(rows)
-        self._by_case = {name: {row["case"]: row for row in of if not row.get("error")} for name, of in rows.items()}
+        by_case = {name: {row["case"]: row for row in of if not row.get("error")} for name, of in rows.items()}
+        self._by_case = {name: of for name, of in by_case.items() if of} or by_case
+        self.names = list(self._by_case)
+        self.without_cases = [name for name in rows if name not in self._by_case]
         everywhere = list(dict.fromkeys(row["case"] for of in rows.values() for row in of))
         self.cases = [case for case in everywhere if all(case in of for of in self._by_case.values())]
         self.left_out = [case for case in everywhere if case not in set(self.cases)]
@@ -130,10 +135,12 @@ class Comparison:
         return found
 
     def cells(self) -> dict[str, list[Cell]]:
-        """Per method a cell per metric; first *before*, where the methods have such values (those of the first method)."""
+        """Per method a cell per metric; first *before*, where there are such values: one row, or one for all that start alike."""
         table: dict[str, list[Cell]] = {}
-        if any(metric.compared for metric in self.metrics):
-            table["before"] = [self._cell(self.names[0], metric, "before") for metric in self.metrics]
+        starts = self._starts() if any(metric.compared for metric in self.metrics) else []
+        for names in starts:
+            title = "before" if len(starts) == 1 else f"before ({', '.join(names)})"
+            table[title] = [self._cell(names[0], metric, "before") for metric in self.metrics]
         differing = {(d.metric, d.method) for d in self.differences if d.corrected < LEVEL}
         for name in self.names:
             table[name] = [
@@ -141,17 +148,31 @@ class Comparison:
             ]
         return table
 
+    def _starts(self) -> list[list[str]]:
+        """Methods by what they begin with: equal values *before* in all cases."""
+        columns = [metric.column("before") for metric in self.metrics if metric.compared]
+        found: list[tuple[list[float], list[str]]] = []
+        for name in self.names:
+            values = [value for column in columns for value in self.values(name, column)]
+            alike = [names for known, names in found if len(known) == len(values) and np.allclose(known, values, rtol=1e-3, atol=1e-4)]
+            if alike:
+                alike[0].append(name)
+            else:
+                found.append((values, [name]))
+        return [names for _, names in found]
+
     def _is_best(self, name: str, metric: Metric) -> bool:
-        """Whether no method has a better mean, of several."""
-        ours, theirs = (float(np.mean(self.values(other, metric.column()))) for other in (name, self.best(metric)))
-        return len(self.names) > 1 and ours == theirs and not self.lacking(name, metric)
+        """Whether no method has a better mean, of several that are not all equal."""
+        means = {other: float(np.mean(self.values(other, metric.column()))) for other in self.names}
+        return len(set(means.values())) > 1 and means[name] == means[self.best(metric)] and not self.lacking(name, metric)
 
     def _cell(self, name: str, metric: Metric, when: Any, best: bool = False, differs: bool = False) -> Cell:
         column = metric.column(when) if metric.compared or when == "after" else ""
         values = self.values(name, column) if column else []
         found = summary(values) if values else {"mean": math.nan, "sd": math.nan}
         lacks = when == "after" and self.lacking(name, metric) > 0
-        return Cell(found["mean"], found["sd"], metric.digits, best, differs, lacks)
+        times, digits = (100, metric.digits - 2) if metric.percent else (1, metric.digits)
+        return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
     def notes(self) -> list[str]:
         """Sentences below the table: what its entries are, and what it cannot say."""
@@ -176,6 +197,10 @@ class Comparison:
                 notes.append(f"{metric.heading} †: no value where others have one ({told}): the column is over {_count(known)}.")
             elif known < count:
                 notes.append(f"{metric.heading}: over the {_count(known)} that have it.")
+        if len(self._starts()) > 1:
+            notes.append("The methods begin differently: each before is that of the methods it names.")
+        if self.without_cases:
+            notes.append(f"Left out, because all cases failed: {', '.join(self.without_cases)}.")
         if self.left_out:
             some = ", ".join(self.left_out[:5]) + (", ..." if len(self.left_out) > 5 else "")
             notes.append(f"Left out, because a method failed there: {_count(len(self.left_out))} ({some}).")
@@ -185,7 +210,8 @@ class Comparison:
 
     def header(self) -> list[str]:
         arrows = {"lower": "↓", "higher": "↑"}
-        return ["", *(f"{metric.heading} {arrows[metric.better]}" for metric in self.metrics)]
+        titles = [f"{metric.title}, %" if metric.percent else metric.heading for metric in self.metrics]
+        return ["", *(f"{title} {arrows[metric.better]}" for title, metric in zip(titles, self.metrics, strict=True))]
 
     def csv(self) -> str:
         """A line per method and metric: ``method, metric, mean, sd, low, high, n, p, p_holm``; p against the best."""
@@ -212,7 +238,7 @@ class Comparison:
         return f"{table}\n\n{told}\n"
 
     def latex(self) -> str:
-        """A ``tabular`` that needs no package."""
+        """A ``tabular`` that needs no package, and the notes below it in small print."""
         arrows = {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
         head = [_latex(word[:-1]) + arrows[word[-1]] if word else "" for word in self.header()]
         lines = [" & ".join(head) + r" \\ \hline"]
@@ -222,9 +248,10 @@ class Comparison:
             ]
             shown = [rf"\boldmath{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
             lines.append(" & ".join([_latex(name), *shown]) + r" \\")
-        notes = "\n".join(f"% {note}" for note in self.notes())
+        marks = {"±": r"$\pm$", "†": r"$^{\dagger}$", "*": r"$^{*}$", "<": "$<$"}
+        notes = "".join(marks.get(letter, letter) for letter in _latex(" ".join(self.notes())))
         body = "\n".join(lines)
-        return f"{notes}\n\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"
+        return f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n\n{{\\footnotesize {notes}\\par}}\n"
 
 
 def _count(pairs: int) -> str:

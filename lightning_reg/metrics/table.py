@@ -22,6 +22,7 @@ class Metric:
         digits: behind the point, in tables.
         ranks: cases and models may be ordered by it; of several, the first in the table counts.
         compared: it has a value before registration, too.
+        percent: a fraction, of which tables of methods show a hundredfold.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Metric:
     digits: int = 3
     ranks: bool = False
     compared: bool = True
+    percent: bool = False
 
     def column(self, when: When = "after") -> str:
         """Name of its column in ``cases.csv``, and of its total."""
@@ -63,8 +65,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("ncc", "NCC", "higher", digits=3, ranks=True),
     Metric("lncc", "LNCC", "higher", digits=3),
     Metric("mi", "mutual information", "higher", "nats", 3),
-    Metric("folding", "folding", "lower", digits=4, compared=False),
-    Metric("ndv", "NDV", "lower", digits=4, compared=False),
+    Metric("folding", "folding", "lower", digits=4, compared=False, percent=True),
+    Metric("ndv", "NDV", "lower", digits=4, compared=False, percent=True),
     Metric("sdlogj", "SDlogJ", "lower", digits=3, compared=False),
     Metric("sd_j", "SD of J", "lower", digits=3, compared=False),
 )

@@ -185,7 +185,7 @@ class Outcome:
         sections = []
         if self.comparison is not None:
             table = comparison_section(self.comparison)
-            sections.append(Section(table.title, table.columns, table.rows, " ".join(self.notes()).replace("Bold: the best mean.", "")))
+            sections.append(Section(table.title, table.columns, table.rows, " ".join(self.notes()).replace("Bold:", "(best):")))
             sections.append(Section("The winner", note=f"{self.winning_command()}"))
         sections.append(Section("Validation error and cases", figures=[picture]))
         rows = []

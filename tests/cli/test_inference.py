@@ -112,6 +112,7 @@ MISTAKES = {
     "no instance": ({"instance": "bspine"}, "There is no instance optimisation named 'bspine'; did you mean 'bspline'?"),
     "no device": ({"device": "gpu"}, "The device 'gpu' cannot be used; use cpu"),
     "steps below 0": ({"refine": "-3"}, "--refine is -3"),
+    "no steps, no model": ({"refine": "0"}, "--refine 0 without a model registers nothing"),
     "skewed axes": ({"fixed": "sheared.nii.gz"}, "are not perpendicular, which ITK cannot represent; resample the fixed image"),
 }
 
@@ -238,3 +239,20 @@ def test_from_training_to_evaluation(run, command, pair) -> None:
     code, out, err = run("register", "--fixed", "f.nii.gz", "--moving", "m.nii.gz", "--model", best, "--refine", "3", "--out", "r")
     assert code == 0, err
     assert "unlike those the model was trained on" in out
+
+
+def test_many_pairs_say_what_failed_and_that_methods_are_mixed(run, pair) -> None:
+    fixed, moving = pair["fixed"], pair["moving"]
+    Path("pairs.csv").write_text(f"pair,fixed,moving\ngood,{fixed},{moving}\nalso,{fixed},{moving}\nbad,{fixed},none.nii.gz\n")
+    few = "optimization.stages=[{transform: affine, steps: 1}]"
+    code, out, _ = run("register", "--pairs", "pairs.csv", "--out", "cohort", few)
+    assert code == 1
+    assert " of 3: " in out
+    assert "2 pairs registered, 1 failed." in out
+    assert "bad: Line 4 of pairs.csv: there is no none.nii.gz" in out
+    assert run("register", "--pairs", "pairs.csv", "--out", "cohort", "--only", "also", "--instance", "multimodal", few)[0] == 0
+    code, out, _ = run("collect", "cohort")
+    assert code == 1
+    assert "Not all by the same method: 1 by bspline, 1 by multimodal (column 'by')." in out
+    table = [line.split(",") for line in Path("cohort/results.csv").read_text().splitlines()]
+    assert [row[table[0].index("by")] for row in table[1:]] == ["bspline", "multimodal", ""]

@@ -298,7 +298,10 @@ def test_the_table_of_cases_has_before_on_the_left_and_ends_with_all() -> None:
 def test_the_table_of_totals_leaves_out_intervals_that_there_are_not() -> None:
     total = {"mean": 2.0, "sd": 0.5, "low": 1.5, "high": 2.5, "n": 4}
     nothing = total | {"low": float("nan"), "high": float("nan")}
-    assert cells(totals_table({"tre": total, "seconds": nothing})) == [["tre", "2", "0.5", "1.5 to 2.5"], ["seconds", "2", "0.5", ""]]
+    assert cells(totals_table({"tre": total, "seconds": nothing})) == [
+        ["tre", "2", "0.5", "1.5 to 2.5", "4"],
+        ["seconds", "2", "0.5", "", "4"],
+    ]
 
 
 def test_the_table_of_methods_has_the_best_in_bold_and_marks_what_differs() -> None:
@@ -310,9 +313,9 @@ def test_the_table_of_methods_has_the_best_in_bold_and_marks_what_differs() -> N
     table = comparison_table(Comparison(rows))
     assert cells(table) == [
         ["before", "9.00 ± 0.00", ""],
-        ["ours", "1.35 ± 0.24", "0.0000 ± 0.0000"],
-        ["theirs", "2.35 ± 0.24*", "0.0000 ± 0.0000"],
-        ["alike", "1.35 ± 0.25", "0.0000 ± 0.0000"],
+        ["ours", "1.35 ± 0.24", "0.00 ± 0.00"],
+        ["theirs", "2.35 ± 0.24*", "0.00 ± 0.00"],
+        ["alike", "1.35 ± 0.25", "0.00 ± 0.00"],
     ]
     assert [str(cell.style) for cell in list(table.columns[1]._cells)] == ["", "bold", "", ""]
 

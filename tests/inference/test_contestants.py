@@ -91,6 +91,15 @@ def test_files_of_a_pair_are_found_where_programs_leave_them(written: list[str],
         transform_files(tmp_path, "y")
 
 
+def test_a_place_without_transforms_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
+    (tmp_path / "t.h5").touch()
+    with pytest.raises(DataError, match="is a file; give the folder"):
+        Transforms("ants", str(tmp_path / "t.h5"))
+    with pytest.raises(DataError, match=r"There is no folder .*nowhere of transforms"):
+        Transforms("ants", str(tmp_path / "nowhere"))
+    assert Transforms("ants", str(tmp_path / "nowhere" / "{pair}.h5")).settings == {"transforms": f"{tmp_path}/nowhere/{{pair}}.h5"}
+
+
 def test_several_steps_of_elastix_without_their_composite_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     for number in (0, 1):

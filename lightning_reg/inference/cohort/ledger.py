@@ -221,9 +221,18 @@ def _row(name: str, record: Mapping[str, Any]) -> Row:
         "pair": name,
         "status": "done",
         "message": " ".join(record["warnings"]),
+        "by": registered_by(record["settings"]),
         **values,
         "seconds": round(sum(record["seconds"].values()), 3),
     }
+
+
+def registered_by(settings: Mapping[str, Any]) -> str:
+    """The method of a registration in a few words, from its record."""
+    if "members" in settings:
+        return " and ".join(dict.fromkeys(registered_by(member) for member in settings["members"]))
+    name = str(settings.get("model") or settings.get("instance"))
+    return f"{name} and {settings['refine_steps']} steps" if settings.get("model") and settings.get("refine_steps") else name
 
 
 def _require_same(

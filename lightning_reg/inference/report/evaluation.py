@@ -45,7 +45,7 @@ def comparison_section(comparison: Comparison) -> Section:
         Row([name, *("" if cell.mean != cell.mean else f"{cell.text()}{' (best)' if cell.best else ''}" for cell in cells)])
         for name, cells in comparison.cells().items()
     ]
-    notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "")
+    notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "(best): the best mean.")
     return Section("Methods", comparison.header(), rows, notes)
 
 
