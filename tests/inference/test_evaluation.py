@@ -17,10 +17,13 @@ from scipy.ndimage import map_coordinates
 
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.scans import pair_name
 from lightning_reg.discovery import DataError
 from lightning_reg.inference import learn2reg
-from lightning_reg.inference.evaluation import Evaluation, evaluate_dataset, snapped_errors
+from lightning_reg.inference.contestants import Case, Contestant
+from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases, evaluate_dataset, snapped_errors
 from lightning_reg.inference.registrar import load
+from lightning_reg.inference.result import Result
 from lightning_reg.metrics import paired, summaries, summary
 from lightning_reg.spatial import Displacement, Grid, Identity, Image, Pair
 
@@ -97,6 +100,22 @@ def test_refinement_begins_from_the_network_and_takes_its_steps(dataset, model) 
     assert refined.metrics()["objective"]["after"] < refined.metrics()["objective"]["before"]
     assert refined_row["ncc_after"] > row["ncc_after"]
     assert row["seconds"] == pytest.approx(sum(plain.seconds.values()))
+
+
+def test_the_fixed_scan_of_a_case_is_the_one_its_name_begins_with(dataset) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Noting(Contestant):
+        name, settings = "noting", {}
+
+        def register(self, case: Case, fixed, moving) -> Result:
+            seen.append((case.name, pair_name(fixed["name"], moving["name"])))
+            raise DataError("seen")
+
+    with pytest.raises(DataError, match="No case could be evaluated. seen"):
+        evaluate_cases([Noting()], Cases.of(dataset))
+    assert len(seen) == 3
+    assert all(name == found for name, found in seen)
 
 
 def test_no_pairs(dataset, model) -> None:
