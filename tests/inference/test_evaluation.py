@@ -112,7 +112,7 @@ def test_the_fixed_scan_of_a_case_is_the_one_its_name_begins_with(dataset) -> No
             seen.append((case.name, pair_name(fixed["name"], moving["name"])))
             raise DataError("seen")
 
-    with pytest.raises(DataError, match="No case could be evaluated. seen"):
+    with pytest.raises(DataError, match=r"No case could be evaluated\. seen"):
         evaluate_cases([Noting()], Cases.of(dataset))
     assert len(seen) == 3
     assert all(name == found for name, found in seen)
