@@ -151,9 +151,9 @@ def evaluate(
     jacobian = _Jacobian()
     seen: dict[When, _Overlaid] = {when: _Overlaid(pair, mask, fixed_labels, labels, surfaces) for when in WHEN}
     for slab in slabs(grid, halo=1):
-        wide = field.displacement(slab.wide)
+        wide = field.displacement(slab.wide).float()  # as images are
         jacobian.add(slab, wide, mask)
-        seen["before"].add(slab, None if start is None else start.displacement(slab.grid))
+        seen["before"].add(slab, None if start is None else start.displacement(slab.grid).float())
         seen["after"].add(slab, slab.inner(wide))
     found: dict[str, object] = {}
     for when, one in seen.items():
@@ -183,7 +183,7 @@ class _Jacobian:
         self.folded.add(inside <= 0)
         cubes = replace(slab, before=0)  # one between each two planes
         corners = None if mask is None else cubes.wide_of(mask)
-        self.volume += float(folded_volume(wide[:, :, slab.before :].float(), corners))
+        self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
 
     def found(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
         cubes = math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)

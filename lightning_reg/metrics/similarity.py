@@ -41,7 +41,7 @@ def _similarity(pair: Pair, transform: Transform) -> dict[str, float]:
     size, plane = math.prod(grid.shape), math.prod(grid.shape[1:])
     step, every = max(1, size // DRAWN), max(1, round(size / COUNTED))
     for number, slab in enumerate(slabs(grid, halo=WINDOW // 2)):
-        displacement = transform.displacement(slab.wide)
+        displacement = transform.displacement(slab.wide).float()  # as images are
         fixed, warped = slab.wide_of(pair.fixed.tensor), warped_slab(pair.moving, displacement, slab.wide).tensor
         inside = warped_slab(everywhere, displacement, slab.wide).tensor
         if mask is not None:
