@@ -147,9 +147,9 @@ class Watched:
             free = None if free is None else free + PROCESS
         if free is None or needed <= free or (self.given is not None and not self.model):
             return
-        mend = (
-            "register without the model (--instance), or a part of the images" if self.model else f"pass --memory {math.floor(free / GIB)}"
-        )
+        mend = f"pass --memory {math.floor(free / GIB)}"
+        if self.model:
+            mend = "register without the model (--instance), or a part of the images"
         raise UserError(
             f"Registering these images at {' x '.join(map(str, working.shape))} voxels takes some {needed / GIB:.1f} GiB, and "
             f"{free / GIB:.1f} GiB of memory are {'allowed' if self.given is not None else 'free'}; {mend}."
