@@ -101,7 +101,7 @@ def test_the_pages_on_registration_hold(example: Path) -> None:
 @pytest.mark.slow
 def test_the_page_on_cohorts_holds(tmp_path: Path) -> None:
     execute_page("cohorts", tmp_path)
-    for folder in ("cohort", "from_python"):
+    for folder in ("cohort", "cohort_from_python"):
         assert len((tmp_path / folder / "results.csv").read_text().splitlines()) == 4
         assert len(list((tmp_path / folder / "pairs").glob("*/transform.h5"))) == 3
         assert (tmp_path / folder / "quality.html").is_file()

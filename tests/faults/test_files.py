@@ -64,7 +64,10 @@ def test_a_result_that_is_overwritten_is_the_old_or_the_new_one(ready: Path, tmp
     for name in ("fixed.nii.gz", "moving.nii.gz"):
         shutil.copy(ready / name, tmp_path)
     rng = random.Random(5)
-    complete: set[str] | None = None
+    with in_folder(tmp_path):
+        assert command((*REGISTER, "--out", "out", "--no-report"))[0] == 0
+    complete = {path.name for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "notes.txt").write_text("years")
     for _ in range(12):
         (tmp_path / "first").unlink(missing_ok=True)
         process = PROCESSES.Process(target=_save_for_ever, args=(tmp_path,))
@@ -72,9 +75,6 @@ def test_a_result_that_is_overwritten_is_the_old_or_the_new_one(ready: Path, tmp
         while not (tmp_path / "first").exists():
             assert process.is_alive()
             time.sleep(0.01)
-        if complete is None:
-            complete = {path.name for path in (tmp_path / "out").iterdir()}
-            (tmp_path / "out" / "notes.txt").write_text("years")
         time.sleep(rng.uniform(0.0, 0.3))
         process.kill()
         process.join()

@@ -120,7 +120,7 @@ def test_points_in_voxels_need_their_image(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("name, i, j, k\na, 1, 2, 3\n")
     grid = Grid((7, 6, 5), torch.from_numpy(AFFINE))
     torch.testing.assert_close(read_points(tmp_path / "p.csv").world(grid)[0], torch.tensor([28.0, -32.5, 10.0], dtype=torch.float64))
-    with pytest.raises(DataError, match="need an image"):
+    with pytest.raises(DataError, match="need their image"):
         read_points(tmp_path / "p.csv").world()
 
 
