@@ -27,9 +27,9 @@ SLAB = 400
 """Bytes per voxel of the slab of the image that is measured at a time."""
 READ, RESAMPLED = 12, 17
 """Bytes that preprocessing takes beside an image: per voxel of it as it was read, and of what it becomes."""
-WRITTEN, HELD = 20, 12
-"""Bytes per voxel of the fixed image: the warped image, the Jacobian, and the displacement while its file is written; and the
-displacement of an image that is not large, which is held."""
+WRITTEN, HELD = 12, 20
+"""Bytes per voxel of the fixed image: the warped image, the Jacobian, and a component of the displacement while its file is written; and
+what there is more of an image that is not large: the whole displacement, and two more components."""
 KEPT = 1.2
 """Factor from what an optimisation takes to what the process grows by: the allocator keeps pieces of what was freed."""
 FIELD = 100

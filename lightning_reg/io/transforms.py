@@ -6,20 +6,23 @@ direction: points of the fixed image to points of the moving image.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
+from nibabel.openers import ImageOpener
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason, require_finite
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts, slabs
+from lightning_reg.spatial import LARGE, Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts, slabs
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PER_CONTROL_POINT = 4
@@ -259,13 +262,26 @@ def write_displacement(path: Path, transform: Transform, grid: Grid) -> None:
     Args:
         grid: where its voxels lie.
     """
-    vectors = np.empty((*grid.shape, 1, 3), dtype=np.float32)
-    for slab in slabs(grid):
-        planes = _lps_vectors(transform.displacement(slab.grid), grid)
-        vectors[slab.first : slab.first + slab.planes, :, :, 0] = planes.permute(1, 2, 3, 0).numpy()
-    image = nib.Nifti1Image(vectors, grid.affine[0])
+    image = nib.Nifti1Image(np.broadcast_to(np.float32(0), (*grid.shape, 1, 3)), grid.affine[0])
     image.header.set_intent("vector")
-    _write_nifti(path, image)
+    image.header.set_slope_inter(1, 0)
+    _place(image)
+    with ImageOpener(path, "wb") as file:
+        image.header.write_to(file)
+        for component in _lps_components(transform, grid):
+            file.write(component.T.data)
+
+
+def _lps_components(transform: Transform, grid: Grid) -> Iterator[NDArray[np.float32]]:
+    """Displacement along L, P and S at every voxel, mm, ``(I, J, K)`` each in the order of a file; of a large image one at a time."""
+    together = [(0, 1, 2)] if math.prod(grid.shape) <= LARGE else [(0,), (1,), (2,)]
+    for axes in together:
+        components = [np.empty(grid.shape, dtype=np.float32, order="F") for _ in axes]
+        for slab in slabs(grid):
+            planes = _lps_vectors(transform.displacement(slab.grid), grid).numpy()
+            for axis, component in zip(axes, components, strict=True):
+                component[slab.first : slab.first + slab.planes] = planes[axis]
+        yield from components
 
 
 def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
@@ -293,7 +309,12 @@ def _holds(kind: type, low: int, high: int) -> bool:
 
 
 def _write_nifti(path: Path, image: nib.Nifti1Image) -> None:
+    _place(image)
+    nib.save(image, path)
+
+
+def _place(image: nib.Nifti1Image) -> None:
+    """Both of the header's forms of the affine, in mm."""
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)
     image.header.set_xyzt_units("mm")
-    nib.save(image, path)

@@ -22,7 +22,7 @@ from lightning_reg.io.transforms import (
     write_image,
     write_transform,
 )
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, Velocity
+from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, Velocity, slabs
 
 LPS = np.array([-1.0, -1.0, 1.0])
 KINDS = ["affine", "displacement", "bspline", "velocity", "affine of bspline", "affine of displacement", "three", "inverse", "identity"]
@@ -80,8 +80,12 @@ def test_reading_gives_the_transform_back(kind, make, fixed_grid, world_points, 
     assert float((found - transform.map_world(points)).abs().max()) < 1e-3
 
 
-def test_a_displacement_file_is_itks(make, fixed_grid, tmp_path: Path) -> None:
-    """Voxel by voxel, and as a transform in between; a vector image that ITK reads as one."""
+@pytest.mark.parametrize("large", [False, True])
+def test_a_displacement_file_is_itks(make, fixed_grid, tmp_path: Path, monkeypatch, large: bool) -> None:
+    """Voxel by voxel, and as a transform in between; a vector image that ITK reads as one. Of a large image component by component."""
+    if large:
+        monkeypatch.setattr(sys.modules[write_displacement.__module__], "LARGE", 100)
+        monkeypatch.setattr(sys.modules[slabs.__module__], "SLAB", 5 * 15 * 17)
     transform = make("affine of bspline")
     write_displacement(tmp_path / "d.nii.gz", transform, fixed_grid)
     header = nib.load(tmp_path / "d.nii.gz").header
