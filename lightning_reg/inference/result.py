@@ -16,7 +16,6 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg import functional as LF
 from lightning_reg.figures.thumbnail import thumbnail
 from lightning_reg.inference.files import OF_ONE
 from lightning_reg.inference.optimization.descent import Optimized
@@ -27,7 +26,7 @@ from lightning_reg.io.transforms import write_displacement, write_image, write_t
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
-from lightning_reg.spatial import LARGE, Affine, Displacement, Grid, Pair, Slab, Transform, assembled, parts, resampled, split_affine
+from lightning_reg.spatial import Affine, Grid, Pair, Transform, assembled, determinant_on, known_on, parts, resampled, split_affine
 
 THUMBNAIL = "thumbnail.jpg"
 
@@ -79,25 +78,18 @@ class Result:
     @cached_property
     def displacement(self) -> Tensor:
         """On the fixed image's original grid, ``(1, 3, I, J, K)`` voxels of it; of a large image gigabytes."""
-        grid = self.pair.fixed.grid
         with torch.no_grad():
-            return assembled(grid, lambda slab: self.transform.displacement(slab.grid))
+            return assembled(self.pair.fixed.grid, lambda slab: self.field.displacement(slab.grid))
 
     @cached_property
     def field(self) -> Transform:
         """The transform by which images are sampled: known per voxel of the fixed image, where that is no large one."""
-        grid = self.pair.fixed.grid
-        return Displacement(self.displacement, grid) if math.prod(grid.shape) <= LARGE else self.transform
+        return known_on(self.transform, self.pair.fixed.grid)
 
     @cached_property
     def determinant(self) -> Tensor:
         """Of the Jacobian on the fixed image's original grid, ``(1, 1, I, J, K)``."""
-
-        def of(slab: Slab) -> Tensor:
-            return slab.inner(LF.jacobian_determinant(self.field.displacement(slab.wide))).float()
-
-        with torch.no_grad():
-            return assembled(self.pair.fixed.grid, of, halo=1)
+        return determinant_on(self.field, self.pair.fixed.grid)
 
     @cached_property
     def case(self) -> PairMetrics:

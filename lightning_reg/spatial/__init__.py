@@ -3,7 +3,7 @@
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
-from lightning_reg.spatial.slabs import LARGE, Slab, assembled, resampled, slabs, warped_slab
+from lightning_reg.spatial.slabs import LARGE, Slab, assembled, determinant_on, known_on, resampled, slabs, warped_slab
 from lightning_reg.spatial.transforms import (
     Affine,
     BSpline,
@@ -32,6 +32,8 @@ __all__ = [
     "Transform",
     "Velocity",
     "assembled",
+    "determinant_on",
+    "known_on",
     "parts",
     "resampled",
     "slabs",

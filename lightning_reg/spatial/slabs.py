@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_reg.functional import transform_points
+from lightning_reg.functional import jacobian_determinant, transform_points
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
-from lightning_reg.spatial.transforms import Transform
+from lightning_reg.spatial.transforms import Displacement, Transform
 
 SLAB = 4_000_000
 """Voxels of a slab, about."""
@@ -114,3 +114,17 @@ def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
         return warped_slab(image, transform.displacement(slab.grid), slab.grid).tensor
 
     return replace(image, tensor=assembled(grid, of), grid=grid)
+
+
+@torch.no_grad()
+def known_on(transform: Transform, grid: Grid) -> Transform:
+    """The transform known per voxel of a grid, so that it is computed once; itself where the grid is a large one."""
+    if math.prod(grid.shape) > LARGE:
+        return transform
+    return Displacement(transform.displacement(grid), grid)
+
+
+@torch.no_grad()
+def determinant_on(transform: Transform, grid: Grid) -> Tensor:
+    """Determinant of the Jacobian at every voxel of a grid, ``(1, 1, I, J, K)`` in float32, slab by slab."""
+    return assembled(grid, lambda slab: slab.inner(jacobian_determinant(transform.displacement(slab.wide))).float(), halo=1)

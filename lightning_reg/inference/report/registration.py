@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_reg import functional as LF
 from lightning_reg.discovery import blaming
 from lightning_reg.figures import objective_curves, spread_map
 from lightning_reg.inference.report.page import Picture, ReportSection, Row, Section, number, render
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
-from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
+from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform, determinant_on, known_on
 
 SPREAD = "spread.nii.gz"
 """File of an ensemble's disagreement, beside the report."""
 Volumes = dict[str, Any]
+"""Data of the viewer, by name."""
 EXTENT = 144
 """Voxels along the longest edge of what the page shows."""
 COARSE = 4
@@ -80,10 +80,8 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
     """
     grid = display_grid(pair.fixed.grid)
     with torch.no_grad():
-        if field is None:
-            field = Displacement(transform.displacement(pair.fixed.grid), pair.fixed.grid)
-        if jacobian is None:
-            jacobian = LF.jacobian_determinant(field.displacement(pair.fixed.grid))
+        field = known_on(transform, pair.fixed.grid) if field is None else field
+        jacobian = determinant_on(field, pair.fixed.grid) if jacobian is None else jacobian
         determinant = Image(jacobian, pair.fixed.grid, padding=1.0)
         smaller = [max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.fixed.grid.spacing[0].tolist()]
         fixed = pair.fixed.at_stride(smaller).resampled(grid).tensor
