@@ -186,7 +186,7 @@ def _cohort(arguments: Namespace) -> int:
 
 
 def _files(text: str | None, default: Sequence[str]) -> Sequence[str]:
-    """What ``--files`` names."""
+    """Files that ``--files`` names."""
     if text is None:
         return default
     files = FILES if text == "all" else [name.strip() for name in text.split(",") if name.strip()]

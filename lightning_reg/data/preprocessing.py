@@ -82,9 +82,8 @@ class Geometry:
         if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
             grid = grid_of(subject["image"]).resized(self.shape)
             subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
-        grid = grid_of(subject["image"])
-        if voxels is not None and math.prod(grid.shape) > voxels:
-            subject = tio.Resample(coarser(grid, voxels), antialias=True)(subject)
+        if voxels is not None and math.prod(subject["image"].spatial_shape) > voxels:
+            subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(subject)
         return subject
 
     def _cropped(self, subject: tio.Subject) -> tio.Subject:

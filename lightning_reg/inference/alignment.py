@@ -91,6 +91,8 @@ def missed(pair: Pair, transform: Transform) -> str | None:
     if pair.fixed_mask is not None:
         i, j, k = points[0].long()
         points = points[:, :, pair.fixed_mask.tensor[0, 0, i, j, k] > 0]
+    if points.shape[2] == 0:  # a mask of a few voxels of a large image
+        return None
     points = points[:, :, :: max(1, points.shape[2] // 20_000)]
     inside = float(pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean())
     if inside >= 0.25:

@@ -143,7 +143,7 @@ class Grid:
     def begins_in(self, other: Grid) -> list[int] | None:
         """The voxel of ``other`` that is this grid's voxel 0, where this grid is a part of ``other``; else ``None``."""
         along = self.parallel(other)
-        if along is None or other.batch > 1 or not np.allclose(along[0], 1, atol=1e-4 / max(self.shape)):
+        if along is None or not np.allclose(along[0], 1, atol=1e-4 / max(self.shape)):
             return None
         start = [round(shift) for shift in along[1]]
         inside = all(a >= 0 and a + n <= m for a, n, m in zip(start, self.shape, other.shape, strict=True))

@@ -89,6 +89,15 @@ def test_voxels_of_the_moving_image_decide_what_lands() -> None:
     assert "Only 0 %" in str(missed(Pair(large, small), translation(-2.0 * 150, 0, 0)))
 
 
+def test_a_mask_of_one_voxel_of_a_large_image_is_no_reason_to_distrust() -> None:
+    """Only every second voxel of so many is looked at, and this one is none of them."""
+    grid = Grid.regular((130, 130, 130))
+    mask = torch.zeros(1, 1, *grid.shape, dtype=torch.int16)
+    mask[0, 0, 64, 64, 65] = 1
+    image = Image(torch.zeros(1, 1, 1, 1, 1).expand(1, 1, *grid.shape), grid)
+    assert missed(Pair(image, image, Image(mask, grid, discrete=True)), Identity(grid, torch.zeros(1))) is None
+
+
 def test_resampling_in_slabs_is_resampling_at_once(monkeypatch, fixed_grid, moving_grid, smooth_field, rigid) -> None:
     image = Image(smooth_field(moving_grid.shape, 1.0, channels=1), moving_grid, padding=-2.0)
     transform = Displacement(smooth_field(fixed_grid.shape, 2.0), fixed_grid)

@@ -231,7 +231,7 @@ def registered_by(settings: Mapping[str, Any]) -> str:
     """The method of a registration in a few words, from its record."""
     if "members" in settings:
         return " and ".join(dict.fromkeys(registered_by(member) for member in settings["members"]))
-    name = str(settings.get("model") or settings.get("instance"))
+    name = str(settings.get("model") or settings.get("instance") or "unnamed")
     return f"{name} and {settings['refine_steps']} steps" if settings.get("model") and settings.get("refine_steps") else name
 
 
