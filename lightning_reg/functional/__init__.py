@@ -2,8 +2,11 @@
 in voxels, ``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``."""
 
 from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
+from lightning_reg.functional.box import box_mean
 from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape, subdivide
+from lightning_reg.functional.correlation import lncc
 from lightning_reg.functional.displacement import Inverse, compose, exponentiate, invert
+from lightning_reg.functional.folding import folding_penalty
 from lightning_reg.functional.jacobian import (
     folded_volume,
     folding_fraction,
@@ -19,7 +22,7 @@ from lightning_reg.functional.overlap import dice, dice_of_counts, of_label, one
 from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import bounding_box, masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
-from lightning_reg.functional.similarity import box_mean, lncc, mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
+from lightning_reg.functional.similarity import mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
 from lightning_reg.functional.surface import SurfaceDistance, surface_distance, surface_distances
 from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
 
@@ -43,6 +46,7 @@ __all__ = [
     "exponentiate",
     "folded_volume",
     "folding_fraction",
+    "folding_penalty",
     "gradient",
     "Array",
     "identity_points",

@@ -25,22 +25,34 @@ def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32,
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
 
 
-def to_grid_sample(points: Tensor, shape: Sequence[int]) -> Tensor:
+def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.floating] | None = None) -> Tensor:
     """Turn voxel coordinates into what ``torch.nn.functional.grid_sample(align_corners=False)`` reads.
 
     This is the only function of the project that reverses axes.
 
     Args:
-        points: ``(B, D, *output)`` voxel coordinates of the image that will be sampled.
-        shape: the ``D`` extents of that image.
+        points: ``(B, D, *output)`` voxel coordinates of the image that will be sampled, or of another grid.
+        shape: the ``D`` extents of the image.
+        through: matrices ``(B, D + 1, D + 1)`` from the voxels of that other grid to the image's.
 
     Returns:
         ``(B, *output, D)``: last axis reversed, -1 and 1 at the outer faces of the border voxels.
     """
     dims = len(shape)
-    extent = torch.tensor(list(shape), dtype=points.dtype, device=points.device)
-    extent = extent.view(1, dims, *[1] * (points.dim() - 2))
-    return ((2 * points + 1) / extent - 1).flip(1).movedim(1, -1)
+    extent = np.array([float(n) for n in shape])
+    matrix = np.eye(dims + 1)[None] if through is None else np.asarray(through, dtype=np.float64)
+    linear, shift = 2 * matrix[:, :dims, :dims] / extent[:, None], (2 * matrix[:, :dims, dims] + 1) / extent - 1
+    factor = np.einsum("bii->bi", linear)
+    if np.abs(linear - factor[:, :, None] * np.eye(dims)).max() < 1e-12:  # axes that are parallel
+        like = (-1, dims, *[1] * (points.dim() - 2))
+        middle, factor = (
+            torch.as_tensor(values[:, ::-1].copy(), dtype=points.dtype, device=points.device).view(like)
+            for values in (shift / factor, factor)
+        )
+        return (points.flip(1) + middle).mul_(factor).movedim(1, -1)
+    last = np.broadcast_to(np.eye(dims + 1)[dims], (len(matrix), 1, dims + 1))
+    rows = np.concatenate([linear, shift[:, :, None]], axis=2)[:, ::-1]
+    return transform_points(np.concatenate([rows, last], axis=1), points).movedim(1, -1)
 
 
 def transform_points(matrix: Array, points: Tensor) -> Tensor:

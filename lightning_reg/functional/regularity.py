@@ -7,9 +7,11 @@ those of the displacement in mm with respect to position in mm, so a value does 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lightning_reg.functional.bspline import basis_matrix
 from lightning_reg.functional.jacobian import Spacing, spacing_tensor
@@ -31,7 +33,32 @@ def _forward_gradient(displacement: Tensor, spacing: Spacing) -> list[Tensor]:
 
 def diffusion(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
     """Mean over voxels of ``sum_ab (d u_a / d x_b)^2`` (dimensionless), ``(B,)``. Zero for translations."""
-    return torch.stack([masked_mean(d**2) for d in _forward_gradient(displacement, spacing)]).sum(0) * displacement.shape[1]
+    value: Tensor = _Diffusion.apply(displacement, spacing_tensor(spacing, displacement))
+    return value
+
+
+class _Diffusion(torch.autograd.Function):
+    """The gradient is found with the value and kept alone: the memory of one field instead of one per axis."""
+
+    @staticmethod
+    def forward(ctx: Any, displacement: Tensor, size: Tensor) -> Tensor:
+        dims = displacement.dim() - 2
+        change, total = torch.zeros_like(displacement), displacement.new_zeros(displacement.shape[0])
+        for a in range(dims):
+            ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)  # of mm along the field's components and the axis
+            step = displacement.diff(dim=2 + a)
+            weighted = step * (ratio / step[0, 0].numel())
+            total += (weighted * step).flatten(1).sum(1)
+            change.narrow(2 + a, 1, step.shape[2 + a]).add_(weighted, alpha=2)
+            change.narrow(2 + a, 0, step.shape[2 + a]).add_(weighted, alpha=-2)
+        ctx.save_for_backward(change)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (change,) = ctx.saved_tensors
+        return change * upstream.view(-1, *[1] * (change.dim() - 1)), None
 
 
 def total_variation(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:

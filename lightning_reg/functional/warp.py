@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_reg.functional.points import identity_points, to_grid_sample
@@ -16,7 +18,13 @@ Padding = float | Literal["border"]
 _MODES = {"linear": "bilinear", "nearest": "nearest"}
 
 
-def sample(image: Tensor, points: Tensor, mode: Interpolation = "linear", padding: Padding = 0.0) -> Tensor:
+def sample(
+    image: Tensor,
+    points: Tensor,
+    mode: Interpolation = "linear",
+    padding: Padding = 0.0,
+    through: NDArray[np.floating] | None = None,
+) -> Tensor:
     """Read an image at arbitrary points.
 
     Args:
@@ -25,6 +33,7 @@ def sample(image: Tensor, points: Tensor, mode: Interpolation = "linear", paddin
         mode: ``linear`` or ``nearest``.
         padding: the value of the image outside (linear interpolation blends into it over half a voxel
             around the outer faces), or ``border`` to extend the border voxels.
+        through: the points are voxels of another grid, and these matrices ``(B, D + 1, D + 1)`` take them to those of ``image``.
 
     Returns:
         ``(B, C, *output)``, in the dtype of ``points`` for ``linear`` and of ``image`` for ``nearest``.
@@ -33,10 +42,11 @@ def sample(image: Tensor, points: Tensor, mode: Interpolation = "linear", paddin
     dims = len(shape)
     if points.shape[1] != dims:
         raise ValueError(f"sample: points have {points.shape[1]} coordinates for an image of {dims} axes; pass (B, {dims}, ...)")
-    batch, output = max(image.shape[0], points.shape[0]), points.shape[2:]
-    grid = to_grid_sample(points, shape)
+    output = points.shape[2:]
+    grid = to_grid_sample(points, shape, through)
     if len(output) != dims:
-        grid = grid.reshape(points.shape[0], -1, *[1] * (dims - 1), dims)
+        grid = grid.reshape(grid.shape[0], -1, *[1] * (dims - 1), dims)
+    batch = max(image.shape[0], grid.shape[0])
     grid = grid.expand(batch, *grid.shape[1:])
     values = image.to(points.dtype).expand(batch, *image.shape[1:])
     if isinstance(padding, str):

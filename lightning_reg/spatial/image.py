@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_reg.functional import pool, resize, sample, transform_points
+from lightning_reg.functional import pool, resize, sample
 from lightning_reg.functional.warp import Interpolation
 from lightning_reg.spatial.grid import Grid, Matrix
 
@@ -64,8 +64,7 @@ class Image:
         """Resampled to another grid through the world (labels: nearest); itself where the grids match."""
         if self.grid.matches(grid):
             return self
-        points = grid.points(device=self.tensor.device)
-        return self._sampled(transform_points(grid.voxel_map(self.grid), points), grid)
+        return self._sampled(grid.points(device=self.tensor.device), grid)
 
     def warped(self, transform: Transform, grid: Grid | None = None) -> Image:
         """This (moving) image seen from the fixed side: ``warped(x) = self(phi(x))``, sampled once.
@@ -79,8 +78,7 @@ class Image:
 
     def warped_by(self, displacement: Tensor, grid: Grid) -> Image:
         """As :meth:`warped`, with the displacement ``(B, 3, I, J, K)`` of the transform in voxels of the fixed ``grid``."""
-        points = displacement + grid.points(dtype=displacement.dtype, device=displacement.device)
-        return self._sampled(transform_points(grid.voxel_map(self.grid), points), grid)
+        return self._sampled(displacement + grid.points(dtype=displacement.dtype, device=displacement.device), grid)
 
     def at_stride(self, stride: Sequence[int]) -> Image:
         """Average-pooled by whole factors; where they do not divide the extents, the border is repeated behind the last voxel."""
@@ -108,9 +106,9 @@ class Image:
         return self.grid.to_world(torch.tensor(lies, dtype=torch.float64).view(1, 3, 1))[0, :, 0].numpy()
 
     def _sampled(self, points: Tensor, grid: Grid) -> Image:
+        """At points ``(B, 3, I, J, K)`` in voxels of a grid, as an image on that grid."""
         mode: Interpolation = "nearest" if self.discrete else "linear"
-        batch = max(points.shape[0], self.tensor.shape[0])
-        tensor = sample(self.tensor, points, mode, self.padding)
-        if grid.batch not in (1, batch):
-            raise ValueError(f"Image: a batch of {batch} does not fit {grid}")
+        tensor = sample(self.tensor, points, mode, self.padding, grid.voxel_map(self.grid))
+        if grid.batch not in (1, tensor.shape[0]):
+            raise ValueError(f"Image: a batch of {tensor.shape[0]} does not fit {grid}")
         return replace(self, tensor=tensor, grid=grid)

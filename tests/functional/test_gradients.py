@@ -72,6 +72,21 @@ def test_jacobian_determinant(dims, noise):
 
 
 @pytest.mark.parametrize("masked", [False, True])
+def test_folding_penalty(masked, noise):
+    """Some voxels fold, some do not, and the border has its one-sided differences."""
+    mask = noise(1, 1, *SHAPE).sigmoid() if masked else None
+    field = 0.6 * noise(2, 3, *SHAPE)
+    assert 0.1 < float((LF.jacobian_determinant(field) < 0.2).double().mean()) < 0.9
+    assert check(lambda u: LF.folding_penalty(u, 0.2, mask), field)
+
+
+def test_lncc_weights_may_move(noise):
+    """The derivative by the mask, which a term gives that counts where the warped moving mask is."""
+    fixed, warped = noise(2, 2, *SHAPE), noise(2, 2, *SHAPE)
+    assert check(lambda m: LF.lncc(fixed, warped, 3, m.sigmoid()), noise(2, 1, *SHAPE))
+
+
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     "function", [LF.ncc, lambda f, w, m: LF.lncc(f, w, 3, m), LF.ssd, lambda f, w, m: LF.ngf(f, w, (0.3, 0.4), 1.5, m)]
 )

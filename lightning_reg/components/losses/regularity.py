@@ -95,8 +95,7 @@ class Folding(MaskedTerm):
         self.margin = margin
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        excess = (self.margin - LF.jacobian_determinant(level.displacement)).clamp_min(0)
-        return LF.masked_mean(excess, self.region(level, pair))
+        return LF.folding_penalty(level.displacement, self.margin, self.region(level, pair))
 
 
 class InverseConsistency(MaskedTerm):
