@@ -24,8 +24,9 @@ import SimpleITK as sitk
 import torch
 
 import lightning_reg
-from lightning_reg.data.scans import make_pair, read_scan, read_scans
+from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
 from lightning_reg.inference.result import Result
+from lightning_reg.io.images import read_image
 from lightning_reg.io.transforms import from_itk
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.spatial import Pair, Transform
@@ -54,8 +55,8 @@ class Task:
     pair: Pair = field(init=False)
 
     def __post_init__(self) -> None:
-        fixed, moving = read_scans(self.files)
-        object.__setattr__(self, "pair", make_pair(fixed, moving, overlapping=False))
+        fixed, moving = read_pair(self.files)
+        object.__setattr__(self, "pair", make_pair(original(fixed), original(moving), overlapping=False))
 
     def images(self) -> tuple[sitk.Image, sitk.Image]:
         """Both as peers see them: float32, CT clipped to the window."""
@@ -267,9 +268,9 @@ def lung(root: Path, masks: bool) -> list[Task]:
     folder, files = root / "lung_ct_pair", {}
     for side, name in (("fixed", "baseline"), ("moving", "followup")):
         files[side] = folder / f"3DCT_lung_{name}.mha"
-        scan = read_scan(side, files[side])
+        grid = grid_of(read_image(files[side]))
         voxels = torch.from_numpy(np.loadtxt(folder / f"{name}_points_index.txt", skiprows=2))
-        files[f"{side}_landmarks"] = scan.image.grid.to_world(voxels.T.unsqueeze(0))[0].T
+        files[f"{side}_landmarks"] = grid.to_world(voxels.T.unsqueeze(0))[0].T
         if masks:
             files[f"{side}_mask"] = folder / f"3DCT_lung_{name}_mask.mha"
     return [Task("lung CT, masks" if masks else "lung CT", files, "lung_ct", window=(-1000, 200))]

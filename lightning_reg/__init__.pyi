@@ -1,6 +1,7 @@
 from . import functional as functional
 from .cli.command import Command as Command
 from .components.backbones.dilated import DilatedEncoder as DilatedEncoder
+from .components.backbones.dual_stream import DualStream as DualStream
 from .components.backbones.fcn import FCN as FCN
 from .components.backbones.lattice import LatticeEncoder as LatticeEncoder
 from .components.backbones.progressive_unet import ProgressiveUNet as ProgressiveUNet
@@ -14,6 +15,7 @@ from .components.heads.affine import AffineHead as AffineHead
 from .components.heads.bspline import BSplineHead as BSplineHead
 from .components.heads.dense import DenseHead as DenseHead
 from .components.heads.integrated_gradient import IntegratedGradientHead as IntegratedGradientHead
+from .components.heads.pyramid import PyramidHead as PyramidHead
 from .components.heads.velocity import VelocityHead as VelocityHead
 from .components.interfaces import Backbone as Backbone
 from .components.interfaces import Composer as Composer

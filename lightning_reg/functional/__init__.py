@@ -21,7 +21,7 @@ from lightning_reg.functional.landmarks import target_registration_error
 from lightning_reg.functional.overlap import dice, dice_of_counts, of_label, one_hot, overlap_counts, soft_dice
 from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import bounding_box, masked_mean
-from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, total_variation
+from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, isotropic_total_variation, total_variation
 from lightning_reg.functional.similarity import mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
 from lightning_reg.functional.surface import SurfaceDistance, surface_distance, surface_distances
 from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
@@ -51,6 +51,7 @@ __all__ = [
     "Array",
     "identity_points",
     "invert",
+    "isotropic_total_variation",
     "jacobian",
     "jacobian_determinant",
     "lattice_shape",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from kornia.geometry.conversions import rotation_matrix_to_axis_angle
 from torch import Tensor
 
 from lightning_reg.functional.points import Array
@@ -55,6 +54,8 @@ def affine_parameters(matrix: Tensor, center: Array | None = None) -> Tensor:
     shear = torch.stack([unit[:, 0, 1], unit[:, 0, 2], unit[:, 1, 2]], dim=1)
     pivot = torch.zeros_like(shift) if center is None else torch.as_tensor(center).to(matrix).expand_as(shift)
     translation = shift - pivot + (linear @ pivot.unsqueeze(2)).squeeze(2)
+    from kornia.geometry.conversions import rotation_matrix_to_axis_angle  # a start-up without it is shorter
+
     return torch.cat([translation, rotation_matrix_to_axis_angle(orthogonal), scale, shear], dim=1)
 
 

@@ -69,6 +69,24 @@ def total_variation(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
     return torch.stack([masked_mean(d.abs()) for d in _forward_gradient(displacement, spacing)]).sum(0) * displacement.shape[1]
 
 
+def isotropic_total_variation(displacement: Tensor, spacing: Spacing = 1.0, flat: float = 0.01) -> Tensor:
+    """Mean over voxels of ``(sum_ab (d u_a / d x_b)^2 + flat^2)^(1/2) - flat``, ``(B,)``. Zero for translations.
+
+    A jump costs by its height, as where organs slide along each other, and not by its steepness; no axis is preferred.
+
+    Args:
+        flat: gradients much smaller than this cost quadratically, which the optimisation needs where nothing moves.
+
+    Source: Vishnevskiy et al., IEEE TMI 36(2), 2017 (pTVreg), there of a B-spline's control points.
+    """
+    parts = _forward_gradient(displacement, spacing)
+    for a, part in enumerate(parts):
+        for b in range(len(parts)):
+            part = part if b == a else part.narrow(2 + b, 0, displacement.shape[2 + b] - 1)
+        parts[a] = part.square().sum(1, keepdim=True)
+    return masked_mean((torch.stack(parts).sum(0) + flat**2).sqrt() - flat)
+
+
 def _second_derivatives(displacement: Tensor, spacing: Spacing) -> tuple[list[Tensor], list[Tensor]]:
     """Interior (borders cut by one voxel) second derivatives in 1/mm: the unmixed ones, and the mixed ones once each."""
     field, size = _millimetres(displacement, spacing), spacing_tensor(spacing, displacement)

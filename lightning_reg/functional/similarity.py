@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from kornia.metrics import ssim3d
 from torch import Tensor
 
 from lightning_reg.functional.box import box_mean
 from lightning_reg.functional.jacobian import Spacing, gradient
-from lightning_reg.functional.precision import full_precision
 from lightning_reg.functional.reduce import masked_mean
 
 
@@ -38,6 +36,8 @@ def ssim(fixed: Tensor, warped: Tensor, window: int = 7, mask: Tensor | None = N
 
     Source: Wang et al., IEEE TIP 13(4), 2004; the map is kornia's.
     """
+    from kornia.metrics import ssim3d  # a start-up without it is shorter
+
     return masked_mean(ssim3d(fixed, warped, window), mask)
 
 
@@ -88,22 +88,28 @@ def mutual_information(fixed: Tensor, warped: Tensor, bins: int = 32, mask: Tens
 
     Source: Mattes et al., IEEE TMI 22(1), 2003. (kornia's takes boolean masks that are common to the batch.)
     """
-    weight = torch.ones_like(fixed) if mask is None else mask.to(fixed.dtype)
-    with full_precision(fixed):
-        f, w = _soft_bins(fixed.float(), bins), _soft_bins(warped.float(), bins)
-        joint = torch.einsum("bin,bjn->bij", f * weight.float().flatten(1).unsqueeze(1), w)
+    weight = torch.ones_like(fixed[:, :1]) if mask is None else mask
+    (batch, voxels), size, parts = fixed.flatten(1).shape, bins * bins, 64
+    joint = torch.zeros(batch * parts * size, dtype=torch.float32, device=fixed.device)
+    part = torch.arange(voxels, device=fixed.device) * parts // voxels  # a histogram each: float32 counts to 16 million only
+    first = size * (parts * torch.arange(batch, device=fixed.device).unsqueeze(1) + part)
+    (f, f_above), (w, w_above) = (_soft_bins(image.float().flatten(1), bins) for image in (fixed, warped))
+    weight = weight.float().expand_as(fixed).flatten(1)
+    for row, of_row in ((f, weight * (1 - f_above)), (f + 1, weight * f_above)):
+        for column, of_column in ((w, 1 - w_above), (w + 1, w_above)):
+            joint = joint.index_add(0, (first + row * bins + column).flatten(), (of_row * of_column).flatten())
+    joint = joint.view(batch, parts, bins, bins).sum(1)
     joint = joint / joint.sum((1, 2), keepdim=True).clamp_min(1e-12)
     independent = joint.sum(2, keepdim=True) * joint.sum(1, keepdim=True)
     return (joint * (joint.clamp_min(1e-12) / independent.clamp_min(1e-12)).log()).sum((1, 2))
 
 
-def _soft_bins(image: Tensor, bins: int) -> Tensor:
-    """Memberships ``(B, bins, voxels)`` of every voxel in the bins, two of them non-zero."""
-    values = image.flatten(1)
+def _soft_bins(values: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Per value ``(B, voxels)`` the lower one of the two bins that it counts for, and its membership in the upper one."""
     low, high = values.detach().amin(1, keepdim=True), values.detach().amax(1, keepdim=True)
     position = (values - low) / (high - low).clamp_min(1e-6) * (bins - 1)
-    centers = torch.arange(bins, dtype=values.dtype, device=values.device).view(1, -1, 1)
-    return (1 - (position.unsqueeze(1) - centers).abs()).clamp_min(0)
+    lower = position.detach().floor().clamp(0, bins - 2)
+    return lower.long(), position - lower
 
 
 _NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))

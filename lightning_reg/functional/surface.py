@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from lightning_reg.functional.jacobian import Spacing
@@ -43,6 +41,9 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
     start, shape = bounding_box(torch.from_numpy(a | b), (1, 1, 1))
     box = tuple(slice(first, first + extent) for first, extent in zip(start, shape, strict=True))
     a, b = a[box], b[box]
+    from scipy.ndimage import binary_erosion  # a start-up without them is shorter
+    from scipy.spatial import KDTree
+
     borders = [np.argwhere(mask & ~binary_erosion(mask)) * np.asarray(spacing) for mask in (a, b)]
     # trees of the border's voxels hold less than a distance map of the whole box, and are as fast
     trees = [KDTree(border, balanced_tree=False, compact_nodes=False) for border in borders]

@@ -18,7 +18,7 @@ from lightning_reg.inference.optimization import Optimization, optimize
 from lightning_reg.inference.starts import identity
 from lightning_reg.spatial import LARGE, Grid, Pair
 from lightning_reg.spatial.slabs import SLAB as SLAB_VOXELS
-from lightning_reg.training.memory import PeakMemory, noise_pair
+from lightning_reg.training.peak import PeakMemory, noise_pair
 
 GIB = 2**30
 PROCESS = 0.9 * GIB

@@ -30,7 +30,7 @@ from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
 from lightning_reg.spatial import Displacement, Pair, Transform, slabs
-from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.model import read_model
 
 
 @dataclass(frozen=True)
@@ -254,17 +254,16 @@ def load(
     """
     _start(start, True)  # before anything is read
     located = locate(model)
-    module = RegistrationModule.load_from_checkpoint(located.path).eval()
-    assert module.preprocessing is not None
+    trained = read_model(located.path)
     instance = read_instance(refinement, overrides)
-    optimization = build_optimization(instance["optimization"], module.loss)
+    optimization = build_optimization(instance["optimization"], trained.loss)
     settings = {
         "model": str(located.path.resolve()) if located.card is None else located.name,
-        "method": module.description(),
-        "preprocessing": asdict(module.preprocessing),
+        "method": trained.description,
+        "preprocessing": asdict(trained.preprocessing),
         "refinement": instance,
     }
-    return Registrar(module.preprocessing, module.composer, optimization, start, module.statistics, settings, device, memory=memory)
+    return Registrar(trained.preprocessing, trained.composer, optimization, start, trained.statistics, settings, device, memory=memory)
 
 
 def conventional(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -16,6 +15,8 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     found = {"mean": float(array.mean()), "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan, "n": len(array)}
     if len(array) < 3 or np.ptp(array) == 0:
         return found | {"low": math.nan, "high": math.nan}
+    from scipy import stats  # a start-up without it is shorter
+
     interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
     return found | {"low": float(interval.low), "high": float(interval.high)}
 
@@ -29,6 +30,8 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     """Two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
     difference = np.asarray(second) - np.asarray(first)
+    from scipy import stats  # a start-up without it is shorter
+
     p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
     return summary(difference.tolist()) | {"p": p}
 

@@ -1,32 +1,19 @@
-"""Checkpoint files: written whole, checked when they are read."""
+"""Checkpoint files, checked when they are read."""
 
 from __future__ import annotations
 
-import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lightning_reg.discovery import TrainingError
-from lightning_reg.io.folders import write_whole
 
 PARTS = ("composer", "loss", "optimizer")
 """Of a method, without which it is none."""
 KEPT = {"group", "name", "distribution", "version"}
 """Of a component, see :mod:`lightning_reg.discovery.provenance`."""
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, each written beside its final name, flushed to the disk, and renamed: a file is the old or the new one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_whole(Path(path), content.getbuffer())
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

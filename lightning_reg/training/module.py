@@ -24,11 +24,12 @@ from lightning_reg.components.network import Network
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.discovery import ArgumentError, ComponentError, TrainingError, blaming, construct, registration, require_kind
-from lightning_reg.discovery.provenance import Entry, entry, other_versions, require_installed
+from lightning_reg.discovery.provenance import entry, require_installed
 from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
+from lightning_reg.training.model import load_weights
 from lightning_reg.training.optimizers import (
     DecaySchedule,
     OptimizerFactory,
@@ -326,23 +327,3 @@ class RegistrationModule(L.LightningModule):
         module.statistics = stored.get("statistics", {})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path), components)
         return module if map_location is None else module.to(map_location)
-
-
-def load_weights(module: RegistrationModule, state: Mapping[str, Any], path: str, components: Sequence[Entry] = ()) -> None:
-    """Load a checkpoint's weights.
-
-    Args:
-        components: that the checkpoint was made with, for the message.
-
-    Raises:
-        TrainingError: they do not fit the module; names the first that does not.
-    """
-    own = module.state_dict()
-    unfit = sorted(own.keys() ^ state.keys()) + [
-        k for k, v in own.items() if isinstance(v, Tensor) and k in state and v.shape != state[k].shape
-    ]
-    if unfit:
-        versions = other_versions(components)
-        remedy = f": pip install {' '.join(versions)}" if versions else "; they are of another version of the components: install that one."
-        raise TrainingError(f"The weights in {path} do not fit the method it names ({unfit[0]}){remedy}")
-    module.load_state_dict(dict(state))

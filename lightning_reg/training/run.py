@@ -33,14 +33,16 @@ from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
-from lightning_reg.training.checkpoints import WholeCheckpoints, newest_whole, read_checkpoint
+from lightning_reg.training.checkpoints import newest_whole, read_checkpoint
 from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
-from lightning_reg.training.module import RegistrationModule, load_weights
+from lightning_reg.training.model import load_weights
+from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
 from lightning_reg.training.run_folder import as_started, clear, to_go_on_from, write_config
 from lightning_reg.training.settings import require_settings
+from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
 GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")
 """Words of PyTorch where a process that trains along has gone."""

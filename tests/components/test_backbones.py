@@ -17,6 +17,7 @@ SPECS = {
     "dilated": {"features": [2, 3], "dilations": [1, 2]},
     "dilated at half resolution": {"features": [2, 3], "dilations": [1, 2], "stride": 2},
     "fcn": {"features": 2},
+    "dual_stream": {"levels": 2, "features": 3, "output_stride": 2},
 }
 
 
@@ -70,6 +71,17 @@ def test_the_lattice_encoder_sees_the_support_of_its_splines(spacing: int | list
     net = make("lattice", spacing=spacing)
     seen = reach(net, (80, 80, 80) if spacing == 8 else (80, 48, 32))
     assert all(n >= 4 * s for n, s in zip(seen, net.strides[0], strict=True))
+
+
+def test_the_dual_stream_sees_each_image_alone() -> None:
+    net = make("dual_stream")
+    fixed, moving = torch.rand(2, 1, 1, 16, 12, 8)
+    both, other_way = net(fixed, moving), net(moving, fixed)
+    for maps, exchanged, elsewhere in zip(both, other_way, net(fixed, torch.rand(1, 1, 16, 12, 8)), strict=True):
+        (first, second), (third, fourth) = maps.chunk(2, dim=1), exchanged.chunk(2, dim=1)
+        torch.testing.assert_close((first, second), (fourth, third))
+        torch.testing.assert_close(elsewhere.chunk(2, dim=1)[0], first)
+        assert not torch.allclose(elsewhere.chunk(2, dim=1)[1], second, atol=1e-3)
 
 
 def test_the_siamese_encoder_takes_images_of_different_size() -> None:

@@ -11,6 +11,7 @@ from lightning_reg.components.heads.affine import AffineHead
 from lightning_reg.components.heads.bspline import BSplineHead
 from lightning_reg.components.heads.dense import DenseHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
+from lightning_reg.components.heads.pyramid import PyramidHead
 from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Head
 from lightning_reg.discovery import ComponentError, build
@@ -140,6 +141,37 @@ def test_each_supervised_level_is_a_field_on_its_own_grid(oblique: Grid) -> None
     point = torch.from_numpy(oblique.center).float().unsqueeze(2)
     torch.testing.assert_close(coarse.map_world(point), fine.map_world(point), atol=1e-4, rtol=0)
     torch.testing.assert_close(coarse.displacement(oblique), fine.displacement(), atol=1e-4, rtol=0)
+
+
+class Seen(torch.nn.Module):
+    """Keeps its input, and returns maps of ones."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        self.maps = maps
+        return torch.ones(maps.shape[0], 4, *maps.shape[2:])
+
+
+def test_a_pyramid_composes_its_levels_and_shows_each_what_the_coarser_ones_leave() -> None:
+    """Every level moves by a constant: in voxels of the level, whose stride is twice the next one's."""
+    head = PyramidHead((6, 4), ((4, 4, 4), (2, 2, 2)), features=4, levels="all").eval()
+    steps = torch.tensor([[1.0, 0.0, -0.5], [0.25, -1.0, 0.0]])
+    for level, step in enumerate(steps):
+        head.estimators[level] = Seen()
+        torch.nn.init.zeros_(head.velocities[level].weight)
+        bias(head.velocities[level], step)
+    maps = [torch.rand(1, 6, 7, 6, 5), torch.rand(1, 4, 14, 12, 10)]
+    coarse, fine = head(maps, Grid.regular((27, 24, 20)))
+    assert [coarse.grid.shape, fine.grid.shape] == [(7, 6, 5), (14, 12, 10)]
+    torch.testing.assert_close(coarse.field.mean((0, 2, 3, 4)), steps[0])
+    torch.testing.assert_close(fine.field.mean((0, 2, 3, 4)), 2 * steps[0] + steps[1])
+    fixed, moving = head.estimators[1].maps[:, :2], head.estimators[1].maps[:, 2:4]
+    torch.testing.assert_close(fixed, maps[1][:, :2])
+    torch.testing.assert_close(moving[:, :, :-2, :, 1:], maps[1][:, 2:, 2:, :, :-1])
+
+
+def test_a_pyramid_refuses_maps_that_are_not_of_two_images() -> None:
+    with pytest.raises(ComponentError, match="as many maps of either image"):
+        PyramidHead((4, 3), STRIDES)
 
 
 def test_a_velocitys_inverse_is_its_negative(oblique: Grid) -> None:

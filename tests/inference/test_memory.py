@@ -24,7 +24,7 @@ from lightning_reg.inference.memory import GIB, Need, available, optimization_by
 from lightning_reg.inference.optimization import Optimization
 from lightning_reg.inference.result import Result
 from lightning_reg.spatial import Grid, Image, Pair
-from lightning_reg.training.memory import PeakMemory
+from lightning_reg.training.peak import PeakMemory
 
 FEW = [f"optimization.stages.{stage}.steps={steps}" for stage, steps in enumerate((20, 10, 10, 5, 5))]
 

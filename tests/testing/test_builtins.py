@@ -24,6 +24,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "lattice": {"spacing": 4, "features": 4},
     "dilated": {"features": [4, 4, 4, 4, 4]},
     "fcn": {"features": 4},
+    "dual_stream": {"levels": 2, "features": 4},
+    "pyramid": {"features": 4},
     "bspline": {"spacing": 4},
     "early_stopping": {"monitor": "validation/error"},
 }

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, require_sizes, stack_images
+from lightning_reg.components.blocks import ConvBlock, UpBlock, channels_last, fast_layout, require_sizes, stack_images
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
@@ -60,12 +60,16 @@ class UNet(Backbone):
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
-        x = stack_images(pool(fixed, self.input_stride), pool(moving, self.input_stride))
+        return list(self.maps(stack_images(fixed, moving)))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Features of every level, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``."""
+        x = channels_last(pool(images, self.input_stride))
         skips: list[Tensor] = []
         for index, encoder in enumerate(self.encoders):
             x = encoder(x if index == 0 else pool(x, 2))
             skips.append(x)
-        features: list[Tensor | None] = [skips.pop()]
+        features = [skips.pop()]
         for up, decoder in zip(self.up, self.decoders, strict=True):
             x = decoder(torch.cat([up(x), skips.pop()], dim=1))
             features.append(x)

@@ -56,10 +56,19 @@ class Curvature(LossTerm):
 
 
 class TotalVariation(LossTerm):
-    """Mean absolute gradient of what the level added, its affine part apart. No unit; weights from 0.01 to 0.1."""
+    """Mean absolute gradient of what the level added, its affine part apart. No unit; weights from 0.01 to 0.1.
+
+    Args:
+        isotropic: the gradient's magnitude, which prefers no axis (:func:`~lightning_reg.functional.isotropic_total_variation`),
+            instead of the sum of its absolute components (Li & Fan, 2018).
+    """
+
+    def __init__(self, isotropic: bool = False) -> None:
+        super().__init__()
+        self.isotropic = isotropic
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return _roughness(LF.total_variation, level)
+        return _roughness(LF.isotropic_total_variation if self.isotropic else LF.total_variation, level)
 
 
 def _squared_size(pair: Pair, level: Level) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.discovery import load
@@ -76,26 +79,79 @@ def optimize(
     return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history)
 
 
+class _Settled(Exception):
+    """The objective no longer falls, or is not a number."""
+
+
+@dataclass
+class _Track:
+    """The objective's values, and the parameters where it was smallest."""
+
+    fitted: Fit
+    objective: Objective
+    optimization: Optimization
+    values: list[float] = field(default_factory=list)
+    best: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._keep()
+
+    def _keep(self) -> None:
+        self.best = [parameter.detach().clone() for parameter in self.fitted.parameters]
+
+    def evaluate(self) -> Tensor:
+        """The objective, in the graph.
+
+        Raises:
+            _Settled: after the value has been noted.
+        """
+        value = self.objective(self.fitted.found(self.objective.grid))
+        self.values.append(float(value.detach()))
+        if self.values[-1] <= min(self.values):
+            self._keep()
+        waited = len(self.values) - self.optimization.patience
+        settled = waited > 0 and min(self.values[:waited]) - min(self.values) < self.optimization.tolerance * abs(min(self.values))
+        if settled or not math.isfinite(self.values[-1]):
+            raise _Settled
+        return value
+
+
 def _descend(fitted: Fit, stage: FitStage, objective: Objective, optimization: Optimization) -> list[float]:
-    """Adam with a rate that falls along a half cosine; the parameters end as the best of all steps. Returns the objective's values."""
-    optimizer = torch.optim.Adam(fitted.parameters, stage.lr, betas=(0.9, 0.99))
+    """Minimise the objective; the parameters end as the best of all steps. Returns the objective's values."""
+    track = _Track(fitted, objective, optimization)
+    with suppress(_Settled):
+        (_adam if stage.optimizer == "adam" else _lbfgs)(track, stage)
+    with torch.no_grad():
+        for parameter, kept in zip(fitted.parameters, track.best, strict=True):
+            parameter.copy_(kept)
+    return track.values
+
+
+def _adam(track: _Track, stage: FitStage) -> None:
+    """With a rate that falls along a half cosine."""
+    optimizer = torch.optim.Adam(track.fitted.parameters, stage.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, stage.steps)
-    values: list[float] = []
-    best = [parameter.detach().clone() for parameter in fitted.parameters]
     for step in range(stage.steps + 1):
         optimizer.zero_grad()
-        value = objective(fitted.found(objective.grid))
-        values.append(float(value.detach()))
-        if values[-1] <= min(values):
-            best = [parameter.detach().clone() for parameter in fitted.parameters]
-        waited = len(values) - optimization.patience
-        settled = waited > 0 and min(values[:waited]) - min(values) < optimization.tolerance * abs(min(values))
-        if step == stage.steps or settled or not torch.isfinite(value):
+        value = track.evaluate()
+        if step == stage.steps:
             break
         value.backward()
         optimizer.step()
         schedule.step()
-    with torch.no_grad():
-        for parameter, kept in zip(fitted.parameters, best, strict=True):
-            parameter.copy_(kept)
-    return values
+
+
+def _lbfgs(track: _Track, stage: FitStage) -> None:
+    optimizer = torch.optim.LBFGS(
+        track.fitted.parameters, stage.lr, stage.steps, stage.steps + 1, 1e-9, 1e-12, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        value = track.evaluate()
+        if len(track.values) > stage.steps:
+            raise _Settled
+        value.backward()
+        return float(value.detach())
+
+    optimizer.step(closure)

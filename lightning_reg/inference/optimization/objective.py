@@ -22,15 +22,17 @@ class FitStage:
     """One stage of an optimisation.
 
     Args:
-        transform: kind of transform that is fitted: the ``affine`` part, a cubic ``bspline``, a ``dense`` field, the ``network``'s weights,
-            or another distribution's (entry points ``lightning_reg.fits``).
+        transform: kind of transform that is fitted: the ``affine`` part, a ``rigid`` motion, a cubic ``bspline``, a ``dense`` field, the
+            ``network``'s weights, or another distribution's (entry points ``lightning_reg.fits``).
         steps: at most; fewer where the objective no longer falls.
         stride: both images are average-pooled to voxels of about this many times the fixed image's finest voxel edge (small images:
             less, see :class:`Optimization`).
         spacing: of the control points (``dense``: of the field's samples), in the same unit.
-        lr: learning rate of Adam, which falls to 0 along a half cosine. Units: ``affine``, see
+        lr: learning rate of Adam, which falls to 0 along a half cosine. Units: ``rigid`` and ``affine``, see
             :data:`~lightning_reg.inference.optimization.parameters.AFFINE_SCALE`; ``bspline`` and ``dense``: finest voxel edges.
         loss: of this stage instead of the whole optimisation's.
+        optimizer: ``adam``; or ``lbfgs``, which ends at the minimum of a smooth objective of few parameters (an affine map), where Adam
+            circles about it. A step of it is an evaluation of the objective, and ``lr`` the length of its first one.
 
     Raises:
         ValueError: a number is not what it has to be.
@@ -43,9 +45,12 @@ class FitStage:
     spacing: float = 4.0
     lr: float = 0.1
     loss: LossBundle | None = None
+    optimizer: str = "adam"
 
     def __post_init__(self) -> None:
         chosen("fits", self.transform)
+        if self.optimizer not in ("adam", "lbfgs"):
+            raise ArgumentError(f"optimizer is '{self.optimizer}'; use adam or lbfgs")
         if not isinstance(self.steps, int) or self.steps < 0:
             raise ArgumentError(f"steps is {self.steps}; give a whole number, 0 or more")
         for name in ("stride", "spacing", "lr"):
@@ -65,6 +70,7 @@ class Optimization:
         tolerance: see ``patience``.
         mask_margin: masks are widened by this before the terms count in them, mm: an organ's border lies at its mask's.
         small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by the cube root of the ratio.
+        fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most this, mm: they show finer anatomy.
         optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
 
     Raises:
@@ -77,10 +83,11 @@ class Optimization:
     tolerance: float = 1e-3
     mask_margin: float = 0.0
     small: float = 1.0e6
+    fine: float = 0.0
     optional: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("patience", "tolerance", "mask_margin", "small"):
+        for name in ("patience", "tolerance", "mask_margin", "small", "fine"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ArgumentError(f"{name} is {value}; give a finite number, 0 or more")
@@ -102,7 +109,7 @@ class Optimization:
                         f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g}; halve it from stage to stage"
                     )
                 spacing = stage.spacing
-            elif stage.transform != "affine":
+            elif stage.transform not in ("rigid", "affine"):
                 spacing = None
 
     def scaled(self, steps: int | None = None) -> list[FitStage]:
@@ -144,6 +151,7 @@ class Objective:
         self.bundle, self.edge = bundle.to(pair.fixed.tensor.device), float(pair.fixed.grid.spacing.min())
         self.original = pair
         stride = stage.stride * min(1.0, math.prod(self.original.fixed.grid.shape) / optimization.small) ** (1 / 3)
+        self.spacing = stage.spacing / (2 if self.edge <= optimization.fine else 1)
         regions = [term.region_of(pair) for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
         if regions and all(region in ("fixed", "intersection") for region in regions):
             pair = _cropped_to_mask(pair, margin=2 * max(stride, 1.0) * self.edge)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.discovery import ComponentError
@@ -74,8 +74,14 @@ class Fit(ABC):
         """State after the stage."""
 
 
-class AffineFit(Fit):
-    """Twelve parameters about the fixed image's centre, inside the affine part that is there."""
+class LinearFit(Fit):
+    """Abstract: the first parameters of an affine map about the fixed image's centre, inside the affine part that is there.
+
+    Attributes:
+        count: 6, translations and rotations; or 12, scales and shears as well.
+    """
+
+    count: int
 
     def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         self.before = state
@@ -84,10 +90,11 @@ class AffineFit(Fit):
         self.identity = torch.tensor([[0.0] * 6 + [1.0] * 3 + [0.0] * 3], device=like.device)
         self.scale = torch.tensor([AFFINE_SCALE], device=like.device)
         self.center = torch.as_tensor(objective.grid.center[0]).to(like)
-        self.parameters = [torch.zeros(1, 12, device=like.device, requires_grad=True)]
+        self.parameters = [torch.zeros(1, self.count, device=like.device, requires_grad=True)]
 
     def _matrix(self) -> Tensor:
-        return self.before.affine @ affine_matrix(self.identity + self.parameters[0] * self.scale, self.center).double()
+        change = nn.functional.pad(self.parameters[0], (0, 12 - self.count)) * self.scale
+        return self.before.affine @ affine_matrix(self.identity + change, self.center).double()
 
     def found(self, grid: Grid) -> Transform:
         affine = Affine(self._matrix().float(), grid)  # the type of the coordinates follows
@@ -97,11 +104,23 @@ class AffineFit(Fit):
         return replace(self.before, affine=self._matrix().detach())
 
 
+class RigidFit(LinearFit):
+    """Translations and rotations."""
+
+    count = 6
+
+
+class AffineFit(LinearFit):
+    """Translations, rotations, scales and shears."""
+
+    count = 12
+
+
 class BSplineFit(Fit):
     """Control points, in finest voxel edges; those of a coarser lattice before it are subdivided."""
 
     def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
-        grid, edge, spacing = state.grid, objective.edge, stage.spacing
+        grid, edge, spacing = state.grid, objective.edge, objective.spacing
         self.spacing = spacing
         like = state.affine.float()
 
@@ -138,7 +157,7 @@ class DenseFit(Fit):
 
     def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         self.before, grid = state, state.grid
-        stride = [max(1, round(stage.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()]
+        stride = [max(1, round(objective.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()]
         self.coarse = grid.at_stride(stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)])
         like = state.affine.float()
         self.unit = _edges(objective.edge, self.coarse, like)

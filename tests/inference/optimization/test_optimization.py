@@ -95,11 +95,49 @@ def test_a_stage_at_the_finer_spacing_starts_where_the_coarser_one_ended(pair) -
     assert fine[0] == pytest.approx(min(coarse), rel=1e-4)
 
 
+def moved_rigidly(contrast) -> tuple[Pair, Affine]:
+    """Blobs, and the same ones turned and in another contrast; and the truth."""
+    matrix = LF.affine_matrix(torch.tensor([[2.0, -1.5, 1.0, 0.08, 0.05, -0.06, 1.0, 1.0, 1.0, 0, 0, 0]]), GRID.center[0])
+    truth, world = Affine(matrix, GRID), GRID.to_world(GRID.points(dtype=torch.float64))
+    fixed = Image(blobs(truth.map_world(world.float()).double()).float(), GRID)
+    return Pair(fixed, Image(contrast(blobs(world).float()), GRID)), truth
+
+
+def test_a_rigid_motion_is_found_and_nothing_else() -> None:
+    pair, truth = moved_rigidly(lambda values: values)
+    stage = {"transform": "rigid", "stride": 1, "steps": 60, "lr": 0.05}
+    found = optimize(pair, start(), optimization_of({"ssd": {}}, [stage]))
+    assert error(start(), truth) > 2
+    assert error(found.transform, truth) < 0.2
+    linear = parts(found.transform)[0].matrix[0, :3, :3]
+    torch.testing.assert_close(linear @ linear.T, torch.eye(3, dtype=linear.dtype), atol=1e-6, rtol=0)
+
+
+def test_a_quasi_newton_stage_is_nearer_to_the_minimum_than_as_many_steps_of_adam() -> None:
+    pair, truth = moved_rigidly(lambda values: values)
+    stage = {"transform": "rigid", "stride": 1, "steps": 20, "lr": 0.05}
+    near = optimize(pair, start(), optimization_of({"ssd": {}}, [stage]))
+    there = optimize(pair, start(), optimization_of({"ssd": {}}, [stage | {"optimizer": "lbfgs"}]))
+    assert 2 < len(there.history[0][1]) <= 21
+    assert there.after < 0.7 * near.after
+    assert error(there.transform, truth) < 0.7 * error(near.transform, truth)
+
+
+@pytest.mark.parametrize("name", ["rigid", "affine"])
+def test_one_word_registers_linearly_across_contrasts(name: str) -> None:
+    """Of the configurations as they are: the other image is a wave of the first one's intensities."""
+    pair, truth = moved_rigidly(lambda values: (1 + (6 * values).sin()) / 2)
+    found = optimize(pair, start(), build_optimization(read_instance(name)["optimization"]))
+    assert [isinstance(part, Affine) for part in parts(found.transform)] == [True]
+    assert error(found.transform, truth) < 0.15
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 @pytest.mark.parametrize("rate", [0.05, 50.0, 1e6])
-@pytest.mark.parametrize("kind", ["affine", "bspline", "dense"])
-def test_nothing_worse_is_ever_returned(kind, rate, pair, truth) -> None:
+@pytest.mark.parametrize("kind", ["rigid", "affine", "bspline", "dense"])
+def test_nothing_worse_is_ever_returned(kind, rate, optimizer, pair, truth) -> None:
     """Not even with absurd rates, and from a start that is nearly the best already."""
-    stage = {"transform": kind, "stride": 1, "spacing": 4, "steps": 5, "lr": rate}
+    stage = {"transform": kind, "stride": 1, "spacing": 4, "steps": 5, "lr": rate, "optimizer": optimizer}
     loss = {"ssd": {"weight": 20}, "bending": {"weight": PER_MM2}}
     optimization = optimization_of(loss, [stage])
     found = optimize(pair, truth, optimization)
@@ -240,7 +278,8 @@ def test_auto_takes_what_there_is(pair) -> None:
         ({"inverse_consistency": {}}, AFFINE | {"loss": None}, "fits one direction"),
         ({"ssd": {"mask": "moving"}}, AFFINE | {"loss": None}, "needs moving_mask"),
         ({"ssd": {}}, {"transform": "network", "steps": 1}, "needs a model"),
-        ({"ssd": {}}, {"transform": "rigid", "steps": 1}, "no fit named 'rigid'"),
+        ({"ssd": {}}, {"transform": "elastic", "steps": 1}, "no fit named 'elastic'"),
+        ({"ssd": {}}, AFFINE | {"optimizer": "newton"}, "optimizer is .newton.; use adam or lbfgs"),
         ({"ssd": {}}, {"transform": "bspline", "step": 1}, "does not take an argument 'step'; did you mean 'steps'"),
         ({"sdd": {}}, AFFINE | {"loss": None}, "did you mean 'ssd'"),
     ],

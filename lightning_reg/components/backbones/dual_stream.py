@@ -1,0 +1,43 @@
+"""A U-net's features of each image by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_reg.components.backbones.unet import UNet
+from lightning_reg.components.blocks import channels_last
+from lightning_reg.components.interfaces import Backbone
+
+
+class DualStream(Backbone):
+    """One U-net for both images, each seen alone: the maps of every level are the fixed image's, then the moving image's.
+
+    A head that brings the two together (``pyramid``) decides how; the features do not depend on how the images lie to each other.
+
+    Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
+
+    Args:
+        levels, features, convolutions, input_stride, output_stride, norm, slope: of the network, see
+            :class:`~lightning_reg.components.backbones.unet.UNet`.
+        channels: channels of one image.
+    """
+
+    def __init__(
+        self,
+        levels: int = 4,
+        features: int = 16,
+        convolutions: int = 1,
+        input_stride: int = 1,
+        output_stride: int | None = None,
+        channels: int = 1,
+        norm: str = "instance",
+        slope: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.stream = UNet(levels, features, convolutions, input_stride, output_stride, channels, norm, slope)
+        self.channels, self.strides = tuple(2 * n for n in self.stream.channels), self.stream.strides
+        self.multiple = self.stream.multiple
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+        return [channels_last(torch.cat(maps, dim=1)) for maps in zip(*map(self.stream.maps, (fixed, moving)), strict=True)]

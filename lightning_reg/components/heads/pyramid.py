@@ -1,0 +1,82 @@
+"""A velocity per level, coarse to fine, on features that are warped in between."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import ConvBlock, Convolution, channels_last, fast_layout, small_output
+from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.discovery import ArgumentError
+from lightning_reg.functional import compose, exponentiate, resize, resize_displacement, warp
+from lightning_reg.spatial import Displacement, Grid
+
+
+class PyramidHead(Head):
+    """Residual pyramid: every level warps the moving image's features by what the coarser ones found, and adds the flow of a velocity.
+
+    ``phi_l = phi_{l-1} o exp(v_l)``: as many invertible maps composed as there are levels. The first half of the features of every level
+    is taken for the fixed image's, the second half for the moving image's, as ``dual_stream`` gives them.
+
+    Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung, MICCAI 2020 (flows).
+
+    Args:
+        channels, strides: of the backbone's levels, coarsest first (supplied).
+        features: maps of the convolutions that read a level's velocity.
+        convolutions: of 3 x 3 x 3 voxels per level, before the one that gives the velocity.
+        steps: squarings of each level's flow, see :func:`lightning_reg.functional.exponentiate`.
+        levels: ``finest`` gives the last level's result, ``all`` each level's on its own grid, to be supervised there.
+        norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
+
+    Raises:
+        ArgumentError: an odd number of maps, which are not those of two images; or an unknown choice of levels.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[Stride],
+        features: int = 16,
+        convolutions: int = 2,
+        steps: int = 5,
+        levels: str = "finest",
+        norm: str = "instance",
+        slope: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if any(n % 2 for n in channels):
+            raise ArgumentError(f"channels are {tuple(channels)}, where as many maps of either image are meant; use backbone dual_stream")
+        if levels not in ("finest", "all"):
+            raise ArgumentError(f"levels is '{levels}'; use finest or all")
+        self.strides, self.steps, self.each = tuple(strides), steps, levels == "all"
+        self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
+        for number, maps in enumerate(channels):
+            sizes = [maps + (features if number else 0)] + [features] * convolutions
+            blocks = [ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes)]
+            self.estimators.append(nn.Sequential(*blocks))
+            velocity = Convolution(sizes[-1], 3)
+            small_output(velocity)
+            self.velocities.append(velocity)
+        fast_layout(self)
+
+    def forward(self, features: Features, grid: Grid) -> list[Displacement]:
+        found: list[Displacement] = []
+        displacement: Tensor | None = None
+        context: Tensor | None = None
+        for number, maps in enumerate(features):
+            if maps is None:
+                raise ArgumentError(f"PyramidHead: the backbone did not compute level {number}")
+            fixed, moving = maps.chunk(2, dim=1)
+            shape = maps.shape[2:]
+            given = [fixed, moving]
+            if displacement is not None and context is not None:
+                displacement = resize_displacement(displacement, shape)
+                given = [fixed, warp(moving, displacement, padding="border"), resize(context, shape)]
+            context = self.estimators[number](channels_last(torch.cat(given, dim=1)))
+            step = exponentiate(self.velocities[number](context).float(), self.steps)
+            displacement = step if displacement is None else compose(displacement, step)
+            found.append(Displacement(displacement, grid.at_stride(self.strides[number], shape)))
+        return found if self.each else found[-1:]

@@ -1,0 +1,77 @@
+"""Trained models, without what trained them: applying one imports no trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_reg.components.building import build_composer, build_loss
+from lightning_reg.components.interfaces import Composer
+from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.discovery import TrainingError, construct
+from lightning_reg.discovery.provenance import Entry, other_versions, require_installed
+from lightning_reg.training.checkpoints import read_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a checkpoint says of a model.
+
+    Args:
+        composer: with its weights, in evaluation mode.
+        loss: that it was trained with.
+        preprocessing: of its training images.
+        statistics: of them, see :func:`lightning_reg.data.statistics.statistics`.
+        description: of the module, see :meth:`lightning_reg.training.module.RegistrationModule.description`.
+    """
+
+    composer: Composer
+    loss: LossBundle
+    preprocessing: Preprocessing
+    statistics: Mapping[str, Any]
+    description: dict[str, Any]
+
+
+def read_model(path: str | Path) -> TrainedModel:
+    """The model of a checkpoint file. Tensors and plain values are loaded; no code of the file runs.
+
+    Raises:
+        TrainingError: no such file, damaged, of an earlier version, or not written by lightning_reg.
+        ComponentError: it names a component that is not installed.
+    """
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["lightning_reg"]
+    components = stored.get("components", [])
+    require_installed(components, str(path))
+    parts = nn.ModuleDict({"composer": build_composer(stored["model"]["composer"]), "loss": build_loss(stored["model"]["loss"])})
+    load_weights(parts, checkpoint["state_dict"], str(path), components)
+    composer, loss = parts["composer"].eval(), parts["loss"]
+    assert isinstance(composer, Composer)
+    assert isinstance(loss, LossBundle)
+    preprocessing = construct("preprocessing", Preprocessing, stored["preprocessing"])
+    return TrainedModel(composer, loss, preprocessing, stored.get("statistics", {}), stored["model"])
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Any], path: str, components: Sequence[Entry] = ()) -> None:
+    """Load a checkpoint's weights.
+
+    Args:
+        components: that the checkpoint was made with, for the message.
+
+    Raises:
+        TrainingError: they do not fit the module; names the first that does not.
+    """
+    own = module.state_dict()
+    unfit = sorted(own.keys() ^ state.keys()) + [
+        k for k, v in own.items() if isinstance(v, Tensor) and k in state and v.shape != state[k].shape
+    ]
+    if unfit:
+        versions = other_versions(components)
+        remedy = f": pip install {' '.join(versions)}" if versions else "; they are of another version of the components: install that one."
+        raise TrainingError(f"The weights in {path} do not fit the method it names ({unfit[0]}){remedy}")
+    module.load_state_dict(dict(state))

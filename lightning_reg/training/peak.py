@@ -1,0 +1,59 @@
+"""Memory that tensors take while something is computed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lightning_reg.spatial import Displacement, Grid, Image, Pair
+
+
+def noise_pair(shape: Sequence[int]) -> Pair:
+    """Noise with everything that any loss term asks for."""
+    generator = torch.Generator().manual_seed(0)
+    grid = Grid.regular(shape)
+    images = [Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2)]
+    mask = Image(torch.ones(1, 1, *shape, dtype=torch.int16), grid, discrete=True)
+    points = (torch.from_numpy(grid.center).float(),)
+    truth = Displacement(torch.zeros(1, 3, *shape), grid)
+    return Pair(images[0], images[1], mask, mask, mask, mask, points, points, truth)
+
+
+class PeakMemory(TorchDispatchMode):
+    """A context that counts the bytes of the tensors which operations inside it make, forward and backward.
+
+    Attributes:
+        peak: the most that were alive at a time.
+
+    Work space inside an operation (of a convolution, say) is not seen, nor what the allocator keeps of what was freed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.peak = 0, 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
