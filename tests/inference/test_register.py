@@ -159,7 +159,7 @@ def test_metrics_are_those_of_the_files(result: Result, folder: Path, files) -> 
 def test_from_images_as_they_lie_the_deformation_is_found(files) -> None:
     result = lightning_reg.conventional("bspline").register(**files)
     assert float(result.case.tre_before.mean()) > 4  # type: ignore[union-attr]
-    assert float(result.case.tre_after.mean()) < 0.5  # type: ignore[union-attr]
+    assert float(result.case.tre_after.mean()) < 0.6  # type: ignore[union-attr]
     assert result.metrics()["dice"]["after"] > 0.8
     assert result.case.folding == 0
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_reg import figures as drawing
 from lightning_reg.discovery import blaming
-from lightning_reg.figures import objective_curves, spread_map
 from lightning_reg.inference.report.page import Picture, ReportSection, Row, Section, number, render
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform, determinant_on, known_on
@@ -54,7 +54,7 @@ def write_report(
     shown = volumes(pair, transform, start) if shown is None else shown
     metrics, figures = record["metrics"], []
     if record.get("history"):
-        figures.append(Picture.of("objective", objective_curves(record["history"])))
+        figures.append(Picture.of("objective", drawing.objective_curves(record["history"])))
     sections = [Section("Before and after", ("", "before", "after"), _summary(metrics), _smoothness(metrics), figures)]
     if "tre_mm" in metrics:
         sections.append(_landmarks(metrics["tre_mm"]["landmarks"], shown))
@@ -188,7 +188,7 @@ def _smoothness(metrics: Mapping[str, Any]) -> str:
 def _spread(fixed: Image, spread: Tensor, metrics: Mapping[str, float]) -> Section:
     """The map of an ensemble's disagreement."""
     grid = display_grid(fixed.grid)
-    drawn = spread_map(fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor)
+    drawn = drawing.spread_map(fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor)
     note = (
         "Root of the mean squared distance of the registrations from their mean, which is the transform: small where they agree, not where "
         f"they are right. Mean {metrics['mean']:.2f} mm, 95 % of the voxels below {metrics['p95']:.2f} mm, "
