@@ -210,7 +210,7 @@ class Registrar:
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
             extra=self.metrics,
-            warnings=[w for w in [*warnings, missed(raw, phi), nothing_common(raw)] if w],
+            warnings=[w for w in [*warnings, undetermined(optimized), missed(raw, phi), nothing_common(raw)] if w],
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
@@ -306,6 +306,17 @@ def _start(name: str, network: bool) -> Start:
     if network and start.searches:
         raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
     return start
+
+
+def undetermined(optimized: Optimized | None) -> str | None:
+    """A sentence where registrations from several starts disagreed."""
+    if optimized is None or optimized.apart is None:
+        return None
+    return (
+        f"These images do not determine their alignment: registrations from several starts ended {optimized.apart:.1f} mm apart. The "
+        "start is returned as it is; train a network on labelled pairs, or give another start (--start), masks, or a fixed image cropped "
+        "to what both show."
+    )
 
 
 def nothing_common(pair: Pair) -> str | None:

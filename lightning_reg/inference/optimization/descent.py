@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.discovery import load
-from lightning_reg.inference.optimization.objective import FitStage, Objective, Optimization, with_margin
+from lightning_reg.inference.optimization.objective import LINEAR, FitStage, Objective, Optimization, with_margin
 from lightning_reg.inference.optimization.parameters import Fit, State
-from lightning_reg.spatial import Pair, Transform
+from lightning_reg.spatial import Affine, Composition, Pair, Transform
 
 
 @dataclass
@@ -25,12 +27,14 @@ class Optimized:
         transform: fixed world to moving world. The one it was given, where nothing better was found.
         before, after: the objective of the last stage, at the start and for :attr:`transform`; the second is never larger.
         history: per stage its kind and the objective at every step.
+        apart: where the start was returned because registrations from several starts disagreed: by how much, mm.
     """
 
     transform: Transform
     before: float
     after: float
     history: list[tuple[str, list[float]]] = field(default_factory=list)
+    apart: float | None = None
 
 
 def optimize(
@@ -57,26 +61,62 @@ def optimize(
         TrainingError: a term needs what the pair does not have.
     """
     pair = with_margin(pair, optimization.mask_margin)
-    state = State.of(start, pair.fixed.grid)
     stages = optimization.scaled(steps)
-    history: list[tuple[str, list[float]]] = []
-    objective: Objective | None = None
-    with torch.enable_grad():
-        for number, stage in enumerate(stages):
-            objective = Objective(pair, stage, optimization)
-            fitted = load("fits", stage.transform, Fit)(state, stage, objective, network)
-            values = _descend(fitted, stage, objective, optimization)
-            state = fitted.state()
-            history.append((stage.transform, values))
-            if progress is not None:
-                which = f"stage {number + 1} of {len(stages)} ({stage.transform})"
-                progress(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
-    if objective is None:
+    if not stages:
         return Optimized(start, float("nan"), float("nan"))
-    found = state.transform()
+    with torch.enable_grad():
+        apart = _disagreement(pair, start, stages, optimization)
+        if apart is None:
+            state, history = _run(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
+            found = state.transform()
+        else:
+            found, history = start, []
+    objective = Objective(pair, stages[-1], optimization)
     with torch.no_grad():
         before, after = (float(objective(t)) for t in (start, found))
-    return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history)
+    return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history, apart)
+
+
+def _run(
+    pair: Pair,
+    state: State,
+    stages: Sequence[FitStage],
+    optimization: Optimization,
+    network: Composer | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[State, list[tuple[str, list[float]]]]:
+    """The state after the stages, and the objective at every step of each."""
+    history: list[tuple[str, list[float]]] = []
+    for number, stage in enumerate(stages):
+        objective = Objective(pair, stage, optimization)
+        fitted = load("fits", stage.transform, Fit)(state, stage, objective, network)
+        values = _descend(fitted, stage, objective, optimization)
+        state = fitted.state()
+        history.append((stage.transform, values))
+        if progress is not None:
+            which = f"stage {number + 1} of {len(stages)} ({stage.transform})"
+            progress(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
+    return state, history
+
+
+def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], optimization: Optimization) -> float | None:
+    """Distance in mm of the transforms that the leading rigid and affine stages find from several starts: mean over the image of that of
+    each from the median, and the median of these. ``None``: near enough to each other, or not asked for."""
+    linear = list(takewhile(lambda stage: stage.transform in LINEAR, stages))
+    if optimization.starts == 1 or not linear:
+        return None
+    grid, random = pair.fixed.grid, np.random.default_rng(0)
+    points = grid.to_world(grid.scattered(1000).to(pair.fixed.tensor.device).double())
+    ends = []
+    for number in range(optimization.starts):
+        move = random.standard_normal(3) * (number > 0)
+        matrix = torch.eye(4, dtype=torch.float64, device=points.device).unsqueeze(0)
+        matrix[0, :3, 3] = torch.as_tensor(0.1 * float(grid.size[0]) * move / max(float(np.linalg.norm(move)), 1e-6))
+        state, _ = _run(pair, State.of(Composition([Affine(matrix, grid), start]), grid), linear, optimization)
+        ends.append(state.transform().map_world(points)[0])
+    found = torch.stack(ends)
+    apart = float((found - found.median(0).values).norm(dim=1).mean(1).median())
+    return apart if apart > 0.02 * float(grid.size[0]) else None
 
 
 class _Settled(Exception):

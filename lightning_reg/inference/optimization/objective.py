@@ -16,6 +16,9 @@ from lightning_reg.discovery import ArgumentError, ComponentError, DataError, ch
 from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
+LINEAR = ("rigid", "affine")
+"""Kinds of transform that a stage can fit without bending anything."""
+
 
 @dataclass(frozen=True)
 class FitStage:
@@ -71,6 +74,9 @@ class Optimization:
         mask_margin: masks are widened by this before the terms count in them, mm: an organ's border lies at its mask's.
         small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by the cube root of the ratio.
         fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most this, mm: they show finer anatomy.
+        starts: the rigid and affine stages at the beginning are run from so many starts, the given one and others moved by a tenth of the
+            image's size. Where they end further apart than a fiftieth of it, the images do not determine the alignment, and the given
+            start is returned.
         optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
 
     Raises:
@@ -84,6 +90,7 @@ class Optimization:
     mask_margin: float = 0.0
     small: float = 1.0e6
     fine: float = 0.0
+    starts: int = 1
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -94,6 +101,8 @@ class Optimization:
         require_kind(self.loss, (LossBundle, type(None)), "loss", "give LossBundle({name: (weight, term)})")
         for stage in self.stages:
             require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
+        if not isinstance(self.starts, int) or self.starts < 1:
+            raise ArgumentError(f"starts is {self.starts}; give a whole number, 1 or more")
         if self.small == 0:
             raise ArgumentError("small is 0; give a number of voxels, 1 or more")
         if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):
@@ -109,7 +118,7 @@ class Optimization:
                         f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g}; halve it from stage to stage"
                     )
                 spacing = stage.spacing
-            elif stage.transform not in ("rigid", "affine"):
+            elif stage.transform not in LINEAR:
                 spacing = None
 
     def scaled(self, steps: int | None = None) -> list[FitStage]:

@@ -132,6 +132,32 @@ def test_one_word_registers_linearly_across_contrasts(name: str) -> None:
     assert error(found.transform, truth) < 0.15
 
 
+def test_starts_that_agree_change_nothing(pair, truth) -> None:
+    once = optimization_of({"ncc": {}}, [AFFINE])
+    found, several = optimize(pair, start(), once), optimize(pair, start(), replace(once, starts=3))
+    assert several.apart is None
+    torch.testing.assert_close(parts(several.transform)[0].matrix, parts(found.transform)[0].matrix)
+
+
+def test_where_starts_disagree_the_given_one_is_returned() -> None:
+    """Of two noises, no alignment is right."""
+    noise = [torch.rand(1, 1, *GRID.shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    pair, begun = Pair(*(Image(values, GRID) for values in noise)), start()
+    found = optimize(pair, begun, optimization_of({"ncc": {}}, [AFFINE | {"stride": 2}, *FREE["dense"]], starts=3))
+    assert found.transform is begun
+    assert found.before == found.after
+    assert found.apart > 0.02 * float(GRID.size[0])
+    assert optimize(pair, begun, optimization_of({"ncc": {}}, [AFFINE | {"stride": 2}])).transform is not begun
+
+
+def test_spacings_are_halved_for_fine_voxels(pair) -> None:
+    stage = {"transform": "bspline", "spacing": 8, "steps": 1}
+    coarse, fine = (
+        parts(optimize(pair, start(), optimization_of({"ssd": {}}, [stage], fine=limit)).transform)[0] for limit in (1.9, 2.0)
+    )
+    assert coarse.stride == pytest.approx([2 * s for s in fine.stride])
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 @pytest.mark.parametrize("rate", [0.05, 50.0, 1e6])
 @pytest.mark.parametrize("kind", ["rigid", "affine", "bspline", "dense"])
