@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 import numpy as np
@@ -16,6 +16,7 @@ from lightning_reg.components.interfaces import Composer
 from lightning_reg.discovery import load
 from lightning_reg.inference.optimization.objective import LINEAR, FitStage, Objective, Optimization, with_margin
 from lightning_reg.inference.optimization.parameters import Fit, State
+from lightning_reg.inference.optimization.unfolding import unfolded
 from lightning_reg.spatial import Affine, Composition, Pair, Transform
 
 
@@ -68,6 +69,8 @@ def optimize(
         apart = _disagreement(pair, start, stages, optimization)
         if apart is None:
             state, history = _run(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
+            if state.spline is not None and state.field is None:
+                state = replace(state, spline=unfolded(state.spline))
             found = state.transform()
         else:
             found, history = start, []

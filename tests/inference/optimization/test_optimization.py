@@ -152,9 +152,7 @@ def test_where_starts_disagree_the_given_one_is_returned() -> None:
 
 def test_spacings_are_halved_for_fine_voxels(pair) -> None:
     stage = {"transform": "bspline", "spacing": 8, "steps": 1}
-    coarse, fine = (
-        parts(optimize(pair, start(), optimization_of({"ssd": {}}, [stage], fine=limit)).transform)[0] for limit in (1.9, 2.0)
-    )
+    coarse, fine = (parts(optimize(pair, start(), optimization_of({"ssd": {}}, [stage], fine=limit)).transform)[0] for limit in (1.9, 2.0))
     assert coarse.stride == pytest.approx([2 * s for s in fine.stride])
 
 
