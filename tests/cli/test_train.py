@@ -180,6 +180,19 @@ def test_every_experiment_on_the_crops_trains(train, tmp_path: Path, experiment:
     assert "Validation, best checkpoint" in out
 
 
+def test_the_experiment_on_labelled_pairs_of_two_modalities_trains(train, tmp_path: Path) -> None:
+    source = providers.crops(tmp_path / "source", 32)
+    names = sorted(path.name for path in (source / "imagesTr").glob("hippo*"))
+    columns = ("fixed", "moving", "fixed_labels", "moving_labels")
+    rows = [[source / part / name for part in ("imagesTr", "labelsTr") for name in pair] for pair in itertools.pairwise(names)]
+    (tmp_path / "pairs.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
+    quick = [o for o in QUICK if not o.startswith("experiment=")]
+    data = [f"data.root={tmp_path / 'pairs.csv'}", "data.held_out=1", "data.workers=0", "data.samples_per_epoch=2"]
+    code, out, err = train("experiment=multimodal_labels", *quick, *data)
+    assert code == 0, err
+    assert "Dice" in out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", options("method"))
 def test_every_method_trains_as_its_paper_has_it(train, method: str) -> None:
