@@ -79,12 +79,44 @@ def isotropic_total_variation(displacement: Tensor, spacing: Spacing = 1.0, flat
 
     Source: Vishnevskiy et al., IEEE TMI 36(2), 2017 (pTVreg), there of a B-spline's control points.
     """
-    parts = _forward_gradient(displacement, spacing)
-    for a, part in enumerate(parts):
-        for b in range(len(parts)):
-            part = part if b == a else part.narrow(2 + b, 0, displacement.shape[2 + b] - 1)
-        parts[a] = part.square().sum(1, keepdim=True)
-    return masked_mean((torch.stack(parts).sum(0) + flat**2).sqrt() - flat)
+    value: Tensor = _IsotropicTotalVariation.apply(displacement, spacing_tensor(spacing, displacement), flat)
+    return value
+
+
+class _IsotropicTotalVariation(torch.autograd.Function):
+    """As :class:`_Diffusion`; at the voxels that have a next one along every axis."""
+
+    @staticmethod
+    def forward(ctx: Any, displacement: Tensor, size: Tensor, flat: float) -> Tensor:
+        dims, steps = displacement.dim() - 2, []
+        square = displacement.new_full((displacement.shape[0], 1, *(n - 1 for n in displacement.shape[2:])), flat**2)
+        for a in range(dims):
+            step = displacement.diff(dim=2 + a)
+            for b in range(dims):
+                step = step if b == a else step.narrow(2 + b, 0, displacement.shape[2 + b] - 1)
+            ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)
+            weighted = step * ratio
+            square += (weighted * step).sum(1, keepdim=True)
+            steps.append(weighted)
+        magnitude = square.sqrt_()
+        value = magnitude.flatten(1).mean(1) - flat
+        share = magnitude.reciprocal_().div_(magnitude[0].numel())
+        change = torch.zeros_like(displacement)
+        for a, weighted in enumerate(steps):
+            weighted *= share
+            for shift, sign in ((1, 1), (0, -1)):
+                part = change
+                for b in range(dims):
+                    part = part.narrow(2 + b, shift if b == a else 0, displacement.shape[2 + b] - 1)
+                part.add_(weighted, alpha=sign)
+        ctx.save_for_backward(change)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (change,) = ctx.saved_tensors
+        return change * upstream.view(-1, *[1] * (change.dim() - 1)), None, None
 
 
 def _second_derivatives(displacement: Tensor, spacing: Spacing) -> tuple[list[Tensor], list[Tensor]]:

@@ -95,7 +95,7 @@ def test_similarity(function, masked, noise):
     assert check(lambda f, w: function(f, w, mask), noise(1, 1, *SHAPE), noise(1, 1, *SHAPE))
 
 
-@pytest.mark.parametrize("function", [LF.bending, LF.curvature, LF.diffusion, LF.total_variation])
+@pytest.mark.parametrize("function", [LF.bending, LF.curvature, LF.diffusion, LF.isotropic_total_variation, LF.total_variation])
 def test_regularity(function, noise):
     assert check(lambda u: function(u, (0.7, 1.3, 2.5)), noise(1, 3, *SHAPE))
 

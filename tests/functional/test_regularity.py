@@ -97,3 +97,32 @@ def test_every_item_has_its_spacing(function, smooth):
 def test_two_voxels_have_no_second_derivative(function, noise):
     with pytest.raises(ValueError, match="3 voxels"):
         function(noise(1, 3, 5, 2, 7))
+
+
+def test_isotropic_total_variation_is_its_formula(noise):
+    field, spacing = noise(2, 3, 5, 6, 7), torch.tensor([0.7, 1.3, 2.5], dtype=torch.float64)
+    at = field[:, :, :-1, :-1, :-1]
+    ahead = [field[:, :, 1:, :-1, :-1], field[:, :, :-1, 1:, :-1], field[:, :, :-1, :-1, 1:]]
+    mm = spacing.view(1, 3, 1, 1, 1)
+    square = torch.stack([(((other - at) * mm) / spacing[a]).square().sum(1) for a, other in enumerate(ahead)]).sum(0)
+    expected = ((square + 0.05**2).sqrt() - 0.05).flatten(1).mean(1)
+    torch.testing.assert_close(LF.isotropic_total_variation(field, spacing, flat=0.05), expected)
+
+
+def test_a_jump_costs_by_its_height_and_not_by_its_steepness():
+    """Along an axis, and along the diagonal of two, where the sum of absolute components is larger by the root of two."""
+    points = LF.identity_points((40, 40, 5), dtype=torch.float64)
+
+    def jump(direction: list[float], width: float) -> torch.Tensor:
+        along = (points * torch.tensor(direction, dtype=torch.float64).view(1, 3, 1, 1, 1)).sum(1, keepdim=True)
+        middle = 19.5 * sum(direction)
+        return torch.cat([((along - middle) / width).clamp(-0.5, 0.5), torch.zeros(1, 2, 40, 40, 5, dtype=torch.float64)], dim=1)
+
+    def cost(field: torch.Tensor) -> float:
+        return float(LF.isotropic_total_variation(field, flat=1e-6)) * 39 * 39
+
+    assert cost(jump([1, 0, 0], 1)) == pytest.approx(39, rel=1e-3)
+    assert cost(jump([1, 0, 0], 10)) == pytest.approx(39, rel=1e-3)
+    assert cost(jump([0.5**0.5, 0.5**0.5, 0], 10)) == pytest.approx(
+        39 * 2**0.5 - 5, rel=0.01
+    )  # the mean length of its level lines inside the square
