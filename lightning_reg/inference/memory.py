@@ -14,7 +14,10 @@ import torchio as tio
 
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.discovery import DataError, UserError
-from lightning_reg.inference.optimization import Optimization, optimize
+from lightning_reg.inference.optimization import Optimization
+from lightning_reg.inference.optimization.descent import run_stages
+from lightning_reg.inference.optimization.objective import LINEAR, with_margin
+from lightning_reg.inference.optimization.parameters import State
 from lightning_reg.inference.starts import identity
 from lightning_reg.spatial import LARGE, Grid, Pair
 from lightning_reg.spatial.slabs import SLAB as SLAB_VOXELS
@@ -174,12 +177,15 @@ def optimization_bytes(optimization: Optimization, like: Pair, network: Composer
         like: the pair; only its extents and what it has count.
     """
     stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
+    fine = float(like.fixed.grid.spacing.min()) <= optimization.fine
+    alike = replace(optimization, small=1.0, fine=1.0 if fine else 0.0)  # the trial's voxels are 1 mm
 
     def trial(pair: Pair) -> None:
         for stage in stages:  # each by itself: what a stage hands on is small
-            optimize(pair, identity(pair), replace(optimization, stages=[stage], small=1.0), network=network)
+            with torch.enable_grad():
+                run_stages(with_margin(pair, alike.mask_margin), State.of(identity(pair), pair.fixed.grid), [stage], alike, network)
 
-    field = any(stage.transform not in ("affine", "bspline") for stage in stages)
+    field = any(stage.transform not in (*LINEAR, "bspline") for stage in stages)
     return max(_measured(trial, like), FIELD if field else 0)
 
 

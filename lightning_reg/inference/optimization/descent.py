@@ -68,7 +68,7 @@ def optimize(
     with torch.enable_grad():
         apart = _disagreement(pair, start, stages, optimization)
         if apart is None:
-            state, history = _run(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
+            state, history = run_stages(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
             if state.spline is not None and state.field is None:
                 state = replace(state, spline=unfolded(state.spline))
             found = state.transform()
@@ -80,7 +80,7 @@ def optimize(
     return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history, apart)
 
 
-def _run(
+def run_stages(
     pair: Pair,
     state: State,
     stages: Sequence[FitStage],
@@ -115,7 +115,7 @@ def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], opti
         move = random.standard_normal(3) * (number > 0)
         matrix = torch.eye(4, dtype=torch.float64, device=points.device).unsqueeze(0)
         matrix[0, :3, 3] = torch.as_tensor(0.1 * float(grid.size[0]) * move / max(float(np.linalg.norm(move)), 1e-6))
-        state, _ = _run(pair, State.of(Composition([Affine(matrix, grid), start]), grid), linear, optimization)
+        state, _ = run_stages(pair, State.of(Composition([Affine(matrix, grid), start]), grid), linear, optimization)
         ends.append(state.transform().map_world(points)[0])
     found = torch.stack(ends)
     apart = float((found - found.median(0).values).norm(dim=1).mean(1).median())
