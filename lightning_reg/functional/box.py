@@ -18,8 +18,8 @@ def box_mean(image: Tensor, window: int) -> Tensor:
 def box_sum(image: Tensor, window: int) -> Tensor:
     """Sum over a cube of ``window`` (odd) voxels around each voxel, zeros outside the image, ``(B, C, *S)``; its own adjoint.
 
-    One axis after the other, a shifted copy of the image added in place for every voxel of the window: several times faster on the CPU
-    than poolings, convolutions or cumulative sums. Not differentiable by itself, see :func:`box_mean`.
+    One axis after the other, a shifted copy of the image added in place for every voxel of the window: on the CPU faster than cumulative
+    sums, poolings or convolutions for windows of this project's size. Not differentiable by itself, see :func:`box_mean`.
     """
     for dim in range(2, image.dim()):
         sums, size = image.clone(), image.shape[dim]

@@ -20,7 +20,7 @@ from lightning_reg.training.checkpoints import read_checkpoint
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a checkpoint says of a model.
+    """Contents of a checkpoint that apply a model.
 
     Args:
         composer: with its weights, in evaluation mode.

@@ -250,22 +250,8 @@ def test_many_pairs_say_what_failed_and_that_methods_are_mixed(run, pair) -> Non
     assert " of 3: " in out
     assert "2 pairs registered, 1 failed." in out
     assert "bad: Line 4 of pairs.csv: there is no none.nii.gz" in out
-    assert (
-        run(
-            "register",
-            "--pairs",
-            "pairs.csv",
-            "--out",
-            "cohort",
-            "--only",
-            "also",
-            "--instance",
-            "multimodal",
-            few,
-            "optimization.starts=1",
-        )[0]
-        == 0
-    )
+    other = ["--only", "also", "--instance", "multimodal", few, "optimization.starts=1"]
+    assert run("register", "--pairs", "pairs.csv", "--out", "cohort", *other)[0] == 0
     code, out, _ = run("collect", "cohort")
     assert code == 1
     assert "Not all by the same method: 1 by bspline, 1 by multimodal (column 'by')." in out
