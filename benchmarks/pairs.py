@@ -73,9 +73,10 @@ def _sitk(source: Any) -> sitk.Image:
     return sitk.ReadImage(str(source))
 
 
-def ours(method: str, overrides: tuple[str, ...] = ()) -> Callable[[Task], Found]:
+def ours(method: str, overrides: tuple[str, ...] = (), device: str = "cpu") -> Callable[[Task], Found]:
     def register(task: Task) -> Found:
-        return _ours(lightning_reg.conventional(method or task.method, overrides).register(**_images_and_masks(task)))
+        registrar = lightning_reg.conventional(method or task.method, overrides, device=device)
+        return _ours(registrar.register(**_images_and_masks(task)))
 
     return register
 

@@ -7,6 +7,7 @@ from .components.backbones.lattice import LatticeEncoder as LatticeEncoder
 from .components.backbones.progressive_unet import ProgressiveUNet as ProgressiveUNet
 from .components.backbones.siamese import SiameseEncoder as SiameseEncoder
 from .components.backbones.unet import UNet as UNet
+from .components.backbones.voxelmorph import VoxelMorphUNet as VoxelMorphUNet
 from .components.composers.multilevel import MultilevelComposer as MultilevelComposer
 from .components.composers.sequential import Member as Member
 from .components.composers.single import SingleComposer as SingleComposer

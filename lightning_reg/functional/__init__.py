@@ -18,8 +18,8 @@ from lightning_reg.functional.jacobian import (
     sdlogj,
 )
 from lightning_reg.functional.landmarks import target_registration_error
-from lightning_reg.functional.overlap import dice, dice_of_counts, of_label, one_hot, overlap_counts, soft_dice
-from lightning_reg.functional.points import Array, identity_points, to_grid_sample, transform_points, transform_vectors
+from lightning_reg.functional.overlap import dice, dice_of_counts, label_values, of_label, one_hot, overlap_counts, soft_dice
+from lightning_reg.functional.points import Array, beside, identity_points, to_grid_sample, transform_points, transform_vectors
 from lightning_reg.functional.reduce import bounding_box, masked_mean
 from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, isotropic_total_variation, total_variation
 from lightning_reg.functional.similarity import mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
@@ -33,6 +33,7 @@ __all__ = [
     "affine_parameters",
     "basis_matrix",
     "bending",
+    "beside",
     "bounding_box",
     "box_mean",
     "bspline",
@@ -54,6 +55,7 @@ __all__ = [
     "isotropic_total_variation",
     "jacobian",
     "jacobian_determinant",
+    "label_values",
     "lattice_shape",
     "lncc",
     "log_determinant",

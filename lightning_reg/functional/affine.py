@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_reg.functional.points import Array
+from lightning_reg.functional.points import Array, beside
 
 
 def affine_matrix(parameters: Tensor, center: Array | None = None) -> Tensor:
@@ -26,7 +26,7 @@ def affine_matrix(parameters: Tensor, center: Array | None = None) -> Tensor:
     xy, xz, yz = shear.unbind(1)
     upper = torch.stack([one, xy, xz, zero, one, yz, zero, zero, one], dim=1).view(-1, 3, 3)
     linear = rotation_matrix(rotation) @ (scale.unsqueeze(2) * upper)
-    pivot = torch.zeros_like(translation) if center is None else torch.as_tensor(center).to(translation).expand_as(translation)
+    pivot = torch.zeros_like(translation) if center is None else beside(center, translation).expand_as(translation)
     shift = pivot + translation - (linear @ pivot.unsqueeze(2)).squeeze(2)
     last = torch.cat([torch.zeros_like(translation), one.unsqueeze(1)], dim=1).unsqueeze(1)
     matrix = torch.cat([torch.cat([linear, shift.unsqueeze(2)], dim=2), last], dim=1)
@@ -52,7 +52,7 @@ def affine_parameters(matrix: Tensor, center: Array | None = None) -> Tensor:
     scale = torch.diagonal(upper, dim1=1, dim2=2)
     unit = upper / scale.unsqueeze(2)
     shear = torch.stack([unit[:, 0, 1], unit[:, 0, 2], unit[:, 1, 2]], dim=1)
-    pivot = torch.zeros_like(shift) if center is None else torch.as_tensor(center).to(matrix).expand_as(shift)
+    pivot = torch.zeros_like(shift) if center is None else beside(center, matrix).expand_as(shift)
     translation = shift - pivot + (linear @ pivot.unsqueeze(2)).squeeze(2)
     from kornia.geometry.conversions import rotation_matrix_to_axis_angle  # a start-up without it is shorter
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_reg.functional.points import Array
+from lightning_reg.functional.points import Array, beside
 from lightning_reg.functional.reduce import masked_mean
 
 Spacing = Sequence[float] | Array | float
@@ -17,7 +17,7 @@ Spacing = Sequence[float] | Array | float
 def spacing_tensor(spacing: Spacing, like: Tensor) -> Tensor:
     """Spacing as ``(B or 1, D)`` in the dtype and on the device of a field ``(B, D, *S)``."""
     dims = like.dim() - 2
-    values = torch.as_tensor(spacing, dtype=like.dtype, device=like.device)
+    values = beside(spacing, like)
     return values.expand(1, dims) if values.dim() == 0 else values.view(-1, dims)
 
 

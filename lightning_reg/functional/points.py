@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = Tensor | NDArray[np.floating]
+
+
+def beside(values: Array | Sequence[float] | float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers as a tensor on the device of another, in its dtype or in ``dtype``.
+
+    A GPU is not waited for, as a plain copy to it would, and gets the same numbers once. The result is not to be changed in place.
+    """
+    dtype = dtype or like.dtype
+    if like.device.type != "cuda" or isinstance(values, Tensor):
+        return torch.as_tensor(values, dtype=dtype, device=like.device)
+    numbers = np.asarray(values, dtype=np.float64)
+    return _on_gpu(numbers.tobytes(), numbers.shape, dtype, like.device)
+
+
+@functools.lru_cache(1024)
+def _on_gpu(numbers: bytes, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # for whoever trains with them later
+        values = torch.from_numpy(np.frombuffer(numbers).reshape(shape).copy()).to(dtype)
+        return values.pin_memory().to(device, non_blocking=True)
 
 
 def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
@@ -45,11 +65,8 @@ def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.flo
     factor = np.einsum("bii->bi", linear)
     if np.abs(linear - factor[:, :, None] * np.eye(dims)).max() < 1e-12:  # axes that are parallel
         like = (-1, dims, *[1] * (points.dim() - 2))
-        middle, factor = (
-            torch.as_tensor(values[:, ::-1].copy(), dtype=points.dtype, device=points.device).view(like)
-            for values in (shift / factor, factor)
-        )
-        return (points.flip(1) + middle).mul_(factor).movedim(1, -1)
+        middle, scale = (beside(values[:, ::-1].copy(), points).view(like) for values in (shift / factor, factor))
+        return (points.flip(1) + middle).mul_(scale).movedim(1, -1)
     last = np.broadcast_to(np.eye(dims + 1)[dims], (len(matrix), 1, dims + 1))
     rows = np.concatenate([linear, shift[:, :, None]], axis=2)[:, ::-1]
     return transform_points(np.concatenate([rows, last], axis=1), points).movedim(1, -1)
@@ -66,7 +83,7 @@ def transform_points(matrix: Array, points: Tensor) -> Tensor:
         ``(B, D, *any)`` in the dtype of ``points``.
     """
     dims = points.shape[1]
-    matrix = torch.as_tensor(matrix, dtype=points.dtype, device=points.device)
+    matrix = beside(matrix, points)
     flat = _product(matrix[:, :dims, :dims], points.flatten(2)) + matrix[:, :dims, dims:]
     return flat.view(flat.shape[0], dims, *points.shape[2:])
 
@@ -74,7 +91,7 @@ def transform_points(matrix: Array, points: Tensor) -> Tensor:
 def transform_vectors(matrix: Array, vectors: Tensor) -> Tensor:
     """Apply the linear part of homogeneous matrices to vectors: ``(B, D + 1, D + 1)``, ``(B, D, *any)``."""
     dims = vectors.shape[1]
-    matrix = torch.as_tensor(matrix, dtype=vectors.dtype, device=vectors.device)
+    matrix = beside(matrix, vectors)
     flat = _product(matrix[:, :dims, :dims], vectors.flatten(2))
     return flat.view(flat.shape[0], dims, *vectors.shape[2:])
 

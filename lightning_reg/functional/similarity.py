@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_reg.functional.box import box_mean
 from lightning_reg.functional.jacobian import Spacing, gradient
+from lightning_reg.functional.points import beside
 from lightning_reg.functional.reduce import masked_mean
 
 
@@ -66,7 +67,7 @@ def ngf(
     f, w = gradient(fixed, spacing), gradient(warped, spacing)
     inner, ff, ww = (f * w).sum(2), (f * f).sum(2), (w * w).sum(2)
     shape = (-1, *[1] * (fixed.dim() - 1))
-    there, here = (torch.as_tensor(edge, dtype=f.dtype, device=f.device).view(shape) for edge in edges)
+    there, here = (beside(edge, f).view(shape) for edge in edges)
     return masked_mean(1 - (inner.abs() + there * here) ** 2 / ((ff + there**2) * (ww + here**2)), mask)
 
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.functional.points import identity_points, to_grid_sample
+from lightning_reg.functional.points import beside, identity_points, to_grid_sample
+from lightning_reg.functional.precision import full_precision
 
 Interpolation = Literal["linear", "nearest"]
 Padding = float | Literal["border"]
@@ -132,10 +133,12 @@ def resize(image: Tensor, shape: Sequence[int], mode: Interpolation = "linear") 
     """
     if tuple(image.shape[2:]) == tuple(shape):
         return image
-    if mode == "nearest":
-        return F.interpolate(image.float(), size=tuple(shape), mode="nearest-exact").to(image.dtype)
-    linear = "bilinear" if image.dim() == 4 else "trilinear"
-    return F.interpolate(image, size=tuple(shape), mode=linear, align_corners=False)
+    with full_precision(image):  # autocast would lengthen features, and what is joined to them
+        if mode == "nearest":
+            values = image if image.is_floating_point() else image.float()
+            return F.interpolate(values, size=tuple(shape), mode="nearest-exact").to(image.dtype)
+        linear = "bilinear" if image.dim() == 4 else "trilinear"
+        return F.interpolate(image, size=tuple(shape), mode=linear, align_corners=False)
 
 
 def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
@@ -149,5 +152,5 @@ def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
         ``(B, D, *shape)`` in voxels of the new grid.
     """
     old = displacement.shape[2:]
-    ratio = torch.tensor([n / o for n, o in zip(shape, old, strict=True)], dtype=displacement.dtype, device=displacement.device)
+    ratio = beside([n / o for n, o in zip(shape, old, strict=True)], displacement)
     return resize(displacement, shape) * ratio.view(1, -1, *[1] * len(old))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.functional import identity_points, transform_points
+from lightning_reg.functional import beside, identity_points, transform_points
 
 Matrix = NDArray[np.floating]
 
@@ -171,7 +171,7 @@ class Grid:
             ``(B, *any)``, true or false.
         """
         voxels = self.to_voxel(points)
-        upper = torch.tensor(self.shape, dtype=voxels.dtype, device=voxels.device).view(1, 3, *[1] * (voxels.dim() - 2)) - 1
+        upper = beside([n - 1 for n in self.shape], voxels).view(1, 3, *[1] * (voxels.dim() - 2))
         return ((voxels >= -margin) & (voxels <= upper + margin)).all(1)
 
     def overlap(self, other: Grid) -> float:

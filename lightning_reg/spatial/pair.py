@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_reg.functional import target_registration_error
+from lightning_reg.functional import label_values, target_registration_error
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Displacement, Transform
@@ -49,8 +50,13 @@ class Pair:
             elif isinstance(value, Displacement):
                 moved[f.name] = Displacement(value.field.to(device, non_blocking=non_blocking), value.grid)
             elif isinstance(value, tuple) and f.name != "name":
-                moved[f.name] = tuple(points.to(device) for points in value)
-        return replace(self, **moved)  # type: ignore[arg-type]
+                moved[f.name] = tuple(points.to(device, non_blocking=non_blocking) for points in value)
+        there = replace(self, **moved)  # type: ignore[arg-type]
+        if self.fixed.tensor.device.type == "cpu":
+            self.labels()  # found here: nobody is to wait for a GPU to find them there
+        if "_foreground" in self.__dict__:
+            there.__dict__["_foreground"] = self._foreground
+        return there
 
     def cropped(self, fixed: Part, moving: Part) -> Pair:
         """Parts of both sides, each ``(start, shape)`` in voxels; without landmarks, which need not lie in both."""
@@ -65,11 +71,15 @@ class Pair:
         return replace(self, **changed)  # type: ignore[arg-type]
 
     def labels(self) -> list[int]:
-        """The foreground labels of the fixed and moving label maps; empty where there are none."""
+        """The foreground labels of the fixed and moving label maps, ascending; empty where there are none."""
         if self.fixed_labels is None or self.moving_labels is None:
             return []
-        values = torch.cat([self.fixed_labels.tensor.unique(), self.moving_labels.tensor.unique()]).unique()
-        return [int(v) for v in values if v != 0]
+        return list(self._foreground)
+
+    @cached_property
+    def _foreground(self) -> tuple[int, ...]:
+        maps = [image.tensor for image in (self.fixed_labels, self.moving_labels) if image is not None]
+        return tuple(sorted({value for labels in maps for value in label_values(labels)} - {0}))
 
     def landmark_errors(self, transform: Transform | None = None) -> tuple[Tensor, ...]:
         """Target registration error per landmark in mm, one ``(N,)`` per batch element; before registration by default."""
@@ -104,6 +114,7 @@ class Pair:
     def collate(pairs: Sequence[Pair]) -> Pair:
         """One batch from several pairs. Where sizes differ, images are padded behind their last voxel to the largest."""
         if len(pairs) == 1:
+            pairs[0].labels()  # found by the process that draws the pairs, and known from then on
             return pairs[0]
         joined: dict[str, object] = {}
         for f in fields(Pair):
@@ -117,7 +128,9 @@ class Pair:
                 joined[f.name] = Displacement(image.tensor, image.grid)
             else:
                 joined[f.name] = tuple(item for value in values for item in value)
-        return Pair(**joined)  # type: ignore[arg-type]
+        batch = Pair(**joined)  # type: ignore[arg-type]
+        batch.labels()
+        return batch
 
 
 def _element_grid(grid: Grid, b: int) -> Grid:

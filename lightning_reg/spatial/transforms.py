@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_reg.functional import (
+    beside,
     bspline,
     bspline_at,
     exponentiate,
@@ -182,8 +183,7 @@ class BSpline(Transform):
             return _displacement_point_by_point(self, grid)
         stride = [s / f for s, f in zip(self.stride, along[0], strict=True)]
         offset = [(o - t) / f for o, f, t in zip(self.offset, *along, strict=True)]
-        voxels = torch.tensor(along[0], dtype=self.control.dtype, device=self.control.device)
-        return bspline(self.control, grid.shape, stride, offset) / voxels.view(1, 3, 1, 1, 1)
+        return bspline(self.control, grid.shape, stride, offset) / beside(along[0], self.control).view(1, 3, 1, 1, 1)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BSpline:
         return BSpline(self.control.to(device=device, dtype=dtype), self.grid, self.stride, self.offset)
@@ -216,8 +216,8 @@ class Affine(Transform):
         self.matrix, self.grid = _precise(matrix), grid
 
     def _voxel_matrix(self) -> Tensor:
-        device = self.matrix.device
-        return torch.as_tensor(self.grid.inverse, device=device) @ self.matrix.double() @ torch.as_tensor(self.grid.affine, device=device)
+        matrix = self.matrix.double()
+        return beside(self.grid.inverse, matrix) @ matrix @ beside(self.grid.affine, matrix)
 
     def map_voxels(self, points: Tensor) -> Tensor:
         return transform_points(self._voxel_matrix(), points)

@@ -29,6 +29,7 @@ from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
+from lightning_reg.training.finite import FiniteLoss
 from lightning_reg.training.model import load_weights
 from lightning_reg.training.optimizers import (
     DecaySchedule,
@@ -90,7 +91,7 @@ class RegistrationModule(L.LightningModule):
         self.statistics: Mapping[str, Any] = {}
         self.cases: list[PairMetrics] = []
         self.metrics: Sequence[ExtraMetric] = ()
-        self.split_batch = split_batch
+        self.split_batch, self._finite = split_batch, FiniteLoss()
         if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
                 "method.split_batch needs networks without batch normalisation: set norm to instance, or split_batch to false."
@@ -145,6 +146,15 @@ class RegistrationModule(L.LightningModule):
         """
         self._optimizer, self._schedule, self._steps = optimizer or self.optimizer, schedule or self.schedule, steps
 
+    def compile_networks(self) -> None:
+        """Have ``torch.compile`` fuse what the backbones do between their convolutions; weights and their names stay.
+
+        Heads, warping and the loss are left as they are: their sizes and grids change from pair to pair.
+        """
+        for part in self.modules():
+            if isinstance(part, Network):
+                part.backbone.compile(dynamic=False)
+
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, RegistrationData):
@@ -185,7 +195,10 @@ class RegistrationModule(L.LightningModule):
 
     def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
         value = self.training_loss(pair)
-        self._require_finite(value.terms, pair)
+        self._require_finite()  # of the step before, on a GPU: known by now
+        self._finite.watch(value.terms, self.global_step, pair.name)
+        if not value.total.is_cuda:
+            self._require_finite()
         settings: dict[str, Any] = {"batch_size": pair.fixed.tensor.shape[0], "sync_dist": self._processes > 1}
         self.log("train/loss", value.total, prog_bar=True, **settings)
         self.log_dict({f"train/{name}": term for name, term in value.terms.items()}, prog_bar=len(value.terms) > 1, **settings)
@@ -199,18 +212,12 @@ class RegistrationModule(L.LightningModule):
         terms = {name: torch.stack([value.terms[name] for value in values]).mean() for name in values[0].terms}
         return LossValue(torch.stack([value.total for value in values]).mean(), terms)
 
-    def _require_finite(self, terms: Mapping[str, Tensor], pair: Pair) -> None:
-        broken = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]
-        if self._processes > 1 and self.trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
-            broken = broken or ["of another process"]
-        if broken:
-            raise TrainingError(
-                f"The loss term {' and '.join(broken)} became NaN or infinite at step {self.global_step} on {', '.join(pair.name)}; "
-                "lower method.optimizer.lr, set trainer.gradient_clip_val=1, or train in trainer.precision=32-true. "
-                "The last good checkpoint is kept."
-            )
+    def _require_finite(self) -> None:
+        of_any = (lambda broken: self.trainer.strategy.reduce_boolean_decision(broken, all=False)) if self._processes > 1 else bool
+        self._finite.require(of_any)
 
     def on_validation_epoch_start(self) -> None:
+        self._require_finite()
         self.cases = []
 
     def validation_step(self, pair: Pair, batch_idx: int) -> None:
@@ -279,6 +286,7 @@ class RegistrationModule(L.LightningModule):
         return int(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._require_finite()
         checkpoint["lightning_reg"] = self._stored()
 
     def _stored(self) -> dict[str, Any]:

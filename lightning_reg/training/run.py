@@ -142,6 +142,8 @@ def _run(
             raise TrainingError(f"{error} These data get their lung masks from lightning-reg prepare; train on what it writes.") from error
         raise
 
+    if config.get("compile"):
+        module.compile_networks()
     if progress is not None or config.get("budget"):
         config, told = planned(config, module, data, resume is not None)
         if progress is not None:

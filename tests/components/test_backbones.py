@@ -18,11 +18,23 @@ SPECS = {
     "dilated at half resolution": {"features": [2, 3], "dilations": [1, 2], "stride": 2},
     "fcn": {"features": 2},
     "dual_stream": {"levels": 2, "features": 3, "output_stride": 2},
+    "voxelmorph": {"encoder": [2, 3], "decoder": [4, 2], "last": [3, 2]},
 }
 
 
 def make(name: str, **arguments) -> Backbone:
     return build("backbones", {"name": name.split()[0], **SPECS.get(name, {}), **arguments}, Backbone).eval()
+
+
+def test_voxelmorph_has_the_weights_of_its_published_code() -> None:
+    """327,331 with the convolution to three components, as MONAI's VoxelMorph of the same layers."""
+    backbone = build("backbones", {"name": "voxelmorph"}, Backbone)
+    assert sum(p.numel() for p in backbone.parameters()) + 16 * 3 * 27 + 3 == 327_331
+
+
+def test_voxelmorph_refuses_lists_that_do_not_fit() -> None:
+    with pytest.raises(ComponentError, match="as many layers of encoder and decoder"):
+        build("backbones", {"name": "voxelmorph", "encoder": [2, 2], "decoder": [2]}, Backbone)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -260,6 +260,22 @@ def test_a_velocity_flows_in_as_many_squarings_as_asked_for(steps: int) -> None:
     torch.testing.assert_close(field[middle], (factor - 1) * (grid.points()[middle] - 4), atol=1e-5, rtol=0)
 
 
+def test_a_velocity_that_is_reduced_moves_as_far() -> None:
+    """Constant features: the same motion in mm at half the resolution; the part behind the image's last voxel is there for pooling."""
+    grid, maps = Grid.regular((7, 8, 6), (2.0, 1.0, 3.0)), torch.ones(1, 3, 8, 8, 8)
+    heads = [VelocityHead((3,), ((1, 1, 1),), steps=2, reduce=reduce) for reduce in (1, 2)]
+    for head in heads:
+        bias(head.velocity, torch.tensor([0.5, -1.0, 2.0]))
+    whole, half = (head([maps], grid)[0] for head in heads)
+    assert half.grid.shape == (4, 4, 4)
+    torch.testing.assert_close(half.displacement(grid), whole.displacement(grid))
+
+
+def test_a_velocity_is_not_reduced_by_less_than_one() -> None:
+    with pytest.raises(ComponentError, match="whole number of voxels"):
+        VelocityHead((3,), ((1, 1, 1),), reduce=0)
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_equalized_outputs_of_unit_weights_and_features_have_unit_variance(kernel: int) -> None:
     grid = Grid.regular((16, 14, 12))

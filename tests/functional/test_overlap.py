@@ -37,6 +37,13 @@ def test_one_hot():
     assert torch.equal(channels[:, 2:].bool(), first == 1)
 
 
+@pytest.mark.parametrize("values", [[0, 2, 7], [-3, 0, 4], [0, 70_000], [0.0, 1.0]])
+def test_label_values_are_those_of_the_map(values):
+    labels = torch.tensor(values)[torch.randint(len(values), (1, 1, 9, 8, 7), generator=torch.Generator().manual_seed(0))]
+    assert LF.label_values(labels) == sorted(values)
+    assert LF.label_values(labels[..., :0]) == []
+
+
 def test_soft_dice_of_labels_is_dice():
     first, second = boxes()
     for values in ([1], [1, 4]):

@@ -136,6 +136,12 @@ def test_to_moves_everything(make_pair):
     assert moved.name == ("5 landmarks",)
 
 
+def test_labels_are_known_where_they_cannot_be_looked_for(make_pair):
+    """On a device that nobody waits for: they are found before the pair leaves the CPU."""
+    pair = make_pair((9, 11, 13), 5)
+    assert pair.to("meta").to("meta").labels() == pair.labels() == [3, 7]
+
+
 def test_elements_are_the_pairs_of_the_batch(batch):
     pairs, joined = batch
     for pair, element in zip(pairs, joined.elements(), strict=True):

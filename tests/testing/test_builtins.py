@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dilated": {"features": [4, 4, 4, 4, 4]},
     "fcn": {"features": 4},
     "dual_stream": {"levels": 2, "features": 4},
+    "voxelmorph": {"encoder": [4, 4], "decoder": [4, 4], "last": [4]},
     "pyramid": {"features": 4},
     "bspline": {"spacing": 4},
     "early_stopping": {"monitor": "validation/error"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_reg import compose
 from lightning_reg.components.interfaces import Growable
@@ -14,12 +16,13 @@ from lightning_reg.spatial import Pair
 from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule
 
-METHODS = ["progressive", "multilevel", "dlir", "linear_deformable", "deep_supervision", "velocity"]
+METHODS = ["progressive", "multilevel", "dlir", "linear_deformable", "deep_supervision", "velocity", "voxelmorph"]
 TINY = ["data.dataset.shape=[32,28,30]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0"]
 SMALLER = {
     "progressive": ["method.composer.backbone.levels=3"],
     "deep_supervision": ["method.composer.backbone.features=8"],
     "velocity": ["method.composer.backbone.levels=3", "method.composer.backbone.features=8"],
+    "voxelmorph": ["method.composer.backbone.encoder=[8,8]", "method.composer.backbone.decoder=[8,8]", "method.composer.backbone.last=[8]"],
 }
 RATE = {"multilevel": 3e-3, "linear_deformable": 3e-3, "progressive": 3e-3}
 STEPS = 60
@@ -79,3 +82,30 @@ def test_a_step_needs_no_values(method: str, pairs: list[Pair]) -> None:
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     assert gradients
     assert all(gradient.device.type == "meta" for gradient in gradients)
+
+
+class Arrivals(TorchDispatchMode):
+    """Notes which functions of the project copy tensors from the CPU to another device, other than by :func:`functional.beside`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = [a for a in args if isinstance(a, torch.Tensor)]
+        if isinstance(made, torch.Tensor) and made.device.type == "meta" and any(t.device.type == "cpu" for t in given):
+            frames = [frame for frame in traceback.extract_stack() if "lightning_reg" in frame.filename]
+            if frames and frames[-1].name != "beside":
+                self.found.append(f"{frames[-1].filename}:{frames[-1].lineno}")
+        return made
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_waits_for_no_copy_to_the_device(method: str, pairs: list[Pair]) -> None:
+    """A plain copy of a few numbers waits until a GPU has done all that came before."""
+    module = grown(RegistrationModule.from_configuration(settings(method))).train().to("meta")
+    small = (pairs[1] if method == "progressive" else pairs[0]).to("meta")
+    with Arrivals() as arrivals:
+        module.training_loss(small).total.backward()
+    assert not arrivals.found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_reg.components.blocks import small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
 from lightning_reg.discovery import ArgumentError
-from lightning_reg.functional import affine_matrix
+from lightning_reg.functional import affine_matrix, beside
 from lightning_reg.spatial import Affine, Grid
 
 
@@ -44,7 +44,7 @@ class AffineHead(Head):
             raise ArgumentError("AffineHead: the backbone did not compute its coarsest level")
         raw = self.last(self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))).float()
         local = affine_matrix(self.constrained(raw, grid))
-        frame, back = (torch.as_tensor(matrix, device=raw.device) for matrix in grid.frame())
+        frame, back = (beside(matrix, raw, torch.float64) for matrix in grid.frame())
         return [Affine((frame @ local.double() @ back).to(raw.dtype), grid)]
 
     @staticmethod
@@ -54,7 +54,7 @@ class AffineHead(Head):
         translation, rotation, scale, shear = raw.split(3, dim=1)
         return torch.cat(
             [
-                translation * torch.as_tensor(grid.spacing).to(raw),
+                translation * beside(grid.spacing, raw),
                 math.pi * torch.tanh(rotation / half / math.pi),
                 1 + 0.5 * torch.tanh(2 * scale / half),
                 math.pi * torch.tanh(shear / half / math.pi),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
 from lightning_reg.discovery import ArgumentError
+from lightning_reg.functional import pool
 from lightning_reg.spatial import Grid, Velocity
 
 
@@ -16,11 +17,14 @@ class VelocityHead(Head):
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
         steps: squarings, see :func:`lightning_reg.functional.exponentiate`.
+        reduce: the velocity is averaged over so many voxels of its level along every axis before it flows (2 in VoxelMorph).
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7, reduce: int = 1) -> None:
         super().__init__()
-        self.stride, self.steps = strides[-1], steps
+        if not isinstance(reduce, int) or reduce < 1:
+            raise ArgumentError(f"reduce is {reduce}; give a whole number of voxels, 1 or more")
+        self.stride, self.steps, self.reduce = tuple(reduce * n for n in strides[-1]), steps, reduce
         self.velocity = Convolution(channels[-1], 3)
         small_output(self.velocity)
         fast_layout(self)
@@ -29,5 +33,5 @@ class VelocityHead(Head):
         finest = features[-1]
         if finest is None:
             raise ArgumentError("VelocityHead: the backbone did not compute its finest level")
-        velocity = self.velocity(finest).float()
+        velocity = pool(self.velocity(finest).float(), self.reduce) / self.reduce
         return [Velocity(velocity, grid.at_stride(self.stride, velocity.shape[2:]), self.steps)]

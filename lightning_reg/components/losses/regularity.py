@@ -73,7 +73,7 @@ class TotalVariation(LossTerm):
 
 def _squared_size(pair: Pair, level: Level) -> Tensor:
     """Of the whole fixed image, also where the level sees a patch of it; ``(B or 1,)`` mm^2."""
-    return torch.as_tensor(pair.fixed.grid.size**2).to(level.fixed.tensor)
+    return LF.beside(pair.fixed.grid.size**2, level.fixed.tensor)
 
 
 def _roughness(measure: Callable[[Tensor, LF.Array], Tensor], level: Level) -> Tensor:
@@ -120,7 +120,7 @@ class InverseConsistency(MaskedTerm):
         assert level.reverse is not None
         grid = level.fixed.grid
         round_trip = Composition([level.reverse.transform, level.transform]).displacement(grid)
-        square = (round_trip * torch.as_tensor(grid.spacing).to(round_trip).view(-1, 3, 1, 1, 1)) ** 2
+        square = (round_trip * LF.beside(grid.spacing, round_trip).view(-1, 3, 1, 1, 1)) ** 2
         return LF.masked_mean(square.sum(1, keepdim=True), self.region(level, pair))
 
 
@@ -133,11 +133,11 @@ class AffineIdentity(LossTerm):
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         matrix = _part(level.increment, Affine, "affine_identity").matrix
-        center = torch.as_tensor(level.fixed.grid.center).to(matrix).unsqueeze(2)
+        center = LF.beside(level.fixed.grid.center, matrix).unsqueeze(2)
         identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
         linear = matrix[:, :3, :3] - identity
         shift = (linear @ center).squeeze(2) + matrix[:, :3, 3]
-        size = torch.as_tensor(pair.fixed.grid.size).to(matrix)
+        size = LF.beside(pair.fixed.grid.size, matrix)
         return (linear.abs().sum((1, 2)) + shift.abs().sum(1) / size) / 12
 
 

@@ -33,7 +33,7 @@ class FieldError(MaskedTerm):
     def forward(self, level: Level, pair: Pair) -> Tensor:
         assert pair.truth is not None
         true = pair.truth.displacement(level.fixed.grid)
-        extents = torch.tensor(level.fixed.grid.shape, dtype=true.dtype, device=true.device).view(1, 3, 1, 1, 1)
+        extents = LF.beside(level.fixed.grid.shape, true).view(1, 3, 1, 1, 1)
         square = ((level.displacement - true) * self.VOXELS / extents).square().sum(1, keepdim=True)
         mean = LF.masked_mean(square, self.region(level, pair))
         return (mean + 1e-6).sqrt() if self.root else mean

@@ -1,0 +1,74 @@
+"""The U-net of VoxelMorph, layer by layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_reg.components.blocks import ConvBlock, channels_last, fast_layout, stack_images
+from lightning_reg.components.interfaces import Backbone
+from lightning_reg.discovery import ArgumentError
+from lightning_reg.functional import resize
+
+
+class VoxelMorphUNet(Backbone):
+    """Encoder and decoder as VoxelMorph's users list them: feature maps per layer, each a convolution and a leaky ReLU.
+
+    Every layer of the encoder is followed by maximum pooling by 2, every layer of the decoder by repeating each voxel and by the encoder's
+    maps of that size; the last layers are at full size.
+
+    Source: Balakrishnan et al., IEEE TMI 38(8), 2019, Section III-A; the default is the layer list of its published code (vm2).
+
+    Args:
+        encoder, decoder: feature maps per layer, as many layers each.
+        last: likewise, of the layers at full size, one or more.
+        channels: channels of the two images together.
+        norm, slope: see :class:`~lightning_reg.components.blocks.ConvBlock`.
+
+    Raises:
+        ArgumentError: the lists do not fit together.
+    """
+
+    def __init__(
+        self,
+        encoder: Sequence[int] = (16, 32, 32, 32),
+        decoder: Sequence[int] = (32, 32, 32, 32),
+        last: Sequence[int] = (32, 16, 16),
+        channels: int = 2,
+        norm: str = "none",
+        slope: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if not encoder or not last or len(encoder) != len(decoder) or min(*encoder, *decoder, *last) < 1:
+            raise ArgumentError(
+                f"encoder has {list(encoder)}, decoder {list(decoder)} and last {list(last)} feature maps; give as many layers of encoder "
+                "and decoder, and one or more last ones, of 1 or more maps each"
+            )
+
+        def block(inputs: int, outputs: int) -> ConvBlock:
+            return ConvBlock(inputs, outputs, norm=norm, slope=slope)
+
+        self.encoder = nn.ModuleList(block(a, b) for a, b in itertools.pairwise([channels, *encoder]))
+        inputs = [encoder[-1], *(a + b for a, b in zip(decoder, reversed(encoder), strict=True))]
+        self.decoder = nn.ModuleList(block(a, b) for a, b in zip(inputs, decoder, strict=False))
+        self.last = nn.Sequential(*(block(a, b) for a, b in itertools.pairwise([inputs[-1], *last])))
+        self.channels, self.strides = (last[-1],), ((1, 1, 1),)
+        factor = 2 ** len(encoder)
+        self.multiple = (factor, factor, factor)
+        fast_layout(self)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+        x = channels_last(stack_images(fixed, moving))
+        skips = []
+        for layer in self.encoder:
+            x = layer(x)
+            skips.append(x)
+            x = F.max_pool3d(x, 2)
+        for layer in self.decoder:
+            skip = skips.pop()
+            x = torch.cat([resize(layer(x), skip.shape[2:], "nearest"), skip], dim=1)
+        return [self.last(x)]

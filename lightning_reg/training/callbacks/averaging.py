@@ -1,0 +1,38 @@
+"""Averaged weights: the mean of a training's last steps is steadier than any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from lightning_reg.discovery import ArgumentError
+
+
+class AveragedWeights(WeightAveraging):
+    """Validates and keeps an exponential moving average of the weights; the training itself goes on from the weights.
+
+    Args:
+        decay: share of the average that a step leaves as it is: 0.999 averages over some thousand steps.
+        start: steps before which the average follows the weights.
+
+    Source: Polyak & Juditsky, SIAM J. Control Optim. 30(4), 1992; Tarvainen & Valpola, NeurIPS 2017 (moving average).
+    """
+
+    def __init__(self, decay: float = 0.999, start: int = 100) -> None:
+        if not 0 < decay < 1 or start < 0:
+            raise ArgumentError(f"decay is {decay} and start {start}; give a number between 0 and 1, and a number of steps")
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.start = start
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._average_model is not None and trainer.global_step <= self.start:
+            self._average_model.n_averaged.zero_()  # the next update is a copy
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        now = checkpoint.get("current_model_state", {})
+        checkpoint["state_dict"].update({key: value for key, value in now.items() if key.endswith("_extra_state")})  # of growth, of stages
