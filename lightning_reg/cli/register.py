@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model", action="append", help="a trained network: best.ckpt, the name of an installed model, or an address; several: their mean"
     )
     who.add_argument("--tta", action="store_true", help="test-time augmentation: the mean over flips and a small shift of the images")
-    who.add_argument("--instance", help="instance optimisation of conf/instance (bspline, lung_ct, rigid, affine, ...), or a YAML file")
+    who.add_argument("--instance", help="instance optimisation of conf/instance (auto, bspline, lung_ct, rigid, ...), or a YAML file")
     who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
     who.add_argument("overrides", nargs="*", metavar="key=value", help="its values, as optimization.loss.bending.weight=5")
     parser.add_argument("--out", required=True, help="new folder for everything that is written; of many pairs one to go on in, too")
@@ -114,7 +114,7 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
     elif arguments.tta:
         raise UserError("--tta is of a network; give --model, or leave it out.")
     else:
-        instance = arguments.instance or "bspline"
+        instance = arguments.instance or "auto"
         settings = {"device": arguments.device, "start": arguments.start, "memory": arguments.memory}
         registrar = conventional(instance, arguments.overrides, **settings)
     registrar.metrics = build_metrics(arguments.metric)

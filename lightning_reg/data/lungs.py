@@ -20,6 +20,12 @@ WORKING = 2.5
 """Voxel size, mm, at which shapes are looked at; the border is found at the image's own."""
 
 
+def shows_lungs(image: tio.ScalarImage) -> bool:
+    """Whether an image is CT, in HU, and at least a tenth of it as dark as lungs but not as air."""
+    values = image.data[0, ::2, ::2, ::2].float()
+    return float(values.min()) < AIR and float(((values > AIR) & (values < -500)).float().mean()) >= 0.1
+
+
 class LungSegmentation(Described, ABC):
     """Lung masks of CT scans, registered under ``lightning_reg.lung_segmentations``.
 

@@ -15,6 +15,7 @@ import torchio as tio
 
 from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer
+from lightning_reg.data.lungs import shows_lungs
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
@@ -93,6 +94,7 @@ class Registrar:
         metrics: measured beside those of the table.
         memory: GiB that the process may take, about. Without a network the images are registered at coarser voxels where they would take
             more; the transform is then applied to the original ones. ``None``: as much as there is.
+        lungs: the one that registers where both images are CT that shows lungs.
         variant: another presentation of the preprocessed pair, in the same world, for the network (test-time augmentation).
     """
 
@@ -105,6 +107,7 @@ class Registrar:
     device: str = "cpu"
     metrics: Sequence[ExtraMetric] = ()
     memory: float | None = None
+    lungs: Registrar | None = None
     variant: Callable[[Pair], Pair] | None = None
 
     def __post_init__(self) -> None:
@@ -167,6 +170,10 @@ class Registrar:
         """As :meth:`register`, for checked subjects in their original intensities and grids."""
         if refine is not None and refine < 0:
             raise UserError(f"refine is {refine}; give a number of steps.")
+        if self.lungs is not None and all(shows_lungs(subject["image"]) for subject in (fixed, moving)):
+            if progress is not None:
+                progress(f"CT of the lungs: {self.lungs.settings['instance']}")
+            return replace(self.lungs, metrics=self.metrics).register_subjects(fixed, moving, refine=refine, progress=progress)
         clock = _Clock()
         ours, theirs = original(fixed), original(moving)
         require_perpendicular(ours.image.grid)
@@ -201,6 +208,7 @@ class Registrar:
             raise UserError("The registration became NaN or infinite; use another checkpoint or instance optimisation.")
         phi, before = (between_worlds(t, pair.fixed.grid, working.fixed.grid, *origins) for t in (found, start))
         clock.lap("compose")
+        told = [*warnings, two_modalities(optimized), undetermined(optimized), missed(raw, phi), nothing_common(raw)]
         return Result(
             pair=raw,
             transform=phi,
@@ -210,7 +218,7 @@ class Registrar:
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
             extra=self.metrics,
-            warnings=[w for w in [*warnings, undetermined(optimized), missed(raw, phi), nothing_common(raw)] if w],
+            warnings=[sentence for sentence in told if sentence],
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
@@ -267,7 +275,7 @@ def load(
 
 
 def conventional(
-    name: str = "bspline",
+    name: str = "auto",
     overrides: Sequence[str] = (),
     *,
     device: str = "cpu",
@@ -277,7 +285,7 @@ def conventional(
     """Registration without a trained network: instance optimisation from the initial alignment.
 
     Args:
-        name: a configuration of ``conf/instance``.
+        name: a configuration of ``conf/instance``; ``auto`` chooses by what the images show.
         overrides: of its values, ``key=value`` as on a command line.
         device: where to compute.
         start: see :class:`Registrar`; default the configuration's.
@@ -289,6 +297,8 @@ def conventional(
     instance = read_instance(name, overrides)
     if instance["optimization"].get("loss") is None:
         raise UserError(f"The instance optimisation '{name}' takes its loss from a model; give --model, or another --instance.")
+    others = [override for override in overrides if not override.startswith(("lungs=", "optimization.unlike=", "optimization.likeness="))]
+    lungs = instance.pop("lungs", None)
     return Registrar(
         construct("preprocessing", Preprocessing, instance["preprocessing"]),
         None,
@@ -297,6 +307,7 @@ def conventional(
         settings={"instance": name, **instance} | ({} if memory is None else {"memory": memory}),
         device=device,
         memory=memory,
+        lungs=None if lungs is None else conventional(lungs, others, device=device, start=start, memory=memory),
     )
 
 
@@ -306,6 +317,16 @@ def _start(name: str, network: bool) -> Start:
     if network and start.searches:
         raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
     return start
+
+
+def two_modalities(optimized: Optimized | None) -> str | None:
+    """A sentence where the images were taken for such."""
+    if optimized is None or optimized.unlike is None:
+        return None
+    return (
+        f"The images are registered as two modalities, because their intensities correlate by {optimized.unlike:.2f} once an affine map "
+        "has brought them together; if they are of one, give --instance bspline."
+    )
 
 
 def undetermined(optimized: Optimized | None) -> str | None:

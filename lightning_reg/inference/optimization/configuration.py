@@ -110,15 +110,17 @@ def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = No
     """The optimisation of a configuration's part ``optimization``.
 
     Args:
-        settings: ``{loss, stages, patience, ...}``; a loss is ``{name: {weight, **arguments}}``.
+        settings: ``{loss, stages, patience, ...}``; a loss is ``{name: {weight, **arguments}}``, ``unlike`` another configuration's name.
         loss: stands in where the configuration has none.
 
     Raises:
         ComponentError: a term, a kind of transform or an option is unknown, or a value is not what it can be.
     """
     arguments = dict(settings)
-    terms, stages = arguments.pop("loss", None), arguments.pop("stages", ())
+    terms, stages, unlike = arguments.pop("loss", None), arguments.pop("stages", ()), arguments.pop("unlike", None)
     supplied: dict[str, Any] = {}
+    if unlike is not None:
+        supplied["unlike"] = build_optimization(read_instance(unlike)["optimization"])
     if terms is not None:
         supplied["loss"] = build_loss({"terms": terms}, "loss")
     elif loss is not None:

@@ -29,6 +29,7 @@ class Optimized:
         before, after: the objective of the last stage, at the start and for :attr:`transform`; the second is never larger.
         history: per stage its kind and the objective at every step.
         apart: where the start was returned because registrations from several starts disagreed: by how much, mm.
+        unlike: where the images were taken for two modalities: their correlation.
     """
 
     transform: Transform
@@ -36,6 +37,7 @@ class Optimized:
     after: float
     history: list[tuple[str, list[float]]] = field(default_factory=list)
     apart: float | None = None
+    unlike: float | None = None
 
 
 def optimize(
@@ -68,7 +70,14 @@ def optimize(
     with torch.enable_grad():
         apart = _disagreement(pair, start, stages, optimization)
         if apart is None:
-            state, history = run_stages(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
+            try:
+                state, history = run_stages(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
+            except _Unlike as unlike:
+                assert optimization.unlike is not None
+                if progress is not None:
+                    progress(f"two modalities, by a correlation of {unlike.correlation:.2f}: measures that do not compare intensities")
+                instead = optimize(pair, start, optimization.unlike, steps=steps, network=network, progress=progress)
+                return replace(instead, unlike=unlike.correlation)
             if state.spline is not None and state.field is None:
                 state = replace(state, spline=unfolded(state.spline))
             found = state.transform()
@@ -88,9 +97,19 @@ def run_stages(
     network: Composer | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[State, list[tuple[str, list[float]]]]:
-    """The state after the stages, and the objective at every step of each."""
+    """The state after the stages, and the objective at every step of each.
+
+    Raises:
+        _Unlike: the images correlate less after the linear stages than the optimisation is for.
+    """
     history: list[tuple[str, list[float]]] = []
+    linear = len(_linear(stages))
+    objective: Objective | None = None
     for number, stage in enumerate(stages):
+        if objective is not None and number == linear and optimization.unlike is not None:
+            correlation = objective.likeness(state.transform())
+            if correlation < optimization.likeness:
+                raise _Unlike(correlation)
         objective = Objective(pair, stage, optimization)
         fitted = load("fits", stage.transform, Fit)(state, stage, objective, network)
         values = _descend(fitted, stage, objective, optimization)
@@ -105,7 +124,7 @@ def run_stages(
 def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], optimization: Optimization) -> float | None:
     """Distance in mm of the transforms that the leading rigid and affine stages find from several starts: mean over the image of that of
     each from the median, and the median of these. ``None``: near enough to each other, or not asked for."""
-    linear = list(takewhile(lambda stage: stage.transform in LINEAR, stages))
+    linear = _linear(stages)
     if optimization.starts == 1 or not linear:
         return None
     grid, random = pair.fixed.grid, np.random.default_rng(0)
@@ -120,6 +139,18 @@ def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], opti
     found = torch.stack(ends)
     apart = float((found - found.median(0).values).norm(dim=1).mean(1).median())
     return apart if apart > 0.02 * float(grid.size[0]) else None
+
+
+def _linear(stages: Sequence[FitStage]) -> list[FitStage]:
+    """The rigid and affine stages at the beginning."""
+    return list(takewhile(lambda stage: stage.transform in LINEAR, stages))
+
+
+class _Unlike(Exception):
+    """The images are of two modalities."""
+
+    def __init__(self, correlation: float) -> None:
+        self.correlation = correlation
 
 
 class _Settled(Exception):

@@ -16,6 +16,8 @@ from lightning_reg.discovery import ArgumentError, ComponentError, DataError, ch
 from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
+SHOWN = 0.02
+"""Intensity, of preprocessed images, above which something is seen."""
 LINEAR = ("rigid", "affine")
 """Kinds of transform that a stage can fit without bending anything."""
 
@@ -77,6 +79,9 @@ class Optimization:
         starts: the rigid and affine stages at the beginning are run from so many starts, the given one and others moved by a tenth of the
             image's size. Where they end further apart than a fiftieth of it, the images do not determine the alignment, and the given
             start is returned.
+        unlike: the optimisation that is done instead where the images correlate less than ``likeness`` once the rigid and affine stages at
+            the beginning have brought them together: of two modalities.
+        likeness: from -1 to 1, see ``unlike``.
         optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
 
     Raises:
@@ -91,6 +96,8 @@ class Optimization:
     small: float = 1.0e6
     fine: float = 0.0
     starts: int = 1
+    unlike: Optimization | None = None
+    likeness: float = 0.5
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -103,6 +110,9 @@ class Optimization:
             require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
         if not isinstance(self.starts, int) or self.starts < 1:
             raise ArgumentError(f"starts is {self.starts}; give a whole number, 1 or more")
+        require_kind(self.unlike, (Optimization, type(None)), "unlike", "give another Optimization")
+        if not isinstance(self.likeness, (int, float)) or not -1 <= self.likeness <= 1:
+            raise ArgumentError(f"likeness is {self.likeness}; give a correlation, from -1 to 1")
         if self.small == 0:
             raise ArgumentError("small is 0; give a number of voxels, 1 or more")
         if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):
@@ -186,6 +196,16 @@ class Objective:
             found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
         count, weights = len(found.levels), self.bundle.level_weights
         return self.bundle(found, self.pair, weights if weights is not None and len(weights) == count else [1.0] * count).total
+
+    def likeness(self, found: Transform) -> float:
+        """Correlation of the intensities at the stage's resolution, -1 to 1, where both images show something; 1 where that is nowhere."""
+        warped = self.pair.moving.warped(found.to(dtype=torch.float32), self.grid).tensor
+        both = (self.pair.fixed.tensor > SHOWN) & (warped > SHOWN)
+        if self.pair.fixed_mask is not None:
+            both = both & (self.pair.fixed_mask.resampled(self.grid).tensor > 0.5)
+        if int(both.sum()) < 100:
+            return 1.0
+        return float(torch.corrcoef(torch.stack([self.pair.fixed.tensor[both].double(), warped[both].double()]))[0, 1])
 
 
 def _cropped_to_mask(pair: Pair, margin: float) -> Pair:
