@@ -45,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model", action="append", help="a trained network: best.ckpt, the name of an installed model, or an address; several: their mean"
     )
     who.add_argument("--tta", action="store_true", help="test-time augmentation: the mean over flips and a small shift of the images")
+    who.add_argument("--weight", type=float, metavar="W", help="of the smoothness, for a model that was trained for a range of weights")
     who.add_argument("--instance", help="instance optimisation of conf/instance (auto, bspline, lung_ct, rigid, ...), or a YAML file")
     who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
     who.add_argument("overrides", nargs="*", metavar="key=value", help="its values, as optimization.loss.bending.weight=5")
@@ -108,11 +109,11 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
         settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
         if arguments.memory is not None and (arguments.tta or len(arguments.model) > 1):
             raise UserError("--memory is of one registration, and not of a mean of several; leave it out.")
-        settings["memory"] = arguments.memory
+        settings |= {"memory": arguments.memory, "weight": arguments.weight}
         opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
         registrar = models([fetched(model, console()) for model in arguments.model], opened, arguments.tta)
-    elif arguments.tta:
-        raise UserError("--tta is of a network; give --model, or leave it out.")
+    elif arguments.tta or arguments.weight is not None:
+        raise UserError(f"--{'tta' if arguments.tta else 'weight'} is of a network; give --model, or leave it out.")
     else:
         instance = arguments.instance or "auto"
         settings = {"device": arguments.device, "start": arguments.start, "memory": arguments.memory}

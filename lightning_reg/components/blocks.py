@@ -11,6 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_reg.discovery import ArgumentError
 
+LATENT = 64
+"""Numbers by which a network is told a weight, see :mod:`lightning_reg.components.conditioning`."""
+
 
 class InstanceNorm(nn.GroupNorm):
     """Every map of every element to mean 0 and variance 1, then weighted: instance normalisation as a group per channel.
@@ -28,12 +31,32 @@ class InstanceNorm(nn.GroupNorm):
         return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
 
 
+class ConditionalNorm(InstanceNorm):
+    """Instance normalisation whose scale and shift follow a weight; the plain one where training starts.
+
+    Source: Mok & Chung, MICCAI 2021, Section 2.2 (conditional instance normalisation).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.modulation = nn.Linear(LATENT, 2 * channels)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.latent: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.latent is None:
+            raise ArgumentError("a conditional normalisation outside of the backbone that gives it the weight")
+        scale, shift = self.modulation(self.latent).float().view(1, -1, 1, 1, 1).chunk(2, dim=1)
+        return torch.addcmul(shift, super().forward(input), 1 + scale)
+
+
 def _alone(maps: Tensor) -> bool:
     """Whether these maps are one element's on the CPU, for which there are faster ways."""
     return maps.shape[0] == 1 and maps.device.type == "cpu"
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm3d, "instance": InstanceNorm}
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm3d, "instance": InstanceNorm, "conditional": ConditionalNorm}
 
 
 class Convolution(nn.Conv3d):
@@ -96,7 +119,7 @@ class UpBlock(nn.Sequential):
 def _after(channels: int, norm: str, slope: float) -> list[nn.Module]:
     """Normalisation and activation behind a convolution."""
     if norm not in (*NORMS, "none"):
-        raise ArgumentError(f"norm is '{norm}'; use one of {', '.join(NORMS)}, none")
+        raise ArgumentError(f"norm is '{norm}'; use one of batch, instance, none")
     activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
     return [activation] if norm == "none" else [NORMS[norm](channels), activation]
 

@@ -96,7 +96,14 @@ class Ensemble:
         settings = {"members": [result.settings for result in results], "version": first.settings.get("version")}
         warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
         return replace(
-            first, transform=Displacement(mean, grid), optimized=None, spread=spread, seconds=seconds, settings=settings, warnings=warnings
+            first,
+            transform=Displacement(mean, grid),
+            optimized=None,
+            weights=None,
+            spread=spread,
+            seconds=seconds,
+            settings=settings,
+            warnings=warnings,
         )
 
 

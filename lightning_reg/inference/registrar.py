@@ -26,6 +26,7 @@ from lightning_reg.inference.optimization import Optimization, Optimized, optimi
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
+from lightning_reg.inference.weights import Weights, set_weight
 from lightning_reg.io.images import Source
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
@@ -206,7 +207,14 @@ class Registrar:
             give_memory_back()
         if not all(bool(torch.isfinite(found.displacement(slab.grid)).all()) for slab in slabs(pair.fixed.grid)):
             raise UserError("The registration became NaN or infinite; use another checkpoint or instance optimisation.")
-        phi, before = (between_worlds(t, pair.fixed.grid, working.fixed.grid, *origins) for t in (found, start))
+
+        def in_the_world(transform: Transform) -> Transform:
+            return between_worlds(transform, pair.fixed.grid, working.fixed.grid, *origins)
+
+        phi, before = in_the_world(found), in_the_world(start)
+        weights = None
+        if self.composer is not None and optimized is None and self.variant is None:
+            weights = Weights.of(self.composer, lambda: in_the_world(self._first(pair)[0]))
         clock.lap("compose")
         told = [*warnings, two_modalities(optimized), undetermined(optimized), missed(raw, phi), nothing_common(raw)]
         return Result(
@@ -218,6 +226,7 @@ class Registrar:
             seconds=clock.seconds,
             settings={"version": __version__, **self.settings, "refine_steps": refine},
             extra=self.metrics,
+            weights=weights,
             warnings=[sentence for sentence in told if sentence],
         )
 
@@ -244,6 +253,7 @@ def load(
     refinement: str = "refine",
     overrides: Sequence[str] = (),
     memory: float | None = None,
+    weight: float | None = None,
 ) -> Registrar:
     """A trained model, ready to register.
 
@@ -256,13 +266,17 @@ def load(
         refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
         overrides: of its values, ``key=value`` as on a command line.
         memory: GiB, see :class:`Registrar`.
+        weight: of the loss term, where the model was trained for a range of weights; default that of its configuration.
 
     Raises:
-        UserError: no such file, not a model of this project, a component that is not installed, no such device.
+        UserError: no such file, not a model of this project, a component that is not installed, no such device; a weight that the model
+            does not take.
     """
     _start(start, True)  # before anything is read
     located = locate(model)
     trained = read_model(located.path)
+    if weight is not None:
+        set_weight(trained.composer, weight)
     instance = read_instance(refinement, overrides)
     optimization = build_optimization(instance["optimization"], trained.loss)
     settings = {
@@ -270,7 +284,7 @@ def load(
         "method": trained.description,
         "preprocessing": asdict(trained.preprocessing),
         "refinement": instance,
-    }
+    } | ({} if weight is None else {"weight": weight})
     return Registrar(trained.preprocessing, trained.composer, optimization, start, trained.statistics, settings, device, memory=memory)
 
 

@@ -21,6 +21,7 @@ from lightning_reg.inference.files import OF_ONE
 from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
+from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
 from lightning_reg.metrics import PairMetrics, evaluate
@@ -48,6 +49,7 @@ class Result:
         extra: metrics beside those of the table.
         spread: of several registrations about their mean, which ``transform`` is: root of the mean squared distance, mm,
             ``(1, 1, I, J, K)`` on the fixed image's grid.
+        weights: registrations of the pair for other weights, by a model that was trained for a range of them.
     """
 
     pair: Pair
@@ -61,6 +63,7 @@ class Result:
     inputs: dict[str, str] = field(default_factory=dict)
     extra: Sequence[ExtraMetric] = ()
     spread: Tensor | None = None
+    weights: Weights | None = None
 
     def map_points(self, points: Any) -> np.ndarray:
         """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
@@ -180,7 +183,9 @@ class Result:
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
                 shown = volumes(self.pair, self.transform, self.start, self.field, self.determinant)
-                write_report(partial / "report.html", self.pair, self.transform, self.start, record, shown, sections, self.spread)
+                write_report(
+                    partial / "report.html", self.pair, self.transform, self.start, record, shown, sections, self.spread, self.weights
+                )
         return folder
 
 

@@ -254,6 +254,6 @@ def test_many_pairs_say_what_failed_and_that_methods_are_mixed(run, pair) -> Non
     assert run("register", "--pairs", "pairs.csv", "--out", "cohort", *other)[0] == 0
     code, out, _ = run("collect", "cohort")
     assert code == 1
-    assert "Not all by the same method: 1 by bspline, 1 by multimodal (column 'by')." in out
+    assert "Not all by the same method: 1 by auto, 1 by multimodal (column 'by')." in out
     table = [line.split(",") for line in Path("cohort/results.csv").read_text().splitlines()]
-    assert [row[table[0].index("by")] for row in table[1:]] == ["bspline", "multimodal", ""]
+    assert [row[table[0].index("by")] for row in table[1:]] == ["auto", "multimodal", ""]

@@ -143,6 +143,7 @@ SMALL_METHODS = {
     ],
     "linear_deformable": ["method.composer.backbone.features=[2,2,2,2,2]"],
     "deep_supervision": ["method.composer.backbone.features=2"],
+    "voxelmorph": ["method.composer.backbone.encoder=[2,2]", "method.composer.backbone.decoder=[2,2]", "method.composer.backbone.last=[2]"],
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ class DualStream(Backbone):
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
     Args:
-        levels, features, convolutions, input_stride, output_stride, norm, slope: of the network, see
+        levels, features, convolutions, input_stride, output_stride, norm, slope, conditioned: of the network, see
             :class:`~lightning_reg.components.backbones.unet.UNet`.
         channels: channels of one image.
     """
@@ -33,9 +35,10 @@ class DualStream(Backbone):
         channels: int = 1,
         norm: str = "instance",
         slope: float = 0.2,
+        conditioned: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.stream = UNet(levels, features, convolutions, input_stride, output_stride, channels, norm, slope)
+        self.stream = UNet(levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned)
         self.channels, self.strides = tuple(2 * n for n in self.stream.channels), self.stream.strides
         self.multiple = self.stream.multiple
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, channels_last, fast_layout, require_sizes, stack_images
+from lightning_reg.components.conditioning import Conditioning
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
@@ -25,6 +28,8 @@ class UNet(Backbone):
         channels: channels of the two images together.
         norm: ``batch``, ``instance`` or ``none``.
         slope: of the ReLU below 0.
+        conditioned: the network is told the weight of a loss term, between these two (callback ``conditional_weight``), and scales and
+            shifts its maps by it; with ``norm: instance``.
     """
 
     def __init__(
@@ -37,12 +42,17 @@ class UNet(Backbone):
         channels: int = 2,
         norm: str = "batch",
         slope: float = 0.0,
+        conditioned: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         require_sizes(levels, features)
         strides = [input_stride * 2**i for i in range(levels)]
         if output_stride not in (None, *strides):
             raise ArgumentError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
+        if norm == "conditional" or (conditioned is not None and norm != "instance"):
+            raise ArgumentError(f"norm is '{norm}' and conditioned {conditioned}; a network that is told a weight has norm instance")
+        self.conditioning = None if conditioned is None else Conditioning(conditioned)
+        norm = norm if conditioned is None else "conditional"
         widths = [features * 2**i for i in range(levels)]
         up_to = 0 if output_stride is None else strides.index(output_stride)
         self.input_stride = input_stride
@@ -64,6 +74,10 @@ class UNet(Backbone):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Features of every level, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``."""
+        with nullcontext() if self.conditioning is None else self.conditioning.given_to(self):
+            return self._maps(images)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         x = channels_last(pool(images, self.input_stride))
         skips: list[Tensor] = []
         for index, encoder in enumerate(self.encoders):

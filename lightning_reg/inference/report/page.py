@@ -51,13 +51,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with a note, figures and a table, any of which may be missing."""
+    """A heading with a note, figures and a table, any of which may be missing.
+
+    Args:
+        slides: figures of which a slider shows one at a time, ``slide`` at first.
+    """
 
     title: str
     columns: Sequence[str] = ()
     rows: Sequence[Row] = ()
     note: str = ""
     figures: Sequence[Picture] = field(default_factory=tuple)
+    slides: Sequence[Picture] = field(default_factory=tuple)
+    slide: int = 0
 
 
 class ReportSection(Described, ABC):

@@ -16,6 +16,8 @@ from torch import Tensor
 from lightning_reg import figures as drawing
 from lightning_reg.discovery import blaming
 from lightning_reg.inference.report.page import Picture, ReportSection, Row, Section, number, render
+from lightning_reg.inference.weights import Weights
+from lightning_reg.metrics import evaluate
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform, determinant_on, known_on
 
@@ -38,6 +40,7 @@ def write_report(
     shown: Mapping[str, Any] | None = None,
     more: Sequence[ReportSection] = (),
     spread: Tensor | None = None,
+    weights: Weights | None = None,
 ) -> None:
     """Write the report of a pair.
 
@@ -50,6 +53,7 @@ def write_report(
         shown: :func:`volumes`, where they are there already.
         more: sections of other distributions, shown before the seconds.
         spread: of several registrations, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
+        weights: registrations for other weights.
     """
     shown = volumes(pair, transform, start) if shown is None else shown
     metrics, figures = record["metrics"], []
@@ -62,6 +66,8 @@ def write_report(
         sections.append(_labels(metrics))
     if spread is not None:
         sections.append(_spread(pair.fixed, spread, metrics["spread_mm"]))
+    if weights is not None:
+        sections.append(_by_weight(pair, weights))
     for extra in more:
         with blaming(extra, f"writing its section on {record['case']}"):
             sections.append(extra(pair, transform, record))
@@ -195,6 +201,25 @@ def _spread(fixed: Image, spread: Tensor, metrics: Mapping[str, float]) -> Secti
         f"largest {metrics['largest']:.2f} mm."
     )
     return Section("Spread", note=note, figures=[Picture.of("spread", drawn)])
+
+
+def _by_weight(pair: Pair, weights: Weights) -> Section:
+    """The pair at every weight that the model offers, one at a time."""
+    grid = display_grid(pair.fixed.grid)
+    seen = Pair(pair.fixed.resampled(grid), pair.moving, name=pair.name)
+    rows, slides = [], []
+    measured = [metric for metric in COMPARED if metric.stored in ("dice", "tre_mm")]
+    for weight in weights.offered:
+        transform = weights.register(weight)
+        case = evaluate(pair, transform)
+        found = case.as_dict()
+        values = [number(found[metric.stored]["after"], f".{metric.digits}f") for metric in measured if metric.stored in found]
+        cells = (f"{weight:.3g}", *values, f"{100 * case.folding:.3f}", f"{case.sdlogj:.3f}")
+        rows.append(Row(cells, emphasis=weight == weights.chosen))
+        slides.append(Picture.of(f"weight {weight:.3g}", drawing.registration_panel(seen, transform)))
+    columns = ["weight", *(metric.heading for metric in measured if metric.stored in found), "folding, %", "SDlogJ"]
+    note = "What the model finds for other weights of the smoothness it was trained with; the result is that of the row in bold (--weight)."
+    return Section("Weight of the smoothness", columns, rows, note, slides=slides, slide=weights.offered.index(weights.chosen))
 
 
 def _landmarks(errors: Mapping[str, list[float]], shown: Mapping[str, Any]) -> Section:

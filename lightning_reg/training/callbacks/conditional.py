@@ -1,0 +1,71 @@
+"""One training for a range of weights of a loss term."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+
+from lightning_reg.components.conditioning import Conditioning, conditionings
+from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.discovery import TrainingError, did_you_mean
+
+
+class ConditionalWeight(L.Callback):
+    """Draws the weight of a loss term anew for every step, and tells the networks, which learn what it does.
+
+    Validations, and the model afterwards where nobody says otherwise, are for the weight that the configuration gives the term. The range
+    is the backbones' (``conditioned``); weights are drawn evenly between the logarithms of its ends.
+
+    Args:
+        term: its name in the loss.
+
+    Source: Mok & Chung, MICCAI 2021, Section 2.1.
+    """
+
+    def __init__(self, term: str = "diffusion") -> None:
+        self.term = term
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Raises: TrainingError: nothing to tell the weight, no such term, or a weight outside the networks' range."""
+        parts, loss = conditionings(pl_module), self._loss(pl_module)
+        if not parts:
+            raise TrainingError(
+                "The callback conditional_weight found no network that takes a weight; set method.composer.backbone.conditioned=[0.05,2] "
+                "and norm=instance for unet or dual_stream, or remove it with ~method.callbacks.conditional_weight."
+            )
+        if self.term not in loss.weights:
+            known = ", ".join(loss.weights)
+            raise TrainingError(f"The loss has no term '{self.term}'{did_you_mean(self.term, list(loss.weights))} Its terms: {known}.")
+        own = loss.weights[self.term]
+        for part in parts:
+            if not part.low <= own <= part.high:
+                raise TrainingError(
+                    f"The weight of {self.term} is {own:g}, where the network is for {part.low:g} to {part.high:g}; set "
+                    f"method.loss.terms.{self.term}.weight or the backbone's conditioned."
+                )
+            part.weight = own
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        parts, loss = conditionings(pl_module), self._loss(pl_module)
+        self._own, first = loss.weights[self.term], parts[0]
+        drawn = first.low * math.exp(float(torch.rand(())) * math.log(first.high / first.low))
+        self._set(parts, loss, drawn)
+        pl_module.log(f"weight/{self.term}", drawn, batch_size=1)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Checkpoints, validations and whoever loads the model see the configured weight."""
+        self._set(conditionings(pl_module), self._loss(pl_module), self._own)
+
+    def _set(self, parts: list[Conditioning], loss: LossBundle, weight: float) -> None:
+        loss.weights[self.term] = weight
+        for part in parts:
+            part.weight = min(max(weight, part.low), part.high)
+
+    @staticmethod
+    def _loss(module: L.LightningModule) -> LossBundle:
+        loss = module.loss
+        assert isinstance(loss, LossBundle)
+        return loss
