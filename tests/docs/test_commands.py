@@ -151,7 +151,7 @@ def test_the_method_that_the_walkthrough_shows_is_one() -> None:
 
 
 @pytest.mark.slow
-def test_the_seventh_method_trains(tmp_path: Path) -> None:
+def test_the_method_of_ones_own_trains(tmp_path: Path) -> None:
     page = ROOT / "docs" / "new_method.md"
     (method,) = blocks(page, "yaml")
     (tmp_path / "my_conf" / "method").mkdir(parents=True)

@@ -26,6 +26,7 @@ SMALLER = {
     "linear_deformable": {},
     "multilevel": {"strides": [2, 1]},
     "dlir": {},
+    "voxelmorph": {},
 }
 
 
