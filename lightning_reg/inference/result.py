@@ -22,12 +22,12 @@ from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
 from lightning_reg.inference.weights import Weights
-from lightning_reg.io.folders import MARK, written_whole
+from lightning_reg.io.folders import MARK, Beside, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
-from lightning_reg.spatial import Affine, Grid, Pair, Transform, assembled, determinant_on, known_on, parts, resampled, split_affine
+from lightning_reg.spatial import LARGE, Affine, Grid, Pair, Transform, assembled, determinant_on, known_on, parts, resampled, split_affine
 
 THUMBNAIL = "thumbnail.jpg"
 
@@ -146,15 +146,15 @@ class Result:
         """
         started = time.perf_counter()
         folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
-        with written_whole(folder, overwrite) as partial:
+        with written_whole(folder, overwrite) as partial, Beside(enabled=math.prod(grid.shape) <= LARGE) as beside:
+            if "displacement" in files:
+                beside(write_displacement, partial / "displacement.nii.gz", self.field, grid)
             if "warped" in files:
-                write_image(partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
+                beside(write_image, partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
+            if "jacobian" in files:
+                beside(write_image, partial / "jacobian.nii.gz", self.determinant, grid)
             if "transform" in files:
                 write_transform(partial / "transform.h5", self.transform, grid)
-            if "displacement" in files:
-                write_displacement(partial / "displacement.nii.gz", self.field, grid)
-            if "jacobian" in files:
-                write_image(partial / "jacobian.nii.gz", self.determinant, grid)
             if "spread" in files and self.spread is not None:
                 write_image(partial / SPREAD, self.spread, grid)
             first = parts(self.transform)[0]
@@ -168,6 +168,7 @@ class Result:
             if inverse:
                 write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
             metrics = self.metrics()
+            beside.wait()
             record = {
                 "case": self.pair.name[0],
                 "metrics": metrics,

@@ -9,9 +9,11 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lightning_reg.discovery import DataError
 
@@ -83,6 +85,42 @@ def _try(place: Path, wanted: Path, space: int) -> None:
         raise DataError(f"{wanted} cannot be made ({place}: {reason(cause)}); choose another path.") from cause
     if free < space:
         raise DataError(f"{wanted} needs some {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f}; make room, or choose another.")
+
+
+class Beside:
+    """Calls that run one after the other in a thread of their own, while the work goes on: compressing leaves the interpreter to it.
+
+    Args:
+        enabled: otherwise each runs at once, as where memory is short.
+
+    Raises:
+        Exception: on leaving, or at :meth:`wait`, what the first of them raised.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1) if enabled else None
+        self._calls: list[Future[Any]] = []
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self._pool is None:
+            function(*arguments)
+        else:
+            self._calls.append(self._pool.submit(function, *arguments))
+
+    def wait(self) -> None:
+        """Until all calls so far are done."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call.result()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            self.wait()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_reg.discovery import DataError
-from lightning_reg.io.folders import LISTING, MARK, written_file, written_whole
+from lightning_reg.io.folders import LISTING, MARK, Beside, written_file, written_whole
 
 
 def results(folder: Path, text: str, overwrite: bool = False) -> Path:
@@ -189,3 +189,39 @@ def rewritten(folder: Path) -> None:
     with written_whole(folder, overwrite=True) as partial:
         (partial / MARK).write_text("new")
         (partial / "new.txt").write_text("new")
+
+
+def full() -> None:
+    raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_runs_beside_is_done_in_order_before_the_end(enabled: bool) -> None:
+    done: list[int] = []
+    with Beside(enabled) as beside:
+        for number in range(5):
+            beside(done.append, number)
+    assert done == list(range(5))
+
+
+def test_what_fails_beside_is_raised_where_it_is_waited_for() -> None:
+    beside = Beside()
+    beside(full)
+    with pytest.raises(OSError, match="No space left"):
+        beside.wait()
+    beside.wait()
+
+
+def test_what_fails_beside_is_raised_in_the_end() -> None:
+    with pytest.raises(OSError, match="No space left"), Beside() as beside:
+        beside(full)
+
+
+def test_a_failure_of_the_work_itself_goes_before_one_beside() -> None:
+    def work() -> None:
+        with Beside() as beside:
+            beside(full)
+            raise ValueError("in between")
+
+    with pytest.raises(ValueError, match="in between"):
+        work()
