@@ -23,7 +23,7 @@ from lightning_reg.cli.slurm import requeue
 from lightning_reg.cli.sweep import FAILED
 from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError, in_words
-from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, plain, register, sentence
+from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.metrics import primary_error
 from lightning_reg.studies.sweep import note_call
@@ -44,6 +44,7 @@ def train() -> int:
     """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
     quieten()
+    sys.argv[1:] = in_full(sys.argv[1:])
     try:
         _train()
     except COMPOSITION as error:

@@ -25,6 +25,27 @@ COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
 """Exceptions of Hydra, OmegaConf and YAML for an invalid configuration; see :func:`sentence`."""
 
 
+WORDS = {
+    "lr": "method.optimizer.lr", "learning_rate": "method.optimizer.lr", "rate": "method.optimizer.lr",
+    "optimizer": "method.optimizer", "weight_decay": "method.optimizer.weight_decay",
+    "epochs": "trainer.max_steps, or budget in minutes", "max_epochs": "trainer.max_steps, or budget in minutes",
+    "steps": "trainer.max_steps", "max_steps": "trainer.max_steps", "iterations": "trainer.max_steps",
+    "batch": "data.batch_size", "batch_size": "data.batch_size", "bs": "data.batch_size",
+    "workers": "data.workers", "num_workers": "data.workers", "augmentation": "data.augmentation", "spacing": "data.preprocessing.spacing",
+    "gpu": "trainer.accelerator", "gpus": "trainer.devices", "device": "trainer.accelerator", "devices": "trainer.devices",
+    "precision": "trainer.precision", "amp": "trainer.precision", "fp16": "trainer.precision", "bf16": "trainer.precision",
+    "loss": "method.loss.terms", "similarity": "method.loss.terms", "window": "method.loss.terms.lncc.window",
+    "regularization": "method.loss.terms.diffusion.weight", "smoothness": "method.loss.terms.diffusion.weight",
+    "lambda": "method.loss.terms.diffusion.weight", "backbone": "method.composer.backbone", "head": "method.composer.head",
+    "levels": "method.composer.backbone.levels", "features": "method.composer.backbone.features",
+    "name": "run", "out": "run", "output": "run", "output_dir": "run", "checkpoint": "init, or resume", "pretrained": "init",
+    "dataset": "data", "root": "data.root", "model": "method", "network": "method",
+}  # fmt: skip
+"""Options by the words with which people look for them."""
+GIVEN_WHOLE = re.compile(r"(method\.composer\.(?:backbone|head))(?:\.name)?")
+"""Keys of components that an override replaces where its value names one."""
+OPEN = re.compile(r"method\.(composer\.(backbone|head)|loss\.terms|callbacks|optimizer|schedule|sampling)\..+")
+"""Keys that need not be there before: components say themselves what they take."""
 EMPTY_GROUP = "A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them."
 
 
@@ -70,6 +91,34 @@ def plain(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def in_full(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra needs them written to replace a component by another, and to add terms and arguments.
+
+    ``method.composer.head=[{name: affine}, {name: velocity}]`` takes the place of the configured head with all that it was given,
+    ``method.composer.backbone=voxelmorph`` likewise (``=unet,voxelmorph`` in a sweep). Values without a name, as ``{levels: 3}``, are set
+    in the configured one.
+    """
+    written: list[str] = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        whole = GIVEN_WHOLE.fullmatch(key)
+        if equals and whole is not None and _names_a_component(value):
+            named = value if value.strip()[:1] in ("[", "{") else ",".join(f"{{name: {name.strip()}}}" for name in value.split(","))
+            written += [f"~{whole[1]}", f"+{whole[1]}={named}"]
+        elif equals and OPEN.fullmatch(key):
+            written.append(f"++{override}")
+        else:
+            written.append(override)
+    return written
+
+
+def _names_a_component(value: str) -> bool:
+    value = value.strip()
+    if value[:1] in ("[", "{"):
+        return value.startswith("[") or bool(re.search(r"\bname\s*:", value))
+    return value != "null" and re.fullmatch(r"[A-Za-z][\w.:-]*(\s*,\s*[A-Za-z][\w.:-]*)*", value) is not None
+
+
 def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] | None = None) -> dict[str, Any]:
     """The configuration that a command line gives, composed by Hydra, as plain values.
 
@@ -83,7 +132,7 @@ def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] 
     register()
     try:
         with initialize_config_dir(str(own_directory()), version_base="1.3"):
-            config = hydra.compose("train", list(overrides))
+            config = hydra.compose("train", in_full(overrides))
         if choose is not None:
             choose(config)
         return plain(config)
@@ -123,6 +172,8 @@ def sentence(error: Exception) -> str:
         return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."
     if isinstance(error, YAMLError):
         return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
+    if match := re.search(r"Could not delete from config\. '?([^' ]+?)'? does not exist", text):
+        return _unknown_option(match[1], "List all values with --cfg job.")
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Could not append to config.*'([^']+)'", text):
         return _unknown_option(match[1], "List the groups with --help, and all values with --cfg job.")
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text):
@@ -142,6 +193,9 @@ def _unknown_option(key: str, remedy: str) -> str:
     known = _known_keys()
     if key in known:
         return f"The option '{key}' is there for other choices of {key.partition('.')[0]}, not for the one that is made. {remedy}"
+    meant = WORDS.get(key.rpartition(".")[2])
+    if meant is not None:
+        return f"There is no option '{key}'; did you mean {meant}? {remedy}"
     return f"There is no option '{key}'{did_you_mean(key, known)} {remedy}"
 
 
