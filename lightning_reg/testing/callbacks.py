@@ -1,4 +1,4 @@
-"""Checks of callbacks. Factory: no arguments. They watch a training of four steps of a network that grows."""
+"""Checks of callbacks. Factory: no arguments. They watch a training of four steps of a network that grows and is told a weight."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_reg.components.building import build_composer
 from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.components.losses.regularity import Diffusion
 from lightning_reg.components.losses.similarity import SSD
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.spatial import Pair
@@ -34,9 +35,9 @@ def _made(factory: Factory) -> L.Callback:
 
 def _module() -> RegistrationModule:
     torch.manual_seed(0)
-    backbone = {"name": "progressive_unet", "levels": 2, "features": 4, "norm": "instance"}
-    composer = build_composer({"name": "single", "backbone": backbone, "head": {"name": "dense", "levels": "weighted"}})
-    return RegistrationModule(composer, LossBundle({"ssd": SSD()}), preprocessing=Preprocessing())
+    backbone = {"name": "dual_stream", "levels": 2, "features": 4, "norm": "instance", "conditioned": [0.1, 1.0]}
+    composer = build_composer({"name": "single", "backbone": backbone, "head": {"name": "pyramid", "features": 4}})
+    return RegistrationModule(composer, LossBundle({"ssd": SSD(), "diffusion": (0.5, Diffusion())}), preprocessing=Preprocessing())
 
 
 def _fitted(callback: L.Callback, folder: Path, steps: int = STEPS, resume: Path | None = None) -> tuple[RegistrationModule, L.Trainer]:

@@ -32,6 +32,17 @@ def test_voxelmorph_has_the_weights_of_its_published_code() -> None:
     assert sum(p.numel() for p in backbone.parameters()) + 16 * 3 * 27 + 3 == 327_331
 
 
+def test_dual_streams_levels_without_weight_are_not_computed() -> None:
+    net = build("backbones", {"name": "dual_stream", "levels": 3, "features": 2}, Backbone).eval()
+    images = [torch.rand(1, 1, 8, 8, 8) for _ in range(2)]
+    whole = net(*images)
+    net.grow([0.2, 0.8, 0.0])
+    first, second, third = net(*images)
+    assert third is None
+    torch.testing.assert_close(first, whole[0])
+    torch.testing.assert_close(second, whole[1])
+
+
 def test_voxelmorph_refuses_lists_that_do_not_fit() -> None:
     with pytest.raises(ComponentError, match="as many layers of encoder and decoder"):
         build("backbones", {"name": "voxelmorph", "encoder": [2, 2], "decoder": [2]}, Backbone)

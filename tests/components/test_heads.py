@@ -169,6 +169,25 @@ def test_a_pyramid_composes_its_levels_and_shows_each_what_the_coarser_ones_leav
     torch.testing.assert_close(moving[:, :, :-2, :, 1:], maps[1][:, 2:, 2:, :, :-1])
 
 
+def test_a_level_of_a_pyramid_enters_without_changing_the_transform() -> None:
+    """Its velocity grows with its weight; what has no weight yet is not read."""
+    torch.manual_seed(0)
+    grid, maps = Grid.regular((8, 8, 8)), [torch.rand(1, 4, 4, 4, 4), torch.rand(1, 4, 8, 8, 8)]
+    head = PyramidHead((4, 4), ((2, 2, 2), (1, 1, 1)), features=3, steps=2)
+    for velocity in head.velocities:
+        torch.nn.init.normal_(velocity.weight, std=0.3)
+
+    def field(alpha: list[float], given: list[torch.Tensor | None]) -> torch.Tensor:
+        head.grow(alpha)
+        return head(given, grid)[-1].displacement(grid)
+
+    with torch.no_grad():
+        coarse, entering, half, whole = (field([1 - w, w], [maps[0], maps[1] if w else None]) for w in (0.0, 1e-4, 0.5, 1.0))
+    assert float((entering - coarse).abs().max()) < 0.2  # of sampling at whole voxels instead of every other one
+    apart = [float((other - entering).square().mean()) for other in (half, whole)]
+    assert 0 < apart[0] < apart[1]
+
+
 def test_a_pyramid_refuses_maps_that_are_not_of_two_images() -> None:
     with pytest.raises(ComponentError, match="as many maps of either image"):
         PyramidHead((4, 3), STRIDES)

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import channels_last
-from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.interfaces import Backbone, Growable
 
 
-class DualStream(Backbone):
+class DualStream(Backbone, Growable):
     """One U-net for both images, each seen alone: the maps of every level are the fixed image's, then the moving image's.
 
-    A head that brings the two together (``pyramid``) decides how; the features do not depend on how the images lie to each other.
+    A head that brings the two together (``pyramid``) decides how; the features do not depend on how the images lie to each other. While it
+    grows, levels above the last one with a weight are not computed.
 
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
@@ -41,6 +42,10 @@ class DualStream(Backbone):
         self.stream = UNet(levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned)
         self.channels, self.strides = tuple(2 * n for n in self.stream.channels), self.stream.strides
         self.multiple = self.stream.multiple
+        self.alpha = (0.0,) * (len(self.channels) - 1) + (1.0,)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
-        return [channels_last(torch.cat(maps, dim=1)) for maps in zip(*map(self.stream.maps, (fixed, moving)), strict=True)]
+        computed = 1 + max(level for level, weight in enumerate(self.alpha) if weight > 0)
+        both = zip(self.stream.maps(fixed, computed), self.stream.maps(moving, computed), strict=True)
+        joined: list[Tensor | None] = [channels_last(torch.cat(maps, dim=1)) for maps in both]
+        return joined + [None] * (len(self.channels) - computed)

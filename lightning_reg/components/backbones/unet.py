@@ -72,19 +72,23 @@ class UNet(Backbone):
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         return list(self.maps(stack_images(fixed, moving)))
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Features of every level, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``."""
-        with nullcontext() if self.conditioning is None else self.conditioning.given_to(self):
-            return self._maps(images)
+    def maps(self, images: Tensor, levels: int | None = None) -> list[Tensor]:
+        """Features, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``.
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
+        Args:
+            levels: only the coarsest so many are computed; default all.
+        """
+        with nullcontext() if self.conditioning is None else self.conditioning.given_to(self):
+            return self._maps(images, len(self.channels) if levels is None else levels)
+
+    def _maps(self, images: Tensor, levels: int) -> list[Tensor]:
         x = channels_last(pool(images, self.input_stride))
         skips: list[Tensor] = []
         for index, encoder in enumerate(self.encoders):
             x = encoder(x if index == 0 else pool(x, 2))
             skips.append(x)
         features = [skips.pop()]
-        for up, decoder in zip(self.up, self.decoders, strict=True):
+        for up, decoder in list(zip(self.up, self.decoders, strict=True))[: levels - 1]:
             x = decoder(torch.cat([up(x), skips.pop()], dim=1))
             features.append(x)
         return features

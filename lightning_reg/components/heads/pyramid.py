@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, Convolution, channels_last, fast_layout, small_output
-from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.components.interfaces import Features, Growable, Head, Stride
 from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import compose, exponentiate, resize, resize_displacement, warp
 from lightning_reg.spatial import Displacement, Grid
 
 
-class PyramidHead(Head):
+class PyramidHead(Head, Growable):
     """Residual pyramid: every level warps the moving image's features by what the coarser ones found, and adds the flow of a velocity.
 
     ``phi_l = phi_{l-1} o exp(v_l)``: as many invertible maps composed as there are levels. The first half of the features of every level
-    is taken for the fixed image's, the second half for the moving image's, as ``dual_stream`` gives them.
+    is taken for the fixed image's, the second half for the moving image's, as ``dual_stream`` gives them. While it grows, the last level
+    with a weight gives the result, and its velocity is multiplied by that weight: a level enters without changing the transform.
 
     Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung, MICCAI 2020 (flows).
 
@@ -52,6 +53,7 @@ class PyramidHead(Head):
         if levels not in ("finest", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest or all")
         self.strides, self.steps, self.each = tuple(strides), steps, levels == "all"
+        self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
         for number, maps in enumerate(channels):
             sizes = [maps + (features if number else 0)] + [features] * convolutions
@@ -66,7 +68,8 @@ class PyramidHead(Head):
         found: list[Displacement] = []
         displacement: Tensor | None = None
         context: Tensor | None = None
-        for number, maps in enumerate(features):
+        finest = max(level for level, weight in enumerate(self.alpha) if weight > 0)
+        for number, maps in enumerate(features[: finest + 1]):
             if maps is None:
                 raise ArgumentError(f"PyramidHead: the backbone did not compute level {number}")
             fixed, moving = maps.chunk(2, dim=1)
@@ -76,7 +79,8 @@ class PyramidHead(Head):
                 displacement = resize_displacement(displacement, shape)
                 given = [fixed, warp(moving, displacement, padding="border"), resize(context, shape)]
             context = self.estimators[number](channels_last(torch.cat(given, dim=1)))
-            step = exponentiate(self.velocities[number](context).float(), self.steps)
+            velocity = self.velocities[number](context).float()
+            step = exponentiate(self.alpha[finest] * velocity if 0 < number == finest else velocity, self.steps)
             displacement = step if displacement is None else compose(displacement, step)
             found.append(Displacement(displacement, grid.at_stride(self.strides[number], shape)))
         return found if self.each else found[-1:]

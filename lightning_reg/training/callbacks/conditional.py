@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import lightning as L
-import torch
+import numpy as np
 
 from lightning_reg.components.conditioning import Conditioning, conditionings
 from lightning_reg.components.losses.bundle import LossBundle
@@ -14,7 +15,7 @@ from lightning_reg.discovery import TrainingError, did_you_mean
 
 
 class ConditionalWeight(L.Callback):
-    """Draws the weight of a loss term anew for every step, and tells the networks, which learn what it does.
+    """Draws the weight of a loss term anew for every step, by its number and the seed, and tells the networks, which learn what it does.
 
     Validations, and the model afterwards where nobody says otherwise, are for the weight that the configuration gives the term. The range
     is the backbones' (``conditioned``); weights are drawn evenly between the logarithms of its ends.
@@ -51,7 +52,8 @@ class ConditionalWeight(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         parts, loss = conditionings(pl_module), self._loss(pl_module)
         self._own, first = loss.weights[self.term], parts[0]
-        drawn = first.low * math.exp(float(torch.rand(())) * math.log(first.high / first.low))
+        place = np.random.default_rng([int(os.environ.get("PL_GLOBAL_SEED", 0)), trainer.global_rank, trainer.global_step]).random()
+        drawn = first.low * math.exp(place * math.log(first.high / first.low))
         self._set(parts, loss, drawn)
         pl_module.log(f"weight/{self.term}", drawn, batch_size=1)
 
