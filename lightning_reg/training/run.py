@@ -28,6 +28,7 @@ from lightning_reg.io.lock import one_writer
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.metrics.extra import build_metrics
 from lightning_reg.spatial import Pair
+from lightning_reg.training.allocator import keep_freed_memory
 from lightning_reg.training.budget import duration, step_seconds, with_steps
 from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
@@ -119,6 +120,7 @@ def _run(
 ) -> Outcome:
     started = time.perf_counter()
     require_settings(config)
+    keep_freed_memory(config["trainer"])
     L.seed_everything(config["seed"], workers=True, verbose=False)
     before = Before.read(resume)
     notes: list[str] = []

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, channels_last, fast_layout, stack_images
+from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import resize
@@ -62,7 +62,7 @@ class VoxelMorphUNet(Backbone):
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
-        x = channels_last(stack_images(fixed, moving))
+        x = stack_images(fixed, moving)
         skips = []
         for layer in self.encoder:
             x = layer(x)
