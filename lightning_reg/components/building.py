@@ -23,6 +23,7 @@ import numpy as np
 from torch import nn
 
 from lightning_reg.components.composers.sequential import Member
+from lightning_reg.components.contracts import require_backbone
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.network import Network
@@ -59,6 +60,7 @@ def build_network(spec: Mapping[str, Any], name: str = "network") -> Network:
         if part not in spec:
             raise ComponentError(f"'{name}' needs an argument '{part}'; add '{part}: ...' to its configuration.")
     backbone = build("backbones", spec["backbone"], Backbone)
+    require_backbone(backbone)  # before a head is made for it
     heads = [spec["head"]] if isinstance(spec["head"], (str, Mapping)) else spec["head"]
     if not isinstance(heads, Sequence):
         raise ComponentError(f"The head of '{name}' is {heads!r}, where a name or 'name: ..., key: value' pairs are meant.")

@@ -27,7 +27,7 @@ COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
 
 WORDS = {
     "lr": "method.optimizer.lr", "learning_rate": "method.optimizer.lr", "rate": "method.optimizer.lr",
-    "optimizer": "method.optimizer", "weight_decay": "method.optimizer.weight_decay",
+    "optimizer": "method.optimizer",
     "epochs": "trainer.max_steps, or budget in minutes", "max_epochs": "trainer.max_steps, or budget in minutes",
     "steps": "trainer.max_steps", "max_steps": "trainer.max_steps", "iterations": "trainer.max_steps",
     "batch": "data.batch_size", "batch_size": "data.batch_size", "bs": "data.batch_size",
@@ -44,8 +44,8 @@ WORDS = {
 """Options by the words with which people look for them."""
 GIVEN_WHOLE = re.compile(r"(method\.composer\.(?:backbone|head))(?:\.name)?")
 """Keys of components that an override replaces where its value names one."""
-OPEN = re.compile(r"method\.(composer\.(backbone|head)|loss\.terms|callbacks|optimizer|schedule|sampling)\..+")
-"""Keys that need not be there before: components say themselves what they take."""
+ADDED = re.compile(r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight)?")
+"""Keys of terms and callbacks, which an override adds where they are not there."""
 EMPTY_GROUP = "A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them."
 
 
@@ -96,16 +96,22 @@ def in_full(overrides: Sequence[str]) -> list[str]:
 
     ``method.composer.head=[{name: affine}, {name: velocity}]`` takes the place of the configured head with all that it was given,
     ``method.composer.backbone=voxelmorph`` likewise (``=unet,voxelmorph`` in a sweep). Values without a name, as ``{levels: 3}``, are set
-    in the configured one.
+    in the configured one. ``method.loss.terms.ngf.weight=0.5`` adds a term. What follows may give these arguments; those of configured
+    components have to be in the configuration, or get a ``+``, so that a misspelt one is refused here.
     """
     written: list[str] = []
+    new: list[str] = []
     for override in overrides:
         key, equals, value = override.partition("=")
         whole = GIVEN_WHOLE.fullmatch(key)
         if equals and whole is not None and _names_a_component(value):
             named = value if value.strip()[:1] in ("[", "{") else ",".join(f"{{name: {name.strip()}}}" for name in value.split(","))
             written += [f"~{whole[1]}", f"+{whole[1]}={named}"]
-        elif equals and OPEN.fullmatch(key):
+            new.append(whole[1])
+        elif equals and (added := ADDED.fullmatch(key)):
+            written.append(f"++{override}")
+            new.append(added[1])
+        elif equals and any(key.startswith(f"{part}.") for part in new):
             written.append(f"++{override}")
         else:
             written.append(override)

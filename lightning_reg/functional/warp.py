@@ -136,7 +136,8 @@ def resize(image: Tensor, shape: Sequence[int], mode: Interpolation = "linear") 
     with full_precision(image):  # autocast would lengthen features, and what is joined to them
         if mode == "nearest":
             values = image if image.is_floating_point() else image.float()
-            return F.interpolate(values, size=tuple(shape), mode="nearest-exact").to(image.dtype)
+            whole = all(n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True))  # the same, and ONNX knows it
+            return F.interpolate(values, size=tuple(shape), mode="nearest" if whole else "nearest-exact").to(image.dtype)
         linear = "bilinear" if image.dim() == 4 else "trilinear"
         return F.interpolate(image, size=tuple(shape), mode=linear, align_corners=False)
 

@@ -34,7 +34,7 @@ class ConditionalWeight(L.Callback):
         parts, loss = conditionings(pl_module), self._loss(pl_module)
         if not parts:
             raise TrainingError(
-                "The callback conditional_weight found no network that takes a weight; set method.composer.backbone.conditioned=[0.05,2] "
+                "The callback conditional_weight found no network that takes a weight; set +method.composer.backbone.conditioned=[0.05,2] "
                 "and norm=instance for unet or dual_stream, or remove it with ~method.callbacks.conditional_weight."
             )
         if self.term not in loss.weights:
