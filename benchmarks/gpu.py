@@ -29,8 +29,7 @@ def fireants(task: Task) -> Found:
     from fireants.registration.affine import AffineRegistration
     from fireants.registration.greedy import GreedyRegistration
 
-    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
-    fixed, moving = (BatchedImages(Image(image, device=device)) for image in task.images())
+    fixed, moving = (BatchedImages(Image(image, device=torch.cuda.current_device())) for image in task.images())
     torch.cuda.synchronize()
     started = time.perf_counter()
     affine = AffineRegistration([8, 4, 2, 1], [200, 100, 50, 20], fixed, moving, optimizer="Adam", optimizer_lr=3e-3, cc_kernel_size=5)

@@ -163,6 +163,7 @@ def resident(name: str) -> float:
 def memory_alone(name: str, size: int, arguments: argparse.Namespace, precision: str) -> str:
     command = [sys.executable, __file__, "--one", name, "--shapes", str(size), "--device", arguments.device, "--precision", precision]
     command += ["--threads", str(torch.get_num_threads()), *(["--compile"] if arguments.compile else [])]
+    # what is freed is given back: the largest memory is that of a step
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"})
     return f"{float(done.stdout):.2f}" if done.returncode == 0 else "none"
 

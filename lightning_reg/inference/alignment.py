@@ -81,23 +81,3 @@ def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origi
     if inner is None:
         return outer
     return Composition([outer, inner]) if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12) else inner
-
-
-@torch.no_grad()
-def missed(pair: Pair, transform: Transform) -> str | None:
-    """A sentence where less than a quarter of the fixed image (of its mask, if it has one) lands inside the moving one."""
-    grid = pair.fixed.grid
-    points = grid.scattered(2_000_000)
-    if pair.fixed_mask is not None:
-        i, j, k = points[0].long()
-        points = points[:, :, pair.fixed_mask.tensor[0, 0, i, j, k] > 0]
-    if points.shape[2] == 0:  # a mask of a few voxels of a large image
-        return None
-    points = points[:, :, :: max(1, points.shape[2] // 20_000)]
-    inside = float(pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean())
-    if inside >= 0.25:
-        return None
-    return (
-        f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust this registration; try another start "
-        "(--start), a mask, or a fixed image cropped to what both show."
-    )

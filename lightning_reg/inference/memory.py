@@ -174,6 +174,7 @@ def optimization_bytes(optimization: Optimization, like: Pair, network: Composer
     """Bytes per working voxel of the fixed image, of the stage that takes most; measured on small images.
 
     Args:
+        optimization: and the one that is done instead for two modalities.
         like: the pair; only its extents and what it has count.
     """
     stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
@@ -186,7 +187,8 @@ def optimization_bytes(optimization: Optimization, like: Pair, network: Composer
                 run_stages(with_margin(pair, alike.mask_margin), State.of(identity(pair), pair.fixed.grid), [stage], alike, network)
 
     field = any(stage.transform not in (*LINEAR, "bspline") for stage in stages)
-    return max(_measured(trial, like), FIELD if field else 0)
+    instead = 0.0 if optimization.unlike is None else optimization_bytes(optimization.unlike, like, network)
+    return max(_measured(trial, like), FIELD if field else 0, instead)
 
 
 def network_bytes(network: Composer, like: Pair) -> float:

@@ -20,7 +20,8 @@ from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
 from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct
-from lightning_reg.inference.alignment import between_worlds, missed, shifted
+from lightning_reg.inference.alignment import between_worlds, shifted
+from lightning_reg.inference.doubts import missed, nothing_common, two_modalities, undetermined
 from lightning_reg.inference.memory import Watched, give_memory_back
 from lightning_reg.inference.optimization import Optimization, Optimized, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
@@ -331,38 +332,6 @@ def _start(name: str, network: bool) -> Start:
     if network and start.searches:
         raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
     return start
-
-
-def two_modalities(optimized: Optimized | None) -> str | None:
-    """A sentence where the images were taken for such."""
-    if optimized is None or optimized.unlike is None:
-        return None
-    return (
-        f"The images are registered as two modalities, because their intensities correlate by {optimized.unlike:.2f} once an affine map "
-        "has brought them together; if they are of one, give --instance bspline."
-    )
-
-
-def undetermined(optimized: Optimized | None) -> str | None:
-    """A sentence where registrations from several starts disagreed."""
-    if optimized is None or optimized.apart is None:
-        return None
-    return (
-        f"These images do not determine their alignment: registrations from several starts ended {optimized.apart:.1f} mm apart. The "
-        "start is returned as it is; train a network on labelled pairs, or give another start (--start), masks, or a fixed image cropped "
-        "to what both show."
-    )
-
-
-def nothing_common(pair: Pair) -> str | None:
-    """A sentence where the two label maps share no label, so that every Dice is 0."""
-    if pair.fixed_labels is None or pair.moving_labels is None:
-        return None
-    fixed, moving = (set(labels.tensor.unique().tolist()) - {0} for labels in (pair.fixed_labels, pair.moving_labels))
-    if fixed & moving:
-        return None
-    theirs, ours = (", ".join(str(int(n)) for n in sorted(labels)[:8]) for labels in (fixed, moving))
-    return f"The label maps have no label in common (fixed: {theirs}; moving: {ours}), so every Dice is 0; are they of the same protocol?"
 
 
 def checked_device(device: str) -> str:

@@ -10,7 +10,8 @@ from making import optimization_of
 from torch import Tensor
 
 from lightning_reg import functional as LF
-from lightning_reg.inference.alignment import best_translation, missed
+from lightning_reg.inference.alignment import best_translation
+from lightning_reg.inference.doubts import missed
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, resampled
 

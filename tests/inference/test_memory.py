@@ -58,14 +58,17 @@ def test_a_finer_stage_takes_more_and_so_does_a_term_with_more_channels() -> Non
     small = Grid.regular((40, 40, 40))
     pair = Pair(*[Image(torch.zeros(1, 1, 40, 40, 40), small) for _ in range(2)])
 
-    def of(*overrides: str) -> float:
-        optimization = lightning_reg.conventional("bspline", overrides).optimization
+    def of(*overrides: str, name: str = "bspline") -> float:
+        optimization = lightning_reg.conventional(name, overrides).optimization
         assert isinstance(optimization, Optimization)
         return optimization_bytes(optimization, pair)
 
     usual, finer = of(), of("optimization.stages.4.stride=1")
     assert 5 < finer / usual < 9  # eight times the voxels, beside what is there once
     assert of("optimization.loss.mind.weight=1", "optimization.stages.4.stride=1") > 1.3 * finer
+    two_modalities = of(name="multimodal")
+    assert two_modalities != usual
+    assert of(name="auto") == max(usual, two_modalities)  # which of the two it will be is not known before
 
 
 @pytest.mark.parametrize("per_voxel", [20.0, 200.0])
