@@ -34,4 +34,4 @@ def test_pages_are_not_cleared_again_at_every_step() -> None:
     kept, count = faults("kept")
     if not kept:
         pytest.skip("the C library has no mallopt")
-    assert count < 0.2 * faults("as it is")[1]
+    assert count < 0.5 * faults("as it is")[1]
