@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import lightning_reg
-from lightning_reg.cli.train import quieten
+from lightning_reg.cli.training import quieten
 from lightning_reg.data.datasets.adapters.hippocampus import HippocampusDataset
 from lightning_reg.discovery.composition import compose
 from lightning_reg.metrics import evaluate, totals

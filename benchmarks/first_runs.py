@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lightning_reg.cli.train import quieten
+from lightning_reg.cli.training import quieten
 from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.metrics import PairMetrics, evaluate, totals

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_reg.cli.train import quieten
+from lightning_reg.cli.training import quieten
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory

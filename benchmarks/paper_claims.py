@@ -38,7 +38,7 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lightning_reg.cli.train import quieten
+from lightning_reg.cli.training import quieten
 from lightning_reg.components import Staged
 from lightning_reg.discovery.composition import compose
 from lightning_reg.figures.curves import series

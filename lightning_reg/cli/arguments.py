@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,16 +28,22 @@ class Parser(argparse.ArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        self._given = list(args[0]) if args and args[0] is not None else sys.argv[1:]
         namespace, rest = super().parse_known_args(*args, **kwargs)
         if hasattr(namespace, "overrides"):  # argparse takes positional arguments from one place of the line only
             namespace.overrides += [word for word in rest if re.match(r"\+?[a-z]+[.\w]*=", word)]
             rest = [word for word in rest if word not in namespace.overrides]
-        unknown = [word for word in rest if word.startswith("-")]
-        if unknown and self.get_default("strict"):
-            self.error(f"There is no option '{unknown[0]}'{did_you_mean(unknown[0].split('=')[0], self.options())} See {self.prog} --help.")
+        self._require_known(rest)
         return namespace, rest
 
+    def _require_known(self, words: Sequence[str]) -> None:
+        unknown = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+        if unknown is not None and self.get_default("strict"):
+            self.error(f"There is no option '{unknown}'{did_you_mean(unknown, self.options())} See {self.prog} --help.")
+
     def error(self, message: str) -> NoReturn:
+        if "are required" in message:  # one that is misspelt comes first
+            self._require_known([word for word in self._given if word.startswith("--") and word.partition("=")[0] not in self.options()])
         if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             message = message.replace(" (choose", f"{did_you_mean(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose")
         refuse(message if message.startswith("There is") else f"{self.prog}: {message}; see {self.prog} --help.")
@@ -44,6 +53,14 @@ def console() -> Console:
     """The terminal; a file or a pipe, which has no width of its own, is taken to be 120 wide."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=120)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say on a terminal that PyTorch is being imported, which takes some seconds."""
+    terminal = Console(stderr=True)
+    with terminal.status("Loading PyTorch ...") if terminal.is_terminal else nullcontext():
+        yield
 
 
 def require_processes(workers: int) -> None:

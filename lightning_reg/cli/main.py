@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "write the HTML report of a run, a registration or an evaluation again",
     "export": "write a model's network as an ONNX file",
     "plugins": "list every installed component, describe one, check all, or start a package of your own",
+    "completion": "tab completion of commands, options and values in bash or zsh",
     "models": "list trained models, describe, fetch or pack one",
 }
 
@@ -44,17 +45,31 @@ def _main() -> int:
         from lightning_reg.cli.train import train
 
         return train()
+    completing = "_ARGCOMPLETE" in os.environ
+    words = os.environ.get("COMP_LINE", "").split() if completing else sys.argv
     parser = Parser(prog="lightning-reg", description="Learning-based registration of 3D medical images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     known = COMMANDS | installed()
-    chosen = next((word for word in sys.argv[1:] if word in known), None)
+    chosen = next((word for word in words[1:] if word in known), None)
     for name, text in known.items():
         subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == chosen and name != "train":
             subparser.set_defaults(strict=True, module=command(name))
             subparser.get_default("module").add_arguments(subparser)
+    if completing:
+        _complete(parser, commands.choices["train"])
     arguments = parser.parse_args()
     return int(arguments.module.run(arguments))
+
+
+def _complete(parser: Parser, train: Parser) -> None:
+    """Answer the shell that asks for completions, and end."""
+    import argcomplete
+
+    from lightning_reg.cli.completion import overrides
+
+    train.add_argument("overrides", nargs="*").completer = overrides  # type: ignore[attr-defined]
+    argcomplete.autocomplete(parser)
 
 
 def installed() -> dict[str, str]:

@@ -1,13 +1,9 @@
-"""``python train.py`` and ``lightning-reg train``."""
+"""``python train.py`` and ``lightning-reg train``: composition, help, and everything that can be refused before PyTorch is imported."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import shlex
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +11,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
-from lightning_reg.cli.arguments import console as terminal
-from lightning_reg.cli.failures import STOPPED, end, guarded, refuse
-from lightning_reg.cli.slurm import requeue
+from lightning_reg.cli import options
+from lightning_reg.cli.arguments import console, loading
+from lightning_reg.cli.failures import end, guarded, refuse
 from lightning_reg.cli.sweep import FAILED
-from lightning_reg.cli.tables import cases_table
 from lightning_reg.discovery import UserError, in_words
 from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.metrics import primary_error
-from lightning_reg.studies.sweep import note_call
-from lightning_reg.training import run
-from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.ranks import is_first, is_started_from_outside
-from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, run_of
+from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, require_free, run_of
+from lightning_reg.training.settings import require_components, require_settings
 
 register()
 
@@ -43,7 +34,8 @@ def main() -> None:
 def train() -> int:
     """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
-    quieten()
+    if any(word in options.HELP for word in sys.argv[1:]):
+        return options.show(sys.argv[1:], command())
     sys.argv[1:] = in_full(sys.argv[1:])
     try:
         _train()
@@ -68,6 +60,8 @@ def _train(config: DictConfig) -> float:
             raise
         except Exception as error:  # Hydra would print a heading of its own
             end(error)
+    from lightning_reg.studies.sweep import note_call
+
     folder = Path(HydraConfig.get().sweep.dir) / HydraConfig.get().sweep.subdir
     os.environ.setdefault("WANDB_RUN_GROUP", folder.parent.name)
     try:
@@ -79,49 +73,42 @@ def _train(config: DictConfig) -> float:
     except Exception as error:
         told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
         note_failure(folder, Failure(told))
-        terminal().print(f"Failed: {folder.name}: {told}", soft_wrap=True, markup=False, highlight=False)
+        console().print(f"Failed: {folder.name}: {told}", soft_wrap=True, markup=False, highlight=False)
         return float("inf")
 
 
 def _run(config: DictConfig, folder: Path) -> float:
-    console = terminal()
-
     def say(line: str) -> None:
         if is_first():
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            console().print(line, soft_wrap=True, markup=False, highlight=False)
 
     if is_started_from_outside() and not config.run and not config.resume and "SLURM_JOB_ID" not in os.environ:
         raise UserError("Several processes share the run's folder: give it a name, run=NAME.")
-    try:
-        for warning in configuration_warnings(HydraConfig.get().runtime.choices):
-            say(warning)
-        checkpoint = None
-        if config.resume:
-            folder, checkpoint = run_of(Path(str(config.resume)).expanduser())
-            values = _resumed(folder, list(HydraConfig.get().overrides.task))
-        else:
-            values = plain(config)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                values["trainer"] = _on_one_device(values["trainer"])
-            known = finished(folder, values) if HydraConfig.get().mode == RunMode.MULTIRUN else None
-            if known is not None:
-                say(f"{folder.name} is done.")
-                return primary_error(known)
-        outcome = run.train(values, folder, checkpoint, progress=say, overwrite=bool(config.overwrite))
-    except Interrupted as stopped:
-        if not is_first():
-            sys.exit(STOPPED)
-        if stopped.checkpoint is None:
-            console.print("\nStopped before anything was saved; the same command begins again.", soft_wrap=True)
-        else:
-            saved, command = _shown(stopped.checkpoint), _command()
-            console.print(f"\nStopped; saved {saved}. Go on with:\n  {command} {_override('resume', folder)}", soft_wrap=True)
-        if stopped.time_is_over and (told := requeue()):
-            console.print(told, soft_wrap=True)
-        sys.exit(STOPPED)
-    if is_first():
-        report(outcome, console)
-    return primary_error(outcome.totals())
+    for warning in configuration_warnings(HydraConfig.get().runtime.choices):
+        say(warning)
+    checkpoint = None
+    overwrite = bool(config.overwrite)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if config.resume:
+        folder, checkpoint = run_of(Path(str(config.resume)).expanduser())
+        values = _resumed(folder, list(HydraConfig.get().overrides.task))
+    else:
+        values = plain(config)
+        if sweep:
+            values["trainer"] = _on_one_device(values["trainer"])
+        known = finished(folder, values) if sweep else None
+        if known is not None:
+            from lightning_reg.metrics import primary_error
+
+            say(f"{folder.name} is done.")
+            return primary_error(known)
+        if is_first() and not overwrite:
+            require_free(folder, values)
+    require_settings(values)
+    require_components(values)
+    with loading():
+        from lightning_reg.cli.training import train_and_report
+    return train_and_report(values, folder, checkpoint, overwrite, command(), say)
 
 
 def _on_one_device(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -153,45 +140,6 @@ def _resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     return plain(config)
 
 
-def report(outcome: run.Outcome, console: Console) -> None:
-    """The table of cases, where everything lies, and what to do next."""
-    console.print(cases_table(outcome.cases))
-    console.print(f"{outcome.seconds:.0f} s, {outcome.parameters:,} parameters. Everything is in {_shown(outcome.folder)}", soft_wrap=True)
-    console.print(
-        f"Look at {_shown(outcome.folder / 'figures')}; train longer with:\n"
-        f"  {_command()} {_override('resume', outcome.folder)} trainer.max_steps=...",
-        soft_wrap=True,
-    )
-
-
-def _override(key: str, path: Path) -> str:
-    """``key=path`` as Hydra and the shell read it, as :func:`_shown` has the path."""
-    shown = _shown(path)
-    return f"{key}={shown}" if re.fullmatch(r"[\w./~-]+", shown) else shlex.quote(f"{key}='{shown}'")
-
-
-def _shown(path: Path) -> str:
-    """A path relative to the working folder where that is shorter."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def _command() -> str:
+def command() -> str:
+    """The command as the user calls it."""
     return "lightning-reg train" if Path(sys.argv[0]).name == "lightning-reg" else "python train.py"
-
-
-def quieten() -> None:
-    """Leave out what libraries say on every run and no user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for pattern in (
-        "your dataloader is not resumable",  # the sampler knows where a resumed run stands; Lightning looks into the loader
-        "does not have many workers",
-        "smaller than the logging interval",
-        "Experiment logs directory",
-        "exists and is not empty",
-        "isinstance.treespec",
-        "__array__ implementation doesn't accept a copy keyword",
-    ):
-        warnings.filterwarnings("ignore", f".*{pattern}.*")

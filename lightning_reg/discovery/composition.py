@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
 from lightning_reg.discovery.errors import UserError, did_you_mean
+from lightning_reg.discovery.values import Value, described
 
 COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
 """Exceptions of Hydra, OmegaConf and YAML for an invalid configuration; see :func:`sentence`."""
@@ -46,6 +48,8 @@ GIVEN_WHOLE = re.compile(r"(method\.composer\.(?:backbone|head))(?:\.name)?")
 """Keys of components that an override replaces where its value names one."""
 ADDED = re.compile(r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight)?")
 """Keys of terms and callbacks, which an override adds where they are not there."""
+NOT_GIVEN = "(required)"
+"""Stands for a value that has to be given."""
 EMPTY_GROUP = "A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them."
 
 
@@ -135,13 +139,46 @@ def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] 
     Raises:
         UserError: no such group, configuration or option, a value that has to be given, or text that cannot be read.
     """
-    register()
-    try:
-        with initialize_config_dir(str(own_directory()), version_base="1.3"):
-            config = hydra.compose("train", in_full(overrides))
+    with _refusing(), _initialized():
+        config = hydra.compose("train", in_full(overrides))
         if choose is not None:
             choose(config)
         return plain(config)
+
+
+def explained(overrides: Sequence[str] = ()) -> list[Value]:
+    """Every value of the configuration that a command line gives, with its type and meaning; one that has to be given is :data:`NOT_GIVEN`.
+
+    Raises:
+        UserError: as :func:`compose`, but for values that are missing.
+    """
+    with _refusing(), _initialized():
+        config = hydra.compose("train", in_full(overrides), return_hydra_config=True)
+        choices = {group: option for group, option in config.hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
+        values = _without_missing(OmegaConf.to_container(config, resolve=False))
+        del values["hydra"]
+        return described(plain(OmegaConf.create(values)), choices)
+
+
+def _without_missing(value: Any) -> Any:
+    """Values with a text for each that has to be given, as nothing else can be resolved."""
+    if isinstance(value, dict):
+        return {key: _without_missing(inner) for key, inner in value.items()}
+    return NOT_GIVEN if value == MISSING else value
+
+
+@contextmanager
+def _initialized() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(own_directory()), version_base="1.3"):
+        yield
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what is wrong with a composition into a :class:`UserError`."""
+    try:
+        yield
     except COMPOSITION as error:
         raise UserError(sentence(error)) from error
     except ValueError as error:

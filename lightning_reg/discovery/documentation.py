@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,23 +142,32 @@ def documentation(group: str, name: str) -> Documentation:
         ComponentError: nobody provides it, or its source is not there.
     """
     provider = chosen(group, name)
-    module, _, qualified = provider.target.partition(":")
     sources = _Sources()
-    found = sources.find(module, qualified)
+    found = sources.target(provider.target)
     if not isinstance(found, griffe.Class):
         raise ComponentError(
-            f"The source of {provider.target} of {provider.origin} has no class {qualified}; reinstall {provider.distribution}."
+            f"The source of {provider.target} of {provider.origin} has no class {provider.target.partition(':')[2]}; "
+            f"reinstall {provider.distribution}."
         )
-    supplied = GROUPS[group].supplied
-    meanings = sources.meanings(found)
-    arguments = tuple(
-        Argument(
-            p.name, str(p.annotation or ""), None if p.default is None else str(p.default), meanings.get(p.name, ""), p.name in supplied
-        )
-        for p in sources.constructor(found)
-        if p.name != "self" and p.kind not in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
+    return Documentation(
+        group, provider, _text(found), sources.arguments(found, GROUPS[group].supplied), str(found.filepath), found.lineno or 1
     )
-    return Documentation(group, provider, _text(found), arguments, str(found.filepath), found.lineno or 1)
+
+
+def arguments(target: str) -> tuple[Argument, ...]:
+    """Arguments of any class.
+
+    Args:
+        target: ``module:Class``.
+
+    Raises:
+        LookupError: there is no source of such a class.
+    """
+    sources = _Sources()
+    found = sources.target(target)
+    if not isinstance(found, griffe.Class):
+        raise LookupError(f"no source of {target}")
+    return sources.arguments(found, ())
 
 
 class _Sources:
@@ -185,6 +195,11 @@ class _Sources:
             return self.path(member.target_path, depth - 1) if depth else None
         return member
 
+    def target(self, target: str) -> griffe.Object | None:
+        """An object by ``module:name``."""
+        module, _, name = target.partition(":")
+        return self.find(module, name)
+
     def path(self, dotted: str, depth: int = 8) -> griffe.Object | None:
         module, _, name = dotted.rpartition(".")
         return self.find(module, name, depth)
@@ -199,8 +214,19 @@ class _Sources:
         if isinstance(own, griffe.Function):
             return list(own.parameters)
         if "dataclass" in cls.labels or any("dataclass" in str(d.value) for d in cls.decorators):
-            return list(cls.parameters)
+            fields = {field.name: field for base in self.bases(cls) for field in self.constructor(base)}
+            return list((fields | {field.name: field for field in _fields(cls)}).values())
         return next((found for base in self.bases(cls) if (found := self.constructor(base))), [])
+
+    def arguments(self, cls: griffe.Class, supplied: Sequence[str]) -> tuple[Argument, ...]:
+        meanings = self.meanings(cls)
+        return tuple(
+            Argument(
+                p.name, str(p.annotation or ""), None if p.default is None else str(p.default), meanings.get(p.name, ""), p.name in supplied
+            )
+            for p in self.constructor(cls)
+            if p.name != "self" and p.kind not in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
+        )
 
     def meanings(self, cls: griffe.Class, depth: int = 4) -> dict[str, str]:
         """Meaning of the arguments that docstrings name; ``see :class:`X``` is followed."""
@@ -212,9 +238,26 @@ class _Sources:
             text = documented.docstring.value if isinstance(documented, griffe.Object) and documented.docstring else ""
             own |= _arguments(text)
         for name, meaning in own.items():
-            if inherited.get(name) and re.fullmatch(r"see \S+\.?", meaning):
-                own[name] = inherited[name]
+            if reference := re.fullmatch(r"see (\S+?)\.?", meaning):
+                own[name] = inherited.get(name) or self._elsewhere(cls, reference[1], depth).get(name, meaning)
         return inherited | own
+
+    def _elsewhere(self, cls: griffe.Class, name: str, depth: int) -> dict[str, str]:
+        """Meanings of the arguments of another class, as the module of ``cls`` names it."""
+        try:
+            other = self.path(cls.resolve(name))
+        except griffe.NameResolutionError:
+            return {}
+        return self.meanings(other, depth - 1) if depth and isinstance(other, griffe.Class) and other is not cls else {}
+
+
+def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
+    """Fields that a dataclass adds, as parameters."""
+    return [
+        griffe.Parameter(m.name, annotation=m.annotation, kind=griffe.ParameterKind.positional_or_keyword, default=m.value)
+        for m in cls.members.values()
+        if isinstance(m, griffe.Attribute) and m.annotation is not None and "ClassVar" not in str(m.annotation)
+    ]
 
 
 def _file(module: str) -> Path | None:

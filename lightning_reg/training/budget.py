@@ -85,17 +85,6 @@ def _timed(module: RegistrationModule, batch: Pair) -> float:
     return time.perf_counter() - started
 
 
-def with_steps(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """A composed configuration for another number of steps: stages are shares of them, and growth keeps its place in the training."""
-    factor = steps / config["trainer"]["max_steps"]
-    changed = {**config, "trainer": {**config["trainer"], "max_steps": steps}}
-    growing = (config["method"].get("callbacks") or {}).get("alpha_growth")
-    if growing is not None:
-        scaled = {**growing, "time_scale": growing.get("time_scale", 1.0) * factor}
-        changed["method"] = {**config["method"], "callbacks": {**config["method"]["callbacks"], "alpha_growth": scaled}}
-    return changed
-
-
 def duration(seconds: float) -> str:
     """In words: ``50 seconds``, ``12 minutes``, ``3.5 hours``."""
     if seconds < 100:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
@@ -21,7 +21,10 @@ PATIENCE = 1800.0
 
 def is_first() -> bool:
     """Whether this process writes the run's folder and speaks; the others leave that to it."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    rank = getattr(rank_zero_only, "rank", None)  # set when Lightning is imported
+    if rank is None:
+        rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
+    return int(rank) == 0
 
 
 def is_started_from_outside() -> bool:

@@ -29,7 +29,7 @@ from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.metrics.extra import build_metrics
 from lightning_reg.spatial import Pair
 from lightning_reg.training.allocator import keep_freed_memory
-from lightning_reg.training.budget import duration, step_seconds, with_steps
+from lightning_reg.training.budget import duration, step_seconds
 from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
@@ -41,8 +41,8 @@ from lightning_reg.training.model import load_weights
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
-from lightning_reg.training.run_folder import as_started, clear, to_go_on_from, write_config
-from lightning_reg.training.settings import require_settings
+from lightning_reg.training.run_folder import as_started, clear, to_go_on_from, with_steps, write_config
+from lightning_reg.training.settings import require_machine, require_settings
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
 GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")
@@ -120,6 +120,7 @@ def _run(
 ) -> Outcome:
     started = time.perf_counter()
     require_settings(config)
+    require_machine(config["trainer"])
     keep_freed_memory(config["trainer"])
     L.seed_everything(config["seed"], workers=True, verbose=False)
     before = Before.read(resume)

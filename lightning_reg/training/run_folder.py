@@ -14,7 +14,6 @@ import yaml
 
 from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
-from lightning_reg.training.budget import with_steps
 
 CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
 WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
@@ -117,6 +116,15 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     return last
 
 
+def require_free(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run.
+
+    Raises:
+        TrainingError: as :func:`to_go_on_from`.
+    """
+    to_go_on_from(folder, as_started(folder, config))
+
+
 def as_started(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A configuration with what the model that it starts from has changed in it, where the folder holds the run that started so."""
     if config.get("init") is None or not (folder / CONFIG).exists():
@@ -137,6 +145,17 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def with_steps(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """A composed configuration for another number of steps: stages are shares of them, and growth keeps its place in the training."""
+    factor = steps / config["trainer"]["max_steps"]
+    changed = {**config, "trainer": {**config["trainer"], "max_steps": steps}}
+    growing = (config["method"].get("callbacks") or {}).get("alpha_growth")
+    if growing is not None:
+        scaled = {**growing, "time_scale": growing.get("time_scale", 1.0) * factor}
+        changed["method"] = {**config["method"], "callbacks": {**config["method"]["callbacks"], "alpha_growth": scaled}}
+    return changed
 
 
 def difference(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from lightning_reg.discovery import TrainingError, did_you_mean
+from lightning_reg.discovery import DataError, TrainingError, did_you_mean
+from lightning_reg.discovery.registry import chosen
+from lightning_reg.discovery.values import named
 
 GROUPS = ("method", "data", "trainer")
 METHOD = ("steps", "batch_size", "composer", "loss", "optimizer", "schedule", "stages", "callbacks", "sampling", "split_batch")
@@ -92,10 +93,31 @@ def require_settings(config: Mapping[str, Any]) -> None:
         monitor = stopping.get("monitor") if isinstance(stopping, Mapping) else None
         if not str(monitor).startswith(("validation/", "train/")):
             raise TrainingError(f"callbacks.early_stopping monitors {monitor}, which no run logs; give monitor: validation/error.")
-    _require_machine(config["trainer"])
 
 
-def _require_machine(trainer: Mapping[str, Any]) -> None:
+def require_components(config: Mapping[str, Any]) -> None:
+    """Refuse components that nobody provides and a folder of data that is not there; nothing is imported.
+
+    Raises:
+        ComponentError: names the nearest names.
+        DataError: names the folder.
+    """
+    for group, name in named(config):
+        chosen(group, name)
+    dataset = config["data"]["dataset"]
+    root = dataset.get("root") if isinstance(dataset, Mapping) else None
+    if isinstance(root, str) and dataset.get("name") != "prepared" and not Path(root).expanduser().exists():
+        raise DataError(f"There is no {'file' if Path(root).suffix else 'folder'} {root}; correct data.root.")
+
+
+def require_machine(trainer: Mapping[str, Any]) -> None:
+    """Refuse a device or a precision that this machine lacks.
+
+    Raises:
+        TrainingError: names it, and what is there.
+    """
+    import torch
+
     accelerator, precision = trainer.get("accelerator"), trainer.get("precision")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise TrainingError(

@@ -1,0 +1,97 @@
+"""Help of ``train.py``: groups, options of a group, and values with their meanings."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from lightning_reg.cli.arguments import console
+from lightning_reg.discovery import UserError, did_you_mean
+from lightning_reg.discovery.values import options
+
+HELP = ("-h", "--help")
+GROUPS = {
+    "method": "what is trained: network, transform, loss, optimiser, schedule",
+    "data": "images, preprocessing, augmentation, pairs",
+    "experiment": "a method and data with the settings of a paper or a benchmark",
+    "trainer": "arguments of lightning.Trainer: steps, devices, precision",
+    "callbacks": "callbacks beside the method's",
+    "logger": "record of the training",
+    "launcher": "processes of a sweep",
+    "sweep": "values of a sweep",
+}
+"""Groups of configurations, in the order in which they are looked for."""
+USAGE = """Train a network that registers 3D images.
+
+  {command} method=progressive data=phantom       the default
+  {command} data=hippocampus data.root=FOLDER     own or public data
+  {command} method.optimizer.lr=1e-4 budget=30    any value; minutes to train
+  {command} -m run=NAME seed=1,2,3                a sweep; sent again, it goes on where it was
+  {command} resume=RUN_FOLDER                     continue an interrupted run
+  {command} --cfg job                             print the composed configuration
+
+  {command} --help data                           options of a group, one line each
+  {command} --help method=velocity                values of a method, with types and meanings
+  {command} --help data.augmentation              values whose names begin so
+"""
+
+
+def show(words: Sequence[str], command: str) -> int:
+    """Print the help for the words beside ``--help``.
+
+    Args:
+        words: groups, ``group=option`` or the beginning of keys; other overrides change the values that are shown.
+        command: as it is called.
+
+    Raises:
+        UserError: a word names nothing.
+    """
+    words = [word for word in words if word not in HELP]
+    if not words:
+        return _groups(command)
+    terminal = console()
+    from lightning_reg.discovery.composition import explained
+
+    overrides = [word for word in words if "=" in word]
+    wanted = [word for word in words if "=" not in word and word not in GROUPS]
+    wanted += [group for word in overrides for group in _shown(word.partition("=")[0])]
+    for group in (word for word in words if word in GROUPS):
+        terminal.print(_table(f"{group}=", ("option", "description"), list(options(group).items())))
+    if wanted:
+        values = explained(overrides)
+        rows = [v for v in values if any(re.match(rf"{re.escape(word)}($|[.\[])", v.key) for word in wanted)]
+        if not rows:
+            known = sorted({v.key for v in values} | {v.key.rpartition(".")[0] for v in values} | set(GROUPS))
+            raise UserError(f"There is no option '{wanted[0]}'{did_you_mean(wanted[0], known)} List the groups with {command} --help.")
+        told = [(v.key, _plain(v.value), v.type, v.meaning) for v in rows]
+        terminal.print(_table(None, ("key", "value", "type", "meaning"), told))
+    return 0
+
+
+def _shown(key: str) -> list[str]:
+    """Values that an override is about."""
+    key = key.lstrip("+~")
+    return ["method", "data"] if key == "experiment" else [key.partition(".")[0] if key in GROUPS else key]
+
+
+def _groups(command: str) -> int:
+    sys.stdout.write(USAGE.format(command=command) + "\nGroups:\n\n")
+    for group, text in GROUPS.items():
+        sys.stdout.write(f"  {group}: {text}\n      {', '.join(options(group))}\n")
+    sys.stdout.write("\nInstalled components: lightning-reg plugins. Tab completion: lightning-reg completion --help.\n")
+    return 0
+
+
+def _table(title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*heads, title=title, title_justify="left", highlight=False)
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    return table
+
+
+def _plain(value: Any) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if isinstance(value, (bool, type(None))) else str(value)
