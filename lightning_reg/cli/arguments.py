@@ -18,11 +18,18 @@ from lightning_reg.cli.failures import refuse
 from lightning_reg.discovery import DataError, did_you_mean
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Keeps the lines of the examples below the options."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("Example") else super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """Long options in full only; an unknown one is answered with the nearest known."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs, allow_abbrev=False)
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=_Formatter)
 
     def options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]

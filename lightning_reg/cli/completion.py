@@ -6,7 +6,6 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 import argcomplete
 
@@ -46,15 +45,3 @@ def _install(shell: str) -> int:
             file.write(("" if text.endswith("\n") or not text else "\n") + line + "\n")
     sys.stdout.write(f"{path} has the line\n  {line}\nIt counts in new shells; in this one, run the line itself.\n")
     return 0
-
-
-def overrides(prefix: str, **kwargs: Any) -> list[str]:
-    """Overrides of ``lightning-reg train`` that begin with a prefix."""
-    from lightning_reg.cli.options import GROUPS
-    from lightning_reg.discovery.composition import explained
-    from lightning_reg.discovery.values import options
-
-    group, equals, _ = prefix.partition("=")
-    if equals:
-        return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
-    return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,20 +14,45 @@ from lightning_reg.discovery import providers
 
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
-    "study": "train methods over data, seeds and folds, or search for settings: one table in the end",
-    "prepare": "turn a data set's files, as their provider delivers them, into what training reads",
-    "check": "look through data before they are trained on: one table, one verdict",
-    "register": "register two images or many pairs: a transform, the warped image, metrics and a report",
-    "collect": "join the results of many pairs, check that all are there, and write a page to judge them by",
+    "study": "train methods over data, seeds and folds, or search for settings; write one table",
+    "prepare": "prepare a public data set for training: lung masks, crop, resolution",
+    "check": "check data before training: one table, one verdict",
+    "register": "register two images or many pairs; write transform, warped image, metrics and report",
+    "collect": "collect the results of many pairs, check that none is missing, write a page to judge them",
     "apply": "apply a transform to an image, a label map or points",
-    "evaluate": "evaluate a model on a data set, case by case, and compare it with another",
+    "evaluate": "evaluate methods on the same pairs, case by case, and compare them",
     "report": "write the HTML report of a run, a registration or an evaluation again",
     "export": "write a model's network as an ONNX file",
-    "plugins": "list every installed component, describe one, check all, or start a package of your own",
-    "completion": "tab completion of commands, options and values in bash or zsh",
+    "plugins": "list installed components, describe one, check all, or start a package of your own",
     "models": "list trained models, describe, fetch or pack one",
+    "completion": "tab completion of commands, options and values in bash or zsh",
 }
-
+EXAMPLES = {
+    "train": ["lightning-reg train method=velocity data=folder data.root=my_scans budget=20"],
+    "study": ["lightning-reg study comparison.yaml --jobs 2", "lightning-reg study comparison.yaml --list"],
+    "prepare": ["lightning-reg prepare dirlab --source DIRLAB --out data/dirlab --workers 2"],
+    "check": ["lightning-reg check my_scans", "lightning-reg check pairs.csv --method velocity"],
+    "register": [
+        "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --out result",
+        "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --model best.ckpt --refine 60 --out result",
+        "lightning-reg register --pairs pairs.csv --instance lung_ct --out cohort",
+    ],
+    "collect": ["lightning-reg collect cohort"],
+    "apply": [
+        "lightning-reg apply --transform result/transform.h5 --points landmarks.csv --out mapped.csv",
+        "lightning-reg apply --transform result/transform.h5 --input organs.nii.gz --labels --reference fixed.nii.gz --out warped.nii.gz",
+    ],
+    "evaluate": [
+        "lightning-reg evaluate --model best.ckpt --instance bspline --data hippocampus data.root=FOLDER --out compared",
+        "lightning-reg evaluate --model best.ckpt --transforms ants=ants_results --pairs pairs.csv --out compared",
+    ],
+    "report": ["lightning-reg report result"],
+    "export": ["lightning-reg export --model best.ckpt --shape 64 64 64 --onnx network.onnx"],
+    "plugins": ["lightning-reg plugins describe head bspline", "lightning-reg plugins new my_method --head --loss"],
+    "models": ["lightning-reg models", "lightning-reg models describe NAME"],
+    "completion": ["lightning-reg completion --install"],
+}
+"""Examples at the end of each command's help."""
 
 TRAINS = "LIGHTNING_REG_TRAINS"
 """In the environment of the processes that Lightning starts beside a training; their command line lacks the word *train*."""
@@ -47,29 +73,37 @@ def _main() -> int:
         return train()
     completing = "_ARGCOMPLETE" in os.environ
     words = os.environ.get("COMP_LINE", "").split() if completing else sys.argv
-    parser = Parser(prog="lightning-reg", description="Learning-based registration of 3D medical images.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     known = COMMANDS | installed()
-    chosen = next((word for word in words[1:] if word in known), None)
-    for name, text in known.items():
-        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if name == chosen and name != "train":
-            subparser.set_defaults(strict=True, module=command(name))
-            subparser.get_default("module").add_arguments(subparser)
+    parser = _parser(known, [word for word in words[1:] if word in known][:1])
     if completing:
-        _complete(parser, commands.choices["train"])
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     arguments = parser.parse_args()
     return int(arguments.module.run(arguments))
 
 
-def _complete(parser: Parser, train: Parser) -> None:
-    """Answer the shell that asks for completions, and end."""
-    import argcomplete
+def whole_parser() -> Parser:
+    """The parser of all built-in commands with all their options, for the documentation."""
+    return _parser(COMMANDS, COMMANDS)
 
-    from lightning_reg.cli.completion import overrides
 
-    train.add_argument("overrides", nargs="*").completer = overrides  # type: ignore[attr-defined]
-    argcomplete.autocomplete(parser)
+def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
+    """Parser of the known commands; those to be filled are imported."""
+    parser = Parser(prog="lightning-reg", description="Learning-based registration of 3D medical images.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, text in known.items():
+        examples = EXAMPLES.get(name, [])
+        epilog = "\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples]) if examples else None
+        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+        if name == "train" and name in filled:
+            from lightning_reg.cli.options import overrides
+
+            subparser.add_argument("overrides", nargs="*", metavar="key=value").completer = overrides  # type: ignore[attr-defined]
+        elif name in filled:
+            subparser.set_defaults(strict=True, module=command(name))
+            subparser.get_default("module").add_arguments(subparser)
+    return parser
 
 
 def installed() -> dict[str, str]:

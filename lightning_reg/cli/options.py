@@ -53,23 +53,33 @@ def show(words: Sequence[str], command: str) -> int:
     words = [word for word in words if word not in HELP]
     if not words:
         return _groups(command)
-    terminal = console()
     from lightning_reg.discovery.composition import explained
 
-    overrides = [word for word in words if "=" in word]
+    terminal = console()
+    given = [word for word in words if "=" in word]
     wanted = [word for word in words if "=" not in word and word not in GROUPS]
-    wanted += [group for word in overrides for group in _shown(word.partition("=")[0])]
+    wanted += [group for word in given for group in _shown(word.partition("=")[0])]
     for group in (word for word in words if word in GROUPS):
         terminal.print(_table(f"{group}=", ("option", "description"), list(options(group).items())))
     if wanted:
-        values = explained(overrides)
+        values = explained(given)
         rows = [v for v in values if any(re.match(rf"{re.escape(word)}($|[.\[])", v.key) for word in wanted)]
         if not rows:
             known = sorted({v.key for v in values} | {v.key.rpartition(".")[0] for v in values} | set(GROUPS))
             raise UserError(f"There is no option '{wanted[0]}'{did_you_mean(wanted[0], known)} List the groups with {command} --help.")
-        told = [(v.key, _plain(v.value), v.type, v.meaning) for v in rows]
+        told = [(v.key, plain(v.value), v.type, v.meaning) for v in rows]
         terminal.print(_table(None, ("key", "value", "type", "meaning"), told))
     return 0
+
+
+def overrides(prefix: str, **kwargs: Any) -> list[str]:
+    """Overrides of ``lightning-reg train`` that begin with a prefix, for tab completion."""
+    group, equals, _ = prefix.partition("=")
+    if equals:
+        return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
+    from lightning_reg.discovery.composition import explained
+
+    return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained()]
 
 
 def _shown(key: str) -> list[str]:
@@ -93,5 +103,6 @@ def _table(title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]
     return table
 
 
-def _plain(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if isinstance(value, (bool, type(None))) else str(value)
+def plain(value: Any) -> str:
+    """A value as a configuration writes it."""
+    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lightning_reg.cli.main import COMMANDS, EXAMPLES, whole_parser
 from lightning_reg.cli.options import GROUPS, show
 from lightning_reg.discovery import UserError
 from lightning_reg.discovery.composition import NOT_GIVEN, explained
@@ -133,6 +135,16 @@ def complete(line: str) -> list[str]:
 )
 def test_a_tab_completes_commands_options_and_values(line: str, found: list[str]) -> None:
     assert [word.rpartition("method=")[2] for word in complete(line)] == found
+
+
+def test_the_examples_of_every_command_are_understood() -> None:
+    parser = whole_parser()
+    assert set(EXAMPLES) == set(COMMANDS)
+    for name, examples in EXAMPLES.items():
+        for example in examples:
+            program, *words = shlex.split(example)
+            assert (program, words[0]) == ("lightning-reg", name)
+            assert parser.parse_args(words).command == name
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -1,0 +1,56 @@
+"""Configuration of the documentation site: ``sphinx-build -W docs site``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+project = "lightning_reg"
+author = copyright = "The lightning_reg authors"
+release = version("lightning-reg")
+extensions = [
+    "myst_parser",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinxarg.ext",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "reference_pages",
+]
+exclude_patterns = ["notebooks", "cluster"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]
+
+apidoc_modules = [
+    {
+        "path": "../lightning_reg",
+        "destination": "reference/api",
+        "separate_modules": False,
+        "module_first": True,
+        "max_depth": 2,
+        "exclude_patterns": ["../lightning_reg/conf"],
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:(class|obj|exc|data)", r"(?!lightning_reg\.).*"),
+    ("py:.*", r"(torch|lightning|numpy|SimpleITK|torchio|scipy)\..*"),
+]
+
+html_theme = "furo"
+html_title = "lightning_reg"
+html_static_path = ["_static"]
+html_show_sphinx = False

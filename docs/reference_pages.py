@@ -1,0 +1,114 @@
+"""Directives of the site that write reference pages from the package: configuration values, components, metrics."""
+
+from __future__ import annotations
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+
+from lightning_reg.cli.options import plain
+from lightning_reg.discovery import providers
+from lightning_reg.discovery.composition import explained
+from lightning_reg.discovery.documentation import Documentation, documentation
+from lightning_reg.discovery.values import Value, options
+from lightning_reg.metrics import METRICS
+
+
+def cell(text: str) -> str:
+    """Text of a table's cell."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def code(text: str) -> str:
+    return f"`{' '.join(text.replace('|', chr(92) + '|').split())}`" if text else ""
+
+
+def table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
+    return ["", *lines, ""]
+
+
+class Markdown(Directive):
+    """A directive that writes Markdown."""
+
+    def lines(self) -> list[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        holder = nodes.section()
+        holder.document = self.state.document
+        self.state.nested_parse(StringList(self.lines(), "reference_pages.py"), 0, holder, match_titles=True)
+        return list(holder.children)
+
+
+class ConfigurationValues(Markdown):
+    """Values of the default configuration in some of its groups, or those that an option of a group changes.
+
+    Arguments: ``method=velocity``, or groups and keys.
+    """
+
+    required_arguments = 1
+    optional_arguments = 20
+
+    def lines(self) -> list[str]:
+        chosen = [word for word in self.arguments if "=" in word]
+        places = [word.partition("=")[0] for word in self.arguments]
+        shown = [value for value in explained(chosen) if any(self.within(value.key, place) for place in places)]
+        return table(["key", "value", "type", "meaning"], [self.row(value) for value in shown])
+
+    @staticmethod
+    def within(key: str, place: str) -> bool:
+        return key.isidentifier() if place == "top" else key.startswith((f"{place}.", f"{place}["))
+
+    @staticmethod
+    def row(value: Value) -> list[str]:
+        return [code(value.key), code(plain(value.value)), code(value.type), cell(value.meaning)]
+
+
+class GroupOptions(Markdown):
+    """Options of a group of configurations."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        (group,) = self.arguments
+        return table(["option", "description"], [[f"`{group}={name}`", cell(text)] for name, text in options(group).items()])
+
+
+class Components(Markdown):
+    """Installed components of an entry-point group, each with its arguments and a piece of configuration."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        (group,) = self.arguments
+        lines: list[str] = []
+        for name, offered in sorted(providers(group).items()):
+            if any(provider.distribution == "lightning-reg" for provider in offered):
+                lines += self.component(documentation(group, name))
+        return lines
+
+    @staticmethod
+    def component(told: Documentation) -> list[str]:
+        rows = [[code(a.name), code(a.type), code(a.default or ""), cell(a.meaning)] for a in told.arguments if not a.supplied]
+        lines = [f"### {told.provider.name}", "", *told.text.splitlines(), ""]
+        lines += table(["argument", "type", "default", "meaning"], rows) if rows else []
+        if told.yaml():
+            lines += ["```yaml", *told.yaml().splitlines(), "```", ""]
+        return lines
+
+
+class MetricsTable(Markdown):
+    """The table of metrics."""
+
+    def lines(self) -> list[str]:
+        return table(["key", "metric", "unit", "better"], [[code(m.key), m.title, m.unit, m.better] for m in METRICS])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("configuration-values", ConfigurationValues)
+    app.add_directive("group-options", GroupOptions)
+    app.add_directive("components", Components)
+    app.add_directive("metrics-table", MetricsTable)
+    return {"parallel_read_safe": True}
