@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -11,7 +11,7 @@ sys.path.insert(0, str(HERE))
 
 project = "lightning_reg"
 author = copyright = "The lightning_reg authors"
-release = version("lightning-reg")
+release = metadata.version("lightning-reg")
 extensions = [
     "myst_parser",
     "sphinx.ext.apidoc",
@@ -37,16 +37,17 @@ apidoc_modules = [
         "module_first": True,
         "max_depth": 2,
         "exclude_patterns": ["../lightning_reg/conf"],
-        "automodule_options": {"members", "show-inheritance"},
+        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},
     }
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:(class|obj|exc|data)", r"(?!lightning_reg\.).*"),
+    ("py:(class|obj|exc|data|attr)", r"(?!lightning_reg\.).*"),
     ("py:.*", r"(torch|lightning|numpy|SimpleITK|torchio|scipy)\..*"),
 ]
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
+
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
 from lightning_reg.cli.options import plain
 from lightning_reg.discovery import providers
@@ -106,7 +112,40 @@ class MetricsTable(Markdown):
         return table(["key", "metric", "unit", "better"], [[code(m.key), m.title, m.unit, m.better] for m in METRICS])
 
 
+def reexported(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement) -> nodes.reference | None:
+    """Resolve a name by the module that defines it, where a package exports it, or by its unique ending."""
+    if node.get("refdomain") != "py":
+        return None
+    name, objects = node["reftarget"], env.domains.python_domain.objects
+    endings = [known for known in objects if known.endswith(f".{name}")]
+    candidates = [origin(name), *(endings if len(endings) == 1 else [])]
+    found = next((candidate for candidate in candidates if candidate in objects), None)
+    if found is None:
+        return None
+    entry = objects[found]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, [text], found)
+
+
+def origin(dotted: str) -> str:
+    """Full name of an object where it is defined; empty where there is none."""
+    module, _, name = dotted.rpartition(".")
+    if not module.startswith("lightning_reg"):
+        return ""
+    try:
+        value = getattr(import_module(module), name)
+        return f"{value.__module__}.{value.__qualname__}"
+    except (ImportError, AttributeError):
+        return ""
+
+
+def without_links_to_files(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Links to files of the repository that are no pages are text on the site."""
+    source[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?:plugins|conf|benchmarks|tests|[A-Z]+\b)[^)]*\)", r"\1", source[0])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("missing-reference", reexported)
+    app.connect("source-read", without_links_to_files)
     app.add_directive("configuration-values", ConfigurationValues)
     app.add_directive("group-options", GroupOptions)
     app.add_directive("components", Components)
