@@ -1,7 +1,7 @@
-"""Components from names and arguments, and back: the one place that reads specifications.
+"""Conversion of specifications to components and back.
 
-A specification is what a configuration or a checkpoint holds, plain values: ``{name: unet, levels: 4}``, or the name alone. Arguments of
-a component's constructor stand beside its name. What is made of other components has their specifications in the place of its arguments:
+A specification describes a component by plain values, in a configuration or a checkpoint: its name and the arguments of its constructor,
+``{name: unet, levels: 4}``, or the name alone. If an argument is itself a component, the specification of that component is given:
 
     composer:
       name: single
@@ -9,8 +9,8 @@ a component's constructor stand beside its name. What is made of other component
       head: {name: velocity}
       symmetric: true
 
-``networks`` (one per entry of ``strides``) are given in the same way where they are alike, else as a list of ``{backbone, head, init}``;
-``members`` as a list ``stages`` of ``{backbone, head, stride, patch}``.
+``networks`` (one per entry of ``strides``) are given in the same way if they are alike, otherwise as a list of ``{backbone, head, init}``.
+``members`` are given as a list ``stages`` of ``{backbone, head, stride, patch}``.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from lightning_reg.discovery.provenance import entry
 
 Spec = Mapping[str, Any] | str
 SUPPLIED = ("channels", "strides")
-"""Arguments of a head that its network's backbone supplies."""
+"""Arguments of a head that are taken from the backbone of its network."""
 OF_A_NETWORK = ("backbone", "head", "init")
 GROUP_OF: tuple[tuple[type, str], ...] = ((Backbone, "backbones"), (Head, "heads"), (Composer, "composers"), (LossTerm, "losses"))
 
 
 def build_network(spec: Mapping[str, Any], name: str = "network") -> Network:
-    """A network from ``{backbone, head, init}``.
+    """Build a network from ``{backbone, head, init}``.
 
     Raises:
         ComponentError: a part is missing, unknown, or refused by its constructor; the message names ``name``.
@@ -70,14 +70,14 @@ def build_network(spec: Mapping[str, Any], name: str = "network") -> Network:
 
 
 def build_composer(spec: Spec) -> Composer:
-    """A composer from ``{name, ...}``, with all that it is made of.
+    """Build a composer with its networks from ``{name, ...}``.
 
     Raises:
         ComponentError: as :func:`build_network`.
     """
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
     if not isinstance(arguments.get("name"), str):
-        return build("composers", spec, Composer)  # says what is wrong
+        return build("composers", spec, Composer)  # raises the error
     name = arguments["name"]
     declared = inspect.signature(load("composers", name, Composer)).parameters
     supplied: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def build_composer(spec: Spec) -> Composer:
 
 
 def _taken(arguments: dict[str, Any], key: str, name: str) -> Mapping[str, Any]:
-    """The network's specification, taken out of a composer's arguments: under its key, or beside the others."""
+    """Remove the network's specification from a composer's arguments and return it; it has its own key, or is given beside the others."""
     if key in arguments:
         return arguments.pop(key)
     return {part: arguments.pop(part) for part in OF_A_NETWORK if part in arguments}
@@ -119,11 +119,12 @@ def _members(arguments: dict[str, Any], name: str) -> list[Member]:
 
 
 def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle:
-    """A loss bundle from ``{terms: {name: {weight, **arguments}}, level_weights}``; a term's key is its entry-point name, unless it has a
-    ``name`` of its own (two terms of one class).
+    """Build a loss bundle from ``{terms: {name: {weight, **arguments}}, level_weights}``.
+
+    The key of a term is its entry-point name, unless the term has a ``name`` of its own (for two terms of one class).
 
     Raises:
-        ComponentError: as :class:`LossBundle`, or a term is unknown or refuses an argument.
+        ComponentError: see :class:`LossBundle`; or a term is unknown or refuses an argument.
     """
     rest = dict(spec)
     terms = rest.pop("terms", None)
@@ -144,7 +145,7 @@ def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle
 
 
 def describe(component: Described) -> Any:
-    """The specification of a component: plain values from which the functions above make it again.
+    """Return the specification of a component: plain values from which the functions above build it again.
 
     Raises:
         ComponentError: a class that no installed distribution registers, or an argument that is neither a component nor a plain value.
@@ -171,7 +172,7 @@ def describe(component: Described) -> Any:
 
 
 def provenance(*modules: nn.Module) -> list[dict[str, str]]:
-    """``{group, name, distribution, version}`` of every component in these modules, each class once.
+    """Return ``{group, name, distribution, version}`` of every component in these modules, each class once.
 
     Raises:
         ComponentError: a class that no installed distribution registers.
@@ -198,7 +199,7 @@ def _arguments(component: Described) -> dict[str, Any]:
 
 
 def without_numpy(value: Any) -> Any:
-    """A value, or those in lists and mappings, with Python's numbers and lists instead of NumPy's."""
+    """Convert NumPy numbers and arrays to Python numbers and lists, also inside lists and mappings."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -207,13 +208,13 @@ def without_numpy(value: Any) -> Any:
 
 
 def plain(value: Any, owner: str) -> Any:
-    """A value as plain values: components become their specifications.
+    """Convert a value to plain values; components become their specifications.
 
     Args:
-        owner: of the value, for the message.
+        owner: name of the value's owner, for the message.
 
     Raises:
-        ComponentError: it is neither plain nor a component.
+        ComponentError: the value is neither plain nor a component.
     """
     value = without_numpy(value)
     if value is None or isinstance(value, (bool, int, float, str)):

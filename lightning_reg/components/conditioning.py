@@ -1,4 +1,4 @@
-"""The weight of a loss term as an input of a network: one training for a range of weights."""
+"""Networks that take the weight of a loss term as an input: one training for a range of weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lightning_reg.discovery import ArgumentError
 
 
 class Conditioning(nn.Module):
-    """The weight that a network works for, and what its :class:`ConditionalNorm` layers are told of it.
+    """The weight of a loss term as an input of a network, and its mapping to the :class:`ConditionalNorm` layers.
 
     Args:
-        weights: smallest and largest weight. The network sees where a weight lies between their logarithms.
+        weights: smallest and largest weight. The input is the position of the weight between them on a logarithmic scale, from -1 to 1.
 
     Attributes:
-        weight: that the next registration is for; part of the state dict.
+        weight: used by the next registration; part of the state dict.
 
     Source: Mok & Chung, MICCAI 2021, Section 2.2 (mapping network of fully connected layers).
     """
@@ -43,16 +43,16 @@ class Conditioning(nn.Module):
     def weight(self, value: float) -> None:
         """Raises: ArgumentError: outside the range."""
         if not self.low * (1 - 1e-6) <= value <= self.high * (1 + 1e-6):
-            raise ArgumentError(f"a weight of {value:g}, where the network is for {self.low:g} to {self.high:g}")
+            raise ArgumentError(f"a weight of {value:g}; the network takes weights from {self.low:g} to {self.high:g}")
         self._weight = float(value)
 
     def spaced(self, count: int) -> list[float]:
-        """So many weights, from the smallest to the largest, with one ratio between neighbours."""
+        """Return ``count`` weights from the smallest to the largest, equally spaced on a logarithmic scale."""
         return [self.low * (self.high / self.low) ** (n / (count - 1)) for n in range(count)]
 
     @contextmanager
     def given_to(self, network: nn.Module) -> Iterator[None]:
-        """While it lasts, the network's normalisations follow the weight."""
+        """Apply the weight to the network's normalisation layers inside a ``with`` block."""
         layers = [part for part in network.modules() if isinstance(part, ConditionalNorm)]
         place = 2 * math.log(self._weight / self.low) / math.log(self.high / self.low) - 1
         parameter = next(self.parameters())
@@ -73,5 +73,5 @@ class Conditioning(nn.Module):
 
 
 def conditionings(module: nn.Module) -> list[Conditioning]:
-    """Those of all networks in a module."""
+    """Return the :class:`Conditioning` of every network in a module."""
     return [part for part in module.modules() if isinstance(part, Conditioning)]

@@ -1,4 +1,4 @@
-"""Checks of components beyond their signatures, made once; messages name the component and its distribution."""
+"""Checks of components beyond their signatures. Messages name the component and its distribution."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_reg.spatial import Transform
 
 
 def require_backbone(backbone: Backbone) -> None:
-    """Refuse a backbone without ``channels``, ``strides`` and ``multiple`` of the form that :class:`Backbone` documents.
+    """Refuse a backbone without ``channels``, ``strides`` and ``multiple`` as documented for :class:`Backbone`.
 
     Raises:
-        ComponentError: naming the first that is not so.
+        ComponentError: names the first invalid attribute.
     """
     who = origin(backbone)
     for name in ("channels", "strides", "multiple"):
@@ -39,10 +39,10 @@ def _whole(values: object) -> bool:
 
 
 def require_fitting(backbone: Backbone, heads: Sequence[Head]) -> None:
-    """Refuse no heads at all, and heads that were made for the channels or strides of another backbone.
+    """Refuse an empty list of heads, and heads made for the channels or strides of another backbone.
 
     Raises:
-        ComponentError: naming the head, and both.
+        ComponentError: names the head and the backbone, with their values.
     """
     for head in heads:
         require_kind(head, Head, "A network's head", f"give objects of classes that derive from {_page(Head)}")
@@ -62,13 +62,13 @@ def _plain(values: Any) -> Any:
 
 
 def require_features(backbone: Backbone, features: object, images: Tensor) -> None:
-    """Refuse features that are not one tensor per level of the size that the backbone's ``channels`` and ``strides`` promise.
+    """Refuse features that do not have one tensor per level, of the size given by the backbone's ``channels`` and ``strides``.
 
     Args:
-        images: what went in, ``(B, C, I, J, K)``. A backbone that reads the images separately has features of neither's size: maps count.
+        images: the input, ``(B, C, I, J, K)``. For a backbone that takes images of different size, only the numbers of maps are checked.
 
     Raises:
-        ComponentError: naming the level.
+        ComponentError: names the level.
     """
     who = origin(backbone)
     if not isinstance(features, Sequence) or len(features) != len(backbone.channels):
@@ -87,10 +87,10 @@ def require_features(backbone: Backbone, features: object, images: Tensor) -> No
 
 
 def require_transforms(head: nn.Module, outputs: object) -> None:
-    """Refuse what is no sequence of transforms.
+    """Refuse an output that is not a sequence of transforms.
 
     Raises:
-        ComponentError: naming what came instead.
+        ComponentError: names the type of the output.
     """
     who = origin(head)
     if not isinstance(outputs, Sequence) or not outputs or not all(isinstance(t, Transform) for t in outputs):
@@ -101,10 +101,10 @@ def require_transforms(head: nn.Module, outputs: object) -> None:
 
 
 def require_registration(composer: Composer, registration: object) -> None:
-    """Refuse what is no registration with levels.
+    """Refuse an output that is not a registration with levels.
 
     Raises:
-        ComponentError: naming what came instead.
+        ComponentError: names the type of the output.
     """
     if not isinstance(registration, Registration) or not registration.levels:
         came = "one without levels" if isinstance(registration, Registration) else type(registration).__name__
@@ -112,10 +112,10 @@ def require_registration(composer: Composer, registration: object) -> None:
 
 
 def require_values(term: LossTerm, values: object, batch: int) -> Tensor:
-    """The values of a loss term, refused where they are not one per element of the batch.
+    """Return the values of a loss term; refuse them if there is not one per element of the batch.
 
     Raises:
-        ComponentError: naming what came instead.
+        ComponentError: names the shape or type of the values.
     """
     if not isinstance(values, Tensor) or tuple(values.shape) != (batch,):
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

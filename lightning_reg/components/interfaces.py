@@ -23,9 +23,9 @@ class Backbone(Described, nn.Module, ABC):
 
     Attributes:
         channels: feature maps of each output level, coarsest first.
-        strides: per output level, coarsest first, the voxels of the input per voxel of the level, along every axis.
+        strides: per output level, coarsest first, the number of input voxels per voxel of the level, along every axis.
         multiple: the input extents have to be multiples of this along every axis; the network pads to it.
-        separate: the images go in as they are, each on its own grid, and may differ in size; otherwise the moving image is
+        separate: each image is passed on its own grid, and the two may differ in size; otherwise the moving image is first
             resampled to the fixed image's grid.
     """
 
@@ -41,29 +41,29 @@ class Backbone(Described, nn.Module, ABC):
 
         Returns:
             One ``(B, channels[l], I / strides[l][0], J / strides[l][1], K / strides[l][2])`` per level, coarsest first; ``None``
-            for a level that the present state of growth does not compute.
+            for a level that is not computed in the present state of growth.
         """
 
 
 class Head(Described, nn.Module, ABC):
-    """Transforms from features. A configuration gives the constructor ``channels`` and ``strides`` of the backbone if it declares them."""
+    """Transforms from features. If its constructor declares ``channels`` or ``strides``, they are taken from the backbone."""
 
     @abstractmethod
     def forward(self, features: Features, grid: Grid) -> Sequence[Transform]:
         """Args:
-            features: what the backbone returned; they may reach beyond ``grid`` behind its last voxel (padding).
+            features: output of the backbone; because of padding, they may extend beyond the last voxel of ``grid``.
             grid: the fixed image's grid.
 
         Returns:
-            Transforms, coarsest first. The last one is the result; the others are supervised beside it, each at the
+            Transforms, coarsest first. The last one is the result; the others are supervised as well, each at the
             resolution of its own grid.
         """
 
 
 class Growable(nn.Module):
-    """Mix-in of components that have resolution levels which training switches on one after the other.
+    """Mix-in for components whose resolution levels are switched on one after the other during training.
 
-    The weights are part of the state dict: a loaded model gives the output it was saved with.
+    The level weights are part of the state dict: a loaded model gives the same output as the saved one.
     """
 
     alpha: tuple[float, ...]
@@ -84,9 +84,9 @@ class Growable(nn.Module):
 
 
 class Staged(nn.Module):
-    """Mix-in of composers made of networks that train one after the other, first to last.
+    """Mix-in for composers whose networks train one after the other, first to last.
 
-    How many of them run is part of the state dict: a loaded model gives the output it was saved with.
+    The number of active networks is part of the state dict: a loaded model gives the same output as the saved one.
     """
 
     networks: nn.ModuleList
@@ -94,7 +94,7 @@ class Staged(nn.Module):
     trained: tuple[int, ...]
 
     def activate(self, trained: Sequence[int]) -> None:
-        """Train these networks, freeze the others, and leave out those that come after the last one trained."""
+        """Train these networks, freeze the others, and skip those after the last trained one."""
         if not trained or not set(trained) <= set(range(len(self.networks))):
             raise ArgumentError(f"{type(self).__name__}.activate: expected some of 0 to {len(self.networks) - 1}, got {list(trained)}")
         self.trained, self.active = tuple(sorted(trained)), max(trained) + 1
@@ -102,10 +102,10 @@ class Staged(nn.Module):
             network.requires_grad_(index in self.trained)
 
     def inherit(self, index: int) -> None:
-        """Network ``index`` starts from the weights of the one before it.
+        """Copy the weights of the previous network to network ``index``.
 
         Raises:
-            ValueError: they are not of one architecture.
+            ValueError: the two have different architectures.
         """
         before, after = self.networks[index - 1].state_dict(), self.networks[index].state_dict()
         if before.keys() != after.keys() or any(isinstance(v, Tensor) and v.shape != after[k].shape for k, v in before.items()):
@@ -124,9 +124,9 @@ class Level:
     """One stage or resolution level of a registration.
 
     Args:
-        fixed, moving: the images it was found on; their grids may differ.
+        fixed, moving: the images that were registered; their grids may differ.
         transform: ``phi`` up to and including this level, fixed world to moving world.
-        increment: what this level added by itself (the transform itself where nothing came before it).
+        increment: the transform that this level adds to the previous one (``transform`` itself at the first level).
         reverse: the level of the registration with fixed and moving exchanged, for terms that compare the two directions.
     """
 
@@ -167,7 +167,7 @@ class Registration:
         return Registration(tuple(level.to(device) for level in self.levels))
 
     def with_reverse(self, reverse: Registration) -> Registration:
-        """This registration, its levels next to those of the registration with fixed and moving exchanged."""
+        """Return this registration with ``reverse`` (fixed and moving exchanged) set in its levels."""
         pairs = zip(self.levels, reverse.levels, strict=True)
         return Registration(tuple(replace(there, reverse=back) for there, back in pairs))
 
@@ -175,16 +175,16 @@ class Registration:
 class Composer(Described, nn.Module, ABC):
     """One registration from one or several networks.
 
-    In a configuration, what a constructor declares as ``network``, ``networks`` or ``members`` is given by the ``backbone`` and ``head``
-    of each; see :mod:`lightning_reg.components.building`.
+    In a configuration, the constructor's arguments ``network``, ``networks`` and ``members`` are given by the ``backbone`` and ``head``
+    of each network, see :mod:`lightning_reg.components.building`.
     """
 
     @abstractmethod
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        """Register two images; their sizes, spacings and directions may differ. Sees no mask, label or landmark.
+        """Register two images. Their sizes, spacings and directions may differ; masks, labels and landmarks are not used.
 
         Returns:
-            While it trains: the levels that are to be supervised. The last one's transform is the whole one, always.
+            In training mode, the levels to be supervised. The transform of the last level is always the whole transform.
         """
 
 
@@ -192,8 +192,8 @@ class LossTerm(Described, nn.Module, ABC):
     """One named term of the loss.
 
     Attributes:
-        needs: fields of :class:`~lightning_reg.spatial.Pair` that it reads. Data without them is refused before training.
-        reverse: whether it reads :attr:`Level.reverse`; both directions are registered then.
+        needs: fields of :class:`~lightning_reg.spatial.Pair` that the term uses. Data without them are refused before training.
+        reverse: whether the term uses :attr:`Level.reverse`; if so, both directions are registered.
     """
 
     needs: frozenset[str] = frozenset()
@@ -204,4 +204,4 @@ class LossTerm(Described, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        """One value per batch element, ``(B,)``; smaller is better."""
+        """Return one value per batch element, ``(B,)``; smaller is better."""

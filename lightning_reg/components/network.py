@@ -1,4 +1,4 @@
-"""A backbone and the heads on its features."""
+"""A network: a backbone and one or more heads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lightning_reg.spatial import Composition, Image, Transform
 
 
 class Network(Described, nn.Module):
-    """Two images in, transforms out. Several heads compose in order: the first acts on the fixed points first.
+    """A backbone and heads that map two images to transforms. Several heads compose in order: the first acts on the fixed points first.
 
     Args:
-        backbone: features of the two images.
-        heads: one, or several; made for the backbone's ``channels`` and ``strides``, as ``VelocityHead(backbone.channels,
+        backbone: computes features of the two images.
+        heads: one or several, made for the backbone's ``channels`` and ``strides``, as ``VelocityHead(backbone.channels,
             backbone.strides)``.
-        init: of the backbone's weights, ``default`` (as they are) or ``xavier`` (drawn anew, uniform; Glorot & Bengio, 2010). Heads start
-            next to the identity either way.
+        init: initialisation of the backbone's weights, ``default`` (unchanged) or ``xavier`` (uniform; Glorot & Bengio, 2010). Heads start
+            close to the identity in both cases.
 
     Raises:
-        ComponentError: a backbone without what :class:`Backbone` documents, no head, or one made for another backbone.
+        ComponentError: the backbone lacks attributes of :class:`Backbone`, there is no head, or a head was made for another backbone.
     """
 
     def __init__(self, backbone: Backbone, heads: Head | Sequence[Head], init: str = "default") -> None:
@@ -40,7 +40,7 @@ class Network(Described, nn.Module):
         self._checked = False
 
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:
-        """Args: fixed, moving: images; a moving one on another grid is resampled where the backbone does not read both separately.
+        """Args: fixed, moving: images; unless the backbone is ``separate``, the moving image is resampled to the fixed grid.
         Returns: transforms of the fixed grid, coarsest first; the last is the result."""
         moving = moving if self.backbone.separate else moving.resampled(fixed.grid)
         one, other = self._padded(fixed).tensor, self._padded(moving).tensor
@@ -67,7 +67,7 @@ class Network(Described, nn.Module):
         return found
 
     def _padded(self, image: Image) -> Image:
-        """Extended behind the last voxel to what the backbone divides by."""
+        """Pad an image behind its last voxel to multiples of the backbone's ``multiple``."""
         multiple = self.backbone.multiple
         if all(n < 2 * m for n, m in zip(image.grid.shape, multiple, strict=True)) and max(multiple) > 1:
             size = " x ".join(map(str, image.grid.shape))

@@ -44,7 +44,7 @@ def test_dual_streams_levels_without_weight_are_not_computed() -> None:
 
 
 def test_voxelmorph_refuses_lists_that_do_not_fit() -> None:
-    with pytest.raises(ComponentError, match="as many layers of encoder and decoder"):
+    with pytest.raises(ComponentError, match="give encoder and decoder the same number of layers"):
         build("backbones", {"name": "voxelmorph", "encoder": [2, 2], "decoder": [2]}, Backbone)
 
 

@@ -74,7 +74,7 @@ def test_other_ranges_are_refused(weights: list[float]) -> None:
 
 @pytest.mark.parametrize("value", [0.05, 20.0])
 def test_a_weight_outside_the_range_is_refused(value: float) -> None:
-    with pytest.raises(ComponentError, match=r"the network is for 0.1 to 10"):
+    with pytest.raises(ComponentError, match=r"the network takes weights from 0.1 to 10"):
         conditionings(network())[0].weight = value
 
 

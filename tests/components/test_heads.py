@@ -189,7 +189,7 @@ def test_a_level_of_a_pyramid_enters_without_changing_the_transform() -> None:
 
 
 def test_a_pyramid_refuses_maps_that_are_not_of_two_images() -> None:
-    with pytest.raises(ComponentError, match="as many maps of either image"):
+    with pytest.raises(ComponentError, match="each has to be even, half for each image"):
         PyramidHead((4, 3), STRIDES)
 
 

@@ -85,7 +85,7 @@ def test_the_model_registers_for_a_weight(trained: tuple[Path, Seen], tmp_path: 
 
 
 def test_a_weight_that_the_model_does_not_take_is_refused(trained: tuple[Path, Seen]) -> None:
-    with pytest.raises(UserError, match=r"cannot register for a weight of 5, where the network is for 0.01 to 1"):
+    with pytest.raises(UserError, match=r"cannot register for a weight of 5; the network takes weights from 0.01 to 1"):
         reg.load(trained[0], weight=5.0)
 
 

@@ -15,18 +15,18 @@ from lightning_reg.functional import pool
 class DilatedEncoder(Backbone):
     """Dilated convolutions at full resolution; all their outputs and both images are the features.
 
-    They are given as levels of one stride, the images first: heads read them together, without a copy of all.
+    The levels all have the same stride, the images first. Heads read them together, without copying them into one tensor.
 
     Source: Christodoulidis et al., 2018, Section 2.2.
 
     Args:
         features: feature maps per layer; the paper gives only the total of 290 with the images.
-        dilations: per layer; the receptive field is one plus twice their sum (the paper's: 25 voxels).
+        dilations: per layer; the receptive field is one plus twice their sum (25 voxels in the paper).
         channels: channels of the two images together.
-        norm: ``instance`` (the paper's), ``batch`` or ``none``.
-        slope: of the leaky ReLU.
-        stride: the layers work on images average-pooled by this (the paper's: 1).
-        recompute: keep the layers' outputs alone for the backward pass, and compute the rest again: half the memory, a third more time.
+        norm: ``instance`` (as in the paper), ``batch`` or ``none``.
+        slope: negative slope of the leaky ReLU.
+        stride: the images are average-pooled by this factor first (1 in the paper).
+        recompute: store only the layers' outputs for the backward pass and recompute the rest: half the memory, a third more time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A U-net's features of each image by itself."""
+"""A U-net applied to each image separately."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lightning_reg.components.interfaces import Backbone, Growable
 
 
 class DualStream(Backbone, Growable):
-    """One U-net for both images, each seen alone: the maps of every level are the fixed image's, then the moving image's.
+    """One U-net applied to each image separately. The maps of every level are those of the fixed image, then those of the moving image.
 
-    A head that brings the two together (``pyramid``) decides how; the features do not depend on how the images lie to each other. While it
-    grows, levels above the last one with a weight are not computed.
+    The features do not depend on the alignment of the images; the head (``pyramid``) combines them. While the network grows, levels above
+    the last one with a non-zero weight are not computed.
 
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 

@@ -12,19 +12,19 @@ FORMS = ("multiresolution", "no_pooling", "interpolated")
 
 
 class FCN(Backbone):
-    """Down to a quarter of the resolution by two poolings, and up again by two transposed convolutions, without skips.
+    """Two poolings down to a quarter of the resolution and two transposed convolutions up again, without skip connections.
 
-    Source: Li & Fan, 2018, Figure 1. Where the paper has windows of three voxels at a stride of two, these have four: those of three lie
-    around every second voxel, and the levels' grids around pairs of them.
+    Source: Li & Fan, 2018, Figure 1. Poolings and transposed convolutions have windows of four voxels instead of the paper's three (stride
+    2): windows of three are centred on every second voxel, but the voxels of the next level are centred between pairs of voxels.
 
-    Convolutions of ``features`` times 1, 2, 4 and 2 maps; transposed ones of 2 and 1. The three levels of features have strides 4, 2, 1.
+    The convolutions have ``features`` times 1, 2, 4 and 2 maps, the transposed ones 2 and 1. The three output levels have strides 4, 2, 1.
 
     Args:
         features: feature maps of the first convolution.
         channels: channels of the two images together.
-        norm: ``batch`` (the paper's), ``instance`` or ``none``.
-        form: ``multiresolution``; or one of the networks that the paper compares it with: ``no_pooling``, its first three convolutions at
-            full resolution; ``interpolated``, its convolutions and poolings, whose features at stride 4 are the only level.
+        norm: ``batch`` (as in the paper), ``instance`` or ``none``.
+        form: ``multiresolution``, or one of the networks that the paper compares it with: ``no_pooling`` (the first three convolutions at
+            full resolution) or ``interpolated`` (the convolutions and poolings; the features at stride 4 are the only level).
     """
 
     def __init__(self, features: int = 32, channels: int = 2, norm: str = "batch", form: str = "multiresolution") -> None:

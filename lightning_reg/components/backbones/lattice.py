@@ -1,4 +1,4 @@
-"""The deformable networks' encoder of method 3."""
+"""The encoder of method 3's deformable networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LatticeEncoder(Backbone):
         spacing: control-point distance, voxels: a power of two, for all axes or per axis.
         features: feature maps of every layer.
         channels: channels of the two images together.
-        norm: ``none`` (the paper's), ``batch`` or ``instance``.
+        norm: ``none`` (as in the paper), ``batch`` or ``instance``.
     """
 
     def __init__(self, spacing: int | Sequence[int] = 8, features: int = 32, channels: int = 2, norm: str = "none") -> None:

@@ -15,15 +15,15 @@ from lightning_reg.functional import pool
 class ProgressiveUNet(Backbone, Growable):
     """A U-net with an input and an output at every resolution level (Eppenhof et al., 2019, Section 2.2).
 
-    Level 0 is the coarsest. With weights ``alpha`` (see :meth:`grow`) and ``beta_i = sum_{k <= i} alpha_k``, level *i* reads
+    Level 0 is the coarsest. With weights ``alpha`` (see :meth:`grow`) and ``beta_i = sum_{k <= i} alpha_k``, the input of level *i* is
     ``beta_i * input_i(images pooled to level i) + (1 - beta_i) * pooled features of level i + 1``. Levels above the last
-    with a weight, and inputs with ``beta_i = 0``, are not computed.
+    one with a non-zero weight, and inputs with ``beta_i = 0``, are not computed.
 
     Args:
         levels: resolution levels.
-        features: feature maps of the finest level; they double per level going down.
+        features: feature maps of the finest level; each coarser level has twice as many.
         channels: channels of the two images together.
-        norm: ``batch`` (the paper's) or ``instance``.
+        norm: ``batch`` (as in the paper) or ``instance``.
     """
 
     def __init__(self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch") -> None:
@@ -64,7 +64,7 @@ class ProgressiveUNet(Backbone, Growable):
 
 
 def _mix(entering: Tensor | None, above: Tensor | None, beta: float) -> Tensor:
-    """``beta * entering + (1 - beta) * above``, where one that has no weight is ``None``."""
+    """``beta * entering + (1 - beta) * above``; an input with weight 0 is ``None``."""
     if above is None:
         assert entering is not None
         return entering

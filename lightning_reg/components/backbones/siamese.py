@@ -1,4 +1,4 @@
-"""The affine network's encoder of method 3."""
+"""The encoder of method 3's affine network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from lightning_reg.functional import pool
 
 
 class SiameseEncoder(Backbone):
-    """One pipeline with shared weights for each image, ended by a global average, so that they may differ in size (de Vos et al., 2019,
-    Section 2.1). It knows neither image's place in the world: center images whose headers do not relate them.
+    """One pipeline per image with shared weights and a global average at the end (de Vos et al., 2019, Section 2.1).
+
+    The images may differ in size. Their positions in the world are not used: centre the images if their headers do not align them.
 
     Args:
         levels: convolution layers, each followed by average pooling by two.
         features: feature maps of every layer.
         channels: channels of one image.
-        norm: ``none`` (the paper's), ``batch`` or ``instance``.
+        norm: ``none`` (as in the paper), ``batch`` or ``instance``.
     """
 
     separate = True
@@ -35,7 +36,7 @@ class SiameseEncoder(Backbone):
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
-        """Returns one level, ``(B, 2 * features, 1, 1, 1)``: the averages of the fixed image's maps, then of the moving one's."""
+        """Return one level, ``(B, 2 * features, 1, 1, 1)``: the averages of the fixed image's maps, then of the moving one's."""
         return [torch.cat([self._pipeline(fixed), self._pipeline(moving)], dim=1)]
 
     def _pipeline(self, image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The U-net of method 2, and of most others."""
+"""The U-net of method 2 and of most other methods."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class UNet(Backbone):
 
     Args:
         levels: resolution levels.
-        features: feature maps of the finest level; they double per level going down.
-        convolutions: blocks per level and side.
-        input_stride: the images are average-pooled by this first, and the levels' strides counted from there.
-        output_stride: the decoder ends at this stride of the images; default the first level's.
+        features: feature maps of the finest level; each coarser level has twice as many.
+        convolutions: blocks per level, in the encoder and in the decoder.
+        input_stride: the images are average-pooled by this factor first; it is the stride of the finest level.
+        output_stride: stride at which the decoder ends; by default that of the finest level.
         channels: channels of the two images together.
         norm: ``batch``, ``instance`` or ``none``.
         slope: of the ReLU below 0.
-        conditioned: the network is told the weight of a loss term, between these two (callback ``conditional_weight``), and scales and
-            shifts its maps by it; with ``norm: instance``.
+        conditioned: smallest and largest weight of a loss term that the network takes as an input (callback ``conditional_weight``). The
+            weight scales and shifts the feature maps; needs ``norm: instance``.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class UNet(Backbone):
         return list(self.maps(stack_images(fixed, moving)))
 
     def maps(self, images: Tensor, levels: int | None = None) -> list[Tensor]:
-        """Features, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``.
+        """Compute the features, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``.
 
         Args:
-            levels: only the coarsest so many are computed; default all.
+            levels: compute only this many levels, the coarsest ones; default all.
         """
         with nullcontext() if self.conditioning is None else self.conditioning.given_to(self):
             return self._maps(images, len(self.channels) if levels is None else levels)

@@ -16,16 +16,16 @@ from lightning_reg.functional import resize
 
 
 class VoxelMorphUNet(Backbone):
-    """Encoder and decoder as VoxelMorph's users list them: feature maps per layer, each a convolution and a leaky ReLU.
+    """Encoder and decoder given as in VoxelMorph, by lists of feature maps per layer; a layer is a convolution and a leaky ReLU.
 
-    Every layer of the encoder is followed by maximum pooling by 2, every layer of the decoder by repeating each voxel and by the encoder's
-    maps of that size; the last layers are at full size.
+    Every encoder layer is followed by maximum pooling by 2, every decoder layer by nearest-neighbour upsampling and concatenation with the
+    encoder's maps of that size. The last layers work at full resolution.
 
     Source: Balakrishnan et al., IEEE TMI 38(8), 2019, Section III-A; the default is the layer list of its published code (vm2).
 
     Args:
-        encoder, decoder: feature maps per layer, as many layers each.
-        last: likewise, of the layers at full size, one or more.
+        encoder, decoder: feature maps per layer; both have the same number of layers.
+        last: feature maps of the layers at full resolution, one or more.
         channels: channels of the two images together.
         norm, slope: see :class:`~lightning_reg.components.blocks.ConvBlock`.
 
@@ -45,8 +45,8 @@ class VoxelMorphUNet(Backbone):
         super().__init__()
         if not encoder or not last or len(encoder) != len(decoder) or min(*encoder, *decoder, *last) < 1:
             raise ArgumentError(
-                f"encoder has {list(encoder)}, decoder {list(decoder)} and last {list(last)} feature maps; give as many layers of encoder "
-                "and decoder, and one or more last ones, of 1 or more maps each"
+                f"encoder has {list(encoder)}, decoder {list(decoder)} and last {list(last)} feature maps; give encoder and decoder the "
+                "same number of layers, last one layer or more, and every layer 1 or more maps"
             )
 
         def block(inputs: int, outputs: int) -> ConvBlock:

@@ -12,16 +12,16 @@ from lightning_reg.discovery import ArgumentError
 class MultilevelComposer(SequentialComposer):
     """Networks of one architecture from coarse to fine (Hering et al., 2019, Algorithm 1).
 
-    Level *l* sees the fixed image and the moving one warped by all coarser results, both average-pooled by ``strides[l]``;
-    functions are composed, displacements are not added. As the networks are alike, a finer one can start from the coarser one's
-    weights.
+    The input of level *l* is the fixed image and the moving image warped by all coarser results, both average-pooled by
+    ``strides[l]``. Transforms are composed, displacements are not added. As the networks have the same architecture, a finer one can
+    start from the weights of the next coarser one.
 
     Args:
         networks: one per level, coarsest first.
         strides: of the images, coarsest first.
 
     Raises:
-        ValueError: as many strides as networks are needed.
+        ValueError: the numbers of networks and strides differ.
     """
 
     def __init__(self, networks: Sequence[Network], strides: Sequence[int] = (8, 4, 2)) -> None:

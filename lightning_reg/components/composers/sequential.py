@@ -1,4 +1,4 @@
-"""Networks one after the other, each on the moving image as the ones before it warp it."""
+"""Networks applied one after the other, each to the moving image warped by the previous ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Member(Described):
     """One network of several that run one after the other.
 
     Args:
-        network: its own network.
-        stride: it sees both images average-pooled by this, voxels.
-        patch: while it trains, it sees a random part of this many voxels of the pooled images (those of the moving one that the
-            members before put there); ``None``: the whole.
+        network: the network.
+        stride: factor by which both images are average-pooled for this network, voxels.
+        patch: size in voxels of a random patch of the pooled images on which the network trains (for the moving image, the part that the
+            previous members map there); ``None``: the whole images.
     """
 
     def __init__(self, network: Network, stride: int | Sequence[int] = 1, patch: Sequence[int] | None = None) -> None:
@@ -37,8 +37,8 @@ class Member(Described):
 class SequentialComposer(Composer, Staged):
     """Abstract class of composers that run networks one after the other.
 
-    Member *l* registers the fixed image to the moving one warped by all that was found before, and the result is the composition:
-    ``phi = phi_1 o phi_2 o ... o phi_L``, the last member acting on the fixed points first.
+    Member *l* registers the fixed image to the moving image warped by the previous members. The result is the composition
+    ``phi = phi_1 o phi_2 o ... o phi_L``: the last member acts on the fixed points first.
 
     Args:
         members: first to last.
@@ -58,7 +58,7 @@ class SequentialComposer(Composer, Staged):
         before: Transform | None = None
         for index, member in enumerate(self.members[: self.active]):
             trained = self.training and index in self.trained
-            self.networks[index].train(trained)  # batch normalisation of a frozen network stays as it is
+            self.networks[index].train(trained)  # a frozen network keeps its batch statistics
             last = index == self.active - 1
             with nullcontext() if trained or not self.training else torch.no_grad():
                 level = self._level(index, fixed.at_stride(member.strides), moving.at_stride(member.strides), before, trained)
@@ -82,7 +82,7 @@ class SequentialComposer(Composer, Staged):
 
 
 def _random_patch(image: Image, patch: Sequence[int]) -> Image:
-    """A part of at most ``patch`` voxels, at a place that the global random generator chooses."""
+    """Cut out at most ``patch`` voxels at a random place (global random generator)."""
     shape = [min(p, n) for p, n in zip(patch, image.grid.shape, strict=True)]
     start = [int(torch.randint(n - s + 1, (1,))) for n, s in zip(image.grid.shape, shape, strict=True)]
     return image.cropped(start, shape)

@@ -9,12 +9,12 @@ from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transf
 
 
 class SingleComposer(Composer):
-    """The registration is what one network finds.
+    """The registration by one network.
 
     Args:
-        network: the one that registers.
-        symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. Takes twice the time, and removes
-            an error that does not change its sign when the images are exchanged. Training sees one direction either way.
+        network: the network.
+        symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. This takes twice the time and removes
+            errors that keep their sign when the images are exchanged. Training uses one direction in any case.
     """
 
     def __init__(self, network: Network, symmetric: bool = False) -> None:
@@ -32,14 +32,14 @@ class SingleComposer(Composer):
 
 
 def symmetrized(forward: Transform, backward: Transform, grid: Grid) -> Displacement:
-    """``forward`` less half of the inverse consistency error ``r(x) = backward(forward(x)) - x``.
+    """Subtract half of the inverse consistency error ``r(x) = backward(forward(x)) - x`` from ``forward``.
 
-    To first order, the mean of ``forward`` and the inverse of ``backward``: where the two are inverse to each other it is ``forward``.
+    To first order, the result is the mean of ``forward`` and the inverse of ``backward``. If these two are equal, it is ``forward``.
 
     Args:
         forward: fixed world to moving world.
         backward: moving world to fixed world.
-        grid: the fixed image's grid, on which the result is held.
+        grid: the fixed image's grid, on which the result is defined.
 
     Source of the error: Christensen & Johnson, IEEE Trans. Med. Imaging 20(7), 2001.
     """

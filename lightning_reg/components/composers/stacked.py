@@ -1,4 +1,4 @@
-"""Networks of different kinds, one after the other."""
+"""Networks of different kinds, applied one after the other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lightning_reg.components.network import Network
 
 
 class StackedComposer(SequentialComposer):
-    """Members of different kind, image resolution and control-point distance (de Vos et al., 2019, Section 2.3).
+    """Members of different kinds, image resolutions and control-point distances (de Vos et al., 2019, Section 2.3).
 
     Args:
-        members: first to last; a network alone sees the whole images at their own resolution.
+        members: first to last; a network without :class:`Member` takes the whole images at full resolution.
     """
 
     def __init__(self, members: Sequence[Member | Network]) -> None:

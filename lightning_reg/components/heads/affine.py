@@ -1,4 +1,4 @@
-"""An affine map of the world."""
+"""An affine transform."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lightning_reg.spatial import Affine, Grid
 
 
 class AffineHead(Head):
-    """Twelve numbers from the average of the coarsest features (de Vos et al., 2019, Sections 2.1 and 5.1).
+    """Twelve affine parameters from the average of the coarsest features (de Vos et al., 2019, Sections 2.1 and 5.1).
 
-    Translation is free, rotation and shear lie within plus and minus pi, scales in [0.5, 1.5]; all along the fixed image's own
-    axes and about its centre, in mm. An output of one moves the image's faces by about a voxel, whichever parameter it is for.
-    The identity at initialisation (almost).
+    Translation is unbounded, rotation and shear lie within plus and minus pi, scales in [0.5, 1.5]. They are defined along the fixed
+    image's own axes and about its centre, in mm. For every parameter, an output of one moves the image's faces by about one voxel.
+    The transform is close to the identity at initialisation.
 
     Args:
-        channels, strides: of the backbone's levels, coarsest first (supplied); those of the coarsest stride are read.
+        channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the coarsest stride are used.
         hidden: widths of fully connected layers (ReLU, Glorot uniform) before the last one.
     """
 
@@ -49,7 +49,7 @@ class AffineHead(Head):
 
     @staticmethod
     def constrained(raw: Tensor, grid: Grid) -> Tensor:
-        """Any ``(B, 12)`` numbers to parameters of :func:`~lightning_reg.functional.affine_matrix` within their bounds."""
+        """Map any ``(B, 12)`` numbers to bounded parameters of :func:`~lightning_reg.functional.affine_matrix`."""
         half = sum(grid.shape) / 6
         translation, rotation, scale, shear = raw.split(3, dim=1)
         return torch.cat(

@@ -11,11 +11,11 @@ from lightning_reg.spatial import BSpline, Grid
 
 
 class BSplineHead(Head):
-    """Control points where the features are: one per voxel of a level, its stride being their distance (de Vos et al., 2019, Section 2.2).
+    """One B-spline control point per voxel of a feature level; their distance is its stride (de Vos et al., 2019, Section 2.2).
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
-        spacing: control-point distance in voxels, which has to be the stride of one of the levels; default the finest level.
+        spacing: control-point distance in voxels, equal to the stride of one of the levels; default that of the finest level.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[Stride], spacing: int | Sequence[int] | None = None) -> None:

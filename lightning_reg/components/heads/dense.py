@@ -14,20 +14,20 @@ from lightning_reg.spatial import Displacement, Grid
 
 
 class DenseHead(Head, Growable):
-    """Convolutions that read a displacement off one level's features, or off every level's.
+    """Convolutions that compute a displacement from the features of one level, or of every level.
 
-    Where levels are summed, values are voxels of the fixed grid at every level, and coarser fields are interpolated to it.
+    If levels are summed, the values of every level are in voxels of the fixed grid, and coarser fields are interpolated to it.
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
-        levels: ``finest`` reads the last level; ``weighted`` sums the fields of all levels, weighted by ``alpha``
-            (Eppenhof et al., 2019), and does not compute those without weight; ``all`` returns every level's field on that level's
-            own grid, in its voxels, to be supervised at its resolution (Li & Fan, 2018).
+        levels: ``finest`` uses the last level; ``weighted`` sums the fields of all levels, weighted by ``alpha``
+            (Eppenhof et al., 2019), and does not compute levels of weight 0; ``all`` returns the field of every level on that level's
+            own grid, in its voxels, for supervision at its resolution (Li & Fan, 2018).
         equalized: divide the convolutions' outputs by the square root of their fan-in (the equalised learning rate of
-            Karras et al., 2018), without which plain SGD at the paper's rate diverges on a layer without normalisation.
-        refine: a level's field is the next coarser one's plus what its own convolution adds, instead of a whole field of its
-            own: a level that enters then starts from what the network has learned. (Beyond the paper.)
-        kernel: of the convolutions, voxels, odd.
+            Karras et al., 2018). Without it, plain SGD at the paper's rate diverges, because these layers have no normalisation.
+        refine: add the output of a level's convolution to the field of the next coarser level, instead of predicting a whole field
+            per level: a new level then starts from the field learned so far. (Not in the paper.)
+        kernel: size of the convolutions, voxels, odd.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DenseHead(Head, Growable):
         return [Displacement(total[:, :, :i, :j, :k], grid)]
 
     def _on_own_grid(self, index: int, features: Tensor | None, grid: Grid) -> Displacement:
-        """One level's displacement on its own grid; the finest one on the fixed grid."""
+        """Return the displacement of one level on its own grid; that of the finest level on the fixed grid."""
         field = self._field(index, features)
         if all(s == 1 for s in self.strides[index]):
             i, j, k = grid.shape
@@ -81,7 +81,7 @@ class DenseHead(Head, Growable):
         return Displacement(field, grid.at_stride(self.strides[index], field.shape[2:]))
 
     def _field(self, index: int, features: Tensor | None) -> Tensor:
-        """Displacement that one level's convolution predicts from its features, ``(B, 3, ...)`` at that level's resolution."""
+        """Predict the displacement from the features of one level, ``(B, 3, ...)`` at that level's resolution."""
         if features is None:
             raise ArgumentError(f"DenseHead: level {index} is to be summed, but the backbone did not compute it")
         return self.gains[index] * self.fields[index](features).float()

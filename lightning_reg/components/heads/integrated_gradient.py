@@ -14,17 +14,17 @@ from lightning_reg.spatial import Grid, IntegratedGradient
 
 
 class IntegratedGradientHead(Head):
-    """Gradients of the sampling coordinates in (0, 2), so that no axis can cross itself.
+    """Gradients of the sampling coordinates in (0, 2): along each axis, coordinates always increase.
 
-    Squeeze and excitation, convolutions, twice a sigmoid; the identity at initialisation (almost). Source: Christodoulidis et al.,
+    Squeeze and excitation, convolutions, two times a sigmoid; close to the identity at initialisation. Source: Christodoulidis et al.,
     2018, Section 2.
 
     Args:
-        channels, strides: of the backbone's levels, coarsest first (supplied); those of the finest stride are read.
+        channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the finest stride are used.
         features: feature maps of the convolutions before the last one.
-        reduction: of the channels in the squeeze.
+        reduction: factor by which the squeeze reduces the channels.
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
-        recompute: compute what the convolutions keep for the backward pass again instead.
+        recompute: recompute the convolutions in the backward pass instead of storing their intermediate results.
     """
 
     def __init__(
@@ -62,8 +62,11 @@ class IntegratedGradientHead(Head):
         return [IntegratedGradient(gradient, grid.at_stride(self.stride, gradient.shape[2:]))]
 
     def _excited(self, weights: Tensor, *features: Tensor) -> Tensor:
-        """The first block on the features, each multiplied by its weight: the weights go into the convolution's own, and its parts are
-        summed, which needs neither the product nor all features in one tensor."""
+        """Apply the first block to the features, each channel multiplied by its weight.
+
+        The weights are multiplied into the convolution's kernel, and the convolutions of the levels are summed: neither the weighted
+        features nor their concatenation has to be stored.
+        """
         block = self.convolutions[0]
         assert isinstance(block, ConvBlock)
         convolution = block[0]

@@ -1,4 +1,4 @@
-"""A velocity per level, coarse to fine, on features that are warped in between."""
+"""A residual pyramid: one velocity field per level, coarse to fine, with feature warping in between."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from lightning_reg.spatial import Displacement, Grid
 
 
 class PyramidHead(Head, Growable):
-    """Residual pyramid: every level warps the moving image's features by what the coarser ones found, and adds the flow of a velocity.
+    """Residual pyramid: every level warps the moving features by the coarser levels' transform and composes the flow of a velocity.
 
-    ``phi_l = phi_{l-1} o exp(v_l)``: as many invertible maps composed as there are levels. The first half of the features of every level
-    is taken for the fixed image's, the second half for the moving image's, as ``dual_stream`` gives them. While it grows, the last level
-    with a weight gives the result, and its velocity is multiplied by that weight: a level enters without changing the transform.
+    ``phi_l = phi_{l-1} o exp(v_l)``, a composition of one invertible map per level. The first half of the features of every level
+    belongs to the fixed image, the second half to the moving image, as in ``dual_stream``. While the network grows, the last level with
+    a non-zero weight gives the result, and its velocity is multiplied by that weight: a new level does not change the transform at first.
 
     Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung, MICCAI 2020 (flows).
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
-        features: maps of the convolutions that read a level's velocity.
-        convolutions: of 3 x 3 x 3 voxels per level, before the one that gives the velocity.
+        features: feature maps of the convolutions that predict the velocity of a level.
+        convolutions: number of 3 x 3 x 3 convolutions per level, before the one that predicts the velocity.
         steps: squarings of each level's flow, see :func:`lightning_reg.functional.exponentiate`.
-        levels: ``finest`` gives the last level's result, ``all`` each level's on its own grid, to be supervised there.
+        levels: ``finest`` returns the result of the last level, ``all`` that of every level on its own grid, for supervision there.
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
 
     Raises:
-        ArgumentError: an odd number of maps, which are not those of two images; or an unknown choice of levels.
+        ArgumentError: an odd number of maps, which cannot belong to two images; or an unknown value of ``levels``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PyramidHead(Head, Growable):
     ) -> None:
         super().__init__()
         if any(n % 2 for n in channels):
-            raise ArgumentError(f"channels are {tuple(channels)}, where as many maps of either image are meant; use backbone dual_stream")
+            raise ArgumentError(f"channels are {tuple(channels)}; each has to be even, half for each image: use backbone dual_stream")
         if levels not in ("finest", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest or all")
         self.strides, self.steps, self.each = tuple(strides), steps, levels == "all"

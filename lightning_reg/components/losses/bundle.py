@@ -1,4 +1,4 @@
-"""The weighted sum of named terms."""
+"""The loss: a weighted sum of named terms."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class LossValue(NamedTuple):
 
 
 class LossBundle(Described, nn.Module):
-    """Named terms and their weights; a term is averaged over the batch and summed over the levels with their weights.
+    """Named terms and their weights. A term is averaged over the batch and summed over the levels with the level weights.
 
-    A term counts 0 for a pair that lacks what it needs, where :meth:`require` was told that some pairs have it: partly labelled data.
+    For partly labelled data, a term is 0 for a pair that lacks the fields it needs, after :meth:`require` has found them in other pairs.
 
     Args:
         terms: per name ``(weight, term)``, as ``{"lncc": (1.0, LNCC(window=9)), "diffusion": (0.5, Diffusion())}``, or the term alone for a
-            weight of 1. One of weight 0 is left out. Logs and messages call terms by these names.
+            weight of 1. Terms of weight 0 are left out. Logs and messages use these names.
         level_weights: one per level of the registration, finest last; default 1 for each.
 
     Raises:
-        ComponentError: no terms, all of weight 0, a weight that is no finite number of 0 or more, or something that is no term.
+        ComponentError: there are no terms, all weights are 0, a weight is not a finite number of 0 or more, or an object is not a term.
     """
 
     def __init__(self, terms: Mapping[str, tuple[float, LossTerm] | LossTerm], level_weights: Sequence[float] | None = None) -> None:
@@ -63,13 +63,13 @@ class LossBundle(Described, nn.Module):
         return any(term.reverse for term in self.terms.values() if isinstance(term, LossTerm))
 
     def require(self, available: frozenset[str]) -> None:
-        """Refuse data none of whose pairs has what a term needs.
+        """Refuse data if no pair has the fields that a term needs.
 
         Args:
-            available: fields that some pair of the data has.
+            available: fields that at least one pair has.
 
         Raises:
-            TrainingError: naming the term and the missing fields.
+            TrainingError: names the term and the missing fields.
         """
         for name, term in self.terms.items():
             assert isinstance(term, LossTerm)
@@ -83,7 +83,7 @@ class LossBundle(Described, nn.Module):
         self._required = True
 
     def restricted(self, available: frozenset[str]) -> LossBundle:
-        """The bundle without the terms that need what is not ``available``.
+        """Return the bundle without the terms that need fields not in ``available``.
 
         Raises:
             TrainingError: no term is left.
@@ -91,13 +91,13 @@ class LossBundle(Described, nn.Module):
         kept = {name: (self.weights[name], term) for name, term in self.terms.items() if term.needs <= available}  # type: ignore[operator]
         if not kept:
             raise TrainingError(
-                f"Every term of the model's own loss ({', '.join(self.terms)}) needs what this pair does not have; give a loss that does "
-                "with the images, as optimization.loss.lncc.weight=1 optimization.loss.diffusion.weight=1."
+                f"Every term of the model's own loss ({', '.join(self.terms)}) needs data that this pair does not have; give a loss of the "
+                "images alone, as optimization.loss.lncc.weight=1 optimization.loss.diffusion.weight=1."
             )
         return LossBundle(kept, self.level_weights)  # type: ignore[arg-type]
 
     def forward(self, registration: Registration, pair: Pair, level_weights: Sequence[float] | None = None) -> LossValue:
-        """Args: level_weights: instead of the bundle's own."""
+        """Args: level_weights: used instead of the bundle's own."""
         levels = registration.levels
         weights = level_weights or self.level_weights or [1.0] * len(levels)
         if len(weights) != len(levels):
@@ -108,7 +108,7 @@ class LossBundle(Described, nn.Module):
             if not term.needs <= pair.has():
                 if not self._required:
                     self.require(pair.has())  # refuses
-                values[name] = 0 * levels[-1].transform.like.sum()  # in the graph, also where it is the only term
+                values[name] = 0 * levels[-1].transform.like.sum()  # part of the graph, even if it is the only term
                 continue
             per_level = []
             for w, level in zip(weights, levels, strict=True):
@@ -121,7 +121,7 @@ class LossBundle(Described, nn.Module):
 
 
 def _weight(name: str, value: object) -> float:
-    """Raises: ComponentError: it is no finite number of 0 or more."""
+    """Raises: ComponentError: the weight is not a finite number of 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
         raise ComponentError(f"The weight of the loss term '{name}' is {value!r}; give a finite number, 0 or more.")
     return float(value)

@@ -1,4 +1,4 @@
-"""Regions that terms count in."""
+"""Regions in which loss terms are evaluated."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ _NEEDS = {
 
 
 class MaskedTerm(LossTerm):
-    """A term counted inside a region.
+    """A loss term evaluated inside a region.
 
     Args:
-        mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: where the warped moving image has voxels, that is
-            inside its field of view; ``none``: everywhere; ``auto``: ``fixed`` where the pair has a fixed mask, else ``moving``, else
-            ``overlap``.
+        mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: inside the field of view of the warped moving image;
+            ``none``: everywhere; ``auto``: ``fixed`` if the pair has a fixed mask, else ``moving``, else ``overlap``.
     """
 
     def __init__(self, mask: Region = "none") -> None:
@@ -38,13 +37,13 @@ class MaskedTerm(LossTerm):
         self.mask, self.needs = mask, _NEEDS[mask]
 
     def region_of(self, pair: Pair) -> Region:
-        """The region that the term counts in for a pair: never ``auto``."""
+        """Return the region used for a pair; never ``auto``."""
         if self.mask != "auto":
             return self.mask
         return "fixed" if pair.fixed_mask is not None else "moving" if pair.moving_mask is not None else "overlap"
 
     def region(self, level: Level, pair: Pair) -> Tensor | None:
-        """``(B, 1, I, J, K)`` weights on the level's fixed grid."""
+        """Return the weights of the region on the level's fixed grid, ``(B, 1, I, J, K)``; ``None``: everywhere."""
         where = self.region_of(pair)
         if where == "overlap":
             everywhere = torch.ones_like(level.moving.tensor[:, :1])
@@ -60,5 +59,5 @@ class MaskedTerm(LossTerm):
 
 
 def warped_membership(memberships: Image, level: Level) -> Tensor:
-    """Memberships of the moving side, 0 outside, interpolated linearly at the points of the fixed grid: gradients flow."""
+    """Warp memberships of the moving side to the fixed grid: linear interpolation, 0 outside, differentiable."""
     return memberships.warped_by(level.displacement, level.fixed.grid).tensor

@@ -1,8 +1,8 @@
-"""Terms of the transform alone.
+"""Regularity terms, which depend on the transform alone.
 
-Lengths are measured in the size of the fixed image (:attr:`~lightning_reg.spatial.Grid.size`): a deformation of a given shape costs the
-same on a finer grid, at every level of a pyramid and in a larger body. The weights that the docstrings give are for similarities
-in [0, 1] and, like all of them, starting points.
+Lengths are measured relative to the size of the fixed image (:attr:`~lightning_reg.spatial.Grid.size`): a deformation of a given shape has
+the same value on a finer grid, at every level of a pyramid and in a larger body. The weights in the docstrings are starting points for
+similarities in [0, 1].
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ T = TypeVar("T", bound=Transform)
 
 
 class Diffusion(LossTerm):
-    """Mean squared gradient of what the level added, its affine part apart. No unit; weights from 0.1 to 1 (LNCC)."""
+    """Mean squared gradient of the level's increment, without its affine part. No unit; weights from 0.1 to 1 (LNCC)."""
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         return _roughness(LF.diffusion, level)
 
 
 class Bending(LossTerm):
-    """Bending energy of what the level added: the mean squared second derivatives, times the squared size of the image. No unit; weights
-    from 1e-4 to 1e-2. The energy of a single B-spline is taken from its control points.
+    """Bending energy of the level's increment: mean squared second derivatives, times the squared size of the image.
+
+    No unit; weights from 1e-4 to 1e-2. The energy of a single B-spline is computed from its control points.
     """
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
@@ -47,8 +48,9 @@ class Bending(LossTerm):
 
 
 class Curvature(LossTerm):
-    """Curvature energy of what the level added: half the mean squared Laplacian, times the squared size of the image. No unit; weights
-    from 1e-4 to 1e-2.
+    """Curvature energy of the level's increment: half the mean squared Laplacian, times the squared size of the image.
+
+    No unit; weights from 1e-4 to 1e-2.
     """
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
@@ -56,10 +58,10 @@ class Curvature(LossTerm):
 
 
 class TotalVariation(LossTerm):
-    """Mean absolute gradient of what the level added, its affine part apart. No unit; weights from 0.01 to 0.1.
+    """Mean absolute gradient of the level's increment, without its affine part. No unit; weights from 0.01 to 0.1.
 
     Args:
-        isotropic: the gradient's magnitude, which prefers no axis (:func:`~lightning_reg.functional.isotropic_total_variation`),
+        isotropic: use the gradient's magnitude, which prefers no axis (:func:`~lightning_reg.functional.isotropic_total_variation`),
             instead of the sum of its absolute components (Li & Fan, 2018).
     """
 
@@ -72,12 +74,12 @@ class TotalVariation(LossTerm):
 
 
 def _squared_size(pair: Pair, level: Level) -> Tensor:
-    """Of the whole fixed image, also where the level sees a patch of it; ``(B or 1,)`` mm^2."""
+    """Return the squared size of the whole fixed image, even if the level uses a patch; ``(B or 1,)`` mm^2."""
     return LF.beside(pair.fixed.grid.size**2, level.fixed.tensor)
 
 
 def _roughness(measure: Callable[[Tensor, LF.Array], Tensor], level: Level) -> Tensor:
-    """A measure of the deformable part of what the level added, on the level's fixed grid; 0 where that is affine."""
+    """Apply a measure to the deformable part of the level's increment, on the level's fixed grid; 0 if it is affine."""
     grid, deformable = level.fixed.grid, _deformable(level)
     if not deformable:
         return torch.zeros(level.fixed.tensor.shape[0], device=level.fixed.tensor.device)
@@ -87,12 +89,12 @@ def _roughness(measure: Callable[[Tensor, LF.Array], Tensor], level: Level) -> T
 
 
 def _deformable(level: Level) -> list[Transform]:
-    """The parts of what the level added that are not affine, outermost first."""
+    """Return the non-affine parts of the level's increment, outermost first."""
     return [part for part in parts(level.increment) if not isinstance(part, Affine)]
 
 
 class Folding(MaskedTerm):
-    """Mean of ``max(0, margin - det J)`` of the whole transform: 0 where nothing folds. No unit; weights from 1 to 10.
+    """Mean of ``max(0, margin - det J)`` of the whole transform; 0 without folding. No unit; weights from 1 to 10.
 
     Args:
         margin: determinants below this are penalised.
@@ -108,9 +110,9 @@ class Folding(MaskedTerm):
 
 
 class InverseConsistency(MaskedTerm):
-    """Mean squared distance of the points from where going there and back takes them, mm^2; weights from 1e-3 to 1e-1.
+    """Mean squared distance of points from their position after mapping forward and back, mm^2; weights from 1e-3 to 1e-1.
 
-    Both directions are registered for it, each as a whole: not for stages that train on patches.
+    Both directions are registered for this term, each on whole images: do not use it in stages that train on patches.
     Source: Christensen & Johnson, IEEE TMI 20(7), 2001.
     """
 
@@ -125,8 +127,9 @@ class InverseConsistency(MaskedTerm):
 
 
 class AffineIdentity(LossTerm):
-    """``|A - I|_1`` of the affine part's matrix about the fixed image's centre: the mean over its 12 numbers, translations as fractions of
-    the image's size. No unit; weights up to 1e-2.
+    """``|A - I|_1`` of the affine part's matrix about the fixed image's centre. No unit; weights up to 1e-2.
+
+    It is the mean over the 12 numbers of the matrix, with translations as fractions of the image's size.
 
     Source: Christodoulidis et al., 2018, equation 4.
     """

@@ -1,4 +1,4 @@
-"""Terms of intensities: one call each of a function in ``lightning_reg.functional``. Smaller is more alike."""
+"""Image similarity terms, each a call of a function in ``lightning_reg.functional``. Smaller values mean more similar images."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ class SSIM(MaskedTerm):
 
 
 class NGF(MaskedTerm):
-    """Normalised gradient fields, for edges that lie at the same places whatever their contrast.
+    """Normalised gradient fields, for images whose edges have the same positions but different contrast.
 
     Args:
-        edge: gradients much smaller than this many times the image's mean gradient are noise. Each image has its own mean, at the
-            level's resolution: pooling flattens gradients, and what is an edge at full resolution would be noise at a coarse one.
+        edge: edge parameter, as a multiple of the image's mean gradient; much smaller gradients are treated as noise. The mean is
+            computed per image at the level's resolution, because pooling reduces gradients: with a fixed value, edges would be treated
+            as noise at coarse levels.
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
@@ -84,10 +85,10 @@ class NGF(MaskedTerm):
 
 
 class MutualInformation(MaskedTerm):
-    """Minus the mutual information, nats.
+    """Negative mutual information, nats.
 
     Args:
-        bins: of the joint histogram, per image.
+        bins: number of bins per image in the joint histogram.
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 

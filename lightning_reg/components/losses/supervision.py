@@ -1,4 +1,4 @@
-"""Terms of what is known about a pair beside its intensities: fields, masks, labels, landmarks. The networks never see it."""
+"""Supervision by true fields, masks, labels and landmarks, which the networks do not get as input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from lightning_reg.spatial import Image, Pair
 
 
 class FieldError(MaskedTerm):
-    """Squared error of the displacement against the true one, summed over components, in voxels of an image that has 128 along each axis.
+    """Squared error of the displacement, summed over components, in voxels of an image that has 128 voxels along each axis.
 
-    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size. A head gives
-    voxels of its own grid: a rate of plain gradient descent that is right for 128 voxels is ``(n / 128)^2`` times that for ``n``.
+    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size. The output of a
+    head is in voxels of its own grid: for ``n`` voxels along an axis, multiply a learning rate of plain gradient descent that suits 128
+    voxels by ``(n / 128)^2``.
 
     Args:
-        root: take the root of each pair's mean: one with large motion then weighs no more than one with small motion. (Beyond the paper.)
+        root: take the root of each pair's mean, so that pairs with large motion have no larger weight. (Not in the paper.)
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
@@ -85,20 +86,20 @@ class LandmarkDistance(LossTerm):
 
 
 def _masks(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
-    """Memberships ``(B, 1, I, J, K)`` in the fixed and in the warped moving mask."""
+    """Return the fixed and the warped moving mask as memberships ``(B, 1, I, J, K)``."""
     assert pair.fixed_mask is not None
     assert pair.moving_mask is not None
     return _memberships(level, pair.fixed_mask, pair.moving_mask, [1])
 
 
 def _labels(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
-    """One channel of memberships per foreground label; a single one of background where there is none."""
+    """Return one channel of memberships per foreground label; a single channel of background if there is none."""
     assert pair.fixed_labels is not None
     assert pair.moving_labels is not None
     return _memberships(level, pair.fixed_labels, pair.moving_labels, pair.labels() or [0])
 
 
 def _memberships(level: Level, fixed: Image, moving: Image, values: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """In the structures of these values, at the level's resolution: averaged like the images, and the moving ones warped."""
+    """Return the memberships in the labels ``values`` at the level's resolution: average-pooled like the images, the moving ones warped."""
     there, here = (Image(LF.one_hot(image.tensor, values), image.grid) for image in (fixed, moving))
     return there.at_resolution(level.fixed.grid).tensor, warped_membership(here.at_stride(fixed.grid.stride_to(level.fixed.grid)), level)
