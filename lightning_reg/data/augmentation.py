@@ -1,4 +1,4 @@
-"""Training pairs made different: what no transform explains (noise, contrast), and what does (turns, deformations, crops)."""
+"""Augmentation of training pairs: intensities (noise, contrast, bias) and geometry (flips, turns, deformations, crops)."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a pair, drawn by TorchIO where it has them. Masks, labels, landmarks and the true transform change with the images.
+    """Random changes of a pair, mostly by TorchIO. Masks, labels, landmarks and the true transform change with the images.
 
-    Flips and turns are of the world: both images alike, always. Of the others, those in ``separately`` are drawn for the fixed and the
-    moving image each on its own (a difference between them that is to be learned, or to be ignored), the rest once for both.
+    Flips and turns always change both images in the same way. The other steps are drawn once for both images, except those listed in
+    ``separately``: they are drawn independently for the fixed and the moving image (a difference to be learned, or to be ignored).
 
     Args:
-        noise: Gaussian noise of a standard deviation up to this (intensities are in [0, 1]).
-        gamma: intensities to the power of ``exp(g)``, ``g`` uniform within plus and minus this.
-        bias: coefficients of a smooth bias field up to this (TorchIO: ``RandomBiasField``).
-        flip: axes of the fixed image (0 right, 1 front, 2 top, where it is canonical), each mirrored in half of the cases.
+        noise: largest standard deviation of the Gaussian noise (intensities are in [0, 1]).
+        gamma: intensities are raised to the power of ``exp(g)``, with ``g`` uniform within plus and minus this.
+        bias: largest coefficient of a smooth bias field (TorchIO: ``RandomBiasField``).
+        flip: axes of the fixed image (0 right, 1 front, 2 top, if it is canonical), each mirrored in half of the cases.
         turn: axes about each of which the pair is turned by 0, 90, 180 or 270 degrees (de Vos et al., 2019, Section 6.1: ``[2]``).
         affine: arguments of TorchIO's ``RandomAffine``: ``{scales, degrees, translation}`` (factor, degrees, mm).
         elastic: arguments of TorchIO's ``RandomElasticDeformation``: ``{num_control_points, max_displacement}`` (mm).
-        crop_mm: cut off every face, mm, up to this (de Vos et al., 2019, Section 7.1: 32).
+        crop_mm: largest width cut off at every face, mm (de Vos et al., 2019, Section 7.1: 32).
         crop_voxels: the same in voxels, per axis (Section 6.1: ``[16, 16, 0]``).
-        separately: names of steps: ``affine, elastic, crop, bias, gamma, noise``.
+        separately: steps drawn for each image: some of ``affine, elastic, crop, bias, gamma, noise``.
     """
 
     noise: float = 0.0
@@ -67,10 +67,10 @@ class Augmentation:
             raise ArgumentError(f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more")
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
             if getattr(self, name) is not None:
-                construct(f"data.augmentation.{name}", kind, dict(getattr(self, name)))  # refuses what it does not take
+                construct(f"data.augmentation.{name}", kind, dict(getattr(self, name)))  # refuses unknown arguments
 
     def __call__(self, pair: Pair, seed: Sequence[int]) -> Pair:
-        """The changed pair, of batch size 1. The same seed gives the same pair."""
+        """Augment a pair of batch size 1. The same seed gives the same pair."""
         rng = np.random.default_rng(list(seed))
         pair = self._rotated(pair, rng)
         if self.affine is not None or self.elastic is not None:
@@ -91,7 +91,7 @@ class Augmentation:
         return pair if axes == [0, 1, 2] and not any(flips) else rotated(pair, axes, flips)
 
     def _deformed(self, pair: Pair, seed: Sequence[int]) -> Pair:
-        """Both images, or each of them, seen through a random map of the world."""
+        """Warp the images by random transforms of the world, shared or one per image."""
         steps: dict[str, list[Transform]] = {"fixed": [], "moving": []}
         for number, (name, draw) in enumerate((("affine", _random_affine), ("elastic", _random_elastic))):
             arguments = getattr(self, name)
@@ -135,7 +135,7 @@ class Augmentation:
         return replace(cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],))
 
     def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
-        """Start and extents of what is left; at least half of each axis."""
+        """Return start and extents of the remaining part; at least half of each axis remains."""
         most = np.array(self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float)
         most = np.maximum(most, self.crop_mm / grid.spacing[0])
         most = np.minimum(most, np.array(grid.shape) // 4)
@@ -161,9 +161,10 @@ class Augmentation:
 
 @contextmanager
 def _drawing(seed: Sequence[int]) -> Iterator[None]:
-    """TorchIO draws from the global generator: it is set for as long, and left as it was.
+    """Seed the global generator, from which TorchIO draws, inside a ``with`` block, and restore its state afterwards.
 
-    Only the CPU's: ``torch.manual_seed`` would keep a stack trace for each kind of device that it has not started, and grow the process.
+    Only the CPU's generator is seeded: ``torch.manual_seed`` would store a stack trace for every kind of device that is not initialised
+    yet, and the process would grow.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
@@ -183,7 +184,7 @@ def _elastic(num_control_points: Any = 7, max_displacement: Any = 7.5, locked_bo
 
 
 def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
-    """From the changed world to the one before, about the grid's centre."""
+    """Draw an affine map from the augmented to the original world, about the grid's centre."""
     random = _affine(**arguments)
     drawn = random.get_params(random.scales, random.degrees, random.translation, random.isotropic)
     scales, degrees, translation = (tuple(float(v) for v in values) for values in drawn)
@@ -191,14 +192,14 @@ def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
 
 
 def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
-    """From the changed world to the one before; the control points span the grid."""
+    """Draw an elastic map from the augmented to the original world; the control points span the grid."""
     random = _elastic(**arguments)
     control = random.get_params(random.num_control_points, random.max_displacement, random.num_locked_borders)
     return from_itk(tio.ElasticDeformation(control, random.max_displacement).get_bspline_transform(_blank(grid).as_sitk()))
 
 
 def _displacement(transform: Transform, grid: Grid) -> Tensor:
-    """On a grid, computed at every other voxel: random changes are smooth."""
+    """Return the displacement on a grid, computed at every other voxel (the transforms are smooth) and interpolated."""
     coarse = grid.resized([-(-n // 2) for n in grid.shape])
     return resize_displacement(transform.displacement(coarse).float(), grid.shape)
 
@@ -209,7 +210,7 @@ def _warped(image: Image, displacement: Tensor) -> Image:
 
 
 def _origin(transform: Transform, points: Tensor) -> Tensor:
-    """The points ``(N, 3)`` that a transform takes to these, by fixed-point iteration: random changes are smaller than a fold."""
+    """Return the points ``(N, 3)`` that a transform maps to ``points``, by fixed-point iteration; the transforms do not fold."""
     there = points.double().cpu().T.unsqueeze(0)
     here = there
     for _ in range(40):
@@ -222,10 +223,10 @@ def _inside(grid: Grid, points: Tensor) -> Tensor:
 
 
 class AugmentedPairs(Dataset[Pair]):
-    """Another data set's pairs, augmented; every item has a seed of its own.
+    """The pairs of another data set, augmented. Every item has its own seed.
 
     Args:
-        length: items of an epoch, for those who count them; any item may be asked for.
+        length: number of items in an epoch, returned by ``len``; larger item numbers are valid as well.
     """
 
     def __init__(self, pairs: Dataset[Pair], augmentation: Callable[[Pair, Sequence[int]], Pair], seed: int, length: int) -> None:

@@ -1,4 +1,4 @@
-"""Preprocessed scans, each read and decoded once: kept in memory as far as they fit, the others as memory-mapped files."""
+"""Cache of preprocessed scans: in memory up to a limit, the others in memory-mapped files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_reg.io.folders import reason
 from lightning_reg.spatial import Grid, Image
 
 VERSION = 1
-"""Of the files' form; another number makes all older ones unknown."""
+"""Version of the file format; files of another version are not used."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class CacheSettings:
     """Place of preprocessed scans.
 
     Args:
-        memory: GiB of scans kept in memory, in each process that trains; what does not fit goes to ``folder``, where it stays for the
+        memory: GiB of scans kept in memory by each training process. The other scans are written to ``folder`` and stay there for the
             next run.
-        folder: keep all scans there, memory-mapped: for runs that follow each other, and for several devices, which then share them.
-            ``null``: only what does not fit into memory, below the user's cache folder.
+        folder: folder for all scans, memory-mapped; useful for repeated runs and for several devices, which share them. ``null``: scans
+            that do not fit into memory are written below the user's cache folder.
     """
 
     memory: float = 8.0
@@ -50,13 +50,13 @@ class CacheSettings:
 
 
 def fingerprint(record: Record, *settings: Any) -> str:
-    """A name for what comes of a record under some settings: another one as soon as a file's size or time, or a setting, changes."""
+    """Return a name for a preprocessed scan. It changes if a setting changes, or the size or time of a file."""
     told = [VERSION, record.subject, record.time, record.number, [_state(path) for path in record.files()], *settings]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _state(path: Path) -> list[Any]:
-    """Path, and the sizes and times of the file, or of what its folder holds, or of the header and its data."""
+    """Return path, sizes and times of a file, of all files in a folder, or of a header and its data file."""
     try:
         if path.is_dir():
             files = sorted(path.iterdir())
@@ -70,12 +70,12 @@ def _state(path: Path) -> list[Any]:
 
 
 class ScanCache(Sequence[Scan]):
-    """Scans by number.
+    """Sequence of preprocessed scans, each made once.
 
     Args:
-        make: reads and preprocesses the scan of a number.
+        make: reads and preprocesses the scan with a given number.
         keys: a :func:`fingerprint` per scan.
-        settings: where they are kept.
+        settings: place of the cached scans.
         rank, world: of this process, see :meth:`fill`.
     """
 
@@ -108,8 +108,10 @@ class ScanCache(Sequence[Scan]):
         return self.settings.where / f"{self.keys[number]}.pt"
 
     def fill(self, workers: int = 0) -> None:
-        """Read everything that is not there yet, by ``workers`` processes. Ranks that share a folder begin at different places of it, and
-        take what another one has finished."""
+        """Read all scans that are not cached yet, with ``workers`` processes.
+
+        Ranks that share a folder start at different scans, and use scans that another rank has finished.
+        """
         start = self.rank * len(self) // self.world
         order = [(k + start) % len(self) for k in range(len(self))]
         missing = [k for k in order if k not in self.scans and not self.path(k).is_file()]
@@ -124,7 +126,7 @@ class ScanCache(Sequence[Scan]):
             collate_fn=list,
             worker_init_fn=start_worker,
             multiprocessing_context=start_method(workers),
-        )  # two: the scans of a subject often come from one source
+        )  # 2: the scans of a subject often come from one source
         for batch in loader:
             for number, scan in batch:
                 if isinstance(scan, str):
@@ -146,7 +148,7 @@ class ScanCache(Sequence[Scan]):
 
 
 class _Making(Dataset[tuple[int, "Scan | str | None"]]):
-    """Scans as worker processes make them; where all go to files, the process that made one writes it. A sentence, where that fails."""
+    """Scans made by worker processes, which also write them if all scans go to files. If a scan fails, its item is the error message."""
 
     def __init__(self, cache: ScanCache, numbers: Sequence[int]) -> None:
         self.cache, self.numbers = cache, numbers
@@ -167,7 +169,7 @@ class _Making(Dataset[tuple[int, "Scan | str | None"]]):
 
 
 def _owned(scan: Scan) -> Scan:
-    """With tensors of this process: each of those that came from another one holds a file open."""
+    """Copy the tensors into this process: every tensor shared by another process keeps a file open."""
 
     def own(image: Image | None) -> Image | None:
         return None if image is None else replace(image, tensor=image.tensor.clone())
@@ -182,7 +184,7 @@ def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _write(path: Path, scan: Scan) -> None:
-    """Whole or not at all, whoever else writes the same file."""
+    """Write a scan atomically, also if another process writes the same file."""
     values = {
         "name": scan.name, "group": scan.group, "landmarks": scan.landmarks,
         "affine": torch.from_numpy(scan.image.grid.affine), "padding": scan.image.padding, "image": scan.image.tensor,

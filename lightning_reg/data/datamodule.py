@@ -1,4 +1,4 @@
-"""The DataModule: scans of a data set, and batches of pairs."""
+"""The DataModule, which turns the scans of a data set into batches of pairs."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ from lightning_reg.spatial import Pair
 
 
 class RegistrationData(L.LightningDataModule):
-    """Scans, preprocessed once and kept; training pairs drawn from them; validation pairs that never change.
+    """Preprocessed scans, training pairs drawn from them, and a fixed set of validation pairs.
 
     Args:
-        dataset: its scans and pairs; :class:`~lightning_reg.data.datasets.splits.Splits` hold out other subjects than its own choice.
+        dataset: source of scans and pairs; use :class:`~lightning_reg.data.datasets.splits.Splits` to hold out other subjects.
         sampling: draws training pairs from the scans, as ``InterSubjectPairs`` or ``functools.partial(SyntheticPairs, deformation=...)``,
             see :class:`~lightning_reg.data.sampling.SampledPairs`; default ``InterSubjectPairs``.
-        preprocessing: of all scans. What has been done to prepared data is not done again. With ``center="auto"`` scans are centred where
-            that makes them more alike than their headers do.
+        preprocessing: of all scans. Steps that have already been applied to prepared data are not repeated. With ``center="auto"``, scans
+            are centred if that makes them more similar than their headers do.
         augmentation: of training pairs.
         cache: of preprocessed scans.
-        batch_size: pairs per step; where their sizes differ they are padded.
+        batch_size: pairs per step; images of different size are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
-        workers: processes that read scans at the start and draw pairs while the network trains; 0 draws them in between. ``auto``: as many
-            as there are cores read, at most eight; on a CPU, where PyTorch's threads take all cores, pairs are drawn in between, and for
-            an accelerator by up to four processes.
-        synthetic_validation: synthetic pairs of validation scans, with known field, beside the real pairs.
+        workers: processes that read scans at the start and draw pairs during training; with 0, pairs are drawn between the steps.
+            ``auto``: scans are read by one process per core, at most eight; pairs are drawn by up to four processes for an accelerator,
+            and between the steps on a CPU, where PyTorch's threads use all cores.
+        synthetic_validation: number of synthetic pairs of validation scans, with known field, in addition to the real pairs.
         max_validation_pairs: at most this many real pairs.
-        seed: every item's own random state derives from it.
-        augment_on: ``workers`` augment pairs while the network trains; ``device``: they are augmented where the network is, batch by batch,
-            which is faster where that is a GPU and geometry is augmented (noise, contrast and bias are TorchIO's, on the CPU, either way).
+        seed: base of the random state of every item.
+        augment_on: ``workers``: worker processes augment the pairs during training; ``device``: pairs are augmented batch by batch on the
+            network's device, which is faster on a GPU if geometry is augmented (noise, contrast and bias are computed on the CPU by TorchIO
+            in both cases).
     """
 
     def __init__(
@@ -99,17 +100,17 @@ class RegistrationData(L.LightningDataModule):
 
     @property
     def prepared(self) -> bool:
-        """Whether ``lightning-reg prepare`` wrote the data."""
+        """Whether the data were written by ``lightning-reg prepare``."""
         return isinstance(self.data.dataset, PreparedDataset)
 
     def first_pair(self) -> Pair:
-        """The pair that training starts with."""
+        """Return the first training pair."""
         self.setup()
         assert self.train_pairs is not None
         return self.train_pairs[0]
 
     def available(self) -> frozenset[str]:
-        """Fields that some training pair has: those of the first one, and those that two or more scans have a part for."""
+        """Return the fields that some training pair has: those of the first pair, and parts that two or more scans have."""
         fields = set(self.first_pair().has())
         for part, count in self._counts.items():
             if count > 1:
@@ -117,15 +118,17 @@ class RegistrationData(L.LightningDataModule):
         return frozenset(fields)
 
     def _count_parts(self, scans: Sequence[Scan]) -> None:
-        """Note how many training scans have masks, labels and landmarks."""
+        """Count the training scans with masks, labels and landmarks."""
         self._counts = {part: sum(getattr(scan, part) is not None for scan in scans) for part in ("mask", "labels", "landmarks")}
         for part, count in self._counts.items():
             if 0 < count < len(scans):
                 some = f"{part.removesuffix('s')}s"
-                self.notes.append(f"{count} of {len(scans)} training scans have {some}; terms of {some} count in pairs of two that do.")
+                self.notes.append(
+                    f"{count} of {len(scans)} training scans have {some}; loss terms that need {some} are 0 for pairs of other scans."
+                )
 
     def _decide_center(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]]) -> None:
-        """Centre the scans where their headers relate them worse than their centres do."""
+        """Centre the scans if aligning their centres makes them more similar than their headers do."""
         chosen = pairs[:: max(1, len(pairs) // 8)][:8] or [(k, k + 1) for k in range(min(8, len(scans) - 1))]
         alike: dict[bool, list[float]] = {False: [], True: []}
         for fixed, moving in chosen:
@@ -137,8 +140,8 @@ class RegistrationData(L.LightningDataModule):
         if centers > headers + 0.02:
             self.preprocessing = replace(self.preprocessing, center=True)
             self.notes.append(
-                f"The images' headers do not relate them (correlation {headers:.2f}; with their centres on each other {centers:.2f}): they "
-                "are centred, and so is what the model will register (data.preprocessing.center=false leaves them)."
+                f"The image headers do not align the images (correlation {headers:.2f}; with aligned centres {centers:.2f}): images are "
+                "centred, in training and in registration with this model (data.preprocessing.center=false: not)."
             )
 
     def _scans(self, split: Split) -> Sequence[Scan]:
@@ -181,7 +184,7 @@ class RegistrationData(L.LightningDataModule):
         for number in range(self.synthetic_validation):
             rng = np.random.default_rng([self.seed, 1, number])
             pair = deformation.draw(scans[number % len(scans)], rng)
-            pairs.append(replace(pair, fixed_labels=None, moving_labels=None))  # overlap is for real pairs: these have the field
+            pairs.append(replace(pair, fixed_labels=None, moving_labels=None))  # overlap is for real pairs
         return pairs
 
     def train_dataloader(self) -> DataLoader[Pair]:
@@ -196,7 +199,7 @@ class RegistrationData(L.LightningDataModule):
             collate_fn=Pair.collate,
             persistent_workers=workers > 0,
             worker_init_fn=start_worker,
-            generator=torch.Generator(),  # items have seeds of their own; the random state of the training stays as it is
+            generator=torch.Generator(),  # keeps the global random state; items have their own seeds
         )
 
     def _drawing_workers(self) -> int:
@@ -204,12 +207,12 @@ class RegistrationData(L.LightningDataModule):
         return 0 if on_cpu else max(1, min(4, self._cores() - 1))
 
     def _cores(self) -> int:
-        """Cores that this process may use, its part of them where several devices train."""
+        """Return the number of cores for this process; several devices share the cores equally."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
 
     def _sampler(self) -> ItemSampler:
-        """The order of items, from where the trainer (freshly started or resumed) stands."""
+        """Return the order of items, from the current position of the trainer (freshly started or resumed)."""
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
         epoch, progress = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict()
@@ -220,15 +223,15 @@ class RegistrationData(L.LightningDataModule):
         return self._evaluating(self.validation_pairs)
 
     def _evaluating(self, pairs: Sequence[Pair]) -> DataLoader[Pair]:
-        """One by one; of several processes each has every n-th pair, or all where there are fewer pairs than processes."""
-        own = torch.Generator()  # a validation leaves the random state of the training as it is
+        """Load pairs one by one. Each of several processes gets every n-th pair, or all pairs if there are fewer pairs than processes."""
+        own = torch.Generator()  # a validation does not change the random state of the training
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         self.deals_out_validation = 1 < world <= len(pairs)
         chosen = pairs[rank::world] if self.deals_out_validation else pairs
         return DataLoader(_Listed(chosen), batch_size=1, collate_fn=Pair.collate, generator=own)
 
     def test_dataloader(self) -> DataLoader[Pair]:
-        """Pairs of the data set's split ``test``, where it has one; else those of the validation."""
+        """Load the pairs of the data set's split ``test`` if it has one, otherwise the validation pairs."""
         pairs = self.data.pairs("test")
         if not pairs:
             return self.val_dataloader()
@@ -236,7 +239,7 @@ class RegistrationData(L.LightningDataModule):
         return self._evaluating([make_pair(scans[fixed], scans[moving]) for fixed, moving in pairs])
 
     def predict_dataloader(self) -> DataLoader[Pair]:
-        """As :meth:`test_dataloader`."""
+        """Load the same pairs as :meth:`test_dataloader`."""
         return self.test_dataloader()
 
     def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
@@ -251,7 +254,7 @@ class RegistrationData(L.LightningDataModule):
 
 
 class Centered(Sequence[Scan]):
-    """Scans with the world's origin in the middle of each."""
+    """Scans, each with the world's origin at its centre."""
 
     def __init__(self, scans: Sequence[Scan]) -> None:
         self.scans = scans
@@ -269,7 +272,7 @@ class Centered(Sequence[Scan]):
 
 @dataclass(frozen=True)
 class _Reading:
-    """From a record's number to its preprocessed scan, in whatever process."""
+    """A picklable function from a record's number to its preprocessed scan."""
 
     dataset: RegistrationDataset
     records: Sequence[Record]

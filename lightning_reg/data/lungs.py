@@ -1,4 +1,4 @@
-"""Lung segmentations of CT scans; the built-in one needs no trained model: what is dark, inside the body, large, and no airway."""
+"""Lung segmentations of CT scans. The built-in one needs no trained model: large dark regions inside the body, without airways."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lightning_reg.discovery import DataError, Described, blaming, build
 
 THRESHOLD = -250.0
 AIR = -950.0
-"""The median of a region below this, HU, is that of air; that of lungs, with emphysema too, is above."""
+"""Largest median of a region of air, HU; the median of lungs, even with emphysema, is above."""
 WORKING = 2.5
-"""Voxel size, mm, at which shapes are looked at; the border is found at the image's own."""
+"""Voxel size, mm, at which shapes are analysed; the border is found at full resolution."""
 
 
 def shows_lungs(image: tio.ScalarImage) -> bool:
-    """Whether an image is CT, in HU, and at least a tenth of it as dark as lungs but not as air."""
+    """Return whether an image is CT in HU and at least a tenth of it has the values of lungs (darker than tissue, not air)."""
     values = image.data[0, ::2, ::2, ::2].float()
     return float(values.min()) < AIR and float(((values > AIR) & (values < -500)).float().mean()) >= 0.1
 
@@ -30,21 +30,21 @@ class LungSegmentation(Described, ABC):
     """Lung masks of CT scans, registered under ``lightning_reg.lung_segmentations``.
 
     Attributes:
-        lungs_alone: the mask holds nothing but lungs, so that images may be cropped to it.
+        lungs_alone: whether the mask contains only lungs, so that images may be cropped to it.
     """
 
     lungs_alone: bool = True
 
     @abstractmethod
     def __call__(self, image: tio.ScalarImage, name: str) -> Tensor:
-        """The lungs, ``(I, J, K)`` bool.
+        """Segment the lungs: ``(I, J, K)`` bool.
 
         Args:
             image: CT in HU, one channel, any orientation.
-            name: how messages call it.
+            name: name of the image in messages.
 
         Raises:
-            DataError: there are no lungs in it.
+            DataError: there are no lungs in the image.
         """
 
 
@@ -56,7 +56,7 @@ class SegmentedLungs(LungSegmentation):
 
 
 class ThresholdLungs(LungSegmentation):
-    """Every voxel below -250 HU, the air around the body included (Eppenhof et al., 2019)."""
+    """Every voxel below -250 HU, including the air around the body (Eppenhof et al., 2019)."""
 
     lungs_alone = False
 
@@ -65,10 +65,10 @@ class ThresholdLungs(LungSegmentation):
 
 
 def segmented(method: str, image: tio.ScalarImage, name: str) -> Tensor:
-    """The lungs by a registered method, checked: ``(I, J, K)`` bool.
+    """Segment the lungs by a registered method and check the result: ``(I, J, K)`` bool.
 
     Raises:
-        ComponentError: no such method, or it failed.
+        ComponentError: there is no such method, or it failed.
         DataError: its mask is not of the image's size.
     """
     segmentation = build("lung_segmentations", method, LungSegmentation)
@@ -81,21 +81,22 @@ def segmented(method: str, image: tio.ScalarImage, name: str) -> Tensor:
 
 
 def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -> Tensor:
-    """The lungs, with their vessels, without trachea and main bronchi.
+    """Segment the lungs with their vessels, without trachea and main bronchi.
 
-    Air that reaches the sides of the field of view is outside the body; of the rest the largest component is kept, and another one
-    at its height; the trachea is grown from the top, as long as it stays a tube; holes (vessels, nodules) are closed.
+    Air that reaches the sides of the field of view is outside the body and is removed. The airways are removed by region growing from the
+    trachea at the top, as long as the region stays small. The largest remaining component is kept, and a second one at the same height.
+    Holes (vessels, nodules) are closed.
 
     Args:
         image: CT in HU, one channel, any orientation.
-        name: how messages call it.
-        threshold: lungs are below, HU (Eppenhof et al., SPIE Medical Imaging 2019, Section 2.4: -250).
+        name: name of the image in messages.
+        threshold: upper bound of lung values, HU (Eppenhof et al., SPIE Medical Imaging 2019, Section 2.4: -250).
 
     Returns:
         ``(I, J, K)`` bool.
 
     Raises:
-        DataError: there are no lungs in it.
+        DataError: there are no lungs in the image.
     """
     values = image.data[0].float()
     stride = [max(1, round(WORKING / s)) for s in image.spacing]
@@ -121,12 +122,12 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
 
 
 def plain_mask(image: tio.ScalarImage, threshold: float = THRESHOLD) -> Tensor:
-    """Every voxel below the threshold, the air around the body included: ``(I, J, K)`` bool."""
+    """Return every voxel below the threshold, including the air around the body: ``(I, J, K)`` bool."""
     return image.data[0] < threshold
 
 
 def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndarray:
-    """Without the components that reach one of the four sides and are air rather than lung tissue, which a narrow field of view may cut."""
+    """Remove components of air that reach one of the four sides. Lung tissue is kept, as a narrow field of view may cut it."""
     labels, _ = ndimage.label(dark)
     reaching: set[int] = set()
     for axis in range(3):
@@ -137,7 +138,7 @@ def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndar
 
 
 def _airways(values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical: int, top_first: bool) -> np.ndarray:
-    """Trachea and main bronchi: the darkest connected region below the first small round air in a slice from the top, not above 120 ml."""
+    """Segment trachea and main bronchi: region growing, up to 120 ml, from the first small central air region in a slice from the top."""
     slices, air = np.moveaxis(values, vertical, 0), np.moveaxis(dark, vertical, 0)
     area = float(np.delete(spacing, vertical).prod())
     order = range(len(air)) if top_first else range(len(air) - 1, -1, -1)
@@ -173,7 +174,7 @@ def _airways(values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical
 
 
 def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndarray] | None:
-    """The largest component, and the next one where it is a fifth of it or more and lies at the same height."""
+    """Return the largest component, and the second one if it has a fifth of its size or more and is at the same height."""
     labels, count = ndimage.label(dark)
     if count == 0:
         return None
@@ -196,7 +197,7 @@ def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndar
 
 
 def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.ndarray:
-    """Vessels and other holes closed, by ``radius`` mm and then wherever they are enclosed."""
+    """Close vessels and other holes: morphological closing by ``radius`` mm, then filling of enclosed holes."""
     reach = np.maximum(np.round(radius / spacing).astype(int), 1)
     padded = np.pad(part, [(r, r) for r in reach])
     inner = tuple(slice(r, -r) for r in reach)
@@ -206,7 +207,7 @@ def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.nd
 
 
 def _to_full(solid: Tensor, airways: Tensor, dark: Tensor, stride: list[int]) -> Tensor:
-    """The image's own dark voxels near ``solid``, and everything well inside it; nothing near the airways."""
+    """Bring the mask to full resolution: dark voxels near ``solid`` and all voxels well inside it, none near the airways."""
     i, j, k = dark.shape
 
     def fine(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The same work on many items, by several processes."""
+"""Parallel processing of many items by several processes."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ Result = TypeVar("Result")
 
 
 def start_method(workers: int) -> str | None:
-    """Way to start a ``DataLoader``'s processes: Python's own (``None``), and ``fork`` inside joblib, whose way PyTorch does not know."""
+    """Return a ``DataLoader``'s start method: Python's default (``None``), or ``fork`` under joblib, whose method PyTorch does not know."""
     own = multiprocessing.get_start_method(allow_none=True)
     return "fork" if workers and own not in (None, "fork", "spawn", "forkserver") else None
 
 
 def start_worker(worker: int) -> None:
-    """Begin a ``DataLoader``'s process: one thread; Ctrl-C, which a terminal sends to every process, is for the one that trains."""
+    """Initialise a ``DataLoader``'s process: one thread, and ignore Ctrl-C, which is handled by the training process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
 
 
 def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int) -> Iterator[tuple[int, Result]]:
-    """Numbers of items and what ``work(shared, item)`` made of them, in the order in which they are done.
+    """Yield the number of each item and the result of ``work(shared, item)``, in order of completion.
 
     Args:
-        work: a function of a module, so that another process finds it.
+        work: a function at module level, so that it can be pickled.
         shared: sent to each process once.
-        workers: processes; 1 or less: this one.
+        workers: number of processes; 1 or less: the current process.
     """
     if workers <= 1 or len(items) < 2:
         for number, item in enumerate(items):
             yield number, work(shared, item)
         return
-    context = multiprocessing.get_context("spawn")  # threads of the parent make forked processes hang
+    context = multiprocessing.get_context("spawn")  # forked processes can hang if the parent has threads
     with ProcessPoolExecutor(min(workers, len(items)), context, _start, (pickle.dumps((work, shared)),)) as pool:
         futures = {pool.submit(_call, item): number for number, item in enumerate(items)}
         try:
@@ -61,13 +61,13 @@ _work: tuple[Callable[[Any, Any], Any], Any] | None = None
 
 def _start(work_and_shared: bytes) -> None:
     global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to every process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process
     _work = pickle.loads(work_and_shared)
     torch.set_num_threads(1)
 
 
 def _call(item: Any) -> bytes:
-    """The result by value, as everything that goes to and fro: tensors that travel as they are each hold a file open."""
+    """Pickle the result by value, because every tensor shared between processes keeps a file open."""
     assert _work is not None
     work, shared = _work
     return pickle.dumps(work(shared, item))

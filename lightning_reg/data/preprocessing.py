@@ -1,4 +1,4 @@
-"""From raw intensities and grids to what a network reads, by TorchIO. The same steps are stored with a trained model."""
+"""Preprocessing of raw intensities and grids by TorchIO. The settings are stored with a trained model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Region = Literal["lungs", "mask"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Changes of the grids, in this order. Images, masks and labels go through it together; landmarks keep their place in the world.
+    """Changes of the grid, applied in this order to image, mask and labels; landmarks keep their world coordinates.
 
     Args:
         canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
-        crop: cut to the ``lungs``, which are looked for in the CT (a mask may be of something else), or to the ``mask``; ``null`` keeps the
-            field of view.
-        margin: left around what is cut to, mm.
+        crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to the ``mask``; ``null`` keeps the field of
+            view.
+        margin: margin around the lungs or the mask, mm.
         spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
         shape: resize to these extents, voxels; ``null`` keeps them.
     """
@@ -53,7 +53,7 @@ class Geometry:
             raise ArgumentError(f"shape is {self.shape}; give three numbers of voxels, 2 or more")
 
     def after(self, done: Geometry) -> Geometry:
-        """Both as one: this, with what ``done`` did where this leaves it open."""
+        """Combine with the earlier geometry ``done``, whose values are used where this one has none."""
         resized = self.spacing is not None or self.shape is not None
         return Geometry(
             self.canonical or done.canonical,
@@ -64,13 +64,13 @@ class Geometry:
         )
 
     def __call__(self, subject: tio.Subject, voxels: int | None = None) -> tio.Subject:
-        """The subject on its new grid. Where images get coarser they are smoothed before they are sampled.
+        """Bring a subject to its new grid. Images are smoothed before they are sampled on a coarser grid.
 
         Args:
-            voxels: of the result at most, about: in the end the finest of its axes are made coarser.
+            voxels: approximate largest number of voxels; if the result has more, its finest axes are resampled to a coarser spacing.
 
         Raises:
-            DataError: there is nothing to cut to.
+            DataError: there is no mask or there are no lungs to crop to.
         """
         if self.canonical:
             subject = tio.ToCanonical()(subject)
@@ -96,12 +96,12 @@ class Geometry:
         start, shape = bounding_box(mask, [round(self.margin / spacing) for spacing in image.spacing])
         bounds = [(first, extent - first - kept) for first, kept, extent in zip(start, shape, mask.shape, strict=True)]
         cropped = tio.Crop(tuple(itertools.chain(*bounds)))(subject)
-        cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO leaves out what is no image
+        cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO drops entries that are not images
         return cropped
 
 
 def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
-    """Voxel size, mm, at which a grid has so many voxels: the finest axes grow, as far as is needed, to one size."""
+    """Return the voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are enlarged to a common size."""
     size = grid.spacing[0] * grid.shape
     low, high = float(grid.spacing.min()), float(size.max())
     for _ in range(60):
@@ -113,13 +113,13 @@ def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The steps, in this order. The result lies in [0, 1], with 0 outside the image.
+    """Preprocessing steps, in this order. The resulting intensities are in [0, 1], and 0 outside the image.
 
     Args:
         canonical, crop, margin, spacing, shape: see :class:`Geometry`.
-        center: put the world's origin into the middle of each image, for scans whose headers do not relate them; ``auto``: a
-            :class:`~lightning_reg.data.datamodule.RegistrationData` decides from its training scans.
-        window: intensities mapped to 0 and 1, what is beyond is clipped (CT: HU); ``null`` maps ``percentiles`` instead.
+        center: move the world's origin to the centre of each image, for scans whose headers do not align them; ``auto``:
+            :class:`~lightning_reg.data.datamodule.RegistrationData` decides this from the training scans.
+        window: intensities mapped to 0 and 1, with clipping (CT: HU); ``null``: ``percentiles`` are mapped instead.
         percentiles: intensity percentiles of each image that are mapped to 0 and 1.
     """
 
@@ -141,27 +141,27 @@ class Preprocessing:
             raise ArgumentError(f"percentiles is {self.percentiles}; give two numbers from 0 to 100")
         if self.center not in (True, False, "auto"):
             raise ArgumentError(f"center is {self.center}; give true, false or auto")
-        _ = self.geometry  # refuses what it cannot be made from
+        _ = self.geometry  # refuses invalid values
 
     @property
     def geometry(self) -> Geometry:
         return Geometry(self.canonical, self.crop, self.margin, self.spacing, self.shape)
 
     def following(self, done: Geometry) -> Preprocessing:
-        """The whole way from the provider's images: this one, with what ``done`` did where this one leaves it open.
+        """Return the complete preprocessing from the provider's images: ``done``, then these steps.
 
         Raises:
-            DataError: they cannot be one way, because this one crops what has been cropped otherwise, or resampled.
+            DataError: the two cannot be combined, because images to be cropped here have already been cropped differently or resampled.
         """
         if self.crop is not None and self.crop != done.crop and (done.crop, done.spacing, done.shape) != (None, None, None):
-            how = "cropped otherwise" if done.crop else "resampled"
+            how = "cropped differently" if done.crop else "resampled"
             text = f"data.preprocessing.crop is {self.crop}, and the data have been {how} when they were prepared"
             raise DataError(f"{text}; prepare them again with --crop {self.crop}, and leave the crop out of the training.")
         way = self.geometry.after(done)
         return replace(self, canonical=way.canonical, crop=way.crop, margin=way.margin, spacing=way.spacing, shape=way.shape)
 
     def remaining(self, done: Geometry) -> Preprocessing:
-        """The part of this that is left to do, to images that went through ``done``."""
+        """Return the steps that remain for images to which ``done`` has been applied."""
         crop = None if done.crop is not None else self.crop
         same_size = crop is None and done.shape is not None and self.shape is not None and list(done.shape) == list(self.shape)
         same_spacing = crop is None and self.spacing == done.spacing
@@ -182,20 +182,20 @@ class Preprocessing:
         return tio.Compose([rescale, tio.Clamp(0, 1)])
 
     def __call__(self, subject: tio.Subject, voxels: int | None = None) -> Scan:
-        """Apply to a raw subject.
+        """Preprocess a raw subject.
 
         Args:
-            voxels: of the result at most, see :class:`Geometry`.
+            voxels: approximate largest number of voxels, see :class:`Geometry`.
 
         Raises:
-            DataError: there is nothing to crop to.
+            DataError: there is no mask or there are no lungs to crop to.
         """
         scan = scan_from_subject(self.intensities()(self.geometry(subject, voxels)))
         return centered(scan) if self.center is True else scan
 
 
 def centered(scan: Scan) -> Scan:
-    """The scan with the world's origin in the middle of its grid."""
+    """Move the world's origin to the centre of a scan's grid."""
     grid = scan.image.grid
     affine = grid.affine.copy()
     affine[:, :3, 3] -= grid.center

@@ -20,13 +20,13 @@ from lightning_reg.spatial import Pair
 
 
 class ItemSampler(Sampler[int]):
-    """Numbers the items of all epochs: epoch *e* of length *n* yields ``e n, ..., e n + n - 1``, dealt out over the ranks.
+    """Item numbers over all epochs: epoch *e* of length *n* yields ``e n, ..., e n + n - 1``, distributed over the ranks.
 
     Args:
         length: items per epoch and rank.
-        resume_at: number of the first item that has not been seen by the run that is resumed.
-        epoch: the epoch it starts in; workers fetch ahead before :meth:`set_epoch` is first called.
-        rank, world: this process among how many.
+        resume_at: number of the first item that the resumed run has not used yet.
+        epoch: first epoch; workers prefetch items before :meth:`set_epoch` is first called.
+        rank, world: rank of this process, and number of processes.
     """
 
     def __init__(self, length: int, resume_at: int = 0, epoch: int = 0, rank: int = 0, world: int = 1) -> None:
@@ -45,15 +45,16 @@ class ItemSampler(Sampler[int]):
 
 
 class SampledPairs(Dataset[Pair], ABC):
-    """Training pairs drawn from scans, endlessly: item *n* is drawn from a seed of its own, so an epoch is the same with any number of
-    workers. Registered under ``lightning_reg.samplers``.
+    """An endless sequence of training pairs drawn from scans, registered under ``lightning_reg.samplers``.
+
+    Every item has its own seed, so that an epoch does not depend on the number of workers.
 
     Args:
-        scans: preprocessed.
-        pairs: the data set's own, indices ``(fixed, moving)`` into ``scans``.
-        seed: of all items.
+        scans: preprocessed scans.
+        pairs: pairs of the data set, indices ``(fixed, moving)`` into ``scans``.
+        seed: base seed of all items.
 
-    Constructors raise :class:`~lightning_reg.discovery.DataError` where the data lack what is drawn from.
+    Constructors raise :class:`~lightning_reg.discovery.DataError` if the data are not suitable for the sampler.
     """
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
@@ -61,7 +62,7 @@ class SampledPairs(Dataset[Pair], ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Pair:
-        """A pair."""
+        """Draw a pair."""
 
     def __getitem__(self, item: int) -> Pair:
         return self.draw(np.random.default_rng([self.seed, item]))
@@ -71,7 +72,7 @@ class SyntheticPairs(SampledPairs):
     """Random synthetic deformations of single scans.
 
     Args:
-        deformation: how they are drawn; a configuration gives its arguments beside the sampler's name.
+        deformation: distribution of the deformations; a configuration gives its arguments next to the sampler's name.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class SyntheticPairs(SampledPairs):
 
 
 class InterSubjectPairs(SampledPairs):
-    """Random pairs of scans of different groups."""
+    """Random pairs of scans of different groups (subjects)."""
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
         super().__init__(scans, pairs, seed)
@@ -116,7 +117,7 @@ class GroupPairs(SampledPairs):
 
 
 def _groups(scans: Sequence[Scan]) -> list[list[int]]:
-    """Indices of the scans that belong together."""
+    """Return the indices of the scans of every group."""
     members: dict[str | int, list[int]] = {}
     for index, scan in enumerate(scans):
         members.setdefault(index if scan.group is None else scan.group, []).append(index)
@@ -127,7 +128,7 @@ class ListedPairs(SampledPairs):
     """The data set's own pairs in random order.
 
     Args:
-        both_directions: each in a random direction.
+        both_directions: exchange fixed and moving at random.
     """
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int, both_directions: bool = True) -> None:
@@ -144,12 +145,12 @@ class ListedPairs(SampledPairs):
 
 
 class PatchPairs(Dataset[Pair]):
-    """Another data set's pairs, cut to a random part of the fixed image and the part of the moving one around the same place in the world.
+    """The pairs of another data set, cropped to random patches: that of the moving image is at the same world position.
 
-    Landmarks are left out: those of one part need not lie in the other.
+    Landmarks are left out, because corresponding landmarks need not be in both patches.
 
     Args:
-        patch: voxels per axis, of either image; a smaller image stays whole.
+        patch: voxels per axis, the same for both images; a smaller image is not cropped.
     """
 
     def __init__(self, pairs: Dataset[Pair], patch: Sequence[int], seed: int) -> None:
@@ -171,12 +172,12 @@ class PatchPairs(Dataset[Pair]):
 
 
 SamplerFactory = Callable[[Sequence[Scan], Sequence[tuple[int, int]], int], Dataset[Pair]]
-"""A sampler that waits for its scans, pairs and seed: ``functools.partial(SyntheticPairs, deformation=...)``, or the class alone."""
+"""A function of scans, pairs and seed that makes a sampler: ``functools.partial(SyntheticPairs, deformation=...)``, or a class."""
 
 
 @dataclass(frozen=True)
 class Patched:
-    """A sampler whose pairs are cut to random parts, see :class:`PatchPairs`."""
+    """A sampler factory whose pairs are cropped to random patches, see :class:`PatchPairs`."""
 
     sampler: SamplerFactory
     patch: Sequence[int]
@@ -186,7 +187,7 @@ class Patched:
 
 
 def deformation_of(sampler: SamplerFactory) -> SyntheticDeformation:
-    """The synthetic deformation that a sampler draws; the default one where it draws pairs of scans."""
+    """Return the synthetic deformation of a sampler; the default deformation if the sampler draws pairs of scans."""
     while isinstance(sampler, Patched):
         sampler = sampler.sampler
     found = sampler.keywords.get("deformation") if isinstance(sampler, functools.partial) else None
@@ -194,11 +195,13 @@ def deformation_of(sampler: SamplerFactory) -> SyntheticDeformation:
 
 
 def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:
-    """The sampler of ``{name, patch, **arguments}``: ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``,
-    ``groups``, ``pairs`` (the data's own), or another distribution's.
+    """Build a sampler from ``{name, patch, **arguments}``.
+
+    Names are ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``, ``groups``, ``pairs`` (those of the data set),
+    and the samplers of other distributions.
 
     Raises:
-        ComponentError: it is unknown, or refuses an argument.
+        ComponentError: the sampler is unknown, or refuses an argument.
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     name, patch = arguments.pop("name", "synthetic"), arguments.pop("patch", None)

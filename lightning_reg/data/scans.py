@@ -1,4 +1,4 @@
-"""Scans: one subject at one time, as TorchIO loads it and as the rest of the project reads it."""
+"""Scans: one subject at one time point, as a TorchIO subject and as the class used in the rest of the project."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lightning_reg.io.points import read_points
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 LARGEST = 100.0
-"""Voxel size, mm, above which a header is taken to be in another unit."""
+"""Voxel size, mm, above which the header is assumed to be in another unit."""
 PRECISION = 1e-3
-"""Of an image's range, that 32 bits may be off by."""
+"""Largest rounding error of 32 bits, as a fraction of the image's range."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """An image with what is known of it; mask and labels on its grid, landmarks ``(N, 3)`` in RAS mm.
+    """An image with optional mask and labels on its grid, and landmarks ``(N, 3)`` in RAS mm.
 
-    Scans of one ``group`` (the time points of a subject) belong together; ``None``: a scan of its own.
+    The scans of one ``group`` (the time points of a subject) belong together; ``None``: no group.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Scan:
 
 
 def read_subject(name: str, image: Source, mask: Source | None = None, labels: Source | None = None) -> tio.Subject:
-    """Load images into a checked ``tio.Subject`` with ``image`` and, where given, ``mask`` and ``labels``.
+    """Load images into a checked ``tio.Subject`` with ``image`` and, if given, ``mask`` and ``labels``.
 
     Args:
-        name: how messages and tables call it.
+        name: name in messages and tables.
         image, mask, labels: see :func:`~lightning_reg.io.images.read_image`.
 
     Raises:
@@ -58,7 +58,7 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
 
 
 def check_subject(subject: tio.Subject) -> None:
-    """Refuse a subject that training would stumble over later.
+    """Refuse a subject that would cause an error later.
 
     Raises:
         DataError: all of :func:`subject_problems`.
@@ -69,8 +69,11 @@ def check_subject(subject: tio.Subject) -> None:
 
 
 def subject_problems(subject: tio.Subject) -> list[str]:
-    """Problems of a subject's images, a sentence each that names the file: more than one channel, a single slice, NaN or infinite
-    values, a constant image, an unusable header; mask or labels on another grid, empty, or no whole numbers."""
+    """Return the problems of a subject's images, one sentence each with the file name.
+
+    Problems are: more than one channel, a single slice, NaN or infinite values, a constant image, a range too large for 32 bits, an
+    unusable header; mask or labels on another grid, empty, or not whole numbers.
+    """
     image = subject["image"]
     where = image.path or f"the image of {subject['name']}"
     problems = []
@@ -86,8 +89,8 @@ def subject_problems(subject: tio.Subject) -> list[str]:
         problems.append(f"{where} is constant (every voxel is {float(data.min()):g}); give another image.")
     elif _rounded(image.data) > PRECISION:
         problems.append(
-            f"{where} has values from {float(image.data.min()):g} to {float(image.data.max()):g}, whose differences 32 bits do not hold; "
-            "subtract the smallest one first."
+            f"{where} has values from {float(image.data.min()):g} to {float(image.data.max()):g}, whose differences are "
+            "lost in 32 bits; subtract the smallest value first."
         )
     try:
         grid = Grid(image.spatial_shape, image.affine)
@@ -102,7 +105,7 @@ def subject_problems(subject: tio.Subject) -> list[str]:
 
 
 def _rounded(data: Tensor) -> float:
-    """The largest error that 32 bits make, as a fraction of the range."""
+    """Return the largest rounding error in 32 bits, as a fraction of the range."""
     if data.dtype not in (torch.float64, torch.int64, torch.int32):
         return 0.0
     exact = data.double()
@@ -110,7 +113,7 @@ def _rounded(data: Tensor) -> float:
 
 
 def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> list[str]:
-    """Of a mask or label map that belongs to the image ``where`` on ``grid``."""
+    """Return the problems of a mask or label map that belongs to the image ``where`` on ``grid``."""
     there = labels.path or name
     if labels.num_channels != 1:
         return [f"{there} has {labels.num_channels} channels where one label map is meant; split it first."]
@@ -136,7 +139,7 @@ def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> 
 
 
 def subject_from_scan(scan: Scan) -> tio.Subject:
-    """A ``tio.Subject`` with the scan's tensors, for TorchIO transforms."""
+    """Convert a scan to a ``tio.Subject`` with the same tensors, for TorchIO transforms."""
     affine = scan.image.grid.affine[0]
     parts: dict[str, Any] = {"image": tio.ScalarImage(tensor=scan.image.tensor[0], affine=affine)}
     for key, image in (("mask", scan.mask), ("labels", scan.labels)):
@@ -150,7 +153,7 @@ def subject_from_scan(scan: Scan) -> tio.Subject:
 
 
 def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
-    """The scan that a subject holds.
+    """Convert a subject to a scan.
 
     Args:
         padding: the intensity outside the image.
@@ -168,16 +171,16 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
 
 
 def _whole(values: Tensor) -> Tensor:
-    """Labels as whole numbers, in 16 bits where they fit."""
+    """Round labels to whole numbers, in 16 bits if they fit."""
     rounded = values.double().round()
     return rounded.to(torch.int16 if float(rounded.abs().max()) < 2**15 else torch.int32)
 
 
 def grid_of(image: tio.Image, name: str = "an image") -> Grid:
-    """The grid of an image.
+    """Return the grid of an image.
 
     Raises:
-        DataError: the header is unusable; names the file, or ``name``.
+        DataError: the header is unusable; the message names the file, or ``name``.
     """
     try:
         return Grid(image.spatial_shape, image.affine)
@@ -189,7 +192,7 @@ def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
     """Refuse landmarks ``(N, 3)``, RAS mm, that lie outside their image's grid (by more than half a voxel).
 
     Raises:
-        DataError: naming the scan, how many, and the usual causes.
+        DataError: names the scan, the number of such landmarks, and the usual causes.
     """
     outside = int((~grid.contains(landmarks.double().T.unsqueeze(0))).sum())
     if outside:
@@ -200,7 +203,7 @@ def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
 
 
 def pair_name(fixed: str, moving: str) -> str:
-    """``fixed < moving``; what both start with (the subject, of two time points) is said once."""
+    """Return ``fixed < moving``; for two time points of a subject, the subject is given once."""
     subject, _, time_point = moving.partition(" ")
     if fixed == moving:
         return fixed
@@ -208,13 +211,13 @@ def pair_name(fixed: str, moving: str) -> str:
 
 
 def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, overlapping: bool = True) -> Pair:
-    """The pair of two scans.
+    """Make a pair of two scans.
 
     Args:
-        overlapping: refuse images that do not overlap; ``False`` for a pair that is still to be aligned.
+        overlapping: refuse images that do not overlap; ``False`` for a pair that is not aligned yet.
 
     Raises:
-        DataError: they do not overlap in the world, or their landmarks do not correspond in number.
+        DataError: the images do not overlap in the world, or the scans have different numbers of landmarks.
     """
     name = pair_name(fixed.name, moving.name)
     if overlapping and fixed.image.grid.overlap(moving.image.grid) == 0:
@@ -237,15 +240,15 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
 
 
 def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
-    """The fixed and the moving subject, checked, with ``landmarks`` where there are any.
+    """Read and check the fixed and the moving subject, with ``landmarks`` if given.
 
     Args:
-        files: ``fixed`` and ``moving``, and of ``fixed_mask``, ``fixed_labels``, ``fixed_landmarks`` and the same of the moving side
-            those that there are. Images as :func:`~lightning_reg.io.images.read_image` takes them; landmarks as a file (see
-            :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
+        files: ``fixed`` and ``moving``; optionally ``fixed_mask``, ``fixed_labels``, ``fixed_landmarks`` and the same of the moving side.
+            For images see :func:`~lightning_reg.io.images.read_image`; landmarks are a file (see :mod:`lightning_reg.io.points`) or
+            ``(N, 3)`` RAS mm.
 
     Raises:
-        DataError: one of them is not what it has to be.
+        DataError: an image or the landmarks are invalid.
     """
     fixed, moving = (
         _with_landmarks(read_subject(side, *(files.get(side + part) for part in ("", "_mask", "_labels"))), files.get(f"{side}_landmarks"))
@@ -271,5 +274,5 @@ def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
 
 
 def original(subject: tio.Subject) -> Scan:
-    """The scan of a subject as it is, its padding value the image's minimum."""
+    """Convert a subject to a scan without preprocessing; the padding value is the image's minimum."""
     return scan_from_subject(subject, padding=float(subject["image"].data.float().min()))

@@ -1,4 +1,4 @@
-"""Intensity and size statistics of a training set, kept with a model so that it can say when it is given something else."""
+"""Intensity and size statistics of a training set, stored with the model to warn about images that differ from it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SLACK = 0.12
 
 
 def statistics(scans: Sequence[Scan]) -> dict[str, list[list[float]]]:
-    """Range over the scans of their intensity quantiles (5 % to 95 %) and of their extents.
+    """Compute the ranges, over the scans, of the intensity quantiles (5 % to 95 %) and of the extents.
 
     Args:
-        scans: preprocessed: intensities in [0, 1].
+        scans: preprocessed scans, with intensities in [0, 1].
 
     Returns:
         ``quantiles``: per level ``[smallest, largest]``; ``extent_mm``: per axis ``[smallest, largest]``. Plain numbers, for a checkpoint.
@@ -29,7 +29,7 @@ def statistics(scans: Sequence[Scan]) -> dict[str, list[list[float]]]:
 
 
 def unlike(scan: Scan, known: Mapping[str, Any]) -> str | None:
-    """A sentence on the difference of a preprocessed scan from those of the training; ``None`` where it has none."""
+    """Return a sentence if a preprocessed scan differs from the training scans, otherwise ``None``."""
     low, high = torch.tensor(known["quantiles"]).unbind(1)
     found = _quantiles(scan)
     beyond = torch.maximum(low - SLACK - found, found - high - SLACK)

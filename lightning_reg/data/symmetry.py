@@ -1,4 +1,4 @@
-"""Mirror images and right-angled turns of a pair: exact, no voxel is interpolated."""
+"""Flips and right-angled rotations of a pair, exact and without interpolation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 
 def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
-    """The pair in a world that is turned and mirrored about the middle of the fixed image.
+    """Rotate and mirror the world of a pair about the centre of the fixed image.
 
-    The fixed image's axes keep their directions in the world; those of the moving one are permuted and reversed in the same way, and its
-    header keeps it where it belongs beside the fixed one.
+    The axes of the fixed image keep their directions in the world. The axes of the moving image are permuted and reversed in the same
+    way, and its header keeps its position relative to the fixed image.
 
     Args:
         axes: axis *k* of the result is the original's axis ``axes[k]`` ...
@@ -52,7 +52,7 @@ def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _similar(grid: Grid, axes: Sequence[int]) -> NDArray[np.floating]:
-    """Affine of a grid with the original's directions and middle, and the permuted voxel sizes."""
+    """Return the affine of a grid with the original's directions and centre, and the permuted voxel sizes."""
     spacing = grid.spacing[0]
     affine = grid.affine.copy()
     affine[0, :3, :3] = affine[0, :3, :3] / spacing * spacing[list(axes)]
@@ -62,7 +62,7 @@ def _similar(grid: Grid, axes: Sequence[int]) -> NDArray[np.floating]:
 
 
 def _index_map(grid: Grid, axes: Sequence[int], flips: Sequence[bool]) -> NDArray[np.floating]:
-    """``(4, 4)``: voxels of the result to voxels of the original."""
+    """Return the matrix ``(4, 4)`` from voxels of the result to voxels of the original."""
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for k, (axis, flip) in enumerate(zip(axes, flips, strict=True)):

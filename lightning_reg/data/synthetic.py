@@ -1,4 +1,4 @@
-"""Supervised pairs from single scans: two random smooth transforms, one to augment, one to be learned."""
+"""Supervised pairs from single scans by two random smooth transforms: one augments, the other one is to be learned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_reg.functional.warp import Padding
 from lightning_reg.spatial import Displacement, Image, Pair
 
 VOLUMES = (0.3, 3.0)
-"""Changes of volume that a lung's density follows, at most."""
+"""Range of volume changes that are applied to a lung's density."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class RandomBSpline:
 
     Args:
         lattice: lattice points per axis, from the first to the last voxel; one number for all axes, or one per axis.
-        amplitude: values lie within plus and minus this fraction of the image's extent; one number, or one per component.
-        spline: ``approximating``: the values are control points, which the spline does not reach (the root mean square of a 4^3 lattice
-            falls to some 0.4 of theirs); ``interpolating``: the spline passes through them at the lattice points (SciPy's prefilter).
+        amplitude: values are within plus and minus this fraction of the image's extent; one number, or one per component.
+        spline: ``approximating``: the values are control points, which the spline does not reach (for a 4^3 lattice, its root mean square
+            is about 0.4 of theirs); ``interpolating``: the spline has these values at the lattice points (SciPy's prefilter).
     """
 
     lattice: int | Sequence[int]
@@ -47,7 +47,7 @@ class RandomBSpline:
         return [self.lattice] * 3 if isinstance(self.lattice, int) else list(self.lattice)
 
     def draw(self, shape: Sequence[int], rng: np.random.Generator) -> Tensor:
-        """One displacement ``(1, 3, *shape)`` in voxels."""
+        """Draw a displacement ``(1, 3, *shape)`` in voxels."""
         lattice = self._lattice()
         amplitude = [self.amplitude] * 3 if isinstance(self.amplitude, (int, float)) else list(self.amplitude)
         reach = np.array([a * s for a, s in zip(amplitude, shape, strict=True)], dtype=np.float32).reshape(3, 1, 1, 1)
@@ -62,25 +62,25 @@ class RandomBSpline:
 
 @dataclass(frozen=True)
 class SyntheticDeformation:
-    """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5), as fractions of the extent: there, of 128 voxels.
+    """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5). Amplitudes are fractions of the extent (128 voxels in the paper).
 
     With ``T_augment`` and ``T_learned``, the moving image is ``I[T_augment(x)]``, the fixed one ``I[T_augment(T_learned(x))]``,
-    and the true transform ``T_learned``.
+    and the true transform is ``T_learned``.
 
     Args:
-        augment: the parts of ``T_augment``, arguments of :class:`RandomBSpline` each, the first acting first.
-        learned: the parts of ``T_learned``.
-        working_stride: the fields are drawn and composed on a grid this much coarser, then interpolated; they are smooth,
-            and the interpolated field is the truth that is returned.
-        outside: what comes into the image where the transforms reach beyond the scan: its ``padding`` (air), or its ``border`` repeated.
-            Where the body goes on beyond the field of view, air is a mark that moves as the field does and that no real pair has.
-        sliding: the organs slide along the wall that holds them: the third component of ``T_learned`` fades to 0 over some so many mm
-            across the outline of the mask seen along the third axis (the lungs of a canonical CT, seen from above). ``null``: everything
-            moves as one. (Beyond the paper, like the next.)
-        density: inside the mask the fixed image's intensities, which are 0 in air, are multiplied by the determinant of ``T_learned``:
-            what a lung holds is thinned by the air that it takes in.
+        augment: the parts of ``T_augment``, each given by arguments of :class:`RandomBSpline`; the first part acts first.
+        learned: the parts of ``T_learned``, likewise.
+        working_stride: the fields are drawn and composed on a grid coarser by this factor, then interpolated. The interpolated
+            field is returned as the true one.
+        outside: values used where the transforms reach beyond the scan: ``padding`` (air) or the repeated ``border``. If the body extends
+            beyond the field of view, use ``border``: the edge of padded air would move with the field, which no real pair shows.
+        sliding: simulate organs that slide along the body wall: the third component of ``T_learned`` falls to 0 over about this many mm
+            across the outline of the mask projected along the third axis (the lungs of a canonical CT, seen from above). ``null``: no
+            sliding. (Not in the paper, like ``density``.)
+        density: multiply the fixed image's intensities (0 in air) inside the mask by the Jacobian determinant of ``T_learned``: the
+            density of a lung falls as it takes in air.
 
-    ``sliding`` and ``density`` have an effect where the scan has a mask.
+    ``sliding`` and ``density`` have an effect only if the scan has a mask.
     """
 
     augment: Sequence[Mapping[str, Any]] = ({"lattice": 2, "amplitude": 0.1},)
@@ -97,7 +97,7 @@ class SyntheticDeformation:
             raise ArgumentError(f"sliding is {self.sliding}; give mm above 0, or null")
 
     def draw(self, scan: Scan, rng: np.random.Generator) -> Pair:
-        """A pair on the scan's grid, with its true transform."""
+        """Draw a pair on the scan's grid, with its true transform."""
         shape = scan.image.grid.shape
         coarse = [max(-(-n // self.working_stride), 2) for n in shape]
         augment = self._sequence(self.augment, coarse, rng)
@@ -123,7 +123,7 @@ class SyntheticDeformation:
         return torch.zeros(1, 3, *shape) if total is None else total
 
     def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
-        """The scan warped by a displacement in voxels of its grid; mask and labels in one sampling."""
+        """Warp a scan by a displacement in voxels of its grid; mask and labels are sampled together."""
         points = displacement + identity_points(displacement.shape[2:])
         outside: Padding = scan.image.padding if self.outside == "padding" else "border"
         image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))
@@ -137,7 +137,7 @@ class SyntheticDeformation:
 
     @staticmethod
     def _thinned(fixed: Scan, truth: Displacement) -> Image:
-        """The fixed image with the mask's intensities multiplied by the change of volume on the way to the moving image."""
+        """Multiply the fixed image's intensities in the mask by the change of volume from the fixed to the moving image."""
         if fixed.mask is None:
             return fixed.image
         volume = jacobian_determinant(truth.field).clamp(*VOLUMES)
@@ -145,9 +145,9 @@ class SyntheticDeformation:
 
 
 def _seen_from_above(mask: Image, softness: float) -> Tensor:
-    """The outline of a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over some ``softness`` mm around its edge."""
+    """Project a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over about ``softness`` mm around its edge."""
     outline = (mask.tensor[0, 0] > 0).float().amax(2)
     widths = [softness / s for s in mask.grid.spacing[0, :2].tolist()]
     smooth = torch.from_numpy(gaussian_filter(outline.numpy(), widths, mode="nearest"))
-    inside = (1.25 * smooth).clamp(0, 1)  # a Gaussian never quite reaches 1 inside a lung
+    inside = (1.25 * smooth).clamp(0, 1)  # a smoothed mask does not reach 1 inside a lung
     return inside[None, None, :, :, None].expand(1, 1, *mask.grid.shape)

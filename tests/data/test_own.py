@@ -46,7 +46,7 @@ def data(folder: Path, **settings) -> RegistrationData:
 def test_scans_are_centred_where_their_headers_do_not_relate_them(tmp_path: Path, origins: Sequence[float], centered: bool) -> None:
     module = data(scans(tmp_path, origins, ()), preprocessing={"center": "auto"})
     assert module.preprocessing.center is centered
-    assert [("headers do not relate" in note) for note in module.notes] == [True] * centered
+    assert [("headers do not align" in note) for note in module.notes] == [True] * centered
     for pair in (module.first_pair(), *module.validation_pairs):
         apart = np.abs(pair.fixed.grid.center - pair.moving.grid.center).max()
         assert apart == pytest.approx(0, abs=1e-9)

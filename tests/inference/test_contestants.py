@@ -181,7 +181,7 @@ def test_folds_validate_every_subject_once_and_train_on_the_others(of: int) -> N
         ({"fold": "1/1"}, "give k/n"),
         ({"fold": "half"}, "give k/n"),
         ({"fold": "1/9"}, "there are 8 subjects"),
-        ({"fold": "1/3", "held_out": 2}, "both say who validates"),
+        ({"fold": "1/3", "held_out": 2}, "both choose the validation subjects"),
     ],
 )
 def test_folds_that_are_none_are_refused(options: dict[str, Any], told: str) -> None:

@@ -1,1 +1,1 @@
-"""Data sets, their splits, and the forms they are kept in."""
+"""Data sets, their splits and file layouts."""

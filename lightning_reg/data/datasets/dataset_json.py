@@ -1,4 +1,4 @@
-"""Folders that a ``dataset.json`` describes: nnU-Net, Medical Segmentation Decathlon, Learn2Reg."""
+"""Folders with a ``dataset.json``: nnU-Net, Medical Segmentation Decathlon, Learn2Reg."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lightning_reg.io.points import PointFile, read_plain
 
 
 def descriptions(root: Path) -> list[Path]:
-    """``dataset.json``, ``TASK_dataset.json``; without hidden files."""
+    """Find ``dataset.json`` and ``TASK_dataset.json``, without hidden files."""
     return sorted(path for path in root.glob("*dataset.json") if not path.name.startswith("."))
 
 
 def from_dataset_json(path: Path) -> Layout:
-    """The scans that a ``dataset.json`` describes: Medical Segmentation Decathlon, nnU-Net (v1, v2, the first channel), Learn2Reg.
+    """Read the scans of a ``dataset.json``: Medical Segmentation Decathlon, nnU-Net (v1, v2, the first channel), Learn2Reg.
 
-    Scans of Learn2Reg are ``TASK_SUBJECT_TIME``; its ``registration_val`` pairs are those of the split ``validation``.
+    Scans of Learn2Reg are named ``TASK_SUBJECT_TIME``; its ``registration_val`` pairs form the split ``validation``.
 
     Raises:
-        DataError: all files that it names and that are not there.
+        DataError: the file is invalid, or files that it lists are missing.
     """
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def from_dataset_json(path: Path) -> Layout:
             layout = Layout([_entry(folder, e) for e in entries if "image" in e])
     except (TypeError, KeyError, AttributeError) as cause:
         text = f"{path} is not of the form of nnU-Net, the Decathlon or Learn2Reg ({type(cause).__name__}: {cause})"
-        raise DataError(f"{text}; download it again, or take it away to have the folder read as it is.") from cause
+        raise DataError(f"{text}; download it again, or remove it: the folder is then read without it.") from cause
     if not layout.records:
         raise DataError(f"{path} lists no training images; set data.root to the data set's own folder.")
     unique(layout.records)
@@ -58,7 +58,7 @@ def from_dataset_json(path: Path) -> Layout:
 def _entry(folder: Path, entry: Mapping[str, str], subject: str | None = None, time: str = "", split: Split = "train") -> Record:
     image = folder / entry["image"]
     if not image.exists() and image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz")).exists():
-        image = image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz"))  # nnU-Net v1 leaves the channel out
+        image = image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz"))  # nnU-Net v1 lists names without the channel
     labels = folder / entry["label"] if "label" in entry else None
     return Record(subject or stem(image).removesuffix("_0000"), time, split, image, labels=labels)
 
@@ -79,7 +79,7 @@ def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
 
 
 def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
-    """Scans in the order of the pairs, the fixed one of each first."""
+    """List the scans in the order of the pairs, the fixed scan of each pair first."""
     validation, training = (
         [(Path(pair["fixed"]).as_posix(), Path(pair["moving"]).as_posix()) for pair in described.get(key, [])]
         for key in ("registration_val", "training_paired_images")
@@ -97,7 +97,7 @@ def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
         beside["landmarks"] = beside["landmarks"] or _beside(path, "keypoints")
         records[image] = Record(subject, time, split, path).holding(beside)
     single = [subject for subject, times in _times(records.values()).items() if len(times) == 1]
-    if len(single) == len(records):  # pairs of subjects: the time in the name is the modality's number
+    if len(single) == len(records):  # pairs of subjects: the number in the name is that of the modality, not of the time point
         records = {image: replace(record, time="") for image, record in records.items()}
     pairs = [(records[fixed], records[moving]) for fixed, moving in training + validation]
     ordered = list(records.values())
@@ -107,7 +107,7 @@ def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
 
 
 def _keypoints(path: Path) -> PointFile:
-    """Of Learn2Reg: voxels of the array as nibabel gives it, counted from 0, without a header."""
+    """Read keypoints of Learn2Reg: voxel indices of nibabel's array, counted from 0, without a header line."""
     return read_plain(path, "voxel")
 
 
@@ -124,7 +124,7 @@ def _scan_name(image: str) -> tuple[str, str]:
 
 
 def _beside(image: Path, kind: str) -> Path | None:
-    """The file of the same name in the folder of another kind; its ending is ``.csv`` for points, whatever the description says."""
+    """Find the file of the same name in the folder of another kind; for points, it may end in ``.csv``."""
     folder = image.parent.with_name(image.parent.name.replace("images", kind))
     candidates = (folder / image.name, folder / f"{stem(image)}.csv")
     return next((p for p in candidates if p.is_file()), None)

@@ -18,15 +18,15 @@ SPLITS: tuple[str, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Record:
-    """A scan of a data set, before anything of it is read.
+    """A scan of a data set, before its files are read.
 
     Args:
-        subject: who is shown; the scans of a subject are in one split.
-        time: which of the subject's scans it is (``inhale``, ``T50``, ``ED``); empty where there is one.
-        split: what the data set uses it for.
-        image: file or DICOM folder; ``None`` where the data set makes its images itself.
+        subject: name of the subject; all scans of a subject are in one split.
+        time: time point of the scan (``inhale``, ``T50``, ``ED``); empty if the subject has one scan.
+        split: split to which the scan belongs.
+        image: file or DICOM folder; ``None`` if the data set generates its images.
         mask, labels, landmarks: files that belong to the image.
-        number: where in the image's file it is (a frame of a cine, counted from 0); ``None``: it is all of it.
+        number: index of the scan in the image's file (a frame of a cine, counted from 0); ``None``: the whole file.
     """
 
     subject: str
@@ -40,52 +40,54 @@ class Record:
 
     @property
     def name(self) -> str:
-        """``subject time``: how messages and tables call it."""
+        """Name in messages and tables: ``subject time``."""
         return f"{self.subject} {self.time}".strip()
 
     def holding(self, files: Mapping[str, Path | None]) -> Record:
-        """The same scan with these files: ``image, mask, labels, landmarks``."""
+        """Return the same scan with these files: ``image, mask, labels, landmarks``."""
         return replace(self, **files)  # type: ignore[arg-type]
 
     def files(self) -> list[Path]:
-        """The file that it is read from."""
+        """Return the files of the scan: image, mask, labels and landmarks, if known."""
         return [path for path in (self.image, self.mask, self.labels, self.landmarks) if path is not None]
 
 
 class RegistrationDataset(Described, ABC):
-    """A source of scans, registered under ``lightning_reg.datasets``. It finds and loads; preprocessing and sampling are others' work.
+    """A source of scans, registered under ``lightning_reg.datasets``. It finds and loads scans, without preprocessing or sampling.
 
-    Files are looked for when it is made, and read when they are asked for. A constructor that reads files takes their folder as ``root``.
+    The constructor searches for the files; :meth:`load` reads them. A constructor that uses files takes their folder as ``root``.
     """
 
     @abstractmethod
     def records(self) -> Sequence[Record]:
-        """Every scan, in a fixed order; names are unique.
+        """Return all scans in a fixed order; their names are unique.
 
         Raises:
-            DataError: a path is not what it has to be; the message names it.
+            DataError: a path is invalid; the message names it.
         """
 
     @abstractmethod
     def load(self, record: Record) -> tio.Subject:
-        """The scan in memory: ``image`` and, where known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS mm; its own grid
-        and intensities. :func:`~lightning_reg.data.datasets.loading.load_files` reads what can be read from the record's files alone.
+        """Load a scan: ``image`` and, if known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS mm.
+
+        Grid and intensities are those of the files. Use :func:`~lightning_reg.data.datasets.loading.load_files` if the record's files
+        can be read directly.
 
         Raises:
-            DataError: a file or header is not what it has to be; the message names it.
+            DataError: a file or header is invalid; the message names it.
         """
 
     @abstractmethod
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """The ``(fixed, moving)`` pairs that are registered; both of one split. See :func:`usual_pairs`."""
+        """Return the ``(fixed, moving)`` pairs to register, both scans of one split. See :func:`usual_pairs`."""
 
 
 def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """The usual pairs of a data set: the first scan of a subject as the fixed image of each of its others; where no subject has several,
-    each subject's scan as the fixed image of the next one's, the last one's of the first's, within each split.
+    """Return the default pairs of a data set, within each split.
 
-    Outside the training split only subjects with labels are paired so where two or more have them: other pairs could not be scored by
-    overlap.
+    The first scan of a subject is the fixed image for each of the subject's other scans. If no subject of a split has several scans, each
+    scan is the fixed image for that of the next subject, and the last one for that of the first subject. In the validation and test splits,
+    such pairs of subjects use only scans with labels, if there are two or more: other pairs could not be evaluated by overlap.
     """
     pairs = []
     for split in SPLITS:

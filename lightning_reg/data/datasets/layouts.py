@@ -1,4 +1,4 @@
-"""Folders of scans as people keep them: BIDS, a folder per kind, a folder per subject, or just files."""
+"""Common folder layouts: BIDS, a folder per kind of file, a folder per subject, or a single folder of files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_reg.io.points import PointFile, read_points
 IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 POINTS = (".csv", ".fcsv", ".mrk.json", ".txt")
 STATE = ".prepared"
-"""The folder of a prepared data set with a file per scan that is done, which says from what."""
+"""Folder in a prepared data set with one file per finished scan, which records its source."""
 PARTS = {
     "mask": "mask",
     "masks": "mask",
@@ -26,7 +26,7 @@ PARTS = {
     "labels": "labels",
     "landmarks": "landmarks",
 }
-"""Part of a scan that the last word of a file's name, or a folder, stands for; everything else is an image."""
+"""Part of a scan by the last word of the file name, or by the folder name; all other files are images."""
 
 ENDINGS = {"mask": IMAGES, "labels": IMAGES, "landmarks": POINTS}
 Pairs = list[tuple[Record, Record]]
@@ -34,7 +34,7 @@ Pairs = list[tuple[Record, Record]]
 
 @dataclass(frozen=True)
 class Layout:
-    """The scans, the pairs that the layout names (``None``: it names none), and how its landmarks are read."""
+    """Scans of a folder, the listed pairs (``None``: no list) and the reader of the landmarks."""
 
     records: list[Record]
     pairs: Pairs | None = None
@@ -42,24 +42,26 @@ class Layout:
 
 
 def stem(path: Path) -> str:
-    """A file's name without its ending, ``.nii.gz`` and ``.mrk.json`` counting as one."""
+    """Return a file's name without its ending; ``.nii.gz`` and ``.mrk.json`` are one ending each."""
     ending = next((e for e in sorted((*IMAGES, *POINTS), key=len, reverse=True) if path.name.lower().endswith(e)), path.suffix)
     return path.name[: len(path.name) - len(ending)]
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is an image's; hidden files, as ``._x.nii.gz`` of macOS, are none."""
+    """Return whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are not."""
     return path.name.lower().endswith(IMAGES) and not path.name.startswith((".", "_"))
 
 
 def natural(path: Path) -> list[Any]:
-    """A sorting key by which ``case2`` comes before ``case10``."""
+    """Return a sorting key for natural order: ``case2`` before ``case10``."""
     return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in re.split(r"(\d+)", path.name)]
 
 
 def walk(root: Path) -> list[Path]:
-    """All files below a folder, links followed (none of them twice), in natural order; without hidden ones, and without what
-    ``lightning-reg prepare`` wrote."""
+    """List all files below a folder in natural order.
+
+    Links are followed, each folder once. Hidden files and data written by ``lightning-reg prepare`` are left out.
+    """
     found, seen = [], {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
         kept = []
@@ -74,7 +76,7 @@ def walk(root: Path) -> list[Path]:
 
 
 def from_kinds(root: Path, images: str = "images", pattern: str | None = None) -> Layout:
-    """A folder per kind, a scan's files with the same name in each; an image is a subject, unless a ``pattern`` says otherwise."""
+    """Read a layout with a folder per kind and equal file names in each. Every image is a subject, unless a ``pattern`` is given."""
     name_of = _Names(root, pattern)
     found: list[Record] = []
     for path in sorted((root / images).iterdir(), key=natural):
@@ -93,7 +95,7 @@ def from_kinds(root: Path, images: str = "images", pattern: str | None = None) -
 
 
 class _Names:
-    """Subject and time of an image: by a pattern, or as its place says."""
+    """Subject and time of an image, from a pattern or from its path."""
 
     def __init__(self, root: Path, pattern: str | None) -> None:
         self.root, self.pattern, self.unmatched = root, pattern, ""
@@ -103,7 +105,7 @@ class _Names:
             raise DataError(f"data.dataset.pattern is no regular expression ({cause}): {pattern}") from cause
 
     def __call__(self, path: str, subject: str, time: str) -> tuple[str, str]:
-        """Empty, where the pattern does not match the path."""
+        """Return subject and time; both are empty if the pattern does not match the path."""
         if self.expression is None:
             return subject, time
         match = self.expression.search(path)
@@ -119,10 +121,10 @@ class _Names:
 
 
 def from_tree(root: Path, pattern: str | None = None) -> Layout:
-    """Images anywhere below ``root``: with a folder per subject its files are the time points, else every image is a subject.
+    """Read images at any depth below ``root``: a folder is a subject and its files are time points; an image in ``root`` is a subject.
 
-    A file whose name ends in ``_mask``, ``_labels`` (``_seg``, ``_dseg``) or ``_landmarks`` belongs to the image whose name it begins with;
-    one that is called just so, to the only image of its folder.
+    A file named ``IMAGE_mask``, ``IMAGE_labels`` (``_seg``, ``_dseg``) or ``IMAGE_landmarks`` belongs to the image ``IMAGE``. A file named
+    ``mask``, ``labels`` or ``landmarks`` belongs to the only image in its folder.
     """
     name_of = _Names(root, pattern)
     images: dict[str, Path] = {}
@@ -163,7 +165,7 @@ def from_tree(root: Path, pattern: str | None = None) -> Layout:
 
 
 def unique(records: Sequence[Record]) -> list[Record]:
-    """Refuses two scans of one name."""
+    """Refuse two scans with the same name."""
     seen: dict[str, Record] = {}
     for record in records:
         if record.name in seen:
@@ -175,7 +177,7 @@ def unique(records: Sequence[Record]) -> list[Record]:
 
 
 def from_bids(root: Path, suffix: str = "T1w") -> Layout:
-    """Anatomical images of BIDS with masks and segmentations of its derivatives; sessions are the time points.
+    """Read anatomical images of a BIDS folder, with masks and segmentations from its derivatives; sessions are time points.
 
     Source: Brain Imaging Data Structure specification, "Magnetic Resonance Imaging" and "Derivatives: imaging data types".
     """
@@ -201,10 +203,10 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
 
 
 def _entities(path: Path) -> dict[str, str]:
-    """``{sub: 01, ses: 02}`` of ``sub-01_ses-02_T1w.nii.gz``."""
+    """Parse ``sub-01_ses-02_T1w.nii.gz`` into ``{sub: 01, ses: 02}``."""
     return dict(word.split("-", 1) for word in stem(path).split("_") if "-" in word)
 
 
 def _identity(entities: Mapping[str, str]) -> tuple[str | None, ...]:
-    """Common key of an image and its derivatives; a derivative in another space belongs to no image here."""
+    """Return the common key of an image and its derivatives; derivatives in another space match no image."""
     return tuple(entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space"))

@@ -1,4 +1,4 @@
-"""Loading of a data set's scans: from the files of a record, and checked against the interface."""
+"""Loading of scans from the files of a record, with checks of the result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightning_reg.spatial import Grid
 
 
 def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
-    """The subject of a record, with the record's name and, as its ``group``, the record's subject where the data set sets none.
+    """Load the subject of a record. If the data set sets no ``name`` or ``group``, they are the record's name and subject.
 
     Raises:
-        DataError: the data set returned something else than a subject with an image; names its distribution.
-        ComponentError: it failed, and is another distribution's.
+        DataError: the data set did not return a subject with an image; the message names its distribution.
+        ComponentError: a data set of another distribution failed.
     """
     with blaming(dataset, f"loading {record.name}"):
         subject = dataset.load(record)
@@ -37,14 +37,14 @@ def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
 
 
 def load_files(record: Record, points: Callable[[Path], PointFile] = read_points, cropped: bool = False) -> tio.Subject:
-    """The subject whose parts are each a file of the record's.
+    """Load the subject of a record from its files.
 
     Args:
-        points: reads the landmarks.
-        cropped: landmarks may lie outside, where the image has been cut.
+        points: function that reads the landmarks.
+        cropped: whether the image has been cropped, so that landmarks may lie outside.
 
     Raises:
-        DataError: as :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
+        DataError: see :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
     """
     assert record.image is not None, f"{record.name} has no file"
     subject = read_subject(record.name, record.image, record.mask, record.labels)
@@ -52,10 +52,10 @@ def load_files(record: Record, points: Callable[[Path], PointFile] = read_points
 
 
 def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None, cropped: bool = False) -> tio.Subject:
-    """The subject as the record's: with the subject's name as its ``group`` and, where there are points, ``landmarks`` in RAS mm.
+    """Add the record's subject as ``group`` and, if there are points, ``landmarks`` in RAS mm.
 
     Raises:
-        DataError: landmarks lie outside the image, which has not been ``cropped``.
+        DataError: landmarks lie outside an image that has not been ``cropped``.
     """
     subject["group"] = record.subject
     if points is not None:

@@ -1,4 +1,4 @@
-"""The one form of a prepared data set: images, masks, labels, landmarks, and two tables that say what they are."""
+"""Format of a prepared data set: images, masks, labels, landmarks, and two tables that describe them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PARTS = ("image", "mask", "labels", "landmarks")
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the manifest: a scan of the form, and what leads back to where it came from.
+    """A row of the manifest: a scan and its origin.
 
     Args:
-        record: its files, below the data set's folder.
+        record: the scan; its files are below the data set's folder.
         source: the provider's file.
         original: the grid of the provider's image.
     """
@@ -51,10 +51,10 @@ class Row:
 
 
 def read_rows(manifest: Path) -> list[Row]:
-    """The rows of a manifest.
+    """Read the rows of a manifest.
 
     Raises:
-        DataError: all that is wrong with it: columns, splits, names that occur twice, files that are not there.
+        DataError: lists all problems: missing columns, unknown splits, repeated names, missing files.
     """
     rows: list[Row] = []
     problems: list[str] = []
@@ -80,10 +80,10 @@ def read_rows(manifest: Path) -> list[Row]:
 
 
 def row_from_cells(cells: Mapping[str, str], folder: Path, where: str) -> Row:
-    """A row from its cells, paths relative to a folder.
+    """Make a row from its cells; paths are relative to ``folder``.
 
     Raises:
-        DataError: the original grid is no grid; ``where`` says of which row.
+        DataError: the original grid is invalid; ``where`` names the row.
     """
     record = Record(cells["subject"], cells.get("time", ""), cells["split"])  # type: ignore[arg-type]
     paths = {part: folder / cells[part] for part in PARTS if cells.get(part)}
@@ -91,7 +91,7 @@ def row_from_cells(cells: Mapping[str, str], folder: Path, where: str) -> Row:
 
 
 def _original(cells: Mapping[str, str], where: str) -> Grid:
-    """The grid in a row; a unit one where the table does not know it."""
+    """Read the original grid of a row; a grid of one voxel if the table does not have it."""
     shape, affine = cells.get("original_shape", "").split(), cells.get("original_affine", "").split()
     if not shape:
         return Grid.regular((1, 1, 1))
@@ -104,13 +104,13 @@ def _original(cells: Mapping[str, str], where: str) -> Grid:
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Lines of a table with a header, each with its number and its cells by column; cells without blanks at their ends.
+    """Read a table with a header: for each line its number and its cells by column, without surrounding blanks.
 
-    Separators may be commas, semicolons or tabs, whichever the header has.
+    The separator is the comma, semicolon or tab that occurs most often in the header.
 
     Raises:
-        DataError: no such file, no text, no rows; a column is there twice, or a required one is missing; a line has more cells than the
-            header.
+        DataError: the file does not exist, is not text, or has no rows; a column occurs twice, or a required column is missing; a line has
+            more cells than the header.
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}; correct the path.")
@@ -142,13 +142,13 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
 
 
 def together(problems: Sequence[str]) -> str:
-    """Several findings as one message, the first twenty in full."""
+    """Join several problems to one message; only the first twenty are listed."""
     rest = [f"... and {len(problems) - 20} more."] if len(problems) > 20 else []
     return "\n".join([*problems[:20], *rest])
 
 
 def write_tables(folder: Path, rows: Sequence[Row], pairs: Sequence[tuple[Record, Record]], geometry: Geometry) -> None:
-    """Write ``manifest.csv``, ``pairs.csv`` and ``geometry.json``, each whole or not at all."""
+    """Write ``manifest.csv``, ``pairs.csv`` and ``geometry.json``, each atomically."""
     if pairs:
         _replace_table(folder / PAIRS, ("fixed", "moving"), [{"fixed": f.name, "moving": m.name} for f, m in pairs])
     else:
@@ -173,12 +173,13 @@ def _read_geometry(path: Path) -> Geometry:
 
 
 class PreparedDataset(RegistrationDataset):
-    """Data that ``lightning-reg prepare`` wrote, or a table of one's own in that form.
+    """Data written by ``lightning-reg prepare``, or your own table in the same format.
 
     Args:
-        root: the folder with ``manifest.csv``, or a manifest itself. Required columns: ``subject, split, image`` (paths below the
-            manifest's folder); ``time, mask, labels, landmarks`` where there are any. ``pairs.csv`` beside it has ``fixed, moving``, names
-            of scans (``subject time``); without it see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
+        root: the folder with ``manifest.csv``, or the manifest itself. Required columns: ``subject, split, image`` (paths relative to the
+            manifest's folder); optional columns: ``time, mask, labels, landmarks``. ``pairs.csv`` in the same folder has the columns
+            ``fixed, moving``, with names of scans (``subject time``); without it, the pairs are those of
+            :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
     """
 
     def __init__(self, root: str | Path) -> None:

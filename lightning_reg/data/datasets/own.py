@@ -1,4 +1,4 @@
-"""A user's own data as they are: a table of pairs, or a folder of scans."""
+"""Data sets of your own files: a table of pairs, or a folder of scans."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lightning_reg.discovery import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
 TABLE_COLUMNS = frozenset({"pair", *SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"})
-"""Columns of a table of pairs; ``pair``, its name, is read by those who register it."""
+"""Columns of a table of pairs; ``pair``, the name of a pair, is used only in registration."""
 
 
 def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """The lines of a table of pairs, see :func:`~lightning_reg.data.datasets.manifest.read_table`.
+    """Read the lines of a table of pairs, see :func:`~lightning_reg.data.datasets.manifest.read_table`.
 
     Raises:
-        DataError: as that, or a column is unknown.
+        DataError: see there; or a column is unknown.
     """
     lines = read_table(table, SIDES)
     known = sorted(TABLE_COLUMNS)
@@ -37,16 +37,16 @@ def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 class PairsDataset(RegistrationDataset):
-    """Pairs from a table: a line per pair, a column per file.
+    """Pairs from a table with a line per pair and a column per file.
 
     Args:
-        root: a CSV file with the columns ``fixed`` and ``moving`` (paths, relative to the file's folder) and, where there are any,
-            ``fixed_mask, moving_mask, fixed_labels, moving_labels, fixed_landmarks, moving_landmarks, split`` (train, validation, test) and
-            ``subject``; without it every line is a subject of its own, ``pair1, pair2, ...``. Without ``split`` the last fifth of the
-            subjects validates. ``pair``, its name where a table of pairs is registered, is not read.
+        root: a CSV file with the columns ``fixed`` and ``moving`` (paths relative to the file's folder). Optional columns: ``fixed_mask,
+            moving_mask, fixed_labels, moving_labels, fixed_landmarks, moving_landmarks``, ``split`` (train, validation, test; without it
+            the last fifth of the subjects is used for validation) and ``subject`` (without it every line is a subject of its own,
+            ``pair1, pair2, ...``). The column ``pair``, used when a table is registered, is ignored here.
 
     Raises:
-        DataError: all that is wrong with the table.
+        DataError: lists all problems of the table.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -98,7 +98,7 @@ def _columns(side: str) -> list[tuple[str, str]]:
 
 
 def _named(subject: str, side: str, taken: set[str]) -> Record:
-    """A record of the subject whose time, the side or the side with a number, no other has."""
+    """Make a record of the subject with a unique time: the side, or the side with a number."""
     times = (side if number == 1 else f"{side}{number}" for number in count(1))
     record = next(r for r in (Record(subject, time) for time in times) if r.name not in taken)
     taken.add(record.name)
@@ -106,15 +106,17 @@ def _named(subject: str, side: str, taken: set[str]) -> Record:
 
 
 def find_layout(root: Path, pattern: str | None = None) -> Layout:
-    """The scans in a folder.
+    """Find the scans in a folder.
 
     Args:
-        root: has a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg), or is BIDS (``sub-*``), or has ``images/`` (and
-            ``masks/``, ``labels/``, ``landmarks/`` with files of the same names), or a folder per subject, or the images themselves.
-        pattern: for the last three, a regular expression over the image's path below its folder, with the groups ``subject`` and ``time``.
+        root: a folder with a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg), in BIDS format (``sub-*``), with
+            ``images/`` (and ``masks/``, ``labels/``, ``landmarks/`` with files of the same names), with a folder per subject, or with the
+            images themselves.
+        pattern: regular expression for the image's path, with the groups ``subject`` and ``time``; with it, the folder is read as one of
+            the last three layouts.
 
     Raises:
-        DataError: there are none.
+        DataError: the folder has no scans.
     """
     if not root.is_dir():
         raise DataError(f"There is no folder {root}; correct data.root.")
@@ -128,11 +130,11 @@ def find_layout(root: Path, pattern: str | None = None) -> Layout:
 
 
 class FolderDataset(RegistrationDataset):
-    """Scans in a folder, see :func:`find_layout` for the layouts that are known.
+    """Scans in a folder, see :func:`find_layout` for the known layouts.
 
     Args:
-        root: the folder. Where the layout names no validation scans, the last fifth of the subjects is held out.
-        pattern: regular expression over the path below ``root``, with the groups ``subject`` and ``time``.
+        root: the folder. If the layout does not name validation scans, the last fifth of the subjects is held out.
+        pattern: regular expression for the path below ``root``, with the groups ``subject`` and ``time``.
     """
 
     def __init__(self, root: str | Path, pattern: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A data set by split: what is trained on, what is held out, and scans that are read when they are asked for."""
+"""Splits of a data set: training, validation and test scans, loaded on access."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T], Generic[T]):
-    """A sequence whose items are made when they are asked for, every time."""
+    """A sequence whose items are made at every access."""
 
     def __init__(self, count: int, make: Callable[[int], T]) -> None:
         self.length, self.make = count, make
@@ -43,19 +43,20 @@ class Lazy(Sequence[T], Generic[T]):
 
 
 class Splits:
-    """The scans and pairs of a data set by split. ``geometry`` is what has been done to the scans' grids; nothing, where they are as the
-    provider gave them.
+    """The scans and pairs of a data set by split.
+
+    The attribute ``geometry`` describes changes already applied to the scans' grids; for the provider's original scans there are none.
 
     Args:
-        dataset: where they come from.
-        held_out: subjects to validate on, instead of the data set's own choice: how many (the last ones), or their names. All others train,
-            but those of the data set's split ``test``.
+        dataset: source of the scans and pairs.
+        held_out: validation subjects, instead of the data set's own choice: their number (the last ones are taken) or their names. All
+            other subjects are used for training, except those in the data set's split ``test``.
         limit: use at most this many training subjects.
         fold: ``k/n``, for cross-validation: validate on the k-th of n parts of the subjects (every n-th from the k-th, counted from 1) and
             train on the others.
 
     Raises:
-        DataError: a subject that is held out is not there, or nobody is left; there is no such fold.
+        DataError: a held-out subject does not exist, no training subject is left, or there is no such fold.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Splits:
             self._pairs = list(dataset.pairs())
         if fold is not None:
             if held_out is not None:
-                raise DataError(f"data.held_out is {held_out} and data.fold {fold}: both say who validates; leave one out.")
+                raise DataError(f"data.held_out is {held_out} and data.fold {fold}: both choose the validation subjects; remove one.")
             held_out = self._fold(fold)
         if held_out is not None:
             self._hold_out(held_out)
@@ -89,7 +90,7 @@ class Splits:
             self._pairs = [(fixed, moving) for fixed, moving in self._pairs if fixed in left and moving in left]
 
     def _fold(self, fold: str) -> list[str]:
-        """The subjects of a fold."""
+        """Return the validation subjects of a fold."""
         subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))
         number, of = read_fold(fold)
         if of > len(subjects):
@@ -119,7 +120,7 @@ class Splits:
         self._pairs = usual_pairs(self._records) if usual else self._within([(new[fixed], new[moving]) for fixed, moving in self._pairs])
 
     def _within(self, pairs: Sequence[tuple[Record, Record]]) -> list[tuple[Record, Record]]:
-        """The pairs, each within one split: a scan of several pairs (an atlas) is there once for every split it is needed in."""
+        """Return pairs that are each within one split; a scan of several pairs (an atlas) is copied to every split that uses it."""
         uses = Counter(record for pair in pairs for record in pair)
         found = []
         for fixed, moving in pairs:
@@ -133,31 +134,31 @@ class Splits:
         return found
 
     def records(self, split: Split | None = None) -> list[Record]:
-        """The scans of a split, or all."""
+        """Return the scans of a split, or all scans."""
         return [record for record in self._records if split in (None, record.split)]
 
     def subjects(self, split: Split | None = None) -> Lazy[tio.Subject]:
-        """The scans of :meth:`records`, each read when it is asked for."""
+        """Return the scans of :meth:`records`, loaded on access."""
         records = self.records(split)
         return Lazy(len(records), lambda k: load_record(self.dataset, records[k]))
 
     def pairs(self, split: Split | None = None) -> list[tuple[int, int]]:
-        """Indices ``(fixed, moving)`` into :meth:`records` of the pairs of a split; empty where there are none."""
+        """Return the pairs of a split as indices ``(fixed, moving)`` into :meth:`records`."""
         at = {record: k for k, record in enumerate(self.records(split))}
         return [(at[fixed], at[moving]) for fixed, moving in self._pairs if fixed in at and moving in at]
 
     def using(self, dataset: RegistrationDataset) -> Splits:
-        """The same scans and pairs, read by another data set that knows the records."""
+        """Return the same scans and pairs, loaded by another data set with the same records."""
         other = copy(self)
         other.dataset = dataset
         return other
 
 
 def read_fold(text: str) -> tuple[int, int]:
-    """``k/n`` as two numbers.
+    """Parse ``k/n`` into two numbers.
 
     Raises:
-        DataError: it is not of that form, or there is no such fold.
+        DataError: the text does not have this form, or there is no such fold.
     """
     found = re.fullmatch("([0-9]+)/([0-9]+)", str(text))
     if found is None or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
@@ -168,14 +169,14 @@ def read_fold(text: str) -> tuple[int, int]:
 def open_dataset(
     spec: Mapping[str, Any] | str, held_out: int | str | Sequence[str] | None = None, limit: int | None = None, fold: str | None = None
 ) -> Splits:
-    """The data set that a configuration names; the prepared one where its ``root`` has been prepared.
+    """Open the data set of a configuration; if its ``root`` has been prepared, the prepared data.
 
     Args:
         spec: ``{name, root, ...}``.
         held_out, limit, fold: see :class:`Splits`.
 
     Raises:
-        UserError: it cannot be had; the message says what to do.
+        UserError: the data set cannot be opened; the message says what to do.
     """
     arguments = {"name": spec} if isinstance(spec, str) else {key: value for key, value in spec.items() if value is not None}
     root = Path(str(arguments["root"])).expanduser() if "root" in arguments else None
@@ -193,21 +194,21 @@ def open_dataset(
 
 
 def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
-    """The data set of a data configuration, and the configuration as plain values.
+    """Open the data set of a data configuration, and return it with the configuration as plain values.
 
     Args:
         name: a file of ``conf/data`` or of an installed package.
         overrides: ``data.key=value``.
-        root: ``data.root``, as a path on the command line is: any character may be in it.
+        root: ``data.root``, as a path; unlike in an override, any character is allowed.
 
     Raises:
-        UserError: no such configuration or option, or the data are not what they have to be.
+        UserError: there is no such configuration or option, or the data are invalid.
     """
 
     def choose(config: Any) -> None:
         if root is None:
             return
-        if "root" not in config.data.keys():  # noqa: SIM118 - a missing value counts as not in it
+        if "root" not in config.data.keys():  # noqa: SIM118 - `in` is false for a missing value
             raise DataError(f"data={name} makes its own images; leave the folder {root} out.")
         config.data.root = root
 

@@ -1,1 +1,1 @@
-"""One small module per public data set: where its files are, and what has to be known to read them. docs/data/ has a page for each."""
+"""Adapters, one module per public data set: file locations and reading. docs/data/ has a page for each."""

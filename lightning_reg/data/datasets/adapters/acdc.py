@@ -19,11 +19,13 @@ from lightning_reg.io.images import read_image
 
 
 class AcdcDataset(RegistrationDataset):
-    """Source: O. Bernard et al., IEEE TMI 37, 2018. Of the training patients every fifth validates, so that all five groups (20 patients
-    each, one after the other) are in it; the challenge's testing patients test.
+    """The ACDC data set.
+
+    Source: O. Bernard et al., IEEE TMI 37, 2018. Every fifth training patient is used for validation, so that all five groups (20
+    consecutive patients each) are represented; the challenge's test patients form the split ``test``.
 
     Args:
-        root: the folder ``database``, or one above it: ``training/patient001/Info.cfg``, ``patient001_frame01.nii.gz``,
+        root: the folder ``database``, or a folder above it: ``training/patient001/Info.cfg``, ``patient001_frame01.nii.gz``,
             ``patient001_frame01_gt.nii.gz`` and so on.
     """
 
@@ -65,6 +67,6 @@ def _frames(info: Path, test: bool) -> list[Record]:
 
 
 def _measured(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine, which is the header's qform: the sform of these files leaves the voxel size out."""
+    """Read voxels and the affine of the header's qform; the sform of these files lacks the voxel size."""
     image = read_image(path)
     return image.data[0].numpy(), nib.load(path).header.get_qform()

@@ -20,19 +20,21 @@ from lightning_reg.spatial import Grid, Image
 
 Side = Literal["left", "right"]
 CENTER = {"left": (-26.0, -21.0, -13.0), "right": (26.0, -21.0, -13.0)}
-"""Of the box, RAS mm in MNI space."""
+"""Centre of the box, RAS mm in MNI space."""
 
 
 class AdniHippocampusDataset(RegistrationDataset):
-    """Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm; where they lie is not in the paper's text, here
-    they are centred on the hippocampus of MNI space. As there, scans with labels (HarP) evaluate and the others train; where all have
-    labels, a fifth is held out.
+    """Boxes around the hippocampus in ADNI scans.
+
+    Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm. The paper does not give their position; here they
+    are centred on the hippocampus of MNI space. As in the paper, scans with labels (HarP) are used for evaluation and the others for
+    training. If all scans have labels, a fifth is held out.
 
     Args:
-        root: folder with T1 images in MNI space whose names hold an ADNI subject (``002_S_0295``), anywhere below; labels have the subject
-            too and end in ``_L`` or ``_R``.
-        side: which hippocampus.
-        shape: of the box, voxels of 1 mm.
+        root: folder with T1 images in MNI space, at any depth, whose names contain an ADNI subject (``002_S_0295``); names of labels
+            contain the subject as well and end in ``_L`` or ``_R``.
+        side: left or right hippocampus.
+        shape: shape of the box, voxels of 1 mm.
     """
 
     def __init__(self, root: str | Path, side: Side = "left", shape: Sequence[int] = (32, 48, 48)) -> None:
@@ -76,12 +78,12 @@ class AdniHippocampusDataset(RegistrationDataset):
         return with_landmarks(subject, record, None)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Every held-out subject with the next one."""
+        """Return pairs of each subject with the next one in its split."""
         return usual_pairs(self.found)
 
 
 def _harp(path: Path) -> Image:
-    """Labels 0 and 1; some files of HarP hold two large numbers instead, one apart."""
+    """Read labels 0 and 1; some HarP files have two consecutive large numbers instead."""
     image = read_image(path, tio.LabelMap)
     values = (image.data.double() - image.data.double().min()).round().short()
     return Image(values.unsqueeze(0), Grid(image.spatial_shape, image.affine), discrete=True)

@@ -22,14 +22,16 @@ PHASES = {"I": "inhale", "E": "exhale", "INSP": "inhale", "EXP": "exhale"}
 
 
 class CopdGeneDataset(RegistrationDataset):
-    """Source: R. Castillo et al., Phys. Med. Biol. 58, 2013 (landmarks); E. Regan et al., COPD 7, 2010 (the study). The paper of method 2
-    (Hering et al., 2019) trains on 500 patients and validates on 50: the last 50, or a fifth, are held out.
+    """The COPDgene data set.
+
+    Source: R. Castillo et al., Phys. Med. Biol. 58, 2013 (landmarks); E. Regan et al., COPD 7, 2010 (the study). The paper of method 2
+    (Hering et al., 2019) trains on 500 patients and validates on 50; here the last 50 patients, or a fifth, are held out.
 
     Args:
         root: ``copd1/copd1_iBHCT.img`` and so on, or images ``PATIENT_INSP_*``, ``PATIENT_EXP_*`` with lobe masks (``lobe`` in
             their names) and lung masks (``label``, ``mask`` or ``lung`` in their names) beside them.
         offset: subtracted from the values of ``.img`` files.
-        air: what is lower in them, HU, is set to this.
+        air: lower values in ``.img`` files, HU, are set to this.
     """
 
     def __init__(self, root: str | Path, offset: int = 1024, air: int = -1000) -> None:
@@ -54,7 +56,7 @@ class CopdGeneDataset(RegistrationDataset):
         return with_landmarks(subject, record, read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Inhalation (fixed) and exhalation."""
+        """Return pairs of inhalation (fixed) and exhalation."""
         return usual_pairs(self.found)
 
 
@@ -69,7 +71,7 @@ def _dirlab(files: Sequence[Path]) -> list[Record]:
 
 
 def _study(files: Sequence[Path]) -> list[Record]:
-    """Image, lobes and lungs of a patient's phase, told apart by words in the names."""
+    """Find image, lobes and lungs of every phase by words in the file names."""
     scans: dict[tuple[str, str], dict[str, Path]] = {}
     for path in files:
         match = re.match(r"(.+?)_(INSP|EXP)(?=[_.]|$)(.*)", stem(path), re.IGNORECASE)

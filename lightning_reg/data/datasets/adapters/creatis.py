@@ -16,14 +16,16 @@ from lightning_reg.io.points import PointFile, read_plain
 
 POPI = "popi"
 ENDS = {POPI: ("10", "60"), "bl": ("00", "60")}
-"""Inhalation and exhalation, where they are not 00 and 50 (the provider's reference phases)."""
+"""Phases of inhalation and exhalation, if they are not 00 and 50 (the provider's reference phases)."""
 ARTEFACT = 40
-"""The 41st landmark of the POPI-model sits on an artefact and is left out of the published errors."""
+"""Index of the 41st landmark of the POPI-model, which is on an artefact and not part of the published errors."""
 
 
 class CreatisDataset(RegistrationDataset):
-    """Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007 (POPI-model). Eppenhof et al. (2019)
-    train on all seven pairs and test on DIR-Lab; one patient is held out here, because a checkpoint has to be chosen: the POPI-model.
+    """The CREATIS data set.
+
+    Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007 (POPI-model). Eppenhof et al. (2019)
+    train on all seven pairs and test on DIR-Lab. Here one patient, the POPI-model, is held out, because a checkpoint has to be chosen.
 
     Args:
         root: folder with ``bl/mhd/00.mhd``, ``bl/pts/00.pts`` and so on (``bl, ng, dx, gt, mm2, bh``), and ``00-P.mhd``,
@@ -51,7 +53,7 @@ class CreatisDataset(RegistrationDataset):
         return load_files(record, _popi_points if record.subject == POPI else _points)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Inhalation (fixed) and exhalation."""
+        """Return pairs of inhalation (fixed) and exhalation."""
         at = {(record.subject, record.time): record for record in self.found}
         ends = {subject: _ends(subject) for subject, _ in at}
         return [(at[s, fixed], at[s, moving]) for s, (fixed, moving) in ends.items() if (s, fixed) in at and (s, moving) in at]
@@ -67,11 +69,11 @@ def _beside(image: Path) -> Path | None:
 
 
 def _points(path: Path) -> PointFile:
-    """Millimetres in the coordinates of the MetaImage (LPS)."""
+    """Read points in mm in the coordinates of the MetaImage (LPS)."""
     return read_plain(path, "LPS")
 
 
 def _popi_points(path: Path) -> PointFile:
-    """Millimetres in the coordinates of the MetaImage, whose origin is its first voxel."""
+    """Read points in mm in the coordinates of the MetaImage, whose origin is its first voxel, without the artefact."""
     points = read_plain(path, "LPS")
     return PointFile(points.values[:ARTEFACT], points.space)

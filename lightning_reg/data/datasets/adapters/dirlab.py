@@ -20,18 +20,21 @@ VOXELS = {
     6: (512, 512, 128), 7: (512, 512, 136), 8: (512, 512, 128), 9: (512, 512, 128), 10: (512, 512, 120),
 }  # fmt: skip
 SPACING = {1: 0.97, 2: 1.16, 3: 1.15, 4: 1.13, 5: 1.10, 6: 0.97, 7: 0.97, 8: 0.97, 9: 0.97, 10: 0.97}
-"""In the slices, mm; slices are 2.5 mm apart."""
+"""In-plane voxel size, mm; the slice distance is 2.5 mm."""
 
 
 class DirLabDataset(RegistrationDataset):
-    """Source: R. Castillo et al., Phys. Med. Biol. 54, 2009, and 55, 2010. Case 1 validates, the others train: leave-one-out (de Vos et
-    al., 2019) is ``data.held_out=[case1]``, ``[case2]``, ...; to test on all ten, ``lightning-reg evaluate --split all``.
+    """The DIR-Lab 4DCT data set.
+
+    Source: R. Castillo et al., Phys. Med. Biol. 54, 2009, and 55, 2010. By default, case 1 is used for validation and the others for
+    training. For leave-one-out (de Vos et al., 2019), set ``data.held_out=[case1]``, ``[case2]``, ...; to test on all ten cases, use
+    ``lightning-reg evaluate --split all``.
 
     Args:
         root: folder with the unpacked archives (``Case1Pack`` ... ``Case8Deploy`` ...).
-        phases: which of T00 ... T90; T00 is the fixed image of every other one.
-        offset: subtracted from the stored values, which gives HU.
-        air: what is lower, HU, is set to this (outside the field of view the files have -2000 or 0).
+        phases: phases to read, from T00 to T90.
+        offset: subtracted from the stored values to get HU.
+        air: lower values, HU, are set to this (outside the field of view the files have -2000 or 0).
     """
 
     def __init__(self, root: str | Path, phases: Sequence[str] = ("T00", "T50"), offset: int = 1024, air: int = -1000) -> None:
@@ -59,7 +62,7 @@ class DirLabDataset(RegistrationDataset):
         return with_landmarks(subject, record, read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Inhalation (fixed) and exhalation."""
+        """Return pairs of inhalation (T00, fixed) and exhalation (T50)."""
         at = {record.name: record for record in self.found}
         ends = ((f"{subject} T00", f"{subject} T50") for subject in dict.fromkeys(r.subject for r in self.found))
         return [(at[fixed], at[moving]) for fixed, moving in ends if fixed in at and moving in at]

@@ -16,10 +16,12 @@ from lightning_reg.discovery import DataError
 
 
 class HippocampusDataset(RegistrationDataset):
-    """Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for registration: the last 40 subjects are held out.
+    """The hippocampus data set of the Medical Segmentation Decathlon.
+
+    Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for registration: the last 40 subjects are held out.
 
     Args:
-        root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``), equal file names.
+        root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``) with equal file names.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -37,5 +39,5 @@ class HippocampusDataset(RegistrationDataset):
         return load_files(record)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Every held-out subject with the next one."""
+        """Return pairs of each subject with the next one in its split."""
         return usual_pairs(self.found)

@@ -1,4 +1,4 @@
-"""Lung MR in inhalation and exhalation with lung masks, as in the study of method 4; not public, so these are a site's own scans."""
+"""Lung MR in inhalation and exhalation with lung masks, as in the study of method 4, whose data are not public: use your own scans."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from lightning_reg.discovery import DataError
 
 
 class LungMriDataset(RegistrationDataset):
-    """Source: S. Christodoulidis et al., MICCAI TIA 2018, Section 2.2: 28 patients train, 13 validate; the last 13, or a fifth.
+    """Pairs of lung MR scans.
+
+    Source: S. Christodoulidis et al., MICCAI TIA 2018, Section 2.2, with 28 patients for training and 13 for validation. Here the last 13
+    patients, or a fifth, are held out.
 
     Args:
-        root: ``PATIENT/inhale.nii.gz``, ``PATIENT/inhale_mask.nii.gz``, the same of ``exhale``, and, where there are landmarks,
-            ``PATIENT/inhale_landmarks.csv``.
+        root: folder with ``PATIENT/inhale.nii.gz``, ``PATIENT/inhale_mask.nii.gz``, optionally ``PATIENT/inhale_landmarks.csv``, and the
+            same for ``exhale``.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -35,5 +38,5 @@ class LungMriDataset(RegistrationDataset):
         return load_files(record)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Inhalation (fixed) and exhalation."""
+        """Return pairs of inhalation (fixed) and exhalation."""
         return usual_pairs(self.found)

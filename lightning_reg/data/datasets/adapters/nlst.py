@@ -1,4 +1,4 @@
-"""NLST: low-dose chest CT, as Learn2Reg delivers pairs of one patient, or as DICOM series of the Cancer Imaging Archive."""
+"""NLST: low-dose chest CT, as pairs of one patient (Learn2Reg) or as DICOM series (Cancer Imaging Archive)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from lightning_reg.discovery import DataError
 
 
 class NlstDataset(RegistrationDataset):
-    """Source: National Lung Screening Trial Research Team, NEJM 365, 2011; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg). Learn2Reg's
-    validation pairs validate; of DICOM series the last 50 patients, as in de Vos et al. (2019), or a fifth.
+    """The NLST data set.
+
+    Source: National Lung Screening Trial Research Team, NEJM 365, 2011; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg). Validation uses
+    Learn2Reg's validation pairs. For DICOM series, the last 50 patients, as in de Vos et al. (2019), or a fifth are held out.
 
     Args:
         root: folder with ``NLST_dataset.json``, or with ``PATIENT/STUDY/SERIES/*.dcm``.
@@ -41,12 +43,12 @@ class NlstDataset(RegistrationDataset):
         return load_files(record, self.layout.points)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """The challenge's; of DICOM series the first study of a patient (fixed) with each later one, or patients with each other."""
+        """Return the challenge's pairs. For DICOM series: a patient's first study (fixed) with each later one, or pairs of patients."""
         return usual_pairs(self.found) if self.layout.pairs is None else self.layout.pairs
 
 
 def _series(root: Path) -> list[Record]:
-    """Of every study the series with most slices."""
+    """Choose the series with most slices of every study."""
     slices: dict[Path, int] = {}
     for path in walk(root):
         if path.suffix.lower() == ".dcm":

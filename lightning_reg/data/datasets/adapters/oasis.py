@@ -1,4 +1,4 @@
-"""OASIS: T1 MR of 414 brains with 35 labels, as Learn2Reg (task 3) or as its source, neurite-oasis, delivers them."""
+"""OASIS: T1 MR of 414 brains with 35 labels, as provided by Learn2Reg (task 3) or by its source, neurite-oasis."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from lightning_reg.discovery import DataError
 
 
 class OasisDataset(RegistrationDataset):
-    """Source: D. Marcus et al., J. Cogn. Neurosci. 19, 2007; A. Hoopes et al., IPMI 2021; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg).
-    Learn2Reg's validation pairs validate; of neurite-oasis the last 20 subjects.
+    """The OASIS data set.
+
+    Source: D. Marcus et al., J. Cogn. Neurosci. 19, 2007; A. Hoopes et al., IPMI 2021; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg).
+    Validation uses Learn2Reg's validation pairs, or the last 20 subjects of neurite-oasis.
 
     Args:
         root: folder with ``OASIS_dataset.json``, or with ``OASIS_OAS1_0001_MR1/aligned_norm.nii.gz`` and so on.
@@ -44,5 +46,5 @@ class OasisDataset(RegistrationDataset):
         return load_files(record)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """The challenge's, or every subject with the next one."""
+        """Return the challenge's pairs, or pairs of each subject with the next one in its split."""
         return usual_pairs(self.found) if self.given is None else self.given

@@ -1,4 +1,4 @@
-"""The phantom as a data set."""
+"""Data set of generated thorax phantoms."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lightning_reg.phantom.thorax import breathing_thorax
 from lightning_reg.spatial import Pair
 
 APART = 1000
-"""Seeds from the first training subject to the first one of validation."""
+"""Difference of the seeds of the first validation and the first training subject."""
 
 
 class PhantomDataset(RegistrationDataset):
-    """Breathing thoraxes, two scans each: inhalation (fixed in the pairs) and exhalation (moving), in HU.
+    """Breathing thorax phantoms with two scans each, in HU: inhalation (fixed) and exhalation (moving).
 
     Args:
-        subjects: to train on.
-        validation: to validate on; other subjects.
+        subjects: number of training subjects.
+        validation: number of validation subjects.
         shape: voxels per scan.
-        seed: of the first training subject; those of validation start :data:`APART` further.
-        crop: cut both scans of a subject to the box that holds the lungs of both, and so many mm around it; ``null`` keeps the trunk.
+        seed: seed of the first training subject; seeds of validation subjects start at ``seed +`` :data:`APART`.
+        crop: crop both scans of a subject to the bounding box of the lungs of both, with this margin in mm; ``null`` keeps the trunk.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PhantomDataset(RegistrationDataset):
         return deepcopy(subject_from_scan(Scan(record.name, getattr(pair, side), mask, labels, landmarks[0], record.subject)))
 
     def _pair(self, subject: str) -> Pair:
-        """Both scans of a subject are generated at once, and asked for one after the other."""
+        """Generate both scans of a subject together; the last subject is kept, as its scans are loaded one after the other."""
         if self._last is None or self._last.name[0] != subject:
             whole = breathing_thorax(int(subject.removeprefix("phantom-")), self.shape)
             self._last = whole if self.crop is None else cropped_to_lungs(whole, self.crop)
@@ -66,7 +66,7 @@ class PhantomDataset(RegistrationDataset):
 
 
 def cropped_to_lungs(pair: Pair, margin: float) -> Pair:
-    """Both scans of a :func:`breathing_thorax` cut to the box that holds the lungs of both, and ``margin`` mm around it."""
+    """Crop both scans of a :func:`breathing_thorax` to the bounding box of the lungs of both, with a margin in mm."""
     assert pair.fixed_mask is not None
     assert pair.moving_mask is not None
     lungs = ((pair.fixed_mask.tensor > 0) | (pair.moving_mask.tensor > 0))[0, 0]

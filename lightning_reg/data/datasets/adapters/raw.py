@@ -1,4 +1,4 @@
-"""Headerless CT volumes, as DIR-Lab delivers them."""
+"""CT volumes without a header, as provided by DIR-Lab."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from lightning_reg.discovery import DataError
 
 
 def read_ct(record: Record, voxels: tuple[int, int, int], spacing: tuple[float, float, float], offset: int, air: int) -> tio.Subject:
-    """A volume of signed 16-bit little-endian numbers, x fastest, then y, then z, in HU.
+    """Read a volume of signed 16-bit little-endian numbers, x fastest, then y, then z, and convert it to HU.
 
-    x runs to the left of the patient, y to the back, z down (landmarks at large z move most, and up, when the patient exhales). The files
-    have no origin: it is put at the first voxel.
+    x increases to the left of the patient, y to the back, z downwards (landmarks at large z move most, and upwards, when the patient
+    exhales). The files have no origin; the first voxel is used.
 
     Args:
-        record: whose image is the file.
-        voxels, spacing: what the provider's page says of this case, mm.
+        record: scan whose image is the file.
+        voxels, spacing: shape and voxel size (mm) of this case according to the provider.
         offset: subtracted from the stored values.
         air: lower values, HU, are set to this.
 
     Raises:
-        DataError: the file has another length; says which one was expected.
+        DataError: the file has another length; the message gives the expected one.
     """
     path = record.image
     assert path is not None

@@ -1,4 +1,4 @@
-"""Files by their names, and subjects to hold out, for the adapters."""
+"""Helpers for adapters: search for files by name, choice of held-out subjects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightning_reg.discovery import DataError
 
 
 def require_folder(root: str | Path) -> Path:
-    """The folder of the provider's files.
+    """Return the folder of the provider's files.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such folder.
     """
     folder = Path(root).expanduser()
     if folder.is_file():
@@ -26,10 +26,10 @@ def require_folder(root: str | Path) -> Path:
 
 
 def named(files: Sequence[Path], pattern: str) -> dict[tuple[str, ...], Path]:
-    """The files whose names match, by the groups of the pattern; where two match alike, the one nearer to the root.
+    """Return the files whose names match, by the groups of the pattern. Of two files with equal groups, that nearer to the root is used.
 
     Args:
-        pattern: regular expression for the whole name; upper and lower case are the same.
+        pattern: regular expression for the whole name, case-insensitive.
     """
     expression = re.compile(pattern, re.IGNORECASE)
     found: dict[tuple[str, ...], Path] = {}
@@ -41,17 +41,17 @@ def named(files: Sequence[Path], pattern: str) -> dict[tuple[str, ...], Path]:
 
 
 def hold_out(records: Sequence[Record], is_held_out: Callable[[int, str], bool]) -> list[Record]:
-    """The records, those of some subjects in the split ``validation``.
+    """Move the records of some subjects to the split ``validation``.
 
     Args:
-        is_held_out: of a subject's number, in order of first appearance, and its name.
+        is_held_out: function of a subject's number, in order of first appearance, and its name.
     """
     numbers = {subject: k for k, subject in enumerate(dict.fromkeys(record.subject for record in records))}
     return [replace(r, split="validation") if is_held_out(numbers[r.subject], r.subject) else r for r in records]
 
 
 def last(records: Sequence[Record], count: int) -> list[Record]:
-    """The last ``count`` subjects held out; a fifth of them where that would be more than a third, and enough for one pair."""
+    """Hold out the last ``count`` subjects; if these are more than a third, a fifth of all, but enough for one pair."""
     total = len({record.subject for record in records})
     enough = 1 if len(records) > total else 2
     held = count if 3 * count <= total else max(enough, total // 5)

@@ -34,13 +34,16 @@ SERIES = {
     "HYP-38": 734, "HYP-40": 755, "N-2": 898, "N-3": 915, "N-5": 963, "N-6": 984, "N-7": 1009, "N-9": 1031, "N-10": 851, "N-11": 878,
     "N-40": 944,
 }  # fmt: skip
-"""Series of the contoured short-axis cine in the 2009 challenge's flat folders."""
+"""Numbers of the contoured short-axis cine series in the flat folders of the 2009 challenge."""
 
 
 class SunnybrookDataset(RegistrationDataset):
-    """Source: P. Radau et al., MIDAS Journal, 2009. The challenge's validation set (15 patients) validates and the other 30 train: one of
-    the three folds of de Vos et al. (2019). Of the contours the inner one is used (label 1, the cavity); image *n* of a series shows slice
-    ``(n - 1) // 20`` in phase ``(n - 1) % 20``, and of the two phases with contours the one with the larger cavity is ED.
+    """The Sunnybrook Cardiac Data.
+
+    Source: P. Radau et al., MIDAS Journal, 2009. The challenge's validation set (15 patients) is used for validation and the other 30
+    patients for training, as in one of the three folds of de Vos et al. (2019). Labels are the inner contours (label 1, the cavity). Image
+    *n* of a series shows slice ``(n - 1) // 20`` in phase ``(n - 1) % 20``. Of the two phases with contours, the one with the larger cavity
+    is ED.
 
     Args:
         root: folder with ``SCD_ManualContours/`` and with ``SCD_IMAGES_*/SCD*/CINESAX_*/`` and ``scd_patientdata.csv``, or with the
@@ -91,19 +94,19 @@ class SunnybrookDataset(RegistrationDataset):
         return with_landmarks(subject, record, None)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """End-diastole and end-systole, in both directions as in de Vos et al. (2019)."""
+        """Return pairs of end-diastole and end-systole in both directions, as in de Vos et al. (2019)."""
         both = [pair for pair in usual_pairs(self.found) if {r.time for r in pair} == {"ED", "ES"}]
         return [pair for fixed, moving in both for pair in ((fixed, moving), (moving, fixed))]
 
 
 def _case(name: str) -> str | None:
-    """``HF-I-1`` of ``SC-HF-I-01``."""
+    """Convert ``SC-HF-I-01`` to ``HF-I-1``; ``None`` for other names."""
     match = re.fullmatch(r"SC-((?:HF-N?I|HYP|N)-)0*(\d+)", name, re.IGNORECASE)
     return f"{match[1].upper()}{match[2]}" if match else None
 
 
 def _contours(files: Sequence[Path]) -> dict[str, dict[int, Path]]:
-    """Per patient the inner contours by the number of their image."""
+    """Find the inner contours of every patient, by image number."""
     found: dict[str, dict[int, Path]] = {}
     for path in files:
         match = re.fullmatch(r"IM-\d+-(\d+)-icontour-manual\.txt", path.name)
@@ -114,7 +117,7 @@ def _contours(files: Sequence[Path]) -> dict[str, dict[int, Path]]:
 
 
 def _images(root: Path, files: Sequence[Path]) -> dict[str, dict[int, Path]]:
-    """Per patient the images of the contoured series by their number."""
+    """Find the images of the contoured series of every patient, by image number."""
     names: dict[str, str | None] = {}
     for table in (path for path in files if path.name.lower() == "scd_patientdata.csv"):
         names |= {cells["PatientID"]: _case(cells["OriginalID"]) for _, cells in read_table(table, ("PatientID", "OriginalID"))}
@@ -127,12 +130,12 @@ def _images(root: Path, files: Sequence[Path]) -> dict[str, dict[int, Path]]:
             series.setdefault((case, path.parent, int(match[1])), {})[int(match[2])] = path
     chosen: dict[str, dict[int, Path]] = {}
     for (case, _, _), images in sorted(series.items(), key=lambda item: (item[0][2] != SERIES.get(item[0][0]), -len(item[1]))):
-        chosen.setdefault(case, images)  # the challenge's series where it is there, else the longest
+        chosen.setdefault(case, images)  # the challenge's series if present, else the longest one
     return chosen
 
 
 def _ends(contours: dict[int, Path]) -> dict[str, int]:
-    """The phases of ED and, where a second one has contours, of ES."""
+    """Return the phase of ED and, if a second phase has contours, of ES."""
     phases: dict[int, list[Path]] = {}
     for number, path in contours.items():
         phases.setdefault((number - 1) % PHASES, []).append(path)
@@ -142,7 +145,7 @@ def _ends(contours: dict[int, Path]) -> dict[str, int]:
 
 
 def _polygon(path: Path) -> np.ndarray:
-    """Vertices ``(N, 2)``: column and row of the image, in pixels."""
+    """Read the vertices ``(N, 2)``: column and row of the image, in pixels."""
     try:
         points = np.loadtxt(path, ndmin=2)
     except ValueError as cause:
@@ -158,7 +161,7 @@ def _area(polygon: np.ndarray) -> float:
 
 
 def _filled(contours: Sequence[Path | None], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Label 1 where a pixel's centre lies inside the contour of its slice, ``(1, I, J, K)``."""
+    """Fill the contours: label 1 if a pixel's centre is inside the contour of its slice, ``(1, I, J, K)``."""
     pixels = np.stack(np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1).reshape(-1, 2)
     labels = np.zeros(shape, np.uint8)
     for k, path in enumerate(contours):
