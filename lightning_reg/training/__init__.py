@@ -1,1 +1,1 @@
-"""Training: the one module, pure schedules, callbacks, and the record of a run."""
+"""Training: the LightningModule, schedules, callbacks, and the record of a run."""

@@ -1,4 +1,4 @@
-"""Memory of a training on a CPU, from the C library."""
+"""Memory allocator settings for training on a CPU."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 def keep_freed_memory(trainer: Mapping[str, Any]) -> bool:
-    """Have glibc keep what tensors free, for the next step, where the training is on a CPU.
+    """Let glibc keep the memory freed by tensors for the next step, if the training runs on a CPU.
 
-    It gives blocks of some MiB back to the system otherwise, which clears every page anew when they are asked for: a tenth to a third of a
-    step's time. The process's memory stays at its largest, which is some tenth larger (``docs/benchmarks.md``).
+    By default, glibc returns blocks of some MiB to the system, which clears every page when the memory is allocated again: this takes a
+    tenth to a third of a step's time. With this setting, the process keeps its peak memory, which is about a tenth larger
+    (``docs/benchmarks.md``).
 
     Args:
-        trainer: settings, of which ``accelerator`` counts.
+        trainer: settings of the trainer, of which ``accelerator`` is used.
 
     Returns:
-        Whether it does from now on, for the whole process.
+        Whether the setting is active, for the whole process.
     """
     on_gpu = trainer.get("accelerator") in (None, "auto", "gpu", "cuda") and torch.cuda.is_available()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None

@@ -1,4 +1,4 @@
-"""Duration of a training on this machine, and the number of steps that fits into some minutes."""
+"""Estimate of the duration of a training on this machine, and of the number of steps in a time budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.schedules import growth, stage_bounds
 
 MOMENTS = 8
-"""Points of a training at which a step's cost is looked at."""
+"""Number of points of a training at which the time of a step is measured."""
 
 
 def step_seconds(
@@ -28,17 +28,17 @@ def step_seconds(
     every: int = 100,
     accumulated: int = 1,
 ) -> float:
-    """Seconds of a training step here, on average over a training, and what its share of the validations takes.
+    """Measure the mean time of a training step on this machine, including its share of the validations, in seconds.
 
-    A copy of the module makes two steps in every state that the training goes through (stages, levels that grow); the faster one counts.
+    A copy of the module makes two steps in every state of the training (stages, growing levels); the faster one is used.
 
     Args:
-        method: the configuration, for its ``stages`` and growth.
-        steps: of the whole training.
-        batch: what a step sees.
-        validation: the pairs of a validation.
+        method: the method's configuration, for its ``stages`` and growth.
+        steps: number of steps of the whole training.
+        batch: batch of a step.
+        validation: pairs of a validation.
         every: steps from one validation to the next.
-        accumulated: batches a step.
+        accumulated: batches per step.
     """
     trial = copy.deepcopy(module).train()
     known: dict[tuple[Any, ...], float] = {}
@@ -57,7 +57,7 @@ def step_seconds(
 
 
 def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int, fraction: float) -> tuple[Any, ...]:
-    """The module as it is after a fraction of its training; what makes that state differ in cost."""
+    """Bring the module to its state after a fraction of the training; return what determines the time of a step in that state."""
     stage = 0
     alive: tuple[bool, ...] = ()
     stages = method.get("stages")
@@ -78,7 +78,7 @@ def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int,
 
 
 def _timed(module: RegistrationModule, batch: Pair) -> float:
-    """Seconds of a forward and a backward pass."""
+    """Measure the seconds of a forward and a backward pass."""
     started = time.perf_counter()
     module.training_loss(batch).total.backward()
     module.zero_grad(set_to_none=True)
@@ -86,7 +86,7 @@ def _timed(module: RegistrationModule, batch: Pair) -> float:
 
 
 def duration(seconds: float) -> str:
-    """In words: ``50 seconds``, ``12 minutes``, ``3.5 hours``."""
+    """Format a duration: ``50 seconds``, ``12 minutes``, ``3.5 hours``."""
     if seconds < 100:
         return f"{max(round(seconds / 10), 1) * 10} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

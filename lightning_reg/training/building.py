@@ -1,4 +1,4 @@
-"""Objects of a training from a run's configuration: data, callbacks, stages."""
+"""Construction of data, callbacks and stages from a run's configuration."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FOR_OTHERS = ("root", "masks", "pairing", "prepare", "budget")
 
 
 def build_data(config: Mapping[str, Any]) -> RegistrationData:
-    """The data of a composed configuration, not yet loaded.
+    """Build the data of a composed configuration, without loading them.
 
     Raises:
-        UserError: a part cannot be had, or is not what it has to be.
+        UserError: a part is missing or invalid.
     """
     settings = {key: value for key, value in config["data"].items() if key not in FOR_OTHERS}
     dataset = open_dataset(settings.pop("dataset"), *(settings.pop(key, None) for key in ("held_out", "limit", "fold")))
@@ -41,10 +41,10 @@ def build_data(config: Mapping[str, Any]) -> RegistrationData:
 
 
 def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
-    """Callbacks of a composed configuration, those of the method among them; one that is ``null`` is left out.
+    """Build the callbacks of a composed configuration, including those of the method; ``null`` leaves one out.
 
     Raises:
-        ComponentError: one is unknown, or refuses an argument.
+        ComponentError: a callback is unknown, or refuses an argument.
     """
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
     callbacks = [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
@@ -55,10 +55,10 @@ def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
 
 
 def build_stages(method: Mapping[str, Any]) -> list[TrainingStage]:
-    """Stages of a method; their ``optimizer`` and ``schedule`` are what differs from the method's.
+    """Build the stages of a method; their ``optimizer`` and ``schedule`` contain only the changes to those of the method.
 
     Raises:
-        ComponentError: a stage is not what :class:`~lightning_reg.training.callbacks.stages.TrainingStage` describes.
+        ComponentError: a stage has invalid arguments, see :class:`~lightning_reg.training.callbacks.stages.TrainingStage`.
     """
     stages = []
     for number, stage in enumerate(method.get("stages") or []):

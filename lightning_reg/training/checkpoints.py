@@ -1,4 +1,4 @@
-"""Checkpoint files, checked when they are read."""
+"""Reading and checking of checkpoint files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from lightning_reg.discovery import TrainingError
 
 PARTS = ("composer", "loss", "optimizer")
-"""Of a method, without which it is none."""
+"""Required parts of a method."""
 KEPT = {"group", "name", "distribution", "version"}
-"""Of a component, see :mod:`lightning_reg.discovery.provenance`."""
+"""Required entries of a component, see :mod:`lightning_reg.discovery.provenance`."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Tensors and plain values of a checkpoint file; no code of the file runs.
+    """Read tensors and plain values of a checkpoint file. No code from the file is executed.
 
     Raises:
-        TrainingError: no such file, truncated, damaged (its checksums do not fit), or not written by lightning_reg.
+        TrainingError: the file does not exist, is truncated or damaged (wrong checksum), or was not written by lightning_reg.
     """
     path = Path(path)
     if path.is_dir():
@@ -34,7 +34,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise TrainingError(f"{path} cannot be read as a checkpoint ({damage}); {instead}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:  # pickle and torch each raise their own kinds for another program's file
+    except Exception as cause:  # pickle and torch raise different errors for files of other programs
         raise TrainingError(
             f"{path} cannot be read as a checkpoint: it is a file of PyTorch with other things than tensors and plain values; "
             "give a checkpoint that lightning_reg wrote."
@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "install that version to apply the model, or train it again."
         )
     if not isinstance(checkpoint, dict) or not _written_here(checkpoint):
-        raise TrainingError(f"{path} was not written by lightning_reg, or not as it is; give a checkpoint of one of its runs.")
+        raise TrainingError(f"{path} was not written by lightning_reg, or was changed; give a checkpoint of one of its runs.")
     return checkpoint
 
 
@@ -62,7 +62,7 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
 
 
 def damaged(path: Path) -> str | None:
-    """Damage of a checkpoint file, in words: it is no archive, or a part's checksum does not fit; ``None`` where it is whole."""
+    """Describe the damage of a checkpoint file (not an archive, or a wrong checksum); ``None`` if it is intact."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -74,6 +74,6 @@ def damaged(path: Path) -> str | None:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint of a folder that was written last among those that are whole."""
+    """Return the newest intact checkpoint of a folder."""
     found = [path for path in folder.glob("*.ckpt") if path.is_file() and not damaged(path)]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -1,4 +1,4 @@
-"""Watch over the loss: a training whose loss is no number ends before anything of it is saved."""
+"""Check for NaN and infinite losses, which end a training before a checkpoint is saved."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class _Seen(NamedTuple):
 
 
 class FiniteLoss:
-    """Whether the terms of the last step were numbers, kept until somebody asks: on a GPU the answer takes as long as the step."""
+    """Finiteness of the last step's loss terms, checked later: on a GPU, an immediate check would wait for the step to finish."""
 
     def __init__(self) -> None:
         self._seen: _Seen | None = None
 
     def watch(self, terms: Mapping[str, Tensor], step: int, pairs: Sequence[str]) -> None:
-        """Remember whether the terms are numbers."""
+        """Record whether the terms are finite."""
         finite = torch.stack([torch.isfinite(term.detach()) for term in terms.values()])
         ready = None
         if finite.is_cuda:
@@ -36,13 +36,13 @@ class FiniteLoss:
         self._seen = _Seen(tuple(terms), finite, ready, step, tuple(pairs))
 
     def require(self, of_any: Callable[[bool], bool] = bool) -> None:
-        """Refuse what :meth:`watch` saw last, once.
+        """Raise an error if the terms of the last :meth:`watch` were not finite. They are checked once.
 
         Args:
-            of_any: whether something holds in any of several processes.
+            of_any: function that tells whether a condition holds in any of several processes.
 
         Raises:
-            TrainingError: one of them was no finite number.
+            TrainingError: a term was NaN or infinite.
         """
         if self._seen is None:
             return

@@ -1,4 +1,4 @@
-"""Start of a training from a model's weights."""
+"""Initialisation of a training with a model's weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PARTS = ("all", "backbone", "head")
 
 @dataclass(frozen=True)
 class Initialization:
-    """Weights to start from, with a fresh optimiser.
+    """Weights to start from, with a new optimiser.
 
     Args:
         model: a name, file or address, see :func:`lightning_reg.models.locate`.
         part: ``all``; ``backbone`` or ``head`` of every network; numbers of stages, as ``[0, 1]``; or a prefix of the weights' names, as
             ``composer.network.backbone``.
-        preprocessing: of the images: ``model``, as the weights expect them, or ``data``, as ``data.preprocessing`` says.
+        preprocessing: ``model`` uses the model's preprocessing, ``data`` that of the configuration (``data.preprocessing``).
     """
 
     model: str
@@ -48,7 +48,7 @@ class Initialization:
             raise ArgumentError(f"part is {self.part!r}; {known}")
 
     def wants(self, name: str) -> bool:
-        """Whether a weight of this name is among those to start from."""
+        """Return whether the weight of this name is to be initialised."""
         words = name.split(".")
         if self.part == "all":
             return words[0] == "composer"
@@ -66,9 +66,9 @@ class Source:
     """A model's weights and preprocessing, read once.
 
     Args:
-        settings: of the start.
-        state: weights by name; tensors alone.
-        preprocessing: as plain values.
+        settings: the initialisation.
+        state: weights by name, only tensors.
+        preprocessing: preprocessing of the model, plain values.
     """
 
     settings: Initialization
@@ -76,10 +76,10 @@ class Source:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, module: RegistrationModule) -> list[str]:
-        """Put the weights that fit into a module; sentences that say what fitted and what did not.
+        """Copy the weights that fit into a module; return sentences that report which were copied.
 
         Raises:
-            TrainingError: none fits.
+            TrainingError: no weight fits.
         """
         own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor) and self.settings.wants(name)}
         given = {name: value for name, value in self.state.items() if self.settings.wants(name)}
@@ -109,11 +109,11 @@ class Source:
                 own[name].copy_(value)
         lines = [f"Started from {self.settings.model}: {len(fits)} of {len(own)} weights."]
         if 2 * len(fits) < len(own):
-            lines += ["Few of them: is the method of the model's architecture?"]
+            lines += ["Few weights fit: does the method have the model's architecture?"]
         left = [name for name in own if name not in fits]
-        lines += [f"Not there, or of another size, and left as they were: {_listed(left)}."] if left else []
+        lines += [f"Missing in the model or of another size, not changed: {_listed(left)}."] if left else []
         spare = [name for name in given if name not in own]
-        lines += [f"Of the model and not used: {_listed(spare)}."] if spare else []
+        lines += [f"Unused weights of the model: {_listed(spare)}."] if spare else []
         return lines
 
 
@@ -122,13 +122,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def read_source(spec: Mapping[str, Any] | str) -> Source:
-    """The weights that a configuration's ``init`` names.
+    """Read the weights that a configuration's ``init`` names.
 
     Args:
         spec: a model's name, or ``{model, part, preprocessing}``.
 
     Raises:
-        UserError: no such model, or an option is not what it can be.
+        UserError: there is no such model, or an option is invalid.
     """
     if not isinstance(spec, (str, Mapping)):
         raise TrainingError(f"init is {spec!r}; give a model's name, a file, or {{model: ..., part: ..., preprocessing: ...}}.")
@@ -137,19 +137,19 @@ def read_source(spec: Mapping[str, Any] | str) -> Source:
     checkpoint = read_checkpoint(locate(settings.model).path)
     stored = checkpoint["lightning_reg"]
     require_installed(stored.get("components", []), settings.model)
-    build_composer(stored["model"]["composer"])  # refuses what cannot be understood here
+    build_composer(stored["model"]["composer"])  # refuses an unknown composer
     state = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
     return Source(settings, state, stored["preprocessing"])
 
 
 def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, Any], list[str]]:
-    """A configuration that starts from a model, and sentences that say what that changes.
+    """Adapt a configuration to a start from a model; return it with sentences about the changes.
 
-    Images are prepared as the model's were, unless the source's settings say that the data's own preprocessing stays; and a stage whose
-    network has its weights from the model does not start from those of the stage before (``warm_start``).
+    The model's preprocessing is used, unless the source's settings keep that of the data. ``warm_start`` is switched off in stages whose
+    networks get their weights from the model.
 
     Args:
-        config: of a run, plain values.
+        config: configuration of a run, plain values.
     """
     changed, notes = dict(config), []
     if source.settings.preprocessing == "model":
@@ -158,7 +158,7 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
         changed["data"] = {**config["data"], "preprocessing": {**own, **source.preprocessing}}
         if differs:
             keep = '"init={model: ..., preprocessing: data}"'
-            notes.append(f"Images are prepared as the model's were ({', '.join(differs)}); {keep} keeps data.preprocessing.")
+            notes.append(f"Images are preprocessed as for the model ({', '.join(differs)}); {keep} keeps data.preprocessing.")
     stages = [dict(stage) for stage in config["method"].get("stages") or []]
     given = {int(name.split(".")[2]) for name in source.state if name.startswith("composer.networks.") and source.settings.wants(name)}
     warm, earlier = [], set[int]()
@@ -171,7 +171,7 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
         stages[number]["warm_start"] = False
     if warm:
         changed["method"] = {**config["method"], "stages": stages}
-        notes.append(f"From the model instead of from the stage before: stage {', '.join(map(str, warm))}.")
+        notes.append(f"Initialised from the model instead of the previous stage: stage {', '.join(map(str, warm))}.")
     return changed, notes
 
 

@@ -1,4 +1,4 @@
-"""Loggers of a run. ``metrics.csv`` is always written; Weights & Biases or TensorBoard record beside it."""
+"""Loggers of a run: always ``metrics.csv``, optionally Weights & Biases or TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lightning_reg.training.metrics_file import MetricsFile
 
 
 def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any], logged: int = 0) -> list[Logger]:
-    """The loggers that a configuration names, writing below ``folder``.
+    """Make the loggers of a configuration, which write below ``folder``.
 
     Args:
-        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``; ``csv`` adds none. ``checkpoints``: the best
-            one becomes an artifact of Weights & Biases.
-        config: kept with the run by Weights & Biases.
-        logged: steps that a resumed run has logged.
+        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``; ``csv`` adds none. With ``checkpoints``, the
+            best checkpoint is uploaded to Weights & Biases as an artifact.
+        config: configuration, stored with the run by Weights & Biases.
+        logged: number of steps that a resumed run has already logged.
 
     Raises:
-        ComponentError: it is unknown, refuses an argument, or its package is not installed.
+        ComponentError: the logger is unknown, refuses an argument, or its package is not installed.
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", "csv")
@@ -55,7 +55,7 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
 
 
 def _wandb_id(folder: Path) -> str:
-    """The run's name at Weights & Biases, kept in its folder: a run that goes on is the same run there."""
+    """Return the run's identifier at Weights & Biases, stored in its folder, so that a resumed run continues the same entry."""
     path = folder / "wandb" / "id.txt"
     if not path.is_file():
         write_whole(path, secrets.token_hex(4).encode())
@@ -63,7 +63,7 @@ def _wandb_id(folder: Path) -> str:
 
 
 def logged_in_to_wandb() -> bool:
-    """Whether Weights & Biases would start without asking: a key in the environment or in ``.netrc``."""
+    """Return whether there is a key for Weights & Biases, in the environment or in ``.netrc``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
@@ -80,7 +80,7 @@ def log_outcome(
     totals: Mapping[str, float],
     config: Mapping[str, Any],
 ) -> None:
-    """Hand figures, the table of cases and the totals to the loggers that can show them; where it is asked for, the best checkpoint."""
+    """Log figures, the table of cases, the totals and, if configured, the best checkpoint, with the loggers that support them."""
     log_figures(loggers, figures)
     log_cases(loggers, rows)
     for logger in loggers:
@@ -96,7 +96,7 @@ def log_outcome(
 
 
 def log_figures(loggers: Sequence[Logger], figures: Mapping[str, Figure], step: int | None = None) -> None:
-    """Figures as pictures."""
+    """Log figures as images."""
     for logger in loggers:
         for name, figure in figures.items():
             if isinstance(logger, WandbLogger):
@@ -106,7 +106,7 @@ def log_figures(loggers: Sequence[Logger], figures: Mapping[str, Figure], step: 
 
 
 def log_cases(loggers: Sequence[Logger], rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table of cases; TensorBoard has no tables."""
+    """Log the table of cases; TensorBoard has no tables."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -114,7 +114,7 @@ def log_cases(loggers: Sequence[Logger], rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Hyperparameters as TensorBoard takes them: dotted keys, numbers, words."""
+    """Flatten a configuration to TensorBoard's hyperparameters: dotted keys, numbers and strings."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -123,7 +123,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def figure_pixels(figure: Figure) -> Any:
-    """A figure as an ``(H, W, 3)`` uint8 array."""
+    """Render a figure to an ``(H, W, 3)`` uint8 array."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,4 +1,4 @@
-"""Estimate of the memory of a training step, from a smaller one."""
+"""Estimate of the memory of a training step, from a step on smaller images."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.peak import PeakMemory, noise_pair
 
 SMALL = 48
-"""Extents, voxels, at most, of the images that are tried."""
+"""Largest extent of the test images, voxels."""
 
 
 def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
-    """GiB that a step of ``method.batch_size`` pairs in float32 wants: parameters, gradients, the optimiser's moments, and the tensors of
-    the forward and the backward pass. Convolutions' work space comes on top.
+    """Estimate the memory of a training step of ``method.batch_size`` pairs in float32, in GiB.
 
-    They are counted in a step on images of at most 48 voxels along each axis (more, where the method needs more) and grow with their
-    number.
+    The estimate includes parameters, gradients, the optimiser's moments, and the tensors of the forward and the backward pass, but not the
+    work space of convolutions. The tensors are counted in a step on images of at most 48 voxels along each axis (more, if the method needs
+    larger images) and scaled by the number of voxels.
 
     Args:
-        method: as in :meth:`~lightning_reg.training.module.RegistrationModule.from_configuration`.
-        shape: extents of the images trained on.
+        method: see :meth:`~lightning_reg.training.module.RegistrationModule.from_configuration`.
+        shape: extents of the training images.
 
     Raises:
         DataError: the method cannot be trained on images of this size.
@@ -32,7 +32,7 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
     module = RegistrationModule.from_configuration(method)
     for part in module.modules():
         if isinstance(part, Growable):
-            part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])  # as it is at the end, when it wants most
+            part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])  # the final state, which needs most memory
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     batch, limit = int(method.get("batch_size") or 1), SMALL
     while True:
@@ -47,7 +47,7 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
 
 
 def _peak(module: RegistrationModule, shape: Sequence[int]) -> int:
-    """Bytes of one pair's step at its largest, the parameters' gradients apart."""
+    """Measure the peak memory of a step on one pair in bytes, without the parameters' gradients."""
     with PeakMemory() as memory:
         pair = noise_pair(shape)
         module.loss_of(pair).total.backward()

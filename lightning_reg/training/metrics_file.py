@@ -18,11 +18,11 @@ NAME = "metrics.csv"
 
 
 class MetricsFile(Logger):
-    """Writes what is logged for a step as one row of ``metrics.csv``, appended where the columns are known and the row is new.
+    """Logger that writes one row of ``metrics.csv`` per step; the file is rewritten only if columns or old rows have changed.
 
     Args:
-        folder: of the run.
-        before: a resumed run keeps the rows of the steps below this one and replaces the others, when it first writes.
+        folder: folder of the run.
+        before: for a resumed run, the rows of steps below this one are kept; the others are replaced at the first write.
     """
 
     def __init__(self, folder: Path, before: int = 0) -> None:
@@ -34,7 +34,7 @@ class MetricsFile(Logger):
         self._known = {key for row in self.rows.values() for key in row}
         self._columns: list[str] = []
         self._written: int | None = None
-        """Rows that the file has; ``None``: it has to be written anew."""
+        """Number of rows in the file; ``None``: the whole file has to be written."""
 
     @property
     def name(self) -> str:
@@ -54,12 +54,12 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The configuration has a file of its own."""
+        """Do nothing: the configuration has its own file."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
-        if step in self.rows and self._written == len(self.rows):  # a row that the file has already, always the newest
+        if step in self.rows and self._written == len(self.rows):  # this row is already in the file, always as its last one
             self._written = None
         row = self.rows.setdefault(step, {"step": str(step)})
         row.update({key: str(float(value)) if key != "epoch" else str(int(value)) for key, value in metrics.items()})
@@ -93,7 +93,7 @@ def _table(columns: list[str], rows: list[dict[str, str]], header: bool = False)
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's ``metrics.csv``; none where it is not there yet."""
+    """Read the rows of a run's ``metrics.csv``; an empty list if there is no such file yet."""
     path = folder / NAME
     if not path.exists():
         return []
@@ -102,7 +102,7 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def rows_by_step(rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
-    """Rows that say their step, by step; empty values are left out."""
+    """Return the rows by step, without empty values; rows without a step are left out."""
     found: dict[int, dict[str, str]] = {}
     for row in rows:
         step = row.get("step") or ""

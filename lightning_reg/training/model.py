@@ -1,4 +1,4 @@
-"""Trained models, without what trained them: applying one imports no trainer."""
+"""Trained models, which can be applied without importing the trainer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lightning_reg.training.checkpoints import read_checkpoint
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Contents of a checkpoint that apply a model.
+    """The parts of a checkpoint that are needed to apply a model.
 
     Args:
-        composer: with its weights, in evaluation mode.
-        loss: that it was trained with.
-        preprocessing: of its training images.
-        statistics: of them, see :func:`lightning_reg.data.statistics.statistics`.
-        description: of the module, see :meth:`lightning_reg.training.module.RegistrationModule.description`.
+        composer: composer with the trained weights, in evaluation mode.
+        loss: loss of the training.
+        preprocessing: preprocessing of the training images.
+        statistics: statistics of the training images, see :func:`lightning_reg.data.statistics.statistics`.
+        description: description of the module, see :meth:`lightning_reg.training.module.RegistrationModule.description`.
     """
 
     composer: Composer
@@ -38,11 +38,11 @@ class TrainedModel:
 
 
 def read_model(path: str | Path) -> TrainedModel:
-    """The model of a checkpoint file. Tensors and plain values are loaded; no code of the file runs.
+    """Read the model of a checkpoint file. Only tensors and plain values are loaded; no code from the file is executed.
 
     Raises:
-        TrainingError: no such file, damaged, of an earlier version, or not written by lightning_reg.
-        ComponentError: it names a component that is not installed.
+        TrainingError: the file does not exist, is damaged, is of an earlier version, or was not written by lightning_reg.
+        ComponentError: a component of the model is not installed.
     """
     checkpoint = read_checkpoint(path)
     stored = checkpoint["lightning_reg"]
@@ -61,10 +61,10 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: str, compone
     """Load a checkpoint's weights.
 
     Args:
-        components: that the checkpoint was made with, for the message.
+        components: components of the checkpoint, for the message.
 
     Raises:
-        TrainingError: they do not fit the module; names the first that does not.
+        TrainingError: the weights do not fit the module; the message names the first such weight.
     """
     own = module.state_dict()
     unfit = sorted(own.keys() ^ state.keys()) + [

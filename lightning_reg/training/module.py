@@ -1,4 +1,4 @@
-"""The one LightningModule: a composer, a loss bundle, an optimiser."""
+"""The LightningModule: a composer, a loss bundle and an optimiser."""
 
 from __future__ import annotations
 
@@ -43,24 +43,23 @@ from lightning_reg.training.optimizers import (
 
 
 class RegistrationModule(L.LightningModule):
-    """Trains any composer with any loss.
+    """LightningModule that trains any composer with any loss.
 
-    Batches are :class:`~lightning_reg.spatial.Pair`. Its checkpoints describe themselves: the names and arguments of all components, the
-    preprocessing of the images and the weights; :func:`lightning_reg.load`, ``lightning-reg register`` and :meth:`load_from_checkpoint`
-    read them.
+    Batches are :class:`~lightning_reg.spatial.Pair`. Checkpoints contain the names and arguments of all components, the preprocessing of
+    the images and the weights. They are read by :func:`lightning_reg.load`, ``lightning-reg register`` and :meth:`load_from_checkpoint`.
 
     Args:
         composer: registers a pair.
-        loss: measures a registration.
-        optimizer: waits for its parameters, as ``functools.partial(torch.optim.Adam, lr=1e-3)``; default that one.
-        schedule: of the learning rate; default constant.
-        split_batch: train with the memory of one element of a batch: each is computed again when its gradient is asked for. Needs networks
+        loss: evaluates a registration.
+        optimizer: function of the parameters that returns an optimiser; default ``functools.partial(torch.optim.Adam, lr=1e-3)``.
+        schedule: schedule of the learning rate; default constant.
+        split_batch: train with the memory of one element of a batch: every element is recomputed in the backward pass. Needs networks
             without batch normalisation.
-        preprocessing: of the images that it is trained on, kept in the checkpoint for whoever applies the model; default that of the
-            ``RegistrationData`` that the trainer is given.
+        preprocessing: preprocessing of the training images, stored in the checkpoint for applying the model; default that of the
+            ``RegistrationData`` given to the trainer.
 
-    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) are kept there for the same reason.
-    :attr:`metrics` are measured in validations, beside those of the table.
+    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) are stored there as well.
+    :attr:`metrics` are measured in validations, in addition to those of the table.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class RegistrationModule(L.LightningModule):
             raise ArgumentError(f"optimizer {given}; give one that waits for them, as functools.partial(torch.optim.Adam, lr=1e-3)")
         self.composer, self.loss = composer, loss
         self.optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-        if isinstance(optimizer, functools.partial):  # whose numbers come into checkpoints, by way of its state
+        if isinstance(optimizer, functools.partial):  # its numbers become part of checkpoints
             self.optimizer = functools.partial(optimizer.func, *without_numpy(optimizer.args), **without_numpy(optimizer.keywords))
         self.schedule = DecaySchedule() if schedule is None else schedule
         self.preprocessing = preprocessing
@@ -100,7 +99,7 @@ class RegistrationModule(L.LightningModule):
 
     @classmethod
     def from_configuration(cls, method: Mapping[str, Any]) -> RegistrationModule:
-        """The module of ``{composer, loss, optimizer, schedule, split_batch}``, plain values; other keys are left alone.
+        """Build the module from ``{composer, loss, optimizer, schedule, split_batch}``, plain values; other keys are ignored.
 
         Raises:
             ComponentError: a component is unknown, or refuses an argument.
@@ -114,7 +113,7 @@ class RegistrationModule(L.LightningModule):
         )
 
     def description(self) -> dict[str, Any]:
-        """Specification from which :meth:`from_configuration` makes the module again.
+        """Return a specification from which :meth:`from_configuration` builds the module again.
 
         Raises:
             ComponentError: a class that no installed distribution registers, or an argument that is neither a component nor a plain value.
@@ -128,7 +127,7 @@ class RegistrationModule(L.LightningModule):
         }
 
     def components(self) -> list[dict[str, str]]:
-        """``{group, name, distribution, version}`` of every component of the module.
+        """Return ``{group, name, distribution, version}`` of every component of the module.
 
         Raises:
             ComponentError: a class that no installed distribution registers.
@@ -138,18 +137,18 @@ class RegistrationModule(L.LightningModule):
         return provenance(self.composer, self.loss) + [entry(group, registration(cls, group)) for group, cls in own]  # type: ignore[arg-type]
 
     def train_with(self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, steps: int | None = None) -> None:
-        """Choose what :meth:`configure_optimizers` makes next, for a stage of a training.
+        """Choose optimiser and schedule for the next call of :meth:`configure_optimizers`, for a stage of a training.
 
         Args:
             optimizer, schedule: default the module's own.
-            steps: for which the schedule is; default the trainer's.
+            steps: number of steps of the schedule; default the trainer's.
         """
         self._optimizer, self._schedule, self._steps = optimizer or self.optimizer, schedule or self.schedule, steps
 
     def compile_networks(self) -> None:
-        """Have ``torch.compile`` fuse what the backbones do between their convolutions; weights and their names stay.
+        """Compile the backbones with ``torch.compile``, which fuses the operations between convolutions. Weights keep their names.
 
-        Heads, warping and the loss are left as they are: their sizes and grids change from pair to pair.
+        Heads, warping and the loss are not compiled, because their sizes and grids change from pair to pair.
         """
         for part in self.modules():
             if isinstance(part, Network):
@@ -162,17 +161,17 @@ class RegistrationModule(L.LightningModule):
             self.preprocessing = self.preprocessing or data.preprocessing
             if plain(asdict(self.preprocessing), "preprocessing") != plain(asdict(data.preprocessing), "preprocessing"):
                 rank_zero_warn(
-                    f"The model keeps its own preprocessing ({self.preprocessing}), and its training data have another "
-                    f"({data.preprocessing}): give RegistrationData the model's, or the module that of the data."
+                    f"The model keeps its own preprocessing ({self.preprocessing}), but its training data use another "
+                    f"one ({data.preprocessing}): give the same preprocessing to RegistrationData and to the module."
                 )
             self.statistics = self.statistics or data.statistics
 
     def on_fit_start(self) -> None:
-        """Refuse before the first step what would end a training later.
+        """Check, before the first step, the precision and that checkpoints can be written.
 
         Raises:
-            ComponentError: a checkpoint is to be written, and cannot be; see :meth:`description`.
-            TrainingError: likewise, or a precision of the trainer in which fields are not computed.
+            ComponentError: a checkpoint cannot be written, see :meth:`description`.
+            TrainingError: a checkpoint cannot be written, or the precision is not supported.
         """
         precision = str(self.trainer.precision)
         if precision.endswith("true") and precision != "32-true":
@@ -187,7 +186,7 @@ class RegistrationModule(L.LightningModule):
         return registration
 
     def loss_of(self, pair: Pair) -> LossValue:
-        """Register a batch, both ways where a term compares the two, and measure the result."""
+        """Register a batch, in both directions if a loss term compares them, and return the loss."""
         registration = self(pair.fixed, pair.moving)
         if self.loss.reverse:
             registration = registration.with_reverse(self(pair.moving, pair.fixed))
@@ -195,7 +194,7 @@ class RegistrationModule(L.LightningModule):
 
     def training_step(self, pair: Pair, batch_idx: int) -> Tensor:
         value = self.training_loss(pair)
-        self._require_finite()  # of the step before, on a GPU: known by now
+        self._require_finite()  # on a GPU, checks the previous step, whose result is known by now
         self._finite.watch(value.terms, self.global_step, pair.name)
         if not value.total.is_cuda:
             self._require_finite()
@@ -205,7 +204,7 @@ class RegistrationModule(L.LightningModule):
         return value.total
 
     def training_loss(self, pair: Pair) -> LossValue:
-        """:meth:`loss_of`; with ``split_batch`` for the memory of one element: each is computed again when its gradient is asked for."""
+        """Return :meth:`loss_of` a batch; with ``split_batch``, with the memory of one element, recomputing each in the backward pass."""
         if not self.split_batch or pair.fixed.tensor.shape[0] == 1:
             return self.loss_of(pair)
         values: list[LossValue] = [checkpoint(self.loss_of, element, use_reentrant=False) for element in pair.elements()]
@@ -226,7 +225,7 @@ class RegistrationModule(L.LightningModule):
 
     @property
     def _processes(self) -> int:
-        """That train or evaluate together."""
+        """Number of processes that train or evaluate together."""
         return 1 if self._trainer is None else self.trainer.world_size
 
     def on_validation_epoch_end(self) -> None:
@@ -242,7 +241,7 @@ class RegistrationModule(L.LightningModule):
         self.log("validation/error", primary_error(summary), prog_bar=True, sync_dist=together)
 
     def _gather_cases(self) -> None:
-        """The cases of all processes on each, in the order of the pairs, which the data have dealt out one by one."""
+        """Gather the cases of all processes on every process, in the order of the pairs, which are distributed one by one."""
         data = getattr(self.trainer, "datamodule", None)
         if self._processes == 1 or not isinstance(data, RegistrationData) or not data.deals_out_validation:
             return
@@ -262,7 +261,7 @@ class RegistrationModule(L.LightningModule):
         self.log_dict({f"test/{name}": value for name, value in totals(self.cases).items()}, sync_dist=self._processes > 1)
 
     def predict_step(self, pair: Pair, batch_idx: int) -> Registration:
-        """The registration of a batch; its ``transform`` maps the fixed to the moving world."""
+        """Return the registration of a batch; its ``transform`` maps the fixed to the moving world."""
         return self(pair.fixed, pair.moving)
 
     def configure_optimizers(self) -> Any:
@@ -275,14 +274,14 @@ class RegistrationModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}
 
     def planned_steps(self) -> int:
-        """Steps of the training: ``max_steps`` of the trainer, or what its ``max_epochs`` come to, whichever is less.
+        """Return the number of training steps: that of ``max_steps`` or ``max_epochs`` of the trainer, whichever is less.
 
         Raises:
-            TrainingError: it has neither.
+            TrainingError: the trainer has neither.
         """
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise TrainingError("The trainer has no number of steps, on which its rate or stages depend; give max_steps or max_epochs.")
+            raise TrainingError("The learning rate or the stages depend on the trainer's number of steps; give max_steps or max_epochs.")
         return int(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -290,16 +289,16 @@ class RegistrationModule(L.LightningModule):
         checkpoint["lightning_reg"] = self._stored()
 
     def _stored(self) -> dict[str, Any]:
-        """The module as plain values, which a checkpoint holds.
+        """Return the contents of a checkpoint that describe the module, plain values.
 
         Raises:
-            ComponentError: as :meth:`description`.
+            ComponentError: see :meth:`description`.
             TrainingError: the preprocessing is not known.
         """
         if self.preprocessing is None:
             raise TrainingError(
-                "The module knows no preprocessing, without which nobody can apply the model to images; give RegistrationModule("
-                "preprocessing=Preprocessing(...)) that of its training images, or the trainer a RegistrationData."
+                "The module has no preprocessing, which is needed to apply the model; give RegistrationModule(preprocessing="
+                "Preprocessing(...)) that of the training images, or give the trainer a RegistrationData."
             )
         return {
             "version": __version__,
@@ -311,18 +310,18 @@ class RegistrationModule(L.LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> RegistrationModule:  # type: ignore[override]
-        """The trained module of a checkpoint file, in training mode as Lightning's; call ``eval()`` to apply it by hand.
+        """Load the trained module of a checkpoint file. As in Lightning, it is in training mode; call ``eval()`` before you apply it.
 
-        Loads tensors and plain values only: no code of the file runs.
+        Only tensors and plain values are loaded: no code from the file is executed.
 
         Args:
-            checkpoint_path: a file that a training wrote.
+            checkpoint_path: file written by a training.
             map_location: device of the weights.
 
         Raises:
-            TrainingError: no such file, damaged, of an earlier version, or not written by lightning_reg.
-            ComponentError: it names a component that is not installed.
-            TypeError: other arguments; everything else is in the file.
+            TrainingError: the file does not exist, is damaged, is of an earlier version, or was not written by lightning_reg.
+            ComponentError: a component of the model is not installed.
+            TypeError: other arguments are given; everything else is in the file.
         """
         if kwargs:
             raise TypeError(f"load_from_checkpoint takes no {', '.join(kwargs)}: the file says what the model is made of")

@@ -1,4 +1,4 @@
-"""Optimisers and schedules of their learning rate, and what names them."""
+"""Optimisers and learning rate schedules, and their specifications."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from lightning_reg.discovery import ArgumentError, ComponentError, Described, ar
 from lightning_reg.training.schedules import cooldown, inverse_time
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-"""An optimiser that waits for its parameters: ``functools.partial(torch.optim.Adam, lr=1e-3)``, or the class alone."""
+"""A function of the parameters that makes an optimiser: ``functools.partial(torch.optim.Adam, lr=1e-3)``, or the class."""
 
 
 class Schedule(Described, ABC):
     """Learning rate over a training, or over one stage of it.
 
     Attributes:
-        counts_steps: whether the rate depends on the number of steps; a training that ends by time has none.
+        counts_steps: whether the rate depends on the total number of steps, which is unknown if the trainer only limits the time.
     """
 
     counts_steps: bool = True
 
     @abstractmethod
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
-        """Entry ``lr_scheduler`` of what Lightning's ``configure_optimizers`` returns.
+        """Return the entry ``lr_scheduler`` for Lightning's ``configure_optimizers``.
 
         Args:
-            optimizer: whose rate follows the schedule.
-            steps: of the whole training, or of the stage.
+            optimizer: optimiser whose rate follows the schedule.
+            steps: number of steps of the whole training, or of the stage.
             validation_epochs: epochs from one validation to the next.
         """
 
 
 class DecaySchedule(Schedule):
-    """Factor ``1 / (1 + decay * t)`` of the rate, and a linear fall to 0 at the end.
+    """Inverse-time decay, ``1 / (1 + decay * t)``, with a linear fall to 0 at the end.
 
     Args:
         decay: per step, see :func:`~lightning_reg.training.schedules.inverse_time`.
@@ -55,20 +55,20 @@ class DecaySchedule(Schedule):
         self.counts_steps = self.cooldown > 0
 
     def factor(self, step: int, steps: int) -> float:
-        """Factor of the learning rate at a step of so many."""
+        """Return the factor of the learning rate at step ``step`` of ``steps``."""
         return inverse_time(step, self.decay) * cooldown(step, steps, self.cooldown)
 
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
-        # a function: the state of an object would be kept in the checkpoint, and with it the old number of steps
+        # a function, because the state of an object, with the old number of steps, would be stored in the checkpoint
         return {"scheduler": LambdaLR(optimizer, lambda step: self.factor(step, steps)), "interval": "step"}
 
 
 class PlateauSchedule(Schedule):
-    """Falls by a factor where the validation error no longer does (PyTorch's ``ReduceLROnPlateau``).
+    """Reduction by a factor when the validation error stops falling (PyTorch's ``ReduceLROnPlateau``).
 
     Args:
-        factor: of the rate, each time.
-        patience: validations without a smaller error before it falls.
+        factor: factor of each reduction.
+        patience: validations without a smaller error before a reduction.
         threshold: relative decrease that counts as a smaller error.
         min_lr: the rate does not fall below this.
     """
@@ -86,37 +86,39 @@ class PlateauSchedule(Schedule):
 
 
 def build_optimizer(spec: Mapping[str, Any]) -> OptimizerFactory:
-    """An optimiser that waits for its parameters, from ``{name, **arguments}``; ``None`` stands for the class's own default.
+    """Build an optimiser factory from ``{name, **arguments}``; ``None`` stands for the class's own default.
 
     Raises:
-        ComponentError: it is unknown, or refuses an argument.
+        ComponentError: the optimiser is unknown, or refuses an argument.
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", None)
     cls = load("optimizers", str(name), torch.optim.Optimizer)
-    construct(str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))])  # refuses what it cannot be made from
+    construct(str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))])  # refuses invalid arguments
     return functools.partial(cls, **arguments)
 
 
 def describe_optimizer(optimizer: OptimizerFactory) -> dict[str, Any]:
-    """The specification of an optimiser.
+    """Return the specification of an optimiser factory.
 
     Raises:
-        ComponentError: it is neither a registered class nor ``functools.partial`` of one with keywords.
+        ComponentError: the factory is neither a registered class nor ``functools.partial`` of one with keywords.
     """
     made = optimizer if isinstance(optimizer, functools.partial) else functools.partial(optimizer)
     if made.args or not isinstance(made.func, type):
         raise ComponentError(
-            "The optimizer of the module is no class, so a checkpoint could not name it; give functools.partial(torch.optim.Adam, lr=...)."
+            "The optimizer of the module is not a class that a checkpoint can name; give functools.partial(torch.optim.Adam, lr=...)."
         )
     return {"name": registered_name(made.func, "optimizers")} | plain(made.keywords, "optimizer")
 
 
 def build_schedule(spec: Mapping[str, Any]) -> Schedule:
-    """A schedule from ``{name, **arguments}``; without a name ``decay``, and ``{plateau: {...}}`` for ``{name: plateau, ...}``.
+    """Build a schedule from ``{name, **arguments}``.
+
+    The default name is ``decay``; ``{plateau: {...}}`` is short for ``{name: plateau, ...}``.
 
     Raises:
-        ComponentError: it is unknown, or refuses an argument.
+        ComponentError: the schedule is unknown, or refuses an argument.
     """
     arguments = {key: value for key, value in spec.items() if value is not None}
     plateau = arguments.pop("plateau", None)
@@ -130,5 +132,5 @@ def build_schedule(spec: Mapping[str, Any]) -> Schedule:
 
 
 def describe_schedule(schedule: Schedule) -> dict[str, Any]:
-    """The specification of a schedule."""
+    """Return the specification of a schedule."""
     return {"name": registered_name(type(schedule), "schedules")} | plain(arguments_of(schedule), type(schedule).__name__)

@@ -1,4 +1,4 @@
-"""Memory that tensors take while something is computed."""
+"""Peak memory of tensors during a computation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 
 def noise_pair(shape: Sequence[int]) -> Pair:
-    """Noise with everything that any loss term asks for."""
+    """Make a pair of noise images with all fields that loss terms may need."""
     generator = torch.Generator().manual_seed(0)
     grid = Grid.regular(shape)
     images = [Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2)]
@@ -26,12 +26,12 @@ def noise_pair(shape: Sequence[int]) -> Pair:
 
 
 class PeakMemory(TorchDispatchMode):
-    """A context that counts the bytes of the tensors which operations inside it make, forward and backward.
+    """A context manager that counts the bytes of the tensors created inside it, forward and backward.
 
     Attributes:
-        peak: the most that were alive at a time.
+        peak: largest number of bytes allocated at the same time.
 
-    Work space inside an operation (of a convolution, say) is not seen, nor what the allocator keeps of what was freed.
+    Work space inside an operation (as of a convolution) is not counted, nor freed memory that the allocator keeps.
     """
 
     def __init__(self) -> None:

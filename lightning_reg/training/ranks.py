@@ -1,4 +1,4 @@
-"""Several processes that train together: which one this is, and what the first one has decided for all."""
+"""Several processes that train together: the rank of a process, and decisions of the first process for all."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lightning_reg.io.folders import write_whole
 from lightning_reg.training.run_folder import DECIDED
 
 PATIENCE = 1800.0
-"""Seconds that the others wait for the first process to read the data."""
+"""Seconds for which the other processes wait for the first one to read the data."""
 
 
 def is_first() -> bool:
-    """Whether this process writes the run's folder and speaks; the others leave that to it."""
+    """Return whether this is the first process, which alone writes to the run's folder and prints messages."""
     rank = getattr(rank_zero_only, "rank", None)  # set when Lightning is imported
     if rank is None:
         rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
@@ -28,12 +28,12 @@ def is_first() -> bool:
 
 
 def is_started_from_outside() -> bool:
-    """Whether torchrun or SLURM has started this process among others."""
+    """Return whether this process was started by torchrun or SLURM, together with others."""
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def launch() -> str:
-    """What the processes of one start have in common, and of no other."""
+    """Return an identifier that is common to all processes of one start, and different for every start."""
     if is_started_from_outside():
         keys = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
         return " ".join(os.environ.get(key, "-") for key in keys)
@@ -41,16 +41,16 @@ def launch() -> str:
 
 
 def decide(folder: Path, config: Mapping[str, Any], resume: Path | None) -> None:
-    """Tell the others with what to train: the configuration after budget and starting model, and the checkpoint to go on from."""
+    """Write the final configuration (after budget and initialisation) and the checkpoint to resume from, for the other processes."""
     decided = {"launch": launch(), "config": config, "resume": None if resume is None else str(resume)}
     write_whole(folder / DECIDED, json.dumps(decided).encode())
 
 
 def decided(folder: Path, patience: float = PATIENCE) -> tuple[dict[str, Any], Path | None]:
-    """The first process's :func:`decide`, awaited.
+    """Wait for :func:`decide` of the first process and return its configuration and checkpoint.
 
     Raises:
-        TrainingError: it does not come.
+        TrainingError: nothing was written in time.
     """
     until = time.monotonic() + patience
     while time.monotonic() < until:

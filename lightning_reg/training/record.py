@@ -37,12 +37,12 @@ def write_record(
     seconds: float,
     loggers: Sequence[Logger],
 ) -> None:
-    """``cases.csv``, ``summary.json`` and ``figures/`` of a finished run; figures and cases go to the loggers as well.
+    """Write ``cases.csv``, ``summary.json`` and ``figures/`` of a finished run, and log figures and cases.
 
     Args:
-        config: of the run.
-        used: its components.
-        module: with the weights to be shown, and the ``cases`` of its last validation on ``pairs``.
+        config: configuration of the run.
+        used: components of the run.
+        module: module with the weights for the figures, and the ``cases`` of its last validation on ``pairs``.
     """
     rows = [case.row() for case in module.cases]
     write_cases(folder / "cases.csv", rows)
@@ -62,12 +62,12 @@ def write_record(
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
     log_outcome(loggers, folder, drawn, rows, totals(module.cases), config)
-    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())  # last: it says that the run is done
+    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())  # last, because it marks the run as finished
     (folder / FAILURE).unlink(missing_ok=True)
 
 
 def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Components beside the model's, ``(group, name)``: of the data, the callbacks, and the logger."""
+    """Return ``(group, name)`` of the components outside the model: data, metrics, callbacks and logger."""
     specs = {"datasets": config["data"]["dataset"], "samplers": config["method"]["sampling"], "loggers": config.get("logger") or "csv"}
     named = [(group, spec if isinstance(spec, str) else str(spec.get("name", "csv"))) for group, spec in specs.items()]
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
@@ -76,7 +76,7 @@ def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV with one row per case; a quantity that a case lacks stays empty."""
+    """Write a CSV file with one row per case; missing values are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
@@ -88,7 +88,7 @@ def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def draw(
     module: RegistrationModule, pairs: Sequence[Pair], cases: Sequence[PairMetrics], rows: Sequence[Mapping[str, str]]
 ) -> dict[str, Figure]:
-    """Every figure that the run has the data for, by name; panels of the first few pairs."""
+    """Draw all figures for which the run has data, by name, with panels of the first few pairs."""
     module.eval()
     drawn: dict[str, Figure | None] = {
         "learning_curve": figures.learning_curve(rows),

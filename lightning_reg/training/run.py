@@ -1,4 +1,4 @@
-"""One training run: from a configuration to a folder with everything that came of it."""
+"""A training run, from a configuration to a folder with all results."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ from lightning_reg.training.settings import require_machine, require_settings
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
 GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")
-"""Words of PyTorch where a process that trains along has gone."""
+"""Words in PyTorch's messages if another training process has ended."""
 FEW = 300
-"""Steps with which no network learns to register."""
+"""Number of steps below which no network learns to register."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a run: its folder, the evaluation of the best checkpoint, wall time, and how many parameters the model has."""
+    """Outcome of a run: its folder, the evaluation of the best checkpoint, wall time, and the model's number of parameters."""
 
     folder: Path
     cases: list[PairMetrics]
@@ -73,22 +73,22 @@ def train(
     progress: Callable[[str], None] | None = None,
     overwrite: bool = False,
 ) -> Outcome:
-    """Train, validate the best checkpoint, and write the record. Where the folder holds the same run, unfinished, it goes on.
+    """Train, validate the best checkpoint, and write the record. If the folder contains the same run, unfinished, it is resumed.
 
     Args:
         config: a composed configuration, plain values, see :func:`lightning_reg.compose`: ``method, data, trainer, logger, callbacks,
-            seed``; with ``budget`` (minutes) as many steps are made as fit into it here, instead of the method's own number; with
-            ``init`` it starts from a model's weights.
-        folder: the run's folder, by default a new one below ``runs/``; see ``docs/quickstart.md`` for what it holds afterwards.
-        resume: checkpoint of a run to go on from, whatever else ``config`` says.
-        callbacks: Lightning callbacks beside those of the configuration.
-        progress: called with a line before the training: findings about the data, number of steps, duration.
-        overwrite: remove a run that is there first; other files of the folder stay.
+            seed``. With ``budget`` (minutes), the number of steps is chosen to fit on this machine, instead of the method's own number;
+            with ``init``, training starts from a model's weights.
+        folder: the run's folder, by default a new one below ``runs/``; see ``docs/quickstart.md`` for its contents.
+        resume: checkpoint to resume from, even if ``config`` is different.
+        callbacks: Lightning callbacks in addition to those of the configuration.
+        progress: function called with lines before the training: notes about the data, number of steps, duration.
+        overwrite: first remove a run in the folder; other files in the folder are kept.
 
     Raises:
-        UserError: data, component or option are not what they have to be, the folder holds another run or is being written, or it
-            cannot be written any more. What was written before stays.
-        Interrupted: a signal asked to stop.
+        UserError: data, a component or an option are invalid; the folder contains another run, is in use, or can no longer be written.
+            Files written before are kept.
+        Interrupted: the run was stopped by a signal.
     """
     folder = Path("runs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}") if folder is None else Path(folder).expanduser()
     resume = None if resume is None else Path(resume).expanduser()
@@ -99,7 +99,7 @@ def train(
             config, resume = decided(folder)
             return _run(config, folder, resume, None, callbacks, None)
     with _no_litter(folder), one_writer(folder), _failures(folder):
-        source = read_source(config["init"]) if overwrite and config.get("init") is not None else None  # it may lie in what is removed
+        source = read_source(config["init"]) if overwrite and config.get("init") is not None else None  # may be in the removed run
         if overwrite:
             clear(folder)
         if resume is None:
@@ -132,7 +132,7 @@ def _run(
     if source is not None:
         notes = [*source.load(module), *notes]
     if resume is not None:
-        load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is a page
+        load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is very long
     used = module.components() + entries(around(config))
     notes += [told for one in used if (told := hidden(one["group"], one["name"]))]
     module.metrics = build_metrics(config.get("metrics") or ())
@@ -142,7 +142,7 @@ def _run(
         module.loss.require(data.available())
     except TrainingError as error:
         if "_mask" in str(error) and (config["data"].get("prepare") or {}).get("lungs") and not data.prepared:
-            raise TrainingError(f"{error} These data get their lung masks from lightning-reg prepare; train on what it writes.") from error
+            raise TrainingError(f"{error} lightning-reg prepare makes the lung masks of these data; train on the prepared data.") from error
         raise
 
     if config.get("compile"):
@@ -153,7 +153,7 @@ def _run(
             for line in (*data.notes, *notes, told, *before.told()):
                 progress(line)
     if resume is None and is_first():
-        clear(folder)  # what a run that was killed before its first checkpoint left
+        clear(folder)  # remains of a run killed before its first checkpoint
         write_config(folder, config)
 
     callbacks = [
@@ -175,7 +175,7 @@ def _run(
     best = folder / "checkpoints" / "best.ckpt"
     if best.exists():
         load_weights(module, read_checkpoint(best)["state_dict"], str(best))
-    trainer.loggers = []  # an evaluation afterwards is no point of the training's curves
+    trainer.loggers = []  # the final evaluation is not part of the training curves
     trainer.validate(module, data, verbose=False)
     seconds = before.seconds + time.perf_counter() - started
     outcome = Outcome(folder, module.cases, seconds, sum(p.numel() for p in module.parameters()))
@@ -185,7 +185,7 @@ def _run(
 
 
 def _trainer(settings: Mapping[str, Any], module: RegistrationModule, **given: Any) -> L.Trainer:
-    """Lightning's trainer; where several processes train levels that grow, one that allows for parameters without a gradient."""
+    """Make Lightning's trainer; if several processes train growing levels, it allows parameters without a gradient."""
     given["plugins"] = [WholeCheckpoints(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])]
     given["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in given["callbacks"])
     trainer = construct("trainer", L.Trainer, settings, **given)
@@ -206,18 +206,18 @@ class Before:
 
     @staticmethod
     def read(path: Path | None) -> Before:
-        """Raises: TrainingError: the checkpoint is damaged, or of a version that resumed otherwise."""
+        """Raises: TrainingError: the checkpoint is damaged, or of a version from which runs cannot be resumed."""
         if path is None:
             return Before()
         checkpoint = read_checkpoint(path)
         position = checkpoint.get("lightning_reg_position")
         lacking = [key for key in ("loops", "optimizer_states", "lr_schedulers", "callbacks") if key not in checkpoint]
         if lacking:
-            raise TrainingError(f"{path} lacks {', '.join(lacking)}, without which no training goes on; resume from another checkpoint.")
+            raise TrainingError(f"{path} lacks {', '.join(lacking)}, which are needed to resume a run; give another checkpoint.")
         if position is None:
             raise TrainingError(
-                f"{path} was written by an earlier version, or by a Trainer in Python, which goes on with fit(..., ckpt_path=...); start "
-                "a new run. Registering with it works."
+                f"{path} was written by an earlier version, or by a Trainer in Python (resume it there with fit(..., ckpt_path=...)); "
+                "start a new run. The model can still be applied."
             )
         return Before(path, checkpoint["global_step"], position["logged"], position["seconds"])
 
@@ -227,7 +227,7 @@ class Before:
 
 @contextmanager
 def _no_litter(folder: Path) -> Iterator[None]:
-    """A run that ends before its first step leaves no folder where there was none, or an empty one."""
+    """Remove the files of a run that ends before its first step, if its folder was new or empty."""
     empty = not folder.exists() or not any(folder.iterdir())
     try:
         yield
@@ -235,7 +235,7 @@ def _no_litter(folder: Path) -> Iterator[None]:
         if empty and not (folder / "metrics.csv").exists() and not (folder / "checkpoints").exists():
             clear(folder)
             (folder / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # somebody's file is in it, or another run beside it
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
                 folder.parent.rmdir()
                 folder.parent.parent.rmdir()
@@ -244,7 +244,7 @@ def _no_litter(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _failures(folder: Path) -> Iterator[None]:
-    """Failures of the machine as one sentence that names the checkpoint to go on from: no memory, a full disk, a process that was ended."""
+    """Report out of memory, a full disk or a killed process in one sentence that names the checkpoint to resume from."""
     try:
         yield
     except KeyboardInterrupt as error:  # before the first step or after the last one
@@ -272,9 +272,9 @@ def _failures(folder: Path) -> Iterator[None]:
 
 
 def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:
-    """The configuration with the steps that its budget allows, and a sentence that says how many there are and how long they take here.
+    """Set the number of steps that the budget allows; return the configuration and a sentence with the number and duration of the steps.
 
-    A budget counts where the steps are the method's own: ``trainer.max_steps`` on the command line goes before it.
+    The budget is used only if ``trainer.max_steps`` is the method's own number of steps: a value on the command line has priority.
     """
     method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
     pairs = [data.train_pairs[k] for k in range(data.batch_size)] if data.train_pairs is not None else []

@@ -1,4 +1,4 @@
-"""The folder of a run: never over another run, and the same command goes on where it was."""
+"""The folder of a run: protection of other runs, and resumption by the same command."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lightning_reg.io.folders import write_whole
 
 CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
 WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
-"""Names of what a run writes and ``overwrite`` removes."""
+"""Names of files and folders that a run writes and ``overwrite`` removes."""
 CALL = {"resume": None, "run": None, "overwrite": False}
-"""Settings that say how a run was called, not what it is, as they are kept."""
+"""Settings that depend on the call of a run, not on the run itself, with their stored values."""
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """``config.yaml``: everything the run was made from; ``train.py --config-path FOLDER --config-name config`` repeats it."""
+    """Write ``config.yaml``, the full configuration; ``train.py --config-path FOLDER --config-name config`` repeats the run."""
     kept = {key: CALL.get(key, value) for key, value in config.items()}
     write_whole(folder / CONFIG, yaml.safe_dump(kept, sort_keys=False).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of the run in a folder.
+    """Read the configuration of the run in a folder.
 
     Raises:
-        TrainingError: no run there, or the file is damaged.
+        TrainingError: there is no run, or the file is damaged.
     """
     path = folder / CONFIG
     try:
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
-    """Totals of the run in a folder, where it has this configuration and is done."""
+    """Return the totals of the run in a folder if it has this configuration and is finished, otherwise ``None``."""
     try:
         totals: dict[str, float] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["totals"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -57,20 +57,20 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed; ``passing``: it may succeed when it is begun again as it is (its process was killed)."""
+    """Cause of a failed run; ``passing``: the same run may succeed if repeated (its process was killed)."""
 
     message: str
     passing: bool = False
 
 
 def note_failure(folder: Path, failed: Failure) -> None:
-    """Keep in a run's folder why it ended, for those who look at many runs."""
+    """Write the cause of a failure to the run's folder, for studies of many runs."""
     record = {"message": failed.message, "passing": failed.passing, "at": datetime.now().isoformat(sep=" ", timespec="seconds")}
     write_whole(folder / FAILURE, (json.dumps(record) + "\n").encode())
 
 
 def failure(folder: Path) -> Failure | None:
-    """Why a run failed; ``None`` where it did not."""
+    """Return the cause of a failed run; ``None`` if it did not fail."""
     try:
         found = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
         return Failure(str(found["message"]), bool(found["passing"]))
@@ -79,7 +79,10 @@ def failure(folder: Path) -> Failure | None:
 
 
 def run_of(path: Path) -> tuple[Path, Path]:
-    """The folder of a run and the checkpoint to go on from: ``path`` is the folder (then the newest, ``last.ckpt``) or a checkpoint in it.
+    """Return the folder of a run and the checkpoint to resume from.
+
+    Args:
+        path: the run's folder (then the checkpoint is ``last.ckpt``), or a checkpoint in it.
 
     Raises:
         TrainingError: there is no such run or checkpoint.
@@ -99,10 +102,10 @@ def _line(error: Exception) -> str:
 
 
 def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
-    """The checkpoint that the same command, sent again, goes on from; ``None`` where the folder holds nothing of a run to lose.
+    """Return the checkpoint from which a repeated command resumes; ``None`` if the folder contains no checkpoint.
 
     Raises:
-        TrainingError: the folder holds another run; names the first setting that differs.
+        TrainingError: the folder contains another run; the message names the first setting that differs.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
@@ -126,7 +129,7 @@ def require_free(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def as_started(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration with what the model that it starts from has changed in it, where the folder holds the run that started so."""
+    """Apply the changes made by :func:`~lightning_reg.training.initialization.started_from`, if the folder has a run with this ``init``."""
     if config.get("init") is None or not (folder / CONFIG).exists():
         return config
     stored = read_config(folder)
@@ -138,7 +141,7 @@ def as_started(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run writes, and nothing else."""
+    """Remove the files that a run writes; keep all others."""
     for name in WRITTEN:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
@@ -148,7 +151,7 @@ def clear(folder: Path) -> None:
 
 
 def with_steps(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """A composed configuration for another number of steps: stages are shares of them, and growth keeps its place in the training."""
+    """Change the number of steps of a composed configuration; growth is scaled with it, stages are shares of the steps in any case."""
     factor = steps / config["trainer"]["max_steps"]
     changed = {**config, "trainer": {**config["trainer"], "max_steps": steps}}
     growing = (config["method"].get("callbacks") or {}).get("alpha_growth")
@@ -159,9 +162,9 @@ def with_steps(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def difference(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """The first setting of a stored configuration that another one has otherwise, in words; ``None`` where they make the same run.
+    """Describe the first setting that differs between a stored and another configuration; ``None`` if they make the same run.
 
-    A run with a budget stores the number of steps that it chose.
+    The stored configuration of a run with a budget contains the chosen number of steps.
     """
     if config.get("budget") is not None and stored.get("budget") == config["budget"]:
         config = with_steps(config, stored["trainer"]["max_steps"])
@@ -178,7 +181,7 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """As YAML gives it back."""
+    """Convert a value to the form in which YAML returns it."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -9,11 +9,11 @@ from lightning_reg.discovery import ArgumentError
 
 
 def growth(step: float, levels: int, start: float = -300, ramp: float = 200, duration: float = 600) -> list[float]:
-    """Weights ``alpha`` of the resolution levels, coarsest first, at an iteration. They always sum to 1.
+    """Compute the weights ``alpha`` of the resolution levels, coarsest first, at an iteration. They always sum to 1.
 
-    Level *i* fades in linearly over ``[tau_i, tau_i + ramp]``, stays, and fades out over the last ``ramp`` iterations before
-    ``tau_i + duration``, where ``tau_i = start + (duration - ramp) i``; the first level is there from the start and the last one
-    stays.
+    Level *i* fades in linearly over ``[tau_i, tau_i + ramp]`` and fades out over the last ``ramp`` iterations before
+    ``tau_i + duration``, where ``tau_i = start + (duration - ramp) i``. The first level has its full weight from the beginning, and
+    the last level does not fade out.
 
     Args:
         step: iteration ``t``, from 0.
@@ -30,22 +30,22 @@ def growth(step: float, levels: int, start: float = -300, ramp: float = 200, dur
 
 
 def cooldown(step: int, steps: int, fraction: float) -> float:
-    """Factor of the learning rate that falls linearly from 1 to 0 over the last ``fraction`` of ``steps`` iterations."""
+    """Compute a factor of the learning rate that falls linearly from 1 to 0 over the last ``fraction`` of ``steps`` iterations."""
     if fraction <= 0 or steps <= 0:
         return 1.0
     return min(1.0, max(0.0, (steps - step) / (fraction * steps)))
 
 
 def inverse_time(step: int, decay: float) -> float:
-    """Factor of the learning rate, ``1 / (1 + decay * t)`` (Eppenhof et al., 2019, equation 5)."""
+    """Compute the factor ``1 / (1 + decay * t)`` of the learning rate (Eppenhof et al., 2019, equation 5)."""
     return 1 / (1 + decay * step)
 
 
 def stage_bounds(shares: Sequence[float], steps: int) -> list[int]:
-    """Iterations at which the stages of a training begin, and its end: ``steps`` in the proportion of ``shares``.
+    """Divide ``steps`` iterations in the proportion of ``shares``: the first iteration of every stage, and the end.
 
     Returns:
-        ``len(shares) + 1`` iterations from 0 to ``steps``, never falling.
+        ``len(shares) + 1`` iterations from 0 to ``steps``, in ascending order.
     """
     if not shares or min(shares) <= 0:
         raise ArgumentError(f"stage_bounds: shares are {list(shares)}; give each stage more than 0")

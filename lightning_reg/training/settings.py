@@ -1,4 +1,4 @@
-"""Settings that no run can have: refused by name before anything is read, where Lightning would go on or end in a traceback."""
+"""Check of settings before the data are read, with messages that name the setting; Lightning ignores some or fails later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_reg.discovery.values import named
 
 GROUPS = ("method", "data", "trainer")
 METHOD = ("steps", "batch_size", "composer", "loss", "optimizer", "schedule", "stages", "callbacks", "sampling", "split_batch")
-"""Entries of a method. A configuration may have others to refer to, but none that is nearly one of these."""
+"""Entries of a method. Other entries are allowed, for interpolation, unless they look like misspellings of these."""
 CPU_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true", "32", "64", "bf16", 32, 64)
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 
@@ -60,10 +60,10 @@ RULES: tuple[Rule, ...] = (
 
 
 def require_settings(config: Mapping[str, Any]) -> None:
-    """Refuse values of a composed configuration that no run can have.
+    """Refuse invalid values of a composed configuration.
 
     Raises:
-        TrainingError: names the first of them, what it is and what it may be.
+        TrainingError: names the first invalid setting, its value and the allowed values.
     """
     for group in GROUPS:
         if not isinstance(config.get(group), Mapping):
@@ -127,4 +127,4 @@ def require_machine(trainer: Mapping[str, Any]) -> None:
         accelerator in (None, "auto") and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
     if on_cpu and precision is not None and precision not in CPU_PRECISIONS:
-        raise TrainingError(f"trainer.precision is {precision}, which a CPU does not have; use 32-true or bf16-mixed.")
+        raise TrainingError(f"trainer.precision is {precision}, which is not available on a CPU; use 32-true or bf16-mixed.")

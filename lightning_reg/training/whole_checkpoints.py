@@ -1,4 +1,4 @@
-"""Checkpoint files, written whole."""
+"""Atomic writing of checkpoint files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_reg.io.folders import write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, each written beside its final name, flushed to the disk, and renamed: a file is the old or the new one."""
+    """Lightning's checkpoint writer, made atomic: a file is written under another name, flushed to the disk, and renamed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
         content = io.BytesIO()

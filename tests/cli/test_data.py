@@ -155,4 +155,4 @@ def test_raw_files_without_the_masks_that_a_method_needs(command, tmp_path: Path
     code, _, err = command(train, "train.py", "method=progressive", "data=creatis", f"data.root={raw}", *small)
     assert code == 2
     assert "'field_error' needs fixed_mask" in err
-    assert "get their lung masks from lightning-reg prepare" in err
+    assert "lightning-reg prepare makes the lung masks of these data" in err

@@ -59,7 +59,7 @@ def refused(result: tuple[int, str, str]) -> str:
         ("data.batchsize=2", "no option 'data.batchsize'; did you mean 'data.batch_size'?"),
         ("method.composer.head.name=dens", "no head named 'dens'; did you mean 'dense'?"),
         ("+method.composer.backbone.feature=4", "'progressive_unet' does not take an argument 'feature'; did you mean 'features'?"),
-        ("trainer.precision=b16", "trainer.precision is b16, which a CPU does not have"),
+        ("trainer.precision=b16", "trainer.precision is b16, which is not available on a CPU"),
         ("method.composer.backbone.levels=8", "too small for a backbone that divides them by 128 x 128 x 128"),
         ("method.sampling.name=synthetik", "no sampler named 'synthetik'; did you mean 'synthetic'?"),
         ("logger.name=wandbb", "no logger named 'wandbb'; did you mean 'wandb'?"),

@@ -92,7 +92,7 @@ def test_a_class_that_nobody_registers_is_refused_when_it_is_saved() -> None:
 
 
 def test_a_module_without_preprocessing_is_refused_when_it_is_saved() -> None:
-    with pytest.raises(reg.TrainingError, match="knows no preprocessing"):
+    with pytest.raises(reg.TrainingError, match="has no preprocessing"):
         module_of(reg.DenseHead).on_save_checkpoint({})
 
 

@@ -79,12 +79,12 @@ def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     mine = module(changed(head={"name": "dense"}))
     lines = read_source(str(path)).load(mine)
-    assert "Not there, or of another size, and left as they were: composer.network.heads.0.fields.0.weight" in lines[1]
-    assert "Of the model and not used: composer.network.heads.0.velocity.weight" in lines[2]
+    assert "Missing in the model or of another size, not changed: composer.network.heads.0.fields.0.weight" in lines[1]
+    assert "Unused weights of the model: composer.network.heads.0.velocity.weight" in lines[2]
     assert equal(mine, path, "backbone")
     wider = module(changed(backbone={"name": "unet", "levels": 2, "features": 6, "output_stride": 2, "norm": "none"}))
     lines = read_source(str(path)).load(wider)
-    assert lines[1] == "Few of them: is the method of the model's architecture?"
+    assert lines[1] == "Few weights fit: does the method have the model's architecture?"
     assert "another size" in lines[2]
     nothing = changed(backbone={"name": "lattice", "spacing": 2, "features": 8}, head={"name": "dense"})
     with pytest.raises(
@@ -141,7 +141,7 @@ def test_a_training_starts_from_the_model_and_its_checkpoint_says_so(tmp_path: P
     config = compose([*QUICK, "trainer.max_steps=2", f"init={path}"])
     train(config, tmp_path / "run", progress=lines.append)
     assert any(line.startswith(f"Started from {path}") for line in lines)
-    assert any("Images are prepared as the model's were" in line for line in lines)
+    assert any("Images are preprocessed as for the model" in line for line in lines)
     ours = RegistrationModule.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert equal(ours, path, "composer")
     assert list(ours.preprocessing.window) == [-900, 400]  # type: ignore[union-attr, arg-type]
@@ -162,7 +162,7 @@ def test_a_stage_that_the_model_has_does_not_start_from_the_one_before(tmp_path:
     path = checkpoint(tmp_path / "a.ckpt", TWO)
     lines: list[str] = []
     train(staged(f"init={path}"), tmp_path / "run", progress=lines.append)
-    assert "From the model instead of from the stage before: stage 1." in lines
+    assert "Initialised from the model instead of the previous stage: stage 1." in lines
     ours = RegistrationModule.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     theirs = RegistrationModule.load_from_checkpoint(path).state_dict()
     networks = [{name.split(".", 3)[3]: v for name, v in ours.state_dict().items() if f"networks.{n}." in name} for n in (0, 1)]

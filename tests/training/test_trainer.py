@@ -111,7 +111,7 @@ def test_numbers_of_numpy_are_kept_as_numbers(tmp_path: Path) -> None:
 
 def test_a_loader_without_preprocessing_is_refused_before_its_first_step(tmp_path: Path) -> None:
     loader = DataLoader(pairs(2), collate_fn=reg.Pair.collate)
-    with pytest.raises(reg.TrainingError, match="knows no preprocessing"):
+    with pytest.raises(reg.TrainingError, match="has no preprocessing"):
         fitted(module_of(), loader, max_steps=1, enable_checkpointing=True, default_root_dir=tmp_path)
     assert len(fitted(module_of(), loader, max_steps=1).rates) == 1
 

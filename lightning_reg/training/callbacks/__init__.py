@@ -1,1 +1,1 @@
-"""Callbacks: growth, and what every run has."""
+"""Lightning callbacks of a training."""

@@ -1,4 +1,4 @@
-"""Averaged weights: the mean of a training's last steps is steadier than any of them."""
+"""Averaged weights: a moving average fluctuates less than the weights of single steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightning_reg.discovery import ArgumentError
 
 
 class AveragedWeights(WeightAveraging):
-    """Validates and keeps an exponential moving average of the weights; the training itself goes on from the weights.
+    """Callback that validates and saves an exponential moving average of the weights; training uses the weights themselves.
 
     Args:
-        decay: share of the average that a step leaves as it is: 0.999 averages over some thousand steps.
-        start: steps before which the average follows the weights.
+        decay: share of the old average that is kept in a step; 0.999 averages over about a thousand steps.
+        start: number of steps after which averaging begins; before, the average equals the weights.
 
     Source: Polyak & Juditsky, SIAM J. Control Optim. 30(4), 1992; Tarvainen & Valpola, NeurIPS 2017 (moving average).
     """
@@ -35,4 +35,4 @@ class AveragedWeights(WeightAveraging):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         now = checkpoint.get("current_model_state", {})
-        checkpoint["state_dict"].update({key: value for key, value in now.items() if key.endswith("_extra_state")})  # of growth, of stages
+        checkpoint["state_dict"].update({key: value for key, value in now.items() if key.endswith("_extra_state")})  # growth, stages

@@ -1,4 +1,4 @@
-"""One training for a range of weights of a loss term."""
+"""Training of one model for a range of weights of a loss term."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lightning_reg.discovery import TrainingError, did_you_mean
 
 
 class ConditionalWeight(L.Callback):
-    """Draws the weight of a loss term anew for every step, by its number and the seed, and tells the networks, which learn what it does.
+    """Callback that draws the weight of a loss term at random in every step and gives it to the networks as an input.
 
-    Validations, and the model afterwards where nobody says otherwise, are for the weight that the configuration gives the term. The range
-    is the backbones' (``conditioned``); weights are drawn evenly between the logarithms of its ends.
+    Validations use the configured weight of the term, and so does the trained model by default. The range of weights is that of the
+    backbones (``conditioned``), sampled uniformly on a logarithmic scale. The draw depends on the seed and the number of the step.
 
     Args:
-        term: its name in the loss.
+        term: name of the term in the loss.
 
     Source: Mok & Chung, MICCAI 2021, Section 2.1.
     """
@@ -30,7 +30,7 @@ class ConditionalWeight(L.Callback):
         self.term = term
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Raises: TrainingError: nothing to tell the weight, no such term, or a weight outside the networks' range."""
+        """Raises: TrainingError: no network takes a weight, there is no such term, or its weight is outside the networks' range."""
         parts, loss = conditionings(pl_module), self._loss(pl_module)
         if not parts:
             raise TrainingError(
@@ -44,7 +44,7 @@ class ConditionalWeight(L.Callback):
         for part in parts:
             if not part.low <= own <= part.high:
                 raise TrainingError(
-                    f"The weight of {self.term} is {own:g}, where the network is for {part.low:g} to {part.high:g}; set "
+                    f"The weight of {self.term} is {own:g}, but the network takes weights from {part.low:g} to {part.high:g}; set "
                     f"method.loss.terms.{self.term}.weight or the backbone's conditioned."
                 )
             part.weight = own
@@ -58,7 +58,7 @@ class ConditionalWeight(L.Callback):
         pl_module.log(f"weight/{self.term}", drawn, batch_size=1)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Checkpoints, validations and whoever loads the model see the configured weight."""
+        """Restore the configured weight, which checkpoints and validations use."""
         self._set(conditionings(pl_module), self._loss(pl_module), self._own)
 
     def _set(self, parts: list[Conditioning], loss: LossBundle, weight: float) -> None:

@@ -1,4 +1,4 @@
-"""Growing a network level by level."""
+"""Growth of a network, level by level."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightning_reg.training.schedules import growth
 
 
 class AlphaGrowth(L.Callback):
-    """Sets the level weights of every growable component from the iteration, and logs them.
+    """Callback that sets and logs the level weights of every growable component as a function of the iteration.
 
     Args:
         start, ramp, duration: see :func:`lightning_reg.training.schedules.growth`, iterations.
-        time_scale: all three are multiplied by it; below 1 the network grows faster than in the paper.
+        time_scale: factor for ``start``, ``ramp`` and ``duration``; below 1 the network grows faster than in the paper.
     """
 
     def __init__(self, start: float = -300, ramp: float = 200, duration: float = 600, time_scale: float = 1.0) -> None:
-        growth(0, 1, start, ramp, duration)  # refuses what makes no schedule
+        growth(0, 1, start, ramp, duration)  # refuses an invalid schedule
         self.schedule = {"start": start * time_scale, "ramp": ramp * time_scale, "duration": duration * time_scale}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

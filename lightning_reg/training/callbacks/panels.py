@@ -1,4 +1,4 @@
-"""Pictures and the table of cases while a training runs."""
+"""Image panels and the table of cases during training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Panels(L.Callback):
     """Panels of validation pairs and the table of cases for Weights & Biases or TensorBoard, at every n-th validation.
 
     Args:
-        every: n.
-        pairs: the first so many have a panel.
+        every: number of validations from one panel to the next.
+        pairs: number of validation pairs with a panel.
     """
 
     def __init__(self, every: int = 5, pairs: int = 2) -> None:

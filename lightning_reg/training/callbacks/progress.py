@@ -1,4 +1,4 @@
-"""The bar that shows how far a training is."""
+"""Progress bar and progress lines of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class StepProgress(RichProgressBar):
-    """Lightning's bar, told in steps of the whole training: epochs are only the intervals between validations here.
+    """Lightning's progress bar, labelled with steps of the whole training; epochs are only the intervals between validations.
 
     Args:
         refresh_rate: batches between updates.
@@ -34,10 +34,10 @@ class StepProgress(RichProgressBar):
 
 
 class ProgressLines(L.Callback):
-    """A line per validation, for output that is no terminal: the log of a run that is killed says how far it was.
+    """Callback that prints a line per validation, for output to a file: the log of a killed run then shows its progress.
 
     Args:
-        say: takes the line.
+        say: function that prints the line.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, and how it ends on a signal."""
+"""Checkpoints of a run, and its end on a signal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop; ``checkpoint`` continues it (``None``: nothing was saved yet); ``time_is_over``: by SIGUSR1, as SLURM does
-    before a job's end."""
+    """A run that was stopped by a signal.
+
+    Attributes:
+        checkpoint: file from which the run can be resumed; ``None`` if nothing was saved yet.
+        time_is_over: whether the signal was SIGUSR1, which SLURM sends before the end of a job.
+    """
 
     def __init__(self, checkpoint: Path | None, time_is_over: bool = False) -> None:
         super().__init__(str(checkpoint))
@@ -24,19 +28,19 @@ class Interrupted(BaseException):
 
 
 class Saving(L.Callback):
-    """``last.ckpt`` after every validation and on a signal, ``best.ckpt`` where the validation error is the smallest so far.
+    """Callback that saves ``last.ckpt`` after every validation and on a signal, and ``best.ckpt`` for the smallest validation error.
 
-    A run is saved between two steps only: when the next one starts, before any other callback (this one has to be the first), or
-    when the training ends. All that belongs to the steps before has happened then, validation, schedules and logging included, and
-    a run that is resumed there makes the same steps as one that was never interrupted.
+    A run is saved only between two steps: when the next step starts, before any other callback (this one has to be the first), or
+    when the training ends. Validation, schedules and logging of the previous steps are then complete, so that a resumed run makes
+    the same steps as an uninterrupted one.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGUSR1 finish the step, and a validation that is due, save ``last.ckpt`` and raise
-    :class:`Interrupted`; a second SIGINT raises it at once.
+    On SIGINT (Ctrl-C), SIGTERM and SIGUSR1, the current step and a validation that is due are finished, ``last.ckpt`` is saved and
+    :class:`Interrupted` is raised; a second SIGINT raises it immediately.
 
     Args:
-        folder: for the checkpoints.
+        folder: folder of the checkpoints.
         settle: called once, before the first checkpoint is written.
-        seconds: that the run has taken so far, kept in the checkpoint.
+        seconds: function that returns the duration of the run so far, which is stored in the checkpoint.
     """
 
     def __init__(self, folder: Path, settle: Callable[[], None], seconds: Callable[[], float]) -> None:
@@ -55,7 +59,7 @@ class Saving(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    # Signals. Processes that read data are forked after setup, and ignore SIGINT, which a terminal sends to all of them.
+    # Signals. Data loading processes start after setup. They ignore SIGINT, which a terminal sends to all processes.
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -80,9 +84,9 @@ class Saving(L.Callback):
     # Saving.
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._listen()  # Lightning has put handlers of its own in between
-        trainer.fit_loop._restarting = False  # a schedule that waits for the validation would leave out the next one
-        if self._at_epoch_start:  # Lightning would take the epoch that ended before for the one to go on with
+        self._listen()  # Lightning has installed its own handlers in the meantime
+        trainer.fit_loop._restarting = False  # otherwise a schedule that depends on the validation skips the next one
+        if self._at_epoch_start:  # otherwise Lightning resumes in the epoch that has ended
             trainer.fit_loop.epoch_loop.restarting = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,7 +98,7 @@ class Saving(L.Callback):
             self.best, self._better = error, True
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx % trainer.accumulate_grad_batches:  # gradients that wait for more are not in a checkpoint
+        if batch_idx % trainer.accumulate_grad_batches:  # a checkpoint does not contain accumulated gradients
             return
         requested = self.requested
         if trainer.world_size > 1:
@@ -113,19 +117,20 @@ class Saving(L.Callback):
         self._settled = True
         for logger in trainer.loggers:
             logger.save()
-        if self._better:  # first: a run that is killed between the two goes on from the older one and writes both again
+        if self._better:  # first: a run killed in between resumes from the old last.ckpt and writes both again
             trainer.save_checkpoint(self.folder / "best.ckpt")
         trainer.save_checkpoint(self.last)
         self._due = self._better = False
 
-    # What Lightning keeps of its loops is of one moment inside a step; these are the two forms from which it resumes between steps.
+    # Lightning's loop counters describe a moment inside a step. They are changed here so that it resumes between two steps, inside an epoch
+    # or at its start.
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         loops = checkpoint["loops"]["fit_loop"]
         epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
         done, made = batches["current"]["completed"], batches["total"]["completed"]
-        ended = epochs["current"]["completed"] == epochs["current"]["ready"]  # no step starts: the training is over
-        if ended and done < trainer.num_training_batches:  # it stopped inside an epoch
+        ended = epochs["current"]["completed"] == epochs["current"]["ready"]  # no further step starts: the training is over
+        if ended and done < trainer.num_training_batches:  # the training stopped inside an epoch
             for counts in (epochs["total"], epochs["current"]):
                 counts["processed"] = counts["completed"] = counts["completed"] - 1
         elif ended:
@@ -136,7 +141,7 @@ class Saving(L.Callback):
             counts.update(ready=number, started=number, processed=number, completed=number - 1 if done else number)
         batches["is_last_batch"] = False
         logged = loops["epoch_loop.state_dict"]["_batches_that_stepped"]
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged - 1 if done else logged  # counted again on resumption
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged - 1 if done else logged  # counted again when the run is resumed
         checkpoint["lightning_reg_position"] = {"batch": done, "logged": logged, "seconds": self.seconds()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

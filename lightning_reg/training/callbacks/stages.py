@@ -1,4 +1,4 @@
-"""Training the networks of a composer one after the other."""
+"""Training of a composer's networks, one after the other."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class TrainingStage:
     """One stage of a training.
 
     Args:
-        steps: its share of the training: what all stages list is stretched to the steps of the trainer.
-        train: numbers of the composer's networks that are trained, or ``all``; the others are frozen, later ones left out.
-        warm_start: networks trained for the first time start from the weights of the one before them.
-        optimizer, schedule: of this stage instead of the module's.
+        steps: share of the training; the steps of all stages are scaled to the number of steps of the trainer.
+        train: numbers of the trained networks of the composer, or ``all``. Other networks are frozen; those after the last trained one
+            are not used.
+        warm_start: initialise networks that are trained for the first time with the weights of the previous network.
+        optimizer, schedule: used in this stage instead of the module's.
         patience: end the stage after this many validations without a smaller error; ``null``: never.
     """
 
@@ -38,10 +39,10 @@ class TrainingStage:
 
 
 class StageTraining(L.Callback):
-    """Freezes, warm-starts, and gives every stage a fresh optimiser. A resumed run goes on in the middle of its stage.
+    """Callback that freezes and warm-starts networks and creates an optimiser per stage. A resumed run continues inside its stage.
 
     Args:
-        stages: first to last.
+        stages: stages, first to last.
     """
 
     def __init__(self, stages: Sequence[TrainingStage]) -> None:
@@ -50,7 +51,7 @@ class StageTraining(L.Callback):
             require_kind(stage, TrainingStage, "A stage", "give TrainingStage(steps, train=[0])")
         if self.stages[:1] and self.stages[0].warm_start:
             raise ArgumentError("stages[0].warm_start is true, but nothing was trained before it")
-        stage_bounds([stage.steps for stage in self.stages], 1)  # refuses what makes no schedule
+        stage_bounds([stage.steps for stage in self.stages], 1)  # refuses invalid shares
         self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0
         self._module: RegistrationModule | None = None
 
@@ -60,17 +61,17 @@ class StageTraining(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stage, self.started = state_dict["stage"], state_dict["started"]
         self.best, self.stale = state_dict["best"], state_dict["stale"]
-        self._activate()  # Lightning makes the optimiser next
+        self._activate()  # Lightning creates the optimiser next
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RegistrationModule)
         self._module = pl_module
         if stage == "fit":
-            self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0  # a resumed run's are loaded next
+            self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0  # those of a resumed run are loaded next
             self._activate()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the module as it was for another training: all networks train, by the module's own optimiser."""
+        """Reset the module for another training: all networks are trained, with the module's own optimiser."""
         assert self._module is not None
         composer = self._staged(self._module.composer)
         if composer.active == len(composer.networks):
@@ -81,7 +82,7 @@ class StageTraining(L.Callback):
         while self.stage < len(self.stages) - 1 and self._over(trainer):
             self.stage, self.started, self.best, self.stale = self.stage + 1, trainer.global_step, float("inf"), 0
             self._inherit(self._activate())
-            if isinstance(trainer.strategy, DDPStrategy):  # it synchronises the parameters that were trained when it was made
+            if isinstance(trainer.strategy, DDPStrategy):  # it synchronises only the parameters that were trainable when it was created
                 trainer.strategy.model = trainer.lightning_module
                 trainer.strategy.configure_ddp()
             trainer.strategy.setup_optimizers(trainer)
@@ -103,20 +104,20 @@ class StageTraining(L.Callback):
         return trainer.global_step >= self.started + self._length() or (patience is not None and self.stale >= patience)
 
     def _length(self) -> int:
-        """Steps of the current stage."""
+        """Return the number of steps of the current stage."""
         assert self._module is not None
         bounds = stage_bounds([stage.steps for stage in self.stages], self._module.planned_steps())
         return bounds[self.stage + 1] - bounds[self.stage]
 
     def _activate(self) -> list[int]:
-        """Freeze and unfreeze for the current stage, and set its optimiser; the networks that are trained for the first time."""
+        """Freeze and unfreeze networks and set the optimiser for the current stage; return the networks to be warm-started."""
         assert self._module is not None
         composer, stage = self._staged(self._module.composer), self.stages[self.stage]
         trained = self._networks(stage, composer)
         try:
             composer.activate(trained)
         except ValueError as cause:
-            raise TrainingError(f"method.stages[{self.stage}].train cannot be: {cause}; count the composer's networks from 0.") from cause
+            raise TrainingError(f"method.stages[{self.stage}].train is invalid: {cause}; count the composer's networks from 0.") from cause
         self._module.train_with(stage.optimizer, stage.schedule, self._length())
         earlier = {number for before in self.stages[: self.stage] for number in self._networks(before, composer)}
         return sorted(set(trained) - earlier) if stage.warm_start else []
@@ -133,7 +134,7 @@ class StageTraining(L.Callback):
                     self._staged(self._module.composer).inherit(index)
                 except ValueError as cause:
                     raise TrainingError(
-                        f"method.stages[{self.stage}].warm_start cannot be: {cause}; set it to false for this stage."
+                        f"method.stages[{self.stage}].warm_start is not possible: {cause}; set it to false for this stage."
                     ) from cause
 
     @staticmethod

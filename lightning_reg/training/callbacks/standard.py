@@ -1,4 +1,4 @@
-"""Callbacks that every run has."""
+"""Callbacks of every run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 
 class RandomState(L.Callback):
-    """Keeps the global random states in the checkpoint, so that a resumed run draws what the uninterrupted one would have."""
+    """Callback that stores the global random states in checkpoints: a resumed run draws the same numbers as an uninterrupted one."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries below us use the global generator
+        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global generator
         version, internal, gauss = random.getstate()
         return {
             "torch": torch.get_rng_state(),
@@ -43,7 +43,7 @@ class RandomState(L.Callback):
 
 
 class ValidateLastStep(L.Callback):
-    """Validates after the very last step, also where that is not the end of an epoch."""
+    """Callback that validates after the last step, even if it is not the end of an epoch."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step >= trainer.max_steps > 0:
