@@ -124,7 +124,7 @@ class RegistrationData(L.LightningDataModule):
             if 0 < count < len(scans):
                 some = f"{part.removesuffix('s')}s"
                 self.notes.append(
-                    f"{count} of {len(scans)} training scans have {some}; loss terms that need {some} are 0 for pairs of other scans."
+                    f"{count} of {len(scans)} training scans have {some}; loss terms that need {some} are 0 for pairs without them."
                 )
 
     def _decide_center(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]]) -> None:

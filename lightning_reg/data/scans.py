@@ -46,7 +46,7 @@ def read_subject(name: str, image: Source, mask: Source | None = None, labels: S
         image, mask, labels: see :func:`~lightning_reg.io.images.read_image`.
 
     Raises:
-        DataError: a file is missing, is no 3D image, has NaN, infinite or constant values, or lies on another grid.
+        DataError: a file is missing, is not a 3D image, has NaN, infinite or constant values, or is on another grid.
     """
     parts: dict[str, Any] = {"image": read_image(image)}
     for key, source in (("mask", mask), ("labels", labels)):
