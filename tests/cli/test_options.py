@@ -37,7 +37,7 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
     values = {value.key: value for value in explained(["method=velocity", "data=hippocampus", "method.composer.head.steps=5"])}
     steps = values["method.composer.head.steps"]
     assert (steps.value, steps.type) == (5, "int")
-    assert steps.meaning.startswith("squarings")
+    assert "squarings" in steps.meaning
     assert values["data.root"].value == values["data.dataset.root"].value == NOT_GIVEN
     assert values["method.loss.terms.lncc.window"].value == 5  # of method_data
     assert values["data.preprocessing.margin"].meaning == "left around what is cut to, mm."  # of another class, to which it refers
