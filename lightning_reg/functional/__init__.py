@@ -1,5 +1,8 @@
-"""Stateless functions on tensors. Conventions: tensors ``(B, C, I, J, K)`` in the voxel axes of the file, displacements
-in voxels, ``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``."""
+"""Stateless functions on tensors.
+
+Conventions: tensors ``(B, C, I, J, K)`` in the voxel axes of the file, displacements in voxels,
+``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``.
+"""
 
 from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
 from lightning_reg.functional.box import box_mean

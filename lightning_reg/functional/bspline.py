@@ -1,8 +1,8 @@
 """Cubic B-splines on a uniform control-point lattice, in two or three dimensions.
 
-Along each axis control point ``k`` lies at voxel ``offset + k * stride``. Lattice values extend by their border
-value, so a lattice without a margin is allowed; with one (:func:`lattice_shape`) the spline is the one ITK's
-``BSplineTransform`` evaluates.
+Along each axis control point ``k`` is at voxel ``offset + k * stride``. Outside the lattice its border values are
+repeated, so a lattice needs no margin. With the margin of :func:`lattice_shape` the spline equals that of ITK's
+``BSplineTransform``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def cubic_weights(fraction: Tensor, derivative: int = 0) -> Tensor:
     """The four cubic B-spline weights at a position ``fraction`` in [0, 1) past the second of four control points.
 
     Args:
-        derivative: 0; or 1 or 2, for the weights of that derivative with respect to the position.
+        derivative: 0 for the spline, 1 or 2 for its first or second derivative with respect to the position.
 
     Returns a new last axis of length 4; the weights sum to 1, those of a derivative to 0.
     """
@@ -41,8 +41,7 @@ def cubic_weights(fraction: Tensor, derivative: int = 0) -> Tensor:
 
 
 def basis_matrix(count: int, size: int, stride: float, offset: float, derivative: int = 0, *, like: Tensor) -> Tensor:
-    """Dense matrix ``(size, count)`` that evaluates a one-dimensional spline, or its derivative per voxel, at the voxels
-    ``0 .. size - 1``."""
+    """Dense matrix ``(size, count)`` that evaluates a 1D spline, or its derivative per voxel, at the voxels ``0 .. size - 1``."""
     position = (torch.arange(size, dtype=like.dtype, device=like.device) - offset) / stride
     base = position.floor()
     neighbours = torch.arange(-1, 3, device=position.device)
@@ -69,7 +68,7 @@ def bspline(control: Tensor, shape: Sequence[int], stride: Sequence[float], offs
     with full_precision(control):
         for axis, size in enumerate(shape):
             matrix = basis_matrix(control.shape[2 + axis], size, stride[axis], offset[axis], like=control)
-            dense = torch.tensordot(dense, matrix, dims=([2], [1]))  # the evaluated axis goes last; after all of them, order is restored
+            dense = torch.tensordot(dense, matrix, dims=([2], [1]))  # the axis moves to the end; the last step restores the order
     return dense
 
 
@@ -85,7 +84,7 @@ def bspline_at(control: Tensor, points: Tensor, stride: Sequence[float], offset:
     """
     lattice = control.shape[2:]
     batch, channels = max(control.shape[0], points.shape[0]), control.shape[1]
-    near, far = [], []  # per axis: (weight, lattice position) of the two linear interpolations that hold the four weights
+    near, far = [], []  # per axis: (weight, lattice position) of the two linear interpolations that replace the four weights
     for a in range(len(lattice)):
         position = (points[:, a].flatten(1) - offset[a]) / stride[a]
         base = position.floor()
@@ -101,20 +100,20 @@ def bspline_at(control: Tensor, points: Tensor, stride: Sequence[float], offset:
 
 
 def subdivide(control: Tensor, shape: Sequence[int]) -> Tensor:
-    """The same spline on a lattice of half the control-point distance (exact, by the two-scale relation).
+    """Refine a spline to half the control-point distance (exact, by the two-scale relation).
 
     Args:
         control: ``(B, C, *L)`` of a lattice with one stride of margin before voxel 0 (``offset = -stride``).
         shape: control points of the finer lattice, whose own offset is minus its stride; see :func:`lattice_shape`.
 
     Returns:
-        ``(B, C, *shape)``. Behind the coarse lattice its last values are repeated, as everywhere here.
+        ``(B, C, *shape)``. After the end of the coarse lattice its last values are repeated.
 
     Source: Forsey & Bartels, SIGGRAPH 1988.
     """
     for axis, size in enumerate(shape):
         dim = 2 + axis
-        count = (size + 1) // 2 + 2  # coarse control points that the fine ones derive from
+        count = (size + 1) // 2 + 2  # coarse control points that the fine ones depend on
         last = control.narrow(dim, control.shape[dim] - 1, 1)
         coarse = torch.cat([control, *[last] * (count - control.shape[dim])], dim=dim).narrow(dim, 0, count)
         before, here, after = (coarse.narrow(dim, start, count - 2) for start in range(3))

@@ -19,10 +19,10 @@ def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = N
         fixed, warped: ``(B, C, *S)``.
         window: edge of the cube in voxels, odd.
         mask: ``(B, 1, *S)``, weights in [0, 1].
-        eps: added to the product of the local variances, so that windows flatter than a standard deviation of about 0.01 (for
+        eps: added to the product of the local variances, so that windows with a standard deviation below about 0.01 (for
             intensities in [0, 1]) hardly count.
 
-    Its gradient is found with its value, and kept in place of all that it was found from.
+    The gradient is computed together with the value; only the gradient is stored for the backward pass.
 
     Source: Avants et al., Med. Image Anal. 12(1), 2008.
     """
@@ -33,7 +33,7 @@ def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = N
 
 
 class _LocalCorrelation(torch.autograd.Function):
-    """Derivatives with respect to either image and to the mask, each of which is only found where it is asked for."""
+    """Correlation and its derivatives with respect to both images and the mask; only the requested ones are computed."""
 
     @staticmethod
     def forward(ctx: Any, fixed: Tensor, warped: Tensor, mask: Tensor | None, window: int, eps: float) -> Tensor:
@@ -77,5 +77,5 @@ class _LocalCorrelation(torch.autograd.Function):
 
 
 def _total(weight: Tensor) -> Tensor:
-    """Sum of the weights of each batch element, as :func:`~lightning_reg.functional.reduce.masked_mean` divides by, ``(B, 1, ...)``."""
+    """Sum of the weights per batch element, the divisor of :func:`~lightning_reg.functional.reduce.masked_mean`, ``(B, 1, ...)``."""
     return weight.flatten(1).sum(1).clamp_min(1e-6).view(-1, *[1] * (weight.dim() - 1))

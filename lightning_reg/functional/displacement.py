@@ -13,7 +13,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     """Displacement of ``x -> phi_outer(phi_inner(x))``.
 
     Args:
-        outer, inner: ``(B, D, *S)`` in voxels of the same grid. ``outer`` extends by its border values.
+        outer, inner: ``(B, D, *S)`` in voxels of the same grid. Outside the grid ``outer`` repeats its border values.
 
     Returns:
         ``(B, D, *S)``: ``u(x) = inner(x) + outer(x + inner(x))``.
@@ -25,7 +25,7 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
     """Flow of a stationary velocity field over unit time, by scaling and squaring.
 
     Args:
-        velocity: ``(B, D, *S)`` in voxels per unit time; extends by its border values.
+        velocity: ``(B, D, *S)`` in voxels per unit time; border values are repeated outside.
         steps: number of squarings; the first step is ``velocity / 2**steps``.
 
     Returns:
@@ -40,7 +40,7 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
 
 
 class Inverse(NamedTuple):
-    """An inverse displacement and how well it inverts: ``residual`` is ``|v(y) + u(y + v(y))|`` in voxels, ``(B, 1, *S)``."""
+    """Inverse displacement and its error: ``residual`` is ``|v(y) + u(y + v(y))|`` in voxels, ``(B, 1, *S)``."""
 
     displacement: Tensor
     residual: Tensor
@@ -49,9 +49,8 @@ class Inverse(NamedTuple):
 def invert(displacement: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> Inverse:
     """Inverse of a displacement field by damped fixed-point iteration, ``v <- v - step * (v + u(y + v))``.
 
-    Converges where the field is invertible; the residual says how well ``phi(phi^-1(y)) = y`` holds (a folded field can still have a
-    small one: look at its Jacobian as well). The step of
-    a voxel halves whenever its residual grows.
+    Converges where the field is invertible. The residual measures how well ``phi(phi^-1(y)) = y`` holds. A folded field can have a small
+    residual, too, so check its Jacobian as well. The step of a voxel is halved whenever its residual grows.
 
     Args:
         displacement: ``(B, D, *S)`` in voxels.

@@ -1,4 +1,4 @@
-"""A penalty on folding, with its gradient."""
+"""Folding penalty, with its gradient."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def folding_penalty(displacement: Tensor, margin: float = 0.0, mask: Tensor | No
     Args:
         displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2.
         margin: determinants below this are penalised.
-        mask: ``(B, 1, I, J, K)``, weights in [0, 1]; no gradient reaches it.
+        mask: ``(B, 1, I, J, K)``, weights in [0, 1]; it receives no gradient.
 
-    Its gradient is found at the few voxels whose determinant is below ``margin``, instead of everywhere.
+    The gradient is computed only at the few voxels whose determinant is below ``margin``.
     """
     value: Tensor = _Folding.apply(displacement, margin, mask)
     return value
@@ -54,7 +54,7 @@ class _Folding(torch.autograd.Function):
             column = (displacement[batch, :, high[0], high[1], high[2]] - displacement[batch, :, low[0], low[1], low[2]]) / step
             column[:, axis] += 1
             columns.append(column)
-        for axis, (low, high, step) in enumerate(ends):  # the determinant's derivative by a column is the product of the others
+        for axis, (low, high, step) in enumerate(ends):  # d det / d column: cross product of the other two
             change = torch.linalg.cross(columns[(axis + 1) % 3], columns[(axis + 2) % 3]) * (-share.unsqueeze(1) / step)
             for component in range(3):
                 gradient[:, component].index_put_((batch, *high), change[:, component], accumulate=True)

@@ -1,4 +1,4 @@
-"""Derivatives of transforms, and what is read off them."""
+"""Derivatives of transforms: gradient, Jacobian, folding."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def jacobian(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
 def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Determinant of the Jacobian of ``phi``.
 
-    It needs no spacing: with the displacement in voxels, the spacings of the two sides cancel, and it equals the
-    determinant of :func:`jacobian` in mm for any spacing and direction.
+    No spacing is needed: for a displacement in voxels the spacings cancel, and the result equals the determinant of
+    :func:`jacobian` in mm for any spacing and direction.
 
     Args:
         displacement: ``(B, D, *S)`` in voxels.
 
     Returns:
-        ``(B, 1, *S)``; below or at 0 the transform folds.
+        ``(B, 1, *S)``; the transform folds where it is 0 or negative.
     """
     d = gradient(displacement)
     if displacement.dim() == 4:
@@ -98,7 +98,7 @@ def sdlogj(determinant: Tensor, mask: Tensor | None = None, floor: float = 1e-9)
 
 
 def log_determinant(determinant: Tensor, floor: float = 1e-9) -> Tensor:
-    """``log det J``, of determinants below ``floor`` that of ``floor``."""
+    """``log det J``; determinants below ``floor`` count as ``floor``."""
     return determinant.clamp_min(floor).log()
 
 
@@ -108,16 +108,16 @@ _ODD = tuple(corner for corner in _CORNERS if sum(corner) % 2 == 1)
 
 
 def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Folded volume of ``phi(x) = x + u(x)`` as a fraction of the image's, ``(B,)``.
+    """Folded volume of ``phi(x) = x + u(x)`` as a fraction of the image's volume, ``(B,)``.
 
-    The cube between eight neighbouring voxel centres is divided into five tetrahedra in the two ways there are; the volumes of the
-    tetrahedra that ``phi``, linear on each, turns over are summed and the two ways averaged. This finds folding that central
-    differences, and so :func:`folding_fraction`, do not see. Times 100 it is the challenge LUMIR's *NDV*.
+    Each cube between eight neighbouring voxel centres is divided into five tetrahedra, in both possible ways. ``phi`` is taken as linear
+    on each tetrahedron; the volumes of inverted tetrahedra are summed, and the two ways averaged. This detects folding that central
+    differences, and therefore :func:`folding_fraction`, miss. Times 100 it is the *NDV* of the LUMIR challenge.
 
     Args:
         displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2.
-        mask: ``(B, 1, I, J, K)``: counts tetrahedra with their corner (the middle one with the cube's first corner) inside, as a fraction
-            of the mask's voxels instead of the cubes.
+        mask: ``(B, 1, I, J, K)``: only tetrahedra whose corner (for the middle one: the cube's first corner) is inside the mask are
+            counted, as a fraction of the mask's voxels instead of the cubes.
 
     Source: Y. Liu, J. Chen, S. Wei, A. Carass, J. Prince, On finite difference Jacobian computation in deformable image registration,
     IJCV 132, 2024, section 3.3.
@@ -127,10 +127,12 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
 
 
 def folded_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The volume of :func:`non_diffeomorphic_volume` in voxels, ``(B,)``: that of an image is the sum of its slabs', each with one plane
-    of the next."""
+    """Folded volume of :func:`non_diffeomorphic_volume` in voxels, ``(B,)``.
+
+    Additive over slabs, if each slab includes the first plane of the next one.
+    """
     steep = torch.stack([_steepest(displacement, axis) for axis in range(3)]).sum(0)
-    batch, *where = (steep * 3 >= 1).nonzero(as_tuple=True)  # elsewhere no tetrahedron can be turned over: diagonal dominance
+    batch, *where = (steep * 3 >= 1).nonzero(as_tuple=True)  # elsewhere diagonal dominance excludes inversion
     corners = {c: displacement[batch, :, where[0] + c[0], where[1] + c[1], where[2] + c[2]] + displacement.new_tensor(c) for c in _CORNERS}
     inside = {c: 1 if mask is None else mask[batch, 0, where[0] + c[0], where[1] + c[1], where[2] + c[2]] > 0 for c in _CORNERS}
     folded = torch.zeros(displacement.shape[0], dtype=displacement.dtype, device=displacement.device)
@@ -159,5 +161,5 @@ def _steepest(displacement: Tensor, axis: int) -> Tensor:
 
 
 def _turned_over(edges: Sequence[Tensor], sign: int = 1) -> Tensor:
-    """Six times the volume of tetrahedra with these edges ``(N, 3)`` where their orientation is negative, and 0 elsewhere."""
+    """Six times the volume of tetrahedra with edges ``(N, 3)`` if their orientation is negative, else 0."""
     return (-sign * torch.linalg.cross(edges[0], edges[1]).mul(edges[2]).sum(1)).clamp_min(0)

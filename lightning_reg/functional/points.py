@@ -1,4 +1,4 @@
-"""Voxel coordinates: the identity grid, and the one place that knows what ``grid_sample`` wants."""
+"""Voxel coordinates: the identity grid, and the only conversion to the coordinates of ``grid_sample``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Array = Tensor | NDArray[np.floating]
 
 
 def beside(values: Array | Sequence[float] | float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Numbers as a tensor on the device of another, in its dtype or in ``dtype``.
+    """Convert numbers to a tensor on the device of ``like``, in its dtype or in ``dtype``.
 
-    A GPU is not waited for, as a plain copy to it would, and gets the same numbers once. The result is not to be changed in place.
+    The copy to a GPU is asynchronous and cached: equal numbers are copied once. Do not change the result in place.
     """
     dtype = dtype or like.dtype
     if like.device.type != "cuda" or isinstance(values, Tensor):
@@ -27,7 +27,7 @@ def beside(values: Array | Sequence[float] | float, like: Tensor, dtype: torch.d
 
 @functools.lru_cache(1024)
 def _on_gpu(numbers: bytes, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # for whoever trains with them later
+    with torch.inference_mode(False):  # so that training can use them later
         values = torch.from_numpy(np.frombuffer(numbers).reshape(shape).copy()).to(dtype)
         return values.pin_memory().to(device, non_blocking=True)
 
@@ -46,12 +46,12 @@ def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32,
 
 
 def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.floating] | None = None) -> Tensor:
-    """Turn voxel coordinates into what ``torch.nn.functional.grid_sample(align_corners=False)`` reads.
+    """Convert voxel coordinates to those of ``torch.nn.functional.grid_sample(align_corners=False)``.
 
     This is the only function of the project that reverses axes.
 
     Args:
-        points: ``(B, D, *output)`` voxel coordinates of the image that will be sampled, or of another grid.
+        points: ``(B, D, *output)`` voxel coordinates of the image to be sampled, or of another grid.
         shape: the ``D`` extents of the image.
         through: matrices ``(B, D + 1, D + 1)`` from the voxels of that other grid to the image's.
 
@@ -63,7 +63,7 @@ def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.flo
     matrix = np.eye(dims + 1)[None] if through is None else np.asarray(through, dtype=np.float64)
     linear, shift = 2 * matrix[:, :dims, :dims] / extent[:, None], (2 * matrix[:, :dims, dims] + 1) / extent - 1
     factor = np.einsum("bii->bi", linear)
-    if np.abs(linear - factor[:, :, None] * np.eye(dims)).max() < 1e-12:  # axes that are parallel
+    if np.abs(linear - factor[:, :, None] * np.eye(dims)).max() < 1e-12:  # parallel axes
         like = (-1, dims, *[1] * (points.dim() - 2))
         middle, scale = (beside(values[:, ::-1].copy(), points).view(like) for values in (shift / factor, factor))
         return (points.flip(1) + middle).mul_(scale).movedim(1, -1)
@@ -97,7 +97,7 @@ def transform_vectors(matrix: Array, vectors: Tensor) -> Tensor:
 
 
 def _product(matrix: Tensor, flat: Tensor) -> Tensor:
-    """``matrix @ flat``, column by column: autocast and TF32 shorten the numbers of a matrix product, not of these."""
+    """``matrix @ flat``, column by column: autocast and TF32 reduce the precision of matrix products, but not of this sum."""
     total = matrix[:, :, :1] * flat[:, :1]
     for a in range(1, flat.shape[1]):
         total = torch.addcmul(total, matrix[:, :, a : a + 1], flat[:, a : a + 1])

@@ -1,4 +1,4 @@
-"""Precision of what autocast must not shorten."""
+"""Full precision under autocast."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from torch import Tensor
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Context without autocast on the device of a tensor: what is computed in it keeps its type, as coordinates their float32."""
+    """Context manager that disables autocast on the device of a tensor, so that coordinates, for example, stay in float32."""
     device = like.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

@@ -1,4 +1,4 @@
-"""Means over a mask, and its bounding box."""
+"""Masked means, and the bounding box of a mask."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def bounding_box(mask: Tensor, margin: Sequence[int] = (0, 0, 0)) -> tuple[list[int], list[int]]:
-    """The part of an image that holds a mask.
+    """Bounding box of a mask.
 
     Args:
-        mask: ``(I, J, K)``, true somewhere.
-        margin: voxels that are added on both sides of each axis, as far as the image reaches.
+        mask: ``(I, J, K)`` with at least one true voxel.
+        margin: voxels added on both sides of each axis, clipped to the image.
 
     Returns:
-        First voxel and extents, as :meth:`lightning_reg.spatial.Grid.cropped` takes them.
+        First voxel and extents, the arguments of :meth:`lightning_reg.spatial.Grid.cropped`.
     """
-    planes = [mask.any(c).any(b).nonzero() for b, c in ((1, 2), (0, 2), (0, 1))]  # of all voxels it would be 24 bytes for each
+    planes = [mask.any(c).any(b).nonzero() for b, c in ((1, 2), (0, 2), (0, 1))]  # nonzero of the whole mask: 24 bytes per voxel
     low, high = [int(axis[0]) for axis in planes], [int(axis[-1]) for axis in planes]
     start = [max(a - m, 0) for a, m in zip(low, margin, strict=True)]
     return start, [min(b + m, n - 1) - a + 1 for a, b, m, n in zip(start, high, margin, mask.shape, strict=True)]

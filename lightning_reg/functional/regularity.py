@@ -1,7 +1,7 @@
 """Roughness of a displacement field, in mm. Every function returns one value per batch element.
 
 Shapes: ``displacement`` ``(B, D, *S)`` in voxels of its grid, ``spacing`` in mm, ``(D,)`` or ``(B, D)``. Derivatives are
-those of the displacement in mm with respect to position in mm, so a value does not depend on the grid it is taken on.
+those of the displacement in mm with respect to position in mm, so a value does not depend on the grid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _millimetres(displacement: Tensor, spacing: Spacing) -> Tensor:
 
 
 def _forward_gradient(displacement: Tensor, spacing: Spacing) -> list[Tensor]:
-    """Forward differences per axis, ``(B, D, *S)`` less one voxel along the axis: unlike central ones they see a checkerboard."""
+    """Forward differences per axis, ``(B, D, *S)`` less one voxel along the axis: unlike central ones they detect a checkerboard."""
     size, field = spacing_tensor(spacing, displacement), _millimetres(displacement, spacing)
     dims = displacement.dim() - 2
     return [field.diff(dim=2 + a) / size[:, a].view(-1, *[1] * (dims + 1)) for a in range(dims)]
@@ -38,14 +38,14 @@ def diffusion(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
 
 
 class _Diffusion(torch.autograd.Function):
-    """The gradient is found with the value and kept alone: the memory of one field instead of one per axis."""
+    """Diffusion; only its gradient, computed with the value, is stored: the memory of one field instead of one per axis."""
 
     @staticmethod
     def forward(ctx: Any, displacement: Tensor, size: Tensor) -> Tensor:
         dims = displacement.dim() - 2
         change, total = torch.zeros_like(displacement), displacement.new_zeros(displacement.shape[0])
         for a in range(dims):
-            ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)  # of mm along the field's components and the axis
+            ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)  # voxel size of each component over that of the axis
             step = displacement.diff(dim=2 + a)
             weighted = step * (ratio / step[0, 0].numel())
             total += (weighted * step).flatten(1).sum(1)
@@ -72,19 +72,19 @@ def total_variation(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
 def isotropic_total_variation(displacement: Tensor, spacing: Spacing = 1.0, flat: float = 0.01) -> Tensor:
     """Mean over voxels of ``(sum_ab (d u_a / d x_b)^2 + flat^2)^(1/2) - flat``, ``(B,)``. Zero for translations.
 
-    A jump costs by its height, as where organs slide along each other, and not by its steepness; no axis is preferred.
+    The cost of a jump, such as between sliding organs, depends on its height and not on its steepness; no axis is preferred.
 
     Args:
-        flat: gradients much smaller than this cost quadratically, which the optimisation needs where nothing moves.
+        flat: the cost of gradients much smaller than this is quadratic, which the optimisation needs where nothing moves.
 
-    Source: Vishnevskiy et al., IEEE TMI 36(2), 2017 (pTVreg), there of a B-spline's control points.
+    Source: Vishnevskiy et al., IEEE TMI 36(2), 2017 (pTVreg), there for the control points of a B-spline.
     """
     value: Tensor = _IsotropicTotalVariation.apply(displacement, spacing_tensor(spacing, displacement), flat)
     return value
 
 
 class _IsotropicTotalVariation(torch.autograd.Function):
-    """As :class:`_Diffusion`; at the voxels that have a next one along every axis."""
+    """Total variation as in :class:`_Diffusion`, over the voxels with a next neighbour along every axis."""
 
     @staticmethod
     def forward(ctx: Any, displacement: Tensor, size: Tensor, flat: float) -> Tensor:
@@ -120,7 +120,7 @@ class _IsotropicTotalVariation(torch.autograd.Function):
 
 
 def _second_derivatives(displacement: Tensor, spacing: Spacing) -> tuple[list[Tensor], list[Tensor]]:
-    """Interior (borders cut by one voxel) second derivatives in 1/mm: the unmixed ones, and the mixed ones once each."""
+    """Second derivatives in 1/mm, without one voxel at each border: the unmixed ones, and each mixed one once."""
     field, size = _millimetres(displacement, spacing), spacing_tensor(spacing, displacement)
     dims = field.dim() - 2
     if min(field.shape[2:]) < 3:
@@ -164,8 +164,8 @@ def bspline_bending(
         control: ``(B, D, *L)`` displacements, voxels.
         shape, stride, offset: as for :func:`lightning_reg.functional.bspline`.
 
-    The sum of squares over the voxels is a quadratic form of the control points, a product of one matrix per axis: hundreds of
-    times fewer operations than on the voxels.
+    The sum of squares over the voxels is a quadratic form of the control points with one matrix per axis, which takes hundreds
+    of times fewer operations than the sum itself.
     """
     dims, size = len(shape), spacing_tensor(spacing, control)
     field, grams = _millimetres(control, spacing), []

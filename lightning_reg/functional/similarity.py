@@ -37,7 +37,7 @@ def ssim(fixed: Tensor, warped: Tensor, window: int = 7, mask: Tensor | None = N
 
     Source: Wang et al., IEEE TIP 13(4), 2004; the map is kornia's.
     """
-    from kornia.metrics import ssim3d  # a start-up without it is shorter
+    from kornia.metrics import ssim3d  # imported late for a faster start-up
 
     return masked_mean(ssim3d(fixed, warped, window), mask)
 
@@ -59,8 +59,8 @@ def ngf(
         spacing: voxel size, mm.
 
     With the edge parameters in the inner product, regions that are flat in both images cost nothing. Without them (Haber & Modersitzki,
-    MICCAI 2006) each voxel of such a region costs 1, which hides what edges tell: at coarse levels the identity then costs less than the
-    truth (docs/benchmarks.md).
+    MICCAI 2006) each voxel of such a region costs 1, which hides the edges: at coarse levels the identity then costs less than the truth
+    (docs/benchmarks.md).
 
     Source: Rühaak et al., ISBI 2013; Hering et al., 2019 (method 2).
     """
@@ -72,7 +72,7 @@ def ngf(
 
 
 def mean_gradient(image: Tensor, spacing: Spacing = 1.0, mask: Tensor | None = None) -> Tensor:
-    """Mean magnitude of the gradient, intensity per mm, ``(B,)``: the measure by which edges are told from noise.
+    """Mean magnitude of the gradient, intensity per mm, ``(B,)``: the scale that separates edges from noise.
 
     Source: Haber & Modersitzki, MICCAI 2006, equation 6.
     """
@@ -82,7 +82,7 @@ def mean_gradient(image: Tensor, spacing: Spacing = 1.0, mask: Tensor | None = N
 def mutual_information(fixed: Tensor, warped: Tensor, bins: int = 32, mask: Tensor | None = None) -> Tensor:
     """Mutual information in nats of two images of one channel, ``(B,)``, at least 0.
 
-    The joint histogram is soft: a value counts for the two bins around it, linearly. Bins span each image's own range.
+    The joint histogram is soft: a value contributes linearly to its two neighbouring bins. Bins span each image's own range.
 
     Args:
         bins: bins per image.
@@ -92,7 +92,7 @@ def mutual_information(fixed: Tensor, warped: Tensor, bins: int = 32, mask: Tens
     weight = torch.ones_like(fixed[:, :1]) if mask is None else mask
     (batch, voxels), size, parts = fixed.flatten(1).shape, bins * bins, 64
     joint = torch.zeros(batch * parts * size, dtype=torch.float32, device=fixed.device)
-    part = torch.arange(voxels, device=fixed.device) * parts // voxels  # a histogram each: float32 counts to 16 million only
+    part = torch.arange(voxels, device=fixed.device) * parts // voxels  # one histogram per part: float32 counts up to 16 million
     first = size * (parts * torch.arange(batch, device=fixed.device).unsqueeze(1) + part)
     (f, f_above), (w, w_above) = (_soft_bins(image.float().flatten(1), bins) for image in (fixed, warped))
     weight = weight.float().expand_as(fixed).flatten(1)
@@ -106,7 +106,7 @@ def mutual_information(fixed: Tensor, warped: Tensor, bins: int = 32, mask: Tens
 
 
 def _soft_bins(values: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Per value ``(B, voxels)`` the lower one of the two bins that it counts for, and its membership in the upper one."""
+    """Lower one of the two bins of each value ``(B, voxels)``, and the weight of the value in the upper one."""
     low, high = values.detach().amin(1, keepdim=True), values.detach().amax(1, keepdim=True)
     position = (values - low) / (high - low).clamp_min(1e-6) * (bins - 1)
     lower = position.detach().floor().clamp(0, bins - 2)
@@ -117,9 +117,9 @@ _NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -
 
 
 def mind_ssc(image: Tensor, radius: int = 1, dilation: int = 2) -> Tensor:
-    """Self-similarity context of every voxel: how alike the patches around it are to each other, ``(B, 12, *S)`` in (0, 1].
+    """Self-similarity context: similarities between the patches around every voxel, ``(B, 12, *S)`` in (0, 1].
 
-    Comparable between modalities: squared distance of two images' descriptors, averaged, is a similarity measure.
+    Comparable between modalities: the mean squared distance of the descriptors of two images is a similarity measure.
 
     Args:
         image: ``(B, 1, I, J, K)``.

@@ -15,8 +15,13 @@ from lightning_reg.functional.reduce import bounding_box
 
 
 class SurfaceDistance(NamedTuple):
-    """In mm. ``hd95``: the larger of the two directed 95th percentiles; ``assd``: mean over the voxels of both surfaces; ``hd``: the
-    Hausdorff distance, the largest of all."""
+    """Surface distances in mm.
+
+    Attributes:
+        hd95: the larger of the two directed 95th percentiles.
+        assd: mean over the voxels of both surfaces.
+        hd: Hausdorff distance, the maximum.
+    """
 
     hd95: float
     assd: float
@@ -41,11 +46,11 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
     start, shape = bounding_box(torch.from_numpy(a | b), (1, 1, 1))
     box = tuple(slice(first, first + extent) for first, extent in zip(start, shape, strict=True))
     a, b = a[box], b[box]
-    from scipy.ndimage import binary_erosion  # a start-up without them is shorter
+    from scipy.ndimage import binary_erosion  # imported late for a faster start-up
     from scipy.spatial import KDTree
 
     borders = [np.argwhere(mask & ~binary_erosion(mask)) * np.asarray(spacing) for mask in (a, b)]
-    # trees of the border's voxels hold less than a distance map of the whole box, and are as fast
+    # k-d trees of the border voxels need less memory than a distance map of the box, and are as fast
     trees = [KDTree(border, balanced_tree=False, compact_nodes=False) for border in borders]
     to_b, to_a = trees[1].query(borders[0])[0], trees[0].query(borders[1])[0]
     hd95 = max(np.percentile(to_b, 95), np.percentile(to_a, 95))

@@ -1,4 +1,4 @@
-"""Sampling images at points, and everything that is sampling: warping, splatting, pooling, resizing."""
+"""Sampling of images: at points, warping, splatting, pooling, resizing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def sample(
         points: ``(B, D, *output)`` voxel coordinates of ``image``, where ``output`` has any number of axes.
         mode: ``linear`` or ``nearest``.
         padding: the value of the image outside (linear interpolation blends into it over half a voxel
-            around the outer faces), or ``border`` to extend the border voxels.
-        through: the points are voxels of another grid, and these matrices ``(B, D + 1, D + 1)`` take them to those of ``image``.
+            around the outer faces), or ``border`` to repeat the border voxels.
+        through: matrices ``(B, D + 1, D + 1)`` to voxels of ``image``, if the points are given in voxels of another grid.
 
     Returns:
         ``(B, C, *output)``, in the dtype of ``points`` for ``linear`` and of ``image`` for ``nearest``.
@@ -61,7 +61,7 @@ def sample(
 
 
 def _grid_sample(values: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    """``grid_sample``, its first output axis split over the threads: on the CPU it is parallel over the batch alone."""
+    """``grid_sample`` with its first output axis split over the threads: on the CPU, PyTorch parallelises only over the batch."""
     batch, first = grid.shape[:2]
     pieces = torch.get_num_threads() // batch if values.device.type == "cpu" else 1
     while pieces > 1 and first % pieces:
@@ -133,10 +133,10 @@ def resize(image: Tensor, shape: Sequence[int], mode: Interpolation = "linear") 
     """
     if tuple(image.shape[2:]) == tuple(shape):
         return image
-    with full_precision(image):  # autocast would lengthen features, and what is joined to them
+    with full_precision(image):  # autocast would convert features to float32, and tensors joined to them
         if mode == "nearest":
             values = image if image.is_floating_point() else image.float()
-            whole = all(n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True))  # the same, and ONNX knows it
+            whole = all(n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True))  # the same, and supported by ONNX
             return F.interpolate(values, size=tuple(shape), mode="nearest" if whole else "nearest-exact").to(image.dtype)
         linear = "bilinear" if image.dim() == 4 else "trilinear"
         return F.interpolate(image, size=tuple(shape), mode=linear, align_corners=False)

@@ -1,4 +1,4 @@
-"""Grids, images, pairs and transforms: tensors that know where they lie."""
+"""Grids, images, pairs and transforms: tensors with a position in the world."""
 
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image

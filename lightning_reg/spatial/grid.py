@@ -22,11 +22,11 @@ class Grid:
 
     Args:
         shape: extents ``(I, J, K)`` along the file's own voxel axes.
-        affine: ``(B, 4, 4)`` (or ``(4, 4)``, read as one), voxel index to world, RAS mm, as nibabel and TorchIO give it.
-            An array or a tensor; kept as a float64 array.
+        affine: ``(B, 4, 4)`` (or ``(4, 4)`` for one element), voxel index to world, RAS mm, as in nibabel and TorchIO.
+            An array or a tensor; stored as a float64 array.
 
-    A grid is bookkeeping: its numbers are NumPy arrays of float64, whose products do not lose micrometres, for which no device has to be
-    waited for, and which a traced or exported network holds as constants. Points are tensors, on any device.
+    The numbers of a grid are float64 NumPy arrays: products stay accurate to micrometres, no device has to be synchronised, and a traced
+    or exported network contains them as constants. Points are tensors, on any device.
 
     Voxel centres have integer coordinates; voxel ``i`` covers ``i - 1/2`` to ``i + 1/2``.
     """
@@ -57,7 +57,7 @@ class Grid:
 
     @property
     def size(self) -> Matrix:
-        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length that says how large a deformation is for this image."""
+        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length scale of deformations of this image."""
         return np.prod(self.spacing * self.shape, axis=1) ** (1 / 3)
 
     @property
@@ -66,7 +66,7 @@ class Grid:
         return self.affine[:, :3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:, :3, 3]
 
     def frame(self) -> tuple[Matrix, Matrix]:
-        """From mm along the grid's own axes, about its centre, to the world, and back: ``(B, 4, 4)`` each."""
+        """Matrices ``(B, 4, 4)`` from mm along the grid's own axes, about its centre, to the world, and back."""
         frame = self.affine.copy()
         frame[:, :3, :3] /= self.spacing[:, None]
         frame[:, :3, 3] = self.center
@@ -90,12 +90,14 @@ class Grid:
         return np.linalg.inv(self.affine)
 
     def voxel_map(self, other: Grid) -> Matrix:
-        """Matrix ``(B, 4, 4)`` from voxel coordinates of this grid to those of ``other``, by way of the world."""
+        """Matrix ``(B, 4, 4)`` from voxel coordinates of this grid to those of ``other``."""
         return np.linalg.solve(other.affine, self.affine)
 
     def parallel(self, other: Grid) -> tuple[list[float], list[float]] | None:
-        """Per axis the ``scale`` and ``shift`` that turn voxel coordinates of this grid into those of ``other``; ``None`` where an axis
-        of the two is not parallel, or runs the other way, or where the elements of a batch differ."""
+        """``scale`` and ``shift`` per axis from voxel coordinates of this grid to those of ``other``.
+
+        ``None`` if two axes are not parallel or have opposite directions, or if a batch has several elements.
+        """
         there = self.voxel_map(other)
         scale, shift = np.diagonal(there[0, :3, :3]), there[0, :3, 3]
         if there.shape[0] > 1 or not np.allclose(there[0, :3, :3], np.diag(scale), atol=1e-9) or (scale <= 0).any():
@@ -123,25 +125,25 @@ class Grid:
         return self.resized([n // f for n, f in zip(self.shape, factor, strict=True)])
 
     def at_stride(self, stride: Sequence[int], shape: Sequence[int]) -> Grid:
-        """The grid of features at a stride: ``shape`` voxels that cover ``stride`` voxels each, the first ones those of voxel 0 on.
+        """Grid of features at a stride: ``shape`` voxels of ``stride`` voxels each, starting at voxel 0.
 
         Raises:
-            ValueError: so few features do not reach the end of the grid.
+            ValueError: the features do not cover the grid.
         """
         if any(n * s < extent for n, s, extent in zip(shape, stride, self.shape, strict=True)):
             raise ValueError(f"Grid.at_stride: features {tuple(shape)} at a stride of {tuple(stride)} voxels do not cover {self.shape}")
         return self._relative(shape, [float(s) for s in stride], [(s - 1) / 2 for s in stride])
 
     def stride_to(self, coarse: Grid) -> list[int]:
-        """Per axis, how many of this grid's voxels one of a coarser grid along the same axes spans: whole numbers, at least 1."""
+        """Stride per axis to a coarser grid along the same axes: the ratio of the voxel sizes, rounded, at least 1."""
         return np.maximum(np.rint((coarse.spacing / self.spacing)[0]), 1).astype(int).tolist()
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
-        """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; outside it where it reaches further (padding)."""
+        """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; it may extend beyond this grid (padding)."""
         return self._relative(shape, [1.0, 1.0, 1.0], list(start))
 
     def begins_in(self, other: Grid) -> list[int] | None:
-        """The voxel of ``other`` that is this grid's voxel 0, where this grid is a part of ``other``; else ``None``."""
+        """Voxel of ``other`` that is this grid's voxel 0, if this grid is a part of ``other``; else ``None``."""
         along = self.parallel(other)
         if along is None or not np.allclose(along[0], 1, atol=1e-4 / max(self.shape)):
             return None
@@ -161,11 +163,11 @@ class Grid:
         return Grid((shape[0], shape[1], shape[2]), self.affine @ step)
 
     def contains(self, points: Tensor, margin: float = 0.5) -> Tensor:
-        """Membership of points in the image.
+        """Test whether points are inside the image.
 
         Args:
             points: ``(B, 3, *any)``, RAS mm.
-            margin: how far beyond the outermost voxel centres still counts, voxels; 0.5 is up to the outer faces.
+            margin: tolerance beyond the outermost voxel centres, voxels; 0.5 includes the outer faces.
 
         Returns:
             ``(B, *any)``, true or false.
@@ -175,7 +177,7 @@ class Grid:
         return ((voxels >= -margin) & (voxels <= upper + margin)).all(1)
 
     def overlap(self, other: Grid) -> float:
-        """Fraction of this grid's extent (sampled at some thousand points) that lies inside ``other``; the least in the batch."""
+        """Fraction of this grid's extent inside ``other`` (sampled at up to 17 x 17 x 17 points); the minimum over the batch."""
         axes = [np.linspace(-0.5, n - 0.5, min(n + 1, 17)) for n in self.shape]
         probe = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
         there = self.voxel_map(other)

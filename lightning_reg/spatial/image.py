@@ -1,4 +1,4 @@
-"""A tensor that knows where it lies."""
+"""Image: a tensor on a grid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Image:
         tensor: ``(B, C, I, J, K)``.
         grid: its grid; batch 1 or ``B``.
         padding: the value outside the image (intensities: that of air in this normalisation; masks and labels: 0).
-        discrete: labels or a mask: read by nearest neighbour wherever it is resampled.
+        discrete: labels or a mask, always resampled by nearest neighbour.
     """
 
     tensor: Tensor
@@ -53,7 +53,7 @@ class Image:
         return replace(self, tensor=resize(self.tensor, shape, mode), grid=self.grid.resized(shape))
 
     def padded_to(self, shape: Sequence[int], border: bool = False) -> Image:
-        """Extended with ``padding`` (fields: with their ``border``) behind the last voxel of each axis; voxel 0 stays where it is."""
+        """Padded after the last voxel of each axis with ``padding`` (fields: with their ``border``); voxel 0 keeps its position."""
         if tuple(shape) == self.grid.shape:
             return self
         widths = [w for n, s in zip(reversed(self.grid.shape), reversed(list(shape)), strict=True) for w in (0, s - n)]
@@ -61,13 +61,13 @@ class Image:
         return replace(self, tensor=tensor, grid=self.grid.cropped((0, 0, 0), shape))
 
     def resampled(self, grid: Grid) -> Image:
-        """Resampled to another grid through the world (labels: nearest); itself where the grids match."""
+        """Resampled to another grid in world coordinates (labels: nearest); unchanged if the grids match."""
         if self.grid.matches(grid):
             return self
         return self._sampled(grid.points(device=self.tensor.device), grid)
 
     def warped(self, transform: Transform, grid: Grid | None = None) -> Image:
-        """This (moving) image seen from the fixed side: ``warped(x) = self(phi(x))``, sampled once.
+        """This (moving) image warped to the fixed grid: ``warped(x) = self(phi(x))``, interpolated once.
 
         Args:
             transform: maps the fixed grid's world to this image's world.
@@ -81,14 +81,14 @@ class Image:
         return self._sampled(displacement + grid.points(dtype=displacement.dtype, device=displacement.device), grid)
 
     def at_stride(self, stride: Sequence[int]) -> Image:
-        """Average-pooled by whole factors; where they do not divide the extents, the border is repeated behind the last voxel."""
+        """Average-pooled by whole factors; if they do not divide the extents, the border is repeated after the last voxel."""
         if all(s == 1 for s in stride):
             return self
         shape = [-(-n // s) * s for n, s in zip(self.grid.shape, stride, strict=True)]
         return self.padded_to(shape, border=True).pooled(stride)
 
     def at_resolution(self, grid: Grid) -> Image:
-        """Seen on a coarser grid: average-pooled by :meth:`Grid.stride_to` it, then interpolated where the two still differ."""
+        """Resampled to a coarser grid: average-pooled by :meth:`Grid.stride_to`, then interpolated if the two still differ."""
         return self.at_stride(self.grid.stride_to(grid)).resampled(grid)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Image:
@@ -97,7 +97,7 @@ class Image:
         return replace(self, tensor=self.tensor[:, :, a : a + i, b : b + j, c : c + k], grid=self.grid.cropped(start, shape))
 
     def center_of_mass(self) -> Matrix:
-        """World position ``(3,)`` of the first element's mean voxel; intensities are weights. The grid's centre where they are all 0."""
+        """Centre of mass of the first element, ``(3,)`` RAS mm, weighted by the intensities; the grid's centre if they sum to 0."""
         weight, lies = self.tensor[0, 0], []
         for axis in range(3):
             planes = weight.sum([a for a in range(3) if a != axis], dtype=torch.float64).cpu()
@@ -106,7 +106,7 @@ class Image:
         return self.grid.to_world(torch.tensor(lies, dtype=torch.float64).view(1, 3, 1))[0, :, 0].numpy()
 
     def _sampled(self, points: Tensor, grid: Grid) -> Image:
-        """At points ``(B, 3, I, J, K)`` in voxels of a grid, as an image on that grid."""
+        """Sample at points ``(B, 3, I, J, K)``, in voxels of a grid; returns an image on that grid."""
         mode: Interpolation = "nearest" if self.discrete else "linear"
         tensor = sample(self.tensor, points, mode, self.padding, grid.voxel_map(self.grid))
         if grid.batch not in (1, tensor.shape[0]):

@@ -1,4 +1,4 @@
-"""Two images to be registered, and what is known about them."""
+"""Pair of images to be registered, with masks, labels, landmarks and the true transform."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Part = tuple[Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A fixed and a moving image (batched), with masks, labels, landmarks or a true transform where there are any.
+    """Fixed and moving image (batched), with optional masks, labels, landmarks and true transform.
 
-    Landmarks are tuples of ``(N, 3)`` RAS mm, one per batch element, because cases differ in their number. ``truth`` maps
+    Landmarks are tuples of ``(N, 3)`` RAS mm, one per batch element, because their number differs between cases. ``truth`` maps
     the fixed to the moving world, like every transform.
     """
 
@@ -53,13 +53,13 @@ class Pair:
                 moved[f.name] = tuple(points.to(device, non_blocking=non_blocking) for points in value)
         there = replace(self, **moved)  # type: ignore[arg-type]
         if self.fixed.tensor.device.type == "cpu":
-            self.labels()  # found here: nobody is to wait for a GPU to find them there
+            self.labels()  # found here: on a GPU this would wait for the device
         if "_foreground" in self.__dict__:
             there.__dict__["_foreground"] = self._foreground
         return there
 
     def cropped(self, fixed: Part, moving: Part) -> Pair:
-        """Parts of both sides, each ``(start, shape)`` in voxels; without landmarks, which need not lie in both."""
+        """Crop both images, each to ``(start, shape)`` in voxels; landmarks are dropped, as they may be outside."""
         changed: dict[str, object] = {"fixed_landmarks": None, "moving_landmarks": None}
         for side, (start, shape) in (("fixed", fixed), ("moving", moving)):
             for name in (side, f"{side}_mask", f"{side}_labels"):
@@ -71,7 +71,7 @@ class Pair:
         return replace(self, **changed)  # type: ignore[arg-type]
 
     def labels(self) -> list[int]:
-        """The foreground labels of the fixed and moving label maps, ascending; empty where there are none."""
+        """The foreground labels of the fixed and moving label maps, ascending; empty if one of the maps is missing."""
         if self.fixed_labels is None or self.moving_labels is None:
             return []
         return list(self._foreground)
@@ -112,9 +112,9 @@ class Pair:
 
     @staticmethod
     def collate(pairs: Sequence[Pair]) -> Pair:
-        """One batch from several pairs. Where sizes differ, images are padded behind their last voxel to the largest."""
+        """Join pairs into one batch. Images of different sizes are padded after their last voxel to the largest."""
         if len(pairs) == 1:
-            pairs[0].labels()  # found by the process that draws the pairs, and known from then on
+            pairs[0].labels()  # found once, in the process that loads the pairs
             return pairs[0]
         joined: dict[str, object] = {}
         for f in fields(Pair):

@@ -1,4 +1,4 @@
-"""Large images in slabs: the points of a whole clinical scan, or a field on it, take gigabytes."""
+"""Processing of large images in slabs: the points or a field of a whole clinical scan take gigabytes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Displacement, Transform
 
 SLAB = 4_000_000
-"""Voxels of a slab, about."""
+"""Approximate number of voxels of a slab."""
 MARGIN = 2
-"""Voxels around what a slab reaches: linear interpolation needs one."""
+"""Margin, in voxels, of the part of an image that a slab maps to: linear interpolation needs one."""
 LARGE = 32_000_000
-"""Voxels of an image from which on no field on it is held: it is computed slab by slab, each time."""
+"""Number of voxels above which a field is not stored, but computed slab by slab each time."""
 
 
 @dataclass(frozen=True)
 class Slab:
-    """Some planes of a grid along its first axis, and neighbouring planes on both sides as far as there are any.
+    """Consecutive planes of a grid along its first axis, with the neighbouring planes that exist on both sides.
 
     Args:
         whole: the grid.
-        first, planes: of the slab.
-        before, after: neighbours.
+        first: first plane of the slab.
+        planes: number of planes.
+        before, after: numbers of neighbouring planes.
     """
 
     whole: Grid
@@ -40,12 +41,12 @@ class Slab:
 
     @property
     def grid(self) -> Grid:
-        """Of the slab."""
+        """Grid of the slab."""
         return self.whole.cropped((self.first, 0, 0), (self.planes, *self.whole.shape[1:]))
 
     @property
     def wide(self) -> Grid:
-        """Of the slab with its neighbours."""
+        """Grid of the slab with its neighbours."""
         return self.whole.cropped((self.first - self.before, 0, 0), (self.before + self.planes + self.after, *self.whole.shape[1:]))
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class Slab:
 
 
 def slabs(grid: Grid, halo: int = 0) -> Iterator[Slab]:
-    """The slabs of a grid, of some :data:`SLAB` voxels each.
+    """Divide a grid into slabs of about :data:`SLAB` voxels each.
 
     Args:
         halo: neighbouring planes on either side.
@@ -75,7 +76,7 @@ def slabs(grid: Grid, halo: int = 0) -> Iterator[Slab]:
 
 
 def assembled(grid: Grid, make: Callable[[Slab], Tensor], halo: int = 0) -> Tensor:
-    """A tensor ``(1, C, I, J, K)`` on a grid, slab by slab; ``make`` gives ``(1, C, planes, J, K)``."""
+    """Assemble a tensor ``(1, C, I, J, K)`` on a grid slab by slab; ``make`` returns ``(1, C, planes, J, K)``."""
     whole: Tensor | None = None
     for slab in slabs(grid, halo):
         part = make(slab)
@@ -88,7 +89,7 @@ def assembled(grid: Grid, make: Callable[[Slab], Tensor], halo: int = 0) -> Tens
 
 
 def warped_slab(image: Image, displacement: Tensor, grid: Grid) -> Image:
-    """:meth:`lightning_reg.spatial.Image.warped_by` on a slab, of what it reaches: sampling copies the image that it reads.
+    """:meth:`lightning_reg.spatial.Image.warped_by` on a slab, from the part of the image it maps to: sampling copies its input.
 
     Args:
         displacement: ``(1, 3, planes, J, K)`` in voxels of the slab's ``grid``.
@@ -118,7 +119,7 @@ def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
 
 @torch.no_grad()
 def known_on(transform: Transform, grid: Grid) -> Transform:
-    """The transform known per voxel of a grid, so that it is computed once; itself where the grid is a large one."""
+    """Sample the transform at every voxel of a grid, to compute it only once; unchanged if the grid is larger than :data:`LARGE`."""
     if math.prod(grid.shape) > LARGE:
         return transform
     return Displacement(transform.displacement(grid), grid)

@@ -1,7 +1,7 @@
-"""Transforms: state and geometry, nothing learned.
+"""Transforms: their state and geometry, without learning.
 
-A transform maps points of the fixed image's world to the moving image's world (RAS mm). It carries the fixed ``grid``
-its parameters live on, and works in voxels of that grid.
+A transform maps points of the fixed image's world to the moving image's world (RAS mm). Its parameters are
+defined on the fixed ``grid``, and it computes in voxels of that grid.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Transform(ABC):
 
     @abstractmethod
     def map_world(self, points: Tensor) -> Tensor:
-        """Map points ``(B, 3, *any)`` in RAS mm. Landmarks of the fixed image go through this."""
+        """Map points ``(B, 3, *any)`` in RAS mm, for example landmarks of the fixed image."""
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -45,13 +45,13 @@ class Transform(ABC):
 
     @abstractmethod
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; by default on its own."""
+        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; default: :attr:`grid`."""
 
     @abstractmethod
     def inverse(self) -> Transform:
-        """The transform back, from the moving to the fixed world, on the same grid.
+        """Inverse transform, from the moving to the fixed world, on the same grid.
 
-        Exact for affine maps and velocities; numerical for the others (:func:`lightning_reg.functional.invert` says how well).
+        Exact for affine maps and velocities; numerical for the others (for its accuracy see :func:`lightning_reg.functional.invert`).
 
         Raises:
             ValueError: an affine matrix is singular.
@@ -59,7 +59,7 @@ class Transform(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Transform:
-        """The transform with its state on a device and of a type (float32 at least)."""
+        """The transform with its state on a device and in a dtype (at least float32)."""
 
     @property
     @abstractmethod
@@ -68,7 +68,7 @@ class Transform(ABC):
 
 
 def _world_through_voxels(transform: Transform, points: Tensor) -> Tensor:
-    """:meth:`Transform.map_world` by way of the voxels of the transform's grid."""
+    """:meth:`Transform.map_world` through the voxels of the transform's grid."""
     points = points.to(transform.like.device)
     inside = transform.grid.to_voxel(points)
     moved = transform.map_voxels(inside.to(transform.like.dtype)) - inside
@@ -76,19 +76,19 @@ def _world_through_voxels(transform: Transform, points: Tensor) -> Tensor:
 
 
 def _displacement_point_by_point(transform: Transform, grid: Grid) -> Tensor:
-    """:meth:`Transform.displacement` on another grid, every voxel centre mapped on its own."""
+    """:meth:`Transform.displacement` on another grid, by mapping every voxel centre."""
     points = grid.points(dtype=transform.like.dtype, device=transform.like.device)
     inside = transform_points(grid.voxel_map(transform.grid), points)
     return transform_vectors(transform.grid.voxel_map(grid), transform.map_voxels(inside) - inside)
 
 
 def _precise(state: Tensor) -> Tensor:
-    """At least float32: the state gives coordinates their type, and half precision cannot count the voxels of a scan."""
+    """Convert to at least float32: coordinates take the dtype of the state, and half precision cannot number the voxels of a scan."""
     return state.to(torch.promote_types(state.dtype, torch.float32))
 
 
 class SampledTransform(Transform):
-    """Abstract class of transforms whose displacement is known per voxel of :attr:`grid`: linear in between, extended by its border.
+    """Base class of transforms with a displacement per voxel of :attr:`grid`: linear in between, border repeated outside.
 
     Attributes:
         field: the displacement, ``(B, 3, I, J, K)`` voxels of ``grid``.
@@ -112,7 +112,7 @@ class SampledTransform(Transform):
         return self.field
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """Read, not interpolated, on a grid that is a part of its own."""
+        """Displacement on any grid; a slice, without interpolation, if the grid is a part of :attr:`grid`."""
         if grid is None or grid.matches(self.grid):
             return self.field
         start = grid.begins_in(self.grid)
@@ -143,7 +143,7 @@ class Displacement(SampledTransform):
         return Displacement(invert(self.field).displacement, self.grid)
 
     def extended(self, before: Sequence[int], after: Sequence[int]) -> Displacement:
-        """The same transform on a grid with so many more voxels at the two ends of each axis, where the border is repeated."""
+        """The same transform on a grid with additional voxels at the two ends of each axis, where the border is repeated."""
         widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
         shape = [b + n + a for b, n, a in zip(before, self.grid.shape, after, strict=True)]
         return Displacement(F.pad(self.field, widths, "replicate"), self.grid.cropped([-b for b in before], shape))
@@ -155,8 +155,8 @@ class BSpline(Transform):
     Args:
         control: ``(B, 3, *lattice)`` displacements of the control points, voxels of ``grid``.
         stride: control-point distance per axis, voxels.
-        offset: voxel position of control point 0 per axis; default one stride outside the grid, as
-            :func:`lightning_reg.functional.lattice_shape` and ITK count.
+        offset: voxel position of control point 0 per axis; default one stride outside the grid, as in
+            :func:`lightning_reg.functional.lattice_shape` and ITK.
     """
 
     def __init__(self, control: Tensor, grid: Grid, stride: Sequence[float], offset: Sequence[float] | None = None) -> None:
@@ -175,7 +175,7 @@ class BSpline(Transform):
         return bspline(self.control, self.grid.shape, self.stride, self.offset)
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """One matrix product per axis where the axes of the two grids are parallel."""
+        """Displacement on any grid, by one matrix product per axis if the axes of the two grids are parallel."""
         if grid is None or grid.matches(self.grid):
             return self.dense()
         along = grid.parallel(self.grid)
@@ -192,7 +192,7 @@ class BSpline(Transform):
         return Displacement(invert(self.dense()).displacement, self.grid)
 
     def extended(self, before: Sequence[int], after: Sequence[int]) -> BSpline:
-        """The same transform on a lattice with so many more control points at the two ends of each axis, repeating the outermost."""
+        """The same transform on a lattice with additional control points at the two ends of each axis, repeating the outermost."""
         widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
         offset = [o - b * s for o, b, s in zip(self.offset, before, self.stride, strict=True)]
         return BSpline(F.pad(self.control, widths, "replicate"), self.grid, self.stride, offset)
@@ -251,7 +251,7 @@ class Velocity(SampledTransform):
 
     Args:
         velocity: ``(B, 3, I, J, K)`` voxels of ``grid`` per unit time.
-        squarings: of scaling and squaring, see :func:`lightning_reg.functional.exponentiate`.
+        squarings: number of squarings, see :func:`lightning_reg.functional.exponentiate`.
     """
 
     def __init__(self, velocity: Tensor, grid: Grid, squarings: int = 7) -> None:
@@ -271,8 +271,8 @@ class IntegratedGradient(SampledTransform):
     ``phi_a(x) = sum of gradient_a over the voxels from the first one to x along axis a, minus 1``; a gradient of 1 is the identity.
 
     Args:
-        gradient: ``(B, 3, I, J, K)``, of coordinate *a* along axis *a*: the distances of consecutive voxels' images, voxels of ``grid``;
-            at least 0.
+        gradient: ``(B, 3, I, J, K)``, of coordinate *a* along axis *a*: the distances between the mapped positions of consecutive
+            voxels, in voxels of ``grid``; at least 0.
 
     Source: Christodoulidis et al., 2018, Section 2.1 (method 4).
     """
@@ -290,9 +290,9 @@ class IntegratedGradient(SampledTransform):
 
 
 class Composition(Transform):
-    """Transforms one inside the other: ``Composition([outer, ..., inner])`` is ``x -> outer(...(inner(x)))``.
+    """Composition of transforms: ``Composition([outer, ..., inner])`` is ``x -> outer(...(inner(x)))``.
 
-    Its grid is that of the innermost; the members may live on different grids.
+    Its grid is that of the innermost member; the members may have different grids.
     """
 
     def __init__(self, members: Sequence[Transform]) -> None:
@@ -317,7 +317,7 @@ class Composition(Transform):
 
     @staticmethod
     def _through(members: Sequence[Transform], points: Tensor, here: Grid) -> Tensor:
-        """Points in voxels of ``here`` through ``members``, the last one first."""
+        """Map points in voxels of ``here`` through ``members``, the last one first."""
         for member in reversed(members):
             there = member.grid
             if there.matches(here):
@@ -370,22 +370,22 @@ class Identity(Transform):
 
 
 def parts(transform: Transform) -> list[Transform]:
-    """The members of a composition, outermost first, however they are nested; a transform of another kind is its only part."""
+    """Members of a composition, outermost first, with nested ones flattened; any other transform is its own only part."""
     if isinstance(transform, Composition):
         return [part for member in transform.members for part in parts(member)]
     return [transform]
 
 
 def split_affine(transform: Transform, grid: Grid) -> tuple[Tensor, Transform | None]:
-    """A transform as ``affine o rest``.
+    """Split a transform into ``affine o rest``.
 
     Args:
         transform: of any kind, batch size 1.
-        grid: the fixed grid, on which the rest is held.
+        grid: the fixed grid, on which the rest is sampled.
 
     Returns:
-        The product of the leading affine maps, ``(1, 4, 4)`` RAS mm in float64; and what comes before them: a B-spline where that
-        is all there is, a displacement on ``grid`` otherwise, ``None`` where nothing moves.
+        The product of the leading (outermost) affine maps, ``(1, 4, 4)`` RAS mm in float64, and the rest, which is applied first: a
+        single B-spline as it is, anything else as a displacement on ``grid``, ``None`` if there is no rest.
     """
     matrix = torch.eye(4, dtype=torch.float64, device=transform.like.device).unsqueeze(0)
     rest = [part for part in parts(transform) if not isinstance(part, Identity)]
