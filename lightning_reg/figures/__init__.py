@@ -1,6 +1,6 @@
 """Figures of a training run or a registration. Every function returns a ``matplotlib`` figure and writes nothing.
 
-They are imported when they are first asked for: a registration that draws none does not wait for ``matplotlib``.
+Functions are imported on first use: a registration without figures does not wait for ``matplotlib``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Metrics over the cases of an evaluation."""
+"""Box plots of metrics over the cases of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning_reg.metrics.table import METRICS
 
 
 def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Box plots over the cases, before and after, a panel per metric that the rows have.
+    """Box plots over the cases, before and after, one panel per metric in the rows.
 
     Args:
-        rows: per method those of ``cases.csv``: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, and ``folding``. *Before*
-            is that of the first method; the only one is called *after*.
+        rows: rows of ``cases.csv`` per method: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, ``folding`` and ``sdlogj``.
+            *Before* is taken from the first method; a single method is labelled *after*.
     """
     first = next(iter(rows.values()))
     columns = {key for row in first for key in row}

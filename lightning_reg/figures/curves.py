@@ -12,9 +12,9 @@ from lightning_reg.metrics.table import RANKING, ranking
 
 Rows = Sequence[Mapping[str, str]]
 TITLES = {metric.column(): metric.heading for metric in RANKING}
-"""Axis titles of the metrics that a validation measures, in the order in which they are drawn."""
+"""Axis titles of the validation metrics, in the order of drawing."""
 SMOOTH = 5
-"""Logged values on either side that the thick line of a loss is the mean of."""
+"""Logged values on either side in the moving average that is the thick line of a loss."""
 
 
 def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
@@ -24,7 +24,7 @@ def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
 
 
 def learning_curve(rows: Rows) -> Figure:
-    """Training loss and its terms (thin: as logged; thick: averaged), and what the validations found, over the iterations."""
+    """Training loss and its terms (thin: as logged; thick: averaged), and validation metrics, over the iterations."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = sorted({key for row in rows for key in row if key.startswith("train/")})
@@ -72,7 +72,7 @@ def objective_curves(history: Sequence[tuple[str, Sequence[float]]]) -> Figure:
     """The objective of an instance optimisation at every step, one panel per stage (each has its own resolution and terms).
 
     Args:
-        history: per stage what was fitted, and the values.
+        history: per stage the kind of fit, and the objective at every step.
     """
     figure = Figure(figsize=(2.2 * len(history) + 0.6, 2.4), layout="constrained")
     for axes, (number, (kind, values)) in zip(figure.subplots(1, len(history), squeeze=False)[0], enumerate(history, 1), strict=True):
@@ -87,7 +87,7 @@ def study_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], ro
 
     Args:
         curves: per method and run ``(step, validation error)``.
-        rows: per method those of its cases; the metric that ranks is drawn.
+        rows: per method the rows of its cases; the ranking metric is drawn.
     """
     figure = Figure(figsize=(5.2 + max(3.0, 0.9 * (len(rows) + 1)), 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -123,8 +123,8 @@ def trials_figure(objectives: Sequence[str], values: Sequence[Sequence[float]], 
     """Trials of a search: the first two objectives against each other with the best ones joined, or one objective by trial.
 
     Args:
-        values: of the finished trials.
-        best: of those that no other beats in all objectives.
+        values: objectives of the finished trials.
+        best: objectives of the Pareto-optimal trials.
     """
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axes = figure.subplots()

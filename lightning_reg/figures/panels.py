@@ -1,4 +1,4 @@
-"""One registration, seen in three planes."""
+"""Panel of one registration in three planes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lightning_reg.functional import jacobian_determinant, ncc
 from lightning_reg.spatial import Pair, Transform
 
 PLANES = (("axial", 2, "PA", "RL"), ("coronal", 1, "IS", "RL"), ("sagittal", 0, "IS", "PA"))
-"""Plane, the axis across it, and the letters at its bottom and top, left and right."""
+"""Plane, its normal axis, and the letters at its bottom and top, left and right."""
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "deformed grid", "Jacobian determinant")
 DIM = 0.3
-"""Opacity of what lies outside the region of interest."""
+"""Opacity outside the region of interest."""
 
 
 def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -> Figure:
@@ -25,11 +25,11 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     Args:
         pair: batch size 1, voxel axes near right, anterior, superior. Slices go through the middle of the fixed mask or image.
         transform: fixed world to moving world.
-        masked: the method learns inside the fixed mask alone. What lies outside it is dimmed then, and the deformed grid and the Jacobian
-            are not drawn there: nothing was taught about it.
+        masked: the method learns only inside the fixed mask. The outside is then dimmed, without deformed grid and Jacobian, because
+            the method was not trained there.
 
-    The patient's right is on the left of the picture. The contour is the fixed mask's. Deformed-grid lines are where the transform
-    reaches whole multiples of some moving voxels; folding (determinant <= 0) is red.
+    The patient's right is on the left of the picture. The contour is the fixed mask's. Lines of the deformed grid are where the mapped
+    position is a multiple of a whole number of voxels of the fixed grid; folding (determinant <= 0) is red.
     """
     grid = pair.fixed.grid
     fixed = pair.fixed.tensor[0, 0].cpu()
@@ -86,7 +86,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
 
 
 def finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
-    """No ticks; the mask's contour; the patient's right on the left."""
+    """Remove ticks, draw the mask's contour, and put the patient's right on the left."""
     plot.set_xticks([])
     plot.set_yticks([])
     if mask is not None and 0 < float(mask.mean()) < 1:
@@ -96,7 +96,7 @@ def finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
 
 
 def letters(plot: Axes, vertical: str, horizontal: str) -> None:
-    """Letters of the patient's sides."""
+    """Draw the letters of the patient's sides."""
     style: dict[str, Any] = {"transform": plot.transAxes, "color": "#ffd000", "fontsize": "small"}
     plot.text(0.5, 0.03, vertical[0], ha="center", va="bottom", **style)
     plot.text(0.5, 0.97, vertical[1], ha="center", va="top", **style)
@@ -105,7 +105,7 @@ def letters(plot: Axes, vertical: str, horizontal: str) -> None:
 
 
 def _middle(pair: Pair) -> list[int]:
-    """Voxel through which the slices go: the centre of the fixed mask, moved a little off it to the right, or of the image."""
+    """Voxel of the slices: the centre of the fixed mask, shifted by one standard deviation along axis 0, or of the image."""
     shape = pair.fixed.grid.shape
     if pair.fixed_mask is None or not bool(pair.fixed_mask.tensor.any()):
         return [n // 2 for n in shape]

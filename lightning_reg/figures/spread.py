@@ -1,4 +1,4 @@
-"""Disagreement of several registrations, seen in three planes."""
+"""Disagreement between several registrations in three planes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_reg.spatial import Image
 
 
 def spread_map(fixed: Image, spread: Tensor) -> Figure:
-    """The fixed image, and below it the spread in mm, in the axial, coronal and sagittal planes through its largest smooth maximum.
+    """The fixed image, and below it the spread in mm, in the axial, coronal and sagittal planes through the maximum of the smoothed spread.
 
     Args:
         fixed: batch size 1, voxel axes near right, anterior, superior.

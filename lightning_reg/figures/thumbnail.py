@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 SIDE = 88
-"""Voxels along the longest axis of what is drawn."""
+"""Voxels along the longest axis of the drawn grid."""
 FOLDED, LESS, MORE = np.array([230, 30, 30]), np.array([40, 90, 220]), np.array([220, 120, 20])
 """Colours of folded voxels, and of a warped image that is darker or brighter than the fixed one."""
 
@@ -23,12 +23,12 @@ FOLDED, LESS, MORE = np.array([230, 30, 30]), np.array([40, 90, 220]), np.array(
 def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Image:
     """Axial, coronal and sagittal slices through the middle, below each other: fixed, warped, their difference, and folding in red.
 
-    The middle is that of the fixed mask, or of the image. The patient's right is on the left, anterior and superior are up. Intensities
-    are each image's own between its first and last percentile.
+    The middle is that of the fixed mask, or of the image. The patient's right is on the left, anterior and superior are up. Each image is
+    windowed from its 1st to its 99th percentile.
 
     Args:
         field: fixed world to moving world.
-        determinant: of its Jacobian, ``(1, 1, I, J, K)``.
+        determinant: determinant of its Jacobian, ``(1, 1, I, J, K)``.
     """
     grid = _small(pair.fixed.grid)
     jacobian = Image(determinant, pair.fixed.grid, padding=1.0)
@@ -54,7 +54,7 @@ def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Im
 
 
 def _small(grid: Grid) -> Grid:
-    """A coarse grid around the same part of the world, its axes right, anterior and superior."""
+    """Coarse grid over the same part of the world, with axes right, anterior and superior."""
     corners = torch.tensor(list(itertools.product(*((-0.5, n - 0.5) for n in grid.shape))), dtype=torch.float64)
     world = grid.to_world(corners.T.unsqueeze(0))[0]
     low, high = world.amin(1), world.amax(1)
@@ -64,7 +64,7 @@ def _small(grid: Grid) -> Grid:
 
 
 def _middle(mask: Image | None, grid: Grid) -> list[int]:
-    """Voxel of ``grid`` at the mask's centre of mass, or in its middle."""
+    """Voxel of ``grid`` at the mask's centre of mass, or in the middle of ``grid``."""
     if mask is None:
         return [n // 2 for n in grid.shape]
     inside = replace(mask, tensor=mask.tensor > 0)
@@ -79,7 +79,7 @@ def _window(slices: Sequence[Tensor]) -> tuple[float, float]:
 
 
 def _padded(panel: np.ndarray, side: int) -> np.ndarray:
-    """In the middle of a black square."""
+    """Centre a panel in a black square."""
     found = np.zeros((side, side, 3))
     top, left = (side - panel.shape[0]) // 2, (side - panel.shape[1]) // 2
     found[top : top + panel.shape[0], left : left + panel.shape[1]] = panel

@@ -1,1 +1,1 @@
-"""Images, points, transforms and folders as files: the only place that knows LPS from RAS."""
+"""Reading and writing of images, points, transforms and folders, with the conversion between LPS and RAS."""

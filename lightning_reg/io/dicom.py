@@ -1,4 +1,4 @@
-"""DICOM series: found, put in order, and refused where slices are missing, doubled or sheared."""
+"""DICOM series: found, sorted, and refused if slices are missing, duplicated or sheared."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class _Slice(NamedTuple):
 
 
 def read_folder(folder: Path, kind: type[tio.Image] = tio.ScalarImage) -> tio.Image:
-    """The one series in a folder.
+    """Read the only DICOM series in a folder.
 
     Raises:
-        DataError: there is none, or there are several, or as :func:`read_slices`.
+        DataError: there is no series, there are several, or as :func:`read_slices`.
     """
     with gdcm():
         found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
@@ -45,16 +45,16 @@ def read_folder(folder: Path, kind: type[tio.Image] = tio.ScalarImage) -> tio.Im
 
 
 def read_slices(files: Sequence[Path], name: str, kind: type[tio.Image] = tio.ScalarImage) -> tuple[tio.Image, list[int]]:
-    """One volume from its slices, whatever order they are given in.
+    """Read one volume from its slices, given in any order.
 
     Args:
-        name: how messages call it.
+        name: name of the volume in messages.
 
     Returns:
-        The image, and for each of its slices the number of its file in ``files``.
+        The image, and for each of its slices the index of its file in ``files``.
 
     Raises:
-        DataError: a slice is missing or there twice, the gantry was tilted, or a file cannot be read.
+        DataError: a slice is missing or duplicated, the gantry was tilted, or a file cannot be read.
     """
     try:
         with gdcm():
@@ -73,7 +73,7 @@ def read_slices(files: Sequence[Path], name: str, kind: type[tio.Image] = tio.Sc
 
 
 def _header(path: Path) -> _Slice | None:
-    """Position of a slice, LPS mm; ``None`` where the file does not say."""
+    """Position of a slice, LPS mm; ``None`` if the file does not contain it."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -107,8 +107,10 @@ def _require_regular(slices: Sequence[_Slice], name: str) -> None:
 
 @contextmanager
 def gdcm() -> Iterator[None]:
-    """While GDCM is at work: it warns about every other file in a folder, which is no news, and sets the process's locale to C, after
-    which Python would read text files as ASCII."""
+    """Context manager for calls of GDCM: hide its warnings about other files in a folder, and restore the locale.
+
+    GDCM sets the locale of the process to C, after which Python would read text files as ASCII.
+    """
     shown, text = sitk.ProcessObject.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_CTYPE)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

@@ -1,4 +1,4 @@
-"""Results: whole or not there, and nobody else's files touched."""
+"""Results on disk: written completely or not at all, without touching other files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from typing import Any
 from lightning_reg.discovery import DataError
 
 MARK = "metrics.json"
-"""The record that every folder of results has."""
+"""Record in every folder of results."""
 LISTING = ".written.json"
 """Listing in a folder of results: the command that wrote it and the names of its files. Other files in the folder are kept."""
 
 
 def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> None:
-    """Refuse an output folder before anything is computed.
+    """Refuse an unusable output folder before anything is computed.
 
     Args:
         by: the command that would write it.
-        space: bytes that will be written, as far as that is known.
+        space: bytes to be written, as far as known.
 
     Raises:
-        DataError: it exists and ``overwrite`` is false, or it holds something else than this command's results; its name is impossible;
-            it cannot be written, or the disk has less space.
+        DataError: the folder exists and ``overwrite`` is false, or it holds no results of this command; its name is invalid; it cannot be
+            written; or the disk has less than ``space``.
     """
     if _exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
@@ -41,15 +41,15 @@ def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> N
         if writer is None:
             raise DataError(f"{folder} exists and holds no results of this program, so it is not overwritten; choose another folder.")
         if writer != by:
-            raise DataError(f"{folder} holds what lightning-reg {writer} wrote, so it is not overwritten; choose another folder.")
+            raise DataError(f"{folder} holds results of lightning-reg {writer}, so it is not overwritten; choose another folder.")
     _try(folder if folder.is_dir() else folder.parent, folder, space)
 
 
 def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
-    """As :func:`refuse_existing`, for a single file in a folder that is there.
+    """As :func:`refuse_existing`, for a single file in an existing folder.
 
     Raises:
-        DataError: it exists and ``overwrite`` is false; its folder is not there or cannot be written; the disk has less space.
+        DataError: the file exists and ``overwrite`` is false; its folder is missing or cannot be written; the disk has less than ``space``.
     """
     if _exists(path):
         if path.is_dir():
@@ -69,11 +69,11 @@ def _exists(path: Path) -> bool:
 
 
 def _try(place: Path, wanted: Path, space: int) -> None:
-    """Whether something can be written at the nearest folder that is there, and fits."""
+    """Check that the nearest existing folder can be written and has enough space."""
     while not _exists(place) and place != place.parent:
         place = place.parent
     try:
-        os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None  # a name that is too long
+        os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None  # fails for too long a name
     except FileNotFoundError:
         pass
     except OSError as cause:
@@ -84,17 +84,20 @@ def _try(place: Path, wanted: Path, space: int) -> None:
     except OSError as cause:
         raise DataError(f"{wanted} cannot be made ({place}: {reason(cause)}); choose another path.") from cause
     if free < space:
-        raise DataError(f"{wanted} needs some {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f}; make room, or choose another.")
+        raise DataError(
+            f"{wanted} needs about {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f} MiB free; free some space, or choose "
+            "another path."
+        )
 
 
 class Beside:
-    """Calls that run one after the other in a thread of their own, while the work goes on: compressing leaves the interpreter to it.
+    """Background thread that runs calls one after the other, for example compression, which releases the interpreter lock.
 
     Args:
-        enabled: otherwise each runs at once, as where memory is short.
+        enabled: if false, each call runs immediately, for example to save memory.
 
     Raises:
-        Exception: on leaving, or at :meth:`wait`, what the first of them raised.
+        Exception: the first exception of a call, on exit or in :meth:`wait`.
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -111,7 +114,7 @@ class Beside:
             self._calls.append(self._pool.submit(function, *arguments))
 
     def wait(self) -> None:
-        """Until all calls so far are done."""
+        """Wait until all calls so far are done."""
         calls, self._calls = self._calls, []
         for call in calls:
             call.result()
@@ -125,16 +128,16 @@ class Beside:
 
 @contextmanager
 def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -> Iterator[Path]:
-    """A folder beside ``folder`` to write into; renamed to it at the end, removed where something goes wrong.
+    """Temporary folder to write into; renamed to ``folder`` at the end, removed after an error.
 
-    Results that are there are exchanged for the new ones in one step of the file system where it has one (Linux): a process that is
-    killed leaves the old or the new ones, complete. Files that the command did not write are in both.
+    Existing results are replaced in one step where the file system supports it (Linux): a killed process leaves either the old or the new
+    results, complete. Files that the command did not write are kept.
 
     Args:
         by: the command that writes.
 
     Raises:
-        DataError: as :func:`refuse_existing`, or it cannot be written (a full disk, a folder without permission).
+        DataError: as :func:`refuse_existing`, or the folder cannot be written (a full disk, a folder without permission).
     """
     folder = folder.expanduser().resolve()
     refuse_existing(folder, overwrite, by)
@@ -174,7 +177,7 @@ def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
 
 
 def _has_to_stay(folder: Path) -> bool:
-    """Whether the folder itself cannot be exchanged: it is a mount point, or where this process works."""
+    """Whether the folder cannot be replaced: a mount point, one that holds the working directory, or in a read-only folder."""
     here = Path.cwd().resolve()
     return folder.is_mount() or folder == here or folder in here.parents or not os.access(folder.parent, os.W_OK)
 
@@ -188,12 +191,12 @@ def _remove_orphans(place: Path, prefix: str) -> None:
 
 
 def _replace(folder: Path, partial: Path) -> None:
-    """``partial`` takes the place of ``folder``, with the files in it that no command wrote."""
+    """Replace ``folder`` by ``partial``, and keep the files in it that no command wrote."""
     _, ours = _listing(folder)
     for path in folder.iterdir():
         if path.name not in (*ours, LISTING):
             if (partial / path.name).exists():
-                raise FileExistsError(errno.EEXIST, "it is not this command's, and would be replaced", str(path))
+                raise FileExistsError(errno.EEXIST, "it was not written by this command and would be replaced", str(path))
             _linked(path, partial / path.name)
     shutil.copymode(folder, partial)
     if not _exchanged(folder, partial):
@@ -208,7 +211,7 @@ def _replace(folder: Path, partial: Path) -> None:
 
 
 def _linked(path: Path, new: Path) -> None:
-    """The same file under a second name, or a copy where the file system has no such thing; of a folder all files."""
+    """Link a file, or all files of a folder, under a second name; copy if the file system has no hard links."""
 
     def link(source: str, target: str) -> None:
         try:
@@ -232,11 +235,11 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _replace_inside(folder: Path, partial: Path) -> None:
-    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them where that fails."""
+    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them on failure."""
     _, ours = _listing(folder)
     for path in partial.iterdir():
         if (folder / path.name).exists() and path.name not in (*ours, LISTING):
-            raise FileExistsError(errno.EEXIST, "it is not this command's, and would be replaced", str(folder / path.name))
+            raise FileExistsError(errno.EEXIST, "it was not written by this command and would be replaced", str(folder / path.name))
     old = Path(tempfile.mkdtemp(prefix=".old.", dir=folder))
     moved: list[tuple[Path, Path]] = []
     try:
@@ -257,7 +260,7 @@ def _replace_inside(folder: Path, partial: Path) -> None:
 
 @contextmanager
 def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """As :func:`written_whole`, for a single file: a path with the same ending in a folder beside it."""
+    """As :func:`written_whole`, for a single file: yields a path of the same name in a temporary folder beside it."""
     path = path.expanduser()
     refuse_file(path, overwrite)
     try:
@@ -272,12 +275,12 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a process killed at any moment leaves the old content or the new one.
 
     Raises:
-        OSError: it cannot be written; the old content is still there.
+        OSError: the file cannot be written; the old content is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)  # never through a link
+        partial.unlink(missing_ok=True)  # never write through a link
         with partial.open("xb") as file:
             file.write(content)
             file.flush()

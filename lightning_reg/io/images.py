@@ -1,4 +1,4 @@
-"""Images from wherever they come: files, DICOM folders, and the image objects of other libraries."""
+"""Images from files, DICOM folders, and image objects of other libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[
 
 
 def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.Image:
-    """An image in memory, its voxel axes those of the file, its affine to RAS mm.
+    """Read an image into memory, with the voxel axes of the file and an affine to RAS mm.
 
     Args:
         source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO, nibabel or SimpleITK image, or
@@ -58,18 +58,18 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
         return read_folder(path, kind)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchIO's attempts by other libraries; what fails is said below
+            warnings.simplefilter("ignore")  # of TorchIO's attempts with other libraries; failures are reported below
             image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
             image.load()
     except MemoryError as cause:
-        raise DataError(f"{path} cannot be read: its header says more voxels than the memory holds; replace or remove the file.") from cause
+        raise DataError(f"{path} cannot be read: its header gives more voxels than fit into memory; replace or remove the file.") from cause
     except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
         raise DataError(f"{path} cannot be read as an image ({_what_is_wrong(path, cause)}); replace or remove the file.") from cause
     return image
 
 
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
-    """By nibabel: ITK, TorchIO's first choice, replaces NaN by zeros without a word."""
+    """Read with nibabel: ITK, TorchIO's first choice, silently replaces NaN by zeros."""
     header = nifti_header(path)
     if header is not None and int(header["sform_code"]) == 0 and min(abs(header["pixdim"][1:4])) == 0:
         raise ValueError(f"its header has a voxel size of {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm")
@@ -77,19 +77,19 @@ def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
 
 
 def _checked(path: Path) -> SpatialImage:
-    """A compressed image whose checksum has been looked at: nibabel reads what it needs and not to the end, where that stands."""
+    """Read a compressed image and verify its checksum at the end of the file, before which nibabel stops reading."""
     content = gzip.decompress(path.read_bytes())
     kind = nib.Nifti2Image if int.from_bytes(content[:4], "little") == 540 or int.from_bytes(content[:4], "big") == 540 else nib.Nifti1Image
     return kind.from_bytes(content)
 
 
 def nifti_header(path: Path) -> nib.Nifti1Header | None:
-    """The header of a NIfTI-1 file as it stands there, where nibabel mends what it finds wrong; ``None`` where the file is no such one."""
+    """Read the header of a NIfTI-1 file without nibabel's corrections; ``None`` if the file is of another kind."""
     with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
         block = file.read(348)
     try:
         header = nib.Nifti1Header(block, check=False)
-    except Exception:  # said when the file is read
+    except Exception:  # reported when the file is read
         return None
     return header if header["magic"].item()[:2] in (b"n+", b"ni") else None
 
@@ -97,7 +97,7 @@ def nifti_header(path: Path) -> nib.Nifti1Header | None:
 def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
     """Values ``(C, I, J, K)`` and affine."""
     if len(image.shape) < 3 or min(image.shape) < 1:
-        raise ValueError(f"its header says {' x '.join(map(str, image.shape))} voxels, where three axes are meant")
+        raise ValueError(f"its header gives {' x '.join(map(str, image.shape))} voxels; three axes are needed")
     data = np.asarray(image.dataobj)
     while data.ndim > 4 and data.shape[-1] == 1:
         data = data[..., 0]
@@ -106,7 +106,7 @@ def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    """In this machine's byte order, and signed where PyTorch can hardly compute with it."""
+    """Convert to this machine's byte order, and to signed types where PyTorch hardly supports the unsigned ones."""
     if values.dtype.kind not in "biuf":
         raise DataError(f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers.")
     if values.dtype.kind == "u" and values.dtype.itemsize == 8 and values.size and int(values.max()) >= 2**63:
@@ -116,7 +116,7 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 LARGEST = 10**10
-"""Voxels above which a header is not believed."""
+"""Number of voxels above which a header is taken to be wrong."""
 
 
 def _what_is_wrong(path: Path, cause: Exception) -> str:
@@ -124,29 +124,31 @@ def _what_is_wrong(path: Path, cause: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "it is empty"
     if isinstance(cause, gzip.BadGzipFile):
-        return "it is not compressed, as its name says, or another file"
+        return "it is not compressed although its name says so, or it is another kind of file"
     if "not understood" not in str(cause):
         return first_line(cause)
     try:
         size = _itk_size(path)
     except RuntimeError:
         return "its header is damaged or cut off, or it is a file of another kind"
-    return f"its header says {' x '.join(map(str, size))} voxels, and it has fewer or damaged ones: it has been cut off"
+    return f"its header gives {' x '.join(map(str, size))} voxels, but they are incomplete or damaged: the file has been cut off"
 
 
 def itk_reason(error: Exception) -> str:
-    """Message of an ITK error, without the place in its source."""
+    """Message of an ITK error, without the location in its source code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines or "suffix" in lines[-1]:  # how it says that no reader takes the file
+    if not lines or "suffix" in lines[-1]:  # how ITK says that no reader accepts the file
         return "it is damaged, cut off, or of another kind than its name says"
     return re.sub(r"^((itk::|ITK )ERROR: )?\w+\(0x[0-9a-f]+\): ", "", lines[-1]).rstrip(".")
 
 
 def require_finite(path: Path) -> None:
-    """Refuse a NIfTI file that has been cut off or changed, which ITK reads as far as it goes, or has NaN, which ITK takes for zeros.
+    """Refuse a NIfTI file that has been cut off or changed, or that has NaN.
+
+    ITK would read such a file up to where it is cut off, and NaN as zeros.
 
     Raises:
-        DataError: its length or checksum does not fit, or values are NaN or infinite.
+        DataError: the length or checksum is wrong, or values are NaN or infinite.
     """
     try:
         values = np.asarray((_checked(path) if path.name.endswith(".gz") else nib.load(path)).dataobj)
@@ -157,10 +159,10 @@ def require_finite(path: Path) -> None:
 
 
 def voxels(path: Path) -> int:
-    """Number of voxels by the header alone; 0 where the header cannot be read (a folder of slices, a damaged file)."""
+    """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices, a damaged file)."""
     try:
         shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
-    except Exception:  # whatever is wrong with it is said when it is read
+    except Exception:  # errors are reported when the image is read
         return 0
     count = math.prod(int(n) for n in shape)
     return count if 0 < count < LARGEST else 0
@@ -174,6 +176,6 @@ def _itk_size(path: Path) -> tuple[int, ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """First line of an error's message, or its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

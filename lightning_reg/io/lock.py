@@ -16,17 +16,17 @@ from filelock import FileLock, Timeout
 from lightning_reg.discovery import DataError
 
 ORPHANS = 20.0
-"""Seconds within which the processes that worked for a killed one, and share its lock, have noticed."""
+"""Seconds to wait until the workers of a killed process, which share its lock, have ended."""
 
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
-    """While this lasts, no other process writes into the folder, which is made where it is not there.
+    """Lock a folder, created if needed, against writing by other processes.
 
-    The lock is the operating system's (:class:`filelock.FileLock`): it ends with its process, however that ends.
+    The lock is the operating system's (:class:`filelock.FileLock`): it is released whenever its process ends, for any reason.
 
     Raises:
-        DataError: another process holds it (its host, number and start are in the message), or the folder cannot be made.
+        DataError: another process holds the lock (the message gives its host, number and start), or the folder cannot be written.
     """
     holder = folder / ".writer.json"
     try:
@@ -40,7 +40,7 @@ def one_writer(folder: Path) -> Iterator[None]:
     try:
         started = datetime.now().isoformat(sep=" ", timespec="seconds")
         try:
-            holder.unlink(missing_ok=True)  # never through a link
+            holder.unlink(missing_ok=True)  # never write through a link
             holder.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started}))
         except OSError as cause:
             raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); make room, or choose another folder.") from cause
@@ -65,7 +65,7 @@ def _described(path: Path) -> str:
 
 
 def _alive(path: Path) -> bool:
-    """Whether the process that wrote itself down may be running: on this machine it is known, of another one it is assumed."""
+    """Whether the recorded process may be running: checked on this machine, assumed on another one."""
     found = _holder(path)
     if found.get("host") != socket.gethostname():
         return bool(found)

@@ -1,4 +1,4 @@
-"""Names that every file system and shell takes."""
+"""File names that are valid in every file system and shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Landmarks as files. The header says which coordinates they are in; nothing is guessed."""
+"""Files of landmarks. The header gives the coordinate system; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ HELP = (
 
 @dataclass(frozen=True)
 class PointFile:
-    """Points as they stand in a file: ``values`` ``(N, 3)`` float64, in ``space`` ``RAS``, ``LPS`` or ``voxel``."""
+    """Points as stored in a file: ``values`` ``(N, 3)`` float64, in ``space`` ``RAS``, ``LPS`` or ``voxel``."""
 
     values: Tensor
     space: str
 
     def world(self, grid: Grid | None = None) -> Tensor:
-        """``(N, 3)`` RAS mm.
+        """Convert to RAS mm, ``(N, 3)``.
 
         Args:
-            grid: of the image whose voxels ``i,j,k`` count.
+            grid: grid of the image, for points in voxels ``i,j,k``.
 
         Raises:
-            DataError: they are voxels and there is no grid.
+            DataError: the points are in voxels, and there is no grid.
         """
         if self.space == "RAS":
             return self.values
@@ -57,7 +57,7 @@ def read_points(path: Path) -> PointFile:
         path: see :data:`HELP`.
 
     Raises:
-        DataError: no such file, no such columns, or a value that is no number; names the line.
+        DataError: no such file, unknown columns, or a value that is no number; the message names the line.
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}; correct the path.")
@@ -76,14 +76,16 @@ def read_points(path: Path) -> PointFile:
 
 
 def read_plain(path: Path, space: str, first: int = 0) -> PointFile:
-    """Read landmarks from text without a header that says what they are: three numbers a line, apart by blanks, tabs or commas.
+    """Read landmarks from text without a header: three numbers per line, separated by blanks, tabs or commas.
+
+    Lines that begin with ``#`` are ignored.
 
     Args:
         space: ``RAS``, ``LPS`` or ``voxel``, as the provider documents it.
-        first: the number of the first voxel, 0 or 1.
+        first: index of the first voxel, 0 or 1.
 
     Raises:
-        DataError: as :func:`read_points`. Lines that begin with ``#`` are left out.
+        DataError: as :func:`read_points`.
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}; correct the path.")
@@ -99,7 +101,7 @@ def read_plain(path: Path, space: str, first: int = 0) -> PointFile:
 
 
 def _without_empty_end(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """Lines and their cells; refuses an empty line between others, after which points would correspond to the wrong ones."""
+    """Drop empty lines at the end; refuse an empty line between others, after which points would no longer correspond."""
     while rows and not any(cell.strip() for cell in rows[-1][1]):
         rows.pop()
     empty = [line for line, row in rows if not any(cell.strip() for cell in row)]
@@ -134,7 +136,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _numbers(path: Path, rows: Sequence[tuple[int | str, Sequence[object]]]) -> Tensor:
-    """``(N, 3)`` from rows and their names."""
+    """Points ``(N, 3)`` from rows and their names."""
     values = []
     for line, row in rows:
         try:

@@ -1,7 +1,7 @@
-"""Transforms and displacement fields as files. Here, and in the image readers of other libraries, LPS becomes RAS and back.
+"""Files of transforms and displacement fields, with the conversion between LPS and RAS.
 
 Inside the project a transform maps RAS mm. ITK, and with it SimpleITK, ANTs, Slicer and elastix, map LPS mm, in the same
-direction: points of the fixed image to points of the moving image.
+direction: points of the fixed image to points of the moving image. Images are converted by the libraries that read them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from lightning_reg.spatial import LARGE, Affine, BSpline, Composition, Displacem
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PER_CONTROL_POINT = 4
 _HDF5 = threading.Lock()
-"""ITK's HDF5 is not made for several threads: two that write at the same time end the process."""
+"""Lock for ITK's HDF5, which is not thread-safe: two threads that write at the same time crash the process."""
 
 
 def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
-    """The same transform in ITK: fixed to moving points, LPS mm.
+    """Convert a transform to ITK: fixed to moving points, LPS mm.
 
     Args:
         transform: batch size 1.
-        domain: where it has to be the same. ITK's fields and splines are the identity outside their own grid; ours extend by their
-            border. What is written is extended that far that every point of ``domain`` finds what it finds here.
+        domain: grid on which both have to agree. Outside their own grid, our fields and splines repeat the border displacement; ITK
+            uses zero. They are therefore extended until every point of ``domain`` is mapped identically.
 
     Returns:
         An affine transform, a B-spline, a displacement field, or a composite of them.
@@ -45,7 +45,7 @@ def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
         DataError: a grid's axes are not perpendicular, which ITK cannot represent.
     """
     corners = torch.tensor([[-0.5, n - 0.5] for n in domain.shape], dtype=torch.float64)
-    reach = domain.to_world(torch.cartesian_prod(*corners).T.unsqueeze(0))  # (1, 3, 8) RAS mm around all points that come in
+    reach = domain.to_world(torch.cartesian_prod(*corners).T.unsqueeze(0))  # (1, 3, 8) RAS mm around all input points
     written: list[sitk.Transform] = []
     for part in reversed(parts(transform)):
         if isinstance(part, Affine):
@@ -72,7 +72,7 @@ def _affine_to_itk(part: Affine) -> sitk.AffineTransform:
 
 
 def _margins(reach: Tensor, grid: Grid, low: Sequence[float], high: Sequence[float], step: Sequence[float]) -> tuple[list[int], list[int]]:
-    """Steps that a lattice over ``low`` to ``high`` (voxels of ``grid``) lacks at its two ends to hold the points ``reach``."""
+    """Steps to add at the two ends of a lattice from ``low`` to ``high`` (voxels of ``grid``) to include the points ``reach``."""
     points = grid.to_voxel(reach)[0]
     before = [max(0, int(np.ceil((a - float(p)) / s))) for a, p, s in zip(low, points.amin(1), step, strict=True)]
     after = [max(0, int(np.ceil((float(p) - b) / s))) for b, p, s in zip(high, points.amax(1), step, strict=True)]
@@ -80,7 +80,7 @@ def _margins(reach: Tensor, grid: Grid, low: Sequence[float], high: Sequence[flo
 
 
 def _spread(reach: Tensor, grid: Grid, size: float) -> Tensor:
-    """The corners of a box that holds ``reach`` moved by up to ``size`` voxels of ``grid`` along each axis."""
+    """Corners of a box around ``reach``, enlarged by ``size`` voxels of ``grid`` along each axis."""
     points = grid.to_voxel(reach)[0]
     box = torch.stack([points.amin(1) - size, points.amax(1) + size], dim=1)
     return grid.to_world(torch.cartesian_prod(*box).T.unsqueeze(0))
@@ -148,13 +148,13 @@ def _geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:
 
 
 def from_itk(transform: sitk.Transform) -> Transform:
-    """A transform of this project from one of ITK's.
+    """Convert an ITK transform to a transform of this project.
 
     Raises:
-        DataError: it is of a kind that has no counterpart here.
+        DataError: its kind is not supported.
     """
     transform = transform.Downcast()
-    if transform.IsLinear():  # a composite of affine maps, too, which ITK may nest without end
+    if transform.IsLinear():  # also a composite of affine maps, which ITK may nest deeply
         return _affine_from_itk(transform)
     if isinstance(transform, sitk.CompositeTransform):
         count = transform.GetNumberOfTransforms()
@@ -200,18 +200,18 @@ def _bspline_from_itk(transform: sitk.BSplineTransform) -> BSpline:
     lattice = _grid_of(images[0])
     values = np.stack([sitk.GetArrayFromImage(image).transpose() for image in images])
     control = transform_vectors(np.linalg.inv(_FLIP @ lattice.affine), torch.from_numpy(values).unsqueeze(0))
-    # on a grid of four voxels per control point: what is dense, an inverse for one, needs more than the lattice itself
+    # on a grid of four voxels per control point: dense results, such as an inverse, need a finer grid than the lattice
     grid = lattice.resized([_PER_CONTROL_POINT * n for n in lattice.shape])
     first = (_PER_CONTROL_POINT - 1) / 2
     return BSpline(_PER_CONTROL_POINT * control, grid, (float(_PER_CONTROL_POINT),) * 3, (first,) * 3)
 
 
 def write_transform(path: Path, transform: Transform, domain: Grid) -> None:
-    """Write an ITK transform file (``.h5`` or ``.tfm``) of :func:`to_itk`.
+    """Write the result of :func:`to_itk` as an ITK transform file (``.h5`` or ``.tfm``).
 
     Raises:
-        DataError: ITK cannot represent it.
-        OSError: it cannot be written.
+        DataError: ITK cannot represent the transform.
+        OSError: the file cannot be written.
     """
     try:
         written = to_itk(transform, domain)
@@ -225,13 +225,13 @@ def read_transform(path: Path) -> Transform:
     """Read an ITK transform (``.h5``, ``.tfm``, ``.mat``, ``.txt``) or a displacement field (``.nii.gz``, ``.mha``, ``.nrrd``).
 
     Raises:
-        DataError: there is no such file, it cannot be read, or it is of a kind that has no counterpart here.
+        DataError: there is no such file, it cannot be read, or its kind is not supported.
     """
     if not path.is_file():
         raise DataError(f"There is no transform {path}; correct the path.")
     try:
         transform = _read(path)
-    except (RuntimeError, UnicodeDecodeError) as cause:  # ITK quotes what it could not read
+    except (RuntimeError, UnicodeDecodeError) as cause:  # ITK quotes the bytes that it cannot read
         why = "it is empty" if path.stat().st_size == 0 else itk_reason(cause)
         raise DataError(f"{path} cannot be read as a transform ({why}); give transform.h5 of a registration.") from cause
     for part in parts(transform):
@@ -260,7 +260,7 @@ def write_displacement(path: Path, transform: Transform, grid: Grid) -> None:
     """Write a transform as a displacement field in NIfTI: five axes, intent *vector*, LPS mm in 32 bits, as ITK, ANTs and Slicer read it.
 
     Args:
-        grid: where its voxels lie.
+        grid: grid of the field.
     """
     image = nib.Nifti1Image(np.broadcast_to(np.float32(0), (*grid.shape, 1, 3)), grid.affine[0])
     image.header.set_intent("vector")
@@ -273,7 +273,7 @@ def write_displacement(path: Path, transform: Transform, grid: Grid) -> None:
 
 
 def _lps_components(transform: Transform, grid: Grid) -> Iterator[NDArray[np.float32]]:
-    """Displacement along L, P and S at every voxel, mm, ``(I, J, K)`` each in the order of a file; of a large image one at a time."""
+    """Displacement along L, P and S at every voxel, mm, ``(I, J, K)`` each, in file order; one at a time for a large image."""
     together = [(0, 1, 2)] if math.prod(grid.shape) <= LARGE else [(0,), (1,), (2,)]
     for axes in together:
         components = [np.empty(grid.shape, dtype=np.float32, order="F") for _ in axes]
@@ -285,9 +285,9 @@ def _lps_components(transform: Transform, grid: Grid) -> Iterator[NDArray[np.flo
 
 
 def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
-    """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the file's kind by its ending (``.nii.gz``, ``.mha``, ``.nrrd``)."""
+    """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the ending sets the format (``.nii.gz``, ``.mha``, ``.nrrd``)."""
     values = tensor[0, 0].detach().cpu().contiguous().numpy()
-    if values.dtype.kind in "biu":  # the smallest kind that every reader knows
+    if values.dtype.kind in "biu":  # the smallest type that every reader supports
         low, high = int(values.min()), int(values.max())
         values = values.astype(next(k for k in (np.uint8, np.int16, np.int32, np.float64) if _holds(k, low, high)))
     if path.name.endswith((".nii", ".nii.gz")):
@@ -314,7 +314,7 @@ def _write_nifti(path: Path, image: nib.Nifti1Image) -> None:
 
 
 def _place(image: nib.Nifti1Image) -> None:
-    """Both of the header's forms of the affine, in mm."""
+    """Set both the qform and the sform of the header, in mm."""
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)
     image.header.set_xyzt_units("mm")

@@ -1,4 +1,4 @@
-"""Methods compared on the same cases: one table, paired tests against the best, and the forms it is pasted in."""
+"""Comparison of methods on the same cases: a table, paired tests against the best method, and output formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_reg.metrics.table import METRICS, Metric, ranking
 Rows = Sequence[Mapping[str, Any]]
 LEVEL = 0.05
 ALWAYS = ("hd95", "assd", "folding", "ndv", "sdlogj")
-"""Metrics of the table beside those that rank."""
+"""Metrics of the table in addition to the ranking ones."""
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
@@ -26,13 +26,14 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's difference from the best one of a metric, over the cases.
+    """Difference of a method from the best one, for one metric over the cases.
 
     Args:
-        mean, low, high: of the paired differences (method minus best), with their 95 % interval; NaN with fewer than three cases.
-        p: of the two-sided Wilcoxon signed-rank test.
-        corrected: p for the number of tests of the metric, by Holm's procedure.
-        n: cases.
+        mean: of the paired differences (method minus best).
+        low, high: 95 % confidence interval of the mean; NaN with fewer than three cases or equal differences.
+        p: p value of the two-sided Wilcoxon signed-rank test.
+        corrected: p corrected for the number of tests of the metric, by Holm's procedure.
+        n: number of cases.
     """
 
     metric: str
@@ -48,8 +49,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's entry: mean and standard deviation, whether it is the best of its column, differs from the best, and lacks values that
-    others have."""
+    """Entry of the table: mean and standard deviation.
+
+    Args:
+        best: the best entry of its column.
+        differs: it differs significantly from the best.
+        lacks: values are missing that other methods have.
+    """
 
     mean: float
     sd: float
@@ -64,13 +70,13 @@ class Cell:
 
 
 class Comparison:
-    """Methods on the cases that all of them registered.
+    """Comparison of methods on the cases that all of them registered.
 
     Args:
-        rows: per method its rows of ``cases.csv``: ``case``, then values by column; one that failed has an ``error`` instead.
+        rows: rows of ``cases.csv`` per method: ``case``, then values by column; a failed case has an ``error`` instead.
 
     Attributes:
-        names: of the methods; one that failed in all cases is in :attr:`without_cases` instead.
+        names: names of the methods; methods that failed in all cases are in :attr:`without_cases` instead.
     """
 
     def __init__(self, rows: Mapping[str, Rows]) -> None:
@@ -90,14 +96,14 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Columns of the table: metrics of which all methods have values, those that rank first."""
+        """Columns of the table: metrics for which all methods have values, ranking metrics first."""
         present = [metric for metric in METRICS if self.cases and self.values(self.names[0], metric.column())]
         ranked = [metric for metric in present if metric.ranks]
-        shown = [metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1]  # it says least
+        shown = [metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1]  # the least informative one
         return shown + [metric for metric in present if metric.key in ALWAYS]
 
     def lacking(self, name: str, metric: Metric) -> int:
-        """Cases in which a method has no value of a metric though another has: a label is gone, say. They are left out of its column."""
+        """Number of cases where a method has no value but another has one, e.g. for a lost label; the metric's column excludes them."""
         column = metric.column()
         return sum(
             not is_number(self._by_case[name][case], column) and any(is_number(self._by_case[other][case], column) for other in self.names)
@@ -105,15 +111,15 @@ class Comparison:
         )
 
     def best(self, metric: Metric) -> str:
-        """The method with the best mean among those that lack no value that others have; of equal ones the first."""
+        """Method with the best mean, the first of equal ones; methods that lack no value of another method come first."""
         return min(self.names, key=lambda name: self._badness(name, metric))
 
     def _badness(self, name: str, metric: Metric) -> tuple[bool, float]:
-        """A sorting key by which the best method comes first."""
+        """Sorting key: the best method comes first."""
         return self.lacking(name, metric) > 0, metric.error(float(np.mean(self.values(name, metric.column()))))
 
     def ranked(self) -> list[str]:
-        """Methods by the metric that ranks, the best first."""
+        """Methods sorted by the ranking metric, the best first."""
         metric = ranking(metric.column() for metric in self.metrics)
         if metric is None:
             return list(self.names)
@@ -121,7 +127,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Every method from the best one, metric by metric; none with one case or one method."""
+        """Differences of every method from the best one, per metric; empty with one case or one method."""
         found = []
         for metric in self.metrics:
             best, column = self.best(metric), metric.column()
@@ -135,7 +141,7 @@ class Comparison:
         return found
 
     def cells(self) -> dict[str, list[Cell]]:
-        """Per method a cell per metric; first *before*, where there are such values: one row, or one for all that start alike."""
+        """Cells per method and metric, after a row *before*, or one such row per group of methods with equal starts."""
         table: dict[str, list[Cell]] = {}
         starts = self._starts() if any(metric.compared for metric in self.metrics) else []
         for names in starts:
@@ -149,7 +155,7 @@ class Comparison:
         return table
 
     def _starts(self) -> list[list[str]]:
-        """Methods by what they begin with: equal values *before* in all cases."""
+        """Methods grouped by their start: equal values *before* in all cases."""
         columns = [metric.column("before") for metric in self.metrics if metric.compared]
         found: list[tuple[list[float], list[str]]] = []
         for name in self.names:
@@ -162,7 +168,7 @@ class Comparison:
         return [names for _, names in found]
 
     def _is_best(self, name: str, metric: Metric) -> bool:
-        """Whether no method has a better mean, of several that are not all equal."""
+        """Whether the method has the best mean and lacks no values; false if all means are equal."""
         means = {other: float(np.mean(self.values(other, metric.column()))) for other in self.names}
         return len(set(means.values())) > 1 and means[name] == means[self.best(metric)] and not self.lacking(name, metric)
 
@@ -175,7 +181,7 @@ class Comparison:
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
     def notes(self) -> list[str]:
-        """Sentences below the table: what its entries are, and what it cannot say."""
+        """Notes below the table: the meaning of its entries, and its limits."""
         count, tests = len(self.cases), len(self.names) - 1
         notes = [f"Mean ± standard deviation over {_count(count)}."]
         if tests:
@@ -186,8 +192,8 @@ class Comparison:
             smallest = 2.0 ** (1 - fewest) * tests
             if smallest >= LEVEL:
                 notes.append(
-                    f"With {_count(fewest)} p is {min(1.0, smallest):.2g} at the least, so that no difference can be significant; "
-                    f"give {least} pairs or more."
+                    f"With {_count(fewest)} p is at least {min(1.0, smallest):.2g}, so no difference can be significant; "
+                    f"use {least} pairs or more."
                 )
         for metric in self.metrics:
             known = len(self.values(self.names[0], metric.column()))
@@ -198,7 +204,7 @@ class Comparison:
             elif known < count:
                 notes.append(f"{metric.heading}: over the {_count(known)} that have it.")
         if len(self._starts()) > 1:
-            notes.append("The methods begin differently: each before is that of the methods it names.")
+            notes.append("The methods start differently: each row 'before' is for the methods that it names.")
         if self.without_cases:
             notes.append(f"Left out, because all cases failed: {', '.join(self.without_cases)}.")
         if self.left_out:
@@ -206,7 +212,7 @@ class Comparison:
             notes.append(f"Left out, because a method failed there: {_count(len(self.left_out))} ({some}).")
         return notes
 
-    # Forms.
+    # Output formats.
 
     def header(self) -> list[str]:
         arrows = {"lower": "↓", "higher": "↑"}
@@ -214,7 +220,7 @@ class Comparison:
         return ["", *(f"{title} {arrows[metric.better]}" for title, metric in zip(titles, self.metrics, strict=True))]
 
     def csv(self) -> str:
-        """A line per method and metric: ``method, metric, mean, sd, low, high, n, p, p_holm``; p against the best."""
+        """CSV with a line per method and metric: ``method, metric, mean, sd, low, high, n, p, p_holm``; p against the best."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(("method", "metric", "mean", "sd", "low", "high", "n", "p", "p_holm"))
@@ -228,7 +234,7 @@ class Comparison:
         return text.getvalue()
 
     def markdown(self, notes: Sequence[str] | None = None) -> str:
-        """A table, and sentences below it: :meth:`notes`, or others."""
+        """Markdown table, with :meth:`notes` or other sentences below it."""
         lines = [self.header(), ["---", *("---:" for _ in self.metrics)]]
         for name, cells in self.cells().items():
             shown = ["" if math.isnan(c.mean) else f"**{c.text()}**" if c.best else c.text().replace("*", "\\*") for c in cells]
@@ -238,7 +244,7 @@ class Comparison:
         return f"{table}\n\n{told}\n"
 
     def latex(self) -> str:
-        """A ``tabular`` that needs no package, and the notes below it in small print."""
+        """LaTeX ``tabular`` that needs no package, with the notes below it in small print."""
         arrows = {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
         head = [_latex(word[:-1]) + arrows[word[-1]] if word else "" for word in self.header()]
         lines = [" & ".join(head) + r" \\ \hline"]

@@ -1,4 +1,4 @@
-"""Metrics that other distributions add."""
+"""Metrics added by other distributions."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from lightning_reg.spatial import Pair, Transform
 
 
 class ExtraMetric(Described, ABC):
-    """A metric of a registered pair beside those of the table, registered under ``lightning_reg.metrics``.
+    """Metric of a registered pair in addition to those of the table, registered under ``lightning_reg.metrics``.
 
     Attributes:
-        metric: key, title, unit, and which way is better. ``compared``: it has a value before registration, too.
+        metric: key, title, unit and direction; ``compared``: it has a value before registration, too.
     """
 
     metric: Metric
 
     @abstractmethod
     def __call__(self, pair: Pair, transform: Transform) -> float | None:
-        """The value for a pair of batch size 1 and a transform, fixed world to moving world; ``None`` where the pair does not allow it."""
+        """The value for a pair of batch size 1 and a transform, fixed world to moving world; ``None`` if the pair lacks the data."""
 
 
 def measured(extra: ExtraMetric, pair: Pair, transform: Transform) -> float | None:
-    """The value, as a number.
+    """Measure a pair with a metric; the value as a number.
 
     Raises:
-        ComponentError: the metric of another distribution failed, or returned something else.
+        ComponentError: the metric of another distribution failed, or returned no number.
     """
     with blaming(extra, f"measuring {pair.name[0]}"):
         value = extra(pair, transform)
@@ -39,9 +39,9 @@ def measured(extra: ExtraMetric, pair: Pair, transform: Transform) -> float | No
 
 
 def build_metrics(names: Sequence[object]) -> list[ExtraMetric]:
-    """The metrics that a configuration or a command names, each a name or ``{name, **arguments}``.
+    """Build the metrics of a configuration or a command, each a name or ``{name, **arguments}``.
 
     Raises:
-        ComponentError: one is unknown, or refuses an argument.
+        ComponentError: a metric is unknown, or refuses an argument.
     """
     return [build("metrics", name, ExtraMetric) for name in names]  # type: ignore[arg-type]

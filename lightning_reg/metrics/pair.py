@@ -27,21 +27,21 @@ from lightning_reg.spatial import Affine, Grid, Image, Pair, Slab, Transform, sl
 
 @dataclass(frozen=True)
 class PairMetrics:
-    """Metrics of one pair. Distances in mm; what the pair does not allow is ``None``.
+    """Metrics of one pair. Distances in mm; ``None`` where the pair lacks the data.
 
     Args:
-        name: the pair's.
-        folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors count inside the fixed mask where there is one.
+        name: name of the pair.
+        folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors are taken inside the fixed mask, if there is one.
         sdlogj: standard deviation of ``log det J``.
-        sd_j: standard deviation of ``det J``, as de Vos et al. (2019) give it.
+        sd_j: standard deviation of ``det J``, as reported by de Vos et al. (2019).
         ndv: non-diffeomorphic volume as a fraction, see :func:`lightning_reg.functional.non_diffeomorphic_volume`.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
         surface_before, surface_after: per foreground label; NaN for a label that one image lacks.
         field_before, field_after: mean distance from the true displacement.
-        mask_before, mask_after: Dice of the masks, where there are no labels.
-        ncc_before, ncc_after: correlation of the images, inside the fixed mask where there is one.
+        mask_before, mask_after: Dice of the masks, if there are no labels.
+        ncc_before, ncc_after: correlation of the images, inside the fixed mask if there is one.
         extra: other distributions' metrics, see :class:`~lightning_reg.metrics.extra.ExtraMetric`.
     """
 
@@ -67,10 +67,10 @@ class PairMetrics:
     extra: dict[Metric, dict[When, float]] = field(default_factory=dict)
 
     def value(self, key: str, when: When = "after") -> float | None:
-        """A metric of the table, the mean over landmarks or labels; ``None`` where the pair does not allow it.
+        """Value of a metric of the table, the mean over landmarks or labels; ``None`` if the pair lacks the data.
 
         Raises:
-            KeyError: no such metric, or one that is not of this class (LNCC, mutual information).
+            KeyError: no such metric, or not a metric of this class (LNCC, mutual information).
         """
         if not BY_KEY[key].compared:
             return getattr(self, key)
@@ -133,15 +133,15 @@ def evaluate(
     field: Transform | None = None,
     extra: Sequence[ExtraMetric] = (),
 ) -> PairMetrics:
-    """Evaluate a transform on one pair, slab by slab, so that a large image takes little more than itself.
+    """Evaluate a transform on one pair, slab by slab, with little more memory than the images take.
 
     Args:
         pair: of batch size 1.
         transform: fixed world to moving world.
-        start: what *before* is; default: as the images' headers relate them.
-        surfaces: measure surface distances too, which takes longer than all the rest.
-        field: the transform as it is sampled on the fixed grid, where it is known there already; landmarks go through ``transform``.
-        extra: metrics beside those of the table.
+        start: transform for the values *before*; default: the images are related by their headers.
+        surfaces: also measure surface distances, which takes longer than all the rest.
+        field: the transform sampled on the fixed grid, if available already; landmarks are mapped by ``transform``.
+        extra: metrics in addition to those of the table.
     """
     grid, labels, fixed_labels = pair.fixed.grid, pair.labels(), None
     field = transform if field is None else field
@@ -151,7 +151,7 @@ def evaluate(
     jacobian = _Jacobian()
     seen: dict[When, _Overlaid] = {when: _Overlaid(pair, mask, fixed_labels, labels, surfaces) for when in WHEN}
     for slab in slabs(grid, halo=1):
-        wide = field.displacement(slab.wide).float()  # as images are
+        wide = field.displacement(slab.wide).float()  # the dtype of the images
         jacobian.add(slab, wide, mask)
         seen["before"].add(slab, None if start is None else start.displacement(slab.grid).float())
         seen["after"].add(slab, slab.inner(wide))
@@ -169,19 +169,19 @@ def evaluate(
 
 
 class _Jacobian:
-    """Sums over a field's Jacobian determinants, inside the mask where there is one."""
+    """Sums over a field's Jacobian determinants, inside the mask if there is one."""
 
     def __init__(self) -> None:
         self.determinant, self.logarithm, self.folded, self.volume = Moments(), Moments(), Moments(), 0.0
 
     def add(self, slab: Slab, wide: Tensor, mask: Tensor | None) -> None:
-        """Count a slab in, whose displacement is known with one plane more on either side."""
+        """Add a slab; ``wide`` is its displacement with one more plane on either side."""
         inside = slab.inner(jacobian_determinant(wide))
         inside = inside if mask is None else inside[slab.of(mask).expand_as(inside)]
         self.determinant.add(inside)
         self.logarithm.add(log_determinant(inside))
         self.folded.add(inside <= 0)
-        cubes = replace(slab, before=0)  # one between each two planes
+        cubes = replace(slab, before=0)  # between neighbouring planes
         corners = None if mask is None else cubes.wide_of(mask)
         self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
 
@@ -196,7 +196,7 @@ class _Jacobian:
 
 
 class _Overlaid:
-    """Sums over the fixed image and the moving one on its grid, before or after registration."""
+    """Sums over the fixed image and the moving image on its grid, before or after registration."""
 
     def __init__(self, pair: Pair, mask: Tensor | None, fixed_labels: Tensor | None, labels: list[int], surfaces: bool) -> None:
         self.pair, self.mask, self.fixed_labels, self.labels = pair, mask, fixed_labels, labels
@@ -208,7 +208,7 @@ class _Overlaid:
             self.warped = torch.empty_like(fixed_labels, dtype=pair.moving_labels.tensor.dtype)
 
     def add(self, slab: Slab, displacement: Tensor | None) -> None:
-        """Count a slab in; the displacement there in voxels, ``None``: as the headers relate the images."""
+        """Add a slab with its displacement in voxels; ``None``: the images are related by their headers."""
 
         def seen(image: Image) -> Tensor:
             return (image.resampled(slab.grid) if displacement is None else warped_slab(image, displacement, slab.grid)).tensor
@@ -232,7 +232,7 @@ class _Overlaid:
         self.counts = counts if self.counts is None else self.counts + counts
 
     def found(self, grid: Grid) -> dict[str, object]:
-        """By the names of :class:`PairMetrics`, without *before* or *after*."""
+        """Results by the names in :class:`PairMetrics`, without *before* or *after*."""
         found: dict[str, object] = {"ncc": self.correlation.value}
         if self.error.count:
             found["field"] = self.error.mean

@@ -1,4 +1,4 @@
-"""Similarity of a pair before and after, as reports show it."""
+"""Similarity of a pair before and after registration, for reports."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from lightning_reg.spatial import Image, Pair, Transform, slabs, warped_slab
 WINDOW = 9
 """Edge of the windows of local correlation, voxels."""
 COUNTED = 32_000_000
-"""Voxels of a local correlation, about: of a larger image it is that of slabs at equal distances."""
+"""Approximate number of voxels of a local correlation; a larger image is sampled by slabs at equal distances."""
 DRAWN = 200_000
-"""Voxels of a joint histogram, about: it needs no more, and holds a row of bins for each."""
+"""Approximate number of voxels of a joint histogram, which needs no more."""
 
 
 @torch.no_grad()
 def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str, dict[str, float]]:
-    """NCC, LNCC and mutual information (nats) before and after, where the warped image has voxels and inside the fixed mask if there is
-    one. LNCC is that of some 32 million voxels at most, mutual information of some 200,000.
+    """Compute NCC, LNCC and mutual information (nats) before and after registration.
+
+    Only voxels where the warped image has data are used, inside the fixed mask if there is one; for LNCC at most about 32 million, for
+    mutual information about 200,000.
 
     Args:
         pair: preprocessed, on its working grids.
@@ -41,7 +43,7 @@ def _similarity(pair: Pair, transform: Transform) -> dict[str, float]:
     size, plane = math.prod(grid.shape), math.prod(grid.shape[1:])
     step, every = max(1, size // DRAWN), max(1, round(size / COUNTED))
     for number, slab in enumerate(slabs(grid, halo=WINDOW // 2)):
-        displacement = transform.displacement(slab.wide).float()  # as images are
+        displacement = transform.displacement(slab.wide).float()  # the dtype of the images
         fixed, warped = slab.wide_of(pair.fixed.tensor), warped_slab(pair.moving, displacement, slab.wide).tensor
         inside = warped_slab(everywhere, displacement, slab.wide).tensor
         if mask is not None:

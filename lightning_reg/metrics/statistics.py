@@ -15,7 +15,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     found = {"mean": float(array.mean()), "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan, "n": len(array)}
     if len(array) < 3 or np.ptp(array) == 0:
         return found | {"low": math.nan, "high": math.nan}
-    from scipy import stats  # a start-up without it is shorter
+    from scipy import stats  # imported late for a faster start-up
 
     interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
     return found | {"low": float(interval.low), "high": float(interval.high)}
@@ -28,16 +28,16 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
+    """Compare two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
     difference = np.asarray(second) - np.asarray(first)
-    from scipy import stats  # a start-up without it is shorter
+    from scipy import stats  # imported late for a faster start-up
 
     p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
     return summary(difference.tolist()) | {"p": p}
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected for their number: the probability of a single false finding among them stays below their level.
+    """Correct p values for their number, so that the probability of any false positive stays below the level of significance.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
     """

@@ -1,4 +1,4 @@
-"""Statistics of voxels that come in parts, by sums in float64."""
+"""Statistics of voxels that are added in parts, by sums in float64."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 class Moments:
-    """Mean and standard deviation of numbers. NaN where there are none."""
+    """Mean and standard deviation of numbers; NaN without any."""
 
     def __init__(self) -> None:
         self.count, self.total, self.squares = 0, 0.0, 0.0
 
     def add(self, values: Tensor) -> None:
-        """Count numbers in."""
+        """Add numbers."""
         values = values.double()
         self.count += values.numel()
         self.total += float(values.sum())
@@ -27,7 +27,7 @@ class Moments:
 
     @property
     def sd(self) -> float:
-        """Of the numbers themselves (divided by their count)."""
+        """Standard deviation of the numbers themselves (divided by their count)."""
         return math.sqrt(max(self.squares / self.count - self.mean**2, 0.0)) if self.count else math.nan
 
 
@@ -38,11 +38,11 @@ class Correlation:
         self.sums, self.eps = torch.zeros(6, dtype=torch.float64), eps
 
     def add(self, fixed: Tensor, other: Tensor, weight: Tensor | None = None) -> None:
-        """Count voxels in.
+        """Add voxels.
 
         Args:
-            fixed, other: of one shape.
-            weight: of the voxels; default 1.
+            fixed, other: images of equal shape.
+            weight: weights of the voxels; default 1.
         """
         f, w = fixed.flatten().double(), other.flatten().double()
         one = torch.ones_like(f) if weight is None else weight.flatten().double()
@@ -51,6 +51,6 @@ class Correlation:
 
     @property
     def value(self) -> float:
-        """In [-1, 1]; 0 where one is constant or nothing was counted."""
+        """Correlation in [-1, 1]; 0 if an image is constant or nothing was added."""
         f, w, ff, ww, fw = (self.sums[1:] / self.sums[0].clamp_min(1e-6)).tolist()
         return (fw - f * w) / math.sqrt(max(ff - f * f, 0.0) * max(ww - w * w, 0.0) + self.eps)

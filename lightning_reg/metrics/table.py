@@ -1,4 +1,4 @@
-"""The table of metrics: key, title, unit, and which way is better. Tables, reports, figures and the choice of a model read this one."""
+"""Table of metrics: key, title, unit and direction, for tables, reports, figures and model selection."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Metric:
     """One metric of a registration.
 
     Args:
-        key: how files name it.
-        title: how tables and figures name it.
+        key: name in files.
+        title: name in tables and figures.
         better: whether ``lower`` or ``higher`` values are better.
         unit: ``mm``, ``nats``, or nothing.
-        digits: behind the point, in tables.
-        ranks: cases and models may be ordered by it; of several, the first in the table counts.
+        digits: decimal places in tables.
+        ranks: cases and models can be ranked by it; the first such metric in the table is used.
         compared: it has a value before registration, too.
-        percent: a fraction, of which tables of methods show a hundredfold.
+        percent: a fraction that tables of methods show in percent.
     """
 
     key: str
@@ -76,25 +76,25 @@ RANKING = tuple(metric for metric in METRICS if metric.ranks)
 
 
 def ranking(columns: Iterable[str]) -> Metric | None:
-    """The metric that orders cases with these columns: the first of the table that ranks and is there."""
+    """Metric to rank cases with these columns by: the first one of the table that ranks and is present; ``None`` without one."""
     there = set(columns)
     return next((metric for metric in RANKING if metric.column() in there), None)
 
 
 def primary_error(totals: Mapping[str, float]) -> float:
-    """The one number that models are chosen by: the :func:`ranking` metric as an error (mean TRE in mm, one minus Dice, ...).
+    """Error for model selection: the value of the :func:`ranking` metric as an error (mean TRE in mm, one minus Dice, ...).
 
     Raises:
         ValueError: the totals have no metric that ranks.
     """
     metric = ranking(totals)
     if metric is None:
-        raise ValueError(f"nothing to choose a model by: {', '.join(totals)}")
+        raise ValueError(f"no metric to choose a model by: {', '.join(totals)}")
     return metric.error(totals[metric.column()])
 
 
 def heading(column: str) -> str:
-    """Heading of a column of ``cases.csv``, as ``TRE after, mm``; of an unknown one its words."""
+    """Heading of a column of ``cases.csv``, as ``TRE after, mm``; for an unknown column its name in words."""
     for metric in METRICS:
         if not metric.compared and column == metric.key:
             return metric.heading

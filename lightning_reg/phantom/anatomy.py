@@ -25,12 +25,12 @@ class Anatomy:
         half_width, half_depth: semi-axes of the rib cage (through the middle of the ribs) at its widest.
         top: height at which the cage closes.
         wall: thickness of muscle, fat and skin over the ribs; ``fat``: that of the fat alone.
-        right_dome, left_dome: heights of the domes of the diaphragm; ``dome_drop``: how far they fall towards the wall.
+        right_dome, left_dome: heights of the domes of the diaphragm; ``dome_drop``: their drop towards the wall.
         mediastinum: half-width of the space between the lungs.
-        heart: its size as a factor; ``heart_turn``: of its axis in the horizontal plane.
+        heart: size of the heart as a factor; ``heart_turn``: angle of its axis in the horizontal plane.
         oblique_right, oblique_left, horizontal: heights of the fissures in the middle of the thorax;
-            ``oblique_slope``: their fall to the front.
-        rib_pitch, rib_phase, rib_drop: distance from rib to rib, height of the seventh, and how far a rib falls towards the front.
+            ``oblique_slope``: their slope down to the front.
+        rib_pitch, rib_phase, rib_drop: distance between ribs, height of the seventh rib, and drop of a rib towards the front.
     """
 
     half_width: float
@@ -72,7 +72,7 @@ class Anatomy:
 
 
 class Surfaces(NamedTuple):
-    """Signed distances of a set of points ``(3, N)``, each ``(N,)`` mm; of the diaphragm negative below it."""
+    """Signed distances of a set of points ``(3, N)``, each ``(N,)`` mm; that of the diaphragm is negative below it."""
 
     points: Array
     body: Array
@@ -86,7 +86,7 @@ class Surfaces(NamedTuple):
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A subject."""
+    """Draw the anatomy of a subject."""
     right_dome = float(rng.uniform(-46.0, -34.0))
     return Anatomy(
         half_width=float(rng.uniform(118.0, 129.0)),
@@ -111,7 +111,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
 
 def surfaces(anatomy: Anatomy, points: Array) -> Surfaces:
-    """All surfaces at points ``(3, N)``."""
+    """Compute the distances of points ``(3, N)`` to all surfaces."""
     cage, diaphragm = cage_distance(anatomy, points), diaphragm_distance(anatomy, points)
     heart = heart_distance(anatomy, points)
     lung = _lung_distance(anatomy, points, cage, diaphragm, heart)
@@ -172,7 +172,7 @@ def heart_distance(anatomy: Anatomy, points: Array) -> Array:
 
 
 def _lung_distance(anatomy: Anatomy, points: Array, cage: Array, diaphragm: Array, heart: Array) -> Array:
-    """Pleura of both lungs: what the cage holds above the diaphragm, less the mediastinum and the heart."""
+    """Pleura of both lungs: the cage above the diaphragm, without mediastinum, heart and aorta."""
     x, y, z = points
     back = np.exp(-(((y - anatomy.spine) / 22) ** 2))
     middle = np.exp(-(((y - 3) / 34) ** 2))

@@ -20,8 +20,8 @@ class Breathing:
         right, left: how far the two domes of the diaphragm move down on inhalation.
         forward, sideways: how far the chest wall moves out in front and on either side.
         half_width, half_depth: semi-axes of the rib cage; the vertical motion fades towards it.
-        spine: anterior coordinate of the spine, which stays.
-        base, apex: heights between which the vertical motion fades to nothing.
+        spine: anterior coordinate of the spine, which does not move.
+        base, apex: heights between which the vertical motion fades to zero.
         waves: ``(K, 3)`` wave vectors (radians per mm), ``phases`` ``(K,)``, ``swings`` ``(K, 3)`` amplitudes of the irregular part.
     """
 
@@ -80,7 +80,7 @@ class Breathing:
 
 
 def draw_breathing(rng: np.random.Generator, half_width: float, half_depth: float, spine: float, base: float, apex: float) -> Breathing:
-    """A subject's breathing, for a body of these dimensions (mm)."""
+    """Draw the breathing of a subject whose body has these dimensions (mm)."""
     depth = rng.uniform(15.0, 24.0)
     difference = rng.uniform(-1.0, 1.0)
     count = 6

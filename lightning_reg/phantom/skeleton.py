@@ -20,11 +20,11 @@ from lightning_reg.phantom.shapes import (
 CORTEX, MARROW, CARTILAGE, DISC, CORD = 620.0, 260.0, 120.0, 95.0, 25.0
 """Hounsfield units."""
 _REACH = np.pi * np.array([0.86, 0.84, 0.82, 0.81, 0.80, 0.79, 0.77, 0.72, 0.66, 0.60, 0.46, 0.34], dtype=np.float32)
-"""Angle from the spine to the end of each rib's bone, radians; cartilage goes on from there."""
+"""Angle from the spine to the end of each rib's bone, radians; cartilage continues from there."""
 
 
 def paint_bones(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
-    """All bones, into ``hu`` ``(N,)`` of the points of ``at``."""
+    """Paint all bones into ``hu`` ``(N,)``, at the points of ``at``."""
     _ribs(hu, anatomy, at, voxel)
     _sternum(hu, anatomy, at, voxel)
     _shoulders(hu, anatomy, at, voxel)

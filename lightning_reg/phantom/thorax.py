@@ -1,4 +1,4 @@
-"""A pair of CTs of a breathing thorax, with everything that is known about it."""
+"""Pair of CTs of a breathing thorax, with masks, lobes, landmarks and the true displacement."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 
 class Subject(NamedTuple):
-    """One patient. ``pose`` ``(4, 4)`` takes body coordinates to the world (RAS mm); ``frame`` ``(4, 4)`` takes the scan's
-    field of view (mm along its axes, from its middle) there, and ``extent`` ``(3,)`` is its size in mm."""
+    """One patient.
+
+    ``pose`` ``(4, 4)`` maps body coordinates to the world (RAS mm). ``frame`` ``(4, 4)`` maps the scan's field of view (mm along
+    its axes, from its middle) to the world; ``extent`` ``(3,)`` is the size of the field of view in mm.
+    """
 
     anatomy: Anatomy
     breathing: Breathing
@@ -29,18 +32,18 @@ class Subject(NamedTuple):
     extent: Array
 
     def map_world(self, points: Array) -> Array:
-        """``phi``: points ``(3, N)`` of the world at inhalation (fixed) to exhalation (moving), RAS mm, float64."""
+        """``phi``: world points ``(3, N)`` at inhalation (fixed) to points at exhalation (moving), RAS mm, float64."""
         return _apply(self.pose, self.breathing.map(_apply(np.linalg.inv(self.pose), points)))
 
 
 def breathing_thorax(seed: int, shape: tuple[int, int, int] = (64, 64, 64), noise: float = 17.0, landmarks: int = 80) -> Pair:
-    """A thorax at inhalation (fixed) and exhalation (moving), both drawn exactly, and the map between them.
+    """Draw a thorax at inhalation (fixed) and exhalation (moving), both exactly, and the map between them.
 
     Args:
-        seed: of the subject, its position in the scanner and the noise; the subject does not depend on ``shape``.
+        seed: random seed of the subject, its position in the scanner and the noise; the subject does not depend on ``shape``.
         shape: voxels ``(I, J, K)`` roughly to the right, front and top; the field of view is about 330 x 260 x 300 mm.
         noise: standard deviation of the CT noise, HU.
-        landmarks: at most so many, the widest vessel branchings first.
+        landmarks: maximum number of landmarks, the widest vessel branchings first.
 
     Returns:
         A :class:`~lightning_reg.spatial.Pair` of one: images in HU, lung masks, lobes (1 right upper, 2 right middle, 3 right
@@ -86,7 +89,7 @@ def _streams(seed: int) -> list[np.random.Generator]:
 
 
 def draw_subject(seed: int) -> Subject:
-    """The subject of :func:`breathing_thorax`, which tells the map between its phases in closed form."""
+    """Draw the subject of :func:`breathing_thorax`, which has the map between its phases in closed form."""
     body, breath, tree, pattern, position = _streams(seed)[:5]
     anatomy = draw_anatomy(body)
     breathing = draw_breathing(
@@ -109,7 +112,7 @@ def field_of_view(subject: Subject, shape: tuple[int, int, int]) -> Grid:
 
 
 def _rotation(rng: np.random.Generator, low: float, high: float) -> Array:
-    """A rotation ``(3, 3)`` by ``low`` to ``high`` degrees, of either sense, about each axis."""
+    """Draw a rotation ``(3, 3)`` by ``low`` to ``high`` degrees, in either direction, about each axis."""
     degrees = rng.uniform(low, high, 3) * rng.choice([-1.0, 1.0], 3)
     parameters = torch.zeros(1, 12, dtype=torch.float64)
     parameters[0, 3:6], parameters[0, 6:9] = torch.from_numpy(np.deg2rad(degrees)), 1.0
@@ -117,7 +120,7 @@ def _rotation(rng: np.random.Generator, low: float, high: float) -> Array:
 
 
 def _draw_vessels(rng: np.random.Generator, anatomy: Anatomy) -> Vessels:
-    """One tree per lung, grown through points spread evenly over it."""
+    """Draw one tree per lung, grown through points spread evenly over it."""
     reach = np.array([[anatomy.half_width], [anatomy.half_depth], [anatomy.top]])
     cloud = rng.uniform(-1.0, 1.0, (3, 9000)) * reach
     cloud = cloud[:, surfaces(anatomy, cloud).lung < -2.0]
@@ -131,7 +134,7 @@ def _draw_vessels(rng: np.random.Generator, anatomy: Anatomy) -> Vessels:
 def _phase(
     subject: Subject, index: VesselIndex, at: Surfaces, density: Array, rng: np.random.Generator, noise: float, grid: Grid, voxel: float
 ) -> tuple[Image, Image, Image]:
-    """CT, lung mask and lobes of the anatomy at the surfaces ``at`` of the grid's points."""
+    """Draw CT, lung mask and lobes of the anatomy, from the surface distances ``at`` the grid's points."""
     hu = hounsfield(subject.anatomy, index, subject.texture, at, density, voxel)
     hu += np.float32(noise) * rng.standard_normal(hu.shape, dtype=np.float32)
     labels = lobes(subject.anatomy, at.points, at.lung)
@@ -155,5 +158,5 @@ def _landmarks(subject: Subject, grid: Grid, count: int) -> tuple[torch.Tensor, 
 
 
 def _apply(matrix: Array, points: Array) -> Array:
-    """Homogeneous ``(4, 4)`` on points ``(3, N)``."""
+    """Apply a homogeneous matrix ``(4, 4)`` to points ``(3, N)``."""
     return matrix[:3, :3] @ points + matrix[:3, 3:]

@@ -1,4 +1,4 @@
-"""Hounsfield units of the anatomy: every structure painted over those behind it, by the share of the voxel it covers."""
+"""Hounsfield units of the anatomy: structures are painted over one another, by the share of the voxel that each covers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AIR, FAT, MUSCLE, SKIN, BLOOD, LIVER = -1000.0, -95.0, 52.0, 20.0, 50.0, 62.0
 
 
 class Texture(NamedTuple):
-    """A smooth random pattern that belongs to the tissue: wave vectors ``(K, 3)`` in radians per mm and phases ``(K,)``."""
+    """Smooth random pattern that moves with the tissue: wave vectors ``(K, 3)`` in radians per mm and phases ``(K,)``."""
 
     waves: Array
     phases: Array
@@ -40,7 +40,7 @@ class Texture(NamedTuple):
 
 
 def draw_texture(rng: np.random.Generator, count: int = 12, shortest: float = 14.0, longest: float = 70.0) -> Texture:
-    """A pattern of ``count`` waves with lengths between ``shortest`` and ``longest`` mm."""
+    """Draw a pattern of ``count`` waves with lengths between ``shortest`` and ``longest`` mm."""
     directions = rng.standard_normal((count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     lengths = np.geomspace(shortest, longest, count)[:, None]
@@ -48,10 +48,10 @@ def draw_texture(rng: np.random.Generator, count: int = 12, shortest: float = 14
 
 
 def hounsfield(anatomy: Anatomy, vessels: VesselIndex, texture: Texture, at: Surfaces, density: Array, voxel: float) -> Array:
-    """A noiseless CT.
+    """Compute a noiseless CT.
 
     Args:
-        at: surfaces of ``N`` points.
+        at: surface distances of ``N`` points.
         density: ``(N,)``, the factor by which parenchyma is denser than at exhalation.
         voxel: edge length over which every surface is blurred, mm.
 

@@ -38,9 +38,9 @@ def grow(
 
     Args:
         tissue: ``(M, 3)`` points spread evenly over the lung, mm.
-        root: where it enters the lung (the hilum), ``(3,)`` mm.
-        heading: unit vector in which it enters, ``(3,)``.
-        radius: of the first branch, mm; shared among its children so that the sum of their cubes is kept (Murray's law).
+        root: point where the tree enters the lung (the hilum), ``(3,)`` mm.
+        heading: direction in which it enters, a unit vector ``(3,)``.
+        radius: of the first branch, mm; divided among its children so that the sum of cubed radii is preserved (Murray's law).
         step: distance of the points along the centre lines, mm.
     """
     lines, radii, branchings, depth = [], [], [], []
@@ -69,7 +69,7 @@ def grow(
 
 
 def _divide(rng: np.random.Generator, tissue: Array, at: Array, heading: Array) -> tuple[Array, Array]:
-    """Two unequal halves of the tissue, by a plane through its longest extent across the ``heading``."""
+    """Divide the tissue into two unequal parts, by a plane through its longest extent across the ``heading``."""
     around = tissue - at
     across = around - (around @ heading)[:, None] * heading
     normal = np.linalg.eigh(across.T @ across)[1][:, -1] + 0.25 * rng.standard_normal(3)
@@ -80,12 +80,12 @@ def _divide(rng: np.random.Generator, tissue: Array, at: Array, heading: Array) 
 
 
 def join(trees: list[Vessels]) -> Vessels:
-    """Several trees as one."""
+    """Join several trees into one."""
     return Vessels(*(np.concatenate(parts) for parts in zip(*trees, strict=True)))
 
 
 class VesselIndex:
-    """Vessels ready to be looked up, wide and narrow ones apart, because the nearest centre line need not be the widest vessel's."""
+    """Index of vessels, separate for wide and narrow ones: the nearest centre line need not be that of the widest vessel."""
 
     def __init__(self, vessels: Vessels, wide: float = 2.6) -> None:
         groups = (vessels.radii >= wide, vessels.radii < wide)

@@ -236,7 +236,7 @@ def test_several_methods_have_tables_of_their_own_and_their_differences_from_the
         assert methods["before"][0] == "8.00 ± 1.00"
         assert methods["ours"][0] == "2.67 ± 2.08 (best)"
         assert methods["theirs"][0] == "5.50 ± 1.50"
-        assert "With 3 pairs p is 0.25 at the least" in page
+        assert "With 3 pairs p is at least 0.25" in page
         assert "Left out, because a method failed there: 1 pair (d)." in page
         means = {title: {row[0]: row for row in found[title]} for title in ("All cases, ours", "All cases, theirs")}
         assert means["All cases, ours"]["TRE after, mm"][1] == "2.75"

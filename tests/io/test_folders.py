@@ -154,14 +154,14 @@ def test_a_strangers_files_stay(tmp_path: Path, monkeypatch, inside: bool, excha
     (folder / "new.txt").rename(folder / "kept.txt")
     results(folder, "newer", overwrite=True)
     assert names(folder) == ["kept.txt", MARK, "notes"]
-    with pytest.raises(DataError, match="holds what lightning-reg register wrote"), written_whole(folder, overwrite=True, by="evaluate"):
+    with pytest.raises(DataError, match="holds results of lightning-reg register"), written_whole(folder, overwrite=True, by="evaluate"):
         pass
 
 
 def test_a_strangers_file_is_not_replaced(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", "old")
     (folder / "new.txt").write_text("years")
-    with pytest.raises(DataError, match="not this command's"):
+    with pytest.raises(DataError, match="not written by this command"):
         rewritten(folder)
     assert (folder / "new.txt").read_text() == "years"
     assert (folder / MARK).read_text() == "old"

@@ -81,7 +81,7 @@ def test_methods_that_begin_differently_have_a_row_each_before() -> None:
     table = comparison.cells()
     assert list(table) == ["before (model)", "before (a, b)", "model", "a", "b"]
     assert [table[name][0].mean for name in list(table)[:2]] == [5.0, 10.0]
-    assert "The methods begin differently: each before is that of the methods it names." in comparison.notes()
+    assert "The methods start differently: each row 'before' is for the methods that it names." in comparison.notes()
 
 
 def test_folding_is_shown_in_percent_and_kept_as_a_fraction() -> None:
@@ -123,9 +123,9 @@ def test_a_metric_that_few_pairs_have_says_so_and_equal_means_are_not_bold() -> 
 @pytest.mark.parametrize(
     ("cases", "methods", "told"),
     [
-        (4, 2, "p is 0.12 at the least, so that no difference can be significant; give 6"),
+        (4, 2, "p is at least 0.12, so no difference can be significant; use 6"),
         (6, 2, ""),
-        (6, 3, "0.062 at the least"),
+        (6, 3, "p is at least 0.062"),
         (7, 3, ""),
     ],
 )
@@ -134,7 +134,7 @@ def test_too_few_pairs_for_a_test_are_said(cases: int, methods: int, told: str) 
     data = {f"m{n}": rows(np.arange(cases) * (1 + n / 10) + n) for n in range(methods)}
     comparison = Comparison(data)
     notes = " ".join(comparison.notes())
-    assert (told in notes) if told else ("at the least" not in notes)
+    assert (told in notes) if told else ("at least" not in notes)
     assert any(d.corrected < 0.05 for d in comparison.differences) == (not told)
 
 
