@@ -1,1 +1,1 @@
-"""Curation of data sets: prepared once (lungs, crop, resolution), and checked."""
+"""Curation of data sets: checks, and one-time preparation (lungs, crop, resolution)."""

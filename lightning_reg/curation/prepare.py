@@ -1,4 +1,4 @@
-"""From a provider's files to the one form, once: masks, crop, resolution. What is done is not done again."""
+"""Preparation of a provider's files in the common form: masks, crop, resolution. Finished scans are not prepared again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lightning_reg.spatial import Grid
 
 FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
 SOURCE = "source"
-"""The file there that says which data set they are of."""
+"""File in the state folder that names the source data set."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Preparation:
     """Steps of preparation, applied to every scan.
 
     Args:
-        lungs: make masks where there are none: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
+        lungs: how to make missing masks: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
             below -250 HU (Eppenhof et al., 2019), or another distribution's; ``null``: no masks are made.
         crop, margin, spacing, shape: see :class:`~lightning_reg.data.preprocessing.Geometry`; axes are made canonical.
     """
@@ -56,17 +56,17 @@ class Preparation:
             load("lung_segmentations", self.lungs, LungSegmentation)
         if self.spacing is not None and self.shape is not None:
             raise ValueError("spacing and shape are both given; give one of them")
-        _ = self.geometry  # refuses what it cannot be made from
+        _ = self.geometry  # refuses invalid values
 
     @property
     def geometry(self) -> Geometry:
         return Geometry(True, self.crop, self.margin, self.spacing, self.shape)
 
     def __call__(self, subject: tio.Subject) -> tio.Subject:
-        """A loaded subject, masked, and on its new grid.
+        """Prepare a loaded subject: add a mask, and crop and resample.
 
         Raises:
-            DataError: there are no lungs to be found, or nothing to crop to.
+            DataError: no lungs are found, or there is nothing to crop to.
         """
         if self.lungs is None or "mask" in subject:
             return self.geometry(subject)
@@ -74,7 +74,7 @@ class Preparation:
             found = _masked(subject, segmented(self.lungs, subject["image"], subject["name"]))
             return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(found)  # the lungs need not be found again
         cut, resample = replace(self.geometry, spacing=None, shape=None), replace(self.geometry, canonical=False, crop=None)
-        subject = cut(subject)  # before a mask that holds the air around the body, too
+        subject = cut(subject)  # before the mask, which includes the air around the body
         return resample(_masked(subject, segmented(self.lungs, subject["image"], subject["name"])))
 
 
@@ -86,7 +86,7 @@ def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Outcome: the rows of the manifest, how many of them were there already, and a sentence per scan that could not be had."""
+    """Outcome: the rows of the manifest, the number of reused ones, and a sentence per failed scan."""
 
     rows: list[Row]
     reused: int
@@ -98,16 +98,16 @@ def prepare(
 ) -> Prepared:
     """Write a data set in the form of :class:`~lightning_reg.data.datasets.manifest.PreparedDataset`.
 
-    Killed in the middle, the next call goes on where it was. Scans whose files and settings are the same are kept, those that are no
-    longer in the data set are removed, and a file is there whole or not at all. The source is only read.
+    After an interruption the next call continues. Scans with unchanged files and settings are kept, scans that are no longer in the
+    data set are removed, and every file is written completely or not at all. The source is only read.
 
     Args:
-        out: the folder; new, empty, or prepared before.
-        workers: processes.
-        seen: told how many scans are done, of how many.
+        out: the output folder; new, empty, or prepared before.
+        workers: number of processes.
+        seen: callback with the number of finished scans and of all scans.
 
     Raises:
-        DataError: the folder is not ours to write to, cannot be written, or no scan could be prepared.
+        DataError: the folder holds other data or cannot be written, or no scan could be prepared.
     """
     out = out.expanduser().resolve()
     _make_folders(out, data)
@@ -143,7 +143,7 @@ def _prepare(data: Splits, out: Path, preparation: Preparation, workers: int, se
 
 @dataclass(frozen=True)
 class _Task:
-    """One scan after the other, in whatever process."""
+    """Preparation of single scans, in any process."""
 
     dataset: RegistrationDataset
     out: Path
@@ -155,7 +155,7 @@ class _Task:
         return fingerprint(record, type(self.dataset).__qualname__, own, asdict(self.preparation))
 
     def finished(self, record: Record, name: str) -> dict[str, str] | None:
-        """The row of a scan that has been done from the same files in the same way, and whose files are there."""
+        """Row of a scan whose output exists and was made from the same files with the same settings; else ``None``."""
         path = self.out / STATE / f"{name}.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
@@ -163,11 +163,11 @@ class _Task:
                 (self.out / known["row"][part]).is_file() for part in PARTS if known["row"][part]
             )
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # not done, or not by this version: it is done again
+            return None  # not prepared, or by another version: prepare it again
         return known["row"] if complete else None
 
     def __call__(self, record: Record, name: str) -> dict[str, str]:
-        """Prepare a scan; its row in the manifest, apart from the split."""
+        """Prepare a scan; return its row in the manifest, without the split."""
         key = self.key(record)
         subject = load_record(self.dataset, record)
         check_subject(subject)
@@ -177,7 +177,7 @@ class _Task:
         there = Grid(subject["image"].spatial_shape, subject["image"].affine)
         files: dict[str, Path | None] = dict.fromkeys(PARTS)
         with _writing(self.out):
-            (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # what it says is no longer so
+            (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # no longer valid
             for part, folder in FOLDERS.items():
                 if part in subject:
                     values = subject[part].data
@@ -196,7 +196,7 @@ class _Task:
 
 
 def _outcome(task: _Task, job: tuple[Record, str]) -> dict[str, str] | str:
-    """The row of a scan, or a sentence."""
+    """Row of a scan, or a sentence about its failure."""
     record, name = job
     try:
         return task(record, name)
@@ -204,12 +204,12 @@ def _outcome(task: _Task, job: tuple[Record, str]) -> dict[str, str] | str:
         raise
     except DataError as error:
         return str(error)
-    except Exception as error:  # whatever a reader raises about one scan, the others go on
+    except Exception as error:  # a reader may raise anything; the other scans go on
         return f"{record.name} cannot be prepared ({type(error).__name__}: {error}); look at {record.image}."
 
 
 class _Unwritable(DataError):
-    """The output cannot be written: no other scan would fare better."""
+    """The output cannot be written, so all other scans would fail, too."""
 
 
 @contextmanager
@@ -217,14 +217,12 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
-        raise _Unwritable(
-            f"{out} cannot be written ({reason(cause)}); what is done stays, and the same command goes on from there."
-        ) from cause
+        raise _Unwritable(f"{out} cannot be written ({reason(cause)}); finished scans are kept, and the same command continues.") from cause
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A path of the same ending in the state's folder, moved to its place when it is whole."""
+    """Yield a temporary path of the same ending in the state folder, and move it to ``path`` once complete."""
     partial = path.parent.parent / STATE / f"partial-{path.parent.name}-{path.name}"
     try:
         yield partial
@@ -234,7 +232,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _make_folders(out: Path, data: Splits) -> None:
-    """Refuse a folder that is not ours to write to, and make what goes into it."""
+    """Refuse a folder with other data, and make the subfolders."""
     root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
     source = f"{name_of(type(data.dataset), 'datasets')} {root or ''}".strip()
     _refuse(out, data.records(), root, source)
@@ -247,7 +245,7 @@ def _make_folders(out: Path, data: Splits) -> None:
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
-    """Refuse a folder that holds something else, or another prepared data set, or lies in the source."""
+    """Refuse a folder that holds other files or another prepared data set, or that is inside the source."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
     if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
@@ -264,7 +262,7 @@ def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str
 
 
 def _file_names(records: Sequence[Record]) -> dict[str, str]:
-    """Per scan a name that every file system takes, its own as far as that goes."""
+    """File name per scan that is valid in every file system, as close as possible to the name of the scan."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for record in records:
@@ -278,7 +276,7 @@ def _file_names(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
-    """Remove what an earlier call made of scans that are no longer there, and what a killed one left half-written."""
+    """Remove files of scans that are no longer in the data set, and partial files of a killed call."""
     with _writing(out):
         (out / MANIFEST).unlink(missing_ok=True)  # written again at the end: until then the folder is not complete
         for path in (out / STATE).iterdir():

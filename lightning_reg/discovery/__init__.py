@@ -1,4 +1,4 @@
-"""Finding components: entry points, listed without importing, loaded one at a time, checked when they are loaded."""
+"""Discovery of components by entry points, which are listed without importing, loaded one at a time, and checked on loading."""
 
 from lightning_reg.discovery.blame import blaming, origin
 from lightning_reg.discovery.contract import CONTRACT

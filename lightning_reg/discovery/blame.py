@@ -12,11 +12,11 @@ from lightning_reg.discovery.registry import providers
 OWN = __name__.partition(".")[0]
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 MACHINE = (*OUT_OF_MEMORY, "cuda error", "dataloader worker")
-"""Words of errors that no component causes."""
+"""Words of errors that are not caused by a component."""
 
 
 def origin(component: object) -> str:
-    """``The head 'good' (Good) of nice-heads 1.0``, as far as entry points say it."""
+    """``The head 'good' (Good) of nice-heads 1.0``, as far as known from entry points."""
     cls = component if isinstance(component, type) else type(component)
     target = f"{cls.__module__}:{cls.__qualname__}"
     for group in GROUPS:
@@ -28,17 +28,17 @@ def origin(component: object) -> str:
 
 
 def foreign(component: object) -> bool:
-    """Whether another distribution made it."""
+    """Whether a component is from another distribution."""
     cls = component if isinstance(component, type) else type(component)
     return cls.__module__.partition(".")[0] != OWN
 
 
 @contextmanager
 def blaming(component: object, doing: str) -> Iterator[None]:
-    """Turn exceptions of another distribution's component into a sentence that names it; those of our own pass through.
+    """Turn exceptions of another distribution's component into a sentence that names it; those of built-in components pass through.
 
     Args:
-        doing: what was asked of it, as ``"registering images of 8 x 8 x 8 voxels"``.
+        doing: its task, such as ``"registering images of 8 x 8 x 8 voxels"``.
 
     Raises:
         ComponentError: with the component's own exception as its cause, which ``--debug`` shows.

@@ -43,18 +43,18 @@ WORDS = {
     "name": "run", "out": "run", "output": "run", "output_dir": "run", "checkpoint": "init, or resume", "pretrained": "init",
     "dataset": "data", "root": "data.root", "model": "method", "network": "method",
 }  # fmt: skip
-"""Options by the words with which people look for them."""
+"""Options by common words for them, for hints in error messages."""
 GIVEN_WHOLE = re.compile(r"(method\.composer\.(?:backbone|head))(?:\.name)?")
-"""Keys of components that an override replaces where its value names one."""
+"""Keys of components that an override replaces if its value names a component."""
 ADDED = re.compile(r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight)?")
-"""Keys of terms and callbacks, which an override adds where they are not there."""
+"""Keys of terms and callbacks that an override adds if they are missing."""
 NOT_GIVEN = "(required)"
 """Stands for a value that has to be given."""
-EMPTY_GROUP = "A group is set to nothing or to a number, where the name of one of its options is meant; --help lists them."
+EMPTY_GROUP = "A group is set to nothing or to a number; give the name of one of its options (--help lists them)."
 
 
 class InstalledConfigurations(SearchPathPlugin):
-    """Adds the folder of every installed package with configurations, behind this project's own; ``pkg://`` would import the package."""
+    """Hydra plugin that appends the configuration folders of installed packages; ``pkg://`` would import the packages."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for package, folder in plugin_packages().items():
@@ -62,7 +62,7 @@ class InstalledConfigurations(SearchPathPlugin):
 
 
 def register() -> None:
-    """Make Hydra know this project's search path and resolvers; may be called again."""
+    """Register this project's search path and resolvers with Hydra; may be called again."""
     Plugins.instance().register(InstalledConfigurations)
     OmegaConf.register_new_resolver("scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True)
     OmegaConf.register_new_resolver("total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True)
@@ -73,7 +73,7 @@ def register() -> None:
 
 
 def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
-    """Of a run that is resumed, of one with a name of its own (a path where it has a slash), or of any other."""
+    """Folder of a resumed run, of a named run (a name with a slash is a path), or ``fresh`` for any other."""
     if resume:
         path = Path(str(resume)).expanduser()
         return str(path.parent.parent if path.suffix == ".ckpt" else path)
@@ -83,7 +83,7 @@ def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
 
 
 def _slurm_job(otherwise: str) -> str:
-    """``slurm-JOB`` in a batch job of SLURM: the same for all its processes, and when it starts again after it was requeued."""
+    """``slurm-JOB`` in a batch job of SLURM, equal for all its processes and after it is requeued; else ``otherwise``."""
     job, name = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NAME")
     return otherwise if job is None or name in ("bash", "interactive") else f"slurm-{job}"
 
@@ -96,12 +96,13 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def in_full(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra needs them written to replace a component by another, and to add terms and arguments.
+    """Rewrite overrides so that Hydra replaces components and adds terms and arguments.
 
-    ``method.composer.head=[{name: affine}, {name: velocity}]`` takes the place of the configured head with all that it was given,
-    ``method.composer.backbone=voxelmorph`` likewise (``=unet,voxelmorph`` in a sweep). Values without a name, as ``{levels: 3}``, are set
-    in the configured one. ``method.loss.terms.ngf.weight=0.5`` adds a term. What follows may give these arguments; those of configured
-    components have to be in the configuration, or get a ``+``, so that a misspelt one is refused here.
+    ``method.composer.head=[{name: affine}, {name: velocity}]`` replaces the configured head with all its arguments, and
+    ``method.composer.backbone=voxelmorph`` the backbone (``=unet,voxelmorph`` in a sweep). A value without a name, such as
+    ``{levels: 3}``, changes the configured component. ``method.loss.terms.ngf.weight=0.5`` adds a term. Later overrides may add
+    arguments to these new components. Arguments of configured components must be in the configuration or start with ``+``, so that a
+    misspelt one is refused.
     """
     written: list[str] = []
     new: list[str] = []
@@ -130,14 +131,14 @@ def _names_a_component(value: str) -> bool:
 
 
 def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] | None = None) -> dict[str, Any]:
-    """The configuration that a command line gives, composed by Hydra, as plain values.
+    """Compose the configuration of a command line with Hydra, as plain values.
 
     Args:
-        overrides: as on the command line, ``["method=velocity", "data=phantom", "trainer.max_steps=100"]``.
-        choose: changes the composed configuration before its interpolations are resolved.
+        overrides: arguments as on the command line, ``["method=velocity", "data=phantom", "trainer.max_steps=100"]``.
+        choose: function that changes the composed configuration before its interpolations are resolved.
 
     Raises:
-        UserError: no such group, configuration or option, a value that has to be given, or text that cannot be read.
+        UserError: no such group, configuration or option, a missing required value, or unreadable text.
     """
     with _refusing(), _initialized():
         config = hydra.compose("train", in_full(overrides))
@@ -188,10 +189,10 @@ def _refusing() -> Iterator[None]:
 
 
 def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
-    """One sentence per chosen configuration whose name an installed distribution has as well; the built-in one is used.
+    """One sentence per chosen built-in configuration whose name an installed distribution has as well.
 
     Args:
-        choices: Hydra's, option by group.
+        choices: Hydra's choices, option by group.
 
     Raises:
         UserError: two distributions have a chosen configuration, and none is built in.
@@ -209,7 +210,7 @@ def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """Error of Hydra or OmegaConf as one sentence with the next step."""
+    """Error of Hydra or OmegaConf as one sentence with the remedy."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."
@@ -224,7 +225,7 @@ def sentence(error: Exception) -> str:
         known = sorted(p.stem for p in _group_files(group))
         return f"There is no {group} named '{name}'{did_you_mean(name, known)} Available: {', '.join(known) or 'none'}."
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
-        match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # where an interpolation points to it
+        match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # if an interpolation refers to it
         key = match[1] if match else error.full_key
         return f"The option '{key}' has to be given: add {key}=... to the command line."
     if match := re.search(r"Key '([^']+)' is not in struct(?: full_key: (\S+))?", text):
@@ -235,7 +236,7 @@ def sentence(error: Exception) -> str:
 def _unknown_option(key: str, remedy: str) -> str:
     known = _known_keys()
     if key in known:
-        return f"The option '{key}' is there for other choices of {key.partition('.')[0]}, not for the one that is made. {remedy}"
+        return f"The option '{key}' exists for other choices of {key.partition('.')[0]}, not for the selected one. {remedy}"
     meant = WORDS.get(key.rpartition(".")[2])
     if meant is not None:
         return f"There is no option '{key}'; did you mean {meant}? {remedy}"
@@ -256,11 +257,11 @@ def _known_keys() -> list[str]:
     for folder in _folders():
         for path in folder.rglob("*.yaml"):
             parts = path.relative_to(folder).parts[:-1]
-            parts = (path.stem,) if parts == ("base",) else parts  # what all files of a group start from
+            parts = (path.stem,) if parts == ("base",) else parts  # the base of all files of a group
             try:
                 text = path.read_text(encoding="utf-8")
                 loaded = OmegaConf.load(path)
-            except (OSError, ValueError, YAMLError, AssertionError):  # lightning-reg plugins says what is wrong with it
+            except (OSError, ValueError, YAMLError, AssertionError):  # reported by lightning-reg plugins
                 continue
             package = "" if "@package _global_" in text or not parts else parts[0]
             keys |= set(parts[:1])

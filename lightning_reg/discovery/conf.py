@@ -1,4 +1,4 @@
-"""Folders of configurations: this project's own, and those that installed packages add."""
+"""Folders of configurations: this project's own, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def own_directory() -> Path:
 def plugin_packages() -> dict[str, Path]:
     """Packages with Hydra groups that installed distributions add (entry points ``lightning_reg.conf``), and their folders.
 
-    Found where Python would look for them, without importing anything of them. One that is not there is left out, see
-    :func:`conf_problems`.
+    They are found on Python's search path without an import. Missing ones are left out, see :func:`conf_problems`.
     """
     found = {}
     for offered in providers("conf").values():
@@ -37,7 +36,7 @@ def plugin_packages() -> dict[str, Path]:
 
 
 def folder_of(package: str) -> Path | None:
-    """The folder of a package ``a.b``: ``b`` below where ``a`` is; finding ``a`` runs nothing of it."""
+    """The folder of a package ``a.b``: ``b`` below the folder of ``a``, which is found without running its code."""
     top, *inner = package.split(".")
     spec = spec_of(top)
     places = [] if spec is None else list(spec.submodule_search_locations or [])
@@ -45,7 +44,7 @@ def folder_of(package: str) -> Path | None:
 
 
 def spec_of(top: str) -> ModuleSpec | None:
-    """Specification of a top-level module, by which Python finds it; nothing of it is run."""
+    """Import specification of a top-level module, without running its code."""
     try:
         return find_spec(top)
     except (ImportError, ValueError, AttributeError):
@@ -53,7 +52,7 @@ def spec_of(top: str) -> ModuleSpec | None:
 
 
 def distributions(package: str) -> str:
-    """``name version`` of whoever adds a package of configurations."""
+    """``name version`` of the distributions that add a package of configurations."""
     return " and ".join(f"{p.distribution} {p.version}" for offered in providers("conf").values() for p in offered if p.target == package)
 
 
@@ -63,12 +62,15 @@ def offering(relative: Path) -> list[str]:
 
 
 def conf_problems() -> list[str]:
-    """Problems of the configurations that installed distributions add, a sentence each that names the distribution: a folder that
-    is not there, a file that is no YAML, a name that a built-in configuration or another distribution's has."""
+    """Problems of configurations from installed distributions, a sentence each that names the distribution.
+
+    Possible problems: a missing folder, a file that is no YAML, and a name that a built-in configuration or one of another
+    distribution has as well.
+    """
     own, packages = own_directory(), plugin_packages()
     problems = [
-        f"The configurations '{name}' of {provider.distribution} {provider.version} should lie in the package {provider.target}, which is "
-        f"not there; reinstall {provider.distribution}."
+        f"The configurations '{name}' of {provider.distribution} {provider.version} should be in the package {provider.target}, which is "
+        f"missing; reinstall {provider.distribution}."
         for name, offered in providers("conf").items()
         for provider in offered
         if provider.target not in packages
@@ -91,6 +93,6 @@ def conf_problems() -> list[str]:
 
 
 def twice(relative: Path) -> str:
-    """That several distributions have a configuration of one name."""
+    """Message that several distributions have a configuration of the same name."""
     both = " and ".join(distributions(package) for package in offering(relative))
     return f"The configuration {relative} is provided twice, by {both}; uninstall one of them, or ask its author to rename it."

@@ -10,15 +10,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 CONTRACT = "1.0"
 """Version of the interfaces that ``docs/plugins.md`` describes, of the names they give, and of :mod:`lightning_reg.testing`.
 
-The minor number rises with every addition and every deprecation, the major number where something that was deprecated for one minor
-version or more is gone. It is not the version of the distribution.
+The minor number rises with every addition and every deprecation, the major number with every removal, at least one minor version
+after the deprecation. It is not the version of the distribution.
 """
 BOUND = "requires_lightning_reg"
 """Name in a package's ``__init__.py``: versions of the contract that it works with, as ``">=1.0,<2"``."""
 
 
 def unmet(loaded: object) -> str | None:
-    """Reason why a loaded component does not go with this contract, as a predicate that follows its name; ``None`` where it does.
+    """Reason why a loaded component is incompatible with this contract, as a predicate after its name; ``None`` if it is compatible.
 
     Args:
         loaded: a class; :data:`BOUND` is looked for in it and in its top-level package.
@@ -39,7 +39,7 @@ def unmet(loaded: object) -> str | None:
 
 
 def deprecated(what: str, instead: str, since: str) -> None:
-    """Warn of what a later version does not take any more.
+    """Warn of a deprecated feature.
 
     Args:
         what: subject of the sentence.

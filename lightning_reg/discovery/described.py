@@ -1,4 +1,4 @@
-"""Memory of how an object was made, so that a checkpoint describes itself."""
+"""Record of an object's constructor arguments, so that a checkpoint describes itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class _Signature:
-    """Signature of a class's constructor, read when it is asked for: ``__new__`` below would hide it."""
+    """Signature of a class's constructor, read on access: ``__new__`` below would hide it."""
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:
         if instance is not None:
@@ -44,5 +44,5 @@ class Described:
 
 
 def arguments_of(described: Described) -> Mapping[str, Any]:
-    """Arguments that an object was made from, by name, defaults included."""
+    """Constructor arguments of an object, by name, defaults included."""
     return described.__dict__["_arguments"]

@@ -1,4 +1,4 @@
-"""Documentation of a component, read from its source without importing it: in a fraction of a second, whatever its module imports."""
+"""Documentation of a component, read from its source without importing it: fast, whatever its module imports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_reg.discovery.groups import GROUPS
 from lightning_reg.discovery.registry import Provider, chosen, importable_from
 
 REQUIRED = "???"
-"""Stands for a value that has to be given, as in Hydra."""
+"""Placeholder for a required value, as in Hydra."""
 _ROLE = re.compile(r":\w+:`~?([^`]*)`")
 
 
@@ -29,11 +29,11 @@ class Argument:
     """An argument of a component's constructor.
 
     Args:
-        name: as a configuration writes it.
-        type: its annotation, as in the source.
-        default: likewise; ``None`` where it has none.
-        meaning: from the docstring.
-        supplied: the framework gives it.
+        name: name in a configuration.
+        type: annotation, as in the source.
+        default: default, as in the source; ``None`` if the argument is required.
+        meaning: description from the docstring.
+        supplied: the framework passes it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Argument:
         """The default as a plain value, :data:`REQUIRED` without one.
 
         Raises:
-            ValueError: it is no plain value.
+            ValueError: the default is no plain value.
         """
         return REQUIRED if self.default is None else ast.literal_eval(self.default)
 
@@ -57,10 +57,10 @@ class Documentation:
 
     Args:
         group: one of :data:`~lightning_reg.discovery.groups.GROUPS`.
-        provider: its name and distribution.
-        text: docstring up to the arguments; sources (paper, equation) are in it.
-        arguments: of its constructor.
-        path, line: of its source.
+        provider: name and distribution of the component.
+        text: docstring without the arguments, including sources (paper, equation).
+        arguments: arguments of its constructor.
+        path, line: location of its source.
     """
 
     group: str
@@ -72,7 +72,7 @@ class Documentation:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Arguments that a configuration gives, with their defaults; those without a plain default are left out."""
+        """Arguments for a configuration, with their defaults; arguments without a plain default are left out."""
         found = {}
         for argument in self.arguments:
             if not argument.supplied:
@@ -83,7 +83,7 @@ class Documentation:
         return found
 
     def yaml(self) -> str:
-        """A piece of configuration that names the component; empty for a group that no configuration names."""
+        """Configuration of the component in YAML; empty for a group that is not configured."""
         key, name = GROUPS[self.group].key, self.provider.qualified
         if not key or " " in key or key.startswith("-"):
             return ""
@@ -108,9 +108,9 @@ class Documentation:
         return {"stages": [{"stride": 1, **network}]} if any(a.name == "members" for a in self.arguments) else network
 
     def python(self) -> str:
-        """The same in Python."""
+        """Construction of the component in Python."""
         if self.group in ("commands", "report_sections", "fits", "samplers"):
-            return ""  # made by the framework alone
+            return ""  # made only by the framework
         module, _, name = self.provider.target.partition(":")
         given = [f"{a.name}={self._source(a)}" for a in self.arguments if a.default is None]
         given += [f"{a.name}={a.default}" for a in self.arguments if a.default is not None and not a.supplied]
@@ -136,10 +136,10 @@ class Documentation:
 
 
 def documentation(group: str, name: str) -> Documentation:
-    """Documentation of the component that a configuration would find under a name.
+    """Read the documentation of the component with this name in a configuration.
 
     Raises:
-        ComponentError: nobody provides it, or its source is not there.
+        ComponentError: there is no such component, or its source is missing.
     """
     provider = chosen(group, name)
     sources = _Sources()
@@ -171,7 +171,7 @@ def arguments(target: str) -> tuple[Argument, ...]:
 
 
 class _Sources:
-    """Modules as griffe reads them: the file that is asked for, and those of base classes, one by one."""
+    """Modules read by griffe: the requested file, and those of base classes, one by one."""
 
     def __init__(self) -> None:
         self.modules: dict[str, griffe.Module | None] = {}
@@ -209,7 +209,7 @@ class _Sources:
         return [base for base in found if isinstance(base, griffe.Class)]
 
     def constructor(self, cls: griffe.Class) -> list[griffe.Parameter]:
-        """Parameters of its constructor or, as a dataclass, its fields; inherited where it has none."""
+        """Parameters of a class's constructor or fields of a dataclass, inherited if it has none."""
         own = cls.members.get("__init__")
         if isinstance(own, griffe.Function):
             return list(own.parameters)
@@ -261,7 +261,7 @@ def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module, where Python would look for it; nothing is imported."""
+    """File of a module on Python's search path, found without an import."""
     top, *inner = module.split(".")
     spec = spec_of(top)
     if spec is None:
@@ -286,7 +286,7 @@ def _arguments(text: str) -> dict[str, str]:
     for section in _sections(text):
         if section.kind is griffe.DocstringSectionKind.parameters:
             for parameter in section.value:
-                for name in parameter.name.split(","):  # two that are described together
+                for name in parameter.name.split(","):  # several arguments described together
                     found[name.strip()] = _flat(parameter.description)
     return found
 
@@ -299,6 +299,6 @@ def _text(cls: griffe.Class) -> str:
 
 def _flat(text: str) -> str:
     """One line, without the markup of references."""
-    plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)  # where to look is given in full
+    plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)  # targets of 'see' keep their full name
     plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], plain)
     return " ".join(plain.replace("``", "'").split())

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one sentence that says what is wrong and what to do. Commands print them without a traceback."""
+"""Errors that the user can correct: one sentence with the problem and the remedy. Commands print it without a traceback."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """A mistake outside the program: an option, a file, a component. The message is shown as it is; the exit code is 2."""
+    """A mistake outside the program: an option, a file, a component. The message is shown unchanged; the exit code is 2."""
 
 
 class ComponentError(UserError):
-    """A component cannot be had under the name asked for."""
+    """A component is not available under the requested name."""
 
 
 class ArgumentError(ComponentError, ValueError):
@@ -19,23 +19,23 @@ class ArgumentError(ComponentError, ValueError):
 
 
 class DataError(UserError):
-    """An image, a mask, landmarks or a folder is not what it has to be."""
+    """An image, a mask, landmarks or a folder is invalid."""
 
 
 class TrainingError(UserError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 def in_words(error: BaseException) -> str:
-    """An error as a sentence: a user's mistake as it is, anything else with its type."""
+    """An error as a sentence: a :class:`UserError` unchanged, any other error with its type."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def require_kind(value: object, kind: type | tuple[type, ...], argument: str, remedy: str) -> None:
-    """Refuse an argument that is no object of a kind.
+    """Refuse an argument of another type.
 
     Raises:
-        ArgumentError: ``argument`` is so and so; ``remedy``.
+        ArgumentError: the message gives ``argument``, its value and ``remedy``.
     """
     if isinstance(value, kind):
         return
@@ -50,7 +50,7 @@ def require_count(value: object, argument: str, least: int = 1) -> None:
     """Refuse an argument that is no whole number of ``least`` or more.
 
     Raises:
-        ArgumentError: naming the argument.
+        ArgumentError: the message names the argument.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ArgumentError(f"{argument} is {value!r}; give a whole number, {least} or more")
@@ -60,10 +60,10 @@ def require_known_arguments(name: str, given: Iterable[str], known: Sequence[str
     """Refuse an argument that a component does not take.
 
     Args:
-        told: what the message says that it takes; default ``known``.
+        told: arguments listed in the message; default ``known``.
 
     Raises:
-        ComponentError: naming the component, the argument, the one that may be meant, and those that it takes.
+        ComponentError: the message names the component, the argument, the closest known one, and all known ones.
     """
     told = known if told is None else told
     for key in given:

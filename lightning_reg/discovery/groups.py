@@ -1,4 +1,4 @@
-"""Table of the entry-point groups: the interface that each asks for, and the place where a configuration names its components."""
+"""Table of the entry-point groups: interface of the components, and the key by which a configuration names them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Group:
     """An entry-point group ``lightning_reg.<name>``.
 
     Args:
-        one: singular, as messages have it.
+        one: name of one component, for messages.
         interface: ``module:Class`` that its components derive from; empty for a group of folders (``models``).
-        what: its components do, in a few words.
-        key: of a configuration, or the option of a command, that names one; empty where what is installed is used.
-        supplied: arguments of the constructor that the framework gives, in no configuration.
+        what: its components, in a few words.
+        key: configuration key or command option that names a component; empty if all installed ones are used.
+        supplied: constructor arguments from the framework, which are in no configuration.
     """
 
     one: str

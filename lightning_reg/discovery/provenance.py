@@ -1,4 +1,4 @@
-"""Distribution and version of every component of a model or a run, kept with it and compared where it is loaded."""
+"""Distribution and version of every component of a model or a run, saved with it and compared on loading."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lightning_reg.discovery.groups import GROUPS
 from lightning_reg.discovery.registry import OWN, Provider, chosen, namespace
 
 Entry = Mapping[str, Any]
-"""``{group, name, distribution, version}``, words all of them."""
+"""``{group, name, distribution, version}``, all of them strings."""
 
 
 def entry(group: str, provider: Provider) -> dict[str, str]:
-    """Entry of a component."""
+    """Make the entry of a component."""
     return {"group": group, "name": provider.name, "distribution": provider.distribution, "version": provider.version}
 
 
 def entries(used: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    """Entries of the components that a configuration names, ``(group, name)``; each once."""
+    """Make the entries of the components ``(group, name)`` of a configuration, each once."""
     return [entry(group, chosen(group, name)) for group, name in dict.fromkeys(used)]
 
 
@@ -28,11 +28,11 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
     """Refuse a model with a component that is not installed here.
 
     Args:
-        components: as :func:`entry` keeps them; built-in ones are left to the registry.
-        path: of the model, for the message.
+        components: entries as made by :func:`entry`; built-in components are checked by the registry.
+        path: path of the model, for the message.
 
     Raises:
-        ComponentError: names the component and the command that installs it.
+        ComponentError: the message names the component and the command that installs it.
     """
     for one in components:
         if one.get("distribution") == OWN or one.get("group") not in GROUPS:
@@ -52,7 +52,7 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
 
 
 def other_versions(components: Sequence[Entry]) -> list[str]:
-    """``name==version`` of the distributions that a model was made with, where another version is installed now."""
+    """``name==version`` of the distributions that a model was made with, if another version is installed now."""
     found = []
     for one in components:
         try:

@@ -1,4 +1,4 @@
-"""The registry behind every name in a configuration. Nothing here imports a component before it is asked for."""
+"""Registry of the component names in configurations. A component is imported only on request."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def namespace(distribution: str) -> str:
 
 
 def providers(group: str) -> dict[str, list[Provider]]:
-    """Every name of a group and who offers it, without importing any.
+    """List the names of a group and their providers, without importing any.
 
     Args:
         group: one of :data:`GROUPS`, or ``conf``.
@@ -62,7 +62,7 @@ def providers(group: str) -> dict[str, list[Provider]]:
 
 
 def strangers() -> list[tuple[Provider, str]]:
-    """Entry points in groups ``lightning_reg.*`` that nothing reads, each with a sentence."""
+    """List entry points in unknown groups ``lightning_reg.*``, each with a message."""
     known = {f"lightning_reg.{group}" for group in (*GROUPS, "conf")}
     found = []
     for group in sorted(entry_points().groups):
@@ -75,13 +75,13 @@ def strangers() -> list[tuple[Provider, str]]:
 
 
 def chosen(group: str, name: str) -> Provider:
-    """Provider of a name: this project, where others have the same name as well; else the only one.
+    """Find the provider of a name: this project if several distributions have it, else the only one.
 
     Args:
-        name: of the entry point, or with its namespace: ``nice_heads.good`` for the ``good`` of the distribution ``nice-heads``.
+        name: the entry point's name, or with its namespace: ``nice_heads.good`` for the ``good`` of the distribution ``nice-heads``.
 
     Raises:
-        ComponentError: nobody provides it, or several distributions do and none is named.
+        ComponentError: there is no provider, or there are several and the name has no namespace.
     """
     known, one = providers(group), GROUPS[group].one
     if ":" in name:
@@ -109,7 +109,7 @@ def chosen(group: str, name: str) -> Provider:
 
 
 def hidden(group: str, name: str) -> str | None:
-    """A sentence where a name stands for a built-in component and another distribution has one of the same name."""
+    """Message if a name means a built-in component and another distribution has one of the same name; else ``None``."""
     offered = providers(group).get(name, [])
     others = [provider for provider in offered if provider.distribution != OWN]
     if not others or len(others) == len(offered):
@@ -119,12 +119,12 @@ def hidden(group: str, name: str) -> str | None:
 
 
 def public_name(cls: type) -> str:
-    """The name by which a class is best imported: ``lightning_reg.Head`` for what the front door offers."""
+    """Preferred import name of a class: ``lightning_reg.Head`` if the top-level package exports it."""
     return f"{importable_from(cls.__module__, cls.__qualname__)}.{cls.__qualname__}"
 
 
 def importable_from(module: str, name: str) -> str:
-    """The module that a class is best imported from: ``lightning_reg`` where the front door offers it, else its own."""
+    """Preferred module to import a class from: ``lightning_reg`` if the top-level package exports it, else its own."""
     package = module.partition(".")[0]
     stub = Path(__file__).resolve().parents[1] / "__init__.pyi"
     offered = re.search(rf"^from \..* import {re.escape(name)} as ", stub.read_text(encoding="utf-8"), re.M)
@@ -147,7 +147,7 @@ def registration(cls: type, group: str) -> Provider:
         group: one of :data:`GROUPS`.
 
     Raises:
-        ComponentError: nobody registers it; says how to.
+        ComponentError: the class is not registered; the message says how to register it.
     """
     own = f"{cls.__module__}:{cls.__qualname__}"
     offered = [provider for same in providers(group).values() for provider in same]
@@ -175,7 +175,7 @@ def registered_name(cls: type, group: str) -> str:
 
 
 def name_of(cls: type, group: str) -> str:
-    """The name under which a class is registered; its own where nobody registers it."""
+    """Registered name of a class; its own name if it is not registered."""
     try:
         return registered_name(cls, group)
     except ComponentError:
@@ -183,21 +183,21 @@ def name_of(cls: type, group: str) -> str:
 
 
 def load(group: str, name: str, interface: type[T]) -> type[T]:
-    """The class behind a name, checked against its interface.
+    """Load the class of a name and check it against its interface.
 
     Args:
         group: one of :data:`GROUPS`.
         name: see :func:`chosen`.
-        interface: the abstract class it has to implement.
+        interface: the abstract class that it has to implement.
 
     Raises:
-        ComponentError: it is not there, does not import, is offered twice, or does not fit the interface.
+        ComponentError: the component is missing, cannot be imported, is provided twice, or does not fit the interface.
     """
     provider = chosen(group, name)
     described = f"The {GROUPS[group].one} '{provider.name}' of {provider.origin}"
     try:
         loaded = provider.entry_point.load()
-    except (Exception, SystemExit) as cause:  # whatever a third party's module raises while it is imported
+    except (Exception, SystemExit) as cause:  # third-party modules may raise anything on import
         raise ComponentError(
             f"{described} could not be imported from {provider.target} ({type(cause).__name__}: {cause}); correct it where it is yours, "
             f"else reinstall or update {provider.distribution}."
@@ -235,13 +235,13 @@ def check(loaded: object, interface: type) -> str | None:
 
 
 def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **context: Any) -> T:
-    """An instance of the component that a configuration names.
+    """Build the component that a configuration names.
 
     Args:
         group: one of :data:`GROUPS`.
         spec: ``{name: ..., **arguments}``, or the name alone.
-        interface: the abstract class it has to implement.
-        context: arguments that the framework supplies (those that the component's constructor declares are passed).
+        interface: the abstract class that it has to implement.
+        context: arguments from the framework (only those that the component's constructor declares are passed).
 
     Raises:
         ComponentError: as :func:`load`, or an argument is unknown or missing.
@@ -260,7 +260,7 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
             others = hidden(group, name)
             raise type(cause)(f"The {GROUPS[group].one} {cause}{f' {others}' if others else ''}") from cause
         raise
-    except (Exception, SystemExit) as cause:  # whatever a third party's constructor raises
+    except (Exception, SystemExit) as cause:  # third-party constructors may raise anything
         provider = chosen(group, name)
         if provider.distribution == OWN:
             raise

@@ -1,4 +1,4 @@
-"""Cards of models: what was trained on what, how well it does, and what it is not for."""
+"""Model cards: training data, accuracy, and limits of use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from lightning_reg.discovery import ArgumentError, DataError, require_known_arguments
 
 CARD = "card.yaml"
-"""File beside the weights."""
+"""Name of the card's file beside the weights."""
 NAMES = {str: "text", int: "a whole number", dict: "'key: value' pairs", list: "a list"}
 
 
@@ -20,16 +20,16 @@ class Card:
     """Card of a model.
 
     Args:
-        title: what it registers, in a line.
-        data: what it was trained on: source, number of subjects, modality.
-        licence: of the weights, an SPDX expression (data's licences may ask for one).
-        training: the command, and the version of lightning_reg.
-        accuracy: on what was held out: metric by name, with what it was measured on under ``on``.
-        not_for: what it must not be used for.
-        parameters: of the network.
-        weights: how the numbers are kept, and what that changes.
+        title: the images that it registers, in a line.
+        data: training data: source, number of subjects, modality.
+        licence: licence of the weights, an SPDX expression (the licence of the data may require a certain one).
+        training: the command of the training, and the version of lightning_reg.
+        accuracy: metrics on held-out data by name; ``on`` describes these data.
+        not_for: uses that are excluded.
+        parameters: number of parameters of the network.
+        weights: number format of the weights, and its effect.
         components: ``{group, name, distribution, version}`` of every component.
-        citation: of data and methods.
+        citation: references for data and methods.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Card:
         others = [f"{c['distribution']} {c['version']}" for c in self.components]
         parts = {
             "Data": self.data,
-            "Accuracy": f"{self.accuracy.get('on', 'On what was held out')}:\n\n| metric | value |\n| --- | --- |\n{rows}",
+            "Accuracy": f"{self.accuracy.get('on', 'On held-out data')}:\n\n| metric | value |\n| --- | --- |\n{rows}",
             "Not for": self.not_for,
             "Training": f"```bash\n{self.training}\n```",
             "Weights": f"{self.parameters:,} parameters, {self.weights}; licence {self.licence}.",
@@ -70,10 +70,10 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """The card in a file.
+    """Read a card from a file.
 
     Raises:
-        DataError: it is not there, no YAML, or lacks an entry.
+        DataError: the file is missing, is no YAML, or lacks an entry.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

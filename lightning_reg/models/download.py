@@ -1,4 +1,4 @@
-"""Files from servers: into the user's cache, resumed, and verified before anything reads them."""
+"""Downloads into the user's cache, resumed if interrupted, and verified before use."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from platformdirs import user_cache_path
 from lightning_reg.discovery import UserError
 
 Progress = Callable[[int, int | None], None]
-"""Told how many bytes are there, of how many (``None``: the server does not say)."""
+"""Callback with the number of received bytes and of all bytes (``None``: unknown)."""
 TIMEOUT = 30.0
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without data after which a connection is given up."""
 ATTEMPTS = 5
-"""Times that a cut connection is taken up again without having brought anything in between."""
+"""Maximum number of consecutive attempts without new data."""
 CHUNK = 1 << 16
 
 
 def cache() -> Path:
-    """The folder of what has been fetched: ``LIGHTNING_REG_CACHE``, else the user's cache."""
+    """Folder of downloaded files: ``LIGHTNING_REG_CACHE``, else the user's cache."""
     named = os.environ.get("LIGHTNING_REG_CACHE")
     return Path(named).expanduser() if named else user_cache_path("lightning_reg") / "models"
 
 
 def from_server(address: str, progress: Progress | None = None) -> Path:
-    """The file at ``https://...#sha256=...``, from the cache where it is there.
+    """Fetch the file at ``https://...#sha256=...``, or take it from the cache.
 
     Raises:
-        UserError: the address has no checksum, the server cannot be reached or has no such file, the connection is cut again and again, or
-            the file is not what the checksum says.
+        UserError: the address has no checksum, the server cannot be reached or has no such file, the connection is interrupted repeatedly,
+            or the file does not match its checksum.
     """
     url, _, fragment = address.partition("#")
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
@@ -49,7 +49,7 @@ def from_server(address: str, progress: Progress | None = None) -> Path:
     target = cache() / wanted[:16] / (re.sub(r"[^\w.-]", "_", url.rpartition("/")[2].partition("?")[0]) or "model.ckpt")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(".lock")):  # another process may be fetching it
+        with FileLock(target.with_name(".lock")):  # another process may be fetching the file
             if target.is_file() and checksum(target) == wanted:
                 return target
             partial = target.with_name(f"{target.name}.part")
@@ -57,7 +57,7 @@ def from_server(address: str, progress: Progress | None = None) -> Path:
             found = checksum(partial)
             if found != wanted:
                 partial.unlink()
-                raise UserError(f"{url} is not what its checksum says (sha256 {found}); nothing was kept. Ask who gave you the address.")
+                raise UserError(f"{url} does not match its checksum (sha256 {found}); nothing was kept. Ask the author of the address.")
             partial.replace(target)
     except OSError as cause:
         raise UserError(f"{target.parent} cannot be written ({cause.strerror or cause}); make room, or set LIGHTNING_REG_CACHE.") from cause
@@ -74,7 +74,7 @@ def checksum(path: Path) -> str:
 
 
 def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
-    """Fetch into a file, going on where it ends; cut connections are taken up again."""
+    """Fetch into a file, continuing at its current end; interrupted connections are resumed."""
     attempts = 0
     while True:
         before = partial.stat().st_size if partial.exists() else 0
@@ -83,13 +83,13 @@ def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
                 return
             cause: Exception | None = None
         except urllib.error.HTTPError as error:
-            if error.code == 416 and before:  # it is there already, whole or too long; the checksum tells
+            if error.code == 416 and before:  # already complete, or too long; the checksum decides
                 return
             if error.code < 500:
                 raise UserError(f"{url} answers {error.code} {error.reason}; correct the address.") from error
             cause = error
         except (http.client.InvalidURL, UnicodeError, ValueError) as error:
-            raise UserError(f"{url} is no address that can be asked for ({error}); correct it.") from error
+            raise UserError(f"{url} is not a valid address ({error}); correct it.") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             cause = error
         now = partial.stat().st_size if partial.exists() else 0
@@ -105,7 +105,7 @@ def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
 
 
 def _transfer(url: str, partial: Path, start: int, progress: Progress | None) -> bool:
-    """One connection; whether it brought the end of the file."""
+    """Transfer over one connection; return whether the file is complete."""
     request = urllib.request.Request(url, headers={"User-Agent": "lightning-reg", **({"Range": f"bytes={start}-"} if start else {})})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
@@ -122,10 +122,10 @@ def _transfer(url: str, partial: Path, start: int, progress: Progress | None) ->
 
 
 def from_hub(address: str) -> Path:
-    """The file at ``hf://owner/repo/file@revision``, by huggingface_hub: from its cache where it is there.
+    """Fetch the file at ``hf://owner/repo/file@revision`` with huggingface_hub, or take it from its cache.
 
     Raises:
-        UserError: the address is none, huggingface_hub is not installed, or the file cannot be had.
+        UserError: the address is invalid, huggingface_hub is not installed, or the file cannot be downloaded.
     """
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)/([^@]+)@([\w.-]+)", address)
     if match is None:
@@ -137,8 +137,8 @@ def from_hub(address: str) -> Path:
     repository, file, revision = match.groups()
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
-    except Exception as cause:  # of several families, and with pages of text
+    except Exception as cause:  # errors of several libraries, with long texts
         first = " ".join(str(cause).split())[:200]
         raise UserError(
-            f"{address} cannot be had ({type(cause).__name__}: {first}); correct it, or fetch it once with a network."
+            f"{address} cannot be downloaded ({type(cause).__name__}: {first}); correct it, or fetch it once with a network."
         ) from cause

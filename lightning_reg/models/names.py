@@ -1,4 +1,4 @@
-"""A model's name, and the file that it stands for."""
+"""Names of models, and their files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMS = "the name of an installed model (lightning-reg models), a file, https://
 
 @dataclass(frozen=True)
 class Located:
-    """A model on this machine: how it was named, its checkpoint, and its card where it has one."""
+    """Model on this machine: the name it was requested by, its checkpoint, and its card if it has one."""
 
     name: str
     path: Path
@@ -26,14 +26,14 @@ class Located:
 
 
 def locate(name: str | Path, progress: Progress | None = None) -> Located:
-    """The file of a model, downloaded where it has to be, verified, and from the cache the next time.
+    """Find the file of a model; if it is remote, it is downloaded, verified and cached.
 
     Args:
-        name: of an installed distribution's model, a file, ``https://...#sha256=...``, or ``hf://owner/repo/file@revision``.
-        progress: told of a download.
+        name: name of an installed distribution's model, a file, ``https://...#sha256=...``, or ``hf://owner/repo/file@revision``.
+        progress: callback of a download.
 
     Raises:
-        UserError: no such model; it cannot be had, or is not what its checksum says.
+        UserError: there is no such model, it cannot be downloaded, or it does not match its checksum.
     """
     text = str(name)
     if not text:
@@ -47,22 +47,22 @@ def locate(name: str | Path, progress: Progress | None = None) -> Located:
         raise UserError(f"{text} cannot be fetched; give {FORMS}.")
     known, path = providers("models"), Path(text).expanduser()
     if text not in known and (path.is_file() or path.suffix == ".ckpt" or "/" in text or path.is_dir()):
-        return Located(text, path)  # its reader says what is wrong with the path
+        return Located(text, path)  # the reader reports problems of the path
     try:
         provider = chosen("models", text)
     except ComponentError as cause:
         if text in known:
-            raise  # several have it
+            raise  # several distributions have it
         hint = did_you_mean(text, known) if known else "; none is installed."
         raise UserError(f"There is no model named '{text}', and no such file{hint} Give {FORMS}.") from cause
     return of_provider(provider)
 
 
 def of_provider(provider: Provider) -> Located:
-    """The model of an installed distribution; nothing of the distribution is imported.
+    """The model of an installed distribution, found without importing anything of it.
 
     Raises:
-        UserError: its folder or its weights are not there, or its card cannot be read.
+        UserError: its folder or weights are missing, or its card cannot be read.
     """
     folder = folder_of(provider.target)
     if folder is None or not (folder / WEIGHTS).is_file():
@@ -73,7 +73,7 @@ def of_provider(provider: Provider) -> Located:
 
 
 def installed() -> list[tuple[Provider, Located | UserError]]:
-    """Every installed model, or what is wrong with it."""
+    """List every installed model, or its error."""
     found: list[tuple[Provider, Located | UserError]] = []
     for offered in providers("models").values():
         for provider in offered:

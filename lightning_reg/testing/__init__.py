@@ -1,8 +1,8 @@
-"""Conformance kit for components: what the framework expects of each kind, as checks that run in seconds.
+"""Conformance kit for components: checks of the framework's requirements on each kind, which run in seconds.
 
 Three ways to run the same checks::
 
-    check_component("head", MyHead)                                # anywhere; raises ConformanceError with all that is wrong
+    check_component("head", MyHead)                                # anywhere; raises ConformanceError with all failures
 
     @parametrize_with_checks("head", {"mine": MyHead})             # pytest, a test per check
     def test_conformance(check): check()
@@ -12,7 +12,7 @@ Three ways to run the same checks::
         @pytest.fixture
         def factory(self): return MyHead
 
-``docs/plugins.md`` lists every check. The two for pytest need it installed (extra ``testing``).
+``docs/plugins.md`` lists every check. The two for pytest require it (extra ``testing``).
 """
 
 import lazy_loader

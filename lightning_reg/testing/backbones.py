@@ -23,7 +23,7 @@ def _made(factory: Factory) -> Backbone:
 
 
 def _images(backbone: Backbone, batch: int = 1, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Random images whose extents are different multiples of what the backbone divides by, 8 voxels or more."""
+    """Random images whose extents are different multiples of ``backbone.multiple``, 8 voxels or more."""
     shape = [m * max(2 + axis, -(-8 // m)) for axis, m in enumerate(backbone.multiple)]
     generator = torch.Generator().manual_seed(3)
     both = torch.rand(2, batch, _CHANNELS, *shape, generator=generator)
@@ -36,7 +36,7 @@ def _features(backbone: Backbone, batch: int = 1) -> list[Tensor]:
 
 @check("backbone")
 def declares_levels(factory: Factory) -> None:
-    """``channels``, ``strides`` and ``multiple`` are set by the constructor, whole numbers, coarsest level first."""
+    """The constructor sets ``channels``, ``strides`` and ``multiple``: whole numbers, coarsest level first."""
     backbone = _made(factory)
     strides = [s[0] * s[1] * s[2] for s in backbone.strides]
     require(strides == sorted(strides, reverse=True), f"strides {backbone.strides} are not coarsest first")
@@ -48,7 +48,7 @@ def declares_levels(factory: Factory) -> None:
 
 @check("backbone")
 def features_as_declared(factory: Factory) -> None:
-    """Features have the declared channels and strides, for a batch of two and extents that differ from axis to axis."""
+    """Features have the declared channels and strides, for a batch of two and extents that differ between axes."""
     backbone = _made(factory)
     images = _images(backbone, 2)
     require_features(backbone, backbone(*images), images[0])
@@ -56,13 +56,13 @@ def features_as_declared(factory: Factory) -> None:
 
 @check("backbone")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are numbers, words, or lists of them, which a checkpoint holds."""
+    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store them."""
     require_described(_made(factory))
 
 
 @check("backbone")
 def elements_are_independent(factory: Factory) -> None:
-    """In evaluation, an element of a batch has the features that it has alone."""
+    """In evaluation, an element of a batch gets the same features as alone."""
     backbone = _made(factory).eval()
     disturbed(backbone)
     fixed, moving = _images(backbone, 2)
@@ -75,7 +75,7 @@ def elements_are_independent(factory: Factory) -> None:
 
 @check("backbone")
 def both_images_are_read(factory: Factory) -> None:
-    """Features change with either image, and with which of the two is fixed."""
+    """Features depend on both images and on their order."""
     backbone = _made(factory).eval()
     disturbed(backbone)
     fixed, moving = _images(backbone)
@@ -102,7 +102,7 @@ def is_deterministic(factory: Factory) -> None:
 
 @check("backbone")
 def gradients_reach_every_parameter(factory: Factory) -> None:
-    """Every parameter is used."""
+    """Every parameter gets a gradient."""
     unused = without_gradient(lambda: grown(_made(factory)), lambda backbone: _features(backbone, 2))
     require(not unused, f"no gradient reaches {', '.join(unused[:5])}")
 
@@ -117,7 +117,7 @@ def mixed_precision(factory: Factory) -> None:
 
 @check("backbone")
 def follows_its_device(factory: Factory) -> None:
-    """All that it makes is made on the device of its weights (checked on ``meta``)."""
+    """All its outputs are on the device of its weights (checked on ``meta``)."""
     backbone = _made(factory).to("meta")
     images = _images(backbone, 2, "meta")
     with meta_device():
@@ -134,5 +134,5 @@ def state_is_kept(factory: Factory) -> None:
 
 @check("backbone")
 def growth(factory: Factory) -> None:
-    """A backbone that grows takes any weights of its levels that sum to 1, keeps them in its state, and refuses others."""
+    """A backbone that grows accepts all level weights that sum to 1, stores them in its state, and refuses others."""
     require_growth(_made(factory), _features)

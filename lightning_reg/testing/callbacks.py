@@ -1,4 +1,4 @@
-"""Checks of callbacks. Factory: no arguments. They watch a training of four steps of a network that grows and is told a weight."""
+"""Checks of callbacks. Factory: no arguments. They observe four training steps of a network that grows and is conditioned on a weight."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _fitted(callback: L.Callback, folder: Path, steps: int = STEPS, resume: Path
 
 @check("callback")
 def watches_a_training(factory: Factory) -> None:
-    """A training of four steps with validations comes to its end."""
+    """A training of four steps with validations completes."""
     with tempfile.TemporaryDirectory() as folder:
         _, trainer = _fitted(_made(factory), Path(folder))
         require(trainer.global_step == STEPS, f"the training ends after {trainer.global_step} of {STEPS} steps")
@@ -63,7 +63,7 @@ def watches_a_training(factory: Factory) -> None:
 
 @check("callback")
 def state_is_plain(factory: Factory) -> None:
-    """Its state is made of tensors and plain values, so that a checkpoint loads without running code, and loads again."""
+    """Its state has only tensors and plain values, loads without running code, and is unchanged by saving and loading."""
     with tempfile.TemporaryDirectory() as folder:
         callback = _made(factory)
         _fitted(callback, Path(folder))
@@ -73,12 +73,12 @@ def state_is_plain(factory: Factory) -> None:
         read = torch.load(content, weights_only=True)
         other = _made(factory)
         other.load_state_dict(read)
-        require(_same(other.state_dict(), state), "the state is another one after it has been saved and loaded")
+        require(_same(other.state_dict(), state), "the state changes when it is saved and loaded")
 
 
 @check("callback")
 def resumes(factory: Factory) -> None:
-    """A training that is interrupted after two steps and goes on from its checkpoint ends with the weights of one that was not."""
+    """A training resumed from its checkpoint after two steps ends with the same weights as an uninterrupted one."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         whole, _ = _fitted(_made(factory), folder)

@@ -13,23 +13,23 @@ from lightning_reg.discovery import ComponentError, did_you_mean
 from lightning_reg.io.images import first_line
 
 Factory = Callable[..., Any]
-"""Makes the component anew: a head from ``(channels, strides)``, every other kind without arguments."""
+"""Function that makes a new component: a head from ``(channels, strides)``, every other kind without arguments."""
 KINDS = ("backbone", "head", "composer", "loss", "callback", "dataset")
 
 
 class ConformanceError(AssertionError):
-    """A component is not what the framework expects of its kind."""
+    """A component does not meet the framework's requirements on its kind."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation.
+    """One requirement.
 
     Args:
         kind: one of :data:`KINDS`.
-        name: as expected failures name it.
-        meaning: a sentence.
-        run: raises :class:`ConformanceError`, or whatever the component raises.
+        name: name of the check, for expected failures.
+        meaning: the requirement as a sentence.
+        run: function that raises :class:`ConformanceError`, or an error of the component.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Check:
     run: Callable[[Factory], None]
 
     def __call__(self, factory: Factory) -> None:
-        """Run it, from a seed of its own.
+        """Run the check with a fixed random seed.
 
         Raises:
             ConformanceError: the component fails; the message names the check.
@@ -67,7 +67,7 @@ def check(kind: str) -> Callable[[Callable[[Factory], None]], Callable[[Factory]
 
 
 def require(condition: object, message: str) -> None:
-    """Raises: ConformanceError: the condition is not met."""
+    """Raise a :class:`ConformanceError` with the message unless a condition is met."""
     if not bool(condition):
         raise ConformanceError(message)
 
@@ -92,13 +92,13 @@ def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[s
 
     Args:
         kind: see :func:`checks`.
-        factory: makes the component: its class, or a function that calls it with arguments. A head's is called with ``channels`` and
-            ``strides``, all others without arguments.
-        expected_failures: reason by name of the check, for what the component is not made for.
+        factory: class of the component, or a function that makes it. For a head it is called with ``channels`` and
+            ``strides``, otherwise without arguments.
+        expected_failures: reasons by name of the check, for requirements that do not apply to the component.
 
     Raises:
-        ConformanceError: all that is wrong, a line each (of the first check alone where that fails: the others build on it); also where an
-            expected failure does not fail.
+        ConformanceError: all failures, a line each (only the first check if it fails, because the others depend on it), or an expected
+            failure that does not fail.
         ComponentError: an expected failure names no check.
     """
     expected = expected_failures or {}
@@ -107,7 +107,7 @@ def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[s
     problems: list[str] = []
     for one in known:
         if problems and problems[0].startswith(f"{known[0].name}: "):
-            break  # no other can be told apart from it
+            break  # the other checks depend on it
         try:
             one(factory)
         except ConformanceError as problem:
@@ -123,7 +123,7 @@ def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[s
 
 
 def require_known(kind: str, expected: Mapping[str, str]) -> None:
-    """Raises: ComponentError: an expected failure names no check, or gives no reason."""
+    """Raise a :class:`ComponentError` if an expected failure names no check or gives no reason."""
     names = [one.name for one in checks(kind)]
     for name, reason in expected.items():
         if name not in names:

@@ -1,4 +1,4 @@
-"""Checks of composers. Factory: no arguments; make it of small networks, for images of 28 x 24 x 21 voxels."""
+"""Checks of composers. Factory: no arguments; use small networks, for images of 28 x 24 x 21 voxels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _fields(composer: Composer, of: Pair | None = None) -> list[Tensor]:
 
 @check("composer")
 def makes_a_registration(factory: Factory) -> None:
-    """It returns levels, of which the last one's transform is the whole, in training and in evaluation, for images of odd extents."""
+    """It returns levels, the last one with the complete transform, in training and in evaluation, also for odd extents."""
     for shape in (SHAPE, (27, 25, 23)):
         both = pair(shape, batch=2, everything=False)
         for training in (True, False):
@@ -54,13 +54,13 @@ def makes_a_registration(factory: Factory) -> None:
 
 @check("composer")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are components, numbers, words, or lists of them, which a checkpoint holds."""
+    """Constructor arguments are components, numbers, words, or lists of them, so that a checkpoint can store them."""
     require_described(_made(factory))
 
 
 @check("composer")
 def takes_images_of_different_grids(factory: Factory) -> None:
-    """The moving image may have another size, spacing and direction; before training its points move by at most a voxel."""
+    """The moving image may have another size, spacing and direction; before training no point moves by more than a voxel."""
     both = pair(same_grid=False, everything=False)
     composer = _made(factory).eval()
     with torch.no_grad():
@@ -80,7 +80,7 @@ def starts_near_the_identity(factory: Factory) -> None:
 
 @check("composer")
 def elements_are_independent(factory: Factory) -> None:
-    """In evaluation, a pair of a batch has the transform that it has alone."""
+    """In evaluation, a pair in a batch gets the same transform as alone."""
     composer = _made(factory).eval()
     disturbed(composer)
     both = pair(batch=2, everything=False)
@@ -91,7 +91,7 @@ def elements_are_independent(factory: Factory) -> None:
 
 @check("composer")
 def does_not_depend_on_directions(factory: Factory) -> None:
-    """A pair that has been turned, mirrored and moved in the world as a whole gets the same displacement in voxels."""
+    """A pair that is rotated, mirrored and translated in the world as a whole gets the same displacement in voxels."""
     composer = _made(factory).eval()
     disturbed(composer)
     both = pair(everything=False)
@@ -105,14 +105,14 @@ def does_not_depend_on_directions(factory: Factory) -> None:
 
 @check("composer")
 def gradients_reach_every_parameter(factory: Factory) -> None:
-    """Every parameter that is trained is used by one of the levels."""
+    """Every trained parameter is used by one of the levels."""
     unused = without_gradient(lambda: grown(_made(factory).train()), _fields)
     require(not unused, f"no gradient reaches {', '.join(unused[:5])}")
 
 
 @check("composer")
 def learns_a_translation(factory: Factory) -> None:
-    """Sixty steps of Adam on a pair that is shifted along one axis lower the difference, and move points that way, for each axis."""
+    """Sixty steps of Adam on a pair shifted along one axis reduce the difference and move points that way, for each axis."""
     for axis in range(3):
         torch.manual_seed(axis)
         composer, both = _made(factory).train(), _shifted(axis, 2.0)
@@ -134,7 +134,7 @@ def learns_a_translation(factory: Factory) -> None:
 
 
 def _shifted(axis: int, voxels: float) -> Pair:
-    """A pair whose true displacement is so many voxels along an axis."""
+    """A pair whose true displacement is ``voxels`` along an axis."""
     on = grid()
     points = on.points(dtype=torch.float64)
     shift = torch.zeros(1, 3, 1, 1, 1, dtype=torch.float64)
@@ -154,7 +154,7 @@ def mixed_precision(factory: Factory) -> None:
 
 @check("composer")
 def follows_its_device(factory: Factory) -> None:
-    """All that it makes is made on the device of its weights (checked on ``meta``)."""
+    """All its outputs are on the device of its weights (checked on ``meta``)."""
     with meta_device():
         found = _fields(_made(factory).to("meta"), pair(batch=2, everything=False).to("meta"))
     require(found[-1].device.type == "meta", f"the displacement is on {found[-1].device}")
@@ -168,7 +168,7 @@ def state_is_kept(factory: Factory) -> None:
 
 @check("composer")
 def growth_and_stages(factory: Factory) -> None:
-    """Parts that grow or train in stages keep the rules of :class:`Growable` and :class:`Staged`, in their state, too."""
+    """Parts that grow or train in stages follow the rules of :class:`Growable` and :class:`Staged`, also in their state."""
     composer = _made(factory).eval()
     require_growth(composer, _fields)
     require_stages(composer)

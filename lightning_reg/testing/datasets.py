@@ -1,4 +1,4 @@
-"""Checks of data sets. Factory: no arguments; it returns the data set, opened on some of its files."""
+"""Checks of data sets. Factory: no arguments; it returns the data set for some of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_reg.testing.checks import ConformanceError, Factory, check, requi
 from lightning_reg.testing.modules import require_described
 
 FEW = 4
-"""Scans that are loaded."""
+"""Number of scans that are loaded."""
 
 
 def _made(factory: Factory) -> RegistrationDataset:
@@ -35,7 +35,7 @@ def _loaded(dataset: RegistrationDataset) -> Iterator[tuple[Record, tio.Subject]
 
 @check("dataset")
 def lists_records(factory: Factory) -> None:
-    """Records come in a fixed order, with unique names and a known split; the scans of a subject are in one split."""
+    """Records have a fixed order, unique names and a known split; all scans of a subject are in one split."""
     dataset = _made(factory)
     records = list(dataset.records())
     require(records, "it has no records")
@@ -61,7 +61,7 @@ def files_are_there(factory: Factory) -> None:
 
 @check("dataset")
 def lists_pairs(factory: Factory) -> None:
-    """Pairs are of two records of one split, and some of them validate."""
+    """Pairs consist of two records of one split, and some are in the split ``validation``."""
     dataset = _made(factory)
     records, pairs = list(dataset.records()), list(dataset.pairs())
     for fixed, moving in pairs:
@@ -87,7 +87,7 @@ def loads_subjects(factory: Factory) -> None:
 
 @check("dataset")
 def loads_the_same_twice(factory: Factory) -> None:
-    """Loading a record again gives the same image, also when the first has been changed."""
+    """Loading a record again gives the same image, even if the first one has been changed."""
     dataset = _made(factory)
     for record, subject in _loaded(dataset):
         before = subject["image"].data.clone()
@@ -97,14 +97,14 @@ def loads_the_same_twice(factory: Factory) -> None:
 
 @check("dataset")
 def groups_are_subjects(factory: Factory) -> None:
-    """The loaded scan is of the record's subject (``group``), which sampling keeps apart."""
+    """The loaded scan has the record's subject as its ``group``, by which sampling separates subjects."""
     for record, subject in _loaded(_made(factory)):
         require(subject["group"] == record.subject, f"{record.name} is loaded as of '{subject['group']}'")
 
 
 @check("dataset")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are paths, numbers, words, or lists of them, which a run's record holds."""
+    """Constructor arguments are paths, numbers, words, or lists of them, so that the record of a run can store them."""
     dataset = _made(factory)
     paths = tuple(name for name, value in arguments_of(dataset).items() if name == "root" or hasattr(value, "__fspath__"))
     require_described(dataset, paths)
@@ -112,7 +112,7 @@ def arguments_are_kept(factory: Factory) -> None:
 
 @check("dataset")
 def goes_to_other_processes(factory: Factory) -> None:
-    """It can be pickled, as processes that load scans need it."""
+    """It can be pickled, for the processes that load scans."""
     dataset = _made(factory)
     copy = pickle.loads(pickle.dumps(dataset))
     require([r.name for r in copy.records()] == [r.name for r in dataset.records()], "its copy has other records")
@@ -120,7 +120,7 @@ def goes_to_other_processes(factory: Factory) -> None:
 
 @check("dataset")
 def says_what_is_missing(factory: Factory) -> None:
-    """A folder that is not there is answered with a DataError that names it (data sets with an argument ``root``)."""
+    """A missing folder raises a DataError that names it (data sets with an argument ``root``)."""
     dataset = _made(factory)
     if "root" not in inspect.signature(type(dataset)).parameters:
         return

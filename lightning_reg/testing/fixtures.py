@@ -1,4 +1,4 @@
-"""Images and grids that are not symmetric: extents, spacings and directions differ from axis to axis."""
+"""Test images and grids without symmetry: extents, spacings and directions differ between axes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def turned_world() -> np.ndarray:
 
 
 def truth(grid: Grid, batch: int = 1) -> Displacement:
-    """A smooth field whose largest component is 1.6 voxels of a grid of :data:`SHAPE`; another one for each element."""
+    """A smooth field whose largest component is 1.6 voxels of a grid of :data:`SHAPE`; different for each element."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.randn(batch, 3, 4, 4, 4, generator=generator, dtype=torch.float64)
     field = LF.bspline(coarse, grid.shape, [(n - 1) / 3 for n in grid.shape], [0.0] * 3).float()
@@ -62,8 +62,8 @@ def pair(shape: Sequence[int] = SHAPE, batch: int = 1, everything: bool = True, 
     """A pair whose true displacement is known: ``fixed(x) = moving(phi(x))`` by construction.
 
     Args:
-        everything: with masks, labels, landmarks and the truth.
-        same_grid: otherwise the moving image has its own shape, spacing and directions.
+        everything: include masks, labels, landmarks and the truth.
+        same_grid: if false, the moving image has its own shape, spacing and directions.
     """
     spacing = [s * a / b for s, a, b in zip(SPACING, SHAPE, shape, strict=True)]
     fixed_grid = moving_grid = grid(shape, spacing)
@@ -91,20 +91,20 @@ def pair(shape: Sequence[int] = SHAPE, batch: int = 1, everything: bool = True, 
 
 
 def only(pair: Pair, names: frozenset[str]) -> Pair:
-    """The pair with its images and these fields alone."""
+    """The pair with only its images and these fields."""
     rest: dict[str, Any] = dict.fromkeys(pair.has() - names - {"fixed", "moving", "name"})
     return replace(pair, **rest)
 
 
 def disturbed(module: nn.Module, size: float = 0.02) -> None:
-    """Add noise to every parameter, so that what starts at zero does something."""
+    """Add noise to every parameter, so that parameters that start at zero have an effect."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=size)
 
 
 def without_gradient(make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]) -> list[str]:
-    """Names of parameters that no gradient reaches, in any of three modules: a rectified unit may be off by chance."""
+    """Names of parameters that get no gradient in any of three modules: in one, a rectified unit may be off by chance."""
     unused: list[set[str]] = []
     for seed in range(3):
         torch.manual_seed(seed)

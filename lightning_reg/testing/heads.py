@@ -54,7 +54,7 @@ def _fields(head: Head) -> list[Tensor]:
 
 
 def _moving(factory: Factory) -> Head:
-    """A head that moves points by some voxels."""
+    """A head that moves points, with disturbed parameters."""
     head = _made(factory).eval()
     disturbed(head, 0.05)
     return head
@@ -62,7 +62,7 @@ def _moving(factory: Factory) -> Head:
 
 @check("head")
 def makes_transforms(factory: Factory) -> None:
-    """It returns transforms, the result last, whose displacement on the fixed grid is ``(B, 3, I, J, K)``, for images of any size."""
+    """It returns transforms, the result last; their displacement on the fixed grid is ``(B, 3, I, J, K)`` for any image size."""
     head = _made(factory)
     for shape in ((28, 24, 21), (17, 22, 19)):
         on = grid(shape)
@@ -74,7 +74,7 @@ def makes_transforms(factory: Factory) -> None:
 
 @check("head")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are numbers, words, or lists of them, which a checkpoint holds."""
+    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store them."""
     require_described(_made(factory), ("channels", "strides"))
 
 
@@ -95,7 +95,7 @@ def can_move(factory: Factory) -> None:
 
 @check("head")
 def elements_are_independent(factory: Factory) -> None:
-    """An element of a batch has the transform that it has alone."""
+    """An element of a batch gets the same transform as alone."""
     head, on = _moving(factory), grid()
     features = _features(on.shape, 2)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def elements_are_independent(factory: Factory) -> None:
 
 @check("head")
 def component_a_moves_along_axis_a(factory: Factory) -> None:
-    """The displacement's component *a* is what the map of world points moves along voxel axis *a*."""
+    """Component *a* of the displacement is the motion of mapped world points along voxel axis *a*."""
     head, on = _moving(factory), grid()
     with torch.no_grad():
         transform = _found(head, on)[-1]
@@ -119,7 +119,7 @@ def component_a_moves_along_axis_a(factory: Factory) -> None:
 
 @check("head")
 def does_not_depend_on_directions(factory: Factory) -> None:
-    """The same features on a grid that has been turned, mirrored and moved in the world give the same displacement in voxels."""
+    """The same features on a grid rotated, mirrored and translated in the world give the same displacement in voxels."""
     head, on = _moving(factory), grid()
     there = moved(on, turned_world())
     features = _features(on.shape)
@@ -130,7 +130,7 @@ def does_not_depend_on_directions(factory: Factory) -> None:
 
 @check("head")
 def has_an_inverse(factory: Factory) -> None:
-    """The inverse takes mapped points back, to a tenth of a voxel, inside the image."""
+    """Inside the image, the inverse maps points back to within a tenth of a voxel."""
     head, on = _made(factory).eval(), grid()
     disturbed(head, 0.01)
     with torch.no_grad():
@@ -138,12 +138,12 @@ def has_an_inverse(factory: Factory) -> None:
         points = on.to_world(on.points(dtype=torch.float64)[:, :, 6:-6:3, 6:-6:3, 6:-6:3].flatten(2))
         back = on.to_voxel(transform.inverse().map_world(transform.map_world(points)))
         wrong = float((back - on.to_voxel(points)).abs().max())
-    require(wrong < 0.1, f"points come back {wrong:.3g} voxels beside where they were")
+    require(wrong < 0.1, f"points come back {wrong:.3g} voxels away from where they were")
 
 
 @check("head")
 def gradients_reach_every_parameter(factory: Factory) -> None:
-    """Every parameter is used."""
+    """Every parameter gets a gradient."""
     unused = without_gradient(lambda: grown(_made(factory)), _fields)
     require(not unused, f"no gradient reaches {', '.join(unused[:5])}")
 
@@ -160,7 +160,7 @@ def mixed_precision(factory: Factory) -> None:
 
 @check("head")
 def follows_its_device(factory: Factory) -> None:
-    """All that it makes is made on the device of its weights (checked on ``meta``)."""
+    """All its outputs are on the device of its weights (checked on ``meta``)."""
     head, on = _made(factory).to("meta"), grid()
     with meta_device():
         found = head(_features(on.shape, 2, "meta"), on)[-1].displacement(on)
@@ -175,5 +175,5 @@ def state_is_kept(factory: Factory) -> None:
 
 @check("head")
 def growth(factory: Factory) -> None:
-    """A head that grows takes any weights of its levels that sum to 1, keeps them in its state, and refuses others."""
+    """A head that grows accepts all level weights that sum to 1, stores them in its state, and refuses others."""
     require_growth(_made(factory), _fields)

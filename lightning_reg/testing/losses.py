@@ -27,7 +27,7 @@ def _made(factory: Factory) -> LossTerm:
 
 
 def _kinds(field: Tensor, on: Grid) -> list[Transform]:
-    """Transforms of several kinds, each with a field in it: terms may be of one kind alone."""
+    """Transforms of several kinds that contain a field: a term may accept only one kind."""
     affine = torch.eye(4).repeat(field.shape[0], 1, 1)
     affine[:, 0, 3] = field.mean((1, 2, 3, 4))
     steps = 1 + 0.1 * field
@@ -40,12 +40,12 @@ def _level(pair: Pair, transform: Transform, reverse: bool) -> Level:
 
 
 def _value(term: LossTerm, pair: Pair, field: Tensor) -> Tensor:
-    """Values ``(B,)`` of a displacement, in a transform of the first kind that the term takes."""
+    """Values ``(B,)`` of a displacement, in a transform of the first kind that the term accepts."""
     refused: TrainingError | None = None
     for transform in _kinds(field, pair.fixed.grid):
         try:
             return require_values(term, term(_level(pair, transform, term.reverse), pair), pair.fixed.tensor.shape[0])
-        except TrainingError as cause:  # it is of another kind of transform
+        except TrainingError as cause:  # it needs another kind of transform
             refused = cause
     raise ConformanceError(f"it takes no kind of transform ({refused})")
 
@@ -69,13 +69,13 @@ def one_value_per_element(factory: Factory) -> None:
 
 @check("loss")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are numbers, words, or lists of them, which a checkpoint holds."""
+    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store them."""
     require_described(_made(factory))
 
 
 @check("loss")
 def needs_what_it_declares(factory: Factory) -> None:
-    """It reads no more of a pair than the images and what ``needs`` names."""
+    """It reads only the images of a pair and the fields named in ``needs``."""
     term = _made(factory)
     both = only(pair(), term.needs)
     _value(term, both, truth(both.fixed.grid).field / 2)
@@ -83,7 +83,7 @@ def needs_what_it_declares(factory: Factory) -> None:
 
 @check("loss")
 def elements_are_independent(factory: Factory) -> None:
-    """An element of a batch has the value that it has alone."""
+    """An element of a batch gets the same value as alone."""
     term, both = _made(factory), pair(batch=2)
     field = truth(both.fixed.grid, 2).field / 2
     together, alone = _value(term, both, field), _value(term, both.elements()[1], field[1:])
@@ -101,7 +101,7 @@ def prefers_the_truth(factory: Factory) -> None:
 
 @check("loss")
 def is_differentiable(factory: Factory) -> None:
-    """Gradients reach the displacement, are finite, and are not all 0 where it is wrong."""
+    """Gradients of the displacement exist, are finite, and are not all 0 for a wrong displacement."""
     term, both = _made(factory), pair()
     total = 0.0
     for wrong in (truth(both.fixed.grid).field / 2, _rough(both)):
@@ -115,7 +115,7 @@ def is_differentiable(factory: Factory) -> None:
 
 @check("loss")
 def is_a_mean(factory: Factory) -> None:
-    """Its value does not grow with the number of voxels: the same pair on twice the voxels along each axis costs within a factor of 3."""
+    """Its value does not grow with the number of voxels: with twice the voxels along each axis it changes by less than a factor of 3."""
     term = _made(factory)
     values = []
     for times in (1, 2):
@@ -139,7 +139,7 @@ def mixed_precision(factory: Factory) -> None:
 
 @check("loss")
 def leaves_its_input_alone(factory: Factory) -> None:
-    """Images and displacements are the same afterwards."""
+    """Images and displacements are unchanged afterwards."""
     term, both = _made(factory), pair()
     field = truth(both.fixed.grid).field / 2
     given: Sequence[Tensor] = (both.fixed.tensor, both.moving.tensor, field)

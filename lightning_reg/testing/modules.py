@@ -1,4 +1,4 @@
-"""Expectations that components made of parameters share."""
+"""Requirements shared by components with parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_reg.testing.fixtures import disturbed
 
 @contextmanager
 def meta_device() -> Iterator[None]:
-    """PyTorch refuses autocast for the ``meta`` device, by which devices are checked; while this lasts it is passed over there."""
+    """Skip autocast on the ``meta`` device, on which PyTorch refuses it; devices are checked with ``meta``."""
 
     def tolerant(*args: Any, **kwargs: Any) -> Any:
         kind = kwargs.get("device_type", args[0] if args else "cpu")
@@ -31,10 +31,10 @@ def meta_device() -> Iterator[None]:
 
 
 def require_described(component: object, supplied: tuple[str, ...] = ()) -> None:
-    """Refuse a component whose arguments a checkpoint could not hold.
+    """Refuse a component whose arguments a checkpoint could not store.
 
     Args:
-        supplied: arguments that the framework gives, which no checkpoint holds.
+        supplied: arguments from the framework, which no checkpoint stores.
     """
     require(isinstance(component, Described), f"{type(component).__name__} does not remember its arguments; derive it from its interface")
     assert isinstance(component, Described)
@@ -47,12 +47,12 @@ def require_described(component: object, supplied: tuple[str, ...] = ()) -> None
 
 
 def require_kept(make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]) -> None:
-    """Refuse a module that a second one with its weights does not repeat: state that is in no state dict."""
+    """Refuse a module whose outputs a second one with its state dict does not reproduce: its state is incomplete."""
     torch.manual_seed(1)
     first = make()
     disturbed(first)
     first.train()
-    output(first)  # statistics of a normalisation, if there are any
+    output(first)  # updates the statistics of a normalisation, if any
     first.eval()
     torch.manual_seed(2)
     second = make().eval()
@@ -69,7 +69,7 @@ def require_finite(tensors: list[Tensor], when: str) -> None:
 
 
 def grown(module: nn.Module) -> nn.Module:
-    """The module with every level that grows at an equal weight."""
+    """Give all levels of parts that grow an equal weight; returns the module."""
     for part in module.modules():
         if isinstance(part, Growable):
             part.grow([1.0 / len(part.alpha)] * len(part.alpha))
@@ -77,7 +77,7 @@ def grown(module: nn.Module) -> nn.Module:
 
 
 def require_growth(module: nn.Module, output: Callable[[Any], list[Tensor]]) -> None:
-    """Refuse parts that offer growth and do not keep its rules; others are left alone."""
+    """Refuse parts that grow and break the rules of :class:`Growable`; other parts are ignored."""
     for part in module.modules():
         if not isinstance(part, Growable):
             continue
@@ -100,7 +100,7 @@ def require_growth(module: nn.Module, output: Callable[[Any], list[Tensor]]) -> 
 
 
 def require_stages(module: nn.Module) -> None:
-    """Refuse parts that offer stages and do not keep their rules; others are left alone."""
+    """Refuse parts that train in stages and break the rules of :class:`Staged`; other parts are ignored."""
     for part in module.modules():
         if not isinstance(part, Staged):
             continue

@@ -1,4 +1,4 @@
-"""The checks as tests of pytest."""
+"""Checks as tests of pytest."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def parametrize_with_checks(
 
     Args:
         kind: see :func:`~lightning_reg.testing.checks`.
-        factories: by the name of the component, as the tests are to be called.
-        expected_failures: per component its reasons by check; such a test has to fail (``xfail``, strict).
+        factories: factories by the name of the component, which is part of the test's name.
+        expected_failures: per component, reasons by check; such a test has to fail (``xfail``, strict).
     """
     expected = expected_failures or {}
     cases = []
@@ -36,7 +36,7 @@ class ComponentTests:
 
     Attributes:
         kind: ``backbone, head, composer, loss, callback`` or ``dataset``.
-        expected_failures: reason by name of the check.
+        expected_failures: reasons by name of the check.
     """
 
     kind: ClassVar[str]
@@ -44,21 +44,21 @@ class ComponentTests:
 
     @pytest.fixture
     def factory(self) -> Factory:
-        """Maker of the component: its class, or a function. A head's takes ``channels`` and ``strides``; others no arguments.
+        """Factory of the component: its class, or a function; for a head with ``channels`` and ``strides``, else without arguments.
 
-        A fixture, so that it can use others (a data set's files in ``tmp_path``).
+        It is a fixture, so that it can use other fixtures (for a data set, files in ``tmp_path``).
         """
         raise NotImplementedError("override the fixture 'factory' of ComponentTests; return the component's class")
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """A test per check."""
+        """Make a test per check."""
         if "check" in metafunc.fixturenames:
             require_known(self.kind, self.expected_failures)
             found = [pytest.param(one, id=one.name, marks=_marks(one, self.expected_failures)) for one in checks(self.kind)]
             metafunc.parametrize("check", found)
 
     def test_conformance(self, check: Check, factory: Factory) -> None:
-        """One check."""
+        """Run one check."""
         check(factory)
 
 

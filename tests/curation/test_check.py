@@ -326,5 +326,5 @@ def test_time_points_that_are_taken_for_subjects(tmp_path: Path) -> None:
     spec = {"name": "folder", "root": str(tmp_path)}
     found = check(open_dataset(spec))
     assert [f.kind for f in found.findings] == ["names"]
-    assert "8 subjects have one scan each, and their names 4 beginnings (as p0_baseline, p0_followup)" in found.findings[0].text
+    assert "8 subjects have one scan each, and their names have 4 beginnings (such as p0_baseline, p0_followup)" in found.findings[0].text
     assert check(open_dataset(spec | {"pattern": r"(?P<subject>p\d+)_(?P<time>\w+)"})).findings == []

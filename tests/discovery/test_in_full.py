@@ -71,7 +71,7 @@ def test_others_stay_as_they_are(override: str) -> None:
 
 
 def test_a_method_of_stages_has_no_backbone_to_replace() -> None:
-    with pytest.raises(UserError, match=r"'method.composer.backbone' is there for other choices of method"):
+    with pytest.raises(UserError, match=r"'method.composer.backbone' exists for other choices of method"):
         compose(["method=dlir", "method.composer.backbone=unet"])
 
 

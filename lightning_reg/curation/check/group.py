@@ -1,4 +1,4 @@
-"""A whole data set looked through: every scan, then what only several of them show."""
+"""Check of a whole data set: every scan, then comparisons between scans."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_reg.metrics import evaluate
 from lightning_reg.spatial import Identity, Image, Pair
 
 PATCH = 2
-"""Half the width, voxels, of the patches around landmarks that are compared."""
+"""Half the width, in voxels, of the patches compared around landmarks."""
 
 
 @dataclass
@@ -29,11 +29,11 @@ class Check:
     """Findings of a check.
 
     Args:
-        scans: a report per scan, in the data set's order.
-        findings: of scans, pairs and the whole.
-        measured: per pair that could be measured its ``case``, ``split``, ``overlap`` and, before registration, those it has of
-            ``tre_before_mm, dice_before, mask_dice_before``.
-        pairs: how many pairs there are by split.
+        scans: a report per scan, in the order of the data set.
+        findings: problems of scans, pairs and the whole data set.
+        measured: values per measured pair: ``case``, ``split``, ``overlap`` and, if available, ``tre_before_mm``,
+            ``tre_before_sd_mm``, ``dice_before`` and ``mask_dice_before``.
+        pairs: number of pairs by split.
     """
 
     scans: list[ScanReport]
@@ -46,12 +46,12 @@ class Check:
 
 
 def check(data: Splits, workers: int = 1, max_pairs: int = 100, seen: Callable[[int, int], None] | None = None) -> Check:
-    """Look through a data set.
+    """Check a data set.
 
     Args:
-        workers: processes.
-        max_pairs: measure TRE and Dice before registration of at most so many pairs, spread over all.
-        seen: told how many scans and pairs are done, of how many.
+        workers: number of processes.
+        max_pairs: maximum number of pairs, evenly chosen, whose TRE and Dice before registration are measured.
+        seen: callback with the number of finished scans and pairs and of all of them.
     """
     records, splits = data.records(), [split for split in get_args(Split) if data.records(split)]
     indices = data.pairs()
@@ -112,13 +112,13 @@ def _doubles(scans: Sequence[ScanReport]) -> list[Finding]:
             text = f"{len(group)} scans have the same voxels ({names}){', in different splits' if apart else ''}; remove all but one."
             found.append(Finding("error" if apart else "warning", "doubles", text))
         elif len(group) > 1 and apart:
-            text = f"{_file(group[0])} is {len(group)} scans, in different splits; that is well if it is an atlas, else keep it in one."
+            text = f"{_file(group[0])} is {len(group)} scans, in different splits; keep it in one split, unless it is an atlas."
             found.append(Finding("warning", "doubles", text))
     return found
 
 
 def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
-    """Scans that are unlike the others: voxel size, field of view, units."""
+    """Scans that differ from the others: voxel size, field of view, units."""
     readable = [(scan, scan.grid) for scan in scans if scan.grid is not None]
     if len(readable) < 3:
         return []
@@ -139,7 +139,7 @@ def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
 
 
 def _units(scans: Sequence[ScanReport]) -> list[Finding]:
-    """CT that is not in HU, as far as the others tell: a single MR image may have the values of a shifted CT."""
+    """CT that is not in HU, judged from all scans: a single MR image may have the values of a shifted CT."""
     found = []
     units = [scan.units for scan in scans]
     if "HU" not in units and units.count("HU + 1024") < 0.8 * len(units):
@@ -172,7 +172,7 @@ def _parts(scans: Sequence[ScanReport]) -> list[Finding]:
 
 
 def _names(scans: Sequence[ScanReport]) -> list[Finding]:
-    """Scans that are read as subjects of their own and whose names begin alike, as those of time points do."""
+    """Scans that are read as separate subjects but may be time points, because their names begin alike."""
     subjects = [scan.record.subject for scan in scans]
     if len(set(subjects)) < len(subjects):
         return []
@@ -183,8 +183,8 @@ def _names(scans: Sequence[ScanReport]) -> list[Finding]:
     if len(shared) < 2 or sum(map(len, shared.values())) < len(subjects) / 2:
         return []
     first, second = next(iter(shared.values()))[:2]
-    names = f"their names {len(beginnings)} beginnings (as {first}, {second})"
-    text = f"{len(subjects)} subjects have one scan each, and {names}; if these are time points, tell both apart by data.dataset.pattern."
+    names = f"their names have {len(beginnings)} beginnings (such as {first}, {second})"
+    text = f"{len(subjects)} subjects have one scan each, and {names}; if these are time points, separate both by data.dataset.pattern."
     return [Finding("warning", "names", text)]
 
 
@@ -213,12 +213,12 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
 
 
 def _measure(dataset: RegistrationDataset, records: tuple[Record, Record]) -> tuple[dict[str, str | float], list[Finding]]:
-    """TRE and Dice before registration, and whether the images look alike at their landmarks."""
+    """TRE and Dice before registration, and whether the images agree at their landmarks."""
     try:
         fixed, moving = (scan_from_subject(load_record(dataset, record)) for record in records)
         pair = make_pair(fixed, moving)
     except DataError:
-        return {}, []  # said of the scans, or of their headers
+        return {}, []  # reported for the scans or their headers
     case = evaluate(pair, Identity(pair.fixed.grid, torch.zeros(1)))
     row = case.row()
     kept = ("case", "tre_before_mm", "tre_before_sd_mm", "dice_before", "mask_dice_before")
@@ -228,7 +228,7 @@ def _measure(dataset: RegistrationDataset, records: tuple[Record, Record]) -> tu
 
 
 def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:
-    """Landmarks that lie inside both images and yet look like those of another convention: patches around them agree better under it."""
+    """Landmarks inside both images that seem to be in another convention, under which patches around them agree better."""
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
         return []
     points = (pair.fixed_landmarks[0], pair.moving_landmarks[0])
@@ -240,7 +240,7 @@ def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:
         read = [as_convention(values, convention, image.grid) for values, image in sides]
         scores[convention] = agreement(pair.fixed, pair.moving, read[0], read[1])
     best = max(scores, key=lambda c: scores[c], default=None)
-    if best is None or scores[best] < given + 0.1 or 1 - scores[best] > 0.5 * (1 - given):  # closer to 1 by half of what is missing
+    if best is None or scores[best] < given + 0.1 or 1 - scores[best] > 0.5 * (1 - given):  # at least halves the distance to 1
         return []
     alike = " or ".join(c for c in CONVENTIONS if scores.get(c, -1.0) > scores[best] - 0.05)
     names = f"{records[0].name} and {records[1].name}"

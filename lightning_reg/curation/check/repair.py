@@ -1,4 +1,4 @@
-"""Repairs that need nobody's judgement, written into a new folder."""
+"""Automatic repairs of a data set, written into a new folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from lightning_reg.spatial import Grid
 
 
 class RepairedDataset(RegistrationDataset):
-    """Another data set's scans with these repairs: NaN and infinite values become the smallest other one; of two headers that disagree the
-    one whose voxel size is the image's is taken; axes that are not perpendicular are resampled to some that are; masks and labels on
-    another grid are resampled to their image's, by nearest neighbour, those that are empty are left out, and values are rounded; landmarks
-    outside their image are read under the one other convention that fits."""
+    """Scans of another data set, with automatic repairs.
+
+    - NaN and infinite values are replaced by the smallest finite value.
+    - If qform and sform disagree, and the sform has another voxel size than the header, the qform is used.
+    - Axes that are not perpendicular are resampled to perpendicular ones.
+    - Masks and labels on another grid are resampled to the grid of their image, by nearest neighbour; their values are rounded, and
+      empty ones are left out.
+    - Landmarks outside their image are read under another convention, if exactly one fits.
+    """
 
     def __init__(self, dataset: RegistrationDataset) -> None:
         self.dataset = dataset
@@ -49,12 +54,12 @@ class RepairedDataset(RegistrationDataset):
 
 
 def repair(data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int], None] | None = None) -> Prepared:
-    """Write the data set, repaired as :class:`RepairedDataset` says, in the form that ``lightning-reg prepare`` writes."""
+    """Write the data set, repaired by :class:`RepairedDataset`, in the form of ``lightning-reg prepare``."""
     return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
 
 
 def _headers(subject: tio.Subject, record: Record) -> None:
-    """The qform's affine where the sform has another voxel size than the header."""
+    """Use the qform's affine if the sform disagrees with it and has another voxel size than the header."""
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
         if part not in subject or path is None or not path.name.endswith((".nii", ".nii.gz")):
             continue
@@ -63,7 +68,7 @@ def _headers(subject: tio.Subject, record: Record) -> None:
             continue
         sizes = np.array([float(v) for v in header["pixdim"][1:4]])
         in_sform = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
-        as_it_is = np.allclose(subject[part].affine, header.get_sform(), atol=1e-4)  # not what a data set made of it
+        as_it_is = np.allclose(subject[part].affine, header.get_sform(), atol=1e-4)  # not changed by the data set
         if as_it_is and forms_apart(header) > 0.5 * sizes.min() and not np.allclose(in_sform, sizes, rtol=0.01):
             subject[part].affine = header.get_qform()
 

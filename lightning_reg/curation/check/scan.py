@@ -1,4 +1,4 @@
-"""One scan looked through: its header, intensities, mask, labels and landmarks. Everything is found, not the first thing."""
+"""Check of one scan: header, intensities, mask, labels and landmarks. All problems are listed, not only the first."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from lightning_reg.spatial import Grid
 
 Level = Literal["error", "warning"]
 SKEWED = 1e-3
-"""Axes whose cosine is larger are not perpendicular."""
+"""Cosine of two axes above which they are not perpendicular."""
 CONVENTIONS = ("RAS mm", "LPS mm", "voxels counted from 0", "voxels counted from 1")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to be looked at: an ``error`` stops training or spoils it, a ``warning`` may be meant.
+    """Problem of a data set: an ``error`` stops or spoils training, a ``warning`` may be intended.
 
     Args:
-        kind: a word that findings of one sort share.
-        text: a sentence that names the file and the remedy.
+        kind: word for the category of the finding.
+        text: sentence with the file and the remedy.
     """
 
     level: Level
@@ -49,11 +49,11 @@ class ScanReport:
 
     Args:
         record: the scan.
-        grid: ``None`` where it cannot be read; the same holds for all below.
+        grid: ``None`` if the scan or its grid cannot be read; the intensities and landmarks are then not set.
         low, high: smallest and largest intensity.
-        units: ``HU``, ``HU + 1024``, ``0 to 1`` or ``arbitrary``, as far as values tell.
-        digest: of the voxels; equal for equal images.
-        parts: of ``mask, labels, landmarks`` those that are there.
+        units: ``HU``, ``HU + 1024``, ``0 to 1`` or ``arbitrary``, judged from the values.
+        digest: hash of the voxels; equal for equal images.
+        parts: those of ``mask, labels, landmarks`` that are present.
         landmarks: ``(N, 3)`` RAS mm.
     """
 
@@ -72,7 +72,7 @@ class ScanReport:
 
 
 def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
-    """Everything that one scan shows by itself."""
+    """Check a single scan."""
     report = ScanReport(record)
     try:
         subject, lacking = load_leniently(dataset, record)
@@ -80,7 +80,7 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     except DataError as error:
         report.add("error", "unreadable", str(error))
         return report
-    except Exception as error:  # whatever a reader raises: the other scans are looked at too
+    except Exception as error:  # a reader may raise anything; the other scans are still checked
         report.add("error", "unreadable", f"{record.name} cannot be read ({type(error).__name__}: {error}); look at {record.image}.")
         return report
     for problem in subject_problems(subject):
@@ -93,19 +93,20 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     try:
         report.grid = Grid(image.spatial_shape, image.affine)
     except ValueError:
-        return report  # among the problems already
+        return report  # already among the problems
     _directions(report, image)
     _intensities(report, image)
     if "landmarks" in subject:
         report.landmarks = subject["landmarks"]
-        if not (isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None):  # where some may have been cut off
+        if not (isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None):  # cropping may have cut some off
             _landmarks(report, subject)
     return report
 
 
 def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Subject, list[Finding]]:
-    """The scan whatever is wrong with it, where its files are images, and what of it cannot be read; what only the data set can read, it
-    reads.
+    """Load a scan despite problems, and list the parts of it that cannot be read.
+
+    A scan that only the data set can read (its file is no image, or holds several scans) is loaded by the data set alone.
 
     Raises:
         DataError: the image itself cannot be read.
@@ -134,15 +135,13 @@ def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Su
 
 
 def _header(report: ScanReport, path: Path, image: tio.Image) -> None:
-    """NIfTI's two ways to say where voxels lie."""
+    """Check the voxel size, qform and sform of a NIfTI header."""
     header = nifti_header(path)
     if header is None:
         return
     sizes = np.array([float(v) for v in header["pixdim"][1:4]])
     if sizes.min() <= 0:
-        text = (
-            f"{path} has a voxel size of {' x '.join(f'{v:g}' for v in sizes)} mm in its header; programs differ in what they make of that"
-        )
+        text = f"{path} has a voxel size of {' x '.join(f'{v:g}' for v in sizes)} mm in its header; programs handle that differently"
         report.add("error", "header", f"{text}: correct it.")
         return
     if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
@@ -157,7 +156,7 @@ def _header(report: ScanReport, path: Path, image: tio.Image) -> None:
 
 
 def forms_apart(header: nib.Nifti1Header) -> float:
-    """Largest distance, mm, between where qform and sform put the image's corners; 0 where only one is set."""
+    """Largest distance, mm, between the image's corners according to qform and to sform; 0 if only one of them is set."""
     if int(header["qform_code"]) == 0 or int(header["sform_code"]) == 0:
         return 0.0
     shape = np.array(header.get_data_shape()[:3]) - 1
@@ -166,7 +165,7 @@ def forms_apart(header: nib.Nifti1Header) -> float:
 
 
 def skew(affine: np.ndarray) -> float:
-    """The largest cosine between two axes of an affine: 0 where they are perpendicular."""
+    """Largest cosine between two axes of an affine; 0 if they are perpendicular."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
@@ -196,7 +195,7 @@ def _intensities(report: ScanReport, image: tio.Image) -> None:
 
 
 def units(values: Tensor, low: float, high: float) -> str:
-    """Findings about intensities."""
+    """Guess the units of intensities, see :class:`ScanReport`."""
     if -4100 <= low <= -800 and high > 200:
         return "HU"
     if low >= -0.01 and high <= 1.01:
@@ -207,7 +206,7 @@ def units(values: Tensor, low: float, high: float) -> str:
 
 
 def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
-    """Outside the image, or outside the mask: under which other convention would they make sense?"""
+    """Report landmarks outside the image or the mask, with the conventions under which they would be inside."""
     assert report.landmarks is not None
     assert report.grid is not None
     mask = subject["mask"].data[0] > 0 if "mask" in subject else None
@@ -221,16 +220,14 @@ def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
     if here == 1.0:
         outside = f"{where}: {100 * (1 - in_mask):.0f} % of the landmarks lie outside the mask"
     if fits:
-        advice = (
-            f"they fit if they are {' or '.join(fits)}: name their columns by what they are (x,y,z RAS; x_lps,y_lps,z_lps; i,j,k from 0)"
-        )
+        advice = f"they fit if they are {' or '.join(fits)}: name their columns accordingly (x,y,z RAS; x_lps,y_lps,z_lps; i,j,k from 0)"
     else:
-        advice = "as RAS or LPS mm, or voxels, they do not fit either: they may be of another image"
+        advice = "they fit neither as RAS or LPS mm nor as voxels: they may belong to another image"
     report.add("error" if here < 1.0 else "warning", "landmarks", f"{outside}; {advice}.")
 
 
 def raw_landmarks(record: Record, landmarks: Tensor) -> Tensor:
-    """The numbers as they stand in the file, where it can be read without the data set's help."""
+    """Unconverted numbers of the landmark file; ``landmarks`` if only the data set can read it."""
     try:
         return read_points(record.landmarks).values if record.landmarks is not None else landmarks
     except DataError:
@@ -238,7 +235,7 @@ def raw_landmarks(record: Record, landmarks: Tensor) -> Tensor:
 
 
 def as_convention(values: Tensor, convention: str, grid: Grid) -> Tensor:
-    """Numbers ``(N, 3)`` read under one of :data:`CONVENTIONS`, as RAS mm."""
+    """Convert numbers ``(N, 3)`` from one of :data:`CONVENTIONS`, as RAS mm."""
     if convention == "RAS mm":
         return values
     if convention == "LPS mm":
@@ -247,7 +244,7 @@ def as_convention(values: Tensor, convention: str, grid: Grid) -> Tensor:
 
 
 def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) -> list[str]:
-    """The conventions under which all points lie in the image and, where there is a mask, nine tenths of them in it."""
+    """Conventions under which all points are in the image and, if there is a mask, at least 90 % of them in the mask."""
     found = []
     for convention in CONVENTIONS:
         world = as_convention(values.double(), convention, grid)
@@ -257,7 +254,7 @@ def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) 
 
 
 def _share(world: Tensor, grid: Grid, mask: Tensor | None) -> float:
-    """The share of the points that lie in the image, or in the mask."""
+    """Share of the points that are in the image and, if given, in the mask."""
     points = world.double().T.unsqueeze(0)
     inside = grid.contains(points)[0]
     if mask is not None:
