@@ -23,7 +23,7 @@ extensions = [
     "sphinx_design",
     "reference_pages",
 ]
-exclude_patterns = ["notebooks", "cluster"]
+exclude_patterns = ["notebooks", "cluster", "reference/api/modules.rst"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
