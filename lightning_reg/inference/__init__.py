@@ -1,1 +1,1 @@
-"""Applying what was trained: a pair of images in, a transform out; instance optimisation, evaluation, reports, export."""
+"""Registration with a trained model or by instance optimisation; evaluation, reports, export."""

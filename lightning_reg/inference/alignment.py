@@ -17,8 +17,11 @@ Array = NDArray[np.floating]
 
 
 def best_translation(pair: Pair, optimization: Optimization) -> Affine:
-    """The translation among a few that makes the first stage's objective smallest: none, and those that put the centres of the grids,
-    of the intensities, and of the masks on each other."""
+    """Choose the translation with the smallest objective of the first stage.
+
+    Candidates are no translation and the translations that align the centres of the grids, of the intensities, and of the masks. Those
+    with too little overlap are skipped.
+    """
     stage = optimization.scaled()[0]
     objective = Objective(with_margin(pair, optimization.mask_margin), stage, optimization)
     moves = [np.zeros(3), (pair.moving.grid.center - pair.fixed.grid.center)[0]]
@@ -45,7 +48,7 @@ def translation(move: Array) -> Array:
 
 
 def shifted(pair: Pair, fixed_by: Array, moving_by: Array) -> Pair:
-    """The pair with its two images elsewhere in the world.
+    """The pair with both images translated in the world.
 
     Args:
         fixed_by, moving_by: mm, ``(3,)``.
@@ -63,12 +66,12 @@ def shifted(pair: Pair, fixed_by: Array, moving_by: Array) -> Pair:
 
 
 def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Array, moving_origin: Array) -> Transform:
-    """A transform found with the two images' worlds moved, as a transform between their own.
+    """Convert a transform between two translated images to one between the original images.
 
     Args:
-        transform: found on the grid ``found_on``.
-        grid: the same voxels in the fixed image's own world.
-        fixed_origin, moving_origin: points ``(3,)`` of the two worlds that lay at the origin, mm.
+        transform: between the translated images, on the grid ``found_on``.
+        grid: the same voxels in the fixed image's original world.
+        fixed_origin, moving_origin: points ``(3,)`` of the original worlds that were moved to the origin, mm.
     """
     affine, rest = split_affine(transform, found_on)
     affine = torch.from_numpy(translation(moving_origin)) @ affine.cpu() @ torch.from_numpy(translation(-fixed_origin))

@@ -39,13 +39,13 @@ def apply_to_image(
 
     Args:
         transform: file; maps points of the fixed image to points of the moving one.
-        image: to resample, of the moving image's world (with ``inverse`` of the fixed one's).
-        reference: its grid is that of the result.
-        out: file; its ending says of which kind.
-        labels: nearest neighbour, and the input's own numbers; otherwise linear, float32, the image's minimum outside.
+        image: to resample, in the moving image's world (with ``inverse``: in the fixed image's world).
+        reference: image whose grid the result has.
+        out: file; the ending of its name chooses the format.
+        labels: nearest neighbour interpolation, values unchanged; otherwise linear interpolation, float32, the image's minimum outside.
 
     Raises:
-        DataError: something cannot be read or written, or the two images do not meet under the transform.
+        DataError: a file cannot be read or written, or the two images do not overlap under the transform.
     """
     if not out.name.endswith(ENDINGS):
         raise DataError(f"The kind of file of {out} is not known; let it end in {', '.join(ENDINGS)}.")
@@ -74,14 +74,15 @@ def apply_to_image(
 def apply_to_points(
     transform: Path, points: Path, out: Path, *, reference: str | None = None, inverse: bool = False, overwrite: bool = False
 ) -> None:
-    """Map points: those of the fixed image to the moving one's, with ``inverse`` back.
+    """Map points of the fixed image to the moving image, or back with ``inverse``.
 
     Args:
-        points: see :mod:`lightning_reg.io.points`; in voxels only with ``reference``, the image that they count in.
-        out: CSV file in mm, in LPS where ``points`` are, else in RAS.
+        points: see :mod:`lightning_reg.io.points`; voxel coordinates need ``reference``.
+        out: CSV file in mm, in LPS if ``points`` are in LPS, otherwise in RAS.
+        reference: image that voxel coordinates refer to.
 
     Raises:
-        DataError: something cannot be read or written.
+        DataError: a file cannot be read or written.
     """
     if out.suffix != ".csv":
         raise DataError(f"Points are written as CSV; let {out} end in .csv.")

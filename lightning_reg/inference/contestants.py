@@ -26,18 +26,18 @@ TRANSFORM_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".nii.gz", ".nii", 
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of an evaluation: its name, and in cross-validation the fold it is validated in, counted from 1."""
+    """A pair of an evaluation: its name and, in a cross-validation, the fold that validates on it, counted from 1."""
 
     name: str
     fold: int | None = None
 
 
 class Contestant(ABC):
-    """Registers the cases of an evaluation, or knows how somebody else did.
+    """Method of an evaluation: it registers the cases, or reads transforms of another program.
 
     Attributes:
-        name: in tables.
-        settings: for the record.
+        name: of the method in tables.
+        settings: written to the record.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Contestant(ABC):
 
     @abstractmethod
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
-        """The result of a case.
+        """Register a case.
 
         Args:
             fixed, moving: checked, in their original intensities and grids.
 
         Raises:
-            UserError: the case cannot be registered, or its transform is not there.
+            UserError: the case cannot be registered, or there is no transform of it.
         """
 
     def after(self, done: Geometry) -> Contestant:
-        """The same for data whose grids have been prepared."""
+        """The same method for data whose grids have already been prepared."""
         return self
 
 
@@ -84,10 +84,10 @@ class Registering(Contestant):
 
 @dataclass(frozen=True)
 class Folds(Contestant):
-    """The models of a cross-validation, each for the cases that it was not trained on.
+    """Models of a cross-validation; each registers the cases that it was not trained on.
 
     Args:
-        folds: by number, counted from 1.
+        folds: models by number of the fold, counted from 1.
     """
 
     name: str
@@ -111,9 +111,9 @@ class Transforms(Contestant):
     """Transforms in files, of ITK, ANTs, elastix or this project, from points of the fixed image to points of the moving one.
 
     Args:
-        place: a folder, in which :func:`transform_files` looks; or a pattern of a path with ``{pair}`` in it, several with commas between
-            them in the order of ``antsApplyTransforms -t``: a point goes through the first one first.
-        metrics: measured beside those of the table.
+        place: a folder, searched by :func:`transform_files`; or a path that contains ``{pair}``; or several such paths, separated by
+            commas, in the order of ``antsApplyTransforms -t``: the first one is applied to a point first.
+        metrics: measured in addition to those of the table.
 
     Raises:
         DataError: there is no such folder.
@@ -143,7 +143,7 @@ class Transforms(Contestant):
         return Result(pair, transform, identity(pair), pair, settings=dict(self.settings), extra=self.metrics)
 
     def files(self, name: str) -> list[Path]:
-        """Files of a case, the first one nearest to the fixed image.
+        """Files of a case; the first one is applied to points of the fixed image first.
 
         Raises:
             DataError: there are none.
@@ -160,9 +160,10 @@ class Transforms(Contestant):
 def transform_files(folder: Path, name: str) -> list[Path]:
     """Files of a pair's transform in a folder of transforms.
 
-    Known are a cohort's folder of this project (``pairs/NAME/transform.h5``), ``NAME.h5`` (or another ending of ITK), a displacement field
-    ``NAME.nii.gz``, ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``, and a folder ``NAME`` with ``transform.h5``, transformix'
-    ``deformationField.*``, elastix' ``TransformParameters.*.h5`` (or ``.tfm``), or ANTs' two files under any prefix.
+    The following layouts are recognised: a cohort's folder of this project (``pairs/NAME/transform.h5``); ``NAME.h5`` (or another ending
+    of ITK); a displacement field ``NAME.nii.gz``; ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``; and a folder ``NAME`` with
+    ``transform.h5``, transformix' ``deformationField.*``, elastix' ``TransformParameters.*.h5`` (or ``.tfm``), or ANTs' two files with any
+    prefix.
 
     Raises:
         DataError: none of these is there.
@@ -189,7 +190,7 @@ def transform_files(folder: Path, name: str) -> list[Path]:
 
 
 def _of_elastix(place: Path) -> list[Path]:
-    """elastix' transform: the composite of all its steps, or the only step.
+    """File of elastix' transform: the composite of all steps, or the only step.
 
     Raises:
         DataError: several steps and no composite.
@@ -205,7 +206,7 @@ def _of_elastix(place: Path) -> list[Path]:
 
 
 def _ants(folder: Path, prefix: str) -> list[Path]:
-    """ANTs' warp and affine map, in the order in which a point of the fixed image goes through them."""
+    """Files of ANTs' warp and affine map, in the order in which they are applied to a point of the fixed image."""
     warps = sorted(folder.glob(f"{prefix}*1Warp.nii.gz" if not prefix else f"{prefix}1Warp.nii.gz")) or sorted(
         folder.glob(f"{prefix}_1Warp.nii.gz")
     )

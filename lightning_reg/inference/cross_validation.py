@@ -1,4 +1,4 @@
-"""Models of a cross-validation, found by the folders of their runs."""
+"""Models of a cross-validation, read from the folders of their runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def named_runs(pattern: str) -> tuple[int, Runs]:
         pattern: of the runs' folders, as ``runs/velocity_fold*``.
 
     Raises:
-        DataError: no such runs, one is of no fold, a fold is there twice or lacks, or their numbers of folds differ.
+        DataError: no run matches, a run has no fold, a fold is missing or occurs twice, or the runs differ in their number of folds.
     """
     folders = sorted(path for path in map(Path, glob.glob(str(Path(pattern).expanduser()))) if (path / CONFIG).is_file())
     if not folders:
@@ -56,7 +56,7 @@ def fold_count(runs: Sequence[tuple[int, Runs]]) -> int:
     """
     counts = sorted({count for count, _ in runs})
     if len(counts) > 1:
-        raise DataError(f"The cross-validations have {counts[0]} and {counts[1]} folds; compare those of one number.")
+        raise DataError(f"The cross-validations have {counts[0]} and {counts[1]} folds; compare those with the same number of folds.")
     return counts[0]
 
 

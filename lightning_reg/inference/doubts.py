@@ -1,4 +1,4 @@
-"""Doubts about a registration, a sentence each for whoever asked for it."""
+"""Warnings about a registration, one sentence each for the user."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lightning_reg.spatial import Pair, Transform
 
 @torch.no_grad()
 def missed(pair: Pair, transform: Transform) -> str | None:
-    """A sentence where less than a quarter of the fixed image (of its mask, if it has one) lands inside the moving one."""
+    """Warn if less than a quarter of the fixed image (of its mask, if it has one) is mapped into the moving image."""
     grid = pair.fixed.grid
     points = grid.scattered(2_000_000)
     if pair.fixed_mask is not None:
         i, j, k = points[0].long()
         points = points[:, :, pair.fixed_mask.tensor[0, 0, i, j, k] > 0]
-    if points.shape[2] == 0:  # a mask of a few voxels of a large image
+    if points.shape[2] == 0:  # the mask has only a few voxels of a large image
         return None
     points = points[:, :, :: max(1, points.shape[2] // 20_000)]
     inside = float(pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean())
@@ -29,7 +29,7 @@ def missed(pair: Pair, transform: Transform) -> str | None:
 
 
 def two_modalities(optimized: Optimized | None) -> str | None:
-    """A sentence where the images were taken for such."""
+    """Warn if the images were registered as two modalities."""
     if optimized is None or optimized.unlike is None:
         return None
     return (
@@ -39,7 +39,7 @@ def two_modalities(optimized: Optimized | None) -> str | None:
 
 
 def undetermined(optimized: Optimized | None) -> str | None:
-    """A sentence where registrations from several starts disagreed."""
+    """Warn if registrations from several starts disagreed."""
     if optimized is None or optimized.apart is None:
         return None
     return (
@@ -50,7 +50,7 @@ def undetermined(optimized: Optimized | None) -> str | None:
 
 
 def nothing_common(pair: Pair) -> str | None:
-    """A sentence where the two label maps share no label, so that every Dice is 0."""
+    """Warn if the two label maps share no label, so that every Dice is 0."""
     if pair.fixed_labels is None or pair.moving_labels is None:
         return None
     fixed, moving = (set(labels.tensor.unique().tolist()) - {0} for labels in (pair.fixed_labels, pair.moving_labels))

@@ -1,4 +1,4 @@
-"""Several registrations of one pair: their mean, and how far they are apart."""
+"""Several registrations of one pair: their mean and their spread."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lightning_reg.inference.result import Result
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 Variant = Callable[[Pair], Pair]
-"""Another presentation of a preprocessed pair, in the same world: a transform found for it is one of the pair's own."""
+"""Another storage of a preprocessed pair (flipped, padded) in the same world: a transform between its images also fits the pair."""
 SHIFT = 2
-"""Voxels in front of the images, by which they lie otherwise to what networks pool."""
+"""Voxels padded before the first one, so that networks pool other groups of voxels."""
 
 
 def flipped(pair: Pair, axis: int) -> Pair:
-    """Both images stored the other way round along an axis; every voxel stays where it is in the world."""
+    """Both images stored in reverse order along an axis; every voxel keeps its position in the world."""
 
     def turned(image: Image) -> Image:
         turn = np.eye(4)
@@ -34,7 +34,7 @@ def flipped(pair: Pair, axis: int) -> Pair:
 
 
 def padded_in_front(pair: Pair, voxels: int = SHIFT) -> Pair:
-    """Both images with so many voxels more in front of the first, along each axis; every voxel stays where it is in the world."""
+    """Both images padded by ``voxels`` before the first voxel of each axis; every voxel keeps its position in the world."""
 
     def moved(image: Image) -> Image:
         tensor = torch.nn.functional.pad(image.tensor, [voxels, 0] * 3, value=image.padding)
@@ -45,20 +45,20 @@ def padded_in_front(pair: Pair, voxels: int = SHIFT) -> Pair:
 
 
 def variants() -> list[Variant]:
-    """Presentations of test-time augmentation: as it is, flipped along each axis, and shifted."""
+    """Variants for test-time augmentation: unchanged, flipped along each axis, and padded in front."""
     return [lambda pair: pair, *(partial(flipped, axis=axis) for axis in range(3)), padded_in_front]
 
 
 class Ensemble:
-    """Registers with several models, or one model several times, and takes the mean of the displacements.
+    """Mean of the displacements of several models, or of one model in several variants.
 
-    The mean of smooth maps near each other is smooth; where members disagree, :attr:`Result.spread` says by how many mm.
+    The mean of similar smooth maps is smooth. :attr:`Result.spread` gives the disagreement of the members in mm.
 
     Args:
         members: two registrars or more.
 
     Raises:
-        ArgumentError: fewer.
+        ArgumentError: fewer than two members.
     """
 
     def __init__(self, members: Sequence[Registrar]) -> None:
@@ -70,7 +70,7 @@ class Ensemble:
 
     @classmethod
     def of(cls, registrars: Sequence[Registrar], augment: bool) -> Ensemble:
-        """Of several models, each in all :func:`variants` where ``augment``."""
+        """Make an ensemble of several models; with ``augment``, each in all :func:`variants`."""
         if not augment:
             return cls(registrars)
         return cls([replace(registrar, variant=variant) for registrar in registrars for variant in variants()])
@@ -81,7 +81,7 @@ class Ensemble:
         return self.register_inputs(Inputs.read({"fixed": fixed, "moving": moving, **given}), refine=refine, progress=progress)
 
     def register_inputs(self, inputs: Inputs, *, refine: int | None = None, progress: Callable[[str], None] | None = None) -> Result:
-        """As :meth:`Registrar.register_inputs`, likewise."""
+        """As :meth:`Registrar.register_inputs`; the result has a :attr:`~Result.spread`."""
         results: list[Result] = []
         for number, member in enumerate(self.members):
             results.append(replace(member, metrics=self.metrics).register_inputs(inputs, refine=refine))
@@ -108,6 +108,6 @@ class Ensemble:
 
 
 def models(paths: Sequence[str | Path], load: Callable[[str | Path], Registrar], augment: bool) -> Registrar | Ensemble:
-    """One registrar for a single model, and an ensemble for several or where test-time augmentation is asked for."""
+    """A registrar for a single model; an ensemble for several models or for test-time augmentation."""
     registrars = [load(path) for path in paths]
     return registrars[0] if len(registrars) == 1 and not augment else Ensemble.of(registrars, augment)

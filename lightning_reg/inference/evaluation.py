@@ -1,4 +1,4 @@
-"""Methods on the pairs of a data set or a table: case by case, in all, and against each other."""
+"""Evaluation of methods on the pairs of a data set or a table: per case, summarised, and compared with each other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Evaluation:
     """The rows of one or several methods on the same cases.
 
     Args:
-        rows: per method and case its values by column, ``case`` first; of a case that failed its ``error``, a sentence.
+        rows: for each method, one row per case: values by column, ``case`` first; ``error``, a sentence, for a case that failed.
         settings: of the data and the methods.
     """
 
@@ -46,12 +46,15 @@ class Evaluation:
         return {name: summaries(rows) for name, rows in self.rows.items()}
 
     def comparison(self) -> Comparison:
-        """The methods on the cases that all of them registered."""
+        """Compare the methods on the cases that all of them registered."""
         return Comparison(self.rows)
 
     def save(self, folder: str | Path, overwrite: bool = False, fields: Mapping[str, Tensor] | None = None) -> Path:
-        """Write ``cases.csv``, ``metrics.json``, the table as ``table.csv``, ``table.md`` and ``table.tex``, ``report.html`` and, in
-        Learn2Reg's form, ``fields``."""
+        """Write the tables and the report into a folder.
+
+        Files: ``cases.csv``, ``metrics.json``, ``table.csv``, ``table.md``, ``table.tex``, ``report.html`` and, with ``fields``,
+        displacements in Learn2Reg's format in ``learn2reg``.
+        """
         comparison = self.comparison()
         with written_whole(Path(folder), overwrite, "evaluate") as partial:
             write_rows(partial / "cases.csv", [{"method": name, **row} for name, rows in self.rows.items() for row in rows])
@@ -69,12 +72,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Cases:
-    """The cases of an evaluation, read when they are asked for.
+    """The cases of an evaluation, read on demand.
 
     Args:
         cases: in order.
-        read: the fixed and the moving subject of the so-manieth.
-        data: the data set that they are of, whose scans may have been prepared; ``None``: images as they are.
+        read: function from the index of a case to its fixed and moving subjects.
+        data: the data set of the cases, whose scans may have been prepared; ``None``: images have not been prepared.
     """
 
     cases: Sequence[Case]
@@ -107,7 +110,7 @@ class Cases:
 
     @classmethod
     def joined(cls, parts: Sequence[Cases]) -> Cases:
-        """The cases of several, one after the other: the folds of a cross-validation."""
+        """Concatenate cases, for example those of the folds of a cross-validation."""
         places = [(part, number) for part in parts for number in range(len(part.cases))]
         cases = [part.cases[number] for part, number in places]
         return cls(cases, lambda k: places[k][0].read(places[k][1]), parts[0].data)
@@ -120,18 +123,18 @@ def evaluate_cases(
 
     Args:
         challenge: add Learn2Reg's variants.
-        progress: called after every case of every contestant with the case's number, how many there are, the contestant's name, the row and
-            the result (``None``: it failed).
+        progress: called after every case of every contestant with the case's number, the number of cases, the contestant's name, the row
+            and the result (``None``: it failed).
 
     Raises:
-        DataError: two contestants have one name, or no case could be registered by any of them.
+        DataError: two contestants have the same name, or no contestant could register any case.
     """
     names = [contestant.name for contestant in contestants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise DataError(f"Two methods are called '{double}'; give them names: --model NAME=MODEL.")
     if any(name.split(" ")[0] == "before" for name in names):
-        raise DataError("A method is called 'before', as a row of the tables is; give it another name.")
+        raise DataError("A method is called 'before', which is the name of a row in the tables; give it another name.")
     ready = [contestant if cases.data is None else contestant.after(cases.data.geometry) for contestant in contestants]
     rows: dict[str, list[Row]] = {name: [] for name in names}
     first: Exception | None = None
@@ -164,10 +167,10 @@ def evaluate_dataset(
     challenge: bool = False,
     progress: Callable[..., None] | None = None,
 ) -> list[Row]:
-    """:func:`evaluate_cases` of one registrar on the pairs of a split.
+    """Evaluate one registrar on the pairs of a split, see :func:`evaluate_cases`.
 
     Args:
-        split: whose pairs; ``None``: all.
+        split: ``None``: the pairs of all splits.
         limit: at most this many pairs.
         refine: steps of instance optimisation after the network.
         challenge, progress: see :func:`evaluate_cases`.
@@ -208,7 +211,7 @@ def snapped_errors(pair: Pair, transform: Transform) -> Tensor | None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file with a column per key, in the order in which they first appear."""
+    """Write a CSV file with one column per key, in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

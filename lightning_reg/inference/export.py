@@ -21,11 +21,11 @@ from lightning_reg.spatial import Grid, Image
 from lightning_reg.training.module import RegistrationModule
 
 OPSET = 20
-"""The first in which ``GridSample`` takes volumes."""
+"""First version of ONNX's operators in which ``GridSample`` accepts volumes."""
 
 
 class FieldOf(nn.Module):
-    """A composer between tensors: intensities of the fixed and the moving image on one grid to the displacement on it.
+    """A composer as a module on tensors: from the two images' intensities on one grid to the displacement on that grid.
 
     Args:
         composer: in evaluation mode.
@@ -44,23 +44,25 @@ class FieldOf(nn.Module):
 def export_onnx(
     model: str | Path, path: Path, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), *, overwrite: bool = False
 ) -> float | None:
-    """Write the network up to the field: inputs ``fixed``, ``moving`` ``(1, 1, I, J, K)`` in the model's intensities (0 to 1), output
-    ``displacement`` ``(1, 3, I, J, K)`` in voxels, tensor axes those of the file.
+    """Write the network as an ONNX file.
+
+    Inputs are ``fixed`` and ``moving``, ``(1, 1, I, J, K)`` in the model's intensities (0 to 1). The output is ``displacement``,
+    ``(1, 3, I, J, K)`` in voxels. The tensor axes are those of the image file.
 
     Args:
         model: checkpoint, or a model's name, see :func:`lightning_reg.models.locate`.
         path: of the ONNX file.
-        shape: extents of both images, which the file fixes.
-        spacing: their voxel size, mm.
+        shape: extents of both images; the exported network accepts only these.
+        spacing: voxel size of both images, mm.
 
     Returns:
-        The largest difference to PyTorch on random images, voxels; ``None`` where ONNX Runtime is not installed.
+        The largest difference from PyTorch on random images, voxels; ``None`` if ONNX Runtime is not installed.
 
     Raises:
-        UserError: the packages for it are not installed, or an operation of the network has no counterpart in ONNX.
+        UserError: the required packages are not installed, or an operation of the network has no counterpart in ONNX.
     """
     try:
-        import onnx  # noqa: F401 - what torch.onnx writes with
+        import onnx  # noqa: F401 - used by torch.onnx
         import onnxscript  # noqa: F401
     except ImportError as cause:
         raise UserError("Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'.") from cause
@@ -72,7 +74,7 @@ def export_onnx(
     with written_file(path, overwrite) as partial:
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # the exporter's notes on constants, which are meant
+                warnings.simplefilter("ignore")  # the exporter warns of constants, which are intended
                 graph = make_fx(wrapped)(*example)
                 program = torch.onnx.export(
                     graph.eval(), example, input_names=["fixed", "moving"], output_names=["displacement"], opset_version=OPSET,
@@ -82,13 +84,13 @@ def export_onnx(
                 program.save(str(partial), external_data=False)
         except OSError:
             raise
-        except Exception as cause:  # the exporter raises many kinds for an operation it cannot express
+        except Exception as cause:  # the exporter raises many types of exception for an unsupported operation
             raise UserError(f"The network of {model} cannot be written as ONNX for images of this shape: {first_line(cause)}") from cause
         return _difference(partial, wrapped, example)
 
 
 def _grid_sample() -> Any:
-    """PyTorch's sampling of volumes in ONNX, which the exporter knows for pictures alone."""
+    """Translation of PyTorch's 3D grid sampling to ONNX; the exporter itself supports 2D only."""
     from onnxscript.onnx_opset import opset20 as op
 
     def grid_sampler_3d(image: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:

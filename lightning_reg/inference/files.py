@@ -1,7 +1,7 @@
-"""Names of what is written of a registration, beside ``metrics.json``."""
+"""Names of a registration's output files; ``metrics.json`` is always written."""
 
 FILES = ("warped", "transform", "displacement", "jacobian", "spread", "affine", "labels", "thumbnail")
 OF_ONE = FILES[:-1]
-"""By default of one pair."""
+"""Files written by default when one pair is registered."""
 OF_MANY = ("transform", "warped", "labels", "spread", "thumbnail")
-"""By default of each of many pairs."""
+"""Files written by default for each pair of a cohort."""

@@ -1,7 +1,7 @@
-"""The Learn2Reg challenge's files, and its own variants of two metrics.
+"""Files of the Learn2Reg challenge, and its variants of two metrics.
 
-They are here so that numbers can be compared with its leaderboards; where they differ from the metrics of this project, this project's are
-the ones to report. Source: the evaluation code that the challenge publishes (Hering et al., IEEE TMI 42(3), 2023).
+They allow comparison with the challenge's leaderboards. For any other purpose, report the metrics of this project where the two differ.
+Source: the evaluation code published by the challenge (Hering et al., IEEE TMI 42(3), 2023).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def write_displacement(path: Path, displacement: Tensor) -> None:
 
 
 def sdlogj(displacement: Tensor) -> float:
-    """The challenge's SDlogJ: of ``log(clip(det J + 3, 1e-9, 1e9))``, two voxels off the border."""
+    """The challenge's SDlogJ: standard deviation of ``log(clip(det J + 3, 1e-9, 1e9))``, without two voxels at each border."""
     determinant = jacobian_determinant(displacement)[..., 2:-2, 2:-2, 2:-2]
     return float((determinant + 3).clamp(1e-9, 1e9).log().std(correction=0))
 
 
 def hd95(pair: Pair, transform: Transform) -> float | None:
-    """The challenge's HD95: in voxels, whatever their size; mean over the labels."""
+    """The challenge's HD95: mean over the labels, in voxels regardless of their size."""
     labels = pair.labels()
     if not labels or pair.fixed_labels is None or pair.moving_labels is None:
         return None

@@ -1,4 +1,4 @@
-"""Memory of a registration: an estimate, and the voxels at which it is less."""
+"""Memory of a registration: an estimate, and the number of voxels that fits into a given memory."""
 
 from __future__ import annotations
 
@@ -25,32 +25,34 @@ from lightning_reg.training.peak import PeakMemory, noise_pair
 
 GIB = 2**30
 PROCESS = 0.9 * GIB
-"""The process with its libraries, and what the allocator keeps."""
+"""The process with its libraries, and the memory that the allocator retains."""
 SLAB = 400
-"""Bytes per voxel of the slab of the image that is measured at a time."""
+"""Bytes per voxel of the slab in which metrics are measured."""
 READ, RESAMPLED = 12, 17
-"""Bytes that preprocessing takes beside an image: per voxel of it as it was read, and of what it becomes."""
+"""Bytes of temporary memory in preprocessing: per voxel of the image as read, and per voxel of the preprocessed image."""
 WRITTEN, HELD = 12, 20
-"""Bytes per voxel of the fixed image: the warped image, the Jacobian, and a component of the displacement while its file is written; and
-what there is more of an image that is not large: the whole displacement, and two more components."""
+"""Bytes per voxel of the fixed image. ``WRITTEN``: the warped image, the Jacobian, and one component of the displacement while its file is
+written. ``HELD``, additionally for an image that is not large: the whole displacement, and two more components."""
 KEPT = 1.2
-"""Factor from what an optimisation takes to what the process grows by: the allocator keeps pieces of what was freed."""
+"""Ratio of the growth of the process to the memory of the optimisation: the allocator retains part of the freed memory."""
 FIELD = 100
-"""Bytes per working voxel of a displacement that is no spline, while its file (ITK's, in 64 bits) is written."""
+"""Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64 bits) is written."""
 SMALL = 48
-"""Extents, voxels, of the images that are tried."""
+"""Extents, voxels, of the images on which memory is measured."""
 FEWEST = 250_000
-"""Working voxels below which a registration means little."""
+"""Smallest number of working voxels for a useful registration."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that the registration of a pair takes.
+    """Memory needed to register a pair, in bytes.
+
+    "Working" images are the preprocessed ones.
 
     Args:
-        held: from its beginning to its end: both images and what belongs to them, as they were read and as numbers to compute with.
-        fixed, largest: voxels of the fixed image, and of the larger one.
-        per_voxel: of the fixed working image, for network and optimisation.
+        held: during the whole registration: both images with their masks and label maps, as read and converted for computation.
+        fixed, largest: voxels of the fixed image, and of the larger image.
+        per_voxel: for network and optimisation, per voxel of the fixed working image.
     """
 
     held: int
@@ -59,7 +61,7 @@ class Need:
     per_voxel: float
 
     def at(self, voxels: int) -> float:
-        """With so many working voxels."""
+        """Bytes needed with this number of working voxels."""
         working = 8 * voxels
         preparing = READ * self.largest + RESAMPLED * voxels
         registering = working + KEPT * self.per_voxel * voxels
@@ -67,10 +69,10 @@ class Need:
         return PROCESS + self.held + max(preparing, registering, measuring)
 
     def voxels(self, memory: float) -> int | None:
-        """Working voxels that so many bytes allow; ``None`` where the larger image's own are not too many.
+        """Largest number of working voxels that fits into ``memory`` bytes; ``None`` if the larger image fits at its own voxels.
 
         Raises:
-            UserError: they do not suffice for anything.
+            UserError: the memory does not suffice for :data:`FEWEST` voxels.
         """
         if self.at(self.largest) <= memory:
             return None
@@ -88,12 +90,12 @@ class Need:
 
 @dataclass(frozen=True)
 class Watched:
-    """The memory of one registration: what it takes, and what it may take.
+    """Memory that one registration needs, and its limit.
 
     Args:
         need: of the pair.
-        given: bytes; ``None``: as many as there are.
-        model: a network registers, whose working voxels are those it was trained with.
+        given: limit in bytes; ``None``: the free memory.
+        model: whether a network registers; it cannot work on coarser voxels.
     """
 
     need: Need
@@ -110,13 +112,13 @@ class Watched:
         network: Composer | None,
         optimization: Optimization | None,
     ) -> Watched | None:
-        """Of a pair; ``None`` where nobody asked and the images are not large.
+        """Estimate the memory of a pair; ``None`` if there is no limit and the images are not large.
 
         Args:
-            memory: GiB.
+            memory: limit, GiB.
             fixed, moving: as they were read.
-            pair: of them.
-            network, optimization: that run.
+            pair: made from both.
+            network, optimization: those used for the registration.
         """
         if memory is None and max(fixed["image"].data.numel(), moving["image"].data.numel()) < LARGE:
             return None
@@ -124,25 +126,25 @@ class Watched:
             0.0 if network is None else network_bytes(network, pair),
             0.0 if optimization is None else optimization_bytes(optimization, pair, network),
         )
-        give_memory_back()  # what reading took
+        give_memory_back()  # freed after reading
         return cls(need_of(fixed, moving, per_voxel), None if memory is None else memory * GIB, network is not None)
 
     def voxels(self) -> int | None:
-        """Working voxels at most; ``None`` where nothing limits them.
+        """Largest number of working voxels; ``None`` if it is not limited.
 
         Raises:
-            UserError: the memory does not suffice for anything.
+            UserError: see :meth:`Need.voxels`.
         """
         return None if self.given is None or self.model else self.need.voxels(self.given)
 
     def require(self, working: Grid) -> None:
-        """Refuse what would end the process.
+        """Refuse a registration that would run out of memory.
 
         Args:
             working: grid of the fixed image after preprocessing.
 
         Raises:
-            UserError: it would take more than there is.
+            UserError: it needs more memory than is free or allowed.
         """
         needed, free = self.need.at(math.prod(working.shape)), self.given
         if free is None:
@@ -171,18 +173,18 @@ def need_of(fixed: tio.Subject, moving: tio.Subject, per_voxel: float) -> Need:
 
 
 def optimization_bytes(optimization: Optimization, like: Pair, network: Composer | None = None) -> float:
-    """Bytes per working voxel of the fixed image, of the stage that takes most; measured on small images.
+    """Bytes per working voxel of the fixed image for the stage that needs most memory, measured on small images.
 
     Args:
-        optimization: and the one that is done instead for two modalities.
-        like: the pair; only its extents and what it has count.
+        optimization: its replacement for two modalities (``unlike``) is measured, too.
+        like: the pair; only its extents, its voxel size and the presence of masks, labels and landmarks matter.
     """
     stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
     fine = float(like.fixed.grid.spacing.min()) <= optimization.fine
     alike = replace(optimization, small=1.0, fine=1.0 if fine else 0.0)  # the trial's voxels are 1 mm
 
     def trial(pair: Pair) -> None:
-        for stage in stages:  # each by itself: what a stage hands on is small
+        for stage in stages:  # separately: the state passed from stage to stage is small
             with torch.enable_grad():
                 run_stages(with_margin(pair, alike.mask_margin), State.of(identity(pair), pair.fixed.grid), [stage], alike, network)
 
@@ -192,7 +194,7 @@ def optimization_bytes(optimization: Optimization, like: Pair, network: Composer
 
 
 def network_bytes(network: Composer, like: Pair) -> float:
-    """Bytes per voxel of the fixed image that a network takes; likewise."""
+    """Bytes per voxel of the fixed image for a network, measured on small images."""
 
     def trial(pair: Pair) -> None:
         with torch.no_grad():
@@ -217,15 +219,17 @@ def _measured(trial: Callable[[Pair], None], like: Pair) -> float:
 
 
 def give_memory_back() -> None:
-    """Return freed memory to the system, which the C library (glibc) keeps in pieces: a process that works on one pair after the other
-    grows otherwise."""
+    """Return freed memory to the system.
+
+    The C library (glibc) retains freed memory in fragments, so that a process that registers many pairs would grow.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
 
 
 def available() -> int | None:
-    """Bytes that this process may still take, as the system says; ``None`` where it does not."""
+    """Bytes of memory that are free for this process according to the system; ``None`` if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])

@@ -1,4 +1,4 @@
-"""A model package from a training run: weights, card, and what pip needs."""
+"""Packaging of a trained model for pip: weights, card, and package files."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run_folder import read_config
 
 TOLERANCE = 0.1
-"""Voxels by which no displacement may change for weights to be kept in half precision."""
+"""Largest change of a displacement, voxels, for which weights are stored in half precision."""
 PAIRS = 4
-"""Validation pairs on which that is measured."""
+"""Number of validation pairs on which the change is measured."""
 TO_WRITE = "TO BE WRITTEN"
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A package: the model's name, its card, the card's path, the size of the weights, and the card's entries that wait for an author."""
+    """A package: the model's name, its card, the card's path, the size of the weights file, and the card's entries still to be written."""
 
     name: str
     card: Card
@@ -64,20 +64,21 @@ def pack(
     citation: str = "",
     name: str | None = None,
 ) -> Packed:
-    """Write a package that ``pip install`` makes a model of.
+    """Write a package that makes the model available after ``pip install``.
 
-    Weights are kept in half precision where no displacement changes by more than :data:`TOLERANCE` voxels on the run's validation pairs.
+    Weights are stored in half precision if this changes no displacement by more than :data:`TOLERANCE` voxels on the first
+    :data:`PAIRS` validation pairs of the run.
 
     Args:
         run: folder of a finished training.
         out: new folder; its name is the package's.
         licence: of the weights, an SPDX expression.
         checkpoint: ``best`` or ``last``.
-        title, data, not_for, training, citation: of the card; the first three are marked in it where they are not given.
+        title, data, not_for, training, citation: entries of the card. The first three, if missing, are marked in it as to be written.
         name: of the model; default the package's.
 
     Raises:
-        UserError: no finished run, its data are gone, the folder is there, or its name is none of a package.
+        UserError: the run is not finished, its data are missing, the folder exists, or its name cannot be that of a package.
     """
     package_name = out.name.replace("-", "_").lower()
     name = package_name if name is None else name
@@ -122,7 +123,7 @@ def pack(
         citation=" ".join(citation.split()),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder is there whole, or not at all
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder appears only if everything succeeds
         package = Path(place) / "package" / "src" / package_name
         package.mkdir(parents=True)
         torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
@@ -143,14 +144,14 @@ def _pairs(config: Mapping[str, Any]) -> list[Pair]:
 
 @torch.no_grad()
 def _accuracy(module: RegistrationModule, pairs: list[Pair]) -> dict[str, float]:
-    """Means over the pairs, with four digits, by the metric's title."""
+    """Means over the pairs, rounded to four digits, by title of the metric."""
     found = totals([evaluate(pair, module(pair.fixed, pair.moving).transform) for pair in pairs])
     return {heading(key): float(f"{value:.4g}") for key, value in found.items()}
 
 
 @torch.no_grad()
 def _weights(module: RegistrationModule, state: Mapping[str, Any], pairs: list[Pair]) -> tuple[dict[str, Any], str]:
-    """The weights, in half precision where that changes nothing that can be measured, and how they are kept."""
+    """The weights, in half precision if this changes no displacement by more than :data:`TOLERANCE`, and a note on their precision."""
     halved = {key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value for key, value in state.items()}
     before = [module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs]
     module.load_state_dict(halved)
@@ -178,7 +179,7 @@ def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration without the paths of the machine: ``data.root`` has to be given."""
+    """A run's configuration without paths of the machine; ``data.root`` becomes a required value."""
     root = config["data"].get("root")
 
     def changed(value: Any) -> Any:
@@ -191,7 +192,7 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(config: Mapping[str, Any]) -> str:
-    """The line that trains the same method on the same data, with the configuration in the package."""
+    """Command line that trains the same method on the same data from the configuration in the package."""
     root = " data.root=FOLDER" if config["data"].get("root") is not None else ""
     begun = "; it started from another model's weights" if config.get("init") is not None else ""
     return f"lightning-reg train --config-path PACKAGE --config-name training{root}   # lightning-reg {__version__}{begun}"

@@ -43,9 +43,9 @@ class Inputs:
     Args:
         fixed, moving: checked, in their original intensities and grids.
         name: of the pair.
-        paths: of the files that were read, by what they are.
+        paths: of the files that were read, by role (``fixed, moving_mask, ...``).
         warnings: a sentence each.
-        seconds: that reading took.
+        seconds: time of reading.
     """
 
     fixed: tio.Subject
@@ -64,7 +64,7 @@ class Inputs:
             name: of the pair; default the files' names.
 
         Raises:
-            DataError: an image, mask, label map or landmark is not what it has to be.
+            DataError: an image, mask, label map or landmark file is not valid.
         """
         started = time.perf_counter()
         given = {key: source for key, source in sources.items() if source is not None}
@@ -81,23 +81,23 @@ class Inputs:
 
 @dataclass
 class Registrar:
-    """Registers one pair after another.
+    """Registration of pairs with a network, an optimisation, or both.
 
     Args:
-        preprocessing: of both images, before anything looks at them.
-        composer: the trained network, in evaluation mode; ``None``: start from the images as they lie.
-        optimization: what ``refine`` runs, and what stands in for the network where there is none.
-        start: from the ``headers``, with the grids' ``centers`` on each other, or (without a network) ``auto``, the better of these and
-            of the intensities' and masks' centres of mass; or another distribution's, see
-            :class:`~lightning_reg.inference.starts.Start`.
+        preprocessing: of both images, before the registration.
+        composer: the trained network, in evaluation mode; ``None``: registration without a network.
+        optimization: the refinement of ``refine``; without a network, the registration itself.
+        start: initial alignment: ``headers``; ``centers``, which aligns the centres of the grids; ``auto`` (only without a network), the
+            best translation among these two and those of the centres of mass of intensities and masks; or one of another distribution,
+            see :class:`~lightning_reg.inference.starts.Start`.
         statistics: of the training images, see :func:`lightning_reg.data.statistics.statistics`.
-        settings: what the registrar was made from, for the record.
+        settings: of the registrar, for the record.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        metrics: measured beside those of the table.
-        memory: GiB that the process may take, about. Without a network the images are registered at coarser voxels where they would take
-            more; the transform is then applied to the original ones. ``None``: as much as there is.
-        lungs: the one that registers where both images are CT that shows lungs.
-        variant: another presentation of the preprocessed pair, in the same world, for the network (test-time augmentation).
+        metrics: measured in addition to those of the table.
+        memory: approximate limit of the process, GiB. Images that would need more are registered at coarser voxels (only without a
+            network); the transform is applied to the original images. ``None``: the free memory.
+        lungs: registrar used instead if both images are CT of the lungs.
+        variant: changes the storage of the preprocessed pair, in the same world, for the network (test-time augmentation).
     """
 
     preprocessing: Preprocessing
@@ -139,16 +139,16 @@ class Registrar:
         Args:
             fixed, moving: files, folders of DICOM slices, or images of other libraries, see
                 :func:`~lightning_reg.io.images.read_image`. Sizes, spacings and directions may differ.
-            fixed_mask, moving_mask: where the images count; read by the optimisation and the metrics, never by a network.
-            fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for the metrics (and loss terms that ask for them).
+            fixed_mask, moving_mask: regions of interest, used by the optimisation and the metrics, never by a network.
+            fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for the metrics (and loss terms that need them).
                 Landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
-            refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a network: steps in all, default the
-                method's own.
-            progress: called with a line per step of the work.
+            refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a network: total number of steps,
+                default that of the method.
+            progress: called with a line of text for each part of the work.
 
         Raises:
-            DataError: an image, mask, label map or landmark is not what it has to be, or the images do not overlap.
-            UserError: the memory does not suffice for them.
+            DataError: an image, mask, label map or landmark file is not valid, or the images do not overlap.
+            UserError: the memory does not suffice.
         """
         given = {
             "fixed": fixed, "fixed_mask": fixed_mask, "fixed_labels": fixed_labels, "fixed_landmarks": fixed_landmarks,
@@ -157,7 +157,7 @@ class Registrar:
         return self.register_inputs(Inputs.read(given), refine=refine, progress=progress)
 
     def register_inputs(self, inputs: Inputs, *, refine: int | None = None, progress: Callable[[str], None] | None = None) -> Result:
-        """As :meth:`register`, for images that are in memory already."""
+        """As :meth:`register`, for images already in memory."""
         result = self.register_subjects(inputs.fixed, inputs.moving, refine=refine, progress=progress)
         result.inputs = dict(inputs.paths)
         result.pair = replace(result.pair, name=(inputs.name,))
@@ -232,7 +232,7 @@ class Registrar:
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
-        """Start of the optimisation (for a network: its result), and the transform that *before* means."""
+        """The network's result or, without a network, the initial alignment; and the transform reported as *before*."""
         unmoved = identity(pair)
         if self.composer is not None:
             seen = pair if self.variant is None else self.variant(pair)
@@ -256,24 +256,24 @@ def load(
     memory: float | None = None,
     weight: float | None = None,
 ) -> Registrar:
-    """A trained model, ready to register.
+    """Load a trained model for registration.
 
     Args:
         model: ``best.ckpt`` of a run: configuration, preprocessing and weights in one file; or the name of an installed model, or an
-            address, see :func:`lightning_reg.models.locate`. Loading it runs no code of the file; components are found by name among the
-            installed packages.
+            address, see :func:`lightning_reg.models.locate`. Loading executes no code from the file; components are looked up by name in
+            the installed packages.
         device: where to compute.
         start: ``headers`` or ``centers``, see :class:`Registrar`.
         refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
         overrides: of its values, ``key=value`` as on a command line.
         memory: GiB, see :class:`Registrar`.
-        weight: of the loss term, where the model was trained for a range of weights; default that of its configuration.
+        weight: of the loss term, for a model trained for a range of weights; default that of its configuration.
 
     Raises:
-        UserError: no such file, not a model of this project, a component that is not installed, no such device; a weight that the model
-            does not take.
+        UserError: no such file, not a model of this project, a component is not installed, no such device, or the model does not accept
+            the weight.
     """
-    _start(start, True)  # before anything is read
+    _start(start, True)  # reports an error before anything is read
     located = locate(model)
     trained = read_model(located.path)
     if weight is not None:
@@ -300,11 +300,11 @@ def conventional(
     """Registration without a trained network: instance optimisation from the initial alignment.
 
     Args:
-        name: a configuration of ``conf/instance``; ``auto`` chooses by what the images show.
+        name: a configuration of ``conf/instance``; ``auto`` chooses by the content of the images.
         overrides: of its values, ``key=value`` as on a command line.
         device: where to compute.
         start: see :class:`Registrar`; default the configuration's.
-        memory: GiB, likewise.
+        memory: GiB, see :class:`Registrar`.
 
     Raises:
         UserError: no such configuration, option or device.
@@ -327,7 +327,11 @@ def conventional(
 
 
 def _start(name: str, network: bool) -> Start:
-    """Raises: UserError: no such start, or one that searches, which a network does not need."""
+    """Build a start.
+
+    Raises:
+        UserError: no such start, or a start that searches is combined with a network.
+    """
     start = build("starts", name, Start)
     if network and start.searches:
         raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
@@ -335,10 +339,10 @@ def _start(name: str, network: bool) -> Start:
 
 
 def checked_device(device: str) -> str:
-    """The device, if it is there.
+    """The device, if it is available.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not available.
     """
     try:
         torch.empty(1, device=device)

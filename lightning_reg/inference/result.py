@@ -37,19 +37,19 @@ class Result:
     """A registered pair.
 
     Args:
-        pair: the two images in their original intensities and grids, with what came along.
+        pair: the two images in their original intensities and grids, with masks, labels and landmarks.
         transform: fixed world to moving world, RAS mm.
-        start: what *before* means: as the headers relate the images, or with their centres on each other.
-        working: the pair as the network and the optimisation saw it.
-        optimized: of the instance optimisation, where there was one.
+        start: transform of the *before* state: identity, or the translation that aligns the centres.
+        working: the preprocessed pair, input of the network and the optimisation.
+        optimized: result of the instance optimisation, if any.
         seconds: by part.
         settings: model, method, versions.
         warnings: a sentence each.
         inputs: paths of the files that were read.
-        extra: metrics beside those of the table.
-        spread: of several registrations about their mean, which ``transform`` is: root of the mean squared distance, mm,
-            ``(1, 1, I, J, K)`` on the fixed image's grid.
-        weights: registrations of the pair for other weights, by a model that was trained for a range of them.
+        extra: metrics in addition to those of the table.
+        spread: of an ensemble's registrations about their mean (``transform``): root mean square distance, mm, ``(1, 1, I, J, K)`` on the
+            fixed image's grid.
+        weights: registrations of the pair for other weights, by a model trained for a range of weights.
     """
 
     pair: Pair
@@ -80,18 +80,18 @@ class Result:
 
     @cached_property
     def displacement(self) -> Tensor:
-        """On the fixed image's original grid, ``(1, 3, I, J, K)`` voxels of it; of a large image gigabytes."""
+        """Displacement on the fixed image's original grid, ``(1, 3, I, J, K)`` in its voxels; several gigabytes for a large image."""
         with torch.no_grad():
             return assembled(self.pair.fixed.grid, lambda slab: self.field.displacement(slab.grid))
 
     @cached_property
     def field(self) -> Transform:
-        """The transform by which images are sampled: known per voxel of the fixed image, where that is no large one."""
+        """The transform used to resample images: precomputed for every voxel of the fixed image unless the image is large."""
         return known_on(self.transform, self.pair.fixed.grid)
 
     @cached_property
     def determinant(self) -> Tensor:
-        """Of the Jacobian on the fixed image's original grid, ``(1, 1, I, J, K)``."""
+        """Determinant of the Jacobian on the fixed image's original grid, ``(1, 1, I, J, K)``."""
         return determinant_on(self.field, self.pair.fixed.grid)
 
     @cached_property
@@ -106,7 +106,7 @@ class Result:
 
     @cached_property
     def inverted(self) -> Inverted:
-        """The transform back, and how well it is one."""
+        """The inverse transform and its residual."""
         return invert(self.transform, self.pair.fixed.grid, self.pair.moving.grid)
 
     def metrics(self) -> dict[str, Any]:
@@ -131,15 +131,15 @@ class Result:
         sections: Sequence[ReportSection] = (),
         files: Collection[str] = OF_ONE,
     ) -> Path:
-        """Write everything into a folder, or nothing.
+        """Write the results into a folder; it appears only if everything succeeds.
 
         Args:
-            folder: new; see ``docs/register.md`` for what it holds afterwards.
-            overwrite: replace results that are there.
-            inverse: invert the transform too.
+            folder: new; ``docs/register.md`` describes its content.
+            overwrite: replace existing results.
+            inverse: write the inverse transform, too.
             report: write ``report.html``.
-            sections: of other distributions, in the report.
-            files: of :data:`~lightning_reg.inference.files.FILES`, those to write; ``metrics.json`` always is.
+            sections: report sections of other distributions.
+            files: those of :data:`~lightning_reg.inference.files.FILES` to write; ``metrics.json`` is always written.
 
         Raises:
             DataError: the folder exists, or cannot be written.
@@ -192,8 +192,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Inverted:
-    """An inverse (moving world to fixed world), the part of the moving grid that the fixed image's voxels reach and some voxels around
-    it, and ``|phi(phi^-1(y)) - y|`` in mm there."""
+    """Inverse of a transform, with its residual.
+
+    Args:
+        transform: moving world to fixed world.
+        domain: part of the moving grid that contains the mapped voxels of the fixed image, with a margin of some voxels.
+        mean, p95, largest: of ``|phi(phi^-1(y)) - y|`` at the mapped voxels, mm.
+    """
 
     transform: Transform
     domain: Grid
@@ -204,7 +209,7 @@ class Inverted:
 
 @torch.no_grad()
 def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
-    """The inverse of a transform, and its residual, measured where the voxels of the fixed ``grid`` land.
+    """Invert a transform, and measure the residual at the mapped voxels of the fixed ``grid``.
 
     Args:
         transform: fixed world to moving world.
@@ -221,7 +226,7 @@ def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
 
 
 def finite(value: Any) -> Any:
-    """Numbers that JSON has no word for as ``null``."""
+    """Replace NaN and infinite numbers, which JSON cannot represent, by ``None``."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Starts of a registration: how the two images lie to each other before anything is fitted."""
+"""Starts of a registration: initial alignments of the two images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def identity(pair: Pair) -> Affine:
 
 
 class Start(ABC):
-    """A first alignment, registered under ``lightning_reg.starts``.
+    """Initial alignment, registered under ``lightning_reg.starts``.
 
     Attributes:
-        centered: the centres of the two grids are put on each other first.
-        searches: it looks at the images, which only registration without a network allows.
+        centered: whether the centres of the two grids are aligned first.
+        searches: whether the start depends on the images' content; not allowed with a network.
     """
 
     centered: bool = False
@@ -29,16 +29,16 @@ class Start(ABC):
 
     @abstractmethod
     def __call__(self, pair: Pair, optimization: Optimization) -> Transform:
-        """The transform, fixed world to moving world, that instance optimisation starts from.
+        """Compute the transform, fixed world to moving world, from which instance optimisation starts.
 
         Args:
-            pair: preprocessed, of batch size 1; where ``centered``, both centres lie at the world's origin.
-            optimization: whose objective says how good an alignment is.
+            pair: preprocessed, of batch size 1; with ``centered``, both centres are at the world's origin.
+            optimization: its objective measures the quality of an alignment.
         """
 
 
 class HeadersStart(Start):
-    """As the images' headers relate them."""
+    """Alignment by the images' headers."""
 
     searches = False
 
@@ -47,7 +47,7 @@ class HeadersStart(Start):
 
 
 class CentersStart(HeadersStart):
-    """With the centres of the two grids on each other."""
+    """Alignment of the centres of the two grids."""
 
     centered = True
 

@@ -1,4 +1,4 @@
-"""A model that registers for any weight of a range: what each weight comes to on a pair."""
+"""Models trained for a range of weights of a loss term: registrations of one pair for several weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_reg.discovery import ArgumentError, UserError
 from lightning_reg.spatial import Transform
 
 SHOWN = 5
-"""Weights that a report shows."""
+"""Number of weights in a report."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Weights:
 
     Args:
         chosen: the weight of the result.
-        offered: weights of the range, ascending, ``chosen`` among them.
-        register: fixed world to moving world, for a weight.
+        offered: weights of the range, ascending, including ``chosen``.
+        register: from a weight to the transform, fixed world to moving world.
     """
 
     chosen: float
@@ -32,7 +32,7 @@ class Weights:
 
     @classmethod
     def of(cls, network: nn.Module, register: Callable[[], Transform]) -> Weights | None:
-        """Of a network and what registers with it now; ``None`` for a network that takes no weight."""
+        """Make it from a network and a function that registers with it; ``None`` for a network without a weight."""
         parts = conditionings(network)
         if not parts:
             return None
@@ -48,7 +48,7 @@ class Weights:
 
 @contextmanager
 def weighted(network: nn.Module, weight: float) -> Iterator[None]:
-    """While it lasts, the network registers for a weight."""
+    """Context in which the network registers for a given weight."""
     before = [part.weight for part in conditionings(network)]
     set_weight(network, weight)
     try:
@@ -59,10 +59,10 @@ def weighted(network: nn.Module, weight: float) -> Iterator[None]:
 
 
 def set_weight(network: nn.Module, weight: float) -> None:
-    """Have a network register for a weight.
+    """Set the weight for which a network registers.
 
     Raises:
-        UserError: it takes none, or not this one.
+        UserError: the network has no weight, or does not accept this value.
     """
     parts = conditionings(network)
     if not parts:

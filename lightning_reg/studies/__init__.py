@@ -1,1 +1,1 @@
-"""Studies: many trainings, each in a process of its own, and what they say together."""
+"""Studies: many trainings, each in its own process, and their joint results."""

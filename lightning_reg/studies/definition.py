@@ -27,9 +27,9 @@ class Job:
     Args:
         name: of its folder.
         overrides: as on the command line of ``train.py``.
-        method: name of what is compared.
-        data: on which data set; empty where the study has one.
-        seed, fold: of it.
+        method: name in the comparison.
+        data: name of the data set; empty if the study names none.
+        seed, fold: of the training.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Search:
     """A search for settings.
 
     Args:
-        space: by key of the configuration: a list of choices, or ``{low, high}`` with ``log: true`` or ``step``; whole numbers where both
-            bounds are.
-        trials: how many are finished in the end, by all processes together.
-        objectives: one or several of :data:`OBJECTIVES`, all smaller is better.
+        space: by key of the configuration: a list of choices, or ``{low, high}`` with ``log: true`` or ``step``; whole numbers if both
+            bounds are whole numbers.
+        trials: number of finished trials, of all processes together, after which the search ends.
+        objectives: one or several of :data:`OBJECTIVES`; smaller is better for all.
         prune: end trainings whose validation error is above the median of the others at the same step.
         seed: of the sampler.
     """
@@ -62,15 +62,15 @@ class Search:
 
 @dataclass(frozen=True)
 class Definition:
-    """A study, as its YAML file says it.
+    """Content of a study's YAML file.
 
     Args:
-        methods, data: overrides by name; without ``data`` the methods say their own.
+        methods, data: overrides by name; without ``data``, those of the methods choose the data.
         common: overrides of every job.
         seeds: of every method on every data set.
-        folds: of a cross-validation; ``None``: the data's own split.
-        split: trained models are evaluated on these pairs, on their original grids; ``None``: what the training validated is taken.
-        search: instead of seeds and folds.
+        folds: number of folds of a cross-validation; ``None``: the split of the data.
+        split: the pairs on which trained models are evaluated, on their original grids; ``None``: results of the training's validation.
+        search: replaces seeds and folds.
     """
 
     methods: Mapping[str, tuple[str, ...]]
@@ -82,7 +82,7 @@ class Definition:
     search: Search | None = None
 
     def jobs(self) -> list[Job]:
-        """All trainings, seeds and folds last, so that every method has run once before any has run twice."""
+        """All trainings; seeds and folds vary slowest, so that every method runs once before any method runs a second time."""
         folds: Sequence[str | None] = [None] if self.folds is None else [f"{k}/{self.folds}" for k in range(1, self.folds + 1)]
         found = []
         for fold, seed, (data, on), (name, overrides) in itertools.product(
@@ -97,7 +97,7 @@ class Definition:
         """Compose one job of every method on every data set.
 
         Raises:
-            UserError: a configuration or option is not there.
+            UserError: a configuration or option does not exist.
         """
         space = [] if self.search is None else [f"{key}={as_override(first_of(of))}" for key, of in self.search.space.items()]
         for job in self.jobs()[: max(1, len(self.data)) * len(self.methods)]:
@@ -110,15 +110,15 @@ def first_of(of: Any) -> Any:
 
 
 def as_override(value: Any) -> str:
-    """A value as Hydra reads it: ``null``, ``true``, lists and mappings as JSON."""
+    """A value in Hydra's syntax: ``null``, ``true``, lists and mappings as JSON."""
     return value if isinstance(value, str) else repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def read_definition(path: Path) -> Definition:
-    """The study of a YAML file.
+    """Read a study from a YAML file.
 
     Raises:
-        DataError: no such file, or an entry is not what :class:`Definition` describes; the message names it.
+        DataError: no such file, or an entry does not match :class:`Definition`; the message names it.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def read_definition(path: Path) -> Definition:
     except (OSError, ValueError, yaml.YAMLError) as cause:
         raise DataError(f"{path} cannot be read ({' '.join(str(cause).split())[:200]}); correct it.") from cause
     if not isinstance(values, dict):
-        raise DataError(f"{path} is no mapping; give methods: and what docs/studies.md describes.")
+        raise DataError(f"{path} is no mapping; give methods: and the other entries of docs/studies.md.")
     _require_known(path, values, KEYS, "")
     methods = _named(path, "methods", values.get("methods"))
     if not methods:
@@ -167,7 +167,7 @@ def _require_known(path: Path, values: Mapping[str, Any], known: Sequence[str], 
 
 
 def _named(path: Path, key: str, value: Any) -> dict[str, tuple[str, ...]]:
-    """Overrides by name; a list of names are configurations of that group."""
+    """Overrides by name; a list contains names of configurations of the group."""
     group = {"methods": "method", "data": "data"}[key]
     if value is None:
         return {}

@@ -16,7 +16,7 @@ from lightning_reg.training.run_folder import read_config
 
 
 def evaluate_run(folder: Path, split: str) -> bool:
-    """Evaluate a run's best checkpoint on the original grids of its own data; false where it is not done, or has been evaluated before.
+    """Evaluate a run's best checkpoint on the original grids of its data; returns false if it is not finished or already evaluated.
 
     Raises:
         UserError: the data have no such pairs, or none of them can be registered.

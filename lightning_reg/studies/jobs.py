@@ -1,4 +1,4 @@
-"""One training in a process of its own: started, watched, and its end put into words."""
+"""A training in its own process: start, stop, and result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_fa
 
 LOG = "log.txt"
 STOPPED = 130
-"""Exit code of a training that a signal stopped and that can go on."""
+"""Exit code of a training that was stopped by a signal and can be resumed."""
 Status = Literal["done", "failed", "stopped", "elsewhere", "waiting"]
 
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a run by its folder; ``passing``: a failure that may not come again, see
+    """State of a run, read from its folder; ``passing``: a failure that may not occur again, see
     :class:`~lightning_reg.training.run_folder.Failure`."""
 
     status: Status
@@ -33,7 +33,7 @@ class State:
 
 
 def state_of(folder: Path) -> State:
-    """State of a run; ``waiting``: it has not ended, and nobody works on it."""
+    """State of a run; ``waiting``: it has not ended, and no process works on it."""
     if (folder / SUMMARY).is_file():
         return State("done")
     if _locked(folder):
@@ -43,7 +43,7 @@ def state_of(folder: Path) -> State:
 
 
 def _locked(folder: Path) -> bool:
-    """Whether a process of any machine writes the run."""
+    """Whether a process on any machine writes to the run."""
     if not (folder / ".lock").exists():
         return False
     lock = FileLock(folder / ".lock")
@@ -59,8 +59,8 @@ class Training:
 
     Args:
         overrides: of the command line.
-        folder: of the run: the same command goes on where it was.
-        threads: for it; ``None``: as it finds them.
+        folder: of the run; an interrupted training is resumed by the same command.
+        threads: number of threads of the training; ``None``: default.
     """
 
     def __init__(self, overrides: Sequence[str], folder: Path, threads: int | None = None) -> None:
@@ -77,12 +77,12 @@ class Training:
         self.process = subprocess.Popen(words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
 
     def stop(self) -> None:
-        """Ask it to save and end, as its checkpoint then goes on."""
+        """Ask the training to save a checkpoint and end; it can be resumed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
     def ended(self) -> State | None:
-        """How it ended; ``None`` while it runs. A failure is noted in the folder."""
+        """Result of the training; ``None`` while it runs. A failure is recorded in the folder."""
         code = self.process.poll()
         if code is None:
             return None
@@ -104,15 +104,15 @@ class Training:
         return f"The process was ended by {name}{hint}; send the same command again to go on."
 
     def _last_words(self) -> str:
-        """The last paragraph of what it printed."""
+        """Last paragraph of the training's output."""
         with (self.folder / LOG).open("rb") as file:
             file.seek(self.began)
             text = file.read().decode(errors="replace")
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
-        return paragraphs[-1][-600:] if paragraphs else f"It ended with the code {self.process.returncode} and said nothing."
+        return paragraphs[-1][-600:] if paragraphs else f"It ended with the code {self.process.returncode} and no output."
 
 
 def summary(folder: Path) -> dict[str, object]:
-    """``summary.json`` of a run that is done."""
+    """Read ``summary.json`` of a finished run."""
     found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return found

@@ -1,4 +1,4 @@
-"""Outcome of a study: one table over methods, one figure, one page, and the command of the winner."""
+"""Outcome of a study: a table of methods, a figure, a page, and the winner's command."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from lightning_reg.training.logging import figure_pixels, logged_in_to_wandb
 from lightning_reg.training.metrics_file import read_metrics, rows_by_step
 
 EVALUATION = "evaluation"
-"""Folder in a run's folder: the evaluation of its best checkpoint on the study's split."""
+"""Folder inside a run's folder for the evaluation of its best checkpoint on the study's split."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a study, as its folder has it.
+    """One training of a study, read from its folder.
 
     Args:
         status: ``done``, ``failed``, ``waiting`` or ``elsewhere``.
-        rows: its cases, where it is done.
+        rows: its cases, if it is done.
         curve: ``(step, validation error)``.
     """
 
@@ -68,7 +68,7 @@ class Run:
 
 
 def evaluated_on(folder: Path) -> str | None:
-    """The split that a run has been evaluated on."""
+    """The split on which a run has been evaluated; ``None`` if there is no evaluation."""
     try:
         return str(json.loads((folder / EVALUATION / MARK).read_text(encoding="utf-8"))["settings"]["split"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -81,18 +81,18 @@ def _error(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def learning_curve(folder: Path) -> list[tuple[int, float]]:
-    """Validation errors of a run by step, as far as it is."""
+    """Validation errors of a run by step, up to its current step."""
     rows = rows_by_step(read_metrics(folder))
     return [(step, float(row["validation/error"])) for step, row in sorted(rows.items()) if "validation/error" in row]
 
 
 class Outcome:
-    """What a study's runs say together.
+    """Joint results of a study's runs.
 
-    Cases count once per method: their values are means over its seeds.
+    Each case counts once per method, with the mean of its values over the seeds.
 
     Args:
-        runs: finished or not.
+        runs: finished and unfinished ones.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -118,7 +118,7 @@ class Outcome:
         return notes
 
     def _spread(self) -> str:
-        """Standard deviation over the seeds of the mean error, by method."""
+        """Standard deviation of the mean error over the seeds, by method."""
         found = []
         for method in self.methods:
             by_seed: dict[int | None, list[float]] = {}
@@ -170,7 +170,7 @@ class Outcome:
             write_rows(partial, [{"method": method, **row} for method, rows in self.rows.items() for row in rows])
 
     def to_wandb(self, folder: Path, project: str) -> None:
-        """The table, the runs and the figure as a run of their own in the study's group at Weights & Biases; offline without a login."""
+        """Log the table, the runs and the figure to Weights & Biases, as a separate run in the study's group; offline without a login."""
         name = folder.resolve().name
         mode: Literal["online", "offline"] = "online" if logged_in_to_wandb() else "offline"
         with wandb.init(project=project, group=name, name=f"{name}: table", job_type="study", dir=folder, mode=mode) as run:

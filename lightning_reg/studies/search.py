@@ -1,4 +1,4 @@
-"""Search for settings by Optuna: every trial a training in a process of its own, on a journal that several machines share."""
+"""Search for settings with Optuna: each trial is a training in its own process; several machines can share the journal."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from lightning_reg.studies.study import POLL, begin
 
 JOURNAL, NAME, WORKER = "optuna.log", "search", ".worker.lock"
 RETRIES = 2
-"""Times that a trial is begun again after its process was killed."""
+"""Number of times that a trial is restarted after its process was killed."""
 FEWEST = 4
-"""Finished trials before others are measured by them."""
+"""Number of finished trials needed for pruning."""
 WARMUP = 2
-"""Validations of a trial before it may be pruned."""
+"""Number of validations of a trial before it may be pruned."""
 
 
 def search(definition: Definition, folder: Path, retry: bool = False, tell: Callable[[str], None] | None = None) -> None:
-    """Train trials until as many are finished as the search asks for, by all processes that share the folder.
+    """Train trials until the processes that share the folder have finished the requested number.
 
-    A trial that fails is recorded and the others go on; one whose process was killed is begun again with the same settings, and its
-    training goes on from its last checkpoint.
+    A failed trial is recorded, and the search continues. A trial whose process was killed is restarted with the same settings, and its
+    training resumes from its last checkpoint.
 
     Args:
-        retry: begin trials again that failed.
+        retry: repeat failed trials.
         tell: called with a line when a trial begins and ends.
 
     Raises:
-        UserError: Optuna is not installed, or the folder is of another study.
-        KeyboardInterrupt: the search was asked to stop; the training has saved.
+        UserError: Optuna is not installed, or the folder belongs to another study.
+        KeyboardInterrupt: the search was interrupted; the training has saved a checkpoint.
     """
     optuna = _optuna()
     begin(folder, definition)
@@ -85,7 +85,7 @@ def search(definition: Definition, folder: Path, retry: bool = False, tell: Call
 
 
 def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, ...]:
-    """The overrides of a trial, its settings last."""
+    """Overrides of a trial; the settings suggested by Optuna come last."""
     names = list(definition.methods)
     method = names[0] if len(names) == 1 else trial.suggest_categorical("method", names)
     chosen = []
@@ -104,10 +104,10 @@ def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, .
 
 
 def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, asked: Search, say: Callable[[str], None]) -> tuple[float, ...]:
-    """Train a trial, or take what is there; the objectives.
+    """Train a trial unless it is finished; returns its objectives.
 
     Raises:
-        TrainingError: it failed; the message is kept with the trial.
+        TrainingError: the training failed; the message is stored with the trial.
     """
     optuna = _optuna()
     while state_of(place).status != "done":
@@ -149,14 +149,14 @@ def _others(study: Any, folder: Path, place: Path) -> list[list[tuple[int, float
 
 @functools.cache
 def _finished_curve(place: Path) -> list[tuple[int, float]]:
-    """The learning curve of a trial that is over, read once."""
+    """Learning curve of a finished trial, read once."""
     return learning_curve(place)
 
 
 def _is_hopeless(curve: Sequence[tuple[int, float]], others: Sequence[Sequence[tuple[int, float]]]) -> bool:
-    """Whether a trial's smallest validation error so far is above the median of the others' at that step.
+    """Whether a trial's smallest validation error so far is above the median of those of the finished trials up to the same step.
 
-    Optuna's pruners are for one objective.
+    Optuna's pruners support one objective only.
     """
     if len(curve) < WARMUP:
         return False
@@ -166,7 +166,7 @@ def _is_hopeless(curve: Sequence[tuple[int, float]], others: Sequence[Sequence[t
 
 
 def _begin_again(study: Any, folder: Path, retry: bool) -> None:
-    """Queue the trials again whose process is gone (and, where asked for, those that failed), with their settings and their folder."""
+    """Queue trials whose process was killed (with ``retry``, also failed trials) again, with the same settings and folder."""
     states = _optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
@@ -194,9 +194,10 @@ def _is_worked_on(place: Path) -> bool:
 
 
 def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool, list[str]]:
-    """Write ``trials.csv``, ``study.png`` and ``study.html``; whether the search is over with a result, and lines about the best trials.
+    """Write ``trials.csv``, ``study.png`` and ``study.html``.
 
-    Best are those that no other trial beats in all objectives.
+    Returns:
+        Whether the search has ended with a result, and lines of text on the best trials: those that no other trial dominates.
     """
     asked = definition.search
     assert asked is not None
@@ -204,7 +205,7 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
         raise DataError(f"{folder} holds no search yet; start it without --table or --list.")
     study, states = _study(folder, asked, create=False), _optuna().trial.TrialState
     trials = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
-    trials = list({t.user_attrs["folder"]: t for t in trials}.values())  # of one begun again the last
+    trials = list({t.user_attrs["folder"]: t for t in trials}.values())  # the last attempt of each trial
     complete = [t for t in trials if t.state == states.COMPLETE]
     best = sorted((t for t in complete if not any(_dominates(o.values, t.values) for o in complete)), key=lambda t: t.values)
     rows = [
@@ -220,7 +221,7 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
         Section("Trials", figures=[Picture.of("objectives", figure)]),
         Section("Best", ("trial", *asked.objectives, "command"), [
             Row((t.user_attrs["folder"], *(f"{v:.4g}" for v in t.values), commands[t.user_attrs["folder"]])) for t in best
-        ], "No other trial beats these in all objectives."),
+        ], "No other trial is at least as good in every objective and better in one."),
         Section("All trials", keys, shown),
     ]  # fmt: skip
     with written_file(folder / "study.html", overwrite=True) as partial:
@@ -251,7 +252,7 @@ def _optuna() -> Any:
         import optuna
     except ModuleNotFoundError as cause:
         raise UserError('A search needs Optuna: pip install "lightning-reg[search]".') from cause
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are told by us
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are reported by us
     return optuna
 
 
@@ -260,6 +261,6 @@ def _study(folder: Path, asked: Search, create: bool) -> Any:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
     if not create:
         return optuna.load_study(study_name=NAME, storage=storage)
-    sampler = optuna.samplers.TPESampler(seed=asked.seed + os.getpid())  # another one for every process
+    sampler = optuna.samplers.TPESampler(seed=asked.seed + os.getpid())  # a different seed for every process
     directions = ["minimize"] * len(asked.objectives)
     return optuna.create_study(study_name=NAME, storage=storage, sampler=sampler, directions=directions, load_if_exists=True)

@@ -1,4 +1,4 @@
-"""Run a study: what is left of its jobs, some at a time; several machines may share its folder."""
+"""Run of a study's remaining jobs, some at the same time; several machines may share its folder."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from lightning_reg.studies.jobs import State, Training, state_of
 
 STUDY = "study.json"
 POLL = 0.5
-"""Seconds between two looks at the running jobs."""
+"""Seconds between checks of the running jobs."""
 ATTEMPTS = 2
-"""Times that a job is begun in one run of a study: a process that was killed goes on once."""
+"""Number of starts of a job in one run of a study: a killed process is resumed once."""
 Tell = Callable[[Job, State], None]
 
 
 def begin(folder: Path, definition: Definition) -> list[Job]:
-    """Write down whose folder this is; returns the study's jobs.
+    """Record the study in its folder; returns the study's jobs.
 
-    A folder that is there already has to be of the same study, which may have grown: more methods, seeds or data.
+    An existing folder must belong to the same study, to which methods, seeds or data may have been added.
 
     Raises:
-        DataError: it is of another study, or holds something else.
+        DataError: the folder belongs to another study, or has other content.
     """
     jobs = definition.jobs()
     overrides = {job.name: list(job.overrides) for job in jobs}
@@ -62,10 +62,10 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
 
 
 def stored_study(folder: Path) -> dict[str, Any]:
-    """``study.json`` of a study's folder.
+    """Read ``study.json`` of a study's folder.
 
     Raises:
-        DataError: it is not there, or damaged.
+        DataError: it does not exist, or is damaged.
     """
     try:
         found = json.loads((folder / STUDY).read_text(encoding="utf-8"))
@@ -79,23 +79,23 @@ def stored_study(folder: Path) -> dict[str, Any]:
 def run_jobs(
     jobs: Sequence[Job], folder: Path, at_once: int = 1, retry: bool = False, tell: Tell | None = None, wait: bool = True
 ) -> Mapping[str, State]:
-    """Train what is left of the jobs, each in a process of its own.
+    """Train the remaining jobs, each in its own process.
 
-    A job that fails is recorded, and the others go on. One whose process is killed is begun once more, and goes on from its last
-    checkpoint. What another process works on is left to it, and looked at again in the end.
+    A failed job is recorded, and the others continue. A job whose process is killed is started once more, and resumes from its last
+    checkpoint. A job in progress in another process is left to that process.
 
     Args:
-        folder: of the study; each job has one of its own name in it.
-        at_once: jobs that run at the same time here; they share the cores.
-        retry: begin jobs again that failed in an earlier run.
+        folder: of the study, with one folder per job inside.
+        at_once: number of jobs that run at the same time on this machine; they share the cores.
+        retry: repeat jobs that failed in an earlier run.
         tell: called when a job begins (``waiting``) and ends.
-        wait: for jobs that other processes work on.
+        wait: for jobs of other processes.
 
     Returns:
         The state of every job, by name.
 
     Raises:
-        KeyboardInterrupt: the study was asked to stop; running trainings have saved.
+        KeyboardInterrupt: the study was interrupted; running trainings have saved a checkpoint.
     """
     states = {job.name: state_of(folder / job.name) for job in jobs}
     threads = max(1, len(os.sched_getaffinity(0)) // at_once) if at_once > 1 and hasattr(os, "sched_getaffinity") else None
@@ -106,7 +106,7 @@ def run_jobs(
     try:
         while left or running:
             free = (job for job in left if state_of(folder / job.name).status != "elsewhere")
-            ready = list(islice(free, at_once - len(running)))  # no more are looked at than can begin
+            ready = list(islice(free, at_once - len(running)))  # checks no more jobs than can start
             if left and not ready and not running and not wait:
                 break
             for job in ready:

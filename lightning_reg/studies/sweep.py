@@ -1,4 +1,4 @@
-"""A sweep of Hydra's, read as a study: what its runs were called with is kept in each run's folder."""
+"""Hydra sweeps as studies: the overrides of each run are stored in its folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CALLED = "called.json"
 APART = ("seed", "data.fold")
 """Settings over which a method's runs are averaged."""
 CALLING = ("run=", "launcher=", "sweep=", "hydra")
-"""Beginnings of overrides that say how a sweep is run, not what its runs are."""
+"""Prefixes of overrides that control the execution of a sweep, not the training itself."""
 
 
 def note_call(folder: Path, overrides: Sequence[str]) -> None:
-    """Keep what a run of a sweep is called with.
+    """Store the overrides of a run of a sweep in its folder.
 
     Raises:
-        TrainingError: the folder is of a run that was called with something else.
+        TrainingError: the folder belongs to a run with other overrides.
     """
     path = folder / CALLED
     if path.is_file():
@@ -29,19 +29,19 @@ def note_call(folder: Path, overrides: Sequence[str]) -> None:
         if there != here:
             old, new = " ".join(set(there) - set(here)) or "less", " ".join(set(here) - set(there)) or "less"
             raise TrainingError(
-                f"{folder} was called with {old}, and is called with {new} now: choose another name (run=...). A sweep that is to grow "
-                "is a study (lightning-reg study)."
+                f"{folder} was called with {old}, and is called with {new} now: choose another name (run=...). To add runs to a sweep "
+                "later, use a study (lightning-reg study)."
             )
     write_whole(path, (json.dumps(list(overrides)) + "\n").encode())
 
 
 def _settings(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that say how a sweep is run."""
+    """Overrides without those that control the execution of a sweep."""
     return [word for word in overrides if not word.startswith(CALLING)]
 
 
 def sweep_outcome(folder: Path) -> Outcome | None:
-    """The outcome of the runs in a sweep's folder; ``None`` where there are none."""
+    """Outcome of the runs in a sweep's folder; ``None`` if there are none."""
     called: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)):
         called[path.parent.name] = _settings(json.loads(path.read_text(encoding="utf-8")))
@@ -64,6 +64,6 @@ def _number(name: str) -> int:
 
 
 def _short(word: str) -> str:
-    """``velocity`` of ``method=velocity``, ``lr=0.001`` of ``method.optimizer.lr=0.001``."""
+    """Short form of an override: ``velocity`` for ``method=velocity``, ``lr=0.001`` for ``method.optimizer.lr=0.001``."""
     key, _, value = word.partition("=")
     return value if "." not in key else f"{key.rpartition('.')[2]}={value}"

@@ -176,7 +176,7 @@ def test_shares_are_all_pairs_once_and_of_one_size(of: int) -> None:
 
 @pytest.mark.parametrize(("number", "of"), [(0, 4), (5, 4), (1, 0)])
 def test_a_share_that_is_none_is_refused(number: int, of: int) -> None:
-    with pytest.raises(DataError, match="is none"):
+    with pytest.raises(DataError, match="There is no share"):
         shard([], number, of)
 
 
@@ -256,9 +256,9 @@ def test_collecting_says_what_is_missing_and_what_is_damaged(registrar: Registra
             lambda folder, best: ([CohortPair("p0", {"fixed": folder / "1.nii.gz", "moving": folder / "0.nii.gz"})], {}),
             "another cohort .pair p0: fixed is",
         ),
-        (lambda folder, best: (None, {"refine": 3}), "was registered otherwise .refine is null there and 3 here"),
-        (lambda folder, best: (None, {"registrar": load(best, start="centers")}), "was registered otherwise .start is"),
-        (lambda folder, best: (None, {"registrar": load(checkpoint(folder / "best.ckpt", seed=5))}), "was registered otherwise"),
+        (lambda folder, best: (None, {"refine": 3}), "was registered with other settings .refine is null there and 3 here"),
+        (lambda folder, best: (None, {"registrar": load(best, start="centers")}), "was registered with other settings .start is"),
+        (lambda folder, best: (None, {"registrar": load(checkpoint(folder / "best.ckpt", seed=5))}), "was registered with other settings"),
     ],
 )
 def test_another_cohort_or_another_method_is_refused(
@@ -274,7 +274,7 @@ def test_another_cohort_or_another_method_is_refused(
 def test_a_model_that_was_trained_again_under_its_path_is_another(tmp_path: Path) -> None:
     pairs = pairs_from_table(table(tmp_path, 1))
     register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=2)), pairs, tmp_path / "out")
-    with pytest.raises(DataError, match=r"was registered otherwise .weights is"):
+    with pytest.raises(DataError, match=r"was registered with other settings .weights is"):
         register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=3)), pairs, tmp_path / "out")
 
 

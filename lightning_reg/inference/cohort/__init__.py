@@ -1,1 +1,1 @@
-"""Registration of many pairs: which ones, one run or several side by side, what came of them, and a look at all of them."""
+"""Registration of many pairs: lists of pairs, sequential or parallel runs, results, and visual quality control."""

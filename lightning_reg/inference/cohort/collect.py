@@ -1,4 +1,4 @@
-"""Join what the processes of a cohort have written, and check it."""
+"""Collection and check of the results of a cohort's processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Collected:
     """State of a cohort.
 
     Args:
-        rows: of the pairs that are done or failed, in the cohort's order.
-        missing: names of pairs that nobody has registered yet.
-        damaged: a sentence per pair whose files are not all there.
-        page: of all pairs.
+        rows: of the finished and failed pairs, in the cohort's order.
+        missing: names of pairs that have not been registered yet.
+        damaged: a sentence for each pair with a missing or empty file.
+        page: path of the page of all pairs, ``quality.html``.
     """
 
     rows: list[Row]
@@ -35,10 +35,10 @@ class Collected:
 
 
 def collect(folder: str | Path) -> Collected:
-    """Write ``results.csv`` of all pairs and ``quality.html``, and check that every pair of the cohort is there with all its files.
+    """Write ``results.csv`` of all pairs and ``quality.html``, and check that every pair of the cohort has all its files.
 
     Raises:
-        DataError: the folder is no cohort's.
+        DataError: the folder is not that of a cohort.
     """
     ledger = Ledger(Path(folder).expanduser())
     names = ledger.pairs()

@@ -1,4 +1,4 @@
-"""Folder of a cohort: which pairs it is of, which are done, and which failed and why."""
+"""Folder of a cohort: its pairs, those that are finished, and those that failed with the reason."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ledger:
-    """State of a cohort's pairs, as its folder has it.
+    """State of a cohort's pairs, stored in its folder.
 
-    A pair is done when its folder ``pairs/NAME`` is there, which appears whole or not at all; a pair that failed leaves
-    ``failed/NAME.json``. Nothing else is kept, so that any number of processes and machines that share the folder see the same.
+    A finished pair has the folder ``pairs/NAME``, which is written only if everything succeeds. A failed pair has ``failed/NAME.json``; a
+    pair in progress, or whose process was killed, has ``failed/NAME.begun``. No other state is kept, so that any number of processes and
+    machines can share the folder.
     """
 
     folder: Path
@@ -40,11 +41,11 @@ class Ledger:
         return (self.place(name) / LISTING).is_file()
 
     def written(self, name: str) -> float:
-        """When a pair that is done was written, seconds since 1970."""
+        """Time at which a finished pair was written, seconds since 1970."""
         return (self.place(name) / LISTING).stat().st_mtime
 
     def fail(self, name: str, message: str, details: str = "") -> None:
-        """Record a failure; ``details``, a traceback, goes into a file of its own."""
+        """Record a failure; ``details``, a traceback, is written to a separate file."""
         record = {"pair": name, "message": message, "at": datetime.now().isoformat(sep=" ", timespec="seconds")}
         self.succeed(name)
         write_whole(self._failure(name), (json.dumps(record) + "\n").encode())
@@ -52,12 +53,12 @@ class Ledger:
             write_whole(self._failure(name).with_suffix(".txt"), details.encode())
 
     def succeed(self, name: str) -> None:
-        """Forget earlier failures and beginnings."""
+        """Delete the records of earlier failures and attempts."""
         for ending in (".json", ".txt", ".begun"):
             self._failure(name).with_suffix(ending).unlink(missing_ok=True)
 
     def note_begun(self, name: str, times: int) -> None:
-        """Note how often a pair has been begun; :meth:`succeed` and :meth:`fail` end that."""
+        """Record the number of attempts at a pair; :meth:`succeed` and :meth:`fail` delete it."""
         path = self._failure(name).with_suffix(".begun")
         if times:
             path.parent.mkdir(exist_ok=True)
@@ -76,7 +77,7 @@ class Ledger:
         return self.folder / "failed" / f"{name}.json"
 
     def row(self, name: str) -> Row | None:
-        """A pair's row of ``results.csv``; ``None`` where it is neither done nor failed."""
+        """A pair's row of ``results.csv``; ``None`` if it has neither finished nor failed."""
         if self.done(name) and not self._failed_again(name):
             try:
                 return _row(name, json.loads((self.place(name) / MARK).read_text(encoding="utf-8")))
@@ -92,14 +93,14 @@ class Ledger:
             return None
 
     def _failed_again(self, name: str) -> bool:
-        """Whether a pair that is done has failed since, when it was to be registered again."""
+        """Whether a finished pair failed later, when it was registered again."""
         try:
             return self._failure(name).stat().st_mtime > self.written(name)
         except OSError:
             return False
 
     def damage(self, name: str) -> str | None:
-        """Damage of a pair that is done, in words: a file that was written with it is gone or empty."""
+        """Damage of a finished pair as a sentence: one of its files is missing or empty; ``None`` if there is none."""
         place = self.place(name)
         try:
             listed = json.loads((place / LISTING).read_text(encoding="utf-8"))["files"]
@@ -112,7 +113,7 @@ class Ledger:
         """Names of all pairs of the cohort, in its order.
 
         Raises:
-            DataError: the folder is no cohort's.
+            DataError: the folder is not that of a cohort.
         """
         return list(self._stored()["pairs"])
 
@@ -131,13 +132,13 @@ class Ledger:
         return dict(found)
 
     def begin(self, pairs: Sequence[CohortPair], settings: Mapping[str, Any], otherwise: bool = False) -> None:
-        """Write down whose folder this is; a folder that is there already has to be of the same cohort, whose table may have grown.
+        """Record the cohort in its folder. An existing folder must belong to the same cohort; new pairs are added.
 
         Args:
-            otherwise: some pairs are registered again, with other settings.
+            otherwise: allow other settings, to register some pairs again.
 
         Raises:
-            DataError: it is of another cohort, or holds something else; or it cannot be written.
+            DataError: the folder belongs to another cohort, was registered with other settings, has other content, or cannot be written.
         """
         sources = {pair.name: pair.described() for pair in pairs}
         path = self.folder / COHORT
@@ -158,7 +159,7 @@ class Ledger:
             raise DataError(f"{self.folder} cannot be written ({cause.strerror or cause}); choose another folder.") from cause
 
     def write_results(self, names: Iterable[str], file: str = RESULTS) -> list[Row]:
-        """Write a table with a row per pair that is done or failed; returns the rows."""
+        """Write a table with a row for each finished or failed pair; returns the rows."""
         sources = self._stored()["pairs"]
         rows = []
         for name in names:
@@ -174,14 +175,14 @@ class Ledger:
         return rows
 
     def failed(self, verdicts: Mapping[str, Mapping[str, str]], at: float) -> list[str]:
-        """Pairs that failed, or that were judged so and have not been registered again since.
+        """Pairs that failed, or that were judged as failed and have not been registered again since.
 
         Args:
             verdicts: see :meth:`verdicts`.
-            at: when they were saved, seconds since 1970.
+            at: time at which they were saved, seconds since 1970.
 
         Raises:
-            DataError: a verdict is on a pair that the cohort does not have.
+            DataError: a verdict names a pair that is not in the cohort.
         """
         names = self.pairs()
         strange = sorted(set(verdicts) - set(names))
@@ -196,13 +197,13 @@ class Ledger:
         return found
 
     def verdicts(self, path: Path | None = None) -> dict[str, dict[str, str]]:
-        """Verdicts on the pairs, ``{name: {verdict, note}}``, as the page of all pairs saves them; none where there is no such file.
+        """Verdicts on the pairs, ``{name: {verdict, note}}``, from the file saved by the page of all pairs.
 
         Args:
-            path: default ``quality.csv`` in the folder.
+            path: default ``quality.csv`` in the folder; without that file the result is empty.
 
         Raises:
-            DataError: a file that was asked for is not there, or is no such table.
+            DataError: the file at ``path`` does not exist, or a file is not such a table.
         """
         place = path or self.folder / QUALITY
         if path is None and not place.is_file():
@@ -254,7 +255,7 @@ def _require_same(
         if key != "version" and ours.get(key) != theirs.get(key):
             there, here = _short(ours.get(key)), _short(theirs.get(key))
             raise DataError(
-                f"{folder} was registered otherwise ({key} is {there} there and {here} here); {remedy}, or register single pairs "
+                f"{folder} was registered with other settings ({key} is {there} there and {here} here); {remedy}, or register single pairs "
                 "again (--only)."
             )
 

@@ -33,7 +33,11 @@ class Frame:
     number: int
 
     def read(self) -> nib.spatialimages.SpatialImage:
-        """Raises: DataError: the file cannot be read, or has no such time point."""
+        """Read the time point.
+
+        Raises:
+            DataError: the file cannot be read, or has no such time point.
+        """
         image = _series(self.path)
         if not 0 <= self.number < image.shape[3]:
             raise DataError(f"{self.path} has {image.shape[3]} time points, counted from 0, and none numbered {self.number}.")
@@ -48,10 +52,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class MeanImage:
-    """The mean of time points with one grid, computed when it is first read, and kept in a file.
+    """Mean of time points on one grid, computed when it is first read, and stored in a file.
 
     Args:
-        series: name of the time points, for the record.
+        series: path of the time points, for the record.
         path: of the file.
     """
 
@@ -60,7 +64,11 @@ class MeanImage:
     path: Path
 
     def read(self) -> Path:
-        """Raises: DataError: the time points have different grids, or one cannot be read."""
+        """Compute the mean unless its file exists; returns the file's path.
+
+        Raises:
+            DataError: the time points have different grids, or one cannot be read.
+        """
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_name(f".{self.path.name}.lock")):
@@ -80,9 +88,9 @@ class CohortPair:
     """A pair to register.
 
     Args:
-        name: unique in its cohort, and the name of a folder.
+        name: unique in its cohort; also the name of its folder.
         sources: files by ``fixed, moving, fixed_mask, ...``, see :func:`lightning_reg.data.scans.read_pair`.
-        problem: a sentence, where the pair's line of the table is none.
+        problem: a sentence, if the pair's line of the table is not valid.
     """
 
     name: str
@@ -90,7 +98,7 @@ class CohortPair:
     problem: str | None = None
 
     def opened(self) -> dict[str, Any]:
-        """The sources as they are read: paths, and images of time points.
+        """The sources for reading: paths, and images of time points.
 
         Raises:
             DataError: :attr:`problem`, or a time point cannot be read.
@@ -106,12 +114,12 @@ class CohortPair:
 
 
 def pairs_from_table(table: Path) -> list[CohortPair]:
-    """The pairs of a table: what :class:`~lightning_reg.data.datasets.own.PairsDataset` reads, and a column ``pair`` with their names.
+    """Read the pairs of a table with the columns of :class:`~lightning_reg.data.datasets.own.PairsDataset` and a column ``pair``, the name.
 
-    A line that is no pair is one with a :attr:`~CohortPair.problem`: it is for the others to go on.
+    A line that is not valid gives a pair with a :attr:`~CohortPair.problem`, so that the other pairs can be registered.
 
     Raises:
-        DataError: no such file, no table, a column is missing or unknown.
+        DataError: no such file, it is not a table, or a column is missing or unknown.
     """
     lines = read_pairs(table)
     columns = [side + ("" if part == "image" else f"_{part}") for part in PARTS for side in SIDES]
@@ -119,7 +127,7 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
     for line, cells in lines:
         try:
             files.append({key: table.parent / Path(cells[key]).expanduser() for key in columns if cells.get(key)})
-        except RuntimeError:  # ~ and the name of nobody
+        except RuntimeError:  # ~ and an unknown user
             files.append({})
             homeless[line] = f"Line {line} of {table} has a path that begins with ~ and a user's name that this machine does not know."
     usual = _usual_names([[sources[side] for side in SIDES if side in sources] for sources in files])
@@ -138,12 +146,12 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
 
 
 def pairs_from_folder(folder: Path, to: str | None = None, consecutive: bool = False) -> list[CohortPair]:
-    """Pairs of the scans in a folder, see :func:`~lightning_reg.data.datasets.own.find_layout`; all of them, whatever split they are in.
+    """Pairs of the scans in a folder, of all splits, see :func:`~lightning_reg.data.datasets.own.find_layout`.
 
     Args:
-        to: a scan's name, or a file: the fixed image of all the (other) scans; ``None``: the pairs that the folder lists, or the usual
-            ones, see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
-        consecutive: every scan of a subject to the one before it, in the order of their names.
+        to: a scan's name, or a file: the fixed image for all (other) scans; ``None``: the pairs listed in the folder, or the usual pairs,
+            see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
+        consecutive: register every scan of a subject to the previous one, in the order of their names.
 
     Raises:
         DataError: there are no scans, no such scan, or no pairs.
@@ -167,15 +175,15 @@ def pairs_from_folder(folder: Path, to: str | None = None, consecutive: bool = F
 
 
 def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> list[CohortPair]:
-    """Time points of a 4D NIfTI file, or of a folder with a file (or DICOM folder) each, to one of them or to their mean.
+    """Pairs of the time points of a series with a fixed time point or with their mean.
 
     Args:
-        series: the file or folder; a folder's entries count in the order of their names.
+        series: a 4D NIfTI file, or a folder with one file (or DICOM folder) per time point, in the order of their names.
         to: number of the fixed time point, counted from 0, or ``mean``.
         mean: file for the mean image, written when it is first read.
 
     Raises:
-        DataError: no series, no such time point, or images of different grids where their mean is asked for.
+        DataError: no time series, or no such time point.
     """
     points: Sequence[Path | Frame]
     if series.is_dir():
@@ -204,7 +212,7 @@ def shard(pairs: Sequence[CohortPair], number: int, of: int) -> list[CohortPair]
         DataError: no such share.
     """
     if of < 1 or not 1 <= number <= of:
-        raise DataError(f"The share {number}/{of} is none; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}.")
+        raise DataError(f"There is no share {number}/{of}; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}.")
     return list(pairs[number - 1 :: of])
 
 
@@ -212,7 +220,7 @@ def _series(path: Path) -> Any:
     try:
         image = nib.load(path)
         shape = image.shape
-    except Exception as cause:  # nibabel raises many kinds for a file it cannot read
+    except Exception as cause:  # nibabel raises many types of exception for an unreadable file
         raise DataError(f"{path} cannot be read as a time series ({itk_reason(cause)}); give a 4D NIfTI file, or a folder.") from cause
     if len(shape) != 4:
         raise DataError(
@@ -222,7 +230,7 @@ def _series(path: Path) -> Any:
 
 
 def _write_mean(points: Sequence[Path | Frame], path: Path) -> None:
-    """The mean image of time points with one grid, time point by time point."""
+    """Write the mean image of time points on one grid, reading one time point at a time."""
     total, affine = None, np.eye(4)
     for point in points:
         image = read_image(point.read() if isinstance(point, Frame) else point)
@@ -243,7 +251,7 @@ def _same(one: Path | None, other: Path | None) -> bool:
 
 
 def _plain(record: Record, points: bool) -> Record:
-    """The record outside of any split; without landmarks where a file of them does not say itself what it holds."""
+    """The record without its split; its landmarks are kept only with ``points``: their files describe their own format."""
     return replace(record, split="train", landmarks=record.landmarks if points else None)
 
 
@@ -271,7 +279,7 @@ def _sources(fixed: Record, moving: Record) -> dict[str, Source]:
 
 
 def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
-    """``fixed__moving``, each by as many of its folders as tell all files apart."""
+    """Names ``fixed__moving``; each part includes as many parent folders as are needed to distinguish all files."""
     files = {path for pair in pairs for path in pair}
     depth = 1
     while depth < 6 and len({_tail(path, depth) for path in files}) < len(files):
@@ -284,7 +292,7 @@ def _tail(path: Path, depth: int) -> str:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """The names as folders, a number behind those that would be twice."""
+    """The names as names of folders; duplicates get a number."""
     taken: Counter[str] = Counter()
     used: set[str] = set()
     found = []

@@ -1,4 +1,4 @@
-"""Page of all pairs of a cohort: look at each, pass or fail it, and save the verdicts."""
+"""Quality page of a cohort: thumbnails of all pairs, to pass or fail each and save the verdicts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PAGE = "quality.html"
 
 
 def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
-    """Write ``quality.html`` into a cohort's folder: one file with a thumbnail of every pair that has one, and a card for each that failed.
+    """Write ``quality.html`` into a cohort's folder: a card for every finished or failed pair, with its thumbnail if it has one.
 
     Args:
-        rows: of the results; verdicts that lie in the folder (``quality.csv``) are shown.
+        rows: of the results; verdicts in the folder (``quality.csv``) are shown.
     """
     verdicts = ledger.verdicts()
     quality = ledger.folder / QUALITY
@@ -40,7 +40,7 @@ def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
 
 
 def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Metrics that the rows have, ``{column, title, better}``, those that rank first."""
+    """Metrics in the rows, ``{column, title, better}``; those used for ranking come first."""
     there = {key for row in rows for key in row}
     present = [metric for metric in METRICS if metric.column() in there]
     present.sort(key=lambda metric: not metric.ranks)

@@ -1,4 +1,4 @@
-"""Register the pairs of a cohort, one process's share of them."""
+"""Registration of a cohort's pairs by one process."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lightning_reg.inference.result import Result
 from lightning_reg.io.lock import one_writer
 
 AT_ONCE = 2
-"""Pairs that are read ahead, and pairs that are being written."""
+"""Number of pairs read ahead, and number of pairs being written."""
 EVERY = 30.0
-"""Seconds between two versions of the table of results."""
+"""Seconds between updates of the table of results."""
 TRIM = 25
-"""Pairs after which freed memory is given back to the system."""
+"""Number of pairs after which freed memory is returned to the system."""
 ENDED = "The process was ended twice while it worked on this pair, as happens where memory runs out; register it alone (--only)."
 
 
@@ -39,10 +39,10 @@ class Progress:
     """Progress of a run.
 
     Args:
-        done, failed: by this run.
-        total: pairs of its share, with the ``earlier`` ones that were done before.
-        earlier: pairs that were done before.
-        seconds: since the first pair.
+        done, failed: pairs of this run.
+        total: pairs of its share, including ``earlier``.
+        earlier: pairs finished by earlier runs.
+        seconds: since the run began.
     """
 
     done: int
@@ -57,7 +57,7 @@ class Progress:
 
     @property
     def remaining(self) -> float:
-        """Seconds that the rest takes at this rate; NaN before the first pair."""
+        """Estimated seconds for the remaining pairs; NaN before the first pair."""
         made = self.done + self.failed
         return (self.total - self.earlier - made) * self.seconds / made if made else float("nan")
 
@@ -75,18 +75,19 @@ def register_cohort(
     files: Collection[str] = OF_MANY,
     progress: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Register the pairs that have not been registered yet, reading and writing while the registrar computes.
+    """Register the pairs that have not been registered yet, with reading and writing in parallel.
 
-    A pair that cannot be registered is a row of the results with its sentence, and the others go on; the next call tries it again. A
-    process that is killed at any moment loses the pairs it was working on, which the next call begins again.
+    A pair that cannot be registered becomes a row of the results with an error message, and the other pairs are registered; the next call
+    tries it again. If the process is killed, the next call repeats only the pairs in progress.
 
     Args:
-        registrar: a trained model (:func:`lightning_reg.load`), an ensemble, or none (:func:`lightning_reg.conventional`).
+        registrar: a trained model (:func:`lightning_reg.load`), an ensemble, or a method without a model
+            (:func:`lightning_reg.conventional`).
         pairs: of the whole cohort, see :mod:`lightning_reg.inference.cohort.pairs`.
-        folder: of the cohort; new, or of the same pairs registered in the same way.
+        folder: of the cohort; new, or of the same pairs and settings.
         refine: steps of instance optimisation, see :meth:`Registrar.register`.
         shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or machines that share the folder.
-        only: register these pairs again, whether they are done or not, and no others.
+        only: names of pairs to register, even if they are finished; no other pairs are registered.
         inverse, report, files: of each pair, see :meth:`Result.save`.
         progress: called after every pair.
 
@@ -94,7 +95,7 @@ def register_cohort(
         The counts, after the last pair.
 
     Raises:
-        UserError: the folder is of another cohort or being written, or the disk is full.
+        UserError: the folder belongs to another cohort, another process writes it, or the disk is full.
     """
     ledger = Ledger(Path(folder).expanduser())
     number, of = shard
@@ -135,13 +136,13 @@ def _digest(model: Any) -> str | None:
 
 
 class _Run:
-    """Pairs on their way: read ahead by threads, registered here, written by threads."""
+    """Pipeline of pairs: threads read ahead and write; the calling thread registers."""
 
     def __init__(self, registrar: Registrar | Ensemble, ledger: Ledger, refine: int | None, save: Mapping[str, Any], again: bool) -> None:
         self.registrar, self.ledger, self.refine, self.save, self.again = registrar, ledger, refine, save, again
         self.done = self.failed = self.earlier = 0
         bounded = isinstance(registrar, Registrar) and registrar.memory is not None
-        self.ahead, self.behind = (1, 0) if bounded else (AT_ONCE, AT_ONCE)  # one pair after the other where memory counts
+        self.ahead, self.behind = (1, 0) if bounded else (AT_ONCE, AT_ONCE)  # one pair at a time if memory is limited
         self.flying: dict[str, int] = {}
         self.started = self.tabled = time.monotonic()
 
@@ -155,15 +156,15 @@ class _Run:
         return due
 
     def through(self, pairs: Sequence[CohortPair]) -> Generator[Progress, None, None]:
-        """Register what is left of the pairs; yields the progress after each."""
+        """Register the remaining pairs; yields the progress after each."""
         left = list(pairs)
         if not self.again:
             left = [pair for pair in pairs if not self.ledger.done(pair.name)]
             for name in {pair.name for pair in pairs} - {pair.name for pair in left}:
-                self.ledger.note_begun(name, 0)  # of a process that was killed right after it had written the pair
+                self.ledger.note_begun(name, 0)  # left by a process killed right after writing the pair
         self.earlier = len(pairs) - len(left)
         begun = {pair.name: self.ledger.begun(pair.name) for pair in left}
-        queue = deque(sorted(left, key=lambda pair: begun[pair.name]))  # last, what may have ended a process
+        queue = deque(sorted(left, key=lambda pair: begun[pair.name]))  # last: pairs that may have ended a process
         ahead: deque[tuple[CohortPair, Future[Inputs]]] = deque()
         behind: deque[tuple[CohortPair, Future[None]]] = deque()
         with ThreadPoolExecutor(AT_ONCE) as readers, ThreadPoolExecutor(AT_ONCE) as writers:
@@ -192,7 +193,7 @@ class _Run:
                 while behind:
                     self._finish(*behind.popleft())
                     yield self.told(len(pairs))
-            except BaseException:  # the end was asked for, or the disk is full: no pair has ended the process
+            except BaseException:  # interrupted, or the disk is full: no pair is to blame
                 for name, times in self.flying.items():
                     self.ledger.note_begun(name, times)
                 raise
@@ -215,7 +216,7 @@ class _Run:
         """Record the failure of a pair.
 
         Raises:
-            DataError: nothing can be recorded any more: the disk is full.
+            DataError: the disk is full.
         """
         if _disk_is_full(error):
             raise DataError(f"The disk of {self.ledger.folder} is full; make room and send the same command again.") from error

@@ -21,17 +21,17 @@ GROUP = "instance"
 
 
 def known_instances() -> dict[str, Path]:
-    """Every configuration's file, by name; built-in ones win."""
+    """Every configuration's file, by name; built-in ones take precedence."""
     folders = [*plugin_packages().values(), own_directory()]
     return {path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))}
 
 
 def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """``{preprocessing, start, optimization}`` of a configuration, plain values.
+    """Read ``{preprocessing, start, optimization}`` of a configuration as plain values.
 
     Args:
-        name: of a file in ``conf/instance``, or a path to one of the user's own (``.yaml``).
-        overrides: ``key=value``; keys that the file has, and any inside ``preprocessing`` and ``optimization.loss``.
+        name: of a file in ``conf/instance``, or the path of a user's file (``.yaml``).
+        overrides: ``key=value``; keys of the file, and any key inside ``preprocessing`` and ``optimization.loss``.
 
     Raises:
         UserError: no such configuration or key.
@@ -71,12 +71,12 @@ def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
 
 
 def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
-    """The file, on top of those that its ``defaults`` name."""
+    """Load the file, merged onto the configurations listed in its ``defaults``."""
     try:
         config = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, ValueError) as cause:
         raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
-    except AssertionError as cause:  # OmegaConf's answer to a number in quotes
+    except AssertionError as cause:  # raised by OmegaConf for a quoted number
         raise UserError(f"{path} is a number; copy {known['bspline']} and change it.") from cause
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
@@ -91,7 +91,11 @@ def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
 
 
 def _require_shape(config: DictConfig, path: Path) -> None:
-    """Raises: UserError: a part that holds others is a word, a number or a list."""
+    """Check that the parts of a configuration are mappings.
+
+    Raises:
+        UserError: a part is a word, a number or a list.
+    """
     parts = {"preprocessing": config.preprocessing, "optimization": config.optimization}
     if isinstance(config.optimization, DictConfig):
         parts["optimization.loss"] = config.optimization.get("loss")
@@ -107,14 +111,14 @@ def _dotted(value: Any, prefix: str = "") -> list[str]:
 
 
 def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = None) -> Optimization:
-    """The optimisation of a configuration's part ``optimization``.
+    """Build the optimisation from a configuration's part ``optimization``.
 
     Args:
         settings: ``{loss, stages, patience, ...}``; a loss is ``{name: {weight, **arguments}}``, ``unlike`` another configuration's name.
-        loss: stands in where the configuration has none.
+        loss: used if the configuration has none.
 
     Raises:
-        ComponentError: a term, a kind of transform or an option is unknown, or a value is not what it can be.
+        ComponentError: a term, a kind of transform or an option is unknown, or a value is not valid.
     """
     arguments = dict(settings)
     terms, stages, unlike = arguments.pop("loss", None), arguments.pop("stages", ()), arguments.pop("unlike", None)

@@ -1,4 +1,4 @@
-"""Instance optimisation: the parameters of one pair's transform are fitted to that pair, from coarse to fine."""
+"""Instance optimisation: fit of a transform's parameters to one pair, from coarse to fine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Optimized:
     """Result of an optimisation.
 
     Args:
-        transform: fixed world to moving world. The one it was given, where nothing better was found.
-        before, after: the objective of the last stage, at the start and for :attr:`transform`; the second is never larger.
-        history: per stage its kind and the objective at every step.
-        apart: where the start was returned because registrations from several starts disagreed: by how much, mm.
-        unlike: where the images were taken for two modalities: their correlation.
+        transform: fixed world to moving world; the start, if no better transform was found.
+        before, after: the last stage's objective for the start and for :attr:`transform`; ``after`` is never larger.
+        history: per stage, the kind of transform and the objective at every step.
+        apart: disagreement of registrations from several starts, mm, if the start was returned because of it.
+        unlike: correlation of the images, if they were registered as two modalities.
     """
 
     transform: Transform
@@ -52,16 +52,16 @@ def optimize(
     """Fit a transform to a pair.
 
     Args:
-        pair: of batch size 1. Masks, landmarks and labels are there for terms that ask for them.
-        start: where to begin. Its leading affine part is kept apart; what follows is held as a displacement on the fixed grid.
+        pair: of batch size 1. Masks, landmarks and labels are used by the terms that need them.
+        start: initial transform. Its leading affine part is stored separately, the rest as a displacement on the fixed grid.
         optimization: objective and stages.
-        steps: of all stages together; default their own.
-        network: for stages that fit the network's weights; left as it was found.
+        steps: of all stages together; default those of the stages.
+        network: for stages that fit the network's weights; it is not changed.
         progress: called with a line per stage.
 
     Raises:
-        ComponentError: a term or a stage is not what it can be.
-        TrainingError: a term needs what the pair does not have.
+        ComponentError: a term or a stage is not valid.
+        TrainingError: a term needs data that the pair does not have.
     """
     pair = with_margin(pair, optimization.mask_margin)
     stages = optimization.scaled(steps)
@@ -75,7 +75,7 @@ def optimize(
             except _Unlike as unlike:
                 assert optimization.unlike is not None
                 if progress is not None:
-                    progress(f"two modalities, by a correlation of {unlike.correlation:.2f}: measures that do not compare intensities")
+                    progress(f"two modalities (correlation {unlike.correlation:.2f}): using measures that do not compare intensities")
                 instead = optimize(pair, start, optimization.unlike, steps=steps, network=network, progress=progress)
                 return replace(instead, unlike=unlike.correlation)
             if state.spline is not None and state.field is None:
@@ -97,10 +97,10 @@ def run_stages(
     network: Composer | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[State, list[tuple[str, list[float]]]]:
-    """The state after the stages, and the objective at every step of each.
+    """Run the stages; returns the final state and, per stage, the objective at every step.
 
     Raises:
-        _Unlike: the images correlate less after the linear stages than the optimisation is for.
+        _Unlike: after the linear stages, the images correlate less than ``optimization.likeness``.
     """
     history: list[tuple[str, list[float]]] = []
     linear = len(_linear(stages))
@@ -122,8 +122,11 @@ def run_stages(
 
 
 def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], optimization: Optimization) -> float | None:
-    """Distance in mm of the transforms that the leading rigid and affine stages find from several starts: mean over the image of that of
-    each from the median, and the median of these. ``None``: near enough to each other, or not asked for."""
+    """Disagreement, mm, of the transforms fitted by the leading rigid and affine stages from several starts.
+
+    For each start, the distance of the mapped points from their median over the starts is averaged over the image; the disagreement is the
+    median of these averages. ``None``: it is small, or there is only one start.
+    """
     linear = _linear(stages)
     if optimization.starts == 1 or not linear:
         return None
@@ -142,24 +145,24 @@ def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], opti
 
 
 def _linear(stages: Sequence[FitStage]) -> list[FitStage]:
-    """The rigid and affine stages at the beginning."""
+    """The leading rigid and affine stages."""
     return list(takewhile(lambda stage: stage.transform in LINEAR, stages))
 
 
 class _Unlike(Exception):
-    """The images are of two modalities."""
+    """Signal that the images are of two modalities."""
 
     def __init__(self, correlation: float) -> None:
         self.correlation = correlation
 
 
 class _Settled(Exception):
-    """The objective no longer falls, or is not a number."""
+    """Signal that the objective no longer decreases, or is not finite."""
 
 
 @dataclass
 class _Track:
-    """The objective's values, and the parameters where it was smallest."""
+    """Values of the objective, and the parameters of the smallest one."""
 
     fitted: Fit
     objective: Objective
@@ -174,10 +177,10 @@ class _Track:
         self.best = [parameter.detach().clone() for parameter in self.fitted.parameters]
 
     def evaluate(self) -> Tensor:
-        """The objective, in the graph.
+        """Evaluate the objective, with its graph for gradients.
 
         Raises:
-            _Settled: after the value has been noted.
+            _Settled: the descent is to end; the value has been recorded.
         """
         value = self.objective(self.fitted.found(self.objective.grid))
         self.values.append(float(value.detach()))
@@ -191,7 +194,7 @@ class _Track:
 
 
 def _descend(fitted: Fit, stage: FitStage, objective: Objective, optimization: Optimization) -> list[float]:
-    """Minimise the objective; the parameters end as the best of all steps. Returns the objective's values."""
+    """Minimise the objective, and set the parameters to the best ones of all steps; returns the objective's values."""
     track = _Track(fitted, objective, optimization)
     with suppress(_Settled):
         (_adam if stage.optimizer == "adam" else _lbfgs)(track, stage)
@@ -202,7 +205,7 @@ def _descend(fitted: Fit, stage: FitStage, objective: Objective, optimization: O
 
 
 def _adam(track: _Track, stage: FitStage) -> None:
-    """With a rate that falls along a half cosine."""
+    """Minimise with Adam; the learning rate decreases to 0 along a half cosine."""
     optimizer = torch.optim.Adam(track.fitted.parameters, stage.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, stage.steps)
     for step in range(stage.steps + 1):

@@ -17,9 +17,9 @@ from lightning_reg.functional import bounding_box
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 SHOWN = 0.02
-"""Intensity, of preprocessed images, above which something is seen."""
+"""Intensity of preprocessed images above which a voxel is foreground."""
 LINEAR = ("rigid", "affine")
-"""Kinds of transform that a stage can fit without bending anything."""
+"""Kinds of transform that are linear maps."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,20 @@ class FitStage:
 
     Args:
         transform: kind of transform that is fitted: the ``affine`` part, a ``rigid`` motion, a cubic ``bspline``, a ``dense`` field, the
-            ``network``'s weights, or another distribution's (entry points ``lightning_reg.fits``).
-        steps: at most; fewer where the objective no longer falls.
+            ``network``'s weights, or one of another distribution (entry points ``lightning_reg.fits``).
+        steps: largest number; fewer if the objective no longer decreases.
         stride: both images are average-pooled to voxels of about this many times the fixed image's finest voxel edge (small images:
             less, see :class:`Optimization`).
         spacing: of the control points (``dense``: of the field's samples), in the same unit.
-        lr: learning rate of Adam, which falls to 0 along a half cosine. Units: ``rigid`` and ``affine``, see
+        lr: learning rate of Adam, which decreases to 0 along a half cosine. Units: ``rigid`` and ``affine``, see
             :data:`~lightning_reg.inference.optimization.parameters.AFFINE_SCALE`; ``bspline`` and ``dense``: finest voxel edges.
-        loss: of this stage instead of the whole optimisation's.
-        optimizer: ``adam``; or ``lbfgs``, which ends at the minimum of a smooth objective of few parameters (an affine map), where Adam
-            circles about it. A step of it is an evaluation of the objective, and ``lr`` the length of its first one.
+        loss: of this stage; default that of the optimisation.
+        optimizer: ``adam``; or ``lbfgs``, which converges to the minimum of a smooth objective with few parameters (an affine map), while
+            Adam oscillates around it. A step of ``lbfgs`` is one evaluation of the objective; ``lr`` scales the first trial step of its
+            line search.
 
     Raises:
-        ValueError: a number is not what it has to be.
+        ValueError: a number is out of range.
         ComponentError: no such kind of transform.
     """
 
@@ -66,26 +67,28 @@ class FitStage:
 
 @dataclass(frozen=True)
 class Optimization:
-    """Instance optimisation: stages, and the loss that they minimise.
+    """Instance optimisation: its stages and the loss that they minimise.
 
     Args:
         stages: coarse to fine.
-        loss: of the stages that have none of their own.
-        patience: a stage ends when so many steps lowered its objective by less than ``tolerance`` of itself.
+        loss: of the stages without a loss of their own.
+        patience: a stage ends when this many steps reduced its objective by less than the fraction ``tolerance``.
         tolerance: see ``patience``.
-        mask_margin: masks are widened by this before the terms count in them, mm: an organ's border lies at its mask's.
+        mask_margin: masks are dilated by this distance, mm, before the terms use them, because the border of an organ is the border of
+            its mask.
         small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by the cube root of the ratio.
-        fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most this, mm: they show finer anatomy.
-        starts: the rigid and affine stages at the beginning are run from so many starts, the given one and others moved by a tenth of the
-            image's size. Where they end further apart than a fiftieth of it, the images do not determine the alignment, and the given
+        fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most this, mm, because they show finer anatomy.
+        starts: number of starts of the leading rigid and affine stages: the given start, and others translated by a tenth of the image's
+            size. If the results differ by more than a fiftieth of the size, the images do not determine the alignment, and the given
             start is returned.
-        unlike: the optimisation that is done instead where the images correlate less than ``likeness`` once the rigid and affine stages at
-            the beginning have brought them together: of two modalities.
+        unlike: the optimisation for two modalities, used instead if the images correlate less than ``likeness`` after the leading rigid
+            and affine stages.
         likeness: from -1 to 1, see ``unlike``.
-        optional: leave out terms that need what the pair does not have (a model's own loss was made for its training data).
+        optional: leave out terms that need data that the pair does not have (a model's loss was made for its training data).
 
     Raises:
-        ValueError: a number is not what it has to be, no stage has steps, one lacks a loss, or B-splines do not follow by halving.
+        ValueError: a number is out of range, no stage has steps, a stage has no loss, or the spacings of successive B-splines are not
+            halved.
     """
 
     stages: Sequence[FitStage]
@@ -132,7 +135,7 @@ class Optimization:
                 spacing = None
 
     def scaled(self, steps: int | None = None) -> list[FitStage]:
-        """The stages that have steps; with ``steps`` their lengths are scaled so that they sum to it."""
+        """The stages that have steps; with ``steps``, their numbers of steps are scaled to this sum."""
         stages = list(self.stages)
         if steps is not None:
             total = sum(stage.steps for stage in stages)
@@ -142,7 +145,7 @@ class Optimization:
 
 
 def with_margin(pair: Pair, margin: float) -> Pair:
-    """The pair with masks as memberships, widened by ``margin`` mm."""
+    """The pair with masks as 0 and 1 in floating point, dilated by ``margin`` mm along each axis."""
     masks: dict[str, Image] = {}
     for name in ("fixed_mask", "moving_mask"):
         mask: Image | None = getattr(pair, name)
@@ -189,16 +192,16 @@ class Objective:
         return self.pair.fixed.grid
 
     def __call__(self, found: Transform | Registration) -> Tensor:
-        """The loss of a transform at the stage's resolution, or of all levels that a network supervises."""
+        """The loss of a transform at the stage's resolution, or of all supervised levels of a network."""
         if isinstance(found, Transform):
-            if found.like.dtype == torch.float64:  # coordinates would follow, and the images them
+            if found.like.dtype == torch.float64:  # otherwise coordinates and images would be converted to float64
                 found = found.to(dtype=torch.float32)
             found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
         count, weights = len(found.levels), self.bundle.level_weights
         return self.bundle(found, self.pair, weights if weights is not None and len(weights) == count else [1.0] * count).total
 
     def likeness(self, found: Transform) -> float:
-        """Correlation of the intensities at the stage's resolution, -1 to 1, where both images show something; 1 where that is nowhere."""
+        """Correlation of the foreground intensities of both images at the stage's resolution, -1 to 1; 1 below 100 common voxels."""
         warped = self.pair.moving.warped(found.to(dtype=torch.float32), self.grid).tensor
         both = (self.pair.fixed.tensor > SHOWN) & (warped > SHOWN)
         if self.pair.fixed_mask is not None:
@@ -209,7 +212,7 @@ class Objective:
 
 
 def _cropped_to_mask(pair: Pair, margin: float) -> Pair:
-    """The pair with its fixed side cropped to the mask and ``margin`` mm around it."""
+    """The pair with the fixed image and its mask cropped to the mask's bounding box, with a margin of ``margin`` mm."""
     assert pair.fixed_mask is not None
     grid = pair.fixed.grid
     mask = pair.fixed_mask.resampled(grid).tensor[0, 0]

@@ -1,4 +1,4 @@
-"""Parameters of a stage of instance optimisation, and the transforms they make."""
+"""Parameters of a stage of instance optimisation, and their transforms."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lightning_reg.inference.optimization.objective import FitStage, Objective
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Transform, split_affine
 
 AFFINE_SCALE = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
-"""Size of one unit of each affine parameter for the optimiser: mm, radians, factors."""
+"""Scale of each affine parameter in the optimiser: mm for translations, radians for rotations, factors for scales and shears."""
 
 
 @dataclass(frozen=True)
 class State:
-    """``phi = affine o (x + field(x) + spline(x))`` on the fixed grid; what is ``None`` is not there."""
+    """Transform ``phi = affine o (x + field(x) + spline(x))`` on the fixed grid; parts that are ``None`` are absent."""
 
     grid: Grid
     affine: Tensor
@@ -35,12 +35,12 @@ class State:
         return State(grid, affine.detach(), field=rest)
 
     def increment(self, grid: Grid) -> Tensor | None:
-        """Displacement of what the affine part is applied to, on a grid, ``(1, 3, *S)``; ``None`` where there is nothing."""
+        """Displacement of spline and field, without the affine part, on a grid, ``(1, 3, *S)``; ``None`` if there is neither."""
         shares = [part.displacement(grid) for part in (self.spline, self.field) if part is not None]
         return torch.stack(shares).sum(0) if shares else None
 
     def transform(self) -> Transform:
-        """The transform: a B-spline stays one where nothing else moves."""
+        """The transform; a B-spline remains a B-spline unless there is a field, too."""
         affine = Affine(self.affine, self.grid)
         inner = self.spline or self.field
         if self.spline is not None and self.field is not None:
@@ -54,7 +54,7 @@ class State:
 
 
 class Fit(ABC):
-    """Parameters of one stage, and the transform they make. Registered under ``lightning_reg.fits``.
+    """Parameters of one stage and their transform; registered under ``lightning_reg.fits``.
 
     Attributes:
         parameters: leaf tensors that the optimiser changes.
@@ -67,7 +67,7 @@ class Fit(ABC):
 
     @abstractmethod
     def found(self, grid: Grid) -> Transform | Registration:
-        """The whole transform, its displacement given on the ``grid`` of the stage's images; of a network, all its levels."""
+        """The whole transform, with displacements on the ``grid`` of the stage's images; for a network, the registration of all levels."""
 
     @abstractmethod
     def state(self) -> State:
@@ -75,10 +75,10 @@ class Fit(ABC):
 
 
 class LinearFit(Fit):
-    """Abstract: the first parameters of an affine map about the fixed image's centre, inside the affine part that is there.
+    """Abstract fit of an affine map about the fixed image's centre, applied before the existing affine part.
 
     Attributes:
-        count: 6, translations and rotations; or 12, scales and shears as well.
+        count: number of parameters: 6 (translations and rotations) or 12 (also scales and shears).
     """
 
     count: int
@@ -97,7 +97,7 @@ class LinearFit(Fit):
         return self.before.affine @ affine_matrix(self.identity + change, self.center).double()
 
     def found(self, grid: Grid) -> Transform:
-        affine = Affine(self._matrix().float(), grid)  # the type of the coordinates follows
+        affine = Affine(self._matrix().float(), grid)  # determines the dtype of the coordinates
         return affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
 
     def state(self) -> State:
@@ -117,7 +117,7 @@ class AffineFit(LinearFit):
 
 
 class BSplineFit(Fit):
-    """Control points, in finest voxel edges; those of a coarser lattice before it are subdivided."""
+    """Control points of a B-spline, in finest voxel edges, initialised by subdivision of the previous stage's coarser lattice."""
 
     def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         grid, edge, spacing = state.grid, objective.edge, objective.spacing
@@ -153,7 +153,7 @@ class BSplineFit(Fit):
 
 
 class DenseFit(Fit):
-    """A displacement on top of what is there, one sample per ``spacing``, in finest voxel edges."""
+    """A displacement added to the existing one, with one sample per ``spacing``, in finest voxel edges."""
 
     def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         self.before, grid = state, state.grid
@@ -180,7 +180,7 @@ class DenseFit(Fit):
 
 
 class NetworkFit(Fit):
-    """The network's weights. Whatever was found before is left behind: the network starts from the images."""
+    """The network's weights. The result of earlier stages is discarded, because the network starts from the images."""
 
     def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
         if network is None:

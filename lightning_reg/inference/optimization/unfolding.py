@@ -14,10 +14,10 @@ ROUNDS = 40
 
 @torch.no_grad()
 def unfolded(spline: BSpline) -> BSpline:
-    """The spline, its control points near folded voxels (det J <= 0 on its grid) averaged with their neighbours until none is folded.
+    """Remove folded voxels (det J <= 0 on the spline's grid) by averaging nearby control points with their neighbours.
 
-    A penalty sees an optimisation's coarse grid; between its points a few voxels of the whole grid may fold all the same. Elsewhere
-    nothing changes. After 40 rounds what is left is left.
+    A penalty is evaluated on the coarse grid of an optimisation; a few voxels of the full grid may fold nevertheless. Other control points
+    are not changed. Folding that remains after 40 rounds is kept.
 
     Args:
         spline: of batch size 1.

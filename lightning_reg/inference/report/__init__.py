@@ -1,1 +1,1 @@
-"""Reports: one HTML file each, which needs nothing else and no network."""
+"""Reports as self-contained HTML files that need no internet connection."""

@@ -1,4 +1,4 @@
-"""The report of a folder that is already there."""
+"""Report of an existing folder of results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning_reg.metrics import summaries
 from lightning_reg.spatial import Affine, Image, Pair, Transform
 
 WORDS = ("case", "method", "error")
-"""Columns of a table of cases that are no numbers."""
+"""Columns of a table of cases that contain text."""
 
 
 def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
@@ -34,7 +34,7 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
         sections: of other distributions, for a registration.
 
     Raises:
-        DataError: there is no such folder, it is none of the three, or the images of a registration are gone.
+        DataError: there is no such folder, it is none of the three, or the images of a registration no longer exist.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; correct the path.")
@@ -71,10 +71,10 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table of cases: numbers, and the words of its columns :data:`WORDS`.
+    """Read the rows of a table of cases: numbers, and text in the columns :data:`WORDS`.
 
     Raises:
-        DataError: it is no such table.
+        DataError: it is not such a table.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -103,7 +103,7 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
 
 
 def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
-    """The disagreement that an ensemble's folder holds, on the fixed image's grid."""
+    """Read an ensemble's spread from its folder, resampled to the fixed image's grid; ``None`` if there is none."""
     path = folder / SPREAD
     if not path.is_file():
         return None

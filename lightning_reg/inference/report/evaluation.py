@@ -1,4 +1,4 @@
-"""The reports of an evaluation and of a training run: tables sorted worst first, box plots, figures."""
+"""Reports of an evaluation and of a training run: tables with the worst cases first, box plots, figures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def write_report(path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], re
 
     Args:
         path: of the HTML file.
-        rows: per method those of ``cases.csv``.
-        record: what ``metrics.json`` holds.
+        rows: of ``cases.csv``, by method.
+        record: content of ``metrics.json``.
     """
     several, count = len(rows) > 1, max(map(len, rows.values()))
     sections = [comparison_section(Comparison(rows))] if several else []
@@ -40,7 +40,7 @@ def write_report(path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], re
 
 
 def comparison_section(comparison: Comparison) -> Section:
-    """The table of methods, the best of each column emphasised by a word that a printed page keeps."""
+    """The table of methods; the best value of each column is marked by a word, which is also visible in print."""
     rows = [
         Row([name, *("" if cell.mean != cell.mean else f"{cell.text()}{' (best)' if cell.best else ''}" for cell in cells)])
         for name, cells in comparison.cells().items()
@@ -86,7 +86,7 @@ def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst 
 
 
 def _badness(value: Any, largest: bool) -> float:
-    """A value that is larger for a worse case; one without a value is the worst."""
+    """Sort key that is larger for worse cases; a case without a value is the worst."""
     number = float("nan") if value in (None, "") else float(value)
     return float("inf") if number != number else number if largest else -number
 
@@ -100,8 +100,8 @@ def _differences(differences: Sequence[Mapping[str, Any]]) -> Section:
         for d in differences
     ]  # fmt: skip
     note = (
-        "Method minus the best one, over the cases of both; p of the paired two-sided Wilcoxon test, and corrected for the number of "
-        "methods compared in the metric (Holm)."
+        "Method minus the best method, over the cases that both have; p value of the paired two-sided Wilcoxon test, without and with "
+        "correction for the number of methods compared in the metric (Holm)."
     )
     columns = ("", "method", "best", "mean difference", "95 % interval", "p", "p, corrected", "cases")
     return Section("Differences from the best", columns, rows, note)

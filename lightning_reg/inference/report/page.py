@@ -1,4 +1,4 @@
-"""The page that all reports are set in."""
+"""HTML page common to all reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of a table's row, the first one its name; ``at``: ``"i,j,k"`` where a click takes the viewer."""
+    """Cells of a table's row, beginning with its name; ``at``: ``"i,j,k"``, the position shown by the viewer after a click."""
 
     cells: Sequence[str]
     emphasis: bool = False
@@ -54,7 +54,8 @@ class Section:
     """A heading with a note, figures and a table, any of which may be missing.
 
     Args:
-        slides: figures of which a slider shows one at a time, ``slide`` at first.
+        slides: figures shown one at a time, selected by a slider.
+        slide: index of the one shown first.
     """
 
     title: str
@@ -76,7 +77,7 @@ class ReportSection(Described, ABC):
         Args:
             pair: with original intensities and grids.
             transform: fixed world to moving world.
-            record: what ``metrics.json`` holds.
+            record: content of ``metrics.json``.
         """
 
 
@@ -88,10 +89,10 @@ def render(
     warnings: Sequence[str] = (),
     volumes: Mapping[str, Any] | None = None,
 ) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
-        volumes: what ``viewer.js`` reads, see :func:`lightning_reg.inference.report.registration.volumes`.
+        volumes: data of ``viewer.js``, see :func:`lightning_reg.inference.report.registration.volumes`.
     """
     here = files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -109,5 +110,5 @@ def render(
 
 
 def number(value: Any, form: str = ".3f") -> str:
-    """A number for a table; empty where there is none."""
+    """Format a number for a table; empty for ``None`` and NaN."""
     return "" if value is None or value != value else format(float(value), form)

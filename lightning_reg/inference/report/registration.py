@@ -1,4 +1,4 @@
-"""The report of one registered pair: three linked planes, and the figures beside them."""
+"""Report of one registered pair: a viewer with three linked planes, tables and figures."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform, determinant_on, known_on
 
 SPREAD = "spread.nii.gz"
-"""File of an ensemble's disagreement, beside the report."""
+"""File of an ensemble's spread, in the folder of the report."""
 Volumes = dict[str, Any]
 """Data of the viewer, by name."""
 EXTENT = 144
-"""Voxels along the longest edge of what the page shows."""
+"""Voxels along the longest edge of the images in the page."""
 COARSE = 4
-"""One sample of the displacement that the page carries for so many of its voxels, along every axis."""
+"""Spacing of the displacement's samples in the page, in voxels of its images."""
 
 
 def write_report(
@@ -48,11 +48,11 @@ def write_report(
         path: of the HTML file.
         pair: with original intensities and grids.
         transform: fixed world to moving world.
-        start: what *before* is.
-        record: what ``metrics.json`` holds.
-        shown: :func:`volumes`, where they are there already.
-        more: sections of other distributions, shown before the seconds.
-        spread: of several registrations, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
+        start: transform of the *before* state.
+        record: content of ``metrics.json``.
+        shown: result of :func:`volumes`, if it is already known.
+        more: sections of other distributions, shown before the section on time.
+        spread: of an ensemble's registrations, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
         weights: registrations for other weights.
     """
     shown = volumes(pair, transform, start) if shown is None else shown
@@ -78,11 +78,11 @@ def write_report(
 
 
 def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform | None = None, jacobian: Tensor | None = None) -> Volumes:
-    """Data of the viewer: everything on one isotropic grid whose axes point right, anterior and superior, around the fixed image.
+    """Data of the viewer, on one isotropic grid around the fixed image with axes to the right, anterior and superior.
 
     Args:
-        field: the transform as the images are sampled by it, and ...
-        jacobian: ... its determinant on the fixed image's grid, ``(1, 1, I, J, K)``, where they are known.
+        field: the transform used to resample images, if it is already known.
+        jacobian: determinant of the Jacobian on the fixed image's grid, ``(1, 1, I, J, K)``, if it is already known.
     """
     grid = display_grid(pair.fixed.grid)
     with torch.no_grad():
@@ -115,7 +115,10 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
 
 
 def display_grid(grid: Grid) -> Grid:
-    """An isotropic grid along the world's axes that holds a grid, at its finest spacing or at some :data:`EXTENT` voxels."""
+    """An isotropic grid along the world's axes that contains a grid.
+
+    Its spacing is the finest one of the grid, or larger so that the longest axis has about :data:`EXTENT` voxels.
+    """
     corners = torch.cartesian_prod(*torch.tensor([[-0.5, n - 0.5] for n in grid.shape], dtype=torch.float64)).T.unsqueeze(0)
     world = grid.to_world(corners)[0]
     low, size = world.amin(1), world.amax(1) - world.amin(1)
@@ -132,7 +135,7 @@ def _in_voxels_of(transform: Transform, coarse: Grid, grid: Grid) -> Tensor:
 
 
 def _window(image: Image) -> tuple[float, float]:
-    """Intensities shown black and white: the 1st and 99.7th percentile above the image's padding value."""
+    """Intensities shown as black and as white: the 1st and 99.7th percentiles of the values above the image's padding value."""
     values = image.tensor.flatten()
     values = values[:: max(1, values.numel() // 200_000)].float()
     above = values[values > image.padding]
@@ -158,7 +161,7 @@ def _middle(pair: Pair, grid: Grid) -> list[int]:
 
 
 def _marks(pair: Pair, transform: Transform, start: Transform, grid: Grid) -> list[dict[str, Any]]:
-    """Per landmark: where it is, and what is missing to the moving one before and after, in voxels of ``grid`` and in mm."""
+    """Position of each landmark, in voxels of ``grid``, and its error before and after, in voxels and in mm."""
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
         return []
     fixed, moving = (points[0].double().T.unsqueeze(0) for points in (pair.fixed_landmarks, pair.moving_landmarks))
@@ -196,15 +199,15 @@ def _spread(fixed: Image, spread: Tensor, metrics: Mapping[str, float]) -> Secti
     grid = display_grid(fixed.grid)
     drawn = drawing.spread_map(fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor)
     note = (
-        "Root of the mean squared distance of the registrations from their mean, which is the transform: small where they agree, not where "
-        f"they are right. Mean {metrics['mean']:.2f} mm, 95 % of the voxels below {metrics['p95']:.2f} mm, "
+        "Root mean square distance of the registrations from their mean, which is the transform. Small values mean that the registrations "
+        f"agree, not that they are correct. Mean {metrics['mean']:.2f} mm, 95 % of the voxels below {metrics['p95']:.2f} mm, "
         f"largest {metrics['largest']:.2f} mm."
     )
     return Section("Spread", note=note, figures=[Picture.of("spread", drawn)])
 
 
 def _by_weight(pair: Pair, weights: Weights) -> Section:
-    """The pair at every weight that the model offers, one at a time."""
+    """Results for several weights, with one figure per weight."""
     grid = display_grid(pair.fixed.grid)
     seen = Pair(pair.fixed.resampled(grid), pair.moving, name=pair.name)
     rows, slides = [], []
@@ -218,7 +221,7 @@ def _by_weight(pair: Pair, weights: Weights) -> Section:
         rows.append(Row(cells, emphasis=weight == weights.chosen))
         slides.append(Picture.of(f"weight {weight:.3g}", drawing.registration_panel(seen, transform)))
     columns = ["weight", *(metric.heading for metric in measured if metric.stored in found), "folding, %", "SDlogJ"]
-    note = "What the model finds for other weights of the smoothness it was trained with; the result is that of the row in bold (--weight)."
+    note = "Registrations by the same model with other weights of the smoothness term. The result is the row in bold (--weight)."
     return Section("Weight of the smoothness", columns, rows, note, slides=slides, slide=weights.offered.index(weights.chosen))
 
 

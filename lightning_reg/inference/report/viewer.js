@@ -1,5 +1,5 @@
 "use strict";
-// Three linked planes of volumes that lie on one isotropic grid, axes to the right, anterior and superior.
+// Three linked planes of volumes on one isotropic grid with axes to the right, anterior and superior.
 (async () => {
   const data = JSON.parse(document.getElementById("volumes").textContent);
   const [I, J, K] = data.shape;
@@ -29,7 +29,7 @@
   });
   const index = p => (p[0] * J + p[1]) * K + p[2];
 
-  // where a point of the fixed image lands, in voxels of this grid: trilinear in a coarse field
+  // mapped position of a point of the fixed image along one axis, in voxels of this grid: trilinear interpolation of a coarse field
   const [CI, CJ, CK] = data.coarse;
   function landed(field, p, axis) {
     const c = [0, 1, 2].map(a => Math.min(Math.max((p[a] + .5) * data.coarse[a] / shape[a] - .5, 0), data.coarse[a] - 1));
@@ -65,12 +65,12 @@
   }
 
   const legends = {
-    swipe: "Left of the divider the fixed image, right of it the other one.",
-    checker: "The divider sets the size of the fields.",
-    overlay: "Grey where the two agree; orange: only in the fixed image; blue: only in the other one.",
-    difference: "Other minus fixed: red brighter, blue darker.",
+    swipe: "Left of the divider: the fixed image; right of it: the other image.",
+    checker: "The divider sets the size of the squares.",
+    overlay: "Grey: both images agree; orange: only in the fixed image; blue: only in the other image.",
+    difference: "Other image minus fixed image; red: brighter, blue: darker.",
     fixed: "", other: "",
-    grid: "Lines join the points that land on planes of the moving image.",
+    grid: "Each line joins points that are mapped onto one plane of the moving image.",
     jacobian: "Green: expands, purple: shrinks (white: keeps its volume; full colour: twice or half); red: folds.",
   };
 
@@ -90,7 +90,7 @@
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
     const X = c => (column(u, c) + .5) * zoom, Y = y => (height - .5 - y) * zoom;
-    if (s.mode === "grid") {             // marching squares: where the points of a plane of the moving image come from
+    if (s.mode === "grid") {             // marching squares: points that are mapped onto planes of the moving image
       const step = Math.max(4, Math.round(Math.max(...shape) / 22)), field = reach[s.when];
       context.strokeStyle = "#ffb000";
       context.lineWidth = Math.max(1, zoom / 3);
