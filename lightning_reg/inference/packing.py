@@ -115,7 +115,7 @@ def pack(
         data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
         licence=licence,
         training=training or _command(config),
-        accuracy={"on": f"On {len(pairs)} validation pairs, which training has not seen", **_accuracy(module, pairs)},
+        accuracy={"on": f"On {len(pairs)} validation pairs, not used for training", **_accuracy(module, pairs)},
         not_for=not_for or f"{TO_WRITE}; not for clinical use",
         parameters=sum(p.numel() for p in module.parameters()),
         weights=told,

@@ -41,7 +41,7 @@ def test_the_card_is_filled_from_the_run_and_the_rest_is_marked(run: Path, tmp_p
     assert card == packed.card
     assert card.licence == "CC-BY-4.0"
     assert card.parameters > 100
-    assert card.accuracy["on"] == "On 2 validation pairs, which training has not seen"
+    assert card.accuracy["on"] == "On 2 validation pairs, not used for training"
     assert 0 < card.accuracy["TRE after, mm"] < 40
     assert {"unet", "velocity", "lncc", "adam"} <= {one["name"] for one in card.components}
     assert "TO BE WRITTEN" in card.not_for

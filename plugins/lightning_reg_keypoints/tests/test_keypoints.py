@@ -1,4 +1,4 @@
-"""Keypoints: by the conformance kit, files in every space, wrong keypoints, and a training from the configurations."""
+"""Tests of keypoints: conformance kit, files in every space, wrong keypoints, and training from the configurations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT = 6
 
 
 def written(folder: Path, space: str = "RAS", pairs: int = 3) -> Path:
-    """Pairs of waves on oblique grids; keypoint ``n`` of pair ``p`` is at voxel ``(4 + n, 5, 6)``, the moving one a voxel further."""
+    """Write noise images on oblique grids; fixed keypoint ``n`` is at voxel ``(4 + n, 5, 6)``, the moving one a voxel further per axis."""
     for number in range(pairs):
         for side, at in (("fixed", grid((18, 16, 14))), ("moving", grid((17, 16, 15), turn=(0.1, 0.2, 0.0), flip=1))):
             values = np.random.default_rng(number).normal(100, 10, at.shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The halfway composer and GradICON: by the conformance kit, what they promise in voxels, and trainings from their configurations."""
+"""Tests of the halfway composer and GradICON: conformance kit, inverse consistency in voxels, and training from their configurations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_loss(check) -> None:
 
 
 def moving(steps: int = 5) -> HalfwayComposer:
-    """An untrained composer that moves points by some voxels, smoothly: the last convolutions are disturbed."""
+    """An untrained composer with smooth displacements of some voxels, by perturbation of its last convolutions."""
     torch.manual_seed(3)
     composer = SMALL(steps=steps).eval()
     disturbed(composer, 0.05)
@@ -36,7 +36,7 @@ def moving(steps: int = 5) -> HalfwayComposer:
 
 
 def round_trip(composer, same_grid: bool = True) -> tuple[float, float]:
-    """Largest distance of a point, well inside, from where going there and back takes it, and the largest displacement; voxels."""
+    """Largest error of a round trip (forward, then backward) in the interior, and the largest displacement, in voxels."""
     both = pair(everything=False, same_grid=same_grid)
     with torch.no_grad():
         there = composer(both.fixed, both.moving).transform
@@ -51,7 +51,7 @@ def test_exchanged_images_give_the_inverse(same_grid: bool) -> None:
     """To the solver's tolerance per flow, though the flows of an untrained network are rough."""
     error, size = round_trip(moving(), same_grid)
     assert size > 0.5
-    assert error < 4 * 4 * TOLERANCE  # four flows, the coarsest of which are of voxels twice as large, and what one does to another's error
+    assert error < 4 * 4 * TOLERANCE  # four flows, the coarsest on voxels twice as large, and propagation of errors
 
 
 def test_a_composer_that_is_not_symmetric_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_flows_of_opposite_velocities_are_inverse_to_each_other_only_so_far() ->
 
 
 def test_gradients_of_a_solved_point_are_near_those_of_the_inverse() -> None:
-    """A flow that stretches along an axis: the derivative of where a point came from with respect to the velocity, by differences."""
+    """The derivative of a point of the inverse with respect to the velocity, against finite differences."""
     on = grid((12, 12, 12))
     field = (0.3 * truth(on).field).requires_grad_()
     points = torch.full((1, 3, 1), 5.3)
@@ -107,12 +107,12 @@ def test_gradicon_counts_how_far_the_round_trip_is_from_a_translation() -> None:
         reverse = Level(both.moving, both.fixed, transforms[1], transforms[1])
         return float(GradICON()(Level(both.fixed, both.moving, transforms[0], transforms[0], reverse), both))
 
-    assert value(shift, shift) < 1e-8  # a translation is not punished, be it ever so inconsistent
+    assert value(shift, shift) < 1e-8  # a translation is not penalised, however inconsistent
     field = truth(on).field
     inverse = Displacement(field, on).inverse().displacement(on)
     assert value(field, inverse) < 0.1 * value(field, 0 * field)
     stretch = 0.1 * on.points()[:, :1].float() * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1, 1)
-    assert value(stretch, 0 * shift) == pytest.approx(0.1**2, rel=0.15)  # the last voxel has no next
+    assert value(stretch, 0 * shift) == pytest.approx(0.1**2, rel=0.15)  # the last voxel has no next neighbour
 
 
 @pytest.mark.parametrize("arguments", [{"levels": 0}, {"output_stride": 3}, {"features": 80, "most": 64}])

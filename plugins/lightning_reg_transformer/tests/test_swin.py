@@ -1,4 +1,4 @@
-"""The Swin backbone: by the conformance kit, its windows against attention written out, and a training from its configuration."""
+"""Tests of the Swin backbone: conformance kit, attention in windows against explicit formulas, and training from its configurations."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Hippocampi in T1 MR, cropped: one subject's to another's."""
+"""Model for cropped hippocampi in T1 MR, between subjects."""

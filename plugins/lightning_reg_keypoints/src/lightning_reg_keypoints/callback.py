@@ -1,4 +1,4 @@
-"""Keypoint errors of every validation."""
+"""Keypoint errors at every validation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lightning_reg import ArgumentError, RegistrationModule
 
 
 class KeypointError(L.Callback):
-    """Logs how keypoints' errors are distributed, which a mean does not tell, and writes those of the last validation point by point.
+    """Callback that logs the distribution of keypoint errors at every validation, and writes a table of the last errors.
 
-    ``validation/keypoint_p95_mm``, the 95th percentile over all keypoints of all pairs, and ``validation/keypoint_within``, the fraction
-    within ``near`` mm. ``keypoints.csv`` in the run's folder has a line per keypoint: case, number, mm before and after.
+    Logged are ``validation/keypoint_p95_mm``, the 95th percentile over all keypoints of all pairs, and ``validation/keypoint_within``, the
+    fraction within ``near`` mm. ``keypoints.csv`` in the run's folder has a line per keypoint: case, number, error before and after in mm.
 
     Args:
-        near: mm.
-        table: whether the file is written.
+        near: largest error of ``validation/keypoint_within``, mm.
+        table: whether ``keypoints.csv`` is written.
     """
 
     def __init__(self, near: float = 2.0, table: bool = True) -> None:

@@ -18,15 +18,15 @@ SPACES = ("RAS", "LPS", "voxel")
 
 
 class KeypointsDataset(RegistrationDataset):
-    """A folder of pairs: ``NAME_fixed.nii.gz``, ``NAME_moving.nii.gz``, ``NAME_keypoints.csv`` and, where there are any,
-    ``NAME_fixed_mask.nii.gz`` and ``NAME_moving_mask.nii.gz``.
+    """A folder of pairs with keypoints.
 
-    A line of ``NAME_keypoints.csv`` is a point of the fixed image and the one of the moving image that belongs to it: six numbers, as
-    programs that match keypoints write them; a first line of words is left out. The last fifth of the pairs validates.
+    Each pair has the files ``NAME_fixed.nii.gz``, ``NAME_moving.nii.gz``, ``NAME_keypoints.csv`` and, optionally,
+    ``NAME_fixed_mask.nii.gz`` and ``NAME_moving_mask.nii.gz``. A line of ``NAME_keypoints.csv`` has six numbers, a point of the fixed image
+    and the corresponding point of the moving image; a header line is skipped. The last fifth of the pairs is used for validation.
 
     Args:
         root: the folder.
-        space: of the numbers: ``RAS`` or ``LPS`` mm, or ``voxel`` (counted from 0, of each image's own grid).
+        space: coordinates of the points: ``RAS`` or ``LPS`` in mm, or ``voxel`` (counted from 0, in each image's own grid).
     """
 
     def __init__(self, root: str | Path, space: str = "RAS") -> None:
@@ -66,10 +66,10 @@ class KeypointsDataset(RegistrationDataset):
 
 
 def read_keypoints(path: Path) -> tuple[Tensor, Tensor]:
-    """The points of both images, ``(N, 3)`` each, float64, as they stand in a file.
+    """Read the points of both images, ``(N, 3)`` each, float64, in the coordinates of the file.
 
     Raises:
-        DataError: a line has not six numbers; names it.
+        DataError: a line does not have six numbers, or there are no points; the message names the file and the line.
     """
     rows: list[list[float]] = []
     with path.open(newline="", encoding="utf-8") as file:
@@ -94,7 +94,7 @@ def read_keypoints(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def in_world(points: Tensor, space: str, grid: Grid) -> Tensor:
-    """``(N, 3)`` RAS mm."""
+    """Convert points ``(N, 3)`` to RAS mm."""
     if space == "voxel":
         return grid.to_world(points.T.unsqueeze(0))[0].T
     return points * torch.tensor([-1.0, -1.0, 1.0] if space == "LPS" else [1.0, 1.0, 1.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Distance of keypoints, some of which are wrong."""
+"""Distance of keypoints, robust to wrong ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lightning_reg import ArgumentError, Level, LossTerm, Pair
 
 
 class KeypointDistance(LossTerm):
-    """Mean distance of the mapped keypoints from the moving ones, mm: squared near 0, and without those that are farthest.
+    """Mean distance of the mapped keypoints from the moving keypoints, mm; quadratic near 0, without the largest distances.
 
-    ``sqrt(d^2 + soft^2) - soft`` of each distance ``d``, averaged over all but the largest ``trim`` of them: keypoints that a program
-    matched contain wrong ones, and learning must not follow these. Weights from 0.01 to 0.1 (LNCC).
+    ``sqrt(d^2 + soft^2) - soft`` of each distance ``d``, averaged over all but the largest fraction ``trim``, because automatically
+    matched keypoints contain errors. Useful weights, with LNCC: 0.01 to 0.1.
 
     Args:
-        soft: mm below which a distance counts by its square.
-        trim: fraction of the keypoints, those farthest off, that is left out.
+        soft: distance below which the loss is quadratic, mm.
+        trim: fraction of the keypoints, those with the largest distances, that is left out.
     """
 
     needs = frozenset({"fixed_landmarks", "moving_landmarks"})

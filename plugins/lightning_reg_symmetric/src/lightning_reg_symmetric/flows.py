@@ -1,4 +1,4 @@
-"""Flows whose inverse is solved for, point by point."""
+"""Flows with a numerical inverse, solved point by point."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lightning_reg.functional import exponentiate, sample, transform_points, tra
 from lightning_reg.spatial.transforms import SampledTransform
 
 TOLERANCE = 1e-3
-"""Voxels of the flow's grid by which a solved point may be off."""
+"""Tolerance of the fixed-point iteration, in voxels of the flow's grid."""
 STEPS = 40
-"""Fixed-point iterations at most: as many as a flow needs whose neighbouring voxels come as near as 0.15 of their distance."""
+"""Largest number of fixed-point iterations: sufficient for a flow that reduces the distance of neighbouring voxels to 0.15 of it."""
 
 
 class Flow(SampledTransform):
-    """The flow of a stationary velocity over unit time, as :class:`lightning_reg.Velocity`, with an inverse that is exact.
+    """Flow of a stationary velocity over unit time, as :class:`lightning_reg.Velocity`, but with a numerically exact inverse.
 
-    ``Velocity`` takes the flow of the opposite velocity for its inverse, which is that of the *continuous* map: between voxels both are
-    interpolated, and miss each other by a few hundredths of a voxel, or a tenth where they are rough.
+    The inverse of ``Velocity`` is the flow of the opposite velocity, the inverse of the *continuous* map. Both are interpolated between
+    voxels, so their composition deviates from the identity by a few hundredths of a voxel, or by a tenth for rough fields.
 
     Args:
         velocity: ``(B, 3, I, J, K)`` voxels of ``grid`` per unit time.
@@ -38,12 +38,12 @@ class Flow(SampledTransform):
 
 
 class Solved(Transform):
-    """The inverse of a flow: where ``x`` came from is found by ``y <- x - u(y)``, to :data:`TOLERANCE`, at whatever points it is asked for.
+    """Inverse of a flow, solved at any point ``x`` by the iteration ``y <- x - u(y)`` to :data:`TOLERANCE`.
 
-    Gradients are those of the last iteration alone (one term of the series of the implicit function theorem).
+    Gradients are those of the last iteration only (one term of the series of the implicit function theorem).
 
     Args:
-        flow: the one that is inverted.
+        flow: to be inverted.
     """
 
     def __init__(self, flow: Flow) -> None:

@@ -12,8 +12,8 @@ from lightning_reg.functional import diffusion
 class GradICON(LossTerm):
     """Mean squared Frobenius norm of ``grad(phi_AB o phi_BA) - I`` (Tian et al., CVPR 2023).
 
-    Penalises how far going there and back is from a *translation*, so that it regularises without a term of smoothness. No unit; both
-    directions are registered for it. The paper's weight is 1.5 beside one minus the squared local correlation.
+    It penalises the deviation of the composition of both directions from a *translation*, and regularises without a smoothness term. No
+    unit; both directions are registered for it. The paper's weight is 1.5, with one minus the squared local correlation as similarity.
     """
 
     reverse = True

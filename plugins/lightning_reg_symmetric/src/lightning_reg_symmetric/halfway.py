@@ -13,23 +13,23 @@ from lightning_reg_symmetric.flows import Flow
 
 
 class HalfwayComposer(Composer):
-    """Exchanging the images gives the inverse transform, by construction.
+    """Inverse-consistent composer: exchanging the images gives the inverse transform, by construction.
 
-    Features are extracted from each image alone, by one encoder, at every level of a pyramid. From coarse to fine both are warped into a
-    space halfway between the images by what has been found, and compared; the update is a stationary velocity
+    One encoder extracts features from each image separately, at every level of a pyramid. From coarse to fine, the features of both images
+    are warped into a space halfway between the images by the flows found so far, and compared. The update is a stationary velocity
     ``v = (g(a, b) - g(b, a)) / 2``, which changes its sign when the images are exchanged. With ``F_k`` the flow of the update ``v_k``
-    (``F_1`` the coarsest) and ``G_k`` that of ``-v_k``
+    (``F_1`` the coarsest) and ``G_k`` the flow of ``-v_k``, the transform is
 
         ``phi = F_1 o ... o F_K o G_K^-1 o ... o G_1^-1``:
 
-    from the fixed image to the halfway space, and from there to the moving image. Exchanged images exchange ``F`` and ``G``, which gives
-    ``phi^-1``, whatever the flows are; the inverses are solved for point by point, see :class:`~lightning_reg_symmetric.flows.Solved`.
+    from the fixed image to the halfway space, and from there to the moving image. Exchanging the images exchanges ``F`` and ``G``, which
+    gives ``phi^-1`` for any flows. The inverses are solved point by point, see :class:`~lightning_reg_symmetric.flows.Solved`.
 
-    Source: SITReg (Honkamaa & Marttinen, MELBA 2024). Deviation: updates are flows of antisymmetric velocities, where the paper composes a
-    deformation with the inverse of the one with exchanged images.
+    Source: SITReg (Honkamaa & Marttinen, MELBA 2024). Deviation: updates are flows of antisymmetric velocities; the paper composes a
+    deformation with the inverse of the deformation for exchanged images.
 
-    Two images on different grids are compared on one of them, the larger in mm, whichever is fixed; before registration the
-    headers relate them.
+    Images on different grids are compared on the larger grid (in mm), whether it is the fixed image's or not, with the alignment of their
+    headers.
 
     Args:
         levels: of the pyramid.
@@ -79,7 +79,7 @@ class HalfwayComposer(Composer):
         return Registration((Level(fixed, moving, transform, transform),))
 
     def _features(self, image: Image) -> list[Image]:
-        """Of one image alone, finest first, each on its grid."""
+        """Features of one image, finest first, each on its own grid."""
         found, stride = [], 1
         current = image
         for wanted, block in zip(self.strides, self.encoder, strict=True):
@@ -91,12 +91,12 @@ class HalfwayComposer(Composer):
 
     @staticmethod
     def _warped(features: Image, flows: Sequence[Transform]) -> Tensor:
-        """Features seen from the halfway space: through the flows found so far, the first one outermost."""
+        """Features warped into the halfway space by the flows found so far, the first one outermost."""
         return features.warped(Composition(flows), features.grid).tensor if flows else features.tensor
 
 
 def _shared(fixed: Grid, moving: Grid) -> Grid:
-    """The grid that both images are compared on: the larger; of two that are equally large, one that does not depend on their order."""
+    """Grid on which both images are compared: the larger one; for equal sizes, the choice does not depend on their order."""
     if fixed.matches(moving):
         return fixed
     return max((fixed, moving), key=lambda grid: (float(grid.size.sum()), *grid.affine.ravel().tolist()))

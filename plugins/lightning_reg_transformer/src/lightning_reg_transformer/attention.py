@@ -30,9 +30,12 @@ class WindowAttention(nn.Module):
         self.output = nn.Linear(channels, channels)
 
     def forward(self, tokens: Tensor, size: Size, mask: Tensor) -> Tensor:
-        """Args:
-            tokens: ``(B, windows, tokens, channels)``, of windows of ``size``.
-            mask: ``(windows, tokens, tokens)``, whether a token sees another.
+        """Compute attention inside each window.
+
+        Args:
+            tokens: ``(B, windows, tokens, channels)``, in windows of ``size``.
+            size: edges of a window, tokens.
+            mask: ``(windows, tokens, tokens)``, whether a token attends to another.
 
         Returns:
             Tokens of the same shape.
@@ -44,14 +47,14 @@ class WindowAttention(nn.Module):
         return self.output(found.transpose(2, 3).reshape(batch, windows, count, channels))
 
     def _bias(self, size: Size) -> Tensor:
-        """``(heads, tokens, tokens)`` for a window that may be smaller than the largest."""
+        """Bias ``(heads, tokens, tokens)`` for a window that may be smaller than the largest."""
         places = torch.stack(torch.meshgrid(*(torch.arange(n, device=self.bias.device) for n in size), indexing="ij")).flatten(1)
         i, j, k = places.unsqueeze(2) - places.unsqueeze(1) + self.window - 1
         return self.bias[:, i, j, k]
 
 
 class SwinBlock(nn.Module):
-    """Attention in windows and a perceptron, each after a layer normalisation and with a shortcut (Liu et al., 2021, equation 3).
+    """Attention in windows and a perceptron, each with layer normalisation before it and a residual connection (Liu et al., 2021, eq. 3).
 
     Args:
         channels, heads, window: see :class:`WindowAttention`.
@@ -67,7 +70,7 @@ class SwinBlock(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(channels, expansion * channels), nn.GELU(), nn.Linear(expansion * channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, I, J, K, channels)`` to the same."""
+        """Apply the block to ``(B, I, J, K, channels)``; the result has the same shape."""
         x = x + self._attended(self.before(x))
         return x + self.perceptron(self.between(x))
 
@@ -84,14 +87,14 @@ class SwinBlock(nn.Module):
 
 
 def _window(extents: Sequence[int], window: int, shifted: bool) -> tuple[Size, Size]:
-    """Edges and shifts; where the volume is no larger than a window there is one window, and nothing is shifted."""
+    """Edges and shifts of windows; an axis no longer than a window has one window and no shift."""
     size = tuple(min(window, n) for n in extents)
     shift = tuple(window // 2 if shifted and n > window else 0 for n in extents)
     return size, shift  # type: ignore[return-value]
 
 
 def _windows(x: Tensor, size: Size) -> Tensor:
-    """``(B, I, J, K, C)`` to ``(B, windows, tokens, C)``."""
+    """Divide ``(B, I, J, K, C)`` into windows, ``(B, windows, tokens, C)``."""
     batch, channels = x.shape[0], x.shape[4]
     i, j, k = (n // w for n, w in zip(x.shape[1:4], size, strict=True))
     x = x.view(batch, i, size[0], j, size[1], k, size[2], channels).permute(0, 1, 3, 5, 2, 4, 6, 7)
@@ -107,8 +110,11 @@ def _joined(windows: Tensor, extents: Sequence[int], size: Size) -> Tensor:
 
 
 def _mask(extents: Sequence[int], padded: Sequence[int], size: Size, shift: Size, device: torch.device) -> Tensor:
-    """``(windows, tokens, tokens)``: tokens see those of their own part of the volume; what the shift brought together stays apart, and so
-    does what was padded (which sees itself)."""
+    """Mask of attention, ``(windows, tokens, tokens)``.
+
+    Tokens attend only to tokens of the same part of the volume: parts joined by the cyclic shift are kept separate, and padded tokens
+    attend only to padded tokens.
+    """
     part = torch.zeros(1, *padded, 1, device=device)
     for axis, (n, p, w, s) in enumerate(zip(extents, padded, size, shift, strict=True)):
         place = (torch.arange(p, device=device) + s) % p

@@ -14,15 +14,15 @@ from lightning_reg_transformer.attention import SwinBlock
 
 
 class SwinBackbone(Backbone):
-    """Windows of attention on patches of both images, and a decoder of convolutions with skip connections.
+    """Swin encoder on patches of both images, and a convolutional decoder with skip connections.
 
     Source: TransMorph (Chen et al., Med. Image Anal. 82, 2022), whose size is ``embedding=96, depths=[2, 2, 4, 2], heads=[4, 4, 8, 8]``,
-    with windows of 5 x 6 x 7 for its images of 160 x 192 x 224. Deviations: windows are cubes; skip connections from the images go through
-    one convolution; the number of maps halves per level of the decoder, down to ``features``.
+    with windows of 5 x 6 x 7 for its images of 160 x 192 x 224. Deviations: windows are cubes; skip connections from the images have one
+    convolution; the number of maps halves with each level of the decoder, down to ``features``.
 
     Args:
-        embedding: channels of the first stage; they double with every other one.
-        depths: blocks of each stage, finest first; windows of every second one are shifted.
+        embedding: channels of the first stage; they double with every further stage.
+        depths: blocks of each stage, finest first; windows of every second block are shifted.
         heads: of attention, per stage.
         window: edge of a window, tokens.
         patch: edge of a patch, voxels, a power of two.
@@ -92,7 +92,7 @@ class SwinBackbone(Backbone):
 
 
 class Merge(nn.Module):
-    """Eight neighbouring tokens to one of twice the channels (Liu et al., 2021, Section 3.1)."""
+    """Merging of eight neighbouring tokens into one with twice the channels (Liu et al., 2021, Section 3.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
