@@ -1,11 +1,12 @@
-"""Minimum of a method's loss: found without a network, over the parameters of the method's own transform, where the truth is known.
+"""Minimum of a method's loss over the parameters of its transform, without a network, on images with known truth.
 
     python benchmarks/attainable.py [--method M ...] [--data D] [--shape I J K] [--cases N] [--steps N] [--json F]
 
-The method is composed as users get it, its stages one after the other as they train; only the layers that give the parameters of a
-transform are replaced by free parameters. Printed are, per stage or level, the loss of the identity and of the truth; how much of what
-the truth gains in similarity its regularity costs ("price of the truth": below 0.8, or the loss does not know it; the floor that noise
-and density leave is taken off); and the error at the landmarks before and after. Images are the breathing phantom's.
+The method has its usual configuration, and its stages are fitted in the order of training; only the layers that predict the parameters of
+a transform are replaced by free parameters. The table has, per stage or level, the loss of the identity and of the true transform and the
+"price of the truth", and the landmark error before and after. The price is the cost of the true transform's regularity divided by its gain
+in similarity over the identity, in which the dissimilarity due to noise and density changes cancels. It should be below 0.8; otherwise the
+loss does not favour the truth. Images are those of the breathing phantom.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ SIZES: dict[str, tuple[str, tuple[int, int, int]]] = {
     "deep_supervision": ("adni_hippocampus", (32, 48, 48)),
     "velocity": ("folder", (128, 128, 128)),
 }
-"""The data that a method is configured for, and the size of their images, voxels."""
+"""Data for which each method is configured, and the size of their images, voxels."""
 
 RATES = {IntegratedGradientHead: 0.01}
-"""Learning rates where 0.2 is too much; in the units in which heads give their parameters, voxels mostly."""
+"""Learning rates other than the default 0.2, in the units of the heads' parameters (mostly voxels)."""
 
 
 class Free(nn.Module):
-    """Parameters in place of a layer's output: a sum of tensors of coarser and coarser resolution, so that descent moves far and near.
+    """Free parameters in place of a layer's output: a sum of tensors from fine to coarse, so that descent finds small and large motion.
 
     Args:
         channels: of the output.
@@ -77,7 +78,7 @@ class Free(nn.Module):
 
 
 class NoFeatures(Backbone):
-    """Zeros of a backbone's shape."""
+    """Backbone that returns zeros with the shapes of another backbone's features."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class NoFeatures(Backbone):
 
 
 def freed(module: RegistrationModule) -> RegistrationModule:
-    """The module with free parameters in place of what its networks compute."""
+    """Replace the outputs of a module's networks by free parameters; returns the module."""
     for network in module.modules():
         if isinstance(network, Network):
             network.backbone = NoFeatures(network.backbone)
@@ -126,8 +127,8 @@ class LevelReport:
 
     Args:
         where: stage or level, and the extents of its images.
-        identity, truth: the whole loss of either.
-        price: what the regularity of the truth costs, over what its similarity gains; infinite where it gains nothing.
+        identity, truth: total loss of the identity and of the true transform.
+        price: cost of the truth's regularity divided by its gain in similarity; infinite if there is no gain.
     """
 
     where: str
@@ -138,7 +139,7 @@ class LevelReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Minimisation of a method's loss in one case: :class:`LevelReport` per level, TRE in mm, folding and its time in seconds."""
+    """Minimisation of a method's loss in one case: a :class:`LevelReport` per level, TRE in mm, folding, and time in seconds."""
 
     method: str
     data: str
@@ -165,7 +166,7 @@ HEADER = (
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """A configuration as plain values; data that need a folder get one that is not there."""
+    """A configuration as plain values; data that need a folder get the name of a missing one."""
 
     def choose(config: Any) -> None:
         if "root" in config.data.keys():  # noqa: SIM118 - a missing value counts as not in it
@@ -186,7 +187,7 @@ def phantom(shape: tuple[int, int, int], seed: int) -> Pair:
 
 
 def level_reports(module: RegistrationModule, registration: Registration, pair: Pair, where: str) -> list[LevelReport]:
-    """Loss of the identity and of the truth at every level that is supervised."""
+    """Loss of the identity and of the truth at every supervised level."""
     assert pair.truth is not None
     truth: Transform = pair.truth
     same: Transform = Identity(pair.fixed.grid, pair.fixed.tensor)
@@ -224,22 +225,22 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
     Args:
         config: a composed configuration.
         pair: with its truth.
-        steps: of Adam, per stage; the rate falls to 0 along a half cosine.
+        steps: of Adam, per stage; the learning rate decreases to 0 along a half cosine.
 
     Returns:
-        What the loss says per stage or level, and the transform that was found.
+        A report per stage or level, and the final transform.
     """
     method = config["method"]
     module = freed(RegistrationModule.from_configuration(method)).train()
     composer, reports = module.composer, []
     if isinstance(composer, SingleComposer):
-        composer.symmetric = False  # free parameters are of one direction
+        composer.symmetric = False  # free parameters fit one direction only
     stages = [stage["train"] for stage in method.get("stages") or []]
     for number, trained in enumerate(stages or ["all"]):
         if isinstance(composer, Staged):
             composer.activate(range(len(composer.networks)) if trained == "all" else trained)
         with torch.no_grad():
-            registration = module(pair.fixed, pair.moving)  # makes the free parameters
+            registration = module(pair.fixed, pair.moving)  # creates the free parameters
             reports += level_reports(module, registration, pair, f"stage {number}" if stages else "")
         groups = [
             {"params": list(head.parameters()), "lr": RATES.get(type(head), 0.2)}
@@ -261,7 +262,7 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
 
 
 def attained(method: str, data: str, shape: tuple[int, int, int], seed: int, steps: int, overrides: Sequence[str] = ()) -> Report:
-    """One case of a method, minimised."""
+    """Minimise the loss of a method in one case."""
     started = time.perf_counter()
     pair = phantom(shape, seed)
     levels, transform = minimise(composed([f"method={method}", f"data={data}", *overrides]), pair, steps)

@@ -1,10 +1,10 @@
-"""Fine-tuning the hippocampus model on another labelling of 20 subjects, beside the model as it is and a training from the start.
+"""Fine-tuning of the hippocampus model on a different labelling of 20 subjects, compared with the model itself and training from scratch.
 
     python benchmarks/fine_tuning.py --root FOLDER [--steps 400] [--seeds 1 2 3] [--runs FOLDER]
 
-The other labelling divides the whole hippocampus into three parts of equal length along its long axis (the Decathlon: two, anterior and
-posterior). Of the 40 subjects that the model has never seen, 20 are trained on and 20 registered, each to the next. Needs the distribution
-lightning-reg-hippocampus (``pip install plugins/lightning_reg_hippocampus``).
+The new labelling divides the hippocampus into three parts of equal length along its long axis (the Decathlon's labels: anterior and
+posterior part). Of the 40 subjects not used to train the model, 20 are used for training and 20 for validation, each registered to the
+next. Requires the distribution lightning-reg-hippocampus (``pip install plugins/lightning_reg_hippocampus``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARTS = 3
 
 
 def in_parts(labels: np.ndarray, affine: np.ndarray, parts: int = PARTS) -> np.ndarray:
-    """The foreground of a label map, divided into parts of equal length along its principal axis, from behind to the front.
+    """Divide the foreground of a label map into parts of equal length along its principal axis, from posterior to anterior.
 
     Args:
         labels: ``(I, J, K)``.
@@ -48,7 +48,7 @@ def in_parts(labels: np.ndarray, affine: np.ndarray, parts: int = PARTS) -> np.n
 
 
 def relabelled(root: Path, out: Path) -> Path:
-    """The held-out subjects with the other labelling, in the layout of the data set; its last 20 validate (``held_out=20``)."""
+    """Write the held-out subjects with the new labelling, in the data set's layout; the last 20 are for validation (``held_out=20``)."""
     for record in HippocampusDataset(root).records():
         if record.split != "validation":
             continue

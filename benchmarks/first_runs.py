@@ -2,9 +2,9 @@
 
     python benchmarks/first_runs.py [--root CROPS] [--seeds 1] [--runs FOLDER] [--unseen]
 
-Each is the command as it is, with its default settings; one that has been trained into the runs folder is not trained again. Seconds are
-wall time with the threads that PyTorch takes here, data included. The best checkpoint counts, as in the command's own table. ``--unseen``
-adds the same checkpoints on forty subjects that chose neither them nor any setting.
+Each run has the command's default settings; runs that are already in the runs folder are not repeated. Seconds are wall time with PyTorch's
+default number of threads, including data. Results are those of the best checkpoint, as in the command's table. ``--unseen`` also evaluates
+these checkpoints on forty subjects that were not used to select them or any setting.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def summary(method: str, data: str, root: str | None, seed: int, runs: Path) -> dict[str, float]:
-    """Totals and seconds of one run, trained now where it has not been."""
+    """Totals and seconds of one run; it is trained if necessary."""
     folder = runs / f"{method}_{data}" / f"seed_{seed}"
     if not (folder / "summary.json").exists():
         where = [f"data.root={root}"] if data != "phantom" else []
@@ -44,7 +44,7 @@ def summary(method: str, data: str, root: str | None, seed: int, runs: Path) -> 
 
 
 def row(method: str, data: str, found: list[dict[str, float]]) -> str:
-    """A line of the table; the range over the seeds where there are several."""
+    """A line of the table, with the range over the seeds if there are several."""
 
     def shown(key: str, digits: int, factor: float = 1.0) -> str:
         values = [factor * totals[key] for totals in found if key in totals]
@@ -65,7 +65,7 @@ def row(method: str, data: str, found: list[dict[str, float]]) -> str:
 
 
 def unseen_pairs() -> list[Pair]:
-    """Forty phantoms that no run here trains on, validates on, or had its settings chosen with."""
+    """Forty phantoms that were not used for training, validation or the choice of settings."""
     data = build_data(composed("data.dataset.subjects=2", "data.dataset.validation=80"))
     data.setup()
     return data.validation_pairs[40:]
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--methods", nargs="+", default=sorted(path.stem for path in (own_directory() / "method").glob("*.yaml")))
     parser.add_argument("--runs", type=Path, default=Path("runs/first_runs"))
-    parser.add_argument("--unseen", action="store_true", help="also on forty subjects that chose nothing")
+    parser.add_argument("--unseen", action="store_true", help="evaluate on forty more subjects, not used for any selection")
     arguments = parser.parse_args()
     quieten()
     work = [(method, "phantom") for method in arguments.methods]

@@ -1,11 +1,11 @@
-"""On one GPU: a step of training against MONAI and VoxelMorph, and a pair of brain scans against FireANTs.
+"""Comparison on one GPU: a training step with MONAI and VoxelMorph, and the registration of a pair of brain scans with FireANTs.
 
     python benchmarks/gpu.py --root FOLDER [--shapes 96 128 160] [--precision 32 bf16] [--compile] [--peers fireants]
 
-The steps are those of ``training_step.py``. FOLDER holds brain_pair/ (docs/benchmarks.md says where it comes from); the pair is registered
-twice by each, and the second time counts: affine and deformable, without reading the files. FireANTs runs with its tutorial's settings
-(affine at 1/8 to the whole, then greedy at 1/4 to the whole, local correlation in windows of 5) and without its fused CUDA operations,
-which PyPI does not have.
+The steps are those of ``training_step.py``. FOLDER contains brain_pair/ (see docs/benchmarks.md for its source). Each method registers the
+pair twice, affine and deformable, and the second time is reported, without reading of files. FireANTs runs with its tutorial's settings
+(affine at 1/8 to full resolution, then greedy at 1/4 to full resolution, local correlation in windows of 5) and without its fused CUDA
+operations, which are not on PyPI.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Every experiment on the hippocampus crops, trained and set beside ANTs SyN on the same validation pairs.
+"""Comparison of every experiment on the hippocampus crops with ANTs SyN, on the same validation pairs.
 
     python benchmarks/hippocampus.py --root FOLDER [--experiments hippocampus_velocity ...] [--runs FOLDER]
 
-An experiment that has been trained into the runs folder is not trained again. Dice is the mean over two labels and 40 pairs of subjects
-that training has not seen; folding the fraction of all voxels. Times of a registration are medians on the CPU, in the same run. The ANTs
-line needs antspyx (extra ``benchmarks``).
+Experiments that are already in the runs folder are not trained again. Dice is the mean over two labels and 40 pairs of subjects not used
+for training; folding is the percentage of all voxels. Registration times are medians on the CPU, in the same run. The line of ANTs needs
+antspyx (extra ``benchmarks``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def names() -> list[str]:
 
 
 def trained(experiment: str, root: str, runs: Path) -> tuple[RegistrationModule, RegistrationData, float]:
-    """The best checkpoint of an experiment, its data, and the minutes that training took; trained now where it has not been."""
+    """Best checkpoint of an experiment, its data, and the training time in minutes; it is trained if necessary."""
     config = compose([*QUIET, f"experiment={experiment}", f"data.root={root}"])
     folder = runs / experiment
     if not (folder / "summary.json").exists():

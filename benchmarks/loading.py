@@ -1,9 +1,9 @@
-"""Time that training waits for its data: this project's loader and a plain TorchIO pipeline, beside a training step.
+"""Loading time of training data: this project's loader and a plain TorchIO pipeline, relative to a training step.
 
     python benchmarks/loading.py --folder FOLDER [--scans 200] [--shape 128 128 128] [--pairs 40]
 
-FOLDER gets the prepared phantom (some minutes the first time) and the mapped files. Prints a table for docs/benchmarks.md; every pipeline
-gives the same kind of item: two time points of a subject, intensities in [0, 1], masks and labels with them.
+FOLDER receives the prepared phantom (some minutes the first time) and the mapped files. Prints a table for docs/benchmarks.md. All
+pipelines return the same kind of item: two time points of a subject with intensities in [0, 1], masks and labels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prepared(folder: Path, scans: int, shape: list[int]) -> Path:
 
 
 def ours(root: Path, workers: int, pairs: int, cache: dict[str, Any], augmentation: dict[str, Any] | None = None) -> tuple[float, float]:
-    """Seconds until the first epoch can begin, and per pair of an epoch."""
+    """Seconds until the first epoch can begin, and seconds per pair."""
     started = time.perf_counter()
     data = RegistrationData(
         open_dataset({"name": "prepared", "root": str(root)}), GroupPairs, Preprocessing(window=WINDOW),
@@ -53,7 +53,7 @@ def ours(root: Path, workers: int, pairs: int, cache: dict[str, Any], augmentati
 
 
 def torchio(root: Path, workers: int, pairs: int) -> float:
-    """Seconds per pair, as TorchIO's tutorials put it: subjects of paths, transforms, a loader."""
+    """Seconds per pair with the pipeline of TorchIO's tutorials: subjects from paths, transforms, a loader."""
     data = open_dataset({"name": "prepared", "root": str(root)})
     records = data.records("train")
     subjects = []
@@ -74,7 +74,7 @@ def torchio(root: Path, workers: int, pairs: int) -> float:
 
 
 def per_item(items: Iterator[Any], count: int) -> float:
-    """Seconds an item, without the first ones, for which workers start."""
+    """Seconds per item, without the first items, during which the workers start."""
     skipped = 4
     for _ in range(skipped):
         next(items)
@@ -85,7 +85,7 @@ def per_item(items: Iterator[Any], count: int) -> float:
 
 
 def step(root: Path, method: str, steps: int = 2) -> float:
-    """Seconds a training step, on a pair that is at hand."""
+    """Seconds per training step, without loading of data."""
     dataset = open_dataset({"name": "prepared", "root": str(root)}, held_out=1, limit=2)
     data = RegistrationData(dataset, GroupPairs, Preprocessing(window=WINDOW), workers=0)
     pair = data.first_pair()
@@ -128,7 +128,7 @@ def main() -> None:
             ("mapped files, affine and elastic", mapped, deformed),
         ):
             if workers > 0 and name == "mapped files":
-                continue  # they are there since the first row
+                continue  # the files exist since the first row
             ready, each = ours(root, workers, arguments.pairs, cache, augmentation)
             print(f"| {name} | {workers} | {ready / training:.1f} | {each / training:.4f} | {each / plain:.3f} |", flush=True)
 

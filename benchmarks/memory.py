@@ -1,12 +1,12 @@
-"""Memory and accuracy of registering large images, at their own voxels and within ``--memory``.
+"""Memory and accuracy of the registration of large images, at their own voxels and within ``--memory``.
 
     python benchmarks/memory.py --root FOLDER [--shapes 192x192x192 256x256x350 512x512x700] [--memory 7 8] [key=value ...]
 
-FOLDER gets the generated pairs (once): blobs of 3 to 40 mm in 0.8 x 0.8 x 1 mm voxels, the fixed image seen through a smooth deformation of
-up to 8 mm that is known at 300 landmarks. Each is registered by ``lightning-reg register`` (``--instance bspline``, with the given
-overrides) in a process of its own, once without a limit and once with each, one thread each. Prints the process's largest memory as the
-system measured it, bytes per voxel, the voxels it registered at, the error at the landmarks, and the processor time, as a ratio to that
-without a limit too.
+FOLDER receives the generated pairs (once): blobs of 3 to 40 mm in 0.8 x 0.8 x 1 mm voxels. The fixed image is the moving one under a smooth
+deformation of up to 8 mm along each axis, known at 300 landmarks. Each pair is registered by ``lightning-reg register`` (with the given
+options, for example ``--instance bspline``) in a separate process with one thread, once without a limit and once for each value of
+``--memory``. Prints the process's largest memory as measured by the system, bytes per voxel, the voxel size of the registration, the
+landmark error, and the processor time, also relative to that without a limit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMAND = [sys.executable, "-m", "lightning_reg.cli.main", "register"]
 
 
 class Scene:
-    """Intensities of the moving world, and the map from the fixed one."""
+    """Intensities in the moving world, and the map from the fixed world."""
 
     def __init__(self, size: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -44,11 +44,11 @@ class Scene:
         self.wave = 2 * math.pi * torch.rand(3, 3, generator=generator)
 
     def intensity(self, world: Tensor) -> Tensor:
-        """Of points ``(1, 3, *S)``, mm, ``(1, 1, *S)`` from 0 to some 1,000."""
+        """Intensities ``(1, 1, *S)``, from 0 to about 1,100, at points ``(1, 3, *S)`` in mm."""
         return torch.stack([edge**0.5 * LF.sample(values, world / edge, padding="border") for edge, values in self.octaves]).sum(0) * 100
 
     def there(self, world: Tensor) -> Tensor:
-        """Points of the fixed world in the moving one."""
+        """Map points of the fixed world to the moving world."""
         phase = [world[:, a] / self.size[a] * 2 * math.pi for a in range(3)]
         moves = [sum((phase[b] + self.wave[a, b]).sin() for b in range(3)) * 8 / 3 for a in range(3)]
         return world + torch.stack(moves, dim=1)
@@ -72,7 +72,7 @@ def write_pair(folder: Path, shape: tuple[int, int, int]) -> None:
 
 
 def registered(folder: Path, memory: float | None, overrides: list[str]) -> dict[str, float | str]:
-    """Largest memory (GiB), seconds of the processor, and what came of it."""
+    """Register a pair; returns the largest memory (GiB), processor seconds, voxel size and landmark errors, or the error message."""
     out = folder / f"result_{memory or 'free'}"
     command = [*COMMAND, "--out", str(out), "--overwrite", "--no-report", "--files", "warped,transform,jacobian", *overrides]
     for side in ("fixed", "moving"):

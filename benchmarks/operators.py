@@ -1,11 +1,11 @@
-"""Operators against those of other libraries: the same values first, then times, as ratios only.
+"""Comparison of operators with those of other libraries: first the values, then ratios of times.
 
     python benchmarks/operators.py [--shape 64 56 48] [--repeat 10] [--device cpu] [--threads N] [--markdown]
 
-A ratio is the peer's median time over ours, so above 1 ours is faster. Both are measured in one loop, alternately; forward includes
-recording the graph, backward is autograd against a fixed random cotangent. Before, values and gradients are compared in float64, and
-values in float32 as timed. Conversions between conventions (units, order of the components, sign) happen outside the timed part, so a
-peer gets its inputs as it wants them, and constants that it can keep (identity grids, kernels) are computed beforehand.
+A ratio is the peer's median time divided by ours: above 1, ours is faster. Both are measured alternately in one loop. Forward includes
+recording of the graph; backward is autograd with a fixed random cotangent. Values and gradients are compared first in float64, and values
+in float32, as timed. Conversions between conventions (units, order of the components, sign) are not timed: each peer receives inputs in
+its own convention, and constants that it can store (identity grids, kernels) are computed beforehand.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ LEFT_OUT = (
 
 
 def per_axis(like: Tensor) -> Tensor:
-    """``(1, D, 1, 1, 1)``: voxels per unit of the coordinates in which the outer voxel centres lie at -1 and 1."""
+    """Voxels per unit, ``(1, D, 1, 1, 1)``, of coordinates with the outer voxel centres at -1 and 1."""
     shape = like.shape[2:]
     return torch.tensor([(n - 1) / 2 for n in shape], dtype=like.dtype, device=like.device).view(1, -1, *[1] * len(shape))
 
 
 def to_corners(displacement: Tensor) -> Tensor:
-    """Voxels to the units of ``align_corners=True``, components reversed."""
+    """Convert voxels to the units of ``align_corners=True``, with reversed components."""
     return (displacement / per_axis(displacement)).flip(1)
 
 
@@ -53,17 +53,17 @@ def from_corners(flow: Tensor) -> Tensor:
 
 
 def points(like: Tensor) -> Tensor:
-    """Voxel coordinates in dtype and on device of a tensor."""
+    """Voxel coordinates with the dtype and device of a tensor."""
     return lr.identity_points(like.shape[2:], dtype=like.dtype, device=like.device)
 
 
 def corner_grid(like: Tensor) -> Tensor:
-    """Identity coordinates ``(1, I, J, K, D)`` as ``grid_sample(align_corners=True)`` reads them."""
+    """Identity coordinates ``(1, I, J, K, D)`` in the convention of ``grid_sample(align_corners=True)``."""
     return (to_corners(points(like)) - 1).movedim(1, -1).contiguous()
 
 
 def stays_inside(_: Tensor, inner: Tensor) -> Tensor:
-    """1 where ``x + inner(x)`` lies between the outer voxel centres."""
+    """Mask: 1 where ``x + inner(x)`` is between the outer voxel centres."""
     target = (points(inner) + inner).detach()
     return ((target >= 0) & (target <= 2 * per_axis(inner))).all(1, keepdim=True)
 
@@ -77,7 +77,7 @@ def smooth_field(shape: Sequence[int], amplitude: float, seed: int, device: torc
 
 
 def warps(shape: Sequence[int], device: torch.device) -> list[Comparison]:
-    """Linear interpolation, zeros outside; the gradient is the displacement's."""
+    """Cases of warping: linear interpolation, zeros outside; the gradient is that of the displacement."""
 
     def deepali(image: Tensor, _: Tensor) -> Function:
         warp_image, grid = imported("deepali.core.functional", "warp_image"), corner_grid(image)
@@ -100,7 +100,7 @@ def warps(shape: Sequence[int], device: torch.device) -> list[Comparison]:
 
 
 def compositions(shape: Sequence[int], device: torch.device) -> list[Comparison]:
-    """Composition and exponential; border values outside."""
+    """Cases of composition and exponential; border values outside."""
 
     def monai(*_: Tensor) -> Function:
         warp = imported("monai.networks.blocks", "Warp")("bilinear", "border")
@@ -134,7 +134,7 @@ def compositions(shape: Sequence[int], device: torch.device) -> list[Comparison]
 
 
 def derivatives(shape: Sequence[int], device: torch.device) -> list[Comparison]:
-    """B-spline, bending energy, Jacobian determinant."""
+    """Cases of B-spline, bending energy and Jacobian determinant."""
 
     def spline(control: Tensor) -> Function:
         weights, evaluate = (imported("deepali.core.bspline", f) for f in ("cubic_bspline_interpolation_weights", "evaluate_cubic_bspline"))
@@ -165,10 +165,10 @@ def derivatives(shape: Sequence[int], device: torch.device) -> list[Comparison]:
 
 
 def similarities(shape: Sequence[int], device: torch.device) -> list[Comparison]:
-    """LNCC of images with an empty margin, where zeros outside (the peers) and partial windows (ours) give the same.
+    """Cases of LNCC, on images with an empty margin, for which zeros outside (the peers) and partial windows (ours) give the same values.
 
-    Ours adds ``eps`` to a product of window means, VoxelMorph to one of window sums, and MONAI bounds window sums from below: the
-    first two are made equal, and MONAI's plays no part.
+    Ours adds ``eps`` to a product of window means, VoxelMorph to a product of window sums; the two are made equal. MONAI bounds window sums
+    from below, which has no effect here.
     """
     inside = torch.rand(2, *[n - 2 * MARGIN for n in shape], generator=generator(6, device), device=device) * 0.8 + 0.2
     fixed, noise = F.pad(inside, [MARGIN] * 6)[:, None, None]
@@ -193,7 +193,7 @@ def similarities(shape: Sequence[int], device: torch.device) -> list[Comparison]
 
 
 def convolutions(device: torch.device) -> list[Comparison]:
-    """The convolution block against its base class, batch of one, in the memory layout in which the backbones keep both tensors."""
+    """Cases of the convolution block and its base class: batch of one, in the memory layout of the backbones."""
 
     def call(module: nn.Module, *_: Tensor) -> Function:
         return lambda image, weight: torch.func.functional_call(module, {"weight": weight}, (image,))

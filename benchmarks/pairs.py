@@ -1,9 +1,9 @@
-"""One pair at a time on public images: this project with and without a model, with and without refinement, beside its peers.
+"""Registration of single pairs of public images: this project with and without a model and refinement, and other programs (peers).
 
     python benchmarks/pairs.py --root FOLDER [--pairs lung brain ...] [--model best.ckpt] [--peers ants ...]
 
-The folder holds lung_ct_pair/, brain_pair/, prostate_mr_us/ and hippocampus/ (docs/benchmarks.md says where they come from). A peer
-that is not installed is left out by name. Seconds are those of the registration alone, of all in one run; they mean something as ratios.
+The folder contains lung_ct_pair/, brain_pair/, prostate_mr_us/ and hippocampus/ (see docs/benchmarks.md for their sources). The table names
+peers that are not installed. Seconds are those of the registration alone; only ratios within one run are meaningful.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Found = tuple[Transform, float]
 
 @dataclass(frozen=True)
 class Task:
-    """A pair of files and what it is measured by.
+    """A pair of files, with settings of its registration and measurement.
 
     Args:
-        files: arguments of ``Registrar.register``; labels and landmarks are for the measurement alone.
-        method: of ``conf/instance``, without a model.
-        labels: those scored; default all.
-        window: CT numbers that peers see clipped to.
+        files: arguments of ``Registrar.register``; labels and landmarks are used for measurement only.
+        method: configuration of ``conf/instance`` for registration without a model.
+        labels: those that are scored; default all.
+        window: CT numbers to which images are clipped for the peers.
         multimodal: peers use mutual information.
     """
 
@@ -59,7 +59,7 @@ class Task:
         object.__setattr__(self, "pair", make_pair(original(fixed), original(moving), overlapping=False))
 
     def images(self) -> tuple[sitk.Image, sitk.Image]:
-        """Both as peers see them: float32, CT clipped to the window."""
+        """Both images as given to the peers: float32, CT clipped to the window."""
         images = [sitk.Cast(_sitk(self.files[side]), sitk.sitkFloat32) for side in ("fixed", "moving")]
         if self.window is not None:
             images = [sitk.Clamp(image, sitk.sitkFloat32, *self.window) for image in images]
@@ -90,7 +90,7 @@ def _ours(result: Result) -> Found:
 
 
 def simpleitk(task: Task) -> Found:
-    """Affine, then a B-spline of 10 mm (at least 4 voxels), correlation (mutual information between modalities), L-BFGS-B."""
+    """Affine map, then a B-spline of 10 mm (small images: 4 voxels) with L-BFGS-B; correlation (mutual information between modalities)."""
     fixed, moving = task.images()
     started = time.perf_counter()
 
@@ -127,7 +127,7 @@ def simpleitk(task: Task) -> Found:
 
 
 def ants_syn(task: Task) -> Found:
-    """``ants.registration``'s ``SyN`` (affine, then SyN with mutual information), its defaults."""
+    """``SyN`` of ``ants.registration`` with its defaults (affine, then SyN with mutual information)."""
     import ants
 
     fixed, moving = (ants.from_sitk(image) for image in task.images())
@@ -148,8 +148,11 @@ def ants_syn(task: Task) -> Found:
 
 
 def elastix(task: Task) -> Found:
-    """Affine, then a B-spline of 10 mm (at least 4 voxels), correlation (mutual information between modalities) and bending energy, 500
-    iterations on each of four levels."""
+    """Affine map, then a B-spline of 10 mm (small images: 4 voxels).
+
+    Correlation (mutual information between modalities) and, for the B-spline, bending energy; 500 iterations on each of four levels of the
+    B-spline (small images: three).
+    """
     import itk
 
     fixed, moving = (_itk(image) for image in task.images())
@@ -168,7 +171,7 @@ def elastix(task: Task) -> Found:
     started = time.perf_counter()
     _, found = itk.elastix_registration_method(fixed, moving, parameter_object=parameters, log_to_console=False, **masks)
     seconds = time.perf_counter() - started
-    with tempfile.TemporaryDirectory() as folder:  # it writes a file wherever it runs
+    with tempfile.TemporaryDirectory() as folder:  # it writes a file into its output folder
         field = itk.transformix_deformation_field(moving, found, output_directory=folder)
     image = sitk.GetImageFromArray(itk.array_from_image(field).astype(np.float64), isVector=True)
     image.CopyInformation(task.images()[0])
@@ -186,7 +189,7 @@ def _itk(image: sitk.Image, kind: Any = None) -> Any:
 
 
 def convexadam(task: Task) -> Found:
-    """``convex_adam_pt``, its defaults in float32, on the moving image resampled to the fixed grid with the centres on each other."""
+    """``convex_adam_pt`` with its defaults in float32, on the moving image resampled to the fixed grid with aligned centres."""
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
     fixed, moving = task.images()
@@ -201,8 +204,10 @@ def convexadam(task: Task) -> Found:
 
 
 def deepali(task: Task) -> Found:
-    """A free-form deformation by deepali's parts (local correlation, mutual information between modalities, bending energy, Adam), three
-    levels, from the grids' centres."""
+    """Free-form deformation from deepali's components on three levels, from aligned grid centres.
+
+    Loss: local correlation (mutual information between modalities) and bending energy; optimiser: Adam.
+    """
     from deepali.core import Axes
     from deepali.core import Grid as TheirGrid
     from deepali.data import Image as TheirImage
@@ -301,7 +306,7 @@ def prostate(root: Path) -> list[Task]:
 
 
 def hippocampus(root: Path) -> list[Task]:
-    """The 40 validation pairs of docs/benchmarks.md, images put centre on centre in their headers."""
+    """The 40 validation pairs of docs/benchmarks.md."""
     folder = root / "hippocampus"
     names = sorted(path.name for path in (folder / "images").iterdir() if path.name.endswith(".nii.gz"))[-40:]
     tasks = []

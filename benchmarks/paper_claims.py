@@ -1,18 +1,18 @@
-"""Claims of the five papers, held against trainings of both sides: equal steps, equal seconds, paired intervals over cases.
+"""Tests of the claims of the five papers: trainings of both sides with equal steps or equal seconds, and paired intervals over cases.
 
     python benchmarks/paper_claims.py [--claims NAME ...] [--seeds 1 2 3] [--root CROPS] [--minutes M] [--full] [--table] [--json F]
                                     [--curves PICTURE]
 
-Every training lies in a folder of its own below --runs, is not done again, and goes on where it stopped; several such commands share the
-work. --json F keeps the scores of all trainings per case, and the findings; what it has already counts as done, so that the table grows
-in parts, also where the folders are gone.
+Every training has its own folder below --runs; a finished one is not repeated, an interrupted one is resumed, and several commands can
+share the work. --json F stores the findings and the scores of all trainings per case. Trainings in this file count as done, even if their
+folders have been deleted, so that the table can be completed in parts.
 
-Images are generated thoraxes (48 subjects to train on, 40 others and 100 fixed synthetic pairs to score) and, with --root, public
-hippocampus crops (160 and 40). The last weights count, not the best. A claim *holds* where the paired 95 % interval over the cases (means
-over the seeds) excludes 0 on its side and every seed agrees, *does not hold* where both speak against it, and is *undecided* otherwise,
-or with fewer than three seeds. Seconds are those of the processor with one thread, so that other work on the machine does not count.
---full trains at the papers' sizes and numbers of steps (for a GPU). Sides of equal seconds get the steps that make the cheaper one last as
-long as the dearer one.
+Images are generated thoraxes (48 subjects for training; 40 others and 100 fixed synthetic pairs for scoring) and, with --root, public
+hippocampus crops (160 and 40). The last weights are scored, not the best. A claim *holds* if the paired 95 % interval over the cases (means
+over the seeds) excludes 0 in its favour and every seed agrees; it *does not hold* if both contradict it. Otherwise, or with fewer than
+three seeds, it is *undecided*. Seconds are processor time with one thread, so that other work on the machine does not count. --full trains
+with the papers' sizes and numbers of steps (for a GPU). For equal seconds, the cheaper side gets more steps, so that both take the same
+time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ INTERPOLATING = [
     *PAPERS_KIND,
 ]
 PAPER_RATE = [
-    "method.optimizer={name:sgd,lr:0.01,momentum:0.5}",  # the paper's 0.1 for 128 voxels, of some 40
+    "method.optimizer={name:sgd,lr:0.01,momentum:0.5}",  # the paper: 0.1 for images of 128 voxels; here about 40
     "method.composer.backbone.norm=batch",
     "method.composer.head.equalized=true",
     "++method.composer.head.refine=false",
@@ -74,9 +74,9 @@ class Training:
 
     Args:
         overrides: of the configuration, without seed and steps.
-        scale: of the steps that the configuration has.
-        tests: what it is scored on: ``phantom`` (two phases of 40 subjects), ``subjects`` (40 pairs of them), ``synthetic`` (100 fixed
-            pairs of the training's own kind), ``crops`` (40 pairs), ``refined`` (the same, each refined by the network's weights).
+        scale: factor of the configuration's number of steps.
+        tests: data for scoring: ``phantom`` (two phases of 40 subjects), ``subjects`` (40 pairs of them), ``synthetic`` (100 fixed pairs
+            generated as in the training), ``crops`` (40 pairs), ``refined`` (the same pairs, after fitting the network's weights to each).
     """
 
     overrides: tuple[str, ...]
@@ -86,11 +86,11 @@ class Training:
 
 BOTH = ("phantom", "synthetic")
 SHORT = 0.3
-"""Of the steps that a method makes on small data by default."""
+"""Fraction of a method's default number of steps on small data."""
 
 
 def trainings(full: bool) -> dict[str, Training]:
-    """Every side of every claim, by name; ``full``: at the papers' sizes and numbers of steps."""
+    """Every side of every claim, by name; ``full``: with the papers' sizes and numbers of steps."""
     size = ["data.dataset.shape=[128,128,128]", "~method_data"] if full else []
     phantom = ["data=phantom", "data.dataset.validation=1", *size]
     crops = ["data=hippocampus", *size[1:]]
@@ -150,13 +150,13 @@ def trainings(full: bool) -> dict[str, Training]:
 
 @dataclass(frozen=True)
 class Claim:
-    """That the measure of one training is better than that of another.
+    """Claim that the measure of one training is better than that of another.
 
     Args:
         group: the paper.
-        text: in words.
+        text: the claim in words.
         paper: the paper's figures.
-        better, worse: ``training/test``; a test of a stage has its number: ``phantom@1``.
+        better, worse: ``training/test``; a test of one stage includes its number: ``phantom@1``.
         measure: a column of the scores.
         seconds: compare with equal seconds as well.
     """
@@ -171,7 +171,7 @@ class Claim:
 
 
 SEEDS = 3
-"""With fewer no claim is decided."""
+"""Smallest number of seeds to decide a claim."""
 LARGER_IS_BETTER = ("dice", "ncc")
 UNITS = {"tre": "mm", "tre95": "mm", "field": "mm", "dice": "", "ncc": "", "folding": "%", "sd_j": ""}
 
@@ -246,7 +246,7 @@ Scores = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Work:
-    """Folders of trainings, and the data they are made from."""
+    """Folders of trainings, and their data."""
 
     runs: Path
     root: str | None
@@ -254,7 +254,7 @@ class Work:
     kept: Mapping[str, Any]
 
     def result(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
-        """Result of a training, ``{seconds, steps, scores}``; ``None`` where another process is at it."""
+        """Result of a training, ``{seconds, steps, scores}``, trained if necessary; ``None`` if another process is training it."""
         training = trainings(self.full)[name]
         known = self.known(name, seed, factor)
         if known is not None:
@@ -275,17 +275,17 @@ class Work:
         return found
 
     def known(self, name: str, seed: int, factor: float = 1.0) -> dict[str, Any] | None:
-        """Result of a training that has ended."""
+        """Result of a finished training; ``None`` if it is not finished."""
         file = self.folder(name, seed, factor) / "result.json"
         return json.loads(file.read_text()) if file.exists() else self.kept.get(self.key(name, seed, factor))
 
     @staticmethod
     def key(name: str, seed: int, factor: float) -> str:
-        """Name of a training where it is kept: ``progressive x1.2 seed 3``."""
+        """Name of a training in the JSON file: ``progressive x1.2 seed 3``."""
         return f"{name} x{factor:g} seed {seed}"
 
     def finished(self) -> dict[str, Any]:
-        """Every training that is kept or lies in its folder, the numbers to four digits."""
+        """Results of all finished trainings, from the JSON file and the folders, rounded to four digits."""
         found = dict(self.kept)
         for name in trainings(self.full):
             for file in self.runs.glob(f"{_filed(name)}*/seed_*/result.json"):
@@ -295,7 +295,7 @@ class Work:
         return dict(sorted(found.items()))
 
     def columns(self, name: str, seeds: Sequence[int], test: str, measure: str) -> list[list[float]]:
-        """One measure of a training per case, for each seed that is there."""
+        """One measure of a training per case, for each finished seed."""
         results = [result for seed in seeds if (result := self.known(name, seed)) is not None]
         return [result["scores"][test][measure] for result in results if measure in result["scores"].get(test, {})]
 
@@ -310,13 +310,13 @@ class Work:
         started = time.process_time()
         if not (folder / "trained").exists():
             running = folder / "running"
-            if running.exists():  # killed outright: its seconds are not known, so it starts again
+            if running.exists():  # killed: its time is unknown, so it starts from scratch
                 shutil.rmtree(folder / "run", ignore_errors=True)
                 before = 0.0
             running.touch()
             try:
                 train(config, folder / "run", last if last.exists() else None)
-            finally:  # also where it is asked to stop, and goes on from its last checkpoint
+            finally:  # also on interruption, after which it resumes from its last checkpoint
                 clock.write_text(json.dumps(before + time.process_time() - started))
                 running.unlink()
             (folder / "trained").touch()
@@ -328,7 +328,7 @@ def _filed(name: str) -> str:
 
 
 def _used(result: dict[str, Any]) -> dict[str, Any]:
-    """A training's result with the columns that claims or pages read."""
+    """A training's result, reduced to the columns used by claims or pages."""
     wanted = {(place.partition("/")[2], claim.measure) for claim in CLAIMS for place in (claim.better, claim.worse)}
     scores = {
         test: {name: values for name, values in columns.items() if (test, name) in wanted or name.startswith(("slope_", "step"))}
@@ -338,7 +338,7 @@ def _used(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> Any:
-    """Numbers to four digits, however they are nested."""
+    """Round numbers in nested values to four digits."""
     if isinstance(value, dict):
         return {key: _short(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -348,7 +348,7 @@ def _short(value: Any) -> Any:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Whether the lock could be had; the kernel gives it back when the process ends, however it does."""
+    """Context that tells whether the lock was acquired; the kernel releases it whenever the process ends."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -359,7 +359,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def scores(config: dict[str, Any], folder: Path, tests: Sequence[str]) -> Scores:
-    """The last weights of a run on every test; of a staged network, its first stages alone as well."""
+    """Scores of a run's last weights on every test; for a staged network, also after each of its stages."""
     checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
     found: Scores = {}
     for test in tests:
@@ -384,7 +384,7 @@ def scores(config: dict[str, Any], folder: Path, tests: Sequence[str]) -> Scores
 
 
 def test_pairs(config: dict[str, Any], test: str) -> list[Pair]:
-    """The pairs of a test, the same for all trainings on the same data."""
+    """Pairs of a test, identical for all trainings on the same data."""
     data = config["data"] | {"max_validation_pairs": None, "synthetic_validation": 100 if test == "synthetic" else 0}
     data["preprocessing"] = dict(data["preprocessing"])
     if data["dataset"]["name"] == "phantom":
@@ -409,8 +409,11 @@ def test_pairs(config: dict[str, Any], test: str) -> list[Pair]:
 
 @torch.no_grad()
 def scored(pairs: Sequence[Pair], transform_of: Callable[[Pair], Transform]) -> dict[str, list[float]]:
-    """Per pair what its fields allow: ``tre, tre95, field`` (mm), ``slope_*`` of predicted against true motion, ``dice, ncc, folding`` (%),
-    ``sd_j``, and ``step``, the smallest distance of neighbouring coordinates of integrated gradients."""
+    """Measure every pair, as far as its data allow.
+
+    Columns: ``tre, tre95, field`` (mm), ``slope_*`` of predicted against true motion, ``dice``, ``ncc``, ``folding`` (%), ``sd_j``, and
+    ``step``, the smallest distance of neighbouring coordinates of integrated gradients.
+    """
     columns: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -441,7 +444,7 @@ def scored(pairs: Sequence[Pair], transform_of: Callable[[Pair], Transform]) -> 
 
 @dataclass(frozen=True)
 class Finding:
-    """Outcome of a claim: ``effect`` is the mean over cases and seeds by which the better side is better, in the measure's unit."""
+    """Outcome of a claim; ``effect``: mean advantage of the better side over cases and seeds, in the measure's unit."""
 
     claim: Claim
     budget: str
@@ -472,7 +475,7 @@ HEADER = (
 
 
 def judged(claim: Claim, budget: str, sides: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Finding:
-    """A claim from its finished trainings, a pair of results per seed."""
+    """Judge a claim from its finished trainings, a pair of results per seed."""
     sign = -1.0 if claim.measure in LARGER_IS_BETTER else 1.0
     better, worse = (
         np.array([side[k]["scores"][place.partition("/")[2]][claim.measure] for side in sides])
@@ -497,7 +500,7 @@ def judged(claim: Claim, budget: str, sides: Sequence[tuple[dict[str, Any], dict
 
 
 def findings(work: Work, claims: Sequence[Claim], seeds: Sequence[int], until: float, only_read: bool) -> Iterator[Finding]:
-    """Train what is missing, claim by claim, and judge those of which all is there."""
+    """Train the missing sides, claim by claim, and judge each claim from the seeds for which both sides are finished."""
     for claim in claims:
         names = [place.partition("/")[0] for place in (claim.better, claim.worse)]
         equal = [tuple(_result(work, name, seed, 1.0, until, only_read) for name in names) for seed in seeds]
@@ -529,8 +532,10 @@ CURVES = {"560 steps": "", "levels with fields of their own": ", own fields", "1
 
 
 def curves(work: Work, seeds: Sequence[int]) -> Figure:
-    """Error on synthetic pairs while training, each seen for the first time, growing and whole: means of 21 logged values and all seeds
-    (thick) and of each seed (thin)."""
+    """Figure of the training error on synthetic pairs, each used once, for growing and whole networks.
+
+    Curves are moving means over 21 logged values: of each seed (thin), and their mean over all seeds (thick).
+    """
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     for axes, (title, suffix) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         whole = "conventional" if suffix == ", own fields" else f"conventional{suffix}"
@@ -559,7 +564,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--root", help="folder of the hippocampus crops; without it the claims of Li & Fan are left out")
     parser.add_argument("--runs", type=Path, default=Path("runs/claims"))
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after this number of minutes")
     parser.add_argument("--full", action="store_true", help="the papers' sizes and numbers of steps")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     parser.add_argument("--curves", type=Path, help="picture of the training losses of growing and whole networks")

@@ -1,10 +1,10 @@
-"""Two processes that train together against one with twice the batch, for all six methods: how far their results are apart.
+"""Differences between training in two processes and in one process with twice the batch, for all six methods.
 
     python benchmarks/processes.py --root FOLDER [--steps 12]
 
-Trains each method twice on small phantoms (CPU, gloo): one process with batches of two, and two processes with batches of one, which
-see the same pairs. Prints a table for docs/benchmarks.md: the largest difference of a training loss (relative) and of a landmark error
-after training (mm) over all steps and cases, and of a weight relative to the largest change of a weight in the training.
+Trains each method twice on the same pairs of small phantoms (CPU, gloo): in one process with batches of two, and in two processes with
+batches of one. Prints a table for docs/benchmarks.md with the largest differences: of the training loss over all steps (relative), of the
+landmark error after training over all cases (mm), and of a weight, relative to the largest change of a weight by the training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two implementations of one operation: whether they compute the same, and the ratio of their times."""
+"""Comparison of two implementations of one operation: difference of their values, and ratio of their times."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HEADER = ("operator", "peer", "checked", "deviation", "forward", "backward")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One operator of ours and a peer's.
+    """One of our operators and that of a peer.
 
     Attributes:
         ours: function of ``inputs``.
-        theirs: makes the peer's function for given converted inputs; only here may the peer be imported (:func:`imported`).
-        inputs: those that require a gradient get one.
+        theirs: makes the peer's function for given converted inputs; the peer must be imported only here (:func:`imported`).
+        inputs: gradients are computed for those that require them.
         convert, restore: from our inputs to the peer's, and from the peer's result to ours; differentiable, not timed.
-        region: weight of the result, a function of ``inputs``, where only a part can be compared; ``checked`` says which.
+        region: weight of the result, a function of ``inputs``, if only a part can be compared; ``checked`` describes the part.
         differentiable: whether the peer has a gradient.
     """
 
@@ -51,12 +51,12 @@ def imported(module: str, name: str) -> Any:
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:
-    """A random generator of its own."""
+    """A new random generator."""
     return torch.Generator(device).manual_seed(seed)
 
 
 def row(case: Comparison, repeat: int) -> tuple[str, ...]:
-    """The line of the table: no ratio for a peer that is missing or that computes something else."""
+    """The line of the table; without ratios if the peer is missing or its values differ."""
     try:
         exact, single = deviation(case, torch.float64), deviation(case, torch.float32)
     except ModuleNotFoundError:
@@ -68,7 +68,7 @@ def row(case: Comparison, repeat: int) -> tuple[str, ...]:
 
 
 def deviation(case: Comparison, dtype: torch.dtype) -> float:
-    """Largest relative difference of the results, and in float64 (no sample crosses a voxel's edge by rounding) of the gradients."""
+    """Largest relative difference of the results and, in float64 only, of the gradients (rounding may move samples across voxels)."""
     inputs = leaves(case.inputs, dtype)
     weight = case.region(*inputs).to(dtype) if case.region else torch.ones((), dtype=dtype, device=inputs[0].device)
     ours = case.ours(*inputs) * weight
@@ -95,12 +95,12 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 def cotangent(result: Tensor) -> Tensor:
-    """Fixed random numbers like a result."""
+    """Fixed random numbers with the shape of a result."""
     return torch.randn(result.shape, dtype=result.dtype, device=result.device, generator=generator(0, result.device))
 
 
 def ratios(case: Comparison, repeat: int) -> tuple[float, float]:
-    """The peer's median time over ours, forward and backward, measured alternately after two rounds that do not count."""
+    """The peer's median time divided by ours, forward and backward, measured alternately after two warm-up rounds."""
     inputs = leaves(case.inputs, torch.float32)
     converted = leaves(case.convert(*inputs), torch.float32)
     theirs = case.theirs(*converted)
@@ -127,7 +127,7 @@ def measured(function: Function, inputs: Sequence[Tensor], differentiable: bool)
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, with all work done."""
+    """Time in seconds, after all work on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

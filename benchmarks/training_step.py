@@ -1,15 +1,15 @@
-"""One step of training (forward, loss, backward, Adam) against MONAI and VoxelMorph with the same network, and where its time goes.
+"""Training step (forward, loss, backward, Adam) compared with MONAI and VoxelMorph for the same network, and its most costly operations.
 
     python benchmarks/training_step.py [--shapes 64 96 128] [--device cpu] [--precision 32 bf16] [--repeat 5] [--threads 1]
     python benchmarks/training_step.py --methods [--shapes 64 96 128] ...
 
-The networks have the layer lists of the peers, as configurations of ours (backbone ``voxelmorph``, head ``velocity``), and the same number
-of weights, which the table shows: MONAI's ``VoxelMorph`` integrates at half the resolution, VoxelMorph's ``VxmPairwise`` at the whole. The
-loss is local correlation in windows of 9 voxels and diffusion, the flow has seven squarings, the images are noise. Times are medians of
-steps made alternately in one process, as ratios to ours; memory is the largest of a process of its own (CPU: what it grows by; GPU: what
-PyTorch allocated).
+Our networks (backbone ``voxelmorph``, head ``velocity``) are configured with the layers of the peers and have the same number of weights,
+shown in the table. MONAI's ``VoxelMorph`` integrates at half the resolution, VoxelMorph's ``VxmPairwise`` at full resolution. The loss is
+local correlation in windows of 9 voxels and diffusion, the flow has seven squarings, and the images are noise. Times are medians of steps
+run alternately in one process, also as ratios to ours. Memory is the peak in a separate process (CPU: its growth; GPU: memory allocated by
+PyTorch).
 
-With ``--methods``, the six methods as they are configured: time of a step, share of convolutions in it, and the next largest operations.
+With ``--methods``, the six methods in their configurations: time of a step, share of convolutions, and the next largest operations.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lightning_reg.training.peak import noise_pair
 METHODS = ("velocity", "progressive", "multilevel", "dlir", "deep_supervision", "linear_deformable")
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 CONVOLUTIONS = ("conv", "cudnn", "xmma", "cutlass", "gemm", "wgrad", "dgrad")
-"""Words in the names of operations and kernels that are convolutions."""
+"""Parts of the names of operations and kernels that identify convolutions."""
 WINDOW, STEPS = 9, 7
 
 
@@ -63,7 +63,7 @@ class Trained:
 
 
 def ours(pair: Pair, last: list[int], reduce: int) -> Trained:
-    """The layer list ``(16, 32, 32, 32), (32, 32, 32, 32), last`` and a velocity."""
+    """Our network with the layers ``(16, 32, 32, 32), (32, 32, 32, 32), last`` and a velocity."""
     method = lr.compose([
         "method=voxelmorph",
         "experiment=paper",
@@ -128,7 +128,7 @@ def made(name: str, pair: Pair, compiled: bool) -> Trained:
 
 
 def seconds(contestants: dict[str, Trained], dtype: torch.dtype, device: torch.device, repeat: int) -> dict[str, float]:
-    """Median time of a step of each, made alternately, after two that do not count."""
+    """Median time of a step of each, run alternately, after two warm-up steps."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     optimizers = {name: torch.optim.Adam(trained.network.parameters(), 1e-4) for name, trained in contestants.items()}
     for _ in range(repeat + 2):
@@ -147,7 +147,7 @@ def memory(name: str, size: int, dtype: torch.dtype, device: torch.device, compi
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the largest memory so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory
     before = resident("VmRSS")
     for _ in range(2):
         trained.step(optimizer, dtype, device)
@@ -155,7 +155,7 @@ def memory(name: str, size: int, dtype: torch.dtype, device: torch.device, compi
 
 
 def resident(name: str) -> float:
-    """Memory of this process as Linux counts it, GiB."""
+    """Memory of this process according to Linux, GiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 2**20
 
@@ -163,7 +163,7 @@ def resident(name: str) -> float:
 def memory_alone(name: str, size: int, arguments: argparse.Namespace, precision: str) -> str:
     command = [sys.executable, __file__, "--one", name, "--shapes", str(size), "--device", arguments.device, "--precision", precision]
     command += ["--threads", str(torch.get_num_threads()), *(["--compile"] if arguments.compile else [])]
-    # what is freed is given back: the largest memory is that of a step
+    # freed memory is returned to the system, so that the peak is that of a step
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"})
     return f"{float(done.stdout):.2f}" if done.returncode == 0 else "none"
 
@@ -217,7 +217,7 @@ def methods(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def shares(spent: dict[str, Any]) -> tuple[float, str]:
-    """Of convolutions, and the four next operations."""
+    """Share of convolutions, and a list of the four next largest operations."""
     total = sum(spent.values())
     convolution = {key for key in spent if any(word in key.lower() for word in CONVOLUTIONS)}
     others = sorted(((value, key) for key, value in spent.items() if key not in convolution), reverse=True)[:4]
