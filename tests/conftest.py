@@ -1,4 +1,4 @@
-"""Shared by all rooms: small pairs, oblique grids, smooth fields, and where the public data sets lie."""
+"""Fixtures shared by all tests: small pairs, oblique grids, smooth fields, and folders of public data sets."""
 
 from __future__ import annotations
 

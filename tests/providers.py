@@ -1,4 +1,4 @@
-"""Small data sets in exactly the layouts of their providers, made from the phantom."""
+"""Small data sets made from the phantom, in exactly the layouts of their providers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Installed packages: the wheel carries the configurations, and a plugin works after pip install."""
+"""Installed packages: the wheel contains the configurations, and a plugin works after pip install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of small networks that nobody has trained."""
+"""Checkpoints of small untrained networks."""
 
 from __future__ import annotations
 

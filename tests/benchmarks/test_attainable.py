@@ -1,4 +1,4 @@
-"""Every method's loss knows the truth: on its data configurations, on small images and large ones."""
+"""Every method's loss favours the true transform, on its data configurations and on small and large images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example of fine-tuning: another labelling of the same structure, and a training from the model, small."""
+"""Example of fine-tuning at small size: a different labelling of the same structure, and a training that starts from the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks can be called: what they import of the package is there. Peers are imported where they are compared with."""
+"""Benchmarks can be run: their imports from the package exist. Peers are imported only where they are used."""
 
 from __future__ import annotations
 

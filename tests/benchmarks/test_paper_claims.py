@@ -1,4 +1,4 @@
-"""Trainings of the papers' claims that are stopped, and killed."""
+"""Interrupted and killed trainings in the benchmark of the papers' claims."""
 
 from __future__ import annotations
 

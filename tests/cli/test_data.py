@@ -1,4 +1,4 @@
-"""Data from the command line: every data set from its provider's files to a trained and evaluated model; own data; mistakes."""
+"""Data on the command line: every data set from its provider's files to a trained and evaluated model, own data, and errors."""
 
 from __future__ import annotations
 

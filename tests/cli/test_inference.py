@@ -1,4 +1,4 @@
-"""The commands that use a model: what they print, and every mistake as one sentence with exit code 2 and nothing half-written."""
+"""Commands that use a model: output, and errors as one sentence with exit code 2 and no partial results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the commands have the effect that their help says, seen in what the commands write and print."""
+"""Options of the commands: effects described in the help, checked in files and output."""
 
 from __future__ import annotations
 

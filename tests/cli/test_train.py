@@ -1,4 +1,4 @@
-"""The command line: every mistake is one sentence and exit code 2; every configuration is composed and trained for a few steps."""
+"""Command line of training: errors as one sentence with exit code 2; every configuration composed and trained for a few steps."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Stand-in for ``sbatch``, ``srun`` and ``scontrol``: this file under each of their names runs jobs here, one after the other.
+"""Stand-in for ``sbatch``, ``srun`` and ``scontrol``: run under one of these names, this file executes jobs locally, one at a time.
 
-``sbatch`` refuses options of a script's header that SLURM does not know, and runs the script for every task of its array; again, when
-``scontrol requeue`` was called for it. ``srun`` starts the tasks with SLURM's variables and, where ``STANDIN_SIGNAL`` names a file, sends
-those of the first one SIGUSR1 once that is there, as SLURM does before a job's end.
+``sbatch`` refuses options in a script's header that SLURM does not know, and runs the script for every task of its array, and again after
+a call of ``scontrol requeue``. ``srun`` starts the tasks with SLURM's variables. If ``STANDIN_SIGNAL`` is a pattern of a file, SIGUSR1 is
+sent to the tasks of the first run (in an array: of task 1) as soon as the file exists, as SLURM does before the end of a job.
 """
 
 from __future__ import annotations

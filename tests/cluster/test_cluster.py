@@ -1,4 +1,4 @@
-"""The page's scripts, run by a stand-in for SLURM: several tasks, the time that is over, arrays."""
+"""Scripts of the page on clusters, run by a stand-in for SLURM: several tasks, time limits, arrays."""
 
 from __future__ import annotations
 

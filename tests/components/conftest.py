@@ -1,4 +1,4 @@
-"""Registrations by a given displacement."""
+"""Registrations with a given displacement."""
 
 from __future__ import annotations
 

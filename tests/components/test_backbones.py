@@ -1,4 +1,4 @@
-"""Backbones: shapes, receptive fields, what the papers fix about them."""
+"""Backbones: shapes, receptive fields, and properties given in the papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that is told the weight of a loss term."""
+"""Networks conditioned on the weight of a loss term."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads: the identity to begin with, where control points and coarse fields lie, what is constrained."""
+"""Heads: initial identity, positions of control points and coarse fields, constraints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The growing network: what is computed, what it costs, and that its state is its output."""
+"""Growing network: computation, cost, and growth restored from the state dictionary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composers of several networks: order, images, freezing, patches, and what a stage leaves to the next."""
+"""Composers of several networks: order, images, freezing, patches, and inputs of later stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted faults are found, all at once; sound files are left alone; repaired ones are sound."""
+"""Check of data sets: all planted faults are found at once, correct files are unchanged, and repaired files are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing: geometry that leads back, work that is not done twice, files that are whole or not there."""
+"""Preparation of data sets: invertible geometry, no repeated work, no partial files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every public data set: from its provider's layout to scans that lie where they should."""
+"""Adapters of public data sets: from the provider's layout to scans at the correct positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An augmented pair's truth, landmarks and masks still belong to its images."""
+"""Augmentation: truth, landmarks and masks remain consistent with the images."""
 
 from __future__ import annotations
 

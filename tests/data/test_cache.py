@@ -1,4 +1,4 @@
-"""Preprocessed scans: decoded once, the same wherever they are kept, safe with several processes."""
+"""Cache of preprocessed scans: one decoding, identical values in memory and files, safety with several processes."""
 
 from __future__ import annotations
 

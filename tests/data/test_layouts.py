@@ -1,4 +1,4 @@
-"""Folders, descriptions, tables of pairs and DICOM series, read as they are."""
+"""Layouts of data: folders, descriptions, tables of pairs and DICOM series."""
 
 from __future__ import annotations
 

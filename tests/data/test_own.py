@@ -1,4 +1,4 @@
-"""A user's own scans: headers that relate nothing, labels for some of them, and a training within some minutes."""
+"""A user's own scans: unrelated headers, labels for some scans, and a training within some minutes."""
 
 from __future__ import annotations
 

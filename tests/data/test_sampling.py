@@ -1,4 +1,4 @@
-"""Training pairs: the same epoch however many workers, true transforms that are true, cases of different size."""
+"""Training pairs: identical epochs for any number of workers, correct true transforms, cases of different sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of a user's data, each answered by one sentence that names it."""
+"""Faults in a user's data, each reported by one sentence that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of the training images, and what is unlike them."""
+"""Statistics of the training images, and detection of images that differ from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract with other distributions: namespaces, versions, and where a model's components came from."""
+"""Contract with other distributions: namespaces, versions, and origin of a model's components."""
 
 from __future__ import annotations
 

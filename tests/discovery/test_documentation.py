@@ -1,4 +1,4 @@
-"""Components described from their source: what is said is what Python says, and nothing is imported."""
+"""Descriptions of components from their source: agreement with Python's introspection, without imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overrides as one writes them, and what becomes of the configuration."""
+"""Overrides as written by users, and the resulting configuration."""
 
 from __future__ import annotations
 

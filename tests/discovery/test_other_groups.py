@@ -1,4 +1,4 @@
-"""Metrics, report sections, starts, lung segmentations and commands of another distribution, used for real."""
+"""Metrics, report sections, starts, lung segmentations and commands of another distribution, in real use."""
 
 from __future__ import annotations
 

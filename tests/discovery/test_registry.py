@@ -1,4 +1,4 @@
-"""Every way in which a component can fail to be had, each answered with a sentence that names it."""
+"""Registry: every failure to load a component is reported by a sentence that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation's commands run, its Python runs, its links lead somewhere."""
+"""Documentation: commands and Python code run, and links are valid."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Bad inputs and settings by command: every one has to end in exit code 2, one sentence that names the object, and no file left.
+"""Bad inputs and settings by command: each must give exit code 2, one sentence that names the object, and no remaining file.
 
-    python tests/faults/campaign.py [WORD ...]      all cases, or those whose name has the words; prints counts and what went wrong
+    python tests/faults/campaign.py [WORD ...]      all cases, or those whose name has the words; prints counts and failures
 
-A case is a name, a command line, what spoils the working folder before it, and a word that the sentence has to have.
+A case is a name, a command line, a function that damages the working folder before it, and a word that the sentence must contain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs that are killed, over and over, beside one that is not."""
+"""Repeatedly killed runs, for comparison with an uninterrupted one."""
 
 from __future__ import annotations
 

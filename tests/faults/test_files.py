@@ -1,4 +1,4 @@
-"""Results under kills and full disks, damaged files at random places, readers under any text, and memory over many registrations."""
+"""Results after kills and on full disks, randomly damaged files, readers with arbitrary text, and memory over many registrations."""
 
 from __future__ import annotations
 

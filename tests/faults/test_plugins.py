@@ -1,4 +1,4 @@
-"""Distributions that are broken in every way, installed for real: each harms only itself, and the sentence names it."""
+"""Broken distributions, really installed: each affects only itself, and the error message names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands as a terminal, a pipe and a batch system treat them."""
+"""Commands in a terminal, a pipe and a batch system."""
 
 from __future__ import annotations
 

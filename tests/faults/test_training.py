@@ -1,4 +1,4 @@
-"""A training that is killed, wherever and however often, gives what the uninterrupted one gives."""
+"""A training killed at any points gives the same result as an uninterrupted one."""
 
 from __future__ import annotations
 

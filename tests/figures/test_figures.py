@@ -1,4 +1,4 @@
-"""The figures show what they are given."""
+"""Figures show the given data."""
 
 from __future__ import annotations
 

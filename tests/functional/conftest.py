@@ -1,4 +1,4 @@
-"""Fields and images that look different along every axis."""
+"""Fields and images that differ along every axis."""
 
 from __future__ import annotations
 

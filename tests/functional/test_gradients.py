@@ -1,4 +1,4 @@
-"""Derivatives against finite differences, in double precision. Points keep away from the kinks of linear interpolation."""
+"""Derivatives against finite differences, in double precision, at points away from the kinks of linear interpolation."""
 
 from __future__ import annotations
 

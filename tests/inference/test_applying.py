@@ -1,4 +1,4 @@
-"""Transforms of ITK applied to files, against SimpleITK."""
+"""Application of ITK's transforms to files, against SimpleITK."""
 
 from __future__ import annotations
 

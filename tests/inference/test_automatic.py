@@ -1,4 +1,4 @@
-"""The default without a model: what the two images show decides how they are registered."""
+"""Default method without a model: choice by the content of the two images."""
 
 from __future__ import annotations
 

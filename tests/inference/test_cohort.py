@@ -1,4 +1,4 @@
-"""Many pairs: which they are, that each is registered once whatever ends the process, and the page they are judged by."""
+"""Cohorts: lists of pairs, registration of each pair once despite killed processes, and the quality page."""
 
 from __future__ import annotations
 

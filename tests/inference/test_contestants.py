@@ -1,4 +1,4 @@
-"""Methods of an evaluation: transforms that other programs wrote, against SimpleITK, and the models of a cross-validation."""
+"""Methods of an evaluation: transforms of other programs, against SimpleITK, and models of a cross-validation."""
 
 from __future__ import annotations
 

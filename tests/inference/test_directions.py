@@ -1,4 +1,4 @@
-"""Registering in the right direction: a network that brings two centres of mass together, on oblique grids, from both starts."""
+"""Direction of registration: a network that aligns two centres of mass, on oblique grids, from both starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several registrations of a pair: their mean, their spread, and presentations of the pair that change nothing in the world."""
+"""Ensembles of registrations: mean, spread, and variants that keep the pair's position in the world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model on a data set: rows, totals, comparison, the challenge's variants."""
+"""Evaluation of a model on a data set: rows, totals, comparison, Learn2Reg's variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exported network computes what ours does."""
+"""Export: the ONNX network gives the same values as ours."""
 
 from __future__ import annotations
 

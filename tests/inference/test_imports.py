@@ -1,4 +1,4 @@
-"""Start-up: applying a model imports what it needs, and no trainer."""
+"""Start-up: applying a model does not import the trainer, statistics or plotting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of a registration: what is counted, what is estimated, and what a process really takes."""
+"""Memory of a registration: counts, estimates, and the real memory of a process."""
 
 from __future__ import annotations
 

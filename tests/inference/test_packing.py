@@ -1,4 +1,4 @@
-"""Packages of models: made from a run, installed, found by name, and as accurate as the run."""
+"""Model packages: made from a run, installed, found by name, with the accuracy of the run."""
 
 from __future__ import annotations
 

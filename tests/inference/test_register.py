@@ -1,4 +1,4 @@
-"""A registration's files against SimpleITK, against each other, and against what was to be found."""
+"""Files of a registration against SimpleITK, against each other, and against the known transform."""
 
 from __future__ import annotations
 

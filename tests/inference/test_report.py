@@ -1,4 +1,4 @@
-"""The pages, opened in a browser without a network."""
+"""Report pages, opened in a browser without an internet connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers, orders and volumes of the reports, read back from the pages; the viewer's planes, drawn in a browser, against the volumes."""
+"""Contents of the reports: numbers, order of rows and volumes read from the pages; the viewer's planes, drawn in a browser."""
 
 from __future__ import annotations
 

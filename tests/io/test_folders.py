@@ -1,4 +1,4 @@
-"""Folders of results are whole or not there."""
+"""Folders of results: complete or absent."""
 
 from __future__ import annotations
 

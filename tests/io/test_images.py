@@ -1,4 +1,4 @@
-"""Images and points from files, and what files may have wrong."""
+"""Images and points from files, and errors in files."""
 
 from __future__ import annotations
 

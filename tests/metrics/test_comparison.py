@@ -1,4 +1,4 @@
-"""Methods compared on the same cases, against SciPy and by hand."""
+"""Comparison of methods on the same cases, against SciPy and manual calculation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models by name: installed, in files, on servers that are slow, cut connections, or send something else."""
+"""Models by name: installed, in files, and on servers that are slow, cut connections, or send other content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutation score: the share of small realistic mistakes that the tests notice.
+"""Mutation score: the fraction of small realistic mistakes that the tests detect.
 
 ``python tests/mutation/score.py [ROOM ...] [--jobs 2] [--list]`` applies every mistake of ``tests/mutation/ROOM.yaml``, one at a time, to a
 copy of the repository, runs the tests named with it, and prints which mistakes survive. A mistake is an entry
@@ -9,8 +9,8 @@ copy of the repository, runs the tests named with it, and prints which mistakes 
       new: return -value.total
       tests: [tests/training/test_learning.py]
 
-``old`` stands exactly once in the file. The tests of a mistake are run without it first: a test that fails anyway notices nothing.
-The exit status is 0 where at least 95 % are noticed.
+``old`` must occur exactly once in the file. The tests of a mistake are first run without it, because a failing test cannot detect anything.
+The exit status is 0 if at least 95 % are detected.
 """
 
 from __future__ import annotations

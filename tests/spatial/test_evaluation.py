@@ -1,4 +1,4 @@
-"""Metrics of a pair against closed forms: everything lies two voxels further along the last axis of an oblique grid."""
+"""Metrics of a pair against closed forms, for a shift by two voxels along the last axis of an oblique grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies as their YAML files say them."""
+"""Definitions of studies in YAML files."""
 
 from __future__ import annotations
 

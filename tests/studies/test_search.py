@@ -1,4 +1,4 @@
-"""Searches: settings from their space, hopeless trials pruned, killed ones begun again, the best ones that no other beats."""
+"""Searches: settings from the space, pruning of poor trials, restart of killed trials, non-dominated trials."""
 
 from __future__ import annotations
 

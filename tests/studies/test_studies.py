@@ -1,4 +1,4 @@
-"""Studies: what is done is not done again, what fails is on record, and the table is the methods' over pairs and seeds."""
+"""Studies: finished jobs are not repeated, failures are recorded, and the table compares methods over pairs and seeds."""
 
 from __future__ import annotations
 

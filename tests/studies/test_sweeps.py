@@ -1,4 +1,4 @@
-"""Sweeps by Hydra: failures on record, the same command goes on, and other launchers, installed for real."""
+"""Hydra sweeps: record of failures, resumption by the same command, and other launchers, really installed."""
 
 from __future__ import annotations
 

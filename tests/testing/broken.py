@@ -1,6 +1,6 @@
-"""A sound component of every kind, and one for each check that is broken in that way alone.
+"""For every kind, a correct component and, for each check, a component that fails only this check.
 
-``BROKEN[kind][check]`` is ``(what is wrong, factory)``; the table in ``docs/plugins.md`` is made of it.
+``BROKEN[kind][check]`` is ``(description of the fault, factory)``; the table in ``docs/plugins.md`` is generated from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every built-in component runs through the kit that third parties use."""
+"""Every built-in component passes the conformance kit offered to third parties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kit: a sound component passes, and every check is failed by a component that is broken in that way."""
+"""Conformance kit: correct components pass, and each check fails for a component with the corresponding fault."""
 
 from __future__ import annotations
 

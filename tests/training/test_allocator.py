@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step."""
+"""Allocator: freed memory is retained for the next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averaged weights: which are kept, and that a training goes on from its own."""
+"""Averaged weights: storage of the average, and continued training from the original weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Duration of a training, steps within some minutes, batches in parts."""
+"""Budget of a training: duration, steps within a time limit, batches in parts."""
 
 from __future__ import annotations
 

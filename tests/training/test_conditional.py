@@ -1,4 +1,4 @@
-"""One training for a range of weights, and what becomes of the model."""
+"""One training for a range of weights, and the resulting model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch over the loss where answers come late, as from a GPU."""
+"""Check for NaN and infinite losses whose values arrive late, as from a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings that start from a model: what fits, what does not, and whose preprocessing counts."""
+"""Trainings that start from a model: matching and missing weights, and choice of the preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning: the loss falls, every parameter takes part, validation looks the way of training, the best weights are kept."""
+"""Learning: decreasing loss, gradients of every parameter, same direction in validation and training, storage of the best weights."""
 
 from __future__ import annotations
 

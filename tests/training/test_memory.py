@@ -1,4 +1,4 @@
-"""The estimate of a step's memory: counted on small images, as if counted on large ones."""
+"""Estimate of a step's memory, measured on small images, against the memory on large ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method of the configuration, on one tiny phantom: training helps, and its steps run without values."""
+"""Every configured method on one tiny phantom: training improves it, and its steps run on meta tensors."""
 
 from __future__ import annotations
 

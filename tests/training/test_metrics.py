@@ -1,4 +1,4 @@
-"""``metrics.csv``: a row per step, also of a run that goes on."""
+"""``metrics.csv``: one row per step, also after resumption."""
 
 from __future__ import annotations
 

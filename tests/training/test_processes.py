@@ -1,4 +1,4 @@
-"""Two processes that train together, for real (gloo), against one with twice the batch; and what happens when one of them ends."""
+"""Training in two real processes (gloo) against one process with twice the batch, and the failure of one of the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run from a configuration to its folder, on tiny phantoms: the record, interruption and resumption, and what can go wrong."""
+"""Runs from a configuration to a folder, on tiny phantoms: record, interruption and resumption, errors."""
 
 from __future__ import annotations
 

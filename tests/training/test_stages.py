@@ -1,4 +1,4 @@
-"""Stages: what is trained when, from which weights, by which optimiser; interruption in the middle of one."""
+"""Stages: trained networks, initial weights and optimisers; interruption within a stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instance optimisation: it finds, it stops, it never returns anything worse."""
+"""Instance optimisation: recovery of known transforms, termination, and results never worse than the start."""
 
 from __future__ import annotations
 
