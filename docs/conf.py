@@ -14,7 +14,6 @@ author = copyright = "The lightning_reg authors"
 release = metadata.version("lightning-reg")
 extensions = [
     "myst_parser",
-    "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -23,35 +22,27 @@ extensions = [
     "sphinx_design",
     "reference_pages",
 ]
-exclude_patterns = ["notebooks", "cluster", "reference/api/modules.rst"]
+exclude_patterns = ["notebooks", "cluster"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]
 
-apidoc_modules = [
-    {
-        "path": "../lightning_reg",
-        "destination": "reference/api",
-        "separate_modules": False,
-        "module_first": True,
-        "max_depth": 2,
-        "exclude_patterns": ["../lightning_reg/conf"],
-        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},
-    }
-]
+autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:(class|obj|exc|data|attr)", r"(?!lightning_reg\.).*"),
+    ("py:(class|obj)", r"lightning_reg\..*\.(T|Item|Shared|Result)"),  # variables of types
     ("py:.*", r"(torch|lightning|numpy|SimpleITK|torchio|scipy)\..*"),
 ]
 
 html_theme = "furo"
 html_title = "lightning_reg"
-html_static_path = ["_static"]
 html_show_sphinx = False
+smartquotes = False  # --option stays what it is

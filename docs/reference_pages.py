@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from importlib import import_module
+from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -19,6 +21,12 @@ from lightning_reg.discovery.composition import explained
 from lightning_reg.discovery.documentation import Documentation, documentation
 from lightning_reg.discovery.values import Value, options
 from lightning_reg.metrics import METRICS
+
+PACKAGES = (
+    "inference", "training", "components", "data", "curation", "models", "metrics", "io", "phantom", "spatial", "functional", "figures",
+    "discovery", "studies", "testing",
+)  # fmt: skip
+"""Packages whose API has pages."""
 
 
 def cell(text: str) -> str:
@@ -112,30 +120,67 @@ class MetricsTable(Markdown):
         return table(["key", "metric", "unit", "better"], [[code(m.key), m.title, m.unit, m.better] for m in METRICS])
 
 
-def reexported(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement) -> nodes.reference | None:
-    """Resolve a name by the module that defines it, where a package exports it, or by its unique ending."""
+def write_api_pages(app: Sphinx) -> None:
+    """A page per package of :data:`PACKAGES` and per package in it, with all its public modules."""
+    folder = Path(app.srcdir) / "reference" / "api"
+    folder.mkdir(exist_ok=True)
+    for package in PACKAGES:
+        write_package(folder, f"lightning_reg.{package}")
+
+
+def write_package(folder: Path, name: str) -> None:
+    inner = sorted(pkgutil.iter_modules(import_module(name).__path__), key=lambda found: found.name)
+    title = name.removeprefix("lightning_reg.")
+    lines = [title, "=" * len(title), "", f".. automodule:: {name}", ""]
+    packages = [f"{name}.{found.name}" for found in inner if found.ispkg]
+    if packages:
+        lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {package}" for package in packages), ""]
+    for module in (f"{name}.{found.name}" for found in inner if not found.ispkg and not found.name.startswith("_")):
+        title = module.removeprefix("lightning_reg.")
+        lines += [title, "-" * len(title), "", f".. automodule:: {module}", ""]
+    written, text = folder / f"{name}.rst", "\n".join(lines)
+    if not written.exists() or written.read_text(encoding="utf-8") != text:  # else the page would be built again
+        written.write_text(text, encoding="utf-8")
+    for package in packages:
+        write_package(folder, package)
+
+
+def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement) -> nodes.Element | None:
+    """Link a name to the module that defines it, where a package exports it, or to its unique ending.
+
+    What exists without documentation of its own is text; anything else stays a warning.
+    """
     if node.get("refdomain") != "py":
         return None
     name, objects = node["reftarget"], env.domains.python_domain.objects
+    places = [name, f"{node.get('py:module')}.{name}", f"{node.get('py:module')}.{node.get('py:class')}.{name}"]
+    origins = [origin for place in places if (origin := defined_as(place))]
     endings = [known for known in objects if known.endswith(f".{name}")]
-    candidates = [origin(name), *(endings if len(endings) == 1 else [])]
-    found = next((candidate for candidate in candidates if candidate in objects), None)
-    if found is None:
-        return None
-    entry = objects[found]
-    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, [text], found)
+    for candidate in (*origins, *(endings if len(endings) == 1 else [])):
+        if candidate in objects:
+            entry = objects[candidate]
+            return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, [text], candidate)
+    return text if origins else None
 
 
-def origin(dotted: str) -> str:
-    """Full name of an object where it is defined; empty where there is none."""
-    module, _, name = dotted.rpartition(".")
-    if not module.startswith("lightning_reg"):
+def defined_as(dotted: str) -> str:
+    """Full name of an object where it is defined; empty where there is none of this name."""
+    module, *inner = dotted.split(".")
+    if module != "lightning_reg":
         return ""
-    try:
-        value = getattr(import_module(module), name)
-        return f"{value.__module__}.{value.__qualname__}"
-    except (ImportError, AttributeError):
-        return ""
+    found = import_module(module)
+    for number, part in enumerate(inner):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            if part in getattr(found, "__annotations__", {}):  # a field of a dataclass
+                return dotted
+            try:
+                found = import_module(".".join([module, *inner[: number + 1]]))
+            except ImportError:
+                return ""
+    name = getattr(found, "__qualname__", "")
+    return f"{found.__module__}.{name}" if name and getattr(found, "__module__", None) else dotted
 
 
 def without_links_to_files(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -144,7 +189,8 @@ def without_links_to_files(app: Sphinx, docname: str, source: list[str]) -> None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("missing-reference", reexported)
+    app.connect("builder-inited", write_api_pages)
+    app.connect("missing-reference", resolve)
     app.connect("source-read", without_links_to_files)
     app.add_directive("configuration-values", ConfigurationValues)
     app.add_directive("group-options", GroupOptions)

@@ -100,7 +100,7 @@ class Documentation:
             leaf = name
         for part in reversed(key.split(".")):
             leaf = {part: leaf}
-        return yaml.safe_dump(leaf, sort_keys=False, allow_unicode=True, default_flow_style=False)
+        return yaml.safe_dump(leaf, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     def _members(self) -> dict[str, Any]:
         """Networks of a composer as a configuration gives them, see :mod:`lightning_reg.components.building`."""

@@ -67,7 +67,8 @@ def described(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[Val
 
 
 def _with_comment(value: Value, comments: Mapping[str, str]) -> Value:
-    return value if value.meaning else replace(value, meaning=comments.get(_anywhere(value.key), ""))
+    place = _anywhere(value.key)
+    return replace(value, meaning=value.meaning or comments.get(place) or FIELDS.get(place.rpartition(".")[2], ""))
 
 
 def _anywhere(key: str) -> str:
@@ -139,7 +140,7 @@ def _walk(value: Any, key: str, documented: Mapping[str, Argument]) -> Iterator[
                 for number, part in enumerate(inner):
                     yield from _walk(part, f"{below}[{number}]", {})
             else:
-                yield Value(below, inner, _type(argument, inner), _meaning(argument, str(name)))
+                yield Value(below, inner, _type(argument, inner), argument.meaning if argument else "")
 
 
 def named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -170,10 +171,6 @@ def _type(argument: Argument | None, value: Any) -> str:
     if argument is not None and argument.type:
         return argument.type
     return "" if value is None else type(value).__name__
-
-
-def _meaning(argument: Argument | None, name: str) -> str:
-    return (argument.meaning if argument else "") or FIELDS.get(name, "")
 
 
 def _documented(value: Mapping[str, Any], key: str) -> dict[str, Argument]:

@@ -19,7 +19,7 @@ from test_packaging import install
 
 from lightning_reg import DenseHead, Network, UNet
 from lightning_reg.components.composers.single import SingleComposer
-from lightning_reg.discovery import GROUPS, check
+from lightning_reg.discovery import GROUPS, check, providers
 from lightning_reg.testing import check_component
 from lightning_reg.training.module import RegistrationModule
 
@@ -108,6 +108,45 @@ def test_the_page_on_cohorts_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "written"),
+    [
+        ("tutorials/own_scans", {"scans", "runs", "result", "warped_labels.nii.gz"}),
+        ("how_to/compare_methods", {"compared"}),
+        ("how_to/weak_supervision", {"runs"}),
+        ("how_to/no_overlap", {"result"}),
+    ],
+)
+def test_a_page_holds(page: str, written: set[str], tmp_path: Path) -> None:
+    execute_page(page, tmp_path)
+    assert written <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
+    """Its commands in order, in a throw-away environment; its Python replaces the file that the page names."""
+    site = tmp_path / "site"
+    quick = " ".join(["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"])
+    text = (ROOT / "docs" / "tutorials" / "plugin.md").read_text()
+    shown = re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", text, re.S)
+    for skipped, language, code in shown:
+        if skipped:
+            continue
+        if language == "python":
+            (tmp_path / "robust_terms" / "src" / "robust_terms" / "loss.py").write_text(code)
+            install(tmp_path / "robust_terms", site=site)
+            continue
+        for line in code.splitlines():
+            if line.startswith("pip install"):
+                install(tmp_path / "robust_terms", site=site)
+                continue
+            line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
+            execute("bash", f"export PYTHONPATH={site}\n{line}", tmp_path)
+    assert list((tmp_path / "runs").glob("robust_terms_phantom/*/summary.json"))
+    assert yaml.safe_load(blocks(ROOT / "docs" / "tutorials" / "plugin.md", "yaml")[0])["seeds"] == [1, 2, 3]
+
+
+@pytest.mark.slow
 def test_the_page_on_data_holds(tmp_path: Path) -> None:
     """Its blocks in order, on the scans that the first of them makes; then the phantom's page."""
     for page in ("data", "data/phantom"):
@@ -136,6 +175,28 @@ def test_every_data_set_has_a_page() -> None:
     for name in configured:
         assert f"(data/{name}.md)" in (ROOT / "docs" / "data.md").read_text()
         assert f"`data={name}`" in (ROOT / "docs" / "data" / f"{name}.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page, the generated ones and every cross-reference among them."""
+    site = tmp_path / "site"
+    call = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(site)]
+    result = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    values = (site / "reference" / "configuration.html").read_text()
+    assert "method.composer.head.steps" in values
+    assert "control-point distance" in values  # of a stage's backbone
+    assert "--fixed-landmarks" in (site / "reference" / "commands.html").read_text()
+    components = (site / "reference" / "components.html").read_text()
+    for group in ("backbones", "heads", "composers", "losses"):
+        for name in providers(group):
+            assert f"<h3>{name}<" in components, name
+    index = (site / "searchindex.js").read_text()
+    for page in (path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")):
+        assert f'"{page}"' in index, page
+    warp = (site / "reference" / "api" / "lightning_reg.functional.html").read_text()
+    assert 'id="lightning_reg.functional.warp.warp"' in warp
 
 
 def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
