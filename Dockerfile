@@ -7,10 +7,12 @@
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ARG TORCH_INDEX=
+# hadolint ignore=DL3008
 RUN if ! command -v pip >/dev/null; then \
         apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*; \
     fi && python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir torch ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
 COPY . /src
 RUN pip install --no-cache-dir /src && rm -rf /src
