@@ -33,6 +33,7 @@ from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
 from lightning_reg.spatial import Displacement, Pair, Transform, slabs
+from lightning_reg.spatial.view import card
 from lightning_reg.training.model import read_model
 
 
@@ -119,6 +120,26 @@ class Registrar:
             raise ArgumentError(f"memory is {self.memory}; give GiB, a number above 0")
         if self.composer is not None:
             self.composer = self.composer.to(self.device).eval()
+
+    def described(self) -> dict[str, str]:
+        """Network, optimisation, preprocessing and device, in words."""
+        words = {}
+        if self.composer is not None:
+            parameters = sum(p.numel() for p in self.composer.parameters())
+            words["network"] = f"{type(self.composer).__name__} of {parameters:,} parameters, on {self.device}"
+        words |= {name: str(value) for name, value in self.settings.items() if value is not None and not isinstance(value, (dict, list))}
+        if self.optimization is not None:
+            transforms = [stage.transform for stage in self.optimization.stages]
+            told = "refinement" if self.composer is not None else "optimisation"
+            words[told] = ", ".join(f"{name} ({transforms.count(name)})" for name in dict.fromkeys(transforms)) + " stages"
+        steps = {key: value for key, value in vars(self.preprocessing).items() if value not in (None, False)}
+        return words | {"preprocessing": ", ".join(f"{key} {value}" for key, value in steps.items()), "start": self.start}
+
+    def __repr__(self) -> str:
+        return f"Registrar({'; '.join(f'{name}: {text}' for name, text in self.described().items())})"
+
+    def _repr_html_(self) -> str:
+        return card("Registrar", self.described())
 
     def register(
         self,

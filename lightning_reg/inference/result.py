@@ -24,10 +24,11 @@ from lightning_reg.inference.report.registration import SPREAD, volumes, write_r
 from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, Beside, written_whole
 from lightning_reg.io.transforms import write_displacement, write_image, write_transform
-from lightning_reg.metrics import PairMetrics, evaluate
+from lightning_reg.metrics import METRICS, PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.spatial import LARGE, Affine, Grid, Pair, Transform, assembled, determinant_on, known_on, parts, resampled, split_affine
+from lightning_reg.spatial.view import card
 
 THUMBNAIL = "thumbnail.jpg"
 
@@ -64,6 +65,26 @@ class Result:
     extra: Sequence[ExtraMetric] = ()
     spread: Tensor | None = None
     weights: Weights | None = None
+
+    def __repr__(self) -> str:
+        kind = type(self.transform).__name__
+        took = f", {sum(self.seconds.values()):.1f} s" if self.seconds else ""
+        return f"Result({self.pair.name[0]}: {kind}; fixed {self.pair.fixed.grid}{took}{''.join(f'; {w}' for w in self.warnings)})"
+
+    def _repr_html_(self) -> str:
+        """Metrics before and after; rows of fixed image, warped image, difference and folding."""
+        case = self.case
+        rows = {"fixed": str(self.pair.fixed.grid), "moving": str(self.pair.moving.grid), "transform": type(self.transform).__name__}
+        found = case.row()
+        for metric in METRICS:
+            before, after = found.get(metric.column("before")), found.get(metric.column("after"))
+            if metric.compared and after is not None:
+                start = "" if before is None else f"{float(before):.{metric.digits}f} → "
+                rows[metric.title] = f"{start}{float(after):.{metric.digits}f} {metric.unit}"
+        rows |= {"folding": f"{100 * case.folding:.3f} %", "SDlogJ": f"{case.sdlogj:.3f}"}
+        rows |= {"seconds": f"{sum(self.seconds.values()):.1f}"} if self.seconds else {}
+        rows |= {"warning": " ".join(self.warnings)} if self.warnings else {}
+        return card(f"Registration of {self.pair.name[0]}", rows, thumbnail(self.pair, self.field, self.determinant))
 
     def map_points(self, points: Any) -> np.ndarray:
         """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""

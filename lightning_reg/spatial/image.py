@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_reg.functional import pool, resize, sample
 from lightning_reg.functional.warp import Interpolation
 from lightning_reg.spatial.grid import Grid, Matrix
+from lightning_reg.spatial.view import card, picture
 
 if TYPE_CHECKING:
     from lightning_reg.spatial.transforms import Transform
@@ -39,6 +40,26 @@ class Image:
             raise ValueError(f"Image: {type(self.tensor).__name__} given, where a tensor (B, C, I, J, K) is meant")
         if self.tensor.dim() != 5 or tuple(self.tensor.shape[2:]) != self.grid.shape:
             raise ValueError(f"Image: tensor {tuple(self.tensor.shape)} does not lie on {self.grid}; expected (B, C, I, J, K)")
+
+    def described(self) -> dict[str, str]:
+        """Shape, voxel size, position, type and range of the values, in words."""
+        batch, channels = self.tensor.shape[:2]
+        size, at = (" x ".join(f"{v:.4g}" for v in self.grid.spacing[0]), ", ".join(f"{v:.4g}" for v in self.grid.center[0]))
+        more = "".join(f", {count} {name}" for count, name in ((batch, "images"), (channels, "channels")) if count > 1)
+        kind = "labels or mask" if self.discrete else "intensities"
+        values = "" if self.tensor.is_meta else f", {float(self.tensor.min()):.4g} to {float(self.tensor.max()):.4g}"
+        return {
+            "shape": f"{' x '.join(map(str, self.grid.shape))} voxels{more}",
+            "voxel size": f"{size} mm",
+            "centre": f"({at}) mm RAS",
+            "values": f"{kind}, {str(self.tensor.dtype).removeprefix('torch.')}{values}, on {self.tensor.device}",
+        }
+
+    def __repr__(self) -> str:
+        return f"Image({'; '.join(self.described().values())})"
+
+    def _repr_html_(self) -> str:
+        return card("Image", self.described(), None if self.tensor.is_meta else picture([self]))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Image:
         return replace(self, tensor=self.tensor.to(device, non_blocking=non_blocking))

@@ -14,6 +14,7 @@ from lightning_reg.functional import label_values, target_registration_error
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Displacement, Transform
+from lightning_reg.spatial.view import card, picture
 
 Part = tuple[Sequence[int], Sequence[int]]
 
@@ -36,6 +37,22 @@ class Pair:
     moving_landmarks: tuple[Tensor, ...] | None = None
     truth: Displacement | None = None
     name: tuple[str, ...] = ("pair",)
+
+    def described(self) -> dict[str, str]:
+        """Both images and what else there is, in words."""
+        words = {"name": ", ".join(self.name)}
+        for name in ("fixed", "moving"):
+            words[name] = "; ".join(getattr(self, name).described().values())
+        others = sorted(self.has() - {"fixed", "moving", "name"})
+        return words | ({"also": ", ".join(other.replace("_", " ") for other in others)} if others else {})
+
+    def __repr__(self) -> str:
+        return f"Pair({', '.join(f'{name}: {text}' for name, text in self.described().items())})"
+
+    def _repr_html_(self) -> str:
+        """Fixed image above the moving image, where the headers put it, both on the fixed image's part of the world."""
+        drawn = None if self.fixed.tensor.is_meta else picture([self.fixed, self.moving], self.fixed.grid)
+        return card("Pair: fixed above moving", self.described(), drawn)
 
     def has(self) -> frozenset[str]:
         """Names of the fields that are present."""

@@ -13,7 +13,7 @@ from faults.killing import STOPPED, differences, killed_until_done, log_of, star
 
 from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
-from lightning_reg.training.budget import with_steps
+from lightning_reg.training.run_folder import with_steps
 
 METHODS = sorted(path.stem for path in (own_directory() / "method").glob("*.yaml"))
 POLITE = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

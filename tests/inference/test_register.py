@@ -79,6 +79,21 @@ def test_simpleitk_finds_our_warped_image_and_our_landmarks(result: Result, fold
     assert np.abs(itk_points(field, centres) - result.map_points(centres)).max() < 1e-3
 
 
+def test_a_result_and_its_registrar_show_themselves(model, files) -> None:
+    """In a notebook: metrics before and after, a picture; without one, a line."""
+    made = registrar("model", model)
+    result = made.register(**files)
+    shown = result._repr_html_()
+    case = result.case
+    assert case.tre_before is not None
+    assert f"{float(case.tre_before.mean()):.2f} → {float(case.tre_after.mean()):.2f} mm" in shown
+    assert "data:image/png;base64" in shown
+    assert "tensor(" not in repr(result)
+    assert len(repr(result)) < 400
+    assert "SingleComposer of" in repr(made)
+    assert "refinement" in made._repr_html_()
+
+
 def inside_points(result: Result) -> np.ndarray:
     """Points anywhere in the fixed image, up to its outer faces."""
     grid = result.pair.fixed.grid

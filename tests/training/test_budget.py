@@ -14,9 +14,10 @@ import torch
 from lightning_reg.discovery import ComponentError
 from lightning_reg.spatial import Pair
 from lightning_reg.training import budget, run
-from lightning_reg.training.budget import duration, step_seconds, with_steps
+from lightning_reg.training.budget import duration, step_seconds
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import planned
+from lightning_reg.training.run_folder import with_steps
 
 GROWING = {
     "composer": {
