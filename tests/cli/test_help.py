@@ -45,6 +45,12 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
     assert values["data.fold"].meaning.startswith("cross-validation")  # a comment of the file
 
 
+def test_a_comment_of_a_line_is_that_of_the_whole() -> None:
+    values = {value.key: value for value in explained(["data=phantom"])}
+    assert "cut to the lungs" not in values["data.dataset.subjects"].meaning
+    assert values["callbacks.early_stopping"].meaning.startswith("e.g.")
+
+
 def test_a_stage_is_explained_by_its_own_components() -> None:
     values = {value.key: value for value in explained(["method=dlir"])}
     assert values["method.composer.stages[0].backbone.levels"].meaning.startswith("convolution layers")

@@ -62,6 +62,7 @@ def test_the_sliders_move_the_planes(page) -> None:
 @pytest.mark.parametrize("mode", ["swipe", "checker", "overlay", "difference", "fixed", "other", "grid", "jacobian"])
 def test_every_view_draws_and_before_differs_from_after(page, mode: str) -> None:
     page.uncheck("#points")
+    page.uncheck("#contours")
     page.select_option("#mode", mode)
     page.check("input[value=after]")
     after = pixels(page, "axial")

@@ -68,6 +68,12 @@ def unpacked(shown: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(values, np.uint8).reshape(shown["shape"]) for name, values in raw.items()}
 
 
+def windowed(volume: np.ndarray, shown: dict[str, Any], side: str) -> np.ndarray:
+    """Grey values that the viewer begins with, 0 to 255."""
+    (least, most), (black, white) = shown["range"][side], shown["window"][side]
+    return ((least + volume / 255 * (most - least) - black) / (white - black) * 255).clip(0, 255).round().astype(int)
+
+
 def brightest(volume: np.ndarray, shown: dict[str, Any]) -> Tensor:
     """The centre of mass of what is bright, RAS mm."""
     at = np.argwhere(volume > 80)
@@ -272,8 +278,8 @@ def page(folder, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto((folder / "report.html").as_uri())
     page.wait_for_function("document.body.dataset.drawn")
-    page.uncheck("#points")
-    page.uncheck("#cross")
+    for drawn_over in ("#points", "#cross", "#contours"):
+        page.uncheck(drawn_over)
     yield page
     page.close()
 
@@ -304,7 +310,7 @@ def planes(page) -> Callable[[str, str], np.ndarray]:
 
     def cut(name: str, plane: str) -> np.ndarray:
         shown = json.loads(page.locator("#volumes").text_content())
-        volume = unpacked(shown)[name].astype(int)
+        volume = windowed(unpacked(shown)[name], shown, "fixed" if name == "fixed" else "other")
         i, j, k = (int(v) for v in page.evaluate("document.body.dataset.drawn").split()[2:])
         if plane == "axial":
             return volume[::-1, ::-1, k].T
@@ -360,3 +366,129 @@ def test_a_click_on_a_row_or_a_plane_goes_to_the_place(page, folder) -> None:
     box = page.locator("#axial").bounding_box()
     page.locator("#axial").click(position={"x": 0.25 * box["width"], "y": 0.2 * box["height"]})
     assert at()[:2] == pytest.approx([0.75 * shown["shape"][0] - 0.5, 0.8 * shown["shape"][1] - 0.5], abs=1.1)
+
+
+def at(page) -> list[int]:
+    return [int(v) for v in page.evaluate("document.body.dataset.drawn").split()[2:]]
+
+
+@pytest.fixture
+def fresh(page):
+    """The page as it is opened."""
+    page.select_option("#mode", "fixed")
+    page.check("input[value=after]")
+    page.locator("#axial").dblclick()
+    page.locator("tr[data-at]").first.click()
+    page.evaluate("document.activeElement.blur()")
+    return page
+
+
+@pytest.mark.slow
+def test_all_planes_have_the_same_scale(fresh) -> None:
+    """A voxel is as many pixels wide and high in every plane, to the page's rounding."""
+    shape = json.loads(fresh.locator("#volumes").text_content())["shape"]
+    sizes = []
+    for plane, (u, v) in {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}.items():
+        box = fresh.locator(f"#{plane}").bounding_box()
+        sizes += [box["width"] / shape[u], box["height"] / shape[v]]
+    assert max(sizes) / min(sizes) < 1.03
+
+
+@pytest.mark.slow
+def test_wheel_and_keys_move_slice_and_crosshair(fresh) -> None:
+    i, j, k = at(fresh)
+    fresh.locator("#axial").hover()
+    fresh.mouse.wheel(0, 100)
+    assert at(fresh) == [i, j, k + 1]
+    fresh.locator("#coronal").focus()
+    for key, there in (("ArrowLeft", [i + 1, j, k + 1]), ("ArrowUp", [i + 1, j, k + 2]), ("PageDown", [i + 1, j - 1, k + 2])):
+        fresh.keyboard.press(key)
+        assert at(fresh) == there
+    fresh.keyboard.press("b")
+    assert fresh.is_checked("input[value=before]")
+    fresh.keyboard.press("4")
+    assert fresh.input_value("#mode") == "difference"
+    assert fresh.locator("#bar").is_visible()
+
+
+@pytest.mark.slow
+def test_zoom_keeps_the_place_under_the_pointer_and_a_double_click_ends_it(fresh, drawn) -> None:
+    whole = drawn("coronal", "fixed", "after")
+    i, _, k = at(fresh)
+    for _ in range(4):
+        fresh.keyboard.press("+")
+    close = drawn("coronal", "fixed", "after")
+    assert (close != whole).mean() > 0.05
+    shown = json.loads(fresh.locator("#volumes").text_content())
+    box = fresh.locator("#coronal").bounding_box()
+    zoom = 1.25**4
+    left = min(max(shown["shape"][0] - 1 - i + 0.5 - shown["shape"][0] / zoom / 2, 0), shown["shape"][0] * (1 - 1 / zoom))
+    fresh.locator("#coronal").click(position={"x": box["width"] / 4, "y": box["height"] / 2})
+    assert at(fresh)[0] == shown["shape"][0] - 1 - int(left + shown["shape"][0] / zoom / 4)
+    assert abs(at(fresh)[2] - k) < shown["shape"][2] / 2
+    fresh.locator("#coronal").dblclick()
+    fresh.locator("tr[data-at]").first.click()
+    assert (drawn("coronal", "fixed", "after") == whole).all()
+
+
+@pytest.mark.slow
+def test_a_drag_with_the_right_button_changes_contrast_and_brightness(fresh, drawn, planes) -> None:
+    before = drawn("axial", "fixed", "after").astype(float)
+    told = fresh.locator("#window-values").inner_text()
+    box = fresh.locator("#axial").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    place = at(fresh)
+    fresh.mouse.move(x, y)
+    fresh.mouse.down(button="right")
+    fresh.mouse.move(x, y - 60)
+    fresh.mouse.up(button="right")
+    brighter = drawn("axial", "fixed", "after").astype(float)
+    assert brighter.mean() > before.mean() + 10
+    assert at(fresh) == place
+    assert fresh.locator("#window-values").inner_text() != told
+    fresh.locator("#brightness").evaluate("s => { s.value = 0; s.dispatchEvent(new Event('input')) }")
+    fresh.locator("#contrast").evaluate("s => { s.value = -1; s.dispatchEvent(new Event('input')) }")
+    half = drawn("axial", "fixed", "after")[..., 0]  # a window of twice the width about the same level
+    assert equal(half, (planes("fixed", "axial") + 127.5) / 2) > 0.9
+    fresh.locator("#axial").dblclick()
+    fresh.locator("tr[data-at]").first.click()
+    assert (drawn("axial", "fixed", "after") == before).all()
+
+
+@pytest.mark.slow
+def test_the_values_under_the_pointer_are_those_of_the_images(fresh, pair) -> None:
+    shown = json.loads(fresh.locator("#volumes").text_content())
+    text = fresh.locator("#readout").inner_text()
+    place = torch.tensor([float(v) for v in re.search(r"\((.*)\) mm RAS", text)[1].split(",")], dtype=torch.float64)
+    expected = torch.tensor(shown["origin"], dtype=torch.float64) + shown["spacing"] * torch.tensor(at(fresh))
+    torch.testing.assert_close(place, expected, atol=0.06, rtol=0)
+    point = Grid.regular((1, 1, 1), (1, 1, 1), expected.tolist())
+    step = (shown["range"]["fixed"][1] - shown["range"]["fixed"][0]) / 255
+    value = float(pair.fixed.resampled(point).tensor)
+    assert float(re.search(r"fixed (-?[\d.e+]+)", text)[1]) == pytest.approx(value, abs=step + 0.01 * abs(value))
+    assert re.search(r"displacement [\d.]+ mm, Jacobian determinant", text)
+
+
+@pytest.mark.slow
+def test_letters_and_scale_can_be_read_on_any_ground(fresh) -> None:
+    """Each letter is white with a black edge: both are there, whatever the image is."""
+    script = """([id, x, y]) => { const c = document.getElementById(id);
+      return Array.from(c.getContext("2d").getImageData(x < 0 ? c.width + x : x, c.height / 2 - 10, 20, 20).data); }"""
+    for plane in ("axial", "coronal", "sagittal"):
+        for x in (2, -22):
+            values = np.array(fresh.evaluate(script, [plane, x, 0])).reshape(-1, 4)[:, :3]
+            assert (values.min(1) > 230).any()
+            assert (values.max(1) < 30).any()
+
+
+@pytest.mark.slow
+def test_contours_are_blue_for_the_fixed_and_orange_for_the_other_image(fresh, drawn) -> None:
+    count = """id => { const c = document.getElementById(id), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+      let blue = 0, orange = 0;
+      for (let i = 0; i < d.length; i += 4) { blue += d[i] < 140 && d[i + 2] > 180; orange += d[i] > 180 && d[i + 2] < 90; }
+      return [blue, orange]; }"""
+    assert fresh.evaluate(count, "axial") == [0, 0]
+    fresh.check("#contours")
+    blue, orange = fresh.evaluate(count, "axial")
+    fresh.uncheck("#contours")
+    assert min(blue, orange) > 20

@@ -106,6 +106,8 @@ def render(
         script=Markup((here / "viewer.js").read_text(encoding="utf-8")),
         volumes=Markup(json.dumps(volumes).replace("<", "\\u003c")) if volumes else "",
         landmarks=bool(volumes and volumes["landmarks"]),
+        contours=volumes["contoured"] if volumes else "",
+        widths={"axial": volumes["shape"][0], "coronal": volumes["shape"][0], "sagittal": volumes["shape"][1]} if volumes else {},
     )
 
 

@@ -74,7 +74,9 @@ def write_report(
     seconds = [Row((name, number(value, ".2f"))) for name, value in record["seconds"].items()]
     sections.append(Section("Time", ("part", "seconds"), [*seconds, Row(("all", number(sum(record["seconds"].values()), ".2f")), True)]))
     settings = {"inputs": record["inputs"], **record["settings"]}
-    path.write_text(render(f"Registration of {record['case']}", sections, settings, "", record["warnings"], shown), encoding="utf-8")
+    fixed, _, moving = record["case"].partition(" < ")
+    subtitle = f"{moving} (moving) is brought onto {fixed} (fixed)." if moving else ""
+    path.write_text(render(f"Registration of {record['case']}", sections, settings, subtitle, record["warnings"], shown), encoding="utf-8")
 
 
 def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform | None = None, jacobian: Tensor | None = None) -> Volumes:
@@ -98,8 +100,10 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
         quantised = (determinant.resampled(grid).tensor.clamp(0, 2.54) * 100).round()
         coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
         reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", field))}
-    windows = {name: _window(pair.fixed if name == "fixed" else pair.moving) for name in images}
-    packed = {name: _pack(_bytes(tensor, *windows[name])) for name, tensor in images.items()}
+        outlines = _outlines(pair, field, start, grid)
+    sides = {"fixed": pair.fixed, "other": pair.moving}
+    ranges = {side: _quantiles(image, 0.0005, 0.9995) for side, image in sides.items()}
+    packed = {name: _pack(_bytes(tensor, *ranges["fixed" if name == "fixed" else "other"])) for name, tensor in images.items()}
     shown = quantised.where(inside, 100).masked_fill(folded & inside, 255)
     return {
         "shape": grid.shape,
@@ -107,7 +111,11 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
         "spacing": float(grid.spacing[0, 0]),
         "origin": grid.affine[0, :3, 3].tolist(),
         "start": _middle(pair, grid),
+        "range": ranges,
+        "window": {side: _quantiles(image, 0.01, 0.997) for side, image in sides.items()},
         **packed,
+        "contoured": "" if not outlines else "contours of labels" if pair.fixed_labels is not None else "contours of masks",
+        "contours": {name: _pack(labels) for name, labels in outlines.items()},
         "jacobian": _pack(shown[0, 0].to(torch.uint8).numpy()),
         "reach": {when: _pack(far[0].float().numpy()) for when, far in reach.items()},
         "landmarks": _marks(pair, transform, start, grid),
@@ -134,12 +142,23 @@ def _in_voxels_of(transform: Transform, coarse: Grid, grid: Grid) -> Tensor:
     ).view(1, 3, 1, 1, 1)
 
 
-def _window(image: Image) -> tuple[float, float]:
-    """Intensities shown as black and as white: the 1st and 99.7th percentiles of the values above the image's padding value."""
+def _outlines(pair: Pair, field: Transform, start: Transform, grid: Grid) -> dict[str, np.ndarray]:
+    """Labels, or masks without labels, on the displayed grid: of the fixed image, and of the moving image before and after."""
+    fixed, moving = (pair.fixed_labels, pair.moving_labels)
+    if fixed is None or moving is None:
+        fixed, moving = (pair.fixed_mask, pair.moving_mask)
+    if fixed is None or moving is None:
+        return {}
+    found = {"fixed": fixed.resampled(grid), "before": moving.warped(start, grid), "after": moving.warped(field, grid)}
+    return {name: (image.tensor[0, 0].round().long() % 256).to(torch.uint8).numpy() for name, image in found.items()}
+
+
+def _quantiles(image: Image, lowest: float, highest: float) -> tuple[float, float]:
+    """Quantiles of the values above the image's padding value."""
     values = image.tensor.flatten()
     values = values[:: max(1, values.numel() // 200_000)].float()
     above = values[values > image.padding]
-    low, high = (above if len(above) > 100 else values).quantile(torch.tensor([0.01, 0.997], dtype=torch.float32)).tolist()
+    low, high = (above if len(above) > 100 else values).quantile(torch.tensor([lowest, highest], dtype=torch.float32)).tolist()
     return low, max(high, low + 1e-6)
 
 
