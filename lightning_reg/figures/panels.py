@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from lightning_reg.functional import jacobian_determinant, ncc
@@ -17,6 +18,11 @@ PLANES = (("axial", 2, "PA", "RL"), ("coronal", 1, "IS", "RL"), ("sagittal", 0, 
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "deformed grid", "Jacobian determinant")
 DIM = 0.3
 """Opacity outside the region of interest."""
+FIXED, MOVING = "#56b4e9", "#e69f00"
+"""Colours of the fixed and of the moving image's contours and landmarks (Okabe and Ito, 2008)."""
+NEAR = 2.0
+"""Distance from a slice at which landmarks are drawn, voxels."""
+OUTLINED = [withStroke(linewidth=2, foreground="black")]
 
 
 def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -> Figure:
@@ -28,8 +34,10 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         masked: the method learns only inside the fixed mask. The outside is then dimmed, without deformed grid and Jacobian, because
             the method was not trained there.
 
-    The patient's right is on the left of the picture. The contour is the fixed mask's. Lines of the deformed grid are where the mapped
-    position is a multiple of a whole number of voxels of the fixed grid; folding (determinant <= 0) is red.
+    The patient's right is on the left of the picture. The blue contours are those of the fixed labels, or of the fixed mask; on the moving
+    and the warped image the moving labels' are orange and dashed. Landmarks near a slice are circles at the fixed position, with a line to
+    the moving landmark. Lines of the deformed grid are where the mapped position is a multiple of a whole number of voxels of the fixed
+    grid; folding (determinant <= 0) is black.
     """
     grid = pair.fixed.grid
     fixed = pair.fixed.tensor[0, 0].cpu()
@@ -42,6 +50,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     determinant = jacobian_determinant(displacement)[0, 0].where(judged, torch.nan)
     middle = _middle(pair)
     spacing = grid.spacing[0].tolist()
+    outlines, marks = _outlines(pair, transform), _marks(pair, transform)
     low, high = float(fixed.min()), float(fixed.max())
     reach = 0.5 * (high - low)
 
@@ -67,14 +76,23 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
             if bool(torch.isfinite(lines).any()):
                 levels = range(-step, grid.shape[axis] + step, step)
                 row[5].contour(lines, levels=levels, colors="#ffb000", linewidths=0.5)
-        volumes = row[6].imshow(cut(determinant), origin="lower", aspect=aspect, cmap="PRGn", vmin=0, vmax=2)
+        volumes = row[6].imshow(cut(determinant), origin="lower", aspect=aspect, cmap="PuOr_r", vmin=0, vmax=2)
         folded = torch.where(cut(determinant) <= 0, 1.0, torch.nan)
-        row[6].imshow(folded, origin="lower", aspect=aspect, cmap="autumn", vmin=1, vmax=2)
+        row[6].imshow(folded, origin="lower", aspect=aspect, cmap="gray", vmin=1, vmax=2)
         for plot in row:
             finish(plot, None if mask is None else cut(mask.float()), across == 0)
+        for column, name, color in ((0, "fixed", FIXED), (1, "before", MOVING), (2, "fixed", FIXED), (2, "after", MOVING)):
+            if name in outlines:
+                contours(row[column], cut(outlines[name]), color)
+        for plot, landed in ((row[1], marks["before"]), (row[2], marks["after"])):
+            for start, end in landed:
+                if abs(start[normal] - middle[normal]) <= NEAR:
+                    plot.plot([start[across], end[across]], [start[up], end[up]], color=MOVING, lw=1)
+                    plot.plot(start[across], start[up], "o", ms=4, mfc="none", color=FIXED)
         row[0].set_ylabel(plane)
         letters(row[0], vertical, horizontal)
-        figure.colorbar(row[4].images[0], ax=row[4], shrink=0.8)
+        scale(row[0], spacing[across], grid.shape[across], across == 0)
+        figure.colorbar(row[4].images[0], ax=row[4], shrink=0.8, label="intensity")
         figure.colorbar(volumes, ax=row[6], shrink=0.8)
     for plot, title in zip(axes[0], COLUMNS, strict=True):
         plot.set_title(title, fontsize="medium")
@@ -90,18 +108,61 @@ def finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
     plot.set_xticks([])
     plot.set_yticks([])
     if mask is not None and 0 < float(mask.mean()) < 1:
-        plot.contour(mask, levels=[0.5], colors="#00a0ff", linewidths=0.8)
+        plot.contour(mask, levels=[0.5], colors=FIXED, linewidths=0.8)
     if mirrored:
         plot.invert_xaxis()
 
 
 def letters(plot: Axes, vertical: str, horizontal: str) -> None:
     """Draw the letters of the patient's sides."""
-    style: dict[str, Any] = {"transform": plot.transAxes, "color": "#ffd000", "fontsize": "small"}
+    style: dict[str, Any] = {"transform": plot.transAxes, "color": "white", "fontsize": "small", "path_effects": OUTLINED}
     plot.text(0.5, 0.03, vertical[0], ha="center", va="bottom", **style)
     plot.text(0.5, 0.97, vertical[1], ha="center", va="top", **style)
     plot.text(0.03, 0.5, horizontal[0], ha="left", va="center", **style)
     plot.text(0.97, 0.5, horizontal[1], ha="right", va="center", **style)
+
+
+def scale(plot: Axes, spacing: float, voxels: int, mirrored: bool) -> None:
+    """Draw a scale bar of a round length, up to a third of the width, in the lower left corner."""
+    length = next((mm for mm in (200, 100, 50, 20, 10, 5, 2, 1) if mm <= spacing * voxels / 3), 1)
+    ends = [0.05 * voxels, 0.05 * voxels + length / spacing]
+    across = [voxels - 1 - end for end in ends] if mirrored else ends
+    bottom, top = plot.get_ylim()
+    height = bottom + 0.06 * (top - bottom)
+    plot.plot(across, [height, height], color="white", lw=1.5, path_effects=OUTLINED)
+    plot.text(across[0], height + 0.03 * (top - bottom), f"{length} mm", color="white", fontsize="x-small", path_effects=OUTLINED)
+
+
+def contours(plot: Axes, labels: Tensor, color: str) -> None:
+    """Draw the contours of all labels of a slice."""
+    for label in labels.unique().tolist():
+        inside = (labels == label).float()
+        if label != 0 and 0 < float(inside.mean()) < 1:
+            plot.contour(inside, levels=[0.5], colors=color, linewidths=0.8, linestyles="solid" if color == FIXED else "dashed")
+
+
+def _outlines(pair: Pair, transform: Transform) -> dict[str, Tensor]:
+    """Label maps on the fixed grid: of the fixed image, and of the moving image before and after; empty without labels."""
+    if pair.fixed_labels is None or pair.moving_labels is None:
+        return {}
+    grid = pair.fixed.grid
+    found = {
+        "fixed": pair.fixed_labels.resampled(grid),
+        "before": pair.moving_labels.resampled(grid),
+        "after": pair.moving_labels.warped(transform, grid),
+    }
+    return {name: image.tensor[0, 0].cpu() for name, image in found.items()}
+
+
+def _marks(pair: Pair, transform: Transform) -> dict[str, list[tuple[list[float], list[float]]]]:
+    """Each fixed landmark and the same point plus the error, in voxels of the fixed grid, before and after."""
+    if pair.fixed_landmarks is None or pair.moving_landmarks is None:
+        return {"before": [], "after": []}
+    fixed, moving = (points[0].double().cpu().T.unsqueeze(0) for points in (pair.fixed_landmarks, pair.moving_landmarks))
+    mapped = {"before": fixed, "after": transform.map_world(fixed.to(transform.like.device)).detach().cpu()}
+    start = pair.fixed.grid.to_voxel(fixed)[0].T.tolist()
+    ends = {when: pair.fixed.grid.to_voxel(fixed + moving - reached)[0].T.tolist() for when, reached in mapped.items()}
+    return {when: list(zip(start, end, strict=True)) for when, end in ends.items()}
 
 
 def _middle(pair: Pair) -> list[int]:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from lightning_reg import figures
+from lightning_reg.figures.panels import FIXED, MOVING
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 from lightning_reg.training.schedules import growth
@@ -35,11 +37,21 @@ def test_growth_weights_are_drawn_as_logged() -> None:
 def test_learning_curve_draws_terms_and_errors() -> None:
     rows = [{"step": str(t), "train/loss": str(1 / (t + 1)), "validation/tre_after_mm": "3" if t % 5 == 0 else ""} for t in range(20)]
     left, right = figures.learning_curve(rows).axes
+    assert left.get_yscale() == "linear"
     logged, averaged = left.lines
     assert len(logged.get_xdata()) == len(averaged.get_xdata()) == 20
     assert averaged.get_ydata()[10] == pytest.approx(sum(1 / (t + 1) for t in range(5, 16)) / 11)
     assert right.get_ylabel() == "TRE, mm"
     assert [len(line.get_xdata()) for line in right.lines] == [4]
+
+
+def test_learning_curve_has_a_panel_of_its_own_for_the_terms() -> None:
+    rows = [{"step": str(t), "train/loss": str(-1.0 + 1 / (t + 1)), "train/lncc": "0.5", "train/mine": "2"} for t in range(20)]
+    loss, terms, _ = figures.learning_curve(rows).axes
+    assert len(loss.lines) == 2
+    assert loss.get_yscale() == "linear"
+    assert terms.get_yscale() == "log"
+    assert [text.get_text() for text in terms.get_legend().get_texts()] == ["local correlation", "mine"]
 
 
 def test_landmark_figures(with_landmarks: Pair) -> None:
@@ -65,7 +77,7 @@ def test_a_panel_judges_only_where_something_was_taught(with_landmarks: Pair) ->
     whole, masked = (figures.registration_panel(pair, transform, masked) for masked in (False, True))
     for figure, judged in ((whole, torch.ones_like(inside)), (masked, inside)):
         rows = [axes for axes in figure.axes if axes.images]
-        jacobians = [axes for axes in rows if axes.images[0].get_cmap().name == "PRGn"]
+        jacobians = [axes for axes in rows if axes.images[0].get_cmap().name == "PuOr_r"]
         assert len(jacobians) == 3
         for axes, normal in zip(jacobians, (2, 1, 0), strict=True):
             shown = torch.tensor(axes.images[0].get_array().filled(float("nan"))).isfinite()
@@ -205,6 +217,32 @@ def test_the_jacobian_of_a_panel_is_that_of_the_transform_and_folds_are_marked(s
     shown = np.isfinite(np.ma.filled(np.ma.masked_invalid(folded), np.nan))
     assert not shown[:10].any()
     assert shown[12:].all()
+
+
+def test_a_panel_shows_labels_landmarks_and_a_scale(shifted) -> None:
+    """Fixed labels blue on the fixed and the warped image, moving labels orange; landmarks from the fixed point to the error's end."""
+    pair, transform = shifted
+    grid = pair.fixed.grid
+    labels = [torch.zeros_like(pair.fixed.tensor) for _ in range(2)]
+    labels[0][:, :, 3:8, 4:12, 5:15] = 1
+    labels[1][:, :, 4:9, 5:13, 6:16] = 1
+    point = grid.to_world(torch.tensor([[6.0], [8.0], [10.0]]).double().unsqueeze(0))[0].T
+    marked = replace(
+        pair,
+        fixed_labels=Image(labels[0], grid, discrete=True),
+        moving_labels=Image(labels[1], grid, discrete=True),
+        fixed_landmarks=(point,),
+        moving_landmarks=(point + torch.tensor([2.0, 0.0, 0.0]),),
+    )
+    rows = np.array(figures.registration_panel(marked, transform).axes[:21]).reshape(3, 7)
+    colours = [[tuple(c.get_edgecolor()[0][:3].round(2)) for c in axes.collections] for axes in rows[0][:3]]
+    blue, orange = (tuple(np.array(to_rgb(c)).round(2)) for c in (FIXED, MOVING))
+    assert colours == [[blue], [orange], [blue, orange]]
+    moved = next(line.get_xdata() for line in rows[0][1].lines if len(line.get_xdata()) == 2)
+    np.testing.assert_allclose(moved, [6.0, 6.0 + 2.0 / float(grid.spacing[0, 0])], atol=1e-4)
+    bar = rows[0][0].lines[-1].get_xdata()
+    told = next(text.get_text() for text in rows[0][0].texts if text.get_text().endswith(" mm"))
+    assert abs(bar[1] - bar[0]) * float(grid.spacing[0, 0]) == pytest.approx(float(told.removesuffix(" mm")))
 
 
 def test_a_panel_goes_through_the_fixed_mask(shifted) -> None:
