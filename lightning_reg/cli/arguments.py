@@ -83,6 +83,18 @@ def require_files(*paths: str | None) -> None:
             raise DataError(f"There is no file {path}; correct the path.")
 
 
+def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
+    """Refuse models and instance optimisations that there are not, before anything slow is imported. Addresses are tried later."""
+    from lightning_reg.inference.instances import instance_file
+    from lightning_reg.models import locate
+
+    for model in models:
+        if "://" not in model and not (path := locate(model).path).exists():
+            raise DataError(f"There is no checkpoint {path}; correct the path.")
+    for instance in instances:
+        instance_file(instance)
+
+
 class Lines:
     """Progress where no bar can be shown (a pipe, a cluster's log): the first line, and one every half minute."""
 

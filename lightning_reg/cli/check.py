@@ -41,22 +41,26 @@ def run(arguments: Namespace) -> int:
     """Print the table, the findings and the verdict; exit code 1 where there are errors."""
     from rich.progress import Progress
 
-    from lightning_reg.cli.arguments import console, require_files, require_processes
-    from lightning_reg.curation.check.group import check
-    from lightning_reg.curation.check.repair import repair
-    from lightning_reg.data.datasets.splits import open_configured
+    from lightning_reg.cli.arguments import console, loading, require_files, require_processes
     from lightning_reg.discovery import UserError
-    from lightning_reg.discovery.composition import compose
+    from lightning_reg.discovery.composition import compose, require_option
     from lightning_reg.io.folders import refuse_file
-    from lightning_reg.training.memory import step_memory
 
     require_files(arguments.data)
     require_processes(arguments.workers)
+    for group, option in (("data", arguments.name), ("method", arguments.method)):
+        if option is not None:
+            require_option(group, option)
     if arguments.pairs < 0:
         raise UserError(f"--pairs is {arguments.pairs}; give a number of pairs, 0 for none.")
     if arguments.table:
         refuse_file(Path(arguments.table).expanduser(), overwrite=True)
     terminal = console()
+    with loading():
+        from lightning_reg.curation.check.group import check
+        from lightning_reg.curation.check.repair import repair
+        from lightning_reg.data.datasets.splits import open_configured
+        from lightning_reg.training.memory import step_memory
     method = compose([f"method={arguments.method}", "~method_data"])["method"] if arguments.method else None
     name = arguments.name or _kind(Path(arguments.data).expanduser())
     if arguments.name is None and name not in ("prepared", "folder", "pairs"):

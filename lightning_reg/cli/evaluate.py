@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_reg.cli.arguments import Lines, console, require_files
+from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.composition import require_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,13 +50,14 @@ def run(arguments: Namespace) -> int:
     _refuse(arguments)
     from rich.progress import Progress
 
-    from lightning_reg.cli.tables import comparison_table, totals_table
-    from lightning_reg.inference import learn2reg
-    from lightning_reg.inference.evaluation import Evaluation, evaluate_cases
     from lightning_reg.io.folders import refuse_existing
 
     terminal, out = console(), Path(arguments.out).expanduser()
     refuse_existing(out, arguments.overwrite, "evaluate")
+    with loading():
+        from lightning_reg.cli.tables import comparison_table, totals_table
+        from lightning_reg.inference import learn2reg
+        from lightning_reg.inference.evaluation import Evaluation, evaluate_cases
     contestants = _contestants(arguments)
     cases, described = _cases(arguments)
     fields: dict[str, Tensor] = {}
@@ -115,6 +117,9 @@ def _refuse(arguments: Namespace) -> None:
         raise DataError("--folds evaluates each fold's validation pairs; leave out --split.")
     if arguments.limit is not None and arguments.limit < 1:
         raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
+    if arguments.data is not None:
+        require_option("data", arguments.data)
+    require_methods(*([named(text)[1] for text in given or ()] for given in (arguments.model, arguments.instance)))
 
 
 def _contestants(arguments: Namespace) -> list[Contestant]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from lightning_reg.cli.arguments import loading, require_methods
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="checkpoint of a trained network (best.ckpt)")
@@ -15,10 +17,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from lightning_reg.inference.export import export_onnx
     from lightning_reg.io.folders import refuse_file
 
     refuse_file(Path(arguments.onnx).expanduser(), arguments.overwrite)
+    require_methods([arguments.model], ())
+    with loading():
+        from lightning_reg.inference.export import export_onnx
     difference = export_onnx(
         arguments.model, Path(arguments.onnx).expanduser(), arguments.shape, arguments.spacing, overwrite=arguments.overwrite
     )

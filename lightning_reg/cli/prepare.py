@@ -23,10 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
-    from lightning_reg.cli.arguments import console, require_processes
-    from lightning_reg.curation.prepare import Preparation, prepare
-    from lightning_reg.data.datasets.splits import open_configured
+    from lightning_reg.cli.arguments import console, loading, require_processes
     from lightning_reg.discovery import UserError, construct
+    from lightning_reg.discovery.composition import require_option
 
     terminal, out = console(), Path(arguments.out)
     require_processes(arguments.workers)
@@ -34,6 +33,10 @@ def run(arguments: Namespace) -> int:
         raise UserError(f"--spacing has {len(arguments.spacing)} numbers; give one or three.")
     if arguments.spacing and arguments.shape:
         raise UserError("--spacing and --shape are both given; give one of them.")
+    require_option("data", arguments.dataset)
+    with loading():
+        from lightning_reg.curation.prepare import Preparation, prepare
+        from lightning_reg.data.datasets.splits import open_configured
     data, config = open_configured(arguments.dataset, arguments.overrides, arguments.source)
     settings = dict(config["prepare"])
     if arguments.spacing:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lightning_reg.cli.arguments import Lines, console, require_files
-from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
+from lightning_reg.discovery import DataError, UserError, did_you_mean
 from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
 
 if TYPE_CHECKING:
@@ -85,17 +85,36 @@ def run(arguments: Namespace) -> int:
     if alone and not many:
         raise DataError(f"--{alone[0]} is of many pairs (--pairs, --folder or --series); leave it out.")
     require_files(*(getattr(arguments, name) for name in ("fixed", "moving", *many, "verdicts")), *extra.values())
+    _refuse_contradictions(arguments)
     return _cohort(arguments) if many else _pair(arguments, extra)
 
 
 def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
     """Registrar of the command, and its number of steps of instance optimisation."""
     from lightning_reg.cli.models import fetched
-    from lightning_reg.discovery import UserError
-    from lightning_reg.inference.ensemble import models
-    from lightning_reg.inference.registrar import conventional, load
-    from lightning_reg.metrics.extra import build_metrics
 
+    with loading():
+        from lightning_reg.inference.ensemble import models
+        from lightning_reg.inference.registrar import conventional, load
+        from lightning_reg.metrics.extra import build_metrics
+    registrar: Registrar | Ensemble
+    if arguments.model:
+        settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
+        settings |= {"memory": arguments.memory, "weight": arguments.weight}
+        opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
+        registrar = models([fetched(model, console()) for model in arguments.model], opened, arguments.tta)
+    else:
+        settings = {"device": arguments.device, "start": arguments.start, "memory": arguments.memory}
+        registrar = conventional(arguments.instance or "auto", arguments.overrides, **settings)
+    registrar.metrics = build_metrics(arguments.metric)
+    refine = arguments.refine
+    if arguments.model and arguments.instance and refine is None and registrar.optimization is not None:
+        refine = sum(stage.steps for stage in registrar.optimization.stages)
+    return registrar, refine
+
+
+def _refuse_contradictions(arguments: Namespace) -> None:
+    """Refuse options that do not go together, models and methods that there are not."""
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
     if arguments.refine == 0 and not arguments.model:
@@ -104,34 +123,22 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
         raise UserError("--tta is of the network's own result; leave out --refine and --instance, or --tta.")
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
         raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
-    registrar: Registrar | Ensemble
-    if arguments.model:
-        settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
-        if arguments.memory is not None and (arguments.tta or len(arguments.model) > 1):
-            raise UserError("--memory is of one registration, and not of a mean of several; leave it out.")
-        settings |= {"memory": arguments.memory, "weight": arguments.weight}
-        opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
-        registrar = models([fetched(model, console()) for model in arguments.model], opened, arguments.tta)
-    elif arguments.tta or arguments.weight is not None:
+    if arguments.model and arguments.memory is not None and (arguments.tta or len(arguments.model) > 1):
+        raise UserError("--memory is of one registration, and not of a mean of several; leave it out.")
+    if not arguments.model and (arguments.tta or arguments.weight is not None):
         raise UserError(f"--{'tta' if arguments.tta else 'weight'} is of a network; give --model, or leave it out.")
-    else:
-        instance = arguments.instance or "auto"
-        settings = {"device": arguments.device, "start": arguments.start, "memory": arguments.memory}
-        registrar = conventional(instance, arguments.overrides, **settings)
-    registrar.metrics = build_metrics(arguments.metric)
-    refine = arguments.refine
-    if arguments.model and arguments.instance and refine is None and registrar.optimization is not None:
-        refine = sum(stage.steps for stage in registrar.optimization.stages)
-    return registrar, refine
+    require_methods(arguments.model or (), [arguments.instance] if arguments.instance else ())
 
 
 def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
-    from lightning_reg.cli.tables import metrics_table
     from lightning_reg.discovery import build
-    from lightning_reg.inference.report.page import ReportSection
     from lightning_reg.io.folders import refuse_existing
 
     terminal, out, files = console(), Path(arguments.out).expanduser(), _files(arguments.files, OF_ONE)
+    refuse_existing(out, arguments.overwrite, "register")
+    with loading():
+        from lightning_reg.cli.tables import metrics_table
+        from lightning_reg.inference.report.page import ReportSection
     refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
     registrar, refine = _registrar(arguments)
     sections = [build("report_sections", name, ReportSection) for name in arguments.section]
@@ -150,9 +157,9 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
 
 def _cohort(arguments: Namespace) -> int:
     """Register many pairs; 1 where some of this process's failed."""
-    from lightning_reg.discovery import UserError
-    from lightning_reg.inference.cohort.ledger import Ledger
-    from lightning_reg.inference.cohort.register import register_cohort
+    with loading():
+        from lightning_reg.inference.cohort.ledger import Ledger
+        from lightning_reg.inference.cohort.register import register_cohort
 
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.overwrite:

@@ -188,6 +188,22 @@ def _refusing() -> Iterator[None]:
         raise UserError(EMPTY_GROUP) from error
 
 
+def require_option(group: str, name: str) -> None:
+    """Refuse an option that no installed package has.
+
+    Raises:
+        UserError: names the nearest and all options of the group.
+    """
+    if name not in {path.stem for path in _group_files(group)}:
+        raise UserError(no_option(group, name))
+
+
+def no_option(group: str, name: str) -> str:
+    """Sentence for an option that no installed package has."""
+    known = sorted(path.stem for path in _group_files(group))
+    return f"There is no {group} named '{name}'{did_you_mean(name, known)} Available: {', '.join(known) or 'none'}."
+
+
 def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
     """One sentence per chosen built-in configuration whose name an installed distribution has as well.
 
@@ -222,8 +238,7 @@ def sentence(error: Exception) -> str:
         return _unknown_option(match[1], "List the groups with --help, and all values with --cfg job.")
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
-        known = sorted(p.stem for p in _group_files(group))
-        return f"There is no {group} named '{name}'{did_you_mean(name, known)} Available: {', '.join(known) or 'none'}."
+        return no_option(group, name)
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
         match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # if an interpolation refers to it
         key = match[1] if match else error.full_key

@@ -122,6 +122,39 @@ def test_a_mistake_is_answered_without_pytorch(words: str, tmp_path: Path) -> No
     assert "torch.nn" not in done.stderr
 
 
+COMMANDS_WITH_MISTAKES = {
+    "register --fixed image.nii.gz --moving image.nii.gz --out taken": "taken exists; choose another folder",
+    "register --fixed image.nii.gz --moving image.nii.gz --instance lung --out new": "did you mean 'lung_ct'",
+    "register --fixed image.nii.gz --moving image.nii.gz --model nope --out new": "There is no model named 'nope'",
+    "register --fixed image.nii.gz --moving image.nii.gz --model no/best.ckpt --out new": "There is no checkpoint no/best.ckpt",
+    "register --fixed image.nii.gz --moving image.nii.gz --tta --out new": "--tta is of a network",
+    "register --fixd image.nii.gz": "There is no option '--fixd'; did you mean '--fixed'",
+    "evaluate --instance bspline --data phantm --out new": "did you mean 'phantom'",
+    "evaluate --instance bspline --data phantom --out taken": "taken exists",
+    "evaluate --model nope --data phantom --out new": "There is no model named 'nope'",
+    "check nowhere": "There is no file nowhere",
+    "check image.nii.gz --method velocty": "did you mean 'velocity'",
+    "prepare dirlb --source . --out new": "did you mean 'dirlab'",
+    "report nowhere": "There is no folder nowhere",
+    "export --model nope --shape 4 4 4 --onnx new.onnx": "There is no model named 'nope'",
+    "study nowhere.yaml": "There is no file nowhere.yaml",
+    "apply --transform nowhere.h5 --points nowhere.csv --out new.csv": "There is no file nowhere",
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS_WITH_MISTAKES)
+def test_a_mistake_of_a_command_is_answered_without_pytorch(words: str, tmp_path: Path) -> None:
+    (tmp_path / "image.nii.gz").touch()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "kept.txt").touch()
+    call = [sys.executable, "-X", "importtime", "-m", "lightning_reg.cli.main", *words.split()]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert COMMANDS_WITH_MISTAKES[words] in done.stdout + done.stderr
+    assert "torch.nn" not in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def complete(line: str) -> list[str]:
     """Answers of ``lightning-reg`` to a shell, over the descriptor that argcomplete writes to."""
     script = "import os; os.dup2(1, 8); from lightning_reg.cli.main import main; main()"

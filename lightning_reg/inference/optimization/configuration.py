@@ -13,17 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_reg.components.building import build_loss
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.discovery import ComponentError, UserError, construct, did_you_mean
-from lightning_reg.discovery.conf import own_directory, plugin_packages
+from lightning_reg.inference.instances import instance_file, known_instances
 from lightning_reg.inference.optimization.objective import FitStage, Optimization
 from lightning_reg.io.images import first_line
-
-GROUP = "instance"
-
-
-def known_instances() -> dict[str, Path]:
-    """Every configuration's file, by name; built-in ones take precedence."""
-    folders = [*plugin_packages().values(), own_directory()]
-    return {path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))}
 
 
 def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -36,11 +28,7 @@ def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     Raises:
         UserError: no such configuration or key.
     """
-    known, name = known_instances(), str(name)
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None or not path.is_file():
-        available = f"{', '.join(sorted(known))}, or a YAML file"
-        raise UserError(f"There is no instance optimisation named '{name}'{did_you_mean(name, known)} Available: {available}.")
+    path, known = instance_file(name), known_instances()
     config = _loaded(path, known)
     missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
     if missing:
