@@ -170,7 +170,7 @@ def test_a_disk_that_cannot_be_written_stops_with_one_sentence(raw, tmp_path: Pa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("lightning_reg.curation.prepare.write_image", full)
-    with pytest.raises(DataError, match=r"cannot be written .*the disk is full.*the same command goes on") as caught:
+    with pytest.raises(DataError, match=r"cannot be written .*the disk is full.*the same command continues") as caught:
         prepare(open_dataset(raw), tmp_path / "out", Preparation())
     assert str(caught.value).count("cannot be written") == 1
     assert not list((tmp_path / "out").rglob("*.nii.gz"))

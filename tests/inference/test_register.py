@@ -359,7 +359,7 @@ def test_a_network_is_refined_with_its_own_loss_at_all_its_levels(model, files, 
 def test_a_loss_that_needs_what_no_pair_has_cannot_refine(model, files) -> None:
     supervised = DEEP | {"loss": {"terms": {"field_error": {}}}}
     registrar = lightning_reg.load(model(supervised), refinement="network")
-    with pytest.raises(UserError, match=r"Every term of the model's own loss \(field_error\) needs what this pair does not have"):
+    with pytest.raises(UserError, match=r"Every term of the model's own loss \(field_error\) needs data that this pair does not have"):
         registrar.register(files["fixed"], files["moving"], refine=2)
 
 

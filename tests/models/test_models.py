@@ -229,7 +229,7 @@ def test_the_command_lists_describes_and_fetches(package: Path, server: type[Ser
     plain = json.loads(command("describe", str(package / "nice_models" / "brain" / "model.ckpt"), "--json").stdout)
     assert {"unet", "velocity", "lncc"} <= {one["name"] for one in plain["components"]}
     missing = command("fetch", "nosuch.ckpt")
-    assert (missing.returncode, missing.stdout) == (2, "")
+    assert (missing.returncode, missing.stdout.strip()) == (2, "")
     assert "There is no file nosuch.ckpt" in missing.stderr
     assert json.loads(command("--json", "describe", "brain").stdout)["licence"] == "CC0-1.0"
     fetched = command("fetch", address(server))

@@ -99,7 +99,7 @@ def test_a_training_that_ends_by_time_has_a_constant_rate_or_none() -> None:
 def test_numbers_of_numpy_are_kept_as_numbers(tmp_path: Path) -> None:
     preprocessing = reg.Preprocessing(window=tuple(np.percentile([-1000.0, 500.0], [0, 100])))
     module = module_of(
-        optimizer=partial(torch.optim.Adam, lr=np.logspace(-4, -2, 3)[0]), schedule=reg.DecaySchedule(cooldown=np.float64(0.5))
+        optimizer=partial(torch.optim.Adam, lr=np.linspace(1e-4, 1e-2, 3)[0]), schedule=reg.DecaySchedule(cooldown=np.float64(0.5))
     )
     trainer = L.Trainer(max_steps=1, limit_val_batches=0, **QUIET)
     trainer.fit(module, data_of(preprocessing=preprocessing))
