@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torchio as tio
+import untrained
 
 import lightning_reg
 from lightning_reg.components.losses.bundle import LossBundle
@@ -45,14 +46,17 @@ def registrar(kind: str, model: Callable[..., Path]) -> Registrar:
     return lightning_reg.load(model(preprocessing={"percentiles": [0, 100], **preprocessing}))
 
 
-@pytest.fixture(params=KINDS)
-def result(request, model, files) -> Result:
-    return registrar(request.param, model).register(**files, refine=8 if "refined" in request.param else None)
+@pytest.fixture(scope="module", params=KINDS)
+def result(request, tmp_path_factory, files) -> Result:
+    """One registration of each kind, for all tests."""
+    path = tmp_path_factory.mktemp("model") / "best.ckpt"
+    made = registrar(request.param, lambda preprocessing: untrained.checkpoint(path, preprocessing=preprocessing))
+    return made.register(**files, refine=8 if "refined" in request.param else None)
 
 
-@pytest.fixture
-def folder(result: Result, tmp_path: Path) -> Path:
-    return result.save(tmp_path / "out", inverse=True, report=False)
+@pytest.fixture(scope="module")
+def folder(result: Result, tmp_path_factory) -> Path:
+    return result.save(tmp_path_factory.mktemp("saved") / "out", inverse=True, report=False)
 
 
 def itk_points(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
