@@ -28,11 +28,11 @@ MEASURED = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", metavar="DIR | MANIFEST", help="prepared data, a folder of scans, a manifest, or a table of pairs")
-    parser.add_argument("--as", dest="name", metavar="DATASET", help="read DIR as this data configuration (raw files: dirlab, acdc, ...)")
-    parser.add_argument("--fix", metavar="NEW", help="write the data with the safe repairs into this new folder")
+    parser.add_argument("--as", dest="name", metavar="DATASET", help="read DATA as this data configuration (raw files: dirlab, acdc, ...)")
+    parser.add_argument("--fix", metavar="NEW", help="write the repaired data into this new folder (safe repairs only)")
     parser.add_argument("--method", help="estimate the memory of a training step of this method (conf/method)")
-    parser.add_argument("--table", metavar="CSV", help="write a line per scan, with its findings, into this file")
-    parser.add_argument("--pairs", type=int, default=100, metavar="N", help="measure at most so many pairs (default 100)")
+    parser.add_argument("--table", metavar="CSV", help="write a table with a row and the findings of each scan into this file")
+    parser.add_argument("--pairs", type=int, default=100, metavar="N", help="maximum number of pairs to measure (default 100)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration")
 

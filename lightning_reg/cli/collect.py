@@ -12,7 +12,7 @@ SHOWN = 8
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", help="what lightning-reg register --pairs (or --folder, --series) wrote")
+    parser.add_argument("folder", help="result folder of lightning-reg register --pairs, --folder or --series")
 
 
 def run(arguments: Namespace) -> int:

@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    who = parser.add_argument_group("methods (each may be given a name, NAME=..., and be repeated)")
-    who.add_argument("--model", action="append", default=[], help="a trained network: best.ckpt, a model's name, or an address")
+    who = parser.add_argument_group("methods", "Each can be repeated and named, as --model ours=best.ckpt.")
+    who.add_argument(
+        "--model", action="append", default=[], help="trained network: best.ckpt, the name of an installed model, or an address"
+    )
     who.add_argument("--instance", action="append", default=[], help="instance optimisation without a model: bspline, lung_ct, ...")
     who.add_argument(
         "--transforms", action="append", default=[], metavar="PLACE", help="transforms of another program: a folder, or a pattern"
     )
-    who.add_argument(
-        "--folds", action="append", default=[], metavar="RUNS", help="the runs of a cross-validation: a pattern of their folders"
-    )
+    who.add_argument("--folds", action="append", default=[], metavar="RUNS", help="runs of a cross-validation: a pattern of their folders")
     parser.add_argument("--data", help="data configuration: a file of conf/data or of an installed package")
-    parser.add_argument("--pairs", metavar="TABLE", help="a table of pairs instead, as lightning-reg register reads it")
+    parser.add_argument("--pairs", metavar="TABLE", help="table of pairs instead of --data, as for lightning-reg register")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.root=FOLDER")
     parser.add_argument("--out", required=True, help="new folder for the tables, the totals and the report")
-    parser.add_argument("--split", choices=("train", "validation", "test", "all"), help="whose pairs (default validation)")
-    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a metric of another distribution (repeatable)")
+    parser.add_argument("--split", choices=("train", "validation", "test", "all"), help="subjects to evaluate (default validation)")
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="metric of another distribution (repeatable)")
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after each network")
-    parser.add_argument("--refinement", default="refine", help="the instance optimisation that they run, of conf/instance (default refine)")
+    parser.add_argument("--refinement", default="refine", help="instance optimisation for --refine (default refine)")
     parser.add_argument("--learn2reg", action="store_true", help="write the challenge's displacement files and its variants of two metrics")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")

@@ -10,7 +10,9 @@ from lightning_reg.cli.arguments import loading, require_methods
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="checkpoint of a trained network (best.ckpt)")
-    parser.add_argument("--onnx", required=True, metavar="FILE", help="file to write: two images in, displacement out")
+    parser.add_argument(
+        "--onnx", required=True, metavar="FILE", help="file to write; its inputs are two images, its output is the displacement"
+    )
     parser.add_argument("--shape", required=True, type=int, nargs=3, metavar=("I", "J", "K"), help="extents of both images, voxels")
     parser.add_argument("--spacing", type=float, nargs=3, metavar="MM", default=(1.0, 1.0, 1.0), help="voxel size of both images, mm")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")

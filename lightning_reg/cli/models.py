@@ -20,22 +20,22 @@ from lightning_reg.models.download import cache
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", help="instead of the list:")
     for name, text in (("describe", "show the card of a model"), ("fetch", "download a model into the cache, and print its path")):
         action = actions.add_parser(name, help=text)
         action.add_argument("model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision")
-        action.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
+        action.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     pack = actions.add_parser("pack", help="make an installable package of a run's model")
     pack.add_argument("run", help="folder of a training run")
     pack.add_argument("--out", required=True, help="new folder for the package; its last part is the package's name, as my_model")
-    pack.add_argument("--name", help="of the model; default the package's")
-    pack.add_argument("--licence", help="of the weights, an SPDX expression, as CC-BY-SA-4.0; asked for where it is not given")
+    pack.add_argument("--name", help="version of the model (default: the package's)")
+    pack.add_argument("--licence", help="licence of the weights, an SPDX expression such as CC-BY-SA-4.0; asked for if missing")
     pack.add_argument("--checkpoint", default="best", help="best (default) or last")
-    pack.add_argument("--title", help="what the model registers, in a line")
-    pack.add_argument("--data", help="what it was trained on: source, subjects, modality")
-    pack.add_argument("--not-for", help="what it must not be used for")
-    pack.add_argument("--training", help="command that trains it; default with the configuration in the package")
+    pack.add_argument("--title", help="images that the model registers, in one line")
+    pack.add_argument("--data", help="training data: source, subjects, modality")
+    pack.add_argument("--not-for", help="limits of use")
+    pack.add_argument("--training", help="command that trains it (default: with the configuration in the package)")
     pack.add_argument("--cite", default="", help="citation of data and methods")
 
 

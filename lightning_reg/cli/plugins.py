@@ -19,18 +19,18 @@ from lightning_reg.discovery.registry import Provider, hidden, load, namespace, 
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--group", help=f"of these only: {', '.join(GROUPS)}, conf")
-    parser.add_argument("--from", dest="distribution", metavar="DISTRIBUTION", help="of this distribution only")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--group", help=f"list these groups only: {', '.join(GROUPS)}, conf")
+    parser.add_argument("--from", dest="distribution", metavar="DISTRIBUTION", help="list this distribution only")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="import every component and check it against its interface")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", help="instead of the list:")
-    describe = actions.add_parser("describe", help="arguments, meaning, source and use of one component")
+    describe = actions.add_parser("describe", help="show arguments, meaning, source and use of one component")
     describe.add_argument("component_group", metavar="GROUP", help="head, heads, loss, ...")
     describe.add_argument("name")
-    describe.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
+    describe.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     new = actions.add_parser("new", help="write a small package that extends lightning_reg, with tests")
-    new.add_argument("name", help="of the package, as my_method")
-    new.add_argument("--out", default=".", help="folder in which its folder is made; default here")
+    new.add_argument("name", help="name of the package, such as my_method")
+    new.add_argument("--out", default=".", help="parent folder of the package (default: here)")
     from lightning_reg.cli.scaffold import PARTS
 
     for part, text in PARTS.items():

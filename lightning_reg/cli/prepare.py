@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shape", nargs=3, type=int, metavar=("I", "J", "K"), help="resize to these voxels")
     parser.add_argument("--spacing", nargs="+", type=float, metavar="MM", help="resample to this voxel size: one number or three")
     parser.add_argument("--crop", choices=("lungs", "mask", "none"), help="cut to the lungs or to the mask")
-    parser.add_argument("--lungs", metavar="NAME", help="make lung masks where there are none: segmented, threshold, none, or of a plugin")
+    parser.add_argument("--lungs", metavar="NAME", help="make missing lung masks: segmented, threshold, none, or by a plugin")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.dataset.offset=0")
 

@@ -30,43 +30,60 @@ SIDES = ("mask", "labels", "landmarks")
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fixed", help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
-    parser.add_argument("--moving", help="image that is brought onto the fixed one")
-    many = parser.add_argument_group("many pairs, instead of --fixed and --moving")
+    parser.add_argument("--moving", help="image to align with the fixed image")
+    many = parser.add_argument_group("many pairs", "Instead of --fixed and --moving.")
     many.add_argument("--pairs", metavar="TABLE", help="a CSV file with the columns fixed, moving (and pair, fixed_mask, ...)")
-    many.add_argument("--folder", help="a folder of scans: its usual pairs, --to one of them, or --consecutive")
-    many.add_argument("--series", help="time points: a 4D NIfTI file, or a folder with a file each; all --to one of them")
-    many.add_argument("--to", metavar="SCAN", help="the fixed image: of --folder a scan or file; of --series a number (default 0) or mean")
-    many.add_argument("--consecutive", action="store_true", help="with --folder: each scan of a subject to the one before it")
-    many.add_argument("--shard", metavar="I/N", help="every N-th pair from the I-th, for N processes or machines with one --out")
-    many.add_argument("--only", action="append", metavar="PAIR", help="register a pair again; failed: all that failed, or were judged so")
-    many.add_argument("--verdicts", metavar="FILE", help="the quality.csv that --only failed reads (default that in --out)")
-    who = parser.add_argument_group("by whom (--model, --instance, or both: the instance optimisation then refines what the model found)")
-    who.add_argument(
-        "--model", action="append", help="a trained network: best.ckpt, the name of an installed model, or an address; several: their mean"
+    many.add_argument("--folder", help="folder of scans: its usual pairs, all scans --to one of them, or --consecutive")
+    many.add_argument("--series", help="time points: a 4D NIfTI file, or a folder with one file each; all are registered --to one of them")
+    many.add_argument("--to", metavar="SCAN", help="fixed image: a scan or file (--folder), or a number, default 0, or mean (--series)")
+    many.add_argument("--consecutive", action="store_true", help="with --folder: register each scan of a subject to the previous one")
+    many.add_argument("--shard", metavar="I/N", help="every N-th pair from the I-th: for N processes or machines that share --out")
+    many.add_argument(
+        "--only",
+        action="append",
+        metavar="PAIR",
+        help="register this pair again (repeatable); failed: all that failed or were judged as failed",
     )
-    who.add_argument("--tta", action="store_true", help="test-time augmentation: the mean over flips and a small shift of the images")
-    who.add_argument("--weight", type=float, metavar="W", help="of the smoothness, for a model that was trained for a range of weights")
-    who.add_argument("--instance", help="instance optimisation of conf/instance (auto, bspline, lung_ct, rigid, ...), or a YAML file")
-    who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation; default with a model 0")
-    who.add_argument("overrides", nargs="*", metavar="key=value", help="its values, as optimization.loss.bending.weight=5")
-    parser.add_argument("--out", required=True, help="new folder for everything that is written; of many pairs one to go on in, too")
-    for part, text in zip(SIDES, ("where the image counts", "for Dice and surface distances", "for TRE"), strict=True):
+    many.add_argument("--verdicts", metavar="FILE", help="quality.csv for --only failed (default: the one in --out)")
+    who = parser.add_argument_group(
+        "method", "A model, an instance optimisation, or both: the optimisation then refines the model's result."
+    )
+    who.add_argument(
+        "--model", action="append", help="trained network: best.ckpt, the name of an installed model, or an address (several: their mean)"
+    )
+    who.add_argument("--tta", action="store_true", help="test-time augmentation: mean over flips and a small shift of the images")
+    who.add_argument(
+        "--weight", type=float, metavar="W", help="weight of the smoothness, for a model that was trained for a range of weights"
+    )
+    who.add_argument(
+        "--instance", help="instance optimisation: auto (default without a model), bspline, lung_ct, rigid, ..., or a YAML file"
+    )
+    who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation (default 0 with a model)")
+    who.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="values of the instance optimisation, as optimization.loss.bending.weight=5"
+    )
+    parser.add_argument("--out", required=True, help="new folder for the results; for many pairs also an existing one, to continue")
+    for part, text in zip(SIDES, ("region of interest", "label map, for Dice and surface distances", "landmarks, for TRE"), strict=True):
         for side in ("fixed", "moving"):
-            parser.add_argument(f"--{side}-{part}", help=text if side == "fixed" else None)
-    parser.add_argument("--start", help="where to begin: headers, centers or auto (default headers, or the method's own)")
-    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a metric of another distribution (repeatable)")
-    parser.add_argument("--section", action="append", default=[], metavar="NAME", help="a section of the report, likewise")
+            parser.add_argument(f"--{side}-{part}", help=f"{text}, of the {side} image")
     parser.add_argument(
-        "--files", metavar="A,B", help=f"what is written: all, or some of {', '.join(FILES)} (default of many pairs: {', '.join(OF_MANY)})"
+        "--start", help="initial alignment: headers, centers or auto (default: headers, or that of the instance optimisation)"
+    )
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="metric of another distribution (repeatable)")
+    parser.add_argument(
+        "--section", action="append", default=[], metavar="NAME", help="report section of another distribution (repeatable)"
+    )
+    parser.add_argument(
+        "--files", metavar="A,B", help=f"files to write: all, or some of {', '.join(FILES)} (default for many pairs: {', '.join(OF_MANY)})"
     )
     parser.add_argument("--inverse", action="store_true", help="write the inverse transform too")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument(
-        "--memory", type=float, metavar="GIB", help="that the process may take, about: large images are registered at coarser voxels"
+        "--memory", type=float, metavar="GIB", help="approximate memory limit; large images are registered at coarser voxels"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     parser.add_argument("--no-report", action="store_true", help="leave out report.html")
-    parser.add_argument("--report", action="store_true", help="write a report of each of many pairs")
+    parser.add_argument("--report", action="store_true", help="write a report for each of many pairs")
 
 
 def run(arguments: Namespace) -> int:

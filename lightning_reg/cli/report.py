@@ -9,8 +9,10 @@ from lightning_reg.cli.arguments import loading
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", help="of a training run, a registration or an evaluation")
-    parser.add_argument("--section", action="append", default=[], metavar="NAME", help="a section of another distribution (repeatable)")
+    parser.add_argument("folder", help="folder of a training run, a registration or an evaluation")
+    parser.add_argument(
+        "--section", action="append", default=[], metavar="NAME", help="report section of another distribution (repeatable)"
+    )
 
 
 def run(arguments: Namespace) -> int:

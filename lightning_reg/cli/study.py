@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("study", help="a YAML file: methods, data, seeds, folds, or a search; see docs/studies.md")
-    parser.add_argument("--out", help="folder of the study (default runs/NAME_OF_THE_FILE); the same command goes on where it was")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time here (default 1); they share the cores")
-    parser.add_argument("--retry", action="store_true", help="begin trainings again that failed before")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for trainings that other machines are working on")
-    parser.add_argument("--wandb", metavar="PROJECT", help="record the table at Weights & Biases, beside runs with logger=wandb")
-    parser.add_argument("--list", action="store_true", help="print the trainings and their state, and start none")
-    parser.add_argument("--table", action="store_true", help="write the table of what there is, and start none")
+    parser.add_argument("study", help="YAML file with methods, data, seeds, folds, or a search; see docs/studies.md")
+    parser.add_argument("--out", help="folder of the study (default runs/NAME_OF_THE_FILE); the same command continues it")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default 1); they share the cores")
+    parser.add_argument("--retry", action="store_true", help="restart failed trainings")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for trainings on other machines")
+    parser.add_argument("--wandb", metavar="PROJECT", help="log the table to Weights & Biases, with the runs of logger=wandb")
+    parser.add_argument("--list", action="store_true", help="print the trainings and their state; start none")
+    parser.add_argument("--table", action="store_true", help="write the table of the finished trainings; start none")
 
 
 def run(arguments: Namespace) -> int:
