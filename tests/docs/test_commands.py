@@ -228,7 +228,7 @@ def test_the_method_of_ones_own_trains(tmp_path: Path) -> None:
 def test_the_readme_installs_and_tests_in_two_commands() -> None:
     shown = blocks(ROOT / "README.md", "bash")
     assert "pip install -e . && python train.py\n" in shown
-    assert 'pip install -e ".[dev]" && pytest\n' in shown
+    assert 'pip install -e ".[dev]" && pytest -n auto -m "not slow"\n' in shown
 
 
 KINDS = {"backbone", "head", "composer", "loss", "callback", "dataset"}
