@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ def summary(values: Sequence[float]) -> dict[str, float]:
         return found | {"low": math.nan, "high": math.nan}
     from scipy import stats  # imported late for a faster start-up
 
-    interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for nearly equal values SciPy warns that the interval is NaN, which the tables leave blank
+        interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
     return found | {"low": float(interval.low), "high": float(interval.high)}
 
 

@@ -160,6 +160,7 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
     ],
 )  # fmt: skip
 def test_a_mistyped_command_is_one_sentence(line, sentence, run, pair) -> None:
+    Path("x.ckpt").touch()
     code, _, err = run(*line)
     assert code == 2
     assert sentence in err

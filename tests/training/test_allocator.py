@@ -30,8 +30,9 @@ def faults(how: str) -> tuple[bool, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_pages_are_not_cleared_again_at_every_step() -> None:
-    """24 MB twice, five times, in pages of 4 KiB."""
+    """24 MB twice, five times, in pages of 4 KiB. Without it all are; with it one of the two blocks may still be, by the heap's layout."""
     kept, count = faults("kept")
     if not kept:
         pytest.skip("the C library has no mallopt")
-    assert count < 0.5 * faults("as it is")[1]
+    every = 5 * 2 * 24_000_000 / 4096
+    assert count < 0.6 * every

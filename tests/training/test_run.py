@@ -31,6 +31,16 @@ STEPS = 10
 
 @pytest.fixture
 def config() -> dict[str, Any]:
+    return growing()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The run of :func:`growing`, uninterrupted; the number of workers does not change it."""
+    return train(growing(), tmp_path_factory.mktemp("whole") / "run").folder
+
+
+def growing() -> dict[str, Any]:
     """Two levels that grow within ten steps of two epochs and a half."""
     return {
         "method": {
@@ -104,10 +114,9 @@ def test_the_run_folder_is_complete(config: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stop", "workers"), [(1, 0), (6, 1), (3, 0)])
-def test_interrupted_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, stop: int, workers: int, monkeypatch) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp_path: Path, stop: int, workers: int, monkeypatch) -> None:
     """Stops in the first step of an epoch, in the middle of one and in the last: weights and every logged value are the same."""
     config["data"]["workers"] = workers
-    whole = train(copy.deepcopy(config), tmp_path / "whole").folder
     standard = run_module.build_callbacks
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "build_callbacks", lambda c: [*standard(c), StopAfter(stop)])

@@ -25,6 +25,16 @@ from lightning_reg.training.schedules import stage_bounds
 
 @pytest.fixture
 def config() -> dict[str, Any]:
+    return staged()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The run of :func:`staged`, uninterrupted."""
+    return train(staged(), tmp_path_factory.mktemp("whole") / "run").folder
+
+
+def staged() -> dict[str, Any]:
     """Two levels in nine steps: one network, the other from its weights, then both together."""
     return {
         "method": {
@@ -96,9 +106,7 @@ def test_stages_train_what_they_name_and_start_warm_with_a_fresh_optimiser(confi
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 7])
-def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, tmp_path: Path, monkeypatch, stop: int) -> None:
-    whole = train(copy.deepcopy(config), tmp_path / "whole").folder
-
+def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp_path: Path, monkeypatch, stop: int) -> None:
     class Stop(L.Callback):
         def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
             if trainer.global_step == stop:
