@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -46,4 +47,6 @@ def run(arguments: Namespace) -> int:
             overwrite=arguments.overwrite,
         )
     print(f"Wrote {arguments.out}")
+    if arguments.input and not arguments.labels and re.search(r"label|seg|mask", Path(arguments.input).name, re.IGNORECASE):
+        print(f"{Path(arguments.input).name} was interpolated linearly; if it is a label map or a mask, pass --labels.")
     return 0

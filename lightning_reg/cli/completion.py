@@ -1,4 +1,4 @@
-"""``lightning-reg completion``: tab completion for ``lightning-reg`` and ``python train.py``."""
+"""``lightning-reg completion``: tab completion for ``lightning-reg`` and, in bash, ``python train.py``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,28 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
+FOR_PYTHON = """
+_lightning_reg_train_py() {
+    case "${COMP_WORDS[1]}" in
+        train.py|*/train.py)
+            local COMP_LINE="lightning-reg train${COMP_LINE#*train.py}"
+            local COMP_POINT=${#COMP_LINE}
+            _python_argcomplete lightning-reg;;
+    esac
+}
+complete -o bashdefault -o default -o nospace -F _lightning_reg_train_py python python3
+"""
+"""Bash: ``python train.py`` is completed as ``lightning-reg train``, other scripts as without this."""
+
+
 def run(arguments: Namespace) -> int:
     shell = arguments.shell or Path(os.environ.get("SHELL", "bash")).name
     if shell not in SHELLS:
         raise DataError(f"There is no completion for {shell}; give one of {', '.join(SHELLS)}.")
     if arguments.install:
         return _install(shell)
-    sys.stdout.write(argcomplete.shellcode(["lightning-reg"], shell=shell))
-    sys.stdout.flush()
-    from lightning_reg.cli.train import train
-
-    sys.argv = ["train.py", "-sc", f"install={shell}"]  # Hydra's own, for "python train.py"
-    return train()
+    sys.stdout.write(argcomplete.shellcode(["lightning-reg"], shell=shell) + (FOR_PYTHON if shell == "bash" else ""))
+    return 0
 
 
 def _install(shell: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
+from lightning_reg.cli.options import instances
 from lightning_reg.discovery import DataError
 from lightning_reg.discovery.composition import require_option
 
@@ -26,7 +27,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     who.add_argument(
         "--model", action="append", default=[], help="trained network: best.ckpt, the name of an installed model, or an address"
     )
-    who.add_argument("--instance", action="append", default=[], help="instance optimisation without a model: bspline, lung_ct, ...")
+    instance = who.add_argument(
+        "--instance", action="append", default=[], help="instance optimisation without a model: bspline, lung_ct, ..."
+    )
+    instance.completer = instances  # type: ignore[attr-defined]
     who.add_argument(
         "--transforms", action="append", default=[], metavar="PLACE", help="transforms of another program: a folder, or a pattern"
     )

@@ -84,8 +84,12 @@ def _main() -> int:
 
 
 def whole_parser() -> Parser:
-    """The parser of all built-in commands with all their options, for the documentation."""
-    return _parser(COMMANDS, COMMANDS)
+    """The parser of all built-in commands with all their options, for the documentation: its examples are literal blocks."""
+    parser = _parser(COMMANDS, COMMANDS)
+    for action in parser._actions:
+        for subparser in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+            subparser.epilog = subparser.epilog and subparser.epilog.replace(":\n", "::\n\n", 1)
+    return parser
 
 
 def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,10 @@ USAGE = """Train a network that registers 3D images.
   {command} --help data                           options of a group, one line each
   {command} --help method=velocity                values of a method, with types and meanings
   {command} --help data.augmentation              values whose names begin so
+  {command} --help method=dlir method.loss        of another method than the default
+
+A component by name replaces the configured one: method.composer.backbone=voxelmorph, or two heads:
+"method.composer.head=[{{name: affine}}, {{name: velocity}}]". Half precision: trainer.precision=bf16-mixed.
 """
 
 
@@ -57,8 +62,9 @@ def show(words: Sequence[str], command: str) -> int:
 
     terminal = console()
     given = [word for word in words if "=" in word]
-    wanted = [word for word in words if "=" not in word and word not in GROUPS]
-    wanted += [group for word in given for group in _shown(word.partition("=")[0])]
+    wanted = [word for word in words if "=" not in word and word not in GROUPS]  # keys, of what the other words choose
+    wanted = wanted or [group for word in given for group in _shown(word.partition("=")[0])]
+    wanted += [word for word in words if word in ("trainer", "callbacks")]  # which have one option each
     for group in (word for word in words if word in GROUPS):
         terminal.print(_table(f"{group}=", ("option", "description"), list(options(group).items())))
     if wanted:
@@ -72,14 +78,24 @@ def show(words: Sequence[str], command: str) -> int:
     return 0
 
 
-def overrides(prefix: str, **kwargs: Any) -> list[str]:
-    """Overrides of ``lightning-reg train`` that begin with a prefix, for tab completion."""
+def overrides(prefix: str, parsed_args: Namespace | None = None, **kwargs: Any) -> list[str]:
+    """Overrides of ``lightning-reg train`` that begin with a prefix, for tab completion.
+
+    Args:
+        parsed_args: options of the line so far: the values of other methods are not offered.
+    """
     group, equals, _ = prefix.partition("=")
     if equals:
         return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
     from lightning_reg.discovery.composition import explained
 
-    return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained()]
+    line = [word for word in getattr(parsed_args, "overrides", None) or () if word.partition("=")[0] in GROUPS and word.partition("=")[2]]
+    return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained(line)]
+
+
+def instances(prefix: str, **kwargs: Any) -> list[str]:
+    """Names of instance optimisations, for tab completion."""
+    return list(options("instance"))
 
 
 def _shown(key: str) -> list[str]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
+from lightning_reg.cli.options import instances
 from lightning_reg.discovery import DataError, UserError, did_you_mean
 from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
 
@@ -55,9 +56,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     who.add_argument(
         "--weight", type=float, metavar="W", help="weight of the smoothness, for a model that was trained for a range of weights"
     )
-    who.add_argument(
+    instance = who.add_argument(
         "--instance", help="instance optimisation: auto (default without a model), bspline, lung_ct, rigid, ..., or a YAML file"
     )
+    instance.completer = instances  # type: ignore[attr-defined]
     who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation (default 0 with a model)")
     who.add_argument(
         "overrides", nargs="*", metavar="key=value", help="values of the instance optimisation, as optimization.loss.bending.weight=5"

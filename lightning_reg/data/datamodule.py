@@ -19,12 +19,11 @@ from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import start_method, start_worker
-from lightning_reg.data.preprocessing import Preprocessing, centered
+from lightning_reg.data.preprocessing import CLEARLY, Preprocessing, alignments, centered
 from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
 from lightning_reg.discovery import ArgumentError, DataError, did_you_mean, require_count, require_kind
-from lightning_reg.functional import ncc
 from lightning_reg.spatial import Pair
 
 
@@ -130,14 +129,9 @@ class RegistrationData(L.LightningDataModule):
     def _decide_center(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]]) -> None:
         """Centre the scans if aligning their centres makes them more similar than their headers do."""
         chosen = pairs[:: max(1, len(pairs) // 8)][:8] or [(k, k + 1) for k in range(min(8, len(scans) - 1))]
-        alike: dict[bool, list[float]] = {False: [], True: []}
-        for fixed, moving in chosen:
-            for center, found in alike.items():
-                a, b = (centered(scans[k]) if center else scans[k] for k in (fixed, moving))
-                apart = not center and a.image.grid.overlap(b.image.grid) == 0
-                found.append(-1.0 if apart else float(ncc(a.image.tensor, b.image.resampled(a.image.grid).tensor)))
-        headers, centers = (float(np.mean(alike[center])) if chosen else 0.0 for center in (False, True))
-        if centers > headers + 0.02:
+        found = [alignments(scans[fixed], scans[moving]) for fixed, moving in chosen]
+        headers, centers = np.mean(found, axis=0).tolist() if found else (0.0, 0.0)
+        if centers > headers + CLEARLY:
             self.preprocessing = replace(self.preprocessing, center=True)
             self.notes.append(
                 f"The image headers do not align the images (correlation {headers:.2f}; with aligned centres {centers:.2f}): images are "

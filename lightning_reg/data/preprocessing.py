@@ -15,7 +15,7 @@ import torchio as tio
 from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.discovery import ArgumentError, DataError
-from lightning_reg.functional import bounding_box
+from lightning_reg.functional import bounding_box, ncc
 from lightning_reg.spatial import Grid, Image
 
 Region = Literal["lungs", "mask"]
@@ -192,6 +192,20 @@ class Preprocessing:
         """
         scan = scan_from_subject(self.intensities()(self.geometry(subject, voxels)))
         return centered(scan) if self.center is True else scan
+
+
+def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
+    """Correlation of two scans as their headers align them (-1 without an overlap), and with the centres of their grids aligned."""
+
+    def alike(a: Scan, b: Scan) -> float:
+        return float(ncc(a.image.tensor, b.image.resampled(a.image.grid).tensor))
+
+    apart = fixed.image.grid.overlap(moving.image.grid) == 0
+    return -1.0 if apart else alike(fixed, moving), alike(centered(fixed), centered(moving))
+
+
+CLEARLY = 0.02
+"""Difference of two mean correlations from which aligned centres are taken to be better than the headers."""
 
 
 def centered(scan: Scan) -> Scan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lightning_reg.metrics.table import METRICS
@@ -15,7 +16,8 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
     Args:
         rows: rows of ``cases.csv`` per method: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, ``folding`` and ``sdlogj``.
-            *Before* is taken from the first method; a single method is labelled *after*.
+            There is a *before* for every start: methods whose values before registration agree share one. A single method is labelled
+            *after*.
     """
     first = next(iter(rows.values()))
     columns = {key for row in first for key in row}
@@ -24,13 +26,13 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     for metric in METRICS:
         column = metric.column()
         if metric.compared and {column, metric.column("before")} <= columns:
-            before = [("before", _values(first, metric.column("before")))]
+            before = _starts(rows, metric.column("before"))
         elif metric.key in ("folding", "sdlogj"):
             before = []
         else:
             continue
         panels.append((metric.heading, before + [(label, _values(of, column)) for label, of in zip(labels, rows.values(), strict=True)]))
-    width = max(2.1, 0.55 * (len(rows) + 1))
+    width = max(2.1, 0.55 * max(len(series) for _, series in panels)) if panels else 2.1
     figure = Figure(figsize=(width * len(panels) + 0.4, 3.2 if len(rows) < 3 else 3.8), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.boxplot([values for _, values in series], tick_labels=[name for name, _ in series], widths=0.6)
@@ -40,6 +42,19 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         if len(rows) > 2:
             axes.tick_params(axis="x", labelrotation=60)
     return figure
+
+
+def _starts(rows: Mapping[str, Sequence[Mapping[str, Any]]], column: str) -> list[tuple[str, list[float]]]:
+    """Values before registration, with the methods that start so where these differ."""
+    groups: list[tuple[list[str], list[float]]] = []
+    for name, of in rows.items():
+        values = _values(of, column)
+        alike = [names for names, known in groups if len(known) == len(values) and np.allclose(known, values, rtol=1e-5, atol=1e-6)]
+        if alike:
+            alike[0].append(name)
+        else:
+            groups.append(([name], values))
+    return [("before" if len(groups) == 1 else f"before ({', '.join(names)})", values) for names, values in groups]
 
 
 def _values(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:

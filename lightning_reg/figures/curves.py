@@ -13,13 +13,6 @@ from lightning_reg.metrics.table import RANKING, ranking
 Rows = Sequence[Mapping[str, str]]
 TITLES = {metric.column(): metric.heading for metric in RANKING}
 """Axis titles of the validation metrics, in the order of drawing."""
-TERMS = {
-    "train/lncc": "local correlation", "train/ncc": "correlation", "train/ssd": "squared difference",
-    "train/mi": "mutual information", "train/ngf": "gradient fields", "train/field_error": "field error",
-    "train/label_dice": "Dice of labels", "train/mask_dice": "Dice of masks",
-    "train/diffusion": "smoothness (diffusion)", "train/bending": "smoothness (bending)", "train/curvature": "smoothness (curvature)",
-}  # fmt: skip
-"""Names of loss terms in figures; others have that of the configuration."""
 SMOOTH = 5
 """Logged values on either side in the moving average that is the thick line of a loss."""
 
@@ -33,7 +26,7 @@ def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
 def learning_curve(rows: Rows) -> Figure:
     """Training loss, its terms (thin: as logged; thick: averaged), and validation metrics, over the iterations."""
     names = sorted({key for row in rows for key in row if key.startswith("train/")} - {"train/loss"})
-    panels = [("Training loss", ["train/loss"]), *([("Terms, unweighted", names)] if len(names) > 1 else [])]
+    panels = [("Training loss", ["train/loss"]), *([("Loss terms, unweighted (lower is better)", names)] if len(names) > 1 else [])]
     figure = Figure(figsize=(4.5 * (len(panels) + 1), 3.6), layout="constrained")
     *left, right = figure.subplots(1, len(panels) + 1)
     for plot, (title, drawn) in zip(left, panels, strict=True):
@@ -41,7 +34,7 @@ def learning_curve(rows: Rows) -> Figure:
             steps, values = series(rows, name)
             (line,) = plot.plot(steps, values, lw=0.8, alpha=0.35)
             smooth = [sum(window) / len(window) for window in (values[max(0, k - SMOOTH) : k + SMOOTH + 1] for k in range(len(values)))]
-            plot.plot(steps, smooth, label=TERMS.get(name, name.removeprefix("train/")), color=line.get_color(), lw=1.5)
+            plot.plot(steps, smooth, label=name.removeprefix("train/"), color=line.get_color(), lw=1.5)
         positive = drawn == names and all(v > 0 for line in plot.lines for v in line.get_ydata())
         plot.set(xlabel="iteration", title=title, yscale="log" if positive else "linear")
     if len(left) > 1:

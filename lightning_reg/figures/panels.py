@@ -99,7 +99,11 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     region = judged[None, None].float()
     alike = [float(ncc(fixed[None, None], other[None, None], region)) for other in (before, after)]
     where = "inside the contour" if masked and mask is not None else "of the images"
-    figure.suptitle(f"{pair.name[0]}: correlation {where} {alike[0]:.2f} before, {alike[1]:.2f} after", fontsize="medium")
+    title = f"{pair.name[0]}: correlation {where} {alike[0]:.2f} before, {alike[1]:.2f} after"
+    figure.suptitle(title, fontsize="medium")
+    told = ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
+    told += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks["after"] else []
+    figure.supxlabel("; ".join(["difference: image minus fixed image", *told]), fontsize="small")
     return figure
 
 

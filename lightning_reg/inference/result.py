@@ -67,20 +67,21 @@ class Result:
     weights: Weights | None = None
 
     def __repr__(self) -> str:
-        kind = type(self.transform).__name__
+        kind = str(self.transform)
         took = f", {sum(self.seconds.values()):.1f} s" if self.seconds else ""
         return f"Result({self.pair.name[0]}: {kind}; fixed {self.pair.fixed.grid}{took}{''.join(f'; {w}' for w in self.warnings)})"
 
     def _repr_html_(self) -> str:
         """Metrics before and after; rows of fixed image, warped image, difference and folding."""
         case = self.case
-        rows = {"fixed": str(self.pair.fixed.grid), "moving": str(self.pair.moving.grid), "transform": type(self.transform).__name__}
+        rows = {"fixed": str(self.pair.fixed.grid), "moving": str(self.pair.moving.grid), "transform": str(self.transform)}
         found = case.row()
         for metric in METRICS:
             before, after = found.get(metric.column("before")), found.get(metric.column("after"))
             if metric.compared and after is not None:
                 start = "" if before is None else f"{float(before):.{metric.digits}f} → "
-                rows[metric.title] = f"{start}{float(after):.{metric.digits}f} {metric.unit}"
+                title = "NCC, original intensities" if metric.key == "ncc" else metric.title
+                rows[title] = f"{start}{float(after):.{metric.digits}f} {metric.unit}"
         rows |= {"folding": f"{100 * case.folding:.3f} %", "SDlogJ": f"{case.sdlogj:.3f}"}
         rows |= {"seconds": f"{sum(self.seconds.values()):.1f}"} if self.seconds else {}
         rows |= {"warning": " ".join(self.warnings)} if self.warnings else {}

@@ -168,8 +168,9 @@ class Comparison:
         return [names for _, names in found]
 
     def _is_best(self, name: str, metric: Metric) -> bool:
-        """Whether the method has the best mean and lacks no values; false if all means are equal."""
-        means = {other: float(np.mean(self.values(other, metric.column()))) for other in self.names}
+        """Whether the method's mean is printed as the best one is, and it lacks no values; false if all are printed alike."""
+        times, digits = _printed(metric)
+        means = {other: f"{times * float(np.mean(self.values(other, metric.column()))):.{digits}f}" for other in self.names}
         return len(set(means.values())) > 1 and means[name] == means[self.best(metric)] and not self.lacking(name, metric)
 
     def _cell(self, name: str, metric: Metric, when: Any, best: bool = False, differs: bool = False) -> Cell:
@@ -177,7 +178,7 @@ class Comparison:
         values = self.values(name, column) if column else []
         found = summary(values) if values else {"mean": math.nan, "sd": math.nan}
         lacks = when == "after" and self.lacking(name, metric) > 0
-        times, digits = (100, metric.digits - 2) if metric.percent else (1, metric.digits)
+        times, digits = _printed(metric)
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
     def notes(self) -> list[str]:
@@ -266,3 +267,8 @@ def _count(pairs: int) -> str:
 
 def _latex(text: str) -> str:
     return text.translate(_LATEX)
+
+
+def _printed(metric: Metric) -> tuple[int, int]:
+    """Factor and digits with which tables of methods print a metric."""
+    return (100, metric.digits - 2) if metric.percent else (1, metric.digits)

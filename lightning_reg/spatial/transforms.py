@@ -31,6 +31,9 @@ class Transform(ABC):
 
     grid: Grid
 
+    def __repr__(self) -> str:
+        return ", then ".join(type(part).__name__ for part in reversed(parts(self)))
+
     @abstractmethod
     def map_voxels(self, points: Tensor) -> Tensor:
         """Map points ``(B, 3, *any)`` given in voxels of :attr:`grid`; the result is in voxels of the same grid."""

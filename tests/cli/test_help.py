@@ -43,11 +43,13 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
     assert values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."  # of another class, to which it refers
     assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["data.fold"].meaning.startswith("cross-validation")  # a comment of the file
+    assert "bf16-mixed on CPU" not in values["trainer.precision"].meaning  # the docstring comes before the comment
 
 
 def test_a_comment_of_a_line_is_that_of_the_whole() -> None:
     values = {value.key: value for value in explained(["data=phantom"])}
-    assert "cut to the lungs" not in values["data.dataset.subjects"].meaning
+    assert values["data.dataset.name"].meaning.startswith("name of the component")  # not that of the line, on the crop
+    assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["callbacks.early_stopping"].meaning.startswith("e.g.")
 
 
@@ -70,6 +72,12 @@ def test_help_shows_the_values_of_a_method_or_of_a_place(capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "method.composer.head.steps" in shown
     assert "data." not in shown
+    show(["--help", "method=dlir", "method.loss"], "train.py")
+    shown = capsys.readouterr().out
+    assert "method.loss.terms.bending.weight" in shown
+    assert "method.composer" not in shown
+    show(["--help", "trainer"], "train.py")
+    assert "trainer.precision" in capsys.readouterr().out
     show(["--help", "data.augmentation"], "train.py")
     shown = capsys.readouterr().out
     assert "data.augmentation.gamma" in shown
@@ -170,6 +178,8 @@ def complete(line: str) -> list[str]:
         ("lightning-reg register --fixed-l", ["--fixed-labels", "--fixed-landmarks"]),
         ("lightning-reg train method=v", ["velocity", "voxelmorph"]),
         ("lightning-reg train method.optimizer.l", ["method.optimizer.lr="]),
+        ("lightning-reg train method=dlir method.loss.terms.b", ["method.loss.terms.bending.weight="]),
+        ("lightning-reg register --instance lun", ["lung_ct"]),
     ],
 )
 def test_a_tab_completes_commands_options_and_values(line: str, found: list[str]) -> None:
@@ -194,4 +204,5 @@ def test_one_command_installs_completion_once(shell: str, tmp_path: Path) -> Non
     assert (tmp_path / f".{shell}rc").read_text() == f'eval "$(lightning-reg completion {shell})"\n'
     script = subprocess.run(call, check=True, capture_output=True, text=True).stdout
     assert "_python_argcomplete" in script
-    assert "hydra" in script  # for python train.py
+    assert ("python3" in script) == (shell == "bash")  # for python train.py
+    assert "COMP_WORDBREAKS=" not in script.replace("_ARGCOMPLETE_COMP_WORDBREAKS=", "")  # the rest of the shell stays as it was

@@ -51,7 +51,7 @@ def test_learning_curve_has_a_panel_of_its_own_for_the_terms() -> None:
     assert len(loss.lines) == 2
     assert loss.get_yscale() == "linear"
     assert terms.get_yscale() == "log"
-    assert [text.get_text() for text in terms.get_legend().get_texts()] == ["local correlation", "mine"]
+    assert [text.get_text() for text in terms.get_legend().get_texts()] == ["lncc", "mine"]
 
 
 def test_landmark_figures(with_landmarks: Pair) -> None:
@@ -144,6 +144,10 @@ def test_boxes_over_cases_have_the_values_that_their_labels_say() -> None:
     assert one["Dice"] == {"before": [0.5] * 4, "after": [0.75] * 4}
     assert two["TRE, mm"] == {"before": [9, 10, 11, 12], "ours": [2, 3, 4, 5], "theirs": [1, 2, 3, 4]}
     assert two["folding"] == {"ours": [0, 1, 2, 3], "theirs": [7] * 4}
+    elsewhere = [row | {"tre_before_mm": 20.0 + n} for n, row in enumerate(rows)]
+    three = drawn(figures.metric_boxes({"ours": rows, "theirs": against, "centred": elsewhere}))
+    assert three["TRE, mm"]["before (ours, theirs)"] == [9, 10, 11, 12]
+    assert three["TRE, mm"]["before (centred)"] == [20, 21, 22, 23]
 
 
 def test_the_objective_is_drawn_stage_by_stage() -> None:

@@ -14,6 +14,7 @@ from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDa
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import each
+from lightning_reg.data.preprocessing import CLEARLY, alignments
 from lightning_reg.data.scans import make_pair, scan_from_subject
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import sample
@@ -70,12 +71,24 @@ def check(data: Splits, workers: int = 1, max_pairs: int = 100, seen: Callable[[
         result.findings += of_all(result.scans)
     result.findings += [finding for f, m in indices for finding in _pair(result.scans[f], result.scans[m])]
     usable = [(records[f], records[m]) for f, m in chosen if result.scans[f].grid is not None and result.scans[m].grid is not None]
-    for done, (_, (values, findings)) in enumerate(each(_measure, data.dataset, usable, workers)):
+    aligned = []
+    for done, (_, (values, findings, correlations)) in enumerate(each(_measure, data.dataset, usable, workers)):
         result.measured += [values] if values else []
         result.findings += findings
+        aligned += [correlations] if correlations else []
         if seen is not None:
             seen(len(records) + done + 1, total)
+    result.findings += _alignment(aligned)
     return result
+
+
+def _alignment(correlations: Sequence[tuple[float, float]]) -> list[Finding]:
+    """Headers that align the images less well than the centres of their grids."""
+    headers, centers = np.mean(correlations, axis=0).tolist() if correlations else (0.0, 0.0)
+    if centers <= headers + CLEARLY or headers == -1.0:  # images apart in the world are reported by pair
+        return []
+    text = f"The headers do not align the images (mean correlation {headers:.2f}, with aligned centres {centers:.2f}): train with"
+    return [Finding("warning", "alignment", f"{text} data.preprocessing.center=true, or auto; register with --start centers.")]
 
 
 def _splits(scans: Sequence[ScanReport]) -> list[Finding]:
@@ -212,19 +225,21 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
     return found
 
 
-def _measure(dataset: RegistrationDataset, records: tuple[Record, Record]) -> tuple[dict[str, str | float], list[Finding]]:
-    """TRE and Dice before registration, and whether the images agree at their landmarks."""
+def _measure(
+    dataset: RegistrationDataset, records: tuple[Record, Record]
+) -> tuple[dict[str, str | float], list[Finding], tuple[float, float] | None]:
+    """TRE and Dice before registration; whether the images agree at their landmarks; their correlation by headers and by centres."""
     try:
         fixed, moving = (scan_from_subject(load_record(dataset, record)) for record in records)
         pair = make_pair(fixed, moving)
     except DataError:
-        return {}, []  # reported for the scans or their headers
+        return {}, [], None  # reported for the scans or their headers
     case = evaluate(pair, Identity(pair.fixed.grid, torch.zeros(1)))
     row = case.row()
     kept = ("case", "tre_before_mm", "tre_before_sd_mm", "dice_before", "mask_dice_before")
     values = {key: row[key] for key in kept if key in row} | {"overlap": fixed.image.grid.overlap(moving.image.grid)}
     values["split"] = records[0].split
-    return values, _conventions(records, pair)
+    return values, _conventions(records, pair), alignments(fixed, moving)
 
 
 def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:

@@ -107,6 +107,8 @@ def render(
         volumes=Markup(json.dumps(volumes).replace("<", "\\u003c")) if volumes else "",
         landmarks=bool(volumes and volumes["landmarks"]),
         contours=volumes["contoured"] if volumes else "",
+        ct=bool(volumes and volumes["window"]["fixed"] == volumes["window"]["other"] and volumes["range"]["fixed"][0] < -700),
+        resampled=volumes["resampled"] if volumes else "",
         widths={"axial": volumes["shape"][0], "coronal": volumes["shape"][0], "sagittal": volumes["shape"][1]} if volumes else {},
     )
 

@@ -27,6 +27,8 @@ Volumes = dict[str, Any]
 """Data of the viewer, by name."""
 EXTENT = 144
 """Voxels along the longest edge of the images in the page."""
+ALIKE = 0.8
+"""Common part of two windows, as a fraction of both together, from which on both images are shown in one window."""
 COARSE = 4
 """Spacing of the displacement's samples in the page, in voxels of its images."""
 
@@ -112,7 +114,8 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
         "origin": grid.affine[0, :3, 3].tolist(),
         "start": _middle(pair, grid),
         "range": ranges,
-        "window": {side: _quantiles(image, 0.01, 0.997) for side, image in sides.items()},
+        "window": _windows({side: _quantiles(image, 0.01, 0.997) for side, image in sides.items()}),
+        "resampled": _resampled(pair.fixed.grid, grid),
         **packed,
         "contoured": "" if not outlines else "contours of labels" if pair.fixed_labels is not None else "contours of masks",
         "contours": {name: _pack(labels) for name, labels in outlines.items()},
@@ -151,6 +154,23 @@ def _outlines(pair: Pair, field: Transform, start: Transform, grid: Grid) -> dic
         return {}
     found = {"fixed": fixed.resampled(grid), "before": moving.warped(start, grid), "after": moving.warped(field, grid)}
     return {name: (image.tensor[0, 0].round().long() % 256).to(torch.uint8).numpy() for name, image in found.items()}
+
+
+def _windows(own: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """One window for both images if theirs are nearly the same, as for two images in Hounsfield units; otherwise each its own."""
+    (a, b), (c, d) = own.values()
+    if min(b, d) - max(a, c) < ALIKE * (max(b, d) - min(a, c)):
+        return dict(own)
+    return dict.fromkeys(own, (min(a, c), max(b, d)))
+
+
+def _resampled(fixed: Grid, grid: Grid) -> str:
+    """Note on the voxels of the page's images."""
+    sizes = fixed.spacing[0]
+    if np.allclose(sizes, grid.spacing[0], rtol=0.01):
+        return ""
+    size = " x ".join(f"{s:.3g}" for s in sizes)
+    return f"Images are resampled to {grid.spacing[0, 0]:.3g} mm for this page; the fixed image has voxels of {size} mm."
 
 
 def _quantiles(image: Image, lowest: float, highest: float) -> tuple[float, float]:

@@ -40,11 +40,12 @@
     return [level - width * view.contrast / 2, level + width * view.contrast / 2];
   }
   const intensity = (side, byte) => data.range[side][0] + byte / 255 * (data.range[side][1] - data.range[side][0]);
-  function grey(side) {
+  function fraction(side) {
     const [low, high] = shownWindow(side);
-    return Uint8ClampedArray.from({ length: 256 }, (_, byte) => (intensity(side, byte) - low) / (high - low) * 255);
+    return Float32Array.from({ length: 256 }, (_, byte) => (intensity(side, byte) - low) / (high - low));
   }
-  let greys = {};
+  const REACH = .6;                      // fraction of the window's width that has the full colour of a difference
+  let greys = {}, fractions = {};
 
   // mapped position of a point of the fixed image along one axis, in voxels of this grid: trilinear interpolation of a coarse field
   const [CI, CJ, CK] = data.coarse;
@@ -77,10 +78,10 @@
       const g = (Math.floor(x / size) + Math.floor(y / size)) % 2 ? o : f;
       return [g, g, g];
     }
-    if (s.mode === "overlay") return [f, .55 * f + .45 * o, o];
-    if (s.mode === "difference") {
-      const d = (o - f) / 255;
-      return ramps.difference(clamp(.5 + d * .8, 0, 1));
+    if (s.mode === "overlay") return [o, .45 * f + .55 * o, f];
+    if (s.mode === "difference") {       // in fractions of the windows' widths, before intensities are cut off at black and white
+      const d = fractions.other[volume[s.when][i]] - fractions.fixed[volume.fixed[i]];
+      return ramps.difference(clamp(.5 + d / (2 * REACH), 0, 1));
     }
     const j = volume.jacobian[i];        // 255: folded; else 100 x determinant, at most 2.54
     if (j === 255) return [0, 0, 0];
@@ -91,15 +92,19 @@
   const legends = {
     swipe: "Left of the divider: the fixed image; right of it: the other image.",
     checker: "The divider sets the size of the squares.",
-    overlay: "Grey: both images agree; orange: only in the fixed image; blue: only in the other image.",
-    difference: "Other image minus fixed image, as fractions of the window's width.",
+    overlay: "Grey: both images agree; blue: brighter in the fixed image; orange: brighter in the other image.",
+    difference: "Other image minus fixed image; red: brighter than the fixed image.",
     fixed: "", other: "",
     grid: "Each line joins points that are mapped onto one plane of the moving image.",
     jacobian: "Determinant of the Jacobian over the fixed image: local change of volume. Black: folded.",
   };
   const bars = {                         // ramp and labels from its beginning to its end
-    difference: ["difference", ["-0.63", "0", "0.63"]],
-    jacobian: ["jacobian", ["0.5", "1", "2"]],
+    difference: ["difference", () => {   // in intensities where both images have the same window
+      const widths = ["fixed", "other"].map(side => shownWindow(side)[1] - shownWindow(side)[0]), same = Math.abs(widths[0] - widths[1]) < 1e-6 * widths[0];
+      const end = same ? Number((REACH * widths[0]).toPrecision(2)) : `${REACH} of the window`;
+      return [same ? -end : `-${end}`, 0, end];
+    }],
+    jacobian: ["jacobian", () => ["0.5", "1", "2"]],
   };
   const worst = Math.max(1, ...data.landmarks.map(mark => mark.mm.after));
 
@@ -197,14 +202,16 @@
     const p = [0, 0, 0], width = shape[u], height = shape[v];
     const value = (x, y) => { p[n] = at[n]; p[u] = column(u, x); p[v] = height - 1 - y; return labels[index(p)]; };
     context.strokeStyle = style; context.lineWidth = 1.5;
+    context.setLineDash(dashed && pixels >= 6 ? [pixels / 2, pixels / 4] : []);
     context.beginPath();
     for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-      if (dashed && x + y & 2) continue;
+      if (dashed && pixels < 6 && x + y & 2) continue;
       const here = value(x, y), px = (x + 1 - left) * pixels, py = (y + 1 - top) * pixels;
       if (x + 1 < width && value(x + 1, y) !== here) { context.moveTo(px, py - pixels); context.lineTo(px, py); }
       if (y + 1 < height && value(x, y + 1) !== here) { context.moveTo(px - pixels, py); context.lineTo(px, py); }
     }
     context.stroke();
+    context.setLineDash([]);
   }
 
   function drawLandmarks(context, s, { u, v, n }, X, Y) {
@@ -222,23 +229,26 @@
 
   function drawBar(id, ramp, labels) {
     const canvas = element(id), context = canvas.getContext("2d"), width = 180;
-    canvas.width = width + 40; canvas.height = 34;
+    canvas.width = width + 120; canvas.height = 34;
     for (let x = 0; x < width; x++) {
       context.fillStyle = `rgb(${ramps[ramp](x / (width - 1)).map(Math.round)})`;
-      context.fillRect(20 + x, 0, 1, 14);
+      context.fillRect(60 + x, 0, 1, 14);
     }
     context.fillStyle = getComputedStyle(document.body).color; context.font = "12px sans-serif"; context.textAlign = "center";
-    labels.forEach((label, number) => context.fillText(label, 20 + number / (labels.length - 1) * width, 29));
+    labels.forEach((label, number) => context.fillText(label, 60 + number / (labels.length - 1) * width, 29));
   }
 
   function redraw() {
     const { mode, when } = state();
-    greys = { fixed: grey("fixed"), other: grey("other") };
+    for (const side of ["fixed", "other"]) {
+      fractions[side] = fraction(side);
+      greys[side] = Uint8ClampedArray.from(fractions[side], x => 255 * x);
+    }
     element("split-label").style.visibility = ["swipe", "checker"].includes(mode) ? "visible" : "hidden";
     const lines = element("contours")?.checked ? " Contours: fixed image blue, other image orange and dashed." : "";
     element("legend").textContent = legends[mode] + lines;
     element("bar").hidden = !(mode in bars);
-    if (mode in bars) drawBar("bar", ...bars[mode]);
+    if (mode in bars) drawBar("bar", bars[mode][0], bars[mode][1]());
     const marked = element("points")?.checked;
     element("error-label").hidden = !marked;
     if (marked) drawBar("error-bar", "error", ["0", (worst / 2).toFixed(1), worst.toFixed(1)]);
@@ -300,6 +310,12 @@
 
   function magnify(factor) { view.zoom = clamp(view.zoom * factor, 1, 8); redraw(); }
 
+  element("preset")?.addEventListener("input", event => {   // intensities shown as black and as white, of both images
+    const chosen = event.target.value.split(",").map(Number), [low, high] = data.window.fixed;
+    if (chosen.length === 2) setWindow((chosen[1] - chosen[0]) / (high - low), ((low + high) - (chosen[0] + chosen[1])) / 2 / (high - low));
+    else setWindow(1, 0);
+  });
+
   function setWindow(contrast, brightness) {
     view.contrast = clamp(contrast, .05, 4); view.brightness = clamp(brightness, -1, 1);
     element("contrast").value = -Math.log2(view.contrast); element("brightness").value = view.brightness;
@@ -307,7 +323,7 @@
   }
 
   document.addEventListener("keydown", event => {
-    if (event.ctrlKey || event.metaKey || event.altKey || ["SELECT", "INPUT"].includes(event.target.tagName)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
     const modes = element("mode").options;
     if (event.key === "+" || event.key === "=") magnify(1.25);
     else if (event.key === "-") magnify(.8);
