@@ -92,7 +92,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         row[0].set_ylabel(plane)
         letters(row[0], vertical, horizontal)
         scale(row[0], spacing[across], grid.shape[across], across == 0)
-        figure.colorbar(row[4].images[0], ax=row[4], shrink=0.8, label="intensity")
+        figure.colorbar(row[4].images[0], ax=row[4], shrink=0.8)
         figure.colorbar(volumes, ax=row[6], shrink=0.8)
     for plot, title in zip(axes[0], COLUMNS, strict=True):
         plot.set_title(title, fontsize="medium")
@@ -103,7 +103,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     figure.suptitle(title, fontsize="medium")
     told = ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
     told += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks["after"] else []
-    figure.supxlabel("; ".join(["difference: image minus fixed image", *told]), fontsize="small")
+    figure.supxlabel("; ".join(["differences: image minus fixed image, intensities in [0, 1]", *told]), fontsize="small")
     return figure
 
 

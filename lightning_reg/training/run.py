@@ -156,17 +156,19 @@ def _run(
         clear(folder)  # remains of a run killed before its first checkpoint
         write_config(folder, config)
 
+    lines = progress is not None and not sys.stdout.isatty()  # a bar in a file would be a heap of fragments
+    settings = {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}} if lines else config
     callbacks = [
         Saving(folder / "checkpoints", lambda: write_config(folder, config), lambda: before.seconds + time.perf_counter() - started),
         RandomState(),
         ValidateLastStep(),
-        *build_callbacks(config),
+        *build_callbacks(settings),
         *more,
-        *([] if progress is None or sys.stdout.isatty() else [ProgressLines(progress)]),
+        *([ProgressLines(progress)] if lines and progress is not None else []),
     ]
     loggers = make_loggers(config.get("logger") or {}, folder, config, before.logged)
     try:
-        trainer = _trainer(config["trainer"], module, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+        trainer = _trainer(settings["trainer"], module, callbacks=callbacks, logger=loggers, default_root_dir=folder)
         if is_first() and trainer.world_size > 1:
             decide(folder, config, resume)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
