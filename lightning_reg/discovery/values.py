@@ -35,6 +35,27 @@ NAMED = {group.key.rpartition(".")[2]: name for name, group in GROUPS.items() if
 MAPPINGS = {"method.loss.terms": "losses", "method.callbacks": "callbacks", "callbacks": "callbacks"}
 """Places that hold components by name."""
 
+FIELDS = {
+    "name": "name of the component; lightning-reg plugins lists them.",
+    "backbone": "name of the component; lightning-reg plugins lists them.",
+    "head": "name of the component; lightning-reg plugins lists them.",
+    "weight": "of the term in the loss.",
+    "steps": "iterations.",
+    "init": "scheme of the initial weights: default (PyTorch's) or xavier.",
+    "seed": "of the initial weights and of everything that is drawn.",
+    "batch_size": "pairs per step.",
+    "root": "folder of the data.",
+    "lr": "learning rate.",
+    "momentum": "of SGD.",
+    "betas": "of Adam: decay of its two running means.",
+    "alpha_growth": "grows the network level by level; null: all of it from the first step on.",
+    "plateau": "{factor: 0.1, patience: 50}: the rate falls where the validation error no longer does.",
+    "early_stopping": "{patience: 20}: ends the training where the validation error no longer falls.",
+    "weight_decay": "of the optimiser.",
+    "nesterov": "Nesterov's momentum.",
+}
+"""Meanings of keys that no docstring of this project has."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -63,7 +84,7 @@ def described(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[Val
     comments: dict[str, str] = {}
     for file, prefix in _files(choices):
         comments |= {f"{prefix}{key}": text for key, text in _comments(file).items()}
-    return [_with_comment(value, comments) for value in _walk(dict(config), "", {})]
+    return [_with_comment(value, comments) for value in _walk(dict(config), "")]
 
 
 def _with_comment(value: Value, comments: Mapping[str, str]) -> Value:
@@ -127,24 +148,23 @@ def _heading(path: Path) -> str:
     return re.split(r"(?<! al)(?<!Med)(?<!Anal)\. ", " ".join(lines), maxsplit=1)[0].rstrip(".")
 
 
-def _walk(value: Any, key: str, documented: Mapping[str, Argument]) -> Iterator[Value]:
-    """Leaves below ``key``; ``documented``: the arguments of the class that ``value`` holds."""
-    if isinstance(value, Mapping) and value:
-        documented = _documented(value, key) or documented
-        for name, inner in value.items():
-            below = f"{key}.{name}" if key else str(name)
-            argument = documented.get(str(name))
-            if isinstance(inner, Mapping) and (argument is None or _anywhere(below) in OBJECTS or name in NAMED):
-                yield from _walk(inner, below, {})
-            elif isinstance(inner, Sequence) and inner and all(isinstance(part, Mapping) for part in inner):
-                for number, part in enumerate(inner):
-                    yield from _walk(part, f"{below}[{number}]", {})
-            else:
-                yield Value(below, inner, _type(argument, inner), argument.meaning if argument else "")
+def _walk(value: Mapping[str, Any], key: str) -> Iterator[Value]:
+    """Leaves below ``key``."""
+    documented = _documented(value, key)
+    for name, inner in value.items():
+        below = f"{key}.{name}" if key else str(name)
+        argument = documented.get(str(name))
+        if isinstance(inner, Mapping) and (argument is None or _anywhere(below) in OBJECTS or name in NAMED):
+            yield from _walk(inner, below)
+        elif isinstance(inner, Sequence) and inner and all(isinstance(part, Mapping) for part in inner):
+            for number, part in enumerate(inner):
+                yield from _walk(part, f"{below}[{number}]")
+        else:
+            yield Value(below, inner, _type(argument, inner), argument.meaning if argument else "")
 
 
 def named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Entry-point group and name of every component that a composed configuration names."""
+    """Entry-point group and name of every component that a composed configuration names, but for terms of weight 0."""
     yield from _named(config, "")
 
 
@@ -152,8 +172,9 @@ def _named(value: Any, key: str) -> Iterator[tuple[str, str]]:
     place = _anywhere(key)
     parent, _, last = place.rpartition(".")
     if parent in MAPPINGS:
-        if value is not None:
-            yield MAPPINGS[parent], last
+        left_out = value is None if MAPPINGS[parent] == "callbacks" else isinstance(value, Mapping) and value.get("weight") == 0
+        if not left_out:
+            yield MAPPINGS[parent], str(value.get("name", last)) if isinstance(value, Mapping) else last
         return
     group = NAMED.get(last) if place.startswith(("method.", "data.")) else None
     name = value.get("name") if isinstance(value, Mapping) else value
@@ -178,33 +199,10 @@ def _documented(value: Mapping[str, Any], key: str) -> dict[str, Argument]:
     place = _anywhere(key)
     found = {a.name: a for a in arguments(OBJECTS[place])} if place in OBJECTS else {}
     parent, _, last = place.rpartition(".")
-    group, name = (MAPPINGS[parent], last) if parent in MAPPINGS else (NAMED.get(last), value.get("name"))
+    group, name = (MAPPINGS[parent], value.get("name", last)) if parent in MAPPINGS else (NAMED.get(last), value.get("name"))
     if group is None or not isinstance(name, str):
         return found
     try:
         return found | {a.name: a for a in documentation(group, name).arguments}
     except ComponentError:  # lightning-reg plugins says what is wrong with it
         return found
-
-
-FIELDS = {
-    "name": "name of the component; lightning-reg plugins lists them.",
-    "backbone": "name of the component; lightning-reg plugins lists them.",
-    "head": "name of the component; lightning-reg plugins lists them.",
-    "weight": "of the term in the loss.",
-    "steps": "iterations.",
-    "init": "scheme of the initial weights: default (PyTorch's) or xavier.",
-    "seed": "of the initial weights and of everything that is drawn.",
-    "batch_size": "pairs per step.",
-    "root": "folder of the data.",
-    "lr": "learning rate.",
-    "momentum": "of SGD.",
-    "betas": "of Adam: decay of its two running means.",
-    "alpha_growth": "grows the network level by level; null: all of it from the first step on.",
-    "plateau": "{factor: 0.1, patience: 50}: the rate falls where the validation error no longer does.",
-    "early_stopping": "{patience: 20}: ends the training where the validation error no longer falls.",
-    "weight_decay": "of the optimiser.",
-    "nesterov": "Nesterov's momentum.",
-}
-"""Meanings of keys that no docstring of this project has."""
-"""Meanings of keys that stand in many configurations and in no docstring."""

@@ -15,6 +15,7 @@ from lightning_reg.cli.options import GROUPS, show
 from lightning_reg.discovery import UserError
 from lightning_reg.discovery.composition import NOT_GIVEN, explained
 from lightning_reg.discovery.conf import own_directory
+from lightning_reg.discovery.values import described, named
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +52,15 @@ def test_a_comment_of_a_line_is_that_of_the_whole() -> None:
     assert values["data.dataset.name"].meaning.startswith("name of the component")  # not that of the line, on the crop
     assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["callbacks.early_stopping"].meaning.startswith("e.g.")
+
+
+def test_a_term_may_have_the_name_of_another_component_and_one_of_weight_0_none() -> None:
+    """Two terms of one class, and a term that is switched off."""
+    terms = {"fine": {"name": "lncc", "weight": 1.0, "window": 3}, "missing": {"weight": 0}, "diffusion": None}
+    config = {"method": {"loss": {"terms": terms}, "callbacks": {"watch": {"name": "early_stopping"}, "panels": None}}}
+    assert list(named(config)) == [("losses", "lncc"), ("losses", "diffusion"), ("callbacks", "early_stopping")]
+    (window,) = [v for v in described(config, {}) if v.key == "method.loss.terms.fine.window"]
+    assert window.meaning.startswith("edge of the local window")
 
 
 def test_a_stage_is_explained_by_its_own_components() -> None:
