@@ -42,7 +42,7 @@ RULES: tuple[Rule, ...] = (
     ("data.samples_per_epoch", lambda v: _whole(v) and v >= 1, COUNT),
     ("data.synthetic_validation", lambda v: v is None or (_whole(v) and v >= 0), "give a whole number, 0 or more"),
     ("data.max_validation_pairs", lambda v: v is None or (_whole(v) and v >= 1), f"{COUNT}, or null for all"),
-    ("method.optimizer.lr", lambda v: _number(v) and v > 0, "give a number above 0"),
+    ("method.optimizer.lr", lambda v: _number(v) and v >= 0, "give a number, 0 or more"),
     ("data.masks", lambda v: isinstance(v, bool), "give true or false"),
     ("trainer.max_steps", lambda v: _whole(v) and v >= 1, COUNT),
     ("trainer.max_epochs", lambda v: v is None or v == -1, "leave it at -1: a run ends after trainer.max_steps"),
