@@ -108,6 +108,7 @@ def test_one_command_from_nothing_to_a_table(train, tmp_path: Path) -> None:
     assert "keeps its own data" in refused(train(f"resume={folder}", "data=hippocampus"))
 
 
+@pytest.mark.slow
 def test_a_runs_configuration_repeats_the_run(train, tmp_path: Path) -> None:
     train(*QUICK, *TINY)
     first = next(tmp_path.glob("runs/progressive_phantom/*"))
@@ -162,6 +163,7 @@ def small_data(name: str, folder: Path) -> list[str]:
     return [f"data.root={providers.crops(folder)}", *small]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "data"), list(itertools.product(options("method"), ("phantom", "hippocampus"))))
 def test_every_method_trains_on_time_points_and_on_subjects(train, tmp_path: Path, method: str, data: str) -> None:
     """The other data sets: tests/cli/test_data.py."""
@@ -170,6 +172,7 @@ def test_every_method_trains_on_time_points_and_on_subjects(train, tmp_path: Pat
     assert "Validation, best checkpoint" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in options("experiment") if name.startswith("hippocampus_")])
 def test_every_experiment_on_the_crops_trains(train, tmp_path: Path, experiment: str) -> None:
     """In its own size, for as many steps as it has stages."""
@@ -243,9 +246,11 @@ def without_account(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
+@pytest.mark.slow
 PANELS = "callbacks.panels={every: 1, pairs: 1}"
 
 
+@pytest.mark.slow
 def test_weights_and_biases_has_one_run_however_often_it_goes_on(train, tmp_path: Path, monkeypatch, without_account) -> None:
     """Offline: two folders with the run's own name, of one group, with panels, cases and the best checkpoint."""
     monkeypatch.setenv("WANDB_RUN_GROUP", "the-group")

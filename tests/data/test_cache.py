@@ -90,6 +90,7 @@ def test_ranks_begin_at_different_places_and_take_what_is_finished(tmp_path: Pat
     assert counted.made == [4]
 
 
+@pytest.mark.slow
 def _fill(folder: str) -> None:
     ScanCache(make, [f"key{n}" for n in range(6)], CacheSettings(folder=folder)).fill()
 

@@ -109,6 +109,7 @@ def command(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[s
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def register(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     images = ["--fixed", str(site / "fixed.nii.gz"), "--moving", str(site / "moving.nii.gz")]
     return command(site, cwd, "register", *images, "--out", "out", "--refine", "6", *words)
@@ -131,6 +132,7 @@ def test_metric_section_and_start_of_a_registration(site: Path, tmp_path: Path) 
     assert "Notes of mine" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

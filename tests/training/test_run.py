@@ -126,6 +126,7 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp
     assert read_checkpoint(str(stopped.value.checkpoint))["global_step"] == stop + 1
     parts = train(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
 
+@pytest.mark.slow
     expected = weights(whole / "checkpoints" / "last.ckpt")
     for name, value in weights(parts / "checkpoints" / "last.ckpt").items():
         assert torch.equal(value, expected[name]), name
