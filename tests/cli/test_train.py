@@ -108,7 +108,6 @@ def test_one_command_from_nothing_to_a_table(train, tmp_path: Path) -> None:
     assert "keeps its own data" in refused(train(f"resume={folder}", "data=hippocampus"))
 
 
-@pytest.mark.slow
 def test_a_runs_configuration_repeats_the_run(train, tmp_path: Path) -> None:
     train(*QUICK, *TINY)
     first = next(tmp_path.glob("runs/progressive_phantom/*"))
@@ -119,6 +118,7 @@ def test_a_runs_configuration_repeats_the_run(train, tmp_path: Path) -> None:
     assert (again / "cases.csv").read_text() == (first / "cases.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_run_each(train, tmp_path: Path) -> None:
     code, _, err = train("-m", "seed=1,2", *QUICK, *(o if "[" not in o else o.replace(",", "\\,") for o in TINY if "[" not in o))
     assert code == 0, err
@@ -246,7 +246,6 @@ def without_account(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
-@pytest.mark.slow
 PANELS = "callbacks.panels={every: 1, pairs: 1}"
 
 
@@ -272,6 +271,7 @@ def test_weights_and_biases_has_one_run_however_often_it_goes_on(train, tmp_path
         assert list(record.glob("files/media/table/cases*.json"))
 
 
+@pytest.mark.slow
 def test_tensorboard_has_scalars_panels_and_hyperparameters(train, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed")
     assert train("logger=tensorboard", PANELS, *QUICK, *TINY, "run=./x")[0] == 0

@@ -90,11 +90,11 @@ def test_ranks_begin_at_different_places_and_take_what_is_finished(tmp_path: Pat
     assert counted.made == [4]
 
 
-@pytest.mark.slow
 def _fill(folder: str) -> None:
     ScanCache(make, [f"key{n}" for n in range(6)], CacheSettings(folder=folder)).fill()
 
 
+@pytest.mark.slow
 def test_processes_that_fill_one_folder_at_once(tmp_path: Path) -> None:
     context = get_context("spawn")
     processes = [context.Process(target=_fill, args=(str(tmp_path),)) for _ in range(2)]

@@ -109,12 +109,12 @@ def command(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[s
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def register(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     images = ["--fixed", str(site / "fixed.nii.gz"), "--moving", str(site / "moving.nii.gz")]
     return command(site, cwd, "register", *images, "--out", "out", "--refine", "6", *words)
 
 
+@pytest.mark.slow
 def test_metric_section_and_start_of_a_registration(site: Path, tmp_path: Path) -> None:
     result = register(site, tmp_path, "--metric", "longest", "--section", "notes", "--start", "above")
     assert result.returncode == 0, result.stderr
@@ -132,7 +132,6 @@ def test_metric_section_and_start_of_a_registration(site: Path, tmp_path: Path) 
     assert "Notes of mine" in (tmp_path / "out" / "report.html").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -148,6 +147,7 @@ def test_what_is_wrong_with_one_is_a_sentence(site: Path, tmp_path: Path, words:
     assert message in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_metric_of_a_training_is_logged_and_kept(site: Path, tmp_path: Path) -> None:
     quick = [
         "method=velocity", "method.composer.backbone.levels=2", "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",

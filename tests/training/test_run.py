@@ -126,7 +126,6 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp
     assert read_checkpoint(str(stopped.value.checkpoint))["global_step"] == stop + 1
     parts = train(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
 
-@pytest.mark.slow
     expected = weights(whole / "checkpoints" / "last.ckpt")
     for name, value in weights(parts / "checkpoints" / "last.ckpt").items():
         assert torch.equal(value, expected[name]), name
@@ -135,6 +134,7 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp
     assert all(b[key] == pytest.approx(a[key], abs=1e-6) for key in a)
 
 
+@pytest.mark.slow
 def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_path: Path) -> None:
     """With a budget, whose number of steps was chosen when the run began; what is in the folder besides stays."""
     config["method"]["steps"] = config["trainer"]["max_steps"]
