@@ -30,7 +30,11 @@ OBJECTS = {
     "method.sampling.learned": "lightning_reg.data.synthetic:RandomBSpline",
 }
 """Parts of a configuration that are the arguments of one class, where they do not name a component."""
-NAMED = {group.key.rpartition(".")[2]: name for name, group in GROUPS.items() if group.key.startswith(("method.", "data."))}
+NAMED = {
+    group.key.rpartition(".")[2]: name
+    for name, group in GROUPS.items()
+    if group.key.startswith(("method.", "data.")) and group.key != "method.loss.terms"
+}
 """Entry-point group of a component by the last word of its place in a configuration."""
 MAPPINGS = {"method.loss.terms": "losses", "method.callbacks": "callbacks", "callbacks": "callbacks"}
 """Places that hold components by name."""

@@ -615,7 +615,7 @@ def _others() -> Iterator[Case]:
         ("split", (*evaluate, "--split", "foo"), "foo", None), ("data unknown", (*evaluate[:4], "foo", *evaluate[5:]), "foo", None),
         ("no root", (*evaluate[:5], "--out", "out"), "data.root", None), ("refine", (*evaluate, "--refine", "-1"), "refine", None),
         ("method", (*evaluate, "--refinement", "foo", "--refine", "1"), "foo", None), ("out exists", evaluate, "out exists", made("out/notes")),
-        ("out of register", (*evaluate[:-1], "result", "--overwrite"), "register wrote", None), ("second model", (*evaluate, "--model", "none.ckpt"), "none.ckpt", None),
+        ("out of register", (*evaluate[:-1], "result", "--overwrite"), "results of lightning-reg register", None), ("second model", (*evaluate, "--model", "none.ckpt"), "none.ckpt", None),
         ("out a long name", (*evaluate[:-1], "e" * 300), "too long", None), ("override", (*evaluate, "data.foo=1"), "foo", None),
         ("corrupt scan", evaluate, "cannot be read", lambda folder: [truncated(str(p.relative_to(folder)), 0.5)(folder) for p in folder.glob("prepared/images/*.nii.gz")] and None),
     ):  # fmt: skip
