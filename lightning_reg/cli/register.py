@@ -176,16 +176,15 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
 
 def _cohort(arguments: Namespace) -> int:
     """Register many pairs; 1 where some of this process's failed."""
-    with loading():
-        from lightning_reg.inference.cohort.ledger import Ledger
-        from lightning_reg.inference.cohort.register import register_cohort
-
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.overwrite:
         raise UserError("Many pairs go on in a folder that is there, and --only PAIR registers one again; leave out --overwrite.")
     if arguments.no_report or arguments.section:
         raise UserError("Of many pairs no reports are written; leave out --no-report and --section (lightning-reg report PAIR_FOLDER).")
     files = _files(arguments.files, OF_MANY)
+    with loading():
+        from lightning_reg.inference.cohort.ledger import Ledger
+        from lightning_reg.inference.cohort.register import register_cohort
     pairs, shard = _pairs(arguments, out), _shard(arguments.shard)
     only = None
     if arguments.only:
