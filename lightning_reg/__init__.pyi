@@ -23,8 +23,10 @@ from .components.interfaces import Composer as Composer
 from .components.interfaces import Features as Features
 from .components.interfaces import Growable as Growable
 from .components.interfaces import Head as Head
+from .components.interfaces import LabelledFeatures as LabelledFeatures
 from .components.interfaces import Level as Level
 from .components.interfaces import LossTerm as LossTerm
+from .components.interfaces import Prediction as Prediction
 from .components.interfaces import Registration as Registration
 from .components.interfaces import Staged as Staged
 from .components.interfaces import Stride as Stride

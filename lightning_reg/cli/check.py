@@ -81,7 +81,7 @@ def run(arguments: Namespace) -> int:
     shape = _largest(found, config)
     if method is not None and shape is not None:
         text = f"A training step of method={arguments.method} on images of {' x '.join(map(str, shape))} voxels wants about"
-        terminal.print(f"{text} {step_memory(method, shape):.1f} GiB.", soft_wrap=True)
+        terminal.print(f"{text} {step_memory(method, shape):.1f} GiB; on a CPU, up to twice as much.", soft_wrap=True)
     if fixed is not None:
         for problem in fixed.problems:
             terminal.print(problem, style="red", soft_wrap=True)

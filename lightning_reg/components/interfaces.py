@@ -18,6 +18,21 @@ Features = Sequence[Tensor | None]
 Stride = tuple[int, int, int]
 
 
+class LabelledFeatures(list["Tensor | None"]):
+    """Features of two images, and the labels that the backbone predicts for each image.
+
+    Args:
+        features: one tensor per level, see :class:`Backbone`.
+        labels: values of the predicted labels, without the background.
+        logits: of the fixed and of the moving image, ``(B, 1 + len(labels), ...)`` before the softmax, background first.
+        stride: input voxels per voxel of the logits, along every axis.
+    """
+
+    def __init__(self, features: Features, labels: Sequence[int], logits: tuple[Tensor, Tensor], stride: Stride) -> None:
+        super().__init__(features)
+        self.labels, self.logits, self.stride = tuple(labels), logits, stride
+
+
 class Backbone(Described, nn.Module, ABC):
     """Features of two images.
 
@@ -41,7 +56,8 @@ class Backbone(Described, nn.Module, ABC):
 
         Returns:
             One ``(B, channels[l], I / strides[l][0], J / strides[l][1], K / strides[l][2])`` per level, coarsest first; ``None``
-            for a level that is not computed in the present state of growth.
+            for a level that is not computed in the present state of growth. A backbone that predicts labels gives
+            :class:`LabelledFeatures`.
         """
 
 
@@ -120,6 +136,20 @@ class Staged(nn.Module):
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """Labels that a network predicts for each of the two images.
+
+    Args:
+        labels: their values, without the background.
+        fixed, moving: logits before the softmax, background first. Both are on the fixed image's grid, where the network sees the images.
+    """
+
+    labels: tuple[int, ...]
+    fixed: Image
+    moving: Image
+
+
+@dataclass(frozen=True)
 class Level:
     """One stage or resolution level of a registration.
 
@@ -128,6 +158,7 @@ class Level:
         transform: ``phi`` up to and including this level, fixed world to moving world.
         increment: the transform that this level adds to the previous one (``transform`` itself at the first level).
         reverse: the level of the registration with fixed and moving exchanged, for terms that compare the two directions.
+        predicted: labels predicted by the backbone, if it predicts any and the composer is ``single``.
     """
 
     fixed: Image
@@ -135,11 +166,16 @@ class Level:
     transform: Transform
     increment: Transform
     reverse: Level | None = None
+    predicted: Prediction | None = None
 
     def to(self, device: torch.device | str) -> Level:
         """The level on a device."""
         reverse = None if self.reverse is None else self.reverse.to(device)
-        return Level(self.fixed.to(device), self.moving.to(device), self.transform.to(device), self.increment.to(device), reverse)
+        predicted = self.predicted
+        if predicted is not None:
+            predicted = replace(predicted, fixed=predicted.fixed.to(device), moving=predicted.moving.to(device))
+        transforms = self.transform.to(device), self.increment.to(device)
+        return Level(self.fixed.to(device), self.moving.to(device), *transforms, reverse, predicted)
 
     @cached_property
     def warped(self) -> Image:

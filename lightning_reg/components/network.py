@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from lightning_reg.components.contracts import require_backbone, require_features, require_fitting, require_transforms
-from lightning_reg.components.interfaces import Backbone, Head
+from lightning_reg.components.interfaces import Backbone, Head, LabelledFeatures, Prediction
 from lightning_reg.discovery import ArgumentError, ComponentError, DataError, Described, blaming, require_kind
 from lightning_reg.spatial import Composition, Image, Transform
 
@@ -42,6 +42,10 @@ class Network(Described, nn.Module):
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:
         """Args: fixed, moving: images; unless the backbone is ``separate``, the moving image is resampled to the fixed grid.
         Returns: transforms of the fixed grid, coarsest first; the last is the result."""
+        return self.with_prediction(fixed, moving)[0]
+
+    def with_prediction(self, fixed: Image, moving: Image) -> tuple[list[Transform], Prediction | None]:
+        """Return the transforms as :meth:`forward`, and the labels predicted by the backbone, if it predicts any."""
         moving = moving if self.backbone.separate else moving.resampled(fixed.grid)
         one, other = self._padded(fixed).tensor, self._padded(moving).tensor
         doing = f"images of {' x '.join(map(str, one.shape[2:]))} voxels"
@@ -64,7 +68,10 @@ class Network(Described, nn.Module):
             found = [t if before is None else Composition([t, before]) for t in outputs]
             before = found[-1]
         self._checked = True
-        return found
+        if not isinstance(features, LabelledFeatures):
+            return found, None
+        there, here = (Image(logits, fixed.grid.at_stride(features.stride, logits.shape[2:])) for logits in features.logits)
+        return found, Prediction(features.labels, there, here)
 
     def _padded(self, image: Image) -> Image:
         """Pad an image behind its last voxel to multiples of the backbone's ``multiple``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.interfaces import Backbone, LabelledFeatures
 from lightning_reg.discovery import ComponentError, build
 
 SPECS = {
@@ -105,6 +105,30 @@ def test_the_dual_stream_sees_each_image_alone() -> None:
         torch.testing.assert_close((first, second), (fourth, third))
         torch.testing.assert_close(elsewhere.chunk(2, dim=1)[0], first)
         assert not torch.allclose(elsewhere.chunk(2, dim=1)[1], second, atol=1e-3)
+
+
+def test_a_dual_stream_with_weights_of_each_image_treats_them_differently() -> None:
+    net, image = make("dual_stream", shared=False), torch.rand(1, 1, 16, 12, 8)
+    first, second = net(image, image)[-1].chunk(2, dim=1)
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert sum(p.numel() for p in net.parameters()) == 2 * sum(p.numel() for p in make("dual_stream").parameters())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_level(shared: bool) -> None:
+    net = build("backbones", {"name": "dual_stream", "levels": 3, "features": 2, "labels": [3, 7], "shared": shared}, Backbone).eval()
+    fixed, moving = torch.rand(2, 1, 1, 16, 12, 8)
+    for alpha, stride in (([0.0, 0.0, 1.0], 1), ([0.5, 0.5, 0.0], 2)):
+        net.grow(alpha)
+        features = net(fixed, moving)
+        assert isinstance(features, LabelledFeatures)
+        assert (features.labels, features.stride) == ((3, 7), (stride,) * 3)
+        for position, logits in enumerate(features.logits):
+            assert logits.shape == (1, 3, 16 // stride, 12 // stride, 8 // stride)
+            for maps in features:
+                if maps is not None:
+                    pooled = torch.nn.functional.interpolate(logits.softmax(1), maps.shape[2:], mode="area")
+                    torch.testing.assert_close(maps.chunk(2, dim=1)[position][:, -3:], pooled)
 
 
 def test_the_siamese_encoder_takes_images_of_different_size() -> None:

@@ -15,7 +15,7 @@ from lightning_reg.components.heads.pyramid import PyramidHead
 from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Head
 from lightning_reg.discovery import ComponentError, build
-from lightning_reg.functional import affine_matrix, affine_parameters, rotation_matrix
+from lightning_reg.functional import affine_matrix, affine_parameters, compose, rotation_matrix
 from lightning_reg.spatial import Grid
 
 CHANNELS, STRIDES = (4, 3), ((4, 2, 2), (2, 1, 1))
@@ -186,6 +186,26 @@ def test_a_level_of_a_pyramid_enters_without_changing_the_transform() -> None:
     assert float((entering - coarse).abs().max()) < 0.2  # of sampling at whole voxels instead of every other one
     apart = [float((other - entering).square().mean()) for other in (half, whole)]
     assert 0 < apart[0] < apart[1]
+
+
+def test_exchanging_the_images_of_a_symmetric_pyramid_gives_the_inverse() -> None:
+    torch.manual_seed(0)
+    grid, strides = Grid.regular((32, 28, 24)), ((4, 4, 4), (2, 2, 2), (1, 1, 1))
+    small = torch.rand(3, 1, 4, 4, 4, 3)
+    maps = [
+        torch.nn.functional.interpolate(x, [n // s for n in grid.shape], mode="trilinear") for x, s in zip(small, (4, 2, 1), strict=True)
+    ]
+    exchanged = [torch.cat([x[:, 2:], x[:, :2]], dim=1) for x in maps]
+    apart = []
+    for symmetric in (False, True):
+        head = PyramidHead((4, 4, 4), strides, features=4, symmetric=symmetric).eval()
+        for velocity in head.velocities:
+            torch.nn.init.normal_(velocity.weight, std=0.05)
+        with torch.no_grad():
+            there, back = (head(given, grid)[-1].displacement(grid) for given in (maps, exchanged))
+        inside = compose(back, there)[:, :, 6:-6, 6:-6, 6:-6]
+        apart.append(float(inside.square().mean() / there.square().mean()))
+    assert apart[1] < 0.03 < 0.5 < apart[0]
 
 
 def test_a_pyramid_refuses_maps_that_are_not_of_two_images() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.components.building import build_loss
-from lightning_reg.components.interfaces import Level, LossTerm, Registration
+from lightning_reg.components.building import build_composer, build_loss
+from lightning_reg.components.interfaces import Level, LossTerm, Prediction, Registration
 from lightning_reg.discovery import ComponentError, TrainingError, build, providers
 from lightning_reg.functional import affine_matrix
 from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Image, IntegratedGradient, Pair, Transform, Velocity
@@ -307,6 +308,49 @@ def test_a_term_of_weight_zero_is_left_out_with_its_needs() -> None:
     bundle = build_loss({"terms": {"ssd": None, "field_error": {"weight": 0}}})
     bundle.require(frozenset({"fixed", "moving"}))
     assert list(bundle.weights) == ["ssd"]
+
+
+def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(pair: Pair, level, shifted) -> None:
+    """The moving labels have a grid of their own; the predictions of both images are on the fixed image's."""
+    assert pair.moving_labels is not None
+    assert pair.fixed_labels is not None
+    grid = pair.fixed.grid
+    pair = replace(pair, moving_labels=pair.moving_labels.cropped((2, 1, 0), [n - 3 for n in grid.shape]))
+    there = level(shifted(0.0), pair)
+    plain = float(term("label_dice")(there, pair))
+
+    def logits(labels: Image) -> Image:
+        hot = LF.one_hot(labels.resampled(grid).tensor, [0, 1])
+        return Image(40 * hot - 20, grid)
+
+    right = [logits(pair.fixed_labels), logits(pair.moving_labels)]
+    exchanged, flat = right[::-1], [Image(torch.zeros_like(right[0].tensor), grid)] * 2
+    values = []
+    for fixed, moving in (right, exchanged, flat):
+        predicted = Prediction((1,), fixed, moving)
+        values.append(float(term("label_dice", predicted=2.0)(replace(there, predicted=predicted), pair)) - plain)
+    assert abs(values[0]) < 1e-3
+    assert min(values[1:]) > 0.3
+    assert values[2] > 2 * math.log(2)  # the cross-entropy of two equal probabilities, and the Dice
+
+
+def test_label_dice_trains_what_the_backbone_predicts(pair: Pair) -> None:
+    backbone = {"name": "dual_stream", "levels": 2, "features": 4, "labels": [1], "norm": "instance"}
+    composer = build_composer({"name": "single", "backbone": backbone, "head": {"name": "pyramid", "features": 4}}).train()
+    found = composer(pair.fixed, pair.moving).levels[-1]
+    assert found.predicted is not None
+    assert found.predicted.labels == (1,)
+    term("label_dice", predicted=1.0)(found, pair).sum().backward()
+    gradients = [p.grad for name, p in composer.named_parameters() if "classifiers.0.1" in name]
+    assert all(g is not None and g.abs().max() > 0 for g in gradients)
+    assert gradients
+
+
+def test_label_dice_refuses_predictions_of_a_network_that_makes_none(pair: Pair, level, shifted) -> None:
+    with pytest.raises(TrainingError, match="the network predicts no labels; give the backbone dual_stream the values"):
+        term("label_dice", predicted=1.0)(level(shifted(0.0)), pair)
+    with pytest.raises(ComponentError, match="give a weight of 0 or more"):
+        term("label_dice", predicted=-1.0)
 
 
 @pytest.mark.parametrize("stride", [2, 4])

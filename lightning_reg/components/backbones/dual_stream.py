@@ -1,22 +1,26 @@
-"""A U-net applied to each image separately."""
+"""A U-net for each image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_reg.components.backbones.unet import UNet
-from lightning_reg.components.blocks import channels_last
-from lightning_reg.components.interfaces import Backbone, Growable
+from lightning_reg.components.blocks import Convolution, channels_last
+from lightning_reg.components.interfaces import Backbone, Growable, LabelledFeatures
+from lightning_reg.functional import pool
 
 
 class DualStream(Backbone, Growable):
-    """One U-net applied to each image separately. The maps of every level are those of the fixed image, then those of the moving image.
+    """A U-net applied to each image separately. The maps of every level are those of the fixed image, then those of the moving image.
 
     The features do not depend on the alignment of the images; the head (``pyramid``) combines them. While the network grows, levels above
     the last one with a non-zero weight are not computed.
+
+    With ``labels``, a convolution of the finest features predicts each image's labels, and every level gets their probabilities in addition
+    to its maps. The loss term ``label_dice`` trains them (its ``predicted``).
 
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
@@ -24,6 +28,9 @@ class DualStream(Backbone, Growable):
         levels, features, convolutions, input_stride, output_stride, norm, slope, conditioned: of the network, see
             :class:`~lightning_reg.components.backbones.unet.UNet`.
         channels: channels of one image.
+        shared: whether one network processes both images. If not, each image has its own weights, for two modalities of which the fixed
+            image is always the same one.
+        labels: values of labels to be predicted for each image.
     """
 
     def __init__(
@@ -37,15 +44,35 @@ class DualStream(Backbone, Growable):
         norm: str = "instance",
         slope: float = 0.2,
         conditioned: Sequence[float] | None = None,
+        shared: bool = True,
+        labels: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.stream = UNet(levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned)
-        self.channels, self.strides = tuple(2 * n for n in self.stream.channels), self.stream.strides
+        settings = (levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned)
+        self.stream = UNet(*settings)
+        self.other = None if shared else UNet(*settings)
+        self.labels = tuple(labels)
+        classes = 1 + len(labels) if labels else 0
+        streams = [self.stream] if self.other is None else [self.stream, self.other]
+        self.classifiers = nn.ModuleList(nn.ModuleList(Convolution(n, classes) for n in s.channels) for s in streams if labels)
+        self.channels, self.strides = tuple(2 * (n + classes) for n in self.stream.channels), self.stream.strides
         self.multiple = self.stream.multiple
         self.alpha = (0.0,) * (len(self.channels) - 1) + (1.0,)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         computed = 1 + max(level for level, weight in enumerate(self.alpha) if weight > 0)
-        both = zip(self.stream.maps(fixed, computed), self.stream.maps(moving, computed), strict=True)
-        joined: list[Tensor | None] = [channels_last(torch.cat(maps, dim=1)) for maps in both]
-        return joined + [None] * (len(self.channels) - computed)
+        streams = [self.stream, self.stream if self.other is None else self.other]
+        both = [stream.maps(image, computed) for stream, image in zip(streams, (fixed, moving), strict=True)]
+        if not self.labels:
+            return self._joined(both)
+        logits: list[Tensor] = []
+        for maps, classifiers in zip(both, (self.classifiers[0], self.classifiers[-1]), strict=True):
+            logits.append(classifiers[computed - 1](maps[-1]))  # type: ignore[index]
+            probabilities = logits[-1].softmax(1)
+            maps[:] = [torch.cat([level, pool(probabilities, 2 ** (computed - 1 - number))], dim=1) for number, level in enumerate(maps)]
+        return LabelledFeatures(self._joined(both), self.labels, (logits[0], logits[1]), self.strides[computed - 1])
+
+    def _joined(self, both: Sequence[list[Tensor]]) -> list[Tensor | None]:
+        """Join the maps of both images level by level; ``None`` for levels that are not computed."""
+        joined = [channels_last(torch.cat(maps, dim=1)) for maps in zip(*both, strict=True)]
+        return [*joined, *[None] * (len(self.channels) - len(joined))]

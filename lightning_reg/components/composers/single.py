@@ -24,11 +24,12 @@ class SingleComposer(Composer):
         self.symmetric = symmetric
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        *coarser, result = self.network(fixed, moving)
+        (*coarser, result), predicted = self.network.with_prediction(fixed, moving)
         if self.symmetric and not self.training:
             result = symmetrized(result, self.network(moving, fixed)[-1], fixed.grid)
-        levels = [Level(fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid)), t, t) for t in coarser]
-        return Registration((*levels, Level(fixed, moving, result, result)))
+        images = [(fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid))) for t in coarser]
+        levels = [Level(*pair, t, t, predicted=predicted) for pair, t in zip(images, coarser, strict=True)]
+        return Registration((*levels, Level(fixed, moving, result, result, predicted=predicted)))
 
 
 def symmetrized(forward: Transform, backward: Transform, grid: Grid) -> Displacement:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.components.losses.region import MaskedTerm, Region, warped_membership
+from lightning_reg.discovery import ArgumentError, TrainingError
 from lightning_reg.spatial import Image, Pair
 
 
@@ -68,12 +70,26 @@ class LabelSSD(LossTerm):
 
 
 class LabelDice(LossTerm):
-    """One minus the soft Dice of the fixed and the warped moving labels, averaged over the foreground labels of the pair."""
+    """One minus the soft Dice of the fixed and the warped moving labels, averaged over the foreground labels of the pair.
+
+    With ``predicted``, the labels that the backbone predicts for each image (``dual_stream`` with ``labels``) are trained, too: by one
+    minus their soft Dice and the cross-entropy (Isensee et al., Nat. Methods 18, 2021), averaged over the two images.
+
+    Args:
+        predicted: weight of the predicted labels, 0 or more.
+    """
 
     needs = frozenset({"fixed_labels", "moving_labels"})
 
+    def __init__(self, predicted: float = 0.0) -> None:
+        super().__init__()
+        if predicted < 0:
+            raise ArgumentError(f"predicted is {predicted}; give a weight of 0 or more")
+        self.predicted = predicted
+
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return 1 - LF.soft_dice(*_labels(level, pair))
+        value = 1 - LF.soft_dice(*_labels(level, pair))
+        return value + self.predicted * _segmentation(level, pair) if self.predicted else value
 
 
 class LandmarkDistance(LossTerm):
@@ -83,6 +99,29 @@ class LandmarkDistance(LossTerm):
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         return torch.stack([errors.mean() for errors in pair.landmark_errors(level.transform)])
+
+
+def _segmentation(level: Level, pair: Pair) -> Tensor:
+    """Return the mean over both images of one minus the soft Dice, plus the cross-entropy, of the predicted labels, ``(B,)``.
+
+    Raises:
+        TrainingError: the network predicts no labels.
+    """
+    found = level.predicted
+    if found is None:
+        raise TrainingError(
+            "label_dice has predicted above 0, but the network predicts no labels; give the backbone dual_stream the values of the labels "
+            "(method.composer.backbone.labels) with the composer single, or set method.loss.terms.label_dice.predicted=0."
+        )
+    grid, values = level.fixed.grid, []
+    for logits, labels in ((found.fixed, pair.fixed_labels), (found.moving, pair.moving_labels)):
+        assert labels is not None
+        foreground = Image(LF.one_hot(labels.tensor, found.labels), labels.grid).resampled(grid).tensor
+        truth = torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
+        there = logits.resampled(grid).tensor.float()
+        entropy = F.cross_entropy(there, truth, reduction="none").flatten(1).mean(1)
+        values.append(1 - LF.soft_dice(truth[:, 1:], there.softmax(1)[:, 1:]) + entropy)
+    return torch.stack(values).mean(0)
 
 
 def _masks(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
