@@ -112,6 +112,13 @@ def test_a_dual_stream_with_weights_of_each_image_treats_them_differently() -> N
     first, second = net(image, image)[-1].chunk(2, dim=1)
     assert not torch.allclose(first, second, atol=1e-3)
     assert sum(p.numel() for p in net.parameters()) == 2 * sum(p.numel() for p in make("dual_stream").parameters())
+    net = make("dual_stream", shared=False, labels=[1])
+    for layer in net.classifiers[1]:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    fixed, moving = net(image, image).logits
+    assert fixed.abs().max() > 1e-3
+    assert moving.abs().max() == 0
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -205,11 +205,15 @@ def test_an_antisymmetric_pyramid_leaves_equal_images_where_they_are(antisymmetr
     assert still == 0 if antisymmetric else still > 0.1
 
 
-def test_exchanging_the_images_gives_the_opposite_velocity_at_an_antisymmetric_level() -> None:
-    head = PyramidHead((6,), ((2, 2, 2),), features=4, antisymmetric=True, steps=0)  # without squarings, the field is the velocity
-    torch.nn.init.normal_(head.velocities[0].weight, std=0.1)
-    fixed, moving = torch.rand(2, 3, 10, 9, 8).split(1)
-    there, back = (head([torch.cat(maps, dim=1)], Grid.regular((20, 18, 16)))[0].field for maps in ((fixed, moving), (moving, fixed)))
+@pytest.mark.parametrize("level", [0, 1])
+def test_exchanging_the_images_gives_the_opposite_velocity_at_an_antisymmetric_level(level: int) -> None:
+    """Only this level moves; without squarings, the field is the velocity."""
+    head = PyramidHead((6, 4), ((4, 4, 4), (2, 2, 2)), features=4, antisymmetric=True, steps=0, levels="all")
+    for number, velocity in enumerate(head.velocities):
+        torch.nn.init.normal_(velocity.weight, std=0.1 * (number == level))
+    pairs = [torch.rand(2, 3, 5, 4, 3), torch.rand(2, 2, 10, 8, 6)]
+    orders = [[torch.cat(list(maps.split(1))[::step], dim=1) for maps in pairs] for step in (1, -1)]
+    there, back = (head(maps, Grid.regular((20, 16, 12)))[level].field for maps in orders)
     assert there.abs().max() > 0.1
     torch.testing.assert_close(back, -there)
 

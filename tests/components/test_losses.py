@@ -323,15 +323,16 @@ def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(pa
         hot = LF.one_hot(labels.resampled(grid).tensor, [0, 1])
         return Image(40 * hot - 20, grid)
 
-    right = [logits(pair.fixed_labels), logits(pair.moving_labels)]
-    exchanged, flat = right[::-1], [Image(torch.zeros_like(right[0].tensor), grid)] * 2
-    values = []
-    for fixed, moving in (right, exchanged, flat):
+    def value(fixed: Image, moving: Image) -> float:
         predicted = Prediction((1,), fixed, moving)
-        values.append(float(term("label_dice", predicted=2.0)(replace(there, predicted=predicted), pair)) - plain)
-    assert abs(values[0]) < 1e-3
-    assert min(values[1:]) > 0.3
-    assert values[2] > 2 * math.log(2)  # the cross-entropy of two equal probabilities, and the Dice
+        return float(term("label_dice", predicted=2.0)(replace(there, predicted=predicted), pair)) - plain
+
+    first, second = logits(pair.fixed_labels), logits(pair.moving_labels)
+    even = Image(torch.zeros_like(first.tensor), grid)  # both probabilities are 0.5
+    assert abs(value(first, second)) < 1e-3
+    dices = [LF.soft_dice((x.tensor[:, 1:] > 0).float(), torch.full_like(x.tensor[:, 1:], 0.5)) for x in (first, second)]
+    for fixed, moving, missed in ((even, second, dices[0]), (first, even, dices[1])):
+        assert value(fixed, moving) == pytest.approx(math.log(2) + 1 - float(missed), rel=1e-3)
 
 
 def test_label_dice_trains_what_the_backbone_predicts(pair: Pair) -> None:
