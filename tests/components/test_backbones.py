@@ -138,6 +138,12 @@ def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_le
                     torch.testing.assert_close(maps.chunk(2, dim=1)[position][:, -3:], pooled)
 
 
+@pytest.mark.parametrize("labels", [[0, 1], [2, 2], [1.5]])
+def test_a_dual_stream_refuses_values_that_are_no_labels(labels: list[float]) -> None:
+    with pytest.raises(ComponentError, match="give different whole numbers above 0"):
+        make("dual_stream", labels=labels)
+
+
 def test_the_siamese_encoder_takes_images_of_different_size() -> None:
     net = make("siamese", levels=2, features=3)
     fixed, moving = torch.rand(2, 1, 8, 12, 16), torch.rand(2, 1, 12, 8, 8)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import Convolution, channels_last
 from lightning_reg.components.interfaces import Backbone, Growable, LabelledFeatures
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
 
 
@@ -30,7 +31,10 @@ class DualStream(Backbone, Growable):
         channels: channels of one image.
         shared: whether one network processes both images. If not, each image has its own weights, for two modalities of which the fixed
             image is always the same one.
-        labels: values of labels to be predicted for each image.
+        labels: values of labels to be predicted for each image; 0 is the background.
+
+    Raises:
+        ArgumentError: ``labels`` are not different whole numbers above 0.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class DualStream(Backbone, Growable):
         labels: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if any(not isinstance(value, int) or value < 1 for value in labels) or len(set(labels)) < len(labels):
+            raise ArgumentError(f"labels is {list(labels)}; give different whole numbers above 0, the values in the label maps")
         settings = (levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned)
         self.stream = UNet(*settings)
         self.other = None if shared else UNet(*settings)
