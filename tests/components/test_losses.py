@@ -352,6 +352,10 @@ def test_label_dice_refuses_predictions_of_a_network_that_makes_none(pair: Pair,
         term("label_dice", predicted=1.0)(level(shifted(0.0)), pair)
     with pytest.raises(ComponentError, match="give a weight of 0 or more"):
         term("label_dice", predicted=-1.0)
+    even = Image(torch.zeros(1, 2, *pair.fixed.grid.shape), pair.fixed.grid)
+    other = replace(level(shifted(0.0)), predicted=Prediction((17,), even, even))
+    with pytest.raises(TrainingError, match=r"predicts the labels \[17\], and .* has \[1\]; give the values in the label maps"):
+        term("label_dice", predicted=1.0)(other, pair)
 
 
 @pytest.mark.parametrize("stride", [2, 4])

@@ -105,13 +105,18 @@ def _segmentation(level: Level, pair: Pair) -> Tensor:
     """Return the mean over both images of one minus the soft Dice, plus the cross-entropy, of the predicted labels, ``(B,)``.
 
     Raises:
-        TrainingError: the network predicts no labels.
+        TrainingError: the network predicts no labels, or none of the pair's.
     """
     found = level.predicted
     if found is None:
         raise TrainingError(
             "label_dice has predicted above 0, but the network predicts no labels; give the backbone dual_stream the values of the labels "
             "(method.composer.backbone.labels) with the composer single, or set method.loss.terms.label_dice.predicted=0."
+        )
+    if pair.labels() and not set(pair.labels()) & set(found.labels):
+        raise TrainingError(
+            f"The network predicts the labels {list(found.labels)}, and {', '.join(pair.name)} has {pair.labels()}; give the values in the "
+            "label maps (method.composer.backbone.labels)."
         )
     grid, values = level.fixed.grid, []
     for logits, labels in ((found.fixed, pair.fixed_labels), (found.moving, pair.moving_labels)):
