@@ -20,7 +20,7 @@ from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.preprocessing import CLEARLY, Preprocessing, alignments, centered
-from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, deformation_of
+from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, synthetic_pairs
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
 from lightning_reg.discovery import ArgumentError, DataError, did_you_mean, require_count, require_kind
@@ -173,13 +173,8 @@ class RegistrationData(L.LightningDataModule):
             )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:
-        deformation = deformation_of(self.sampling)
-        pairs = []
-        for number in range(self.synthetic_validation):
-            rng = np.random.default_rng([self.seed, 1, number])
-            pair = deformation.draw(scans[number % len(scans)], rng)
-            pairs.append(replace(pair, fixed_labels=None, moving_labels=None))  # overlap is for real pairs
-        return pairs
+        pairs = synthetic_pairs(self.sampling, scans, self.seed, self.synthetic_validation)
+        return [replace(p, fixed_labels=None, moving_labels=None) for p in pairs]  # overlap is for real pairs
 
     def train_dataloader(self) -> DataLoader[Pair]:
         assert self.train_pairs is not None

@@ -55,7 +55,13 @@ class SampledPairs(Dataset[Pair], ABC):
         seed: base seed of all items.
 
     Constructors raise :class:`~lightning_reg.discovery.DataError` if the data are not suitable for the sampler.
+
+    Attributes:
+        generates: whether the pairs are generated, with a true transform; validation then draws from
+            the sampler, too.
     """
+
+    generates: bool = False
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
         self.scans, self.pairs, self.seed = scans, pairs, seed
@@ -186,12 +192,25 @@ class Patched:
         return PatchPairs(self.sampler(scans, pairs, seed), self.patch, seed)
 
 
-def deformation_of(sampler: SamplerFactory) -> SyntheticDeformation:
-    """Return the synthetic deformation of a sampler; the default deformation if the sampler draws pairs of scans."""
+def synthetic_pairs(sampler: SamplerFactory, scans: Sequence[Scan], seed: int, count: int) -> list[Pair]:
+    """Draw pairs with a true transform for validation.
+
+    They are the sampler's own pairs if it :attr:`~SampledPairs.generates` them, and synthetic
+    deformations of the scans otherwise: the sampler's, or the default one.
+    """
     while isinstance(sampler, Patched):
         sampler = sampler.sampler
-    found = sampler.keywords.get("deformation") if isinstance(sampler, functools.partial) else None
-    return found or SyntheticDeformation()
+    made: Any = sampler.func if isinstance(sampler, functools.partial) else sampler
+    keywords = sampler.keywords if isinstance(sampler, functools.partial) else {}
+    generated = isinstance(made, type) and issubclass(made, SampledPairs) and made.generates
+    source: Any = sampler(scans, [], seed) if generated else None
+    deformation = keywords.get("deformation") or SyntheticDeformation()
+    pairs = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, 1, number])
+        scan = scans[number % len(scans)]
+        pairs.append(source.draw(rng) if source else deformation.draw(scan, rng))
+    return pairs
 
 
 def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:

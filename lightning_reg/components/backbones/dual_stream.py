@@ -26,7 +26,7 @@ class DualStream(Backbone, Growable):
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
     Args:
-        levels, features, convolutions, input_stride, output_stride, norm, slope, conditioned: of the network, see
+        levels, features, convolutions, input_stride, output_stride, norm, slope, conditioned, widest: of the network, see
             :class:`~lightning_reg.components.backbones.unet.UNet`.
         channels: channels of one image.
         shared: whether one network processes both images. If not, each image has its own weights, for two modalities of which the fixed
@@ -50,11 +50,12 @@ class DualStream(Backbone, Growable):
         conditioned: Sequence[float] | None = None,
         shared: bool = True,
         labels: Sequence[int] = (),
+        widest: int | None = None,
     ) -> None:
         super().__init__()
         if any(not isinstance(value, int) or value < 1 for value in labels) or len(set(labels)) < len(labels):
             raise ArgumentError(f"labels is {list(labels)}; give different whole numbers above 0, the values in the label maps")
-        settings = (levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned)
+        settings = (levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned, widest)
         self.stream = UNet(*settings)
         self.other = None if shared else UNet(*settings)
         self.labels = tuple(labels)

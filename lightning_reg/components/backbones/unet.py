@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_reg.components.blocks import ConvBlock, UpBlock, channels_last, fast_layout, require_sizes, stack_images
 from lightning_reg.components.conditioning import Conditioning
 from lightning_reg.components.interfaces import Backbone
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.discovery import ArgumentError, require_count
 from lightning_reg.functional import pool
 
 
@@ -30,6 +30,7 @@ class UNet(Backbone):
         slope: of the ReLU below 0.
         conditioned: smallest and largest weight of a loss term that the network takes as an input (callback ``conditional_weight``). The
             weight scales and shifts the feature maps; needs ``norm: instance``.
+        widest: largest number of feature maps of a level; ``null``: no limit.
     """
 
     def __init__(
@@ -43,9 +44,12 @@ class UNet(Backbone):
         norm: str = "batch",
         slope: float = 0.0,
         conditioned: Sequence[float] | None = None,
+        widest: int | None = None,
     ) -> None:
         super().__init__()
         require_sizes(levels, features)
+        if widest is not None:
+            require_count(widest, "widest", least=features)
         strides = [input_stride * 2**i for i in range(levels)]
         if output_stride not in (None, *strides):
             raise ArgumentError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
@@ -53,7 +57,7 @@ class UNet(Backbone):
             raise ArgumentError(f"norm is '{norm}' and conditioned {conditioned}; a network that is told a weight has norm instance")
         self.conditioning = None if conditioned is None else Conditioning(conditioned)
         norm = norm if conditioned is None else "conditional"
-        widths = [features * 2**i for i in range(levels)]
+        widths = [min(features * 2**i, widest or features * 2**i) for i in range(levels)]
         up_to = 0 if output_stride is None else strides.index(output_stride)
         self.input_stride = input_stride
         self.strides = tuple((s, s, s) for s in reversed(strides[up_to:]))

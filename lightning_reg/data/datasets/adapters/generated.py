@@ -1,0 +1,104 @@
+"""Data sets without images: generated shapes, and folders of label maps."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchio as tio
+
+from lightning_reg.data.datasets.adapters.search import last, require_folder
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
+from lightning_reg.data.datasets.layouts import is_image, walk
+from lightning_reg.data.generated import GeneratedPairs
+from lightning_reg.data.scans import Scan, subject_from_scan
+from lightning_reg.discovery import DataError, require_count
+from lightning_reg.io.images import read_image
+from lightning_reg.spatial import Pair
+
+APART = 1_000_000
+"""Difference of the seeds of the first validation and the first training subject."""
+
+
+class ShapesDataset(RegistrationDataset):
+    """Generated shapes of no organ; each subject has two deformed copies, painted in two contrasts.
+
+    Args:
+        subjects, validation: number of training and of validation subjects.
+        shape: voxels per scan.
+        seed: seed of the first training subject; those of validation start at ``seed +`` :data:`APART`.
+    """
+
+    def __init__(
+        self,
+        subjects: int = 8,
+        validation: int = 8,
+        shape: Sequence[int] = (64, 64, 64),
+        seed: int = 0,
+    ) -> None:
+        require_count(subjects, "subjects", least=0)
+        require_count(validation, "validation", least=0)
+        first: dict[Split, int] = {"train": seed, "validation": seed + APART}
+        numbers = {"train": subjects, "validation": validation}
+        self.found = [
+            Record(f"shapes-{first[split] + n}", time, split) for split in first for n in range(numbers[split]) for time in ("a", "b")
+        ]
+        self.source = GeneratedPairs([], [], seed, shape, shapes=1.0)
+        self._last: tuple[str, Pair] | None = None
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        if self._last is None or self._last[0] != record.subject:
+            rng = np.random.default_rng(int(record.subject.removeprefix("shapes-")))
+            self._last = (record.subject, self.source.draw(rng))
+        pair = self._last[1]
+        first = record.time == "a"
+        image, labels = (pair.fixed, pair.fixed_labels) if first else (pair.moving, pair.moving_labels)
+        return subject_from_scan(Scan(record.name, image, None, labels, None, record.subject))
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return usual_pairs(self.found)
+
+
+class LabelMapsDataset(RegistrationDataset):
+    """A folder of label maps without images, one per subject, whose values mean the same in all.
+
+    The images are the maps themselves in a random contrast for each subject, always the same one:
+    they are for validation; training pairs are drawn from the labels (sampler ``generated``).
+
+    Args:
+        root: the folder; every image file in it, or below it, is a label map. The last fifth of the
+            subjects, in alphabetical order, is held out.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        folder = require_folder(root)
+        paths = sorted(path for path in walk(folder) if is_image(path))
+        if not paths:
+            raise DataError(f"{folder} has no label maps; give a folder of NIfTI, MetaImage or NRRD files.")
+        names = [str(path.relative_to(folder)).split(".")[0].replace("/", " ") for path in paths]
+        records = [Record(name, image=path, labels=path) for name, path in zip(names, paths, strict=True)]
+        self.found = last(records, len(records))
+
+    def records(self) -> Sequence[Record]:
+        return self.found
+
+    def load(self, record: Record) -> tio.Subject:
+        assert record.labels is not None
+        labels = read_image(record.labels, tio.LabelMap)
+        values = labels.data.round().long()
+        if int(values.min()) < 0 or not bool((values > 0).any()):
+            raise DataError(f"{record.labels} is no label map: it needs whole numbers, 0 and above.")
+        generator = torch.Generator().manual_seed(zlib.crc32(record.subject.encode()))
+        means = torch.rand(int(values.max()) + 1, generator=generator)
+        means[0] = 0.0
+        image = tio.ScalarImage(tensor=means[values], affine=labels.affine)
+        return tio.Subject(name=record.name, image=image, labels=labels)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return usual_pairs(self.found)
