@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from lightning_reg.functional import (
@@ -133,7 +134,7 @@ class RandomMotion:
     def _slide(self, canvas: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a flow along the boundary of a random set of structures, inside it, and its inverse.
 
-        The velocity is the cross product of two gradients, of a smoothed indicator of the set and of
+        The velocity is the cross product of two gradients, of the distance from the boundary and of
         a random function: tangential to the boundary, and free of divergence inside.
         """
         shape = canvas.shape[2:]
@@ -141,15 +142,14 @@ class RandomMotion:
         values = canvas.unique()
         drawn = torch.rand(len(values), generator=generator, device=generator.device) < 0.5
         chosen = values[drawn & (values > 0)]
-        inside = torch.isin(canvas, chosen).float()
-        level = box_mean(box_mean(F.interpolate(inside, half, mode="trilinear"), 3), 3)
+        inside = F.interpolate(torch.isin(canvas, chosen).float(), half, mode="trilinear") > 0.5
+        depth = torch.from_numpy(distance_transform_edt(inside[0, 0].cpu().numpy())).float()
+        level = box_mean(depth.to(canvas.device)[None, None], 3)
         other = smooth_noise(half, uniform(generator, 0.3, 0.6) * min(half), 1, generator)
         first, second = (torch.cat(torch.gradient(f, dim=(2, 3, 4)), dim=1) for f in (level, other))
-        wide = box_mean(box_mean(first, 7), 5)  # the direction across the boundary, inside the set too
-        velocity = torch.linalg.cross(wide, second, dim=1) * (level > 0.5)
-        spread = _spread(velocity)
+        velocity = torch.linalg.cross(first, second, dim=1) * inside
         amplitude = uniform(generator, 0, 1) * self.slip * min(half)
-        velocity = velocity * (amplitude / spread) if spread > 1e-6 else torch.zeros_like(velocity)
+        velocity = velocity * (amplitude / _spread(velocity)) if bool(inside.any()) else velocity
         velocity = velocity.clamp(-0.25 * min(half), 0.25 * min(half))
         flows = (exponentiate(sign * velocity, 6) for sign in (1, -1))
         there, back = (resize_displacement(flow, shape) for flow in flows)
