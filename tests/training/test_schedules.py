@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import accumulate
 
 import pytest
+import yaml
 
+from lightning_reg.discovery.conf import own_directory
 from lightning_reg.training.schedules import cooldown, growth, inverse_time
 
 
@@ -52,3 +54,30 @@ def test_inverse_time() -> None:
 def test_the_cooldown_falls_linearly_to_zero_over_the_last_part() -> None:
     assert [cooldown(t, 80, 0.25) for t in (0, 59, 60, 65, 70, 79, 80, 90)] == pytest.approx([1, 1, 1, 0.75, 0.5, 0.05, 0, 0])
     assert {cooldown(t, 80, 0.0) for t in (0, 40, 80)} == {1.0}
+
+
+def configured() -> dict[str, dict[str, float]]:
+    """The schedule of growth in every configuration that has one."""
+    found = {}
+    for path in sorted(own_directory().rglob("*.yaml")):
+        values = yaml.safe_load(path.read_text()) or {}
+        callbacks = (values.get("method") or values).get("callbacks") or {}
+        if isinstance(callbacks, dict) and callbacks.get("alpha_growth"):
+            found[f"{path.parent.name}/{path.stem}"] = callbacks["alpha_growth"]
+    return found
+
+
+def test_every_growing_network_begins_with_its_coarsest_level_alone() -> None:
+    schedules = configured()
+    assert {"method/progressive", "method_data/progressive"} < set(schedules)
+    for name, schedule in schedules.items():
+        numbers = {key: value for key, value in schedule.items() if key != "time_scale"}
+        assert growth(0, 4, **numbers) == [1, 0, 0, 0], name
+
+
+def test_the_short_form_of_the_paper_gives_every_level_the_papers_share() -> None:
+    """Start, ramp and duration are the paper's, times one factor."""
+    short = configured()["method_data/progressive"]
+    factor = short["duration"] / 600
+    assert factor < 1
+    assert short == {"start": -300 * factor, "ramp": 200 * factor, "duration": 600 * factor}
