@@ -260,6 +260,14 @@ def crops(folder: Path, voxels: int = 16, cases: int = 6) -> Path:
     return folder
 
 
+def label_maps(folder: Path, subjects: int = 6) -> Path:
+    """Label maps without images, one per subject, in two kinds of numbers."""
+    for number in range(subjects):
+        labels = phases(number)[0].lobes.astype(np.float32 if number % 2 else np.int16)
+        nifti(folder / f"subject_{number}.nii.gz", labels)
+    return folder
+
+
 def oasis(folder: Path, subjects: int = 5) -> Path:
     """Learn2Reg: ``OASIS_dataset.json``, ``imagesTr/OASIS_0001_0000.nii.gz``, ``labelsTr``; consecutive pairs of the last ones validate."""
     for number in range(1, subjects + 1):
@@ -352,6 +360,6 @@ def pairs(folder: Path, count: int = 5) -> Path:
 
 RAW = {
     "dirlab": dirlab, "copdgene": copdgene, "creatis": creatis, "nlst": nlst, "sunnybrook": sunnybrook, "acdc": acdc, "hippocampus": crops,
-    "oasis": oasis, "adni_hippocampus": adni_hippocampus, "lung_mri": lung_mri,
+    "oasis": oasis, "adni_hippocampus": adni_hippocampus, "lung_mri": lung_mri, "label_maps": label_maps,
 }  # fmt: skip
 """Every data set that is prepared from files."""

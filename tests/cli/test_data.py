@@ -32,14 +32,14 @@ def run(command):
 
 
 def test_every_data_configuration_is_trained_on_somewhere() -> None:
-    here = {*providers.RAW, "phantom", "prepared", "pairs", "folder"}
+    here = {*providers.RAW, "phantom", "shapes", "prepared", "pairs", "folder"}
     assert here == {path.stem for path in (own_directory() / "data").glob("*.yaml")}, (
         "give tests/providers.py a generator of the new data set"
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*providers.RAW, "phantom"])
+@pytest.mark.parametrize("name", [*providers.RAW, "phantom", "shapes"])
 def test_from_the_providers_files_to_an_evaluated_model(run, command, tmp_path: Path, name: str) -> None:
     raw = tmp_path / "raw files, ünpacked"
     raw.mkdir()

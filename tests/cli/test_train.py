@@ -173,6 +173,19 @@ def test_every_method_trains_on_time_points_and_on_subjects(train, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_the_experiment_on_generated_anatomy_trains(train, tmp_path: Path) -> None:
+    source = providers.label_maps(tmp_path / "source")
+    quick = [o for o in QUICK if not o.startswith(("experiment=", "trainer.max_steps="))]
+    data = [f"data.root={source}", "data.workers=0", "data.preprocessing.spacing=20"]
+    small = ["method.sampling.shape=[32,32,32]", "method.composer.backbone.features=4"]
+    less = ["data.samples_per_epoch=2", "data.synthetic_validation=1", "data.max_validation_pairs=1"]
+    line = [*quick, *data, *small, *less, "trainer.max_steps=2"]
+    code, out, err = train("experiment=universal", *line)
+    assert code == 0, err
+    assert "field error" in out
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in options("experiment") if name.startswith("hippocampus_")])
 def test_every_experiment_on_the_crops_trains(train, tmp_path: Path, experiment: str) -> None:
     """In its own size, for as many steps as it has stages."""

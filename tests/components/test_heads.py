@@ -11,7 +11,7 @@ from lightning_reg.components.heads.affine import AffineHead
 from lightning_reg.components.heads.bspline import BSplineHead
 from lightning_reg.components.heads.dense import DenseHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
-from lightning_reg.components.heads.pyramid import PyramidHead
+from lightning_reg.components.heads.pyramid import PyramidHead, fitted_affine
 from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Head
 from lightning_reg.discovery import ComponentError, build
@@ -216,6 +216,74 @@ def test_exchanging_the_images_gives_the_opposite_velocity_at_an_antisymmetric_l
     there, back = (head(maps, Grid.regular((20, 16, 12)))[level].field for maps in orders)
     assert there.abs().max() > 0.1
     torch.testing.assert_close(back, -there)
+
+
+def test_an_affine_fit_finds_the_map_of_its_points_and_ignores_those_without_weight() -> None:
+    generator = torch.Generator().manual_seed(2)
+    points = 40 * torch.rand(2, 3, 9, generator=generator)
+    linear = torch.tensor([[0.3, -0.2, 0.5], [0.1, 0.4, -0.3]])
+    turned = rotation_matrix(linear) @ points + torch.tensor([[4.0, -7.0, 2.0]]).mT
+    turned[:, :, 0] += 100
+    weights = torch.tensor([0.0] + [0.125] * 8).expand(2, -1)
+    matrix = fitted_affine(points, turned, weights, ridge=1e-3)
+    torch.testing.assert_close(matrix[:, :3, :3], rotation_matrix(linear), atol=1e-4, rtol=0)
+    fitted = matrix[:, :3, :3] @ points + matrix[:, :3, 3:]
+    torch.testing.assert_close(fitted[:, :, 1:], turned[:, :, 1:], atol=1e-3, rtol=0)
+
+
+def test_an_affine_fit_of_points_at_one_place_is_a_translation() -> None:
+    here = torch.full((1, 3, 5), 3.0)
+    matrix = fitted_affine(here, here + 2.0, torch.full((1, 5), 0.2), ridge=1.0)
+    expected = torch.eye(4)
+    expected[:3, 3] = 2.0
+    torch.testing.assert_close(matrix[0], expected)
+
+
+def keypoint_head(levels: str = "finest") -> PyramidHead:
+    torch.manual_seed(0)
+    more = {"antisymmetric": True, "keypoints": 6, "keypoint_level": 1, "levels": levels}
+    head = PyramidHead((6, 4), ((4, 4, 4), (2, 2, 2)), features=4, **more)
+    torch.nn.init.normal_(head.keypoints.weight, std=3)
+    return head.eval()
+
+
+def test_keypoints_leave_equal_images_where_they_are() -> None:
+    head, grid = keypoint_head(), Grid.regular((16, 12, 8), (1.0, 1.5, 2.0), (5.0, -3.0, 8.0))
+    one = [torch.rand(1, 3, 4, 3, 2), torch.rand(1, 2, 8, 6, 4)]
+    with torch.no_grad():
+        still = head([torch.cat([maps, maps], dim=1) for maps in one], grid)[-1]
+        moved = head([torch.cat([maps, maps.flip(2)], dim=1) for maps in one], grid)[-1]
+    assert float(still.displacement(grid).abs().max()) < 1e-4
+    assert float(moved.displacement(grid).abs().max()) > 0.1
+
+
+def test_keypoints_follow_a_shift_and_the_levels_see_what_is_left() -> None:
+    """The maps of the moving image are those of the fixed one, 8 voxels of the image further on."""
+    head, grid = keypoint_head("all"), Grid.regular((48, 48, 48), (1.0, 2.0, 0.5), (5.0, -3.0, 8.0))
+    place = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
+    head.keypoints.weight.data.zero_()
+    head.keypoints.weight.data[:, :, 1, 1, 1] = 4 * torch.rand(6, 2)
+
+    def blobs(shift: float) -> torch.Tensor:
+        centres = torch.tensor([[9.0 + shift, 12.0, 10.0], [12.0 + shift, 9.0, 13.0]]).view(2, 3, 1, 1, 1)
+        return 5 * torch.exp(-(place - centres).square().sum(1) / 8)[None]
+
+    fine = torch.cat([blobs(0), blobs(4)], dim=1)
+    coarse = torch.nn.functional.avg_pool3d(torch.cat([fine[:, :2], fine[:, :1], fine[:, 2:], fine[:, 2:3]], 1), 2)
+    with torch.no_grad():
+        transform = head([coarse, fine], grid)[-1]
+    affine, residual = transform.members
+    middle = torch.tensor([[21.0, 21.0, 23.0]]).mT[None]
+    moved = affine.map_voxels(middle) - middle
+    torch.testing.assert_close(moved[0, :, 0], torch.tensor([8.0, 0.0, 0.0]), atol=0.3, rtol=0)
+    inside = residual.field[..., 8:14, 8:14, 8:14]
+    assert float(inside.abs().max()) < 0.05  # the velocities are small: nothing is left to move
+
+
+def test_a_pyramid_refuses_keypoints_that_fit_no_affine_map() -> None:
+    for wrong in ({"keypoints": 3}, {"keypoints": 8, "keypoint_level": 2}):
+        with pytest.raises(ComponentError, match="give four or more"):
+            PyramidHead((4, 4), STRIDES, **wrong)
 
 
 def test_a_pyramid_refuses_maps_that_are_not_of_two_images() -> None:
