@@ -114,6 +114,11 @@ def test_a_linear_velocity_flows_to_the_matrix_exponential(dims, linear_field, i
     torch.testing.assert_close(interior(flow, 4), interior(expected, 4), atol=2e-3, rtol=0)
 
 
+def test_squarings_below_zero_are_refused(smooth):
+    with pytest.raises(ValueError, match="steps is -1"):
+        LF.exponentiate(smooth(SHAPES[3]), steps=-1)
+
+
 @pytest.mark.parametrize("steps", [7, 12])
 def test_the_error_of_linear_interpolation_does_not_depend_on_the_steps(steps):
     """The flow of ``a sin(k x)`` is known: ``tan(k phi / 2) = exp(a k) tan(k x / 2)``."""
