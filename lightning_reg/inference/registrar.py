@@ -19,7 +19,7 @@ from lightning_reg.data.lungs import shows_lungs
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair, with_parts
 from lightning_reg.data.statistics import unlike
-from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct, require_count, require_kind
+from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct, require_count, require_kind, within_memory
 from lightning_reg.inference.alignment import between_worlds, shifted
 from lightning_reg.inference.doubts import missed, nothing_common, two_modalities, undetermined
 from lightning_reg.inference.memory import Watched, give_memory_back
@@ -192,6 +192,7 @@ class Registrar:
         result.seconds = {"read": inputs.seconds} | result.seconds
         return result
 
+    @within_memory("register at a larger spacing, a part of the images (crop), or with a limit (memory)")
     @torch.inference_mode(False)
     @torch.random.fork_rng([])  # TorchIO's transforms draw from PyTorch's global random state
     def register_subjects(
@@ -275,6 +276,7 @@ class Registrar:
             return self._start(pair, self.optimization), unmoved
 
 
+@within_memory("the model is larger than it; use another model, or another machine")
 def load(
     model: str | Path,
     *,

@@ -285,6 +285,21 @@ def test_steps_that_are_no_number_are_refused(model, files, refine) -> None:
         lightning_reg.load(model()).register(files["fixed"], files["moving"], refine=refine)
 
 
+@pytest.mark.parametrize("preprocessing", [{"spacing": 1e-4}, {"shape": [10**5] * 3}])
+def test_sizes_that_no_memory_holds_are_one_sentence(files, preprocessing) -> None:
+    with pytest.raises(UserError, match=r"^The memory does not suffice; give a larger spacing, a smaller shape"):
+        Registrar(Preprocessing(**preprocessing)).register(files["fixed"], files["moving"])
+
+
+def test_a_model_that_no_memory_holds_is_one_sentence(model) -> None:
+    path = model()
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["lightning_reg"]["model"]["composer"]["network"]["backbone"]["features"] = 10**13
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=r"^The memory does not suffice; the model is larger"):
+        lightning_reg.load(path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
