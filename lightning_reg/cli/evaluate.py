@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after each network")
     parser.add_argument("--refinement", default="refine", help="instance optimisation for --refine (default refine)")
-    parser.add_argument("--learn2reg", action="store_true", help="write the challenge's displacement files and its variants of two metrics")
+    parser.add_argument("--learn2reg", action="store_true", help="write the challenge's displacement files and its variants of metrics")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
 

@@ -215,6 +215,14 @@ class Composer(Described, nn.Module, ABC):
     of each network, see :mod:`lightning_reg.components.building`.
     """
 
+    def __call__(self, fixed: Image, moving: Image) -> Registration:
+        """:meth:`forward`, with images of any dtype: they are converted to that of the weights."""
+        dtype = next((weight.dtype for weight in self.parameters()), None)
+        if dtype is not None and {fixed.tensor.dtype, moving.tensor.dtype} != {dtype}:
+            fixed, moving = (replace(image, tensor=image.tensor.to(dtype)) for image in (fixed, moving))
+        registration: Registration = super().__call__(fixed, moving)
+        return registration
+
     @abstractmethod
     def forward(self, fixed: Image, moving: Image) -> Registration:
         """Register two images. Their sizes, spacings and directions may differ; masks, labels and landmarks are not used.

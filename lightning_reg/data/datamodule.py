@@ -80,6 +80,8 @@ class RegistrationData(L.LightningDataModule):
             require_count(max_validation_pairs, "max_validation_pairs", least=0)
         require_count(batch_size, "batch_size")
         require_count(samples_per_epoch, "samples_per_epoch")
+        require_count(synthetic_validation, "synthetic_validation", least=0)
+        require_count(seed, "seed", least=0)
         self.augment_on = augment_on
         self.data = dataset if isinstance(dataset, Splits) else Splits(dataset)
         given = preprocessing or Preprocessing()
@@ -177,6 +179,7 @@ class RegistrationData(L.LightningDataModule):
         return [replace(p, fixed_labels=None, moving_labels=None) for p in pairs]  # overlap is for real pairs
 
     def train_dataloader(self) -> DataLoader[Pair]:
+        self.setup()
         assert self.train_pairs is not None
         workers = self._drawing_workers() if self.workers == "auto" else self.workers
         return DataLoader(
@@ -209,6 +212,7 @@ class RegistrationData(L.LightningDataModule):
         return ItemSampler(self.samples_per_epoch, resume_at, epoch, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[Pair]:
+        self.setup()
         return self._evaluating(self.validation_pairs)
 
     def _evaluating(self, pairs: Sequence[Pair]) -> DataLoader[Pair]:

@@ -14,7 +14,7 @@ import torchio as tio
 
 from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
-from lightning_reg.discovery import ArgumentError, DataError
+from lightning_reg.discovery import ArgumentError, DataError, within_memory
 from lightning_reg.functional import bounding_box, ncc
 from lightning_reg.spatial import Grid, Image
 
@@ -63,6 +63,7 @@ class Geometry:
             self.shape if resized else done.shape,
         )
 
+    @within_memory("give a larger spacing, a smaller shape, or a region to crop to (preprocessing)")
     def __call__(self, subject: tio.Subject, voxels: int | None = None) -> tio.Subject:
         """Bring a subject to its new grid. Images are smoothed before they are sampled on a coarser grid.
 
@@ -71,6 +72,7 @@ class Geometry:
 
         Raises:
             DataError: there is no mask or there are no lungs to crop to.
+            UserError: the memory does not suffice for the new grid.
         """
         if self.canonical:
             subject = tio.ToCanonical()(subject)

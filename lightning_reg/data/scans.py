@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchio as tio
 from torch import Tensor
 
 from lightning_reg.discovery import DataError
 from lightning_reg.io.images import Source, read_image
-from lightning_reg.io.points import read_points
+from lightning_reg.io.points import as_points, read_points
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 LARGEST = 100.0
@@ -257,6 +256,35 @@ def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
     return fixed, moving
 
 
+PARTS = ("mask", "labels", "landmarks")
+
+
+def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Sources of :func:`read_pair`, where a ``tio.Subject`` can stand for an image and its parts.
+
+    A subject has one image of intensities, of any name, and may have ``mask``, ``labels`` and
+    ``landmarks`` ``(N, 3)`` RAS mm. Parts that are given by themselves have priority; sources that
+    are ``None`` are left out.
+
+    Raises:
+        DataError: a subject has no image of intensities, or several, or label maps of other names.
+    """
+    given: dict[str, Any] = {}
+    for side in ("fixed", "moving"):
+        subject = sources.get(side)
+        if isinstance(subject, tio.Subject):
+            images = subject.get_images_dict(intensity_only=False)
+            scalars = [name for name, image in images.items() if not isinstance(image, tio.LabelMap)]
+            others = [name for name in images if name not in (*scalars, *PARTS)]
+            if len(scalars) != 1 or others:
+                raise DataError(
+                    f"The {side} subject has {', '.join(images)}; "
+                    "give one with one ScalarImage and, if any, the label maps mask and labels."
+                )
+            given |= {side: images[scalars[0]]} | {f"{side}_{part}": subject[part] for part in PARTS if part in subject}
+    return given | {key: source for key, source in sources.items() if source is not None and not isinstance(source, tio.Subject)}
+
+
 def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
     if landmarks is None:
         return subject
@@ -264,10 +292,7 @@ def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
     if isinstance(landmarks, (str, Path)):
         points = read_points(Path(landmarks).expanduser()).world(grid)
     else:
-        array = np.asarray(landmarks)
-        if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise DataError(f"The {subject['name']} landmarks are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
-        points = torch.from_numpy(array.astype(np.float64))
+        points = as_points(landmarks, f"The {subject['name']} landmarks")
     check_landmarks(subject["name"], points, grid)
     subject["landmarks"] = points
     return subject

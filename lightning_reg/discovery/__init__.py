@@ -1,6 +1,6 @@
 """Discovery of components by entry points, which are listed without importing, loaded one at a time, and checked on loading."""
 
-from lightning_reg.discovery.blame import blaming, origin
+from lightning_reg.discovery.blame import blaming, origin, within_memory
 from lightning_reg.discovery.contract import CONTRACT
 from lightning_reg.discovery.described import Described, arguments_of
 from lightning_reg.discovery.errors import (
@@ -57,4 +57,5 @@ __all__ = [
     "require_count",
     "require_kind",
     "require_known_arguments",
+    "within_memory",
 ]

@@ -10,7 +10,7 @@ from lightning_reg.discovery.groups import GROUPS
 from lightning_reg.discovery.registry import providers
 
 OWN = __name__.partition(".")[0]
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate memory", "bad_alloc")
 MACHINE = (*OUT_OF_MEMORY, "cuda error", "dataloader worker")
 """Words of errors that are not caused by a component."""
 
@@ -31,6 +31,24 @@ def foreign(component: object) -> bool:
     """Whether a component is from another distribution."""
     cls = component if isinstance(component, type) else type(component)
     return cls.__module__.partition(".")[0] != OWN
+
+
+@contextmanager
+def within_memory(remedy: str) -> Iterator[None]:
+    """Turn a failed allocation, of NumPy, PyTorch or ITK, into a sentence.
+
+    Args:
+        remedy: what to do, as ``"give a larger spacing"``.
+
+    Raises:
+        UserError: the memory does not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as cause:
+        if not isinstance(cause, MemoryError) and not any(words in str(cause).lower() for words in OUT_OF_MEMORY):
+            raise
+        raise UserError(f"The memory does not suffice; {remedy}.") from cause
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 
 class UserError(Exception):
@@ -42,7 +43,8 @@ def require_kind(value: object, kind: type | tuple[type, ...], argument: str, re
     if isinstance(value, type):
         given = f"the class {value.__name__}"
     else:
-        given = repr(value) if isinstance(value, (str, int, float)) else f"an object of {type(value).__name__}"
+        told = isinstance(value, (str, int, float, type(None)))
+        given = repr(value) if told else f"an object of {type(value).__name__}"
     raise ArgumentError(f"{argument} is {given}; {remedy}")
 
 
@@ -52,7 +54,7 @@ def require_count(value: object, argument: str, least: int = 1) -> None:
     Raises:
         ArgumentError: the message names the argument.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ArgumentError(f"{argument} is {value!r}; give a whole number, {least} or more")
 
 

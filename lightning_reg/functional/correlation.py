@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lightning_reg.functional.box import box_sum, voxels_inside
+from lightning_reg.functional.derivative import first_only
 from lightning_reg.functional.reduce import masked_mean
 
 
@@ -16,13 +16,14 @@ def lncc(fixed: Tensor, warped: Tensor, window: int = 9, mask: Tensor | None = N
     """Mean over voxels of the squared local correlation in a cubic window, ``(B,)`` in [0, 1].
 
     Args:
-        fixed, warped: ``(B, C, *S)``.
+        fixed, warped: ``(B, C, *S)``. An offset of an image does not matter, also in float32.
         window: edge of the cube in voxels, odd.
         mask: ``(B, 1, *S)``, weights in [0, 1].
         eps: added to the product of the local variances, so that windows with a standard deviation below about 0.01 (for
             intensities in [0, 1]) hardly count.
 
     The gradient is computed together with the value; only the gradient is stored for the backward pass.
+    There is no second derivative.
 
     Source: Avants et al., Med. Image Anal. 12(1), 2008.
     """
@@ -38,11 +39,17 @@ class _LocalCorrelation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fixed: Tensor, warped: Tensor, mask: Tensor | None, window: int, eps: float) -> Tensor:
         part = voxels_inside(fixed.shape[2:], window, fixed).reciprocal_()
+        # variances and covariances are differences of means of squares, which an offset would cancel
+        space = tuple(range(2, fixed.dim()))
+        fixed, warped = (image - image.mean(space, keepdim=True) for image in (fixed, warped))
         products = torch.cat([fixed, warped, fixed * fixed, warped * warped, fixed * warped], dim=1)
         f, w, ff, ww, fw = box_sum(products, window).mul_(part).split(fixed.shape[1], dim=1)
         covariance = fw.addcmul(f, w, value=-1)
-        variance, other = ff.addcmul(f, f, value=-1).clamp_min_(0), ww.addcmul(w, w, value=-1).clamp_min_(0)
-        scale = (variance * other).add_(eps).reciprocal_()
+        variance, other = _variance(f, ff), _variance(w, ww)
+        product = variance * other
+        bound = product.sqrt()  # exceeded by rounding only
+        covariance.clamp_(-bound, bound)
+        scale = product.add_(eps).reciprocal_()
         slope = covariance * scale
         squared = covariance * slope
         value = masked_mean(squared, mask)
@@ -70,10 +77,16 @@ class _LocalCorrelation(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @first_only("lncc")
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         along = [None if g is None else g * upstream.view(-1, *[1] * (g.dim() - 1)) for g in ctx.saved_tensors]
         return along[0], along[1], along[2], None, None
+
+
+def _variance(mean: Tensor, square: Tensor) -> Tensor:
+    """Variance from the means of the values and of their squares; 0 below the rounding error."""
+    variance = square.addcmul(mean, mean, value=-1)
+    return variance.mul_(variance > 4 * torch.finfo(variance.dtype).eps * square)
 
 
 def _total(weight: Tensor) -> Tensor:

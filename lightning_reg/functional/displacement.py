@@ -26,13 +26,18 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
 
     Args:
         velocity: ``(B, D, *S)`` in voxels per unit time; border values are repeated outside.
-        steps: number of squarings; the first step is ``velocity / 2**steps``.
+        steps: number of squarings, 0 or more; the first step is ``velocity / 2**steps``.
 
     Returns:
         ``(B, D, *S)`` displacement in voxels. ``exponentiate(-velocity)`` is its inverse.
 
+    The error of a smooth velocity is some hundredths of a voxel (0.03 at 2.5 voxels per unit time), because
+    each squaring interpolates linearly; more steps do not reduce it.
+
     Source: Arsigny et al., MICCAI 2006.
     """
+    if steps < 0:
+        raise ValueError(f"exponentiate: steps is {steps}; give a number of squarings, 0 or more")
     displacement = velocity / 2**steps
     for _ in range(steps):
         displacement = compose(displacement, displacement)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from lightning_reg.functional.derivative import first_only
 from lightning_reg.functional.jacobian import jacobian_determinant
 from lightning_reg.functional.reduce import masked_mean
 
@@ -16,12 +16,17 @@ def folding_penalty(displacement: Tensor, margin: float = 0.0, mask: Tensor | No
     """Mean of ``max(0, margin - det J)`` of ``phi(x) = x + u(x)``, ``(B,)``: 0 where every determinant is at least ``margin``.
 
     Args:
-        displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2.
+        displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2; not of two axes.
         margin: determinants below this are penalised.
         mask: ``(B, 1, I, J, K)``, weights in [0, 1]; it receives no gradient.
 
     The gradient is computed only at the few voxels whose determinant is below ``margin``.
+
+    Raises:
+        ValueError: a displacement of two axes.
     """
+    if displacement.dim() != 5:
+        raise ValueError(f"folding_penalty: displacement is {tuple(displacement.shape)}; give (B, 3, I, J, K)")
     value: Tensor = _Folding.apply(displacement, margin, mask)
     return value
 
@@ -35,7 +40,7 @@ class _Folding(torch.autograd.Function):
         return masked_mean(excess, mask)
 
     @staticmethod
-    @once_differentiable
+    @first_only("folding_penalty")
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None]:
         displacement, mask = ctx.saved_tensors
         batch, _, *place = ctx.where

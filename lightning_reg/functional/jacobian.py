@@ -112,7 +112,10 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
 
     Each cube between eight neighbouring voxel centres is divided into five tetrahedra, in both possible ways. ``phi`` is taken as linear
     on each tetrahedron; the volumes of inverted tetrahedra are summed, and the two ways averaged. This detects folding that central
-    differences, and therefore :func:`folding_fraction`, miss. Times 100 it is the *NDV* of the LUMIR challenge.
+    differences, and therefore :func:`folding_fraction`, miss. Times 100 it is the *NDV* of the LUMIR challenge inside a
+    mask that does not touch the border of the image. Without a mask, the challenge repeats the
+    displacement of the border beyond the image, counts this ring of cubes, too, and divides by the
+    number of voxels; here cubes outside the image do not count.
 
     Args:
         displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2.

@@ -56,7 +56,8 @@ def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.flo
         through: matrices ``(B, D + 1, D + 1)`` from the voxels of that other grid to the image's.
 
     Returns:
-        ``(B, *output, D)``: last axis reversed, -1 and 1 at the outer faces of the border voxels.
+        ``(B, *output, D)``: last axis reversed, -1 and 1 at the outer faces of the border voxels; a view
+        with strides of its own, except on Apple's GPUs, see :func:`readable`.
     """
     dims = len(shape)
     extent = np.array([float(n) for n in shape])
@@ -66,10 +67,23 @@ def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.flo
     if np.abs(linear - factor[:, :, None] * np.eye(dims)).max() < 1e-12:  # parallel axes
         like = (-1, dims, *[1] * (points.dim() - 2))
         middle, scale = (beside(values[:, ::-1].copy(), points).view(like) for values in (shift / factor, factor))
-        return (points.flip(1) + middle).mul_(scale).movedim(1, -1)
+        return readable((points.flip(1) + middle).mul_(scale).movedim(1, -1))
     last = np.broadcast_to(np.eye(dims + 1)[dims], (len(matrix), 1, dims + 1))
     rows = np.concatenate([linear, shift[:, :, None]], axis=2)[:, ::-1]
-    return transform_points(np.concatenate([rows, last], axis=1), points).movedim(1, -1)
+    return readable(transform_points(np.concatenate([rows, last], axis=1), points).movedim(1, -1))
+
+
+def readable(grid: Tensor) -> Tensor:
+    """A sampling grid, contiguous on Apple's GPUs: PyTorch samples volumes wrongly there at others.
+
+    Source: https://github.com/pytorch/pytorch/issues/171602.
+    """
+    return grid.contiguous() if on_apple(grid) else grid
+
+
+def on_apple(tensor: Tensor) -> bool:
+    """Whether a tensor is on one of Apple's GPUs."""
+    return tensor.device.type == "mps"
 
 
 def transform_points(matrix: Array, points: Tensor) -> Tensor:

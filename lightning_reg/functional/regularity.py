@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lightning_reg.functional.bspline import basis_matrix
+from lightning_reg.functional.derivative import first_only
 from lightning_reg.functional.jacobian import Spacing, spacing_tensor
 from lightning_reg.functional.precision import full_precision
 from lightning_reg.functional.reduce import masked_mean
@@ -55,7 +55,7 @@ class _Diffusion(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @first_only("diffusion")
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (change,) = ctx.saved_tensors
         return change * upstream.view(-1, *[1] * (change.dim() - 1)), None
@@ -113,7 +113,7 @@ class _IsotropicTotalVariation(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @first_only("isotropic_total_variation")
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (change,) = ctx.saved_tensors
         return change * upstream.view(-1, *[1] * (change.dim() - 1)), None, None

@@ -126,13 +126,17 @@ def mind_ssc(image: Tensor, radius: int = 1, dilation: int = 2) -> Tensor:
         radius: of the patches, voxels.
         dilation: distance of the six patches' centres from the voxel.
 
-    Source: Heinrich et al., MICCAI 2013.
+    Beyond the border of the image, its values and their squared differences are repeated.
+
+    Source: Heinrich et al., MICCAI 2013; the border is that of Learn2Reg's published code.
     """
     d, (i, j, k) = dilation, image.shape[2:]
     wide = F.pad(image, [d] * 6, "replicate")
     seen = [wide[:, :, d + d * a : d + d * a + i, d + d * b : d + d * b + j, d + d * c : d + d * c + k] for a, b, c in _NEIGHBOURS]
     pairs = [(p, q) for p in range(6) for q in range(p) if sum(x * y for x, y in zip(_NEIGHBOURS[p], _NEIGHBOURS[q], strict=True)) == 0]
-    distance = box_mean(torch.cat([(seen[p] - seen[q]) ** 2 for p, q in pairs], dim=1), 2 * radius + 1)
+    squared = F.pad(torch.cat([(seen[p] - seen[q]) ** 2 for p, q in pairs], dim=1), [radius] * 6, "replicate")
+    r, distance = radius, box_mean(squared, 2 * radius + 1)
+    distance = distance[:, :, r : r + i, r : r + j, r : r + k]
     distance = distance - distance.amin(1, keepdim=True)
     variance = distance.mean(1, keepdim=True)
     scale = variance.detach().mean((2, 3, 4), keepdim=True)

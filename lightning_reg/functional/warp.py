@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.functional.points import beside, identity_points, to_grid_sample
+from lightning_reg.functional.points import beside, identity_points, readable, to_grid_sample
 from lightning_reg.functional.precision import full_precision
 
 Interpolation = Literal["linear", "nearest"]
@@ -48,7 +48,7 @@ def sample(
     if len(output) != dims:
         grid = grid.reshape(grid.shape[0], -1, *[1] * (dims - 1), dims)
     batch = max(image.shape[0], grid.shape[0])
-    grid = grid.expand(batch, *grid.shape[1:])
+    grid = readable(grid.expand(batch, *grid.shape[1:]))
     values = image.to(points.dtype).expand(batch, *image.shape[1:])
     if isinstance(padding, str):
         result = _grid_sample(values, grid, _MODES[mode], padding)

@@ -9,7 +9,7 @@ import torchio as tio
 
 from lightning_reg.discovery import DataError
 from lightning_reg.io.folders import refuse_file, written_file
-from lightning_reg.io.images import read_image
+from lightning_reg.io.images import Source, read_image
 from lightning_reg.io.points import read_points, write_points
 from lightning_reg.io.transforms import read_transform, write_image
 from lightning_reg.spatial import Grid, Image, Transform, resampled
@@ -32,6 +32,23 @@ def _grid(image: tio.Image, path: str) -> Grid:
         raise DataError(f"{path}: {cause}.") from cause
 
 
+def read_to_resample(source: Source, labels: bool) -> Image:
+    """Read an image that is to be resampled: as labels, or as intensities in float32 with their minimum outside.
+
+    Raises:
+        DataError: it cannot be read, has several channels, or NaN or infinite values.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else "The image"
+    read = read_image(source, tio.LabelMap if labels else tio.ScalarImage)
+    if read.num_channels != 1:
+        raise DataError(f"{name} has {read.num_channels} channels or time points where a single 3D volume is meant; split it first.")
+    grid, data = _grid(read, name), read.data.unsqueeze(0)
+    bad = int((~torch.isfinite(data.float())).sum())
+    if bad:
+        raise DataError(f"{name} has {bad} NaN or infinite values, which interpolation spreads; replace them first.")
+    return Image(data, grid, discrete=True) if labels else Image(data.float(), grid, float(data.min()))
+
+
 def apply_to_image(
     transform: Path, image: str, reference: str, out: Path, *, labels: bool = False, inverse: bool = False, overwrite: bool = False
 ) -> None:
@@ -50,23 +67,15 @@ def apply_to_image(
     if not out.name.endswith(ENDINGS):
         raise DataError(f"The kind of file of {out} is not known; let it end in {', '.join(ENDINGS)}.")
     refuse_file(out, overwrite)
-    phi = _transform(transform, inverse)
-    read = read_image(image, tio.LabelMap if labels else tio.ScalarImage)
-    if read.num_channels != 1:
-        raise DataError(f"{image} has {read.num_channels} channels or time points where a single 3D volume is meant; split it first.")
-    grids = [_grid(read, image), _grid(read_image(reference), reference)]
-    bad = int((~torch.isfinite(read.data.float())).sum())
-    if bad:
-        raise DataError(f"{image} has {bad} NaN or infinite values, which interpolation spreads; replace them first.")
-    outside = 0.0 if labels else float(read.data.min())
-    moving = Image(read.data.unsqueeze(0) if labels else read.data.float().unsqueeze(0), grids[0], outside, discrete=labels)
-    inside = Image(torch.ones(1, 1, *grids[0].shape), grids[0], discrete=True)
-    if not bool(resampled(inside, phi, grids[1]).tensor.any()):
+    phi, moving = _transform(transform, inverse), read_to_resample(image, labels)
+    grid = _grid(read_image(reference), reference)
+    inside = Image(torch.ones(1, 1, *moving.grid.shape), moving.grid, discrete=True)
+    if not bool(resampled(inside, phi, grid).tensor.any()):
         raise DataError(
             f"No point of {reference} lands in {image} under {transform}, which maps points of the fixed image to the moving one; "
             "exchange the two, or pass --inverse."
         )
-    result = resampled(moving, phi, grids[1])
+    result = resampled(moving, phi, grid)
     with written_file(out, overwrite) as partial:
         write_image(partial, result.tensor, result.grid)
 

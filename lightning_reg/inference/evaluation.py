@@ -191,9 +191,9 @@ def case_row(result: Result, challenge: bool = False) -> Row:
     if challenge:
         field = learn2reg.voxel_displacement(result.transform, result.pair.fixed.grid, result.pair.moving.grid)
         row["sdlogj_learn2reg"] = learn2reg.sdlogj(field)
-        distance = learn2reg.hd95(result.pair, result.transform)
-        if distance is not None:
-            row["hd95_after_learn2reg_voxels"] = distance
+        overlap = learn2reg.overlap(result.pair, result.transform)
+        if overlap is not None:
+            row["dice_after_learn2reg"], row["hd95_after_learn2reg_voxels"] = overlap
     return row | ({"seconds": sum(result.seconds.values())} if result.seconds else {})
 
 

@@ -1,18 +1,20 @@
-"""Files of the Learn2Reg challenge, and its variants of two metrics.
+"""Files of the Learn2Reg challenge, and its variants of metrics.
 
 They allow comparison with the challenge's leaderboards. For any other purpose, report the metrics of this project where the two differ.
-Source: the evaluation code published by the challenge (Hering et al., IEEE TMI 42(3), 2023).
+Source: the evaluation code published by the challenge (Hering et al., IEEE TMI 42(3), 2023;
+https://github.com/MDL-UzL/L2R, ``evaluation/utils.py``).
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import nibabel as nib
 import torch
 from torch import Tensor
 
-from lightning_reg.functional import SurfaceDistance, jacobian_determinant, surface_distances, transform_points
+from lightning_reg.functional import dice, jacobian_determinant, label_values, surface_distances, transform_points
 from lightning_reg.spatial import Grid, Pair, Transform
 
 
@@ -33,12 +35,20 @@ def sdlogj(displacement: Tensor) -> float:
     return float((determinant + 3).clamp(1e-9, 1e9).log().std(correction=0))
 
 
-def hd95(pair: Pair, transform: Transform) -> float | None:
-    """The challenge's HD95: mean over the labels, in voxels regardless of their size."""
-    labels = pair.labels()
-    if not labels or pair.fixed_labels is None or pair.moving_labels is None:
+def overlap(pair: Pair, transform: Transform) -> tuple[float, float] | None:
+    """The challenge's Dice and HD95: means over the labels that both images have.
+
+    Returns:
+        Dice, and HD95 in voxels regardless of their size, infinite if a label is lost by warping.
+        ``None`` if a label map is missing, or both have no label in common.
+    """
+    if pair.fixed_labels is None or pair.moving_labels is None:
         return None
-    grid = pair.fixed.grid
-    warped = pair.moving_labels.warped(transform, grid).tensor
-    found: list[SurfaceDistance] = surface_distances(pair.fixed_labels.resampled(grid).tensor[0, 0], warped[0, 0], labels, 1.0)
-    return float(torch.tensor([distance.hd95 for distance in found]).nanmean())
+    fixed = pair.fixed_labels.resampled(pair.fixed.grid).tensor
+    labels = sorted({*label_values(fixed)} & {*label_values(pair.moving_labels.tensor)} - {0})
+    if not labels:
+        return None
+    warped = pair.moving_labels.warped(transform, pair.fixed.grid).tensor
+    distances = [d.hd95 for d in surface_distances(fixed[0, 0], warped[0, 0], labels, 1.0)]
+    hd95 = torch.tensor(distances).nan_to_num(nan=math.inf).mean()
+    return float(dice(fixed, warped, labels).mean()), float(hd95)

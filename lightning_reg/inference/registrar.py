@@ -17,9 +17,9 @@ from lightning_reg import __version__
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.data.lungs import shows_lungs
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.data.scans import make_pair, original, read_pair
+from lightning_reg.data.scans import make_pair, original, read_pair, with_parts
 from lightning_reg.data.statistics import unlike
-from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct
+from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct, require_count, require_kind, within_memory
 from lightning_reg.inference.alignment import between_worlds, shifted
 from lightning_reg.inference.doubts import missed, nothing_common, two_modalities, undetermined
 from lightning_reg.inference.memory import Watched, give_memory_back
@@ -61,14 +61,15 @@ class Inputs:
         """Read and check a pair.
 
         Args:
-            sources: by ``fixed, moving, fixed_mask, ...``, see :func:`~lightning_reg.data.scans.read_pair`; ``None``: not given.
+            sources: by ``fixed, moving, fixed_mask, ...``, see :func:`~lightning_reg.data.scans.read_pair` and
+                :func:`~lightning_reg.data.scans.with_parts`; ``None``: not given.
             name: of the pair; default the files' names.
 
         Raises:
             DataError: an image, mask, label map or landmark file is not valid.
         """
         started = time.perf_counter()
-        given = {key: source for key, source in sources.items() if source is not None}
+        given = with_parts(sources)
         fixed, moving = read_pair(given)
         paths = {key: str(Path(s).expanduser().resolve()) for key, s in given.items() if isinstance(s, (str, Path))}
         names = [Path(paths[side]).name if side in paths else side for side in ("fixed", "moving")]
@@ -114,6 +115,10 @@ class Registrar:
     variant: Callable[[Pair], Pair] | None = None
 
     def __post_init__(self) -> None:
+        require_kind(self.preprocessing, Preprocessing, "preprocessing", "give Preprocessing(...)")
+        for name, kind in (("composer", Composer), ("optimization", Optimization), ("lungs", Registrar)):
+            require_kind(getattr(self, name), (kind, type(None)), name, f"give an object of {kind.__name__}, or None")
+        require_kind(self.memory, (int, float, type(None)), "memory", "give GiB, a number above 0")
         self._start = _start(self.start, self.composer is not None)
         self.device = checked_device(self.device)
         if self.memory is not None and not 0 < self.memory < math.inf:
@@ -143,8 +148,8 @@ class Registrar:
 
     def register(
         self,
-        fixed: Source,
-        moving: Source,
+        fixed: Source | tio.Subject,
+        moving: Source | tio.Subject,
         *,
         fixed_mask: Source | None = None,
         moving_mask: Source | None = None,
@@ -158,8 +163,9 @@ class Registrar:
         """Register two images.
 
         Args:
-            fixed, moving: files, folders of DICOM slices, or images of other libraries, see
-                :func:`~lightning_reg.io.images.read_image`. Sizes, spacings and directions may differ.
+            fixed, moving: files, folders of DICOM slices, images of other libraries, or ``(array, affine)``, see
+                :func:`~lightning_reg.io.images.read_image`; or TorchIO subjects with their masks, labels and landmarks, see
+                :func:`~lightning_reg.data.scans.with_parts`. Sizes, spacings and directions may differ.
             fixed_mask, moving_mask: regions of interest, used by the optimisation and the metrics, never by a network.
             fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for the metrics (and loss terms that need them).
                 Landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
@@ -186,13 +192,16 @@ class Registrar:
         result.seconds = {"read": inputs.seconds} | result.seconds
         return result
 
+    @within_memory("register at a larger spacing, a part of the images (crop), or with a limit (memory)")
     @torch.inference_mode(False)
+    @torch.random.fork_rng([])  # TorchIO's transforms draw from PyTorch's global random state
     def register_subjects(
         self, fixed: tio.Subject, moving: tio.Subject, *, refine: int | None = None, progress: Callable[[str], None] | None = None
     ) -> Result:
         """As :meth:`register`, for checked subjects in their original intensities and grids."""
-        if refine is not None and refine < 0:
-            raise UserError(f"refine is {refine}; give a number of steps.")
+        if refine is not None:
+            require_count(refine, "refine", least=0)
+            refine = int(refine)  # not NumPy's, in the files
         if self.lungs is not None and all(shows_lungs(subject["image"]) for subject in (fixed, moving)):
             if progress is not None:
                 progress(f"CT of the lungs: {self.lungs.settings['instance']}")
@@ -267,6 +276,7 @@ class Registrar:
             return self._start(pair, self.optimization), unmoved
 
 
+@within_memory("the model is larger than it; use another model, or another machine")
 def load(
     model: str | Path,
     *,
@@ -296,7 +306,8 @@ def load(
     """
     _start(start, True)  # reports an error before anything is read
     located = locate(model)
-    trained = read_model(located.path)
+    with torch.random.fork_rng([]):  # the weights are initialised before they are read
+        trained = read_model(located.path)
     if weight is not None:
         set_weight(trained.composer, weight)
     instance = read_instance(refinement, overrides)
@@ -365,6 +376,7 @@ def checked_device(device: str) -> str:
     Raises:
         UserError: it is not available.
     """
+    require_kind(device, (str, torch.device), "device", "give a name, as cpu or cuda")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as cause:

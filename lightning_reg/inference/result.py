@@ -9,21 +9,25 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torchio as tio
 from torch import Tensor
 
+from lightning_reg.discovery import ArgumentError, did_you_mean
 from lightning_reg.figures.thumbnail import thumbnail
-from lightning_reg.inference.files import OF_ONE
+from lightning_reg.inference.applying import read_to_resample
+from lightning_reg.inference.files import FILES, OF_ONE
 from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
 from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, Beside, written_whole
-from lightning_reg.io.transforms import write_displacement, write_image, write_transform
+from lightning_reg.io.images import Source
+from lightning_reg.io.points import as_points
+from lightning_reg.io.transforms import displacement_array, write_displacement, write_image, write_transform
 from lightning_reg.metrics import METRICS, PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
@@ -88,11 +92,41 @@ class Result:
         return card(f"Registration of {self.pair.name[0]}", rows, thumbnail(self.pair, self.field, self.determinant))
 
     def map_points(self, points: Any) -> np.ndarray:
-        """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm."""
-        given = torch.as_tensor(points, dtype=torch.float64)
-        if given.dim() != 2 or given.shape[1] != 3:
-            raise ValueError(f"points of shape {tuple(given.shape)}; give (N, 3) in RAS mm")
-        return self.transform.map_world(given.T.unsqueeze(0))[0].T.numpy()
+        """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm.
+
+        Raises:
+            DataError: not ``(N, 3)`` finite numbers, in an array, a tensor or a list.
+        """
+        given = as_points(points, "The points")
+        return self.transform.map_world(given.T.unsqueeze(0))[0].T.detach().cpu().numpy()
+
+    def warp(self, image: Source, labels: bool = False) -> tio.Image:
+        """Resample another image of the moving side on the fixed image's grid.
+
+        Args:
+            image: in the moving image's world, on any grid; see :func:`~lightning_reg.io.images.read_image`.
+            labels: nearest neighbour, values unchanged; otherwise linear, float32, the image's minimum outside.
+
+        Raises:
+            DataError: it is no 3D image, or has NaN or infinite values.
+        """
+        moving = read_to_resample(image, labels)
+        warped = resampled(moving, self.field, self.pair.fixed.grid)
+        kind = tio.LabelMap if labels else tio.ScalarImage
+        return kind(tensor=warped.tensor[0], affine=warped.grid.affine[0])
+
+    def displacement_mm(self, space: Literal["lps", "ras"]) -> np.ndarray:
+        """Displacement at every voxel of the fixed image, from its place to that in the moving image, ``(I, J, K, 3)`` mm in float32.
+
+        Args:
+            space: axes of the vectors: ``lps``, as in ITK's files, or ``ras``, as in NIfTI's affines.
+
+        Raises:
+            ArgumentError: another space.
+        """
+        if space not in ("lps", "ras"):
+            raise ArgumentError(f"space is {space!r}; give 'lps' or 'ras'")
+        return displacement_array(self.field, self.pair.fixed.grid, space == "ras")
 
     @cached_property
     def warped(self) -> tio.ScalarImage:
@@ -164,9 +198,13 @@ class Result:
             files: those of :data:`~lightning_reg.inference.files.FILES` to write; ``metrics.json`` is always written.
 
         Raises:
+            ArgumentError: there is no such file.
             DataError: the folder exists, or cannot be written.
         """
         started = time.perf_counter()
+        for name in files:
+            if name not in FILES:
+                raise ArgumentError(f"files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}.")
         folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
         with written_whole(folder, overwrite) as partial, Beside(enabled=math.prod(grid.shape) <= LARGE) as beside:
             if "displacement" in files:

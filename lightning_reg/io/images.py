@@ -19,16 +19,18 @@ from torch import Tensor
 
 from lightning_reg.discovery import DataError
 from lightning_reg.io.dicom import read_folder
+from lightning_reg.spatial import Image
 
-Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[Any, Any]"
+Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | Image | tuple[Any, Any]"
 
 
 def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.Image:
     """Read an image into memory, with the voxel axes of the file and an affine to RAS mm.
 
     Args:
-        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO, nibabel or SimpleITK image, or
-            ``(array, affine)`` with an array ``(I, J, K)`` and a ``(4, 4)`` affine, voxel index to RAS mm.
+        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO, nibabel or SimpleITK image, an
+            :class:`~lightning_reg.spatial.Image` of one element, or ``(values, affine)`` with an array or tensor ``(I, J, K)`` or
+            ``(1, I, J, K)`` and a ``(4, 4)`` affine, voxel index to RAS mm.
         kind: ``tio.ScalarImage`` or ``tio.LabelMap``.
 
     Raises:
@@ -37,18 +39,36 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
     if isinstance(source, (str, Path)):
         return _from_path(Path(source).expanduser(), kind)
     if isinstance(source, tio.Image):
-        return kind(tensor=source.data, affine=source.affine)
+        return kind(tensor=source.data.detach(), affine=source.affine)
     if isinstance(source, SpatialImage):
         data, affine = _values(source)
         return kind(tensor=data, affine=affine)
     if isinstance(source, sitk.Image):
         return kind.from_sitk(source)
+    if isinstance(source, Image) and source.tensor.shape[0] == 1:
+        return kind(tensor=_tensor(as_array(source.tensor[0])), affine=source.grid.affine[0])
     if isinstance(source, tuple) and len(source) == 2:
-        array, affine = np.asarray(source[0]), np.asarray(source[1], dtype=np.float64)
-        if array.ndim != 3 or affine.shape != (4, 4):
+        array, affine = as_array(source[0]), as_array(source[1])
+        array = array[0] if array.ndim == 4 and len(array) == 1 else array
+        if array.ndim != 3 or affine.shape != (4, 4) or affine.dtype.kind not in "iuf":
             raise DataError(f"An array of {array.shape} with an affine of {affine.shape} is no image; give (I x J x K, 4 x 4).")
-        return kind(tensor=_tensor(array).unsqueeze(0), affine=affine)
+        return kind(tensor=_tensor(array).unsqueeze(0), affine=affine.astype(np.float64))
     raise DataError(f"{type(source).__name__} is no image; give a path, a TorchIO, nibabel or SimpleITK image, or (array, affine).")
+
+
+def as_array(values: Any) -> np.ndarray:
+    """An array of a tensor (on any device, of any dtype, with or without gradient), an array or nested lists.
+
+    Raises:
+        DataError: rows of different lengths.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
+    try:
+        return np.asarray(values)
+    except (ValueError, RuntimeError) as cause:
+        raise DataError(f"{type(values).__name__} is no array ({first_line(cause)}); give an array or a tensor.") from cause
 
 
 def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:

@@ -8,11 +8,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_reg.discovery import DataError
+from lightning_reg.io.images import as_array
 from lightning_reg.spatial import Grid
 
 COLUMNS = {"RAS": ("x", "y", "z"), "LPS": ("x_lps", "y_lps", "z_lps"), "voxel": ("i", "j", "k")}
@@ -48,6 +51,21 @@ class PointFile:
                 "x_lps,y_lps,z_lps."
             )
         return grid.to_world(self.values.T.unsqueeze(0))[0].T
+
+
+def as_points(values: Any, name: str) -> Tensor:
+    """Points in RAS mm, ``(N, 3)`` float64, of an array, a tensor or nested lists.
+
+    Args:
+        name: what the points are, for the message.
+
+    Raises:
+        DataError: not ``(N, 3)`` finite numbers.
+    """
+    array = as_array(values)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise DataError(f"{name} are {array.shape} of {array.dtype}; give (N, 3) finite numbers in RAS mm.")
+    return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
 
 
 def read_points(path: Path) -> PointFile:

@@ -284,6 +284,14 @@ def _lps_components(transform: Transform, grid: Grid) -> Iterator[NDArray[np.flo
         yield from components
 
 
+def displacement_array(transform: Transform, grid: Grid, ras: bool) -> NDArray[np.float32]:
+    """Displacement at every voxel of a grid, mm, ``(I, J, K, 3)``, in RAS or LPS."""
+    vectors = np.stack(list(_lps_components(transform, grid)), axis=-1)
+    if ras:
+        vectors[..., :2] *= -1
+    return vectors
+
+
 def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
     """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the ending sets the format (``.nii.gz``, ``.mha``, ``.nrrd``)."""
     values = tensor[0, 0].detach().cpu().contiguous().numpy()

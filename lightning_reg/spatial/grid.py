@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import beside, identity_points, transform_points
 
 Matrix = NDArray[np.floating]
@@ -36,15 +38,19 @@ class Grid:
 
     def __post_init__(self) -> None:
         given = self.affine.detach().cpu().numpy() if isinstance(self.affine, Tensor) else self.affine
-        affine = np.array(given, dtype=np.float64, ndmin=3)
-        if affine.shape[1:] != (4, 4) or len(self.shape) != 3:
-            raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {tuple(self.shape)} and {tuple(affine.shape)}")
+        try:
+            shape = tuple(operator.index(n) for n in self.shape)
+            affine = np.array(given, dtype=np.float64, ndmin=3)
+        except (TypeError, ValueError) as cause:
+            raise ArgumentError(f"Grid: expected three extents, whole numbers, and a 4x4 affine ({cause})") from cause
+        if affine.shape[1:] != (4, 4) or len(shape) != 3:
+            raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {shape} and {tuple(affine.shape)}")
         if not (np.isfinite(affine).all() and (np.abs(np.linalg.det(affine[:, :3, :3])) > 1e-12).all()):
             raise ValueError("Grid: the affine is singular (a spacing of 0?); correct the image's header")
-        if min(self.shape) < 1 or not np.allclose(affine[:, 3], (0, 0, 0, 1)):
-            raise ValueError(f"Grid: extents {tuple(self.shape)} below 1, or an affine whose last row is not 0 0 0 1")
+        if min(shape) < 1 or not np.allclose(affine[:, 3], (0, 0, 0, 1)):
+            raise ValueError(f"Grid: extents {shape} below 1, or an affine whose last row is not 0 0 0 1")
         object.__setattr__(self, "affine", affine)
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", shape)
 
     @property
     def batch(self) -> int:
@@ -194,7 +200,7 @@ class Grid:
     @staticmethod
     def regular(shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)) -> Grid:
         """An axis-aligned grid with voxel 0 at ``origin`` (RAS mm)."""
-        if not len(shape) == len(spacing) == len(origin) == 3:
+        if not np.shape(shape) == np.shape(spacing) == np.shape(origin) == (3,):
             raise ValueError(f"Grid.regular: shape {shape}, spacing {spacing} and origin {origin} are not three numbers each")
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = origin

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_reg.discovery import ArgumentError, require_kind
 from lightning_reg.functional import pool, resize, sample
 from lightning_reg.functional.warp import Interpolation
 from lightning_reg.spatial.grid import Grid, Matrix
@@ -38,8 +39,11 @@ class Image:
     def __post_init__(self) -> None:
         if not isinstance(self.tensor, Tensor):
             raise ValueError(f"Image: {type(self.tensor).__name__} given, where a tensor (B, C, I, J, K) is meant")
+        require_kind(self.grid, Grid, "Image: grid", "give a Grid")
         if self.tensor.dim() != 5 or tuple(self.tensor.shape[2:]) != self.grid.shape:
             raise ValueError(f"Image: tensor {tuple(self.tensor.shape)} does not lie on {self.grid}; expected (B, C, I, J, K)")
+        if self.grid.batch not in (1, self.tensor.shape[0]):
+            raise ArgumentError(f"Image: a batch of {self.tensor.shape[0]} does not fit {self.grid}")
 
     def described(self) -> dict[str, str]:
         """Shape, voxel size, position, type and range of the values, in words."""
@@ -130,6 +134,4 @@ class Image:
         """Sample at points ``(B, 3, I, J, K)``, in voxels of a grid; returns an image on that grid."""
         mode: Interpolation = "nearest" if self.discrete else "linear"
         tensor = sample(self.tensor, points, mode, self.padding, grid.voxel_map(self.grid))
-        if grid.batch not in (1, tensor.shape[0]):
-            raise ValueError(f"Image: a batch of {tensor.shape[0]} does not fit {grid}")
         return replace(self, tensor=tensor, grid=grid)

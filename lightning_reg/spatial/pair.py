@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_reg.discovery import ArgumentError, require_kind
 from lightning_reg.functional import label_values, target_registration_error
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
@@ -25,6 +26,9 @@ class Pair:
 
     Landmarks are tuples of ``(N, 3)`` RAS mm, one per batch element, because their number differs between cases. ``truth`` maps
     the fixed to the moving world, like every transform.
+
+    Raises:
+        ArgumentError: a field is of another class, or the batches are of different length.
     """
 
     fixed: Image
@@ -37,6 +41,24 @@ class Pair:
     moving_landmarks: tuple[Tensor, ...] | None = None
     truth: Displacement | None = None
     name: tuple[str, ...] = ("pair",)
+
+    def __post_init__(self) -> None:
+        lengths = {}
+        for f in fields(self)[:-1]:
+            value = getattr(self, f.name)
+            if value is None and f.name not in ("fixed", "moving"):
+                continue
+            if f.name.endswith("landmarks"):
+                require_kind(value, tuple, f"Pair: {f.name}", "give a tuple of (N, 3) tensors in RAS mm, one per element of the batch")
+                lengths[f.name] = len(value)
+            elif f.name == "truth":
+                require_kind(value, Displacement, "Pair: truth", "give a Displacement")
+                lengths[f.name] = value.field.shape[0]
+            else:
+                require_kind(value, Image, f"Pair: {f.name}", "give an Image(tensor, grid)")
+                lengths[f.name] = value.tensor.shape[0]
+        if len(set(lengths.values())) > 1:
+            raise ArgumentError(f"Pair: batches of different length: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
 
     def described(self) -> dict[str, str]:
         """Both images and what else there is, in words."""
@@ -129,7 +151,15 @@ class Pair:
 
     @staticmethod
     def collate(pairs: Sequence[Pair]) -> Pair:
-        """Join pairs into one batch. Images of different sizes are padded after their last voxel to the largest."""
+        """Join pairs into one batch. Images of different sizes are padded after their last voxel to the largest.
+
+        Raises:
+            ArgumentError: there is no pair, or something else than pairs.
+        """
+        if not pairs:
+            raise ArgumentError("Pair.collate: pairs is empty; give one Pair or more")
+        for pair in pairs:
+            require_kind(pair, Pair, "Pair.collate: one of pairs", "give Pair(fixed, moving) objects")
         if len(pairs) == 1:
             pairs[0].labels()  # found once, in the process that loads the pairs
             return pairs[0]

@@ -49,6 +49,7 @@ def read_model(path: str | Path) -> TrainedModel:
     components = stored.get("components", [])
     require_installed(components, str(path))
     parts = nn.ModuleDict({"composer": build_composer(stored["model"]["composer"]), "loss": build_loss(stored["model"]["loss"])})
+    parts = parts.float()  # whatever PyTorch's default dtype is
     load_weights(parts, checkpoint["state_dict"], str(path), components)
     composer, loss = parts["composer"].eval(), parts["loss"]
     assert isinstance(composer, Composer)

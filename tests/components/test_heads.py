@@ -388,9 +388,10 @@ def test_a_velocity_that_is_reduced_moves_as_far() -> None:
     torch.testing.assert_close(half.displacement(grid), whole.displacement(grid))
 
 
-def test_a_velocity_is_not_reduced_by_less_than_one() -> None:
-    with pytest.raises(ComponentError, match="whole number of voxels"):
-        VelocityHead((3,), ((1, 1, 1),), reduce=0)
+@pytest.mark.parametrize("arguments", [{"reduce": 0}, {"steps": -1}, {"steps": 2.5}])
+def test_a_velocity_that_cannot_be_reduced_or_squared_is_refused(arguments) -> None:
+    with pytest.raises(ComponentError, match=f"^{next(iter(arguments))} is .*; give a whole number"):
+        VelocityHead((3,), ((1, 1, 1),), **arguments)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

@@ -195,6 +195,14 @@ def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:
     assert module.validation_pairs[0].fixed_landmarks is not None
     with pytest.raises(DataError, match="nothing to validate on"):
         data(0, max_validation_pairs=0).setup()
+    for arguments in ({"synthetic_validation": -1}, {"seed": "a"}, {"seed": -1}):
+        with pytest.raises(ComponentError, match=f"{next(iter(arguments))} is .*; give a whole number, 0 or more"):
+            data(0, **arguments)
+
+
+def test_loaders_read_the_scans_themselves() -> None:
+    assert next(iter(data(0).train_dataloader())).fixed.tensor.shape[0] == 1
+    assert len(data(0).val_dataloader()) == 1
 
 
 @pytest.mark.parametrize("lattice", [3, [2, 4, 5]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -110,6 +112,23 @@ def test_a_linear_velocity_flows_to_the_matrix_exponential(dims, linear_field, i
     expected = linear_field(torch.matrix_exp(matrix) - torch.eye(dims, dtype=torch.float64), SHAPES[dims])
     flow = LF.exponentiate(linear_field(matrix, SHAPES[dims]), steps=12)
     torch.testing.assert_close(interior(flow, 4), interior(expected, 4), atol=2e-3, rtol=0)
+
+
+def test_squarings_below_zero_are_refused(smooth):
+    with pytest.raises(ValueError, match="steps is -1"):
+        LF.exponentiate(smooth(SHAPES[3]), steps=-1)
+
+
+@pytest.mark.parametrize("steps", [7, 12])
+def test_the_error_of_linear_interpolation_does_not_depend_on_the_steps(steps):
+    """The flow of ``a sin(k x)`` is known: ``tan(k phi / 2) = exp(a k) tan(k x / 2)``."""
+    size, k = 2.5, 2 * math.pi / 24
+    x = LF.identity_points((25, 3, 4), dtype=torch.float64)[:, :1]
+    velocity = torch.cat([size * torch.sin(k * x), torch.zeros(1, 2, 25, 3, 4)], dim=1)
+    half = k * x / 2
+    exact = torch.atan2(math.exp(size * k) * half.sin(), half.cos()) * 2 / k - x
+    error = (LF.exponentiate(velocity, steps)[:, :1] - exact).abs().max()
+    assert 0.005 < float(error) < 0.05
 
 
 @pytest.mark.parametrize("dims", [2, 3])

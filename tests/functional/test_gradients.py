@@ -104,6 +104,29 @@ def test_soft_dice(noise):
     assert check(LF.soft_dice, noise(2, 2, *SHAPE).sigmoid(), noise(2, 2, *SHAPE).sigmoid())
 
 
+HAND_WRITTEN = {
+    "lncc": lambda u: LF.lncc(u, u.flip(2), 3),
+    "diffusion": LF.diffusion,
+    "isotropic_total_variation": LF.isotropic_total_variation,
+    "folding_penalty": lambda u: LF.folding_penalty(u, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", HAND_WRITTEN)
+def test_a_second_derivative_of_a_hand_written_gradient_is_refused(name, noise):
+    """Beside a term that has one, too, where PyTorch would leave out the other's share."""
+    u = noise(1, 3, *SHAPE).requires_grad_()
+    value = HAND_WRITTEN[name](u).sum()
+    with pytest.raises(RuntimeError, match=f"^{name} has no second derivative"):
+        torch.autograd.grad(value + LF.bending(u.repeat(1, 1, 2, 1, 1)).sum(), u, create_graph=True)
+    torch.autograd.grad(HAND_WRITTEN[name](u).sum(), u)
+
+
+def test_the_folding_of_two_axes_is_refused(noise):
+    with pytest.raises(ValueError, match=r"^folding_penalty: displacement is \(1, 2, 4, 5\)"):
+        LF.folding_penalty(noise(1, 2, 4, 5))
+
+
 def test_gradients_reach_the_identity():
     """The field that training starts from has finite derivatives everywhere."""
     u = torch.zeros(1, 3, 5, 6, 7, requires_grad=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import map_coordinates
 
 from lightning_reg import functional as LF
@@ -73,6 +74,21 @@ def test_one_image_for_many_point_sets_and_the_reverse(noise, generator):
     torch.testing.assert_close(one_image, LF.sample(image[:1].repeat(2, 1, 1, 1, 1), points))
     one_set = LF.sample(image, points[:1])
     torch.testing.assert_close(one_set, LF.sample(image, points[:1].repeat(2, 1, 1)))
+
+
+@pytest.mark.parametrize("through", [None, np.diag([1.0, 2.0, 1.0, 1.0])[None], np.eye(4)[[1, 0, 2, 3]][None]])
+@pytest.mark.parametrize("apple", [False, True])
+def test_grids_are_contiguous_on_apples_gpus_and_not_copied_elsewhere(monkeypatch, apple, through, noise):
+    """A stand-in for the device; two images at one grid, which repeats it, too."""
+    points, image, given = noise(1, 3, 4, 5, 6), noise(2, 1, *SHAPES[3]), []
+    expected = LF.sample(image, points, through=through)
+    sampled = F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda values, grid, **how: given.append(grid) or sampled(values, grid, **how))
+    monkeypatch.setattr("lightning_reg.functional.points.on_apple", lambda tensor: apple)
+    assert LF.to_grid_sample(points, SHAPES[3], through).is_contiguous() == apple
+    torch.testing.assert_close(LF.sample(image, points, through=through), expected)
+    assert all(grid.is_contiguous() == apple for grid in given)
+    assert given
 
 
 @pytest.mark.parametrize("output", [(24,), (2, 12), (2, 3, 4), (2, 2, 3, 2)])

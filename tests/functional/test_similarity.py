@@ -84,6 +84,24 @@ def test_lncc_of_a_linear_copy_is_one(gain, offset, noise):
     assert float(LF.lncc(fixed, noise(2, 1, *SHAPES[3]), 3).max()) < 0.5
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (10.0, 1e4), (1e3, -1.7e6), (1e-2, 3.0)])
+def test_lncc_of_an_offset_in_float32_is_that_in_float64(gain, offset, noise):
+    """Value and gradient; the parts of an image that are flat, too."""
+    fixed, warped = noise(2, 1, 12, 13, 14).sigmoid(), noise(2, 1, 12, 13, 14).sigmoid()
+    fixed, warped = fixed + warped, warped + 0.5 * fixed
+    fixed[:, :, :4], warped[:, :, :5] = 0.5, 0.25
+    exact, single = ([(gain * image + offset).float() for image in (fixed, warped)] for _ in range(2))
+    exact = [image.double().requires_grad_() for image in exact]
+    single = [image.requires_grad_() for image in single]
+    values = [LF.lncc(*images, window=5) for images in (exact, single)]
+    torch.testing.assert_close(values[1].double(), values[0], atol=1e-6, rtol=0)
+    for value in values:
+        value.sum().backward()
+    for a, b in zip(exact, single, strict=True):
+        difference = (a.grad - b.grad.double()).abs().max() / a.grad.abs().max()
+        assert float(difference) < 1e-4
+
+
 @pytest.mark.parametrize("function", [LF.ncc, LF.lncc])
 def test_flat_images_score_zero_with_finite_gradient(function):
     fixed, warped = torch.full((1, 1, 5, 6, 7), 0.3), torch.full((1, 1, 5, 6, 7), 0.8, requires_grad=True)
@@ -224,6 +242,31 @@ def test_mind_has_twelve_channels_in_zero_to_one_and_ignores_gain_and_offset(smo
     assert float(descriptor.min()) > 0
     assert float(descriptor.amax(1).min()) == 1  # the most similar pair of patches
     torch.testing.assert_close(LF.mind_ssc(3 - 7 * image), descriptor)
+
+
+@pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (2, 1)])
+def test_mind_repeats_the_border_as_the_reference_does(radius, dilation, noise):
+    """ConvexAdam's order of operations: shifted images of the repeated border, their squared differences repeated again."""
+    image, channels = noise(1, 1, 9, 10, 11), []
+    wide = np.pad(image[0, 0].numpy(), dilation, "edge")
+
+    def shifted(axis: int, sign: int) -> np.ndarray:
+        inner = [slice(dilation, -dilation)] * 3
+        inner[axis] = slice(dilation + sign * dilation, wide.shape[axis] - dilation + sign * dilation)
+        return wide[tuple(inner)]
+
+    neighbours = [(axis, sign) for axis in range(3) for sign in (1, -1)]
+    for n, first in enumerate(neighbours):
+        for second in neighbours[:n]:
+            if first[0] != second[0]:
+                squared = (shifted(*first) - shifted(*second)) ** 2
+                channels.append(uniform_filter(squared, 2 * radius + 1, mode="nearest"))
+    distance = np.stack(channels)
+    distance -= distance.min(0)
+    variance = distance.mean(0)
+    variance = variance.clip(1e-3 * variance.mean(), 1e3 * variance.mean())
+    found = LF.mind_ssc(image, radius, dilation)[0].numpy()
+    np.testing.assert_allclose(found, np.exp(-distance / variance), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("axis", range(3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
         "folding",
         "sdlogj",
     }
-    assert expected | {"sdlogj_learn2reg", "hd95_after_learn2reg_voxels", "seconds"} <= set(rows[0])
+    assert expected | {"sdlogj_learn2reg", "dice_after_learn2reg", "hd95_after_learn2reg_voxels", "seconds"} <= set(rows[0])
     evaluation = Evaluation({"x": rows, "y": rows}, {"model": "x"})
     folder = evaluation.save(tmp_path / "out", fields=fields)
     assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == ["disp_0.nii.gz", "disp_1.nii.gz", "disp_2.nii.gz"]
@@ -205,5 +206,32 @@ def test_the_challenges_metrics_differ_as_they_should(smooth_field) -> None:
     labels[0][..., 3:7], labels[1][..., 4:8] = 1, 1
     image = Image(torch.rand(1, 1, 12, 12, 12), grid)
     pair = Pair(image, image, fixed_labels=Image(labels[0], grid, discrete=True), moving_labels=Image(labels[1], grid, discrete=True))
-    assert learn2reg.hd95(pair, Identity(grid, torch.zeros(1))) == pytest.approx(1.0)
-    assert learn2reg.hd95(replace(pair, fixed_labels=None), Identity(grid, torch.zeros(1))) is None
+    unmoved = Identity(grid, torch.zeros(1))
+    assert learn2reg.overlap(pair, unmoved) == pytest.approx((0.75, 1.0))
+    assert learn2reg.overlap(replace(pair, fixed_labels=None), unmoved) is None
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "expected"),
+    [
+        ([1, 2], [1], (0.5, 2.0)),  # label 2 is left out
+        ([1], [1, 2], (0.5, 2.0)),
+        ([1], [2], None),
+        ([1, 5], [1, 5], (0.25, math.inf)),  # label 5 is warped out of the image
+    ],
+)
+def test_labels_that_an_image_lacks_are_left_out_as_in_the_challenge(fixed, moving, expected) -> None:
+    grid = Grid.regular((12, 12, 12), (1.0, 1.0, 5.0))
+    places = {1: slice(2, 6), 2: slice(6, 8), 5: slice(10, 12)}
+    maps = [torch.zeros(1, 1, 12, 12, 12, dtype=torch.int16) for _ in range(2)]
+    for labels, values in zip(maps, (fixed, moving), strict=True):
+        for value in values:
+            labels[..., places[value], :, :] = value
+    image = Image(torch.rand(1, 1, 12, 12, 12), grid)
+    labels = [Image(tensor, grid, discrete=True) for tensor in maps]
+    pair = Pair(image, image, fixed_labels=labels[0], moving_labels=labels[1])
+    field = torch.zeros(1, 3, 12, 12, 12)
+    lower = torch.arange(12.0) < 9  # it moves two voxels upwards, the rest out of the image
+    field[:, 0, :] = torch.where(lower, -2.0, 6.0).view(12, 1, 1)
+    found = learn2reg.overlap(pair, Displacement(field, grid))
+    assert found == (None if expected is None else pytest.approx(expected))

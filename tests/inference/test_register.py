@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +18,15 @@ import untrained
 
 import lightning_reg
 from lightning_reg.components.losses.bundle import LossBundle
-from lightning_reg.discovery import DataError, UserError
+from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.discovery import ArgumentError, DataError, UserError
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
 from lightning_reg.inference.doubts import nothing_common
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_points
-from lightning_reg.spatial import Pair
+from lightning_reg.spatial import Grid, Image, Pair
 
 LPS = np.array([-1.0, -1.0, 1.0])
 FEW = [
@@ -206,7 +208,7 @@ def moved_image(path: Path, shift: np.ndarray) -> tuple[torch.Tensor, np.ndarray
 
 
 def test_every_kind_of_input_gives_the_same(files) -> None:
-    """Paths, TorchIO, nibabel and SimpleITK images, arrays with an affine."""
+    """Paths, TorchIO, nibabel and SimpleITK images, subjects, arrays and tensors with an affine."""
     fixed, moving = read_image(files["fixed"]), read_image(files["moving"])
     registrar = lightning_reg.conventional("bspline", ["optimization.stages=[{transform: affine, stride: 4, steps: 5}]"])
     expected = registrar.register(files["fixed"], str(files["moving"])).warped.data
@@ -214,9 +216,131 @@ def test_every_kind_of_input_gives_the_same(files) -> None:
         (fixed, moving),
         (nib.load(files["fixed"]), sitk.ReadImage(str(files["moving"]))),
         ((fixed.data[0].numpy(), fixed.affine), (moving.data[0], moving.affine)),
+        ((fixed.data.numpy().astype(">f8"), fixed.affine), (moving.data.clone().requires_grad_(), torch.tensor(moving.affine))),
+        ((fixed.data[0].numpy()[::-1][::-1], fixed.affine.astype(">f4")), (moving.data.half(), moving.affine)),
+        tuple(Image(image.data[None], Grid(image.spatial_shape, image.affine)) for image in (fixed, moving)),
+        (tio.Subject(t1=fixed), tio.Subject(image=moving)),
     ]
     for pair in kinds:
-        torch.testing.assert_close(registrar.register(*pair).warped.data, expected, atol=0.05, rtol=0)
+        torch.testing.assert_close(registrar.register(*pair).warped.data, expected, atol=0.1, rtol=0)  # half precision of 200
+
+
+def test_a_subject_brings_its_parts(files) -> None:
+    parts = {name.removeprefix("fixed_"): path for name, path in files.items() if name.startswith("fixed_")}
+    landmarks = parts.pop("landmarks")
+    subject = tio.Subject(
+        t1=read_image(files["fixed"]),
+        landmarks=read_points(landmarks).world(),
+        **{name: tio.LabelMap(path) for name, path in parts.items()},
+    )
+    others = {name: path for name, path in files.items() if not name.startswith("fixed")}
+    registrar = lightning_reg.conventional("bspline", ["optimization.stages=[{transform: affine, stride: 4, steps: 5}]"])
+    found, expected = registrar.register(subject, **others), registrar.register(**files)
+    assert found.pair.has() == expected.pair.has()
+    assert found.case.row()["dice_after"] == pytest.approx(expected.case.row()["dice_after"], abs=1e-3)
+    for images in (
+        {"a": subject["t1"], "b": subject["t1"]},
+        {"labels": subject["labels"]},
+        {"t1": subject["t1"], "seg": subject["labels"]},
+    ):
+        with pytest.raises(DataError, match=f"^The moving subject has {', '.join(images)}; give one with one ScalarImage"):
+            registrar.register(files["fixed"], tio.Subject(**images))
+
+
+@pytest.mark.parametrize("points", ["abc", None, [[1, 2], [1]], [1.0, 2.0, 3.0], [[1.0, 2.0, np.nan]], np.zeros((2, 3), complex)])
+def test_points_that_are_none_are_refused(result: Result, points) -> None:
+    with pytest.raises(DataError, match="give"):
+        result.map_points(points)
+
+
+def test_points_of_any_array_are_mapped(result: Result) -> None:
+    points = result.pair.fixed.grid.center + np.array([[1.0, 2, 3], [4, 5, 6]])
+    expected = result.map_points(points.tolist())
+    kinds = [points.astype(">f8"), points[::-1][::-1], torch.tensor(points, requires_grad=True), np.asfortranarray(points)]
+    for kind in kinds:
+        np.testing.assert_array_equal(result.map_points(kind), expected)
+    np.testing.assert_array_equal(result.map_points(points[::-1]), expected[::-1])
+
+
+def test_other_images_and_the_field_are_those_of_the_files(result: Result, folder: Path, files) -> None:
+    """As SimpleITK reads them: vectors in LPS mm, labels by nearest neighbour."""
+    field = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "displacement.nii.gz"))).transpose(2, 1, 0, 3)
+    np.testing.assert_array_equal(result.displacement_mm("lps"), field)
+    grid, voxel = result.pair.fixed.grid, (12, 9, 7)
+    point = grid.to_world(torch.tensor(voxel, dtype=torch.float64).view(1, 3, 1))[0].T.numpy()
+    np.testing.assert_allclose(result.displacement_mm("ras")[voxel], (result.map_points(point) - point)[0], atol=1e-3)
+    labels = result.warp(files["moving_labels"], labels=True)
+    np.testing.assert_array_equal(labels.data[0].numpy(), nib.load(folder / "warped_labels.nii.gz").get_fdata())
+    assert isinstance(labels, tio.LabelMap)
+    torch.testing.assert_close(result.warp(read_image(files["moving"])).data, result.warped.data)
+    with pytest.raises(UserError, match="space is 'RAS'; give 'lps' or 'ras'"):
+        result.displacement_mm("RAS")
+    with pytest.raises(UserError, match="files names 'warpd'; did you mean 'warped'"):
+        result.save(folder.parent / "other", files=["warpd"])
+
+
+@pytest.mark.parametrize("refine", ["3", np.nan, 2.5, -1, True])
+def test_steps_that_are_no_number_are_refused(model, files, refine) -> None:
+    with pytest.raises(ArgumentError, match=r"^refine is .*; give a whole number, 0 or more"):
+        lightning_reg.load(model()).register(files["fixed"], files["moving"], refine=refine)
+
+
+@pytest.mark.parametrize("preprocessing", [{"spacing": 1e-4}, {"shape": [10**5] * 3}])
+def test_sizes_that_no_memory_holds_are_one_sentence(files, preprocessing) -> None:
+    with pytest.raises(UserError, match=r"^The memory does not suffice; give a larger spacing, a smaller shape"):
+        Registrar(Preprocessing(**preprocessing)).register(files["fixed"], files["moving"])
+
+
+def test_a_model_that_no_memory_holds_is_one_sentence(model) -> None:
+    path = model()
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["lightning_reg"]["model"]["composer"]["network"]["backbone"]["features"] = 10**13
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=r"^The memory does not suffice; the model is larger"):
+        lightning_reg.load(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"preprocessing": None}, "preprocessing is None; give Preprocessing"),
+        ({"composer": "velocity"}, "composer is 'velocity'; give an object of Composer"),
+        ({"optimization": 3}, "optimization is 3; give an object of Optimization"),
+        ({"memory": "4"}, "memory is '4'; give GiB"),
+        ({"device": None}, "device is None; give a name"),
+    ],
+)
+def test_a_registrar_of_something_else_is_refused(arguments, message) -> None:
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        Registrar(**{"preprocessing": Preprocessing(), **arguments})
+
+
+def test_random_states_and_the_default_dtype_are_kept(model, files) -> None:
+    """Under another default dtype, the result is the same."""
+    path = model()
+
+    def run() -> torch.Tensor:
+        registrar = lightning_reg.load(path, refinement="network", overrides=["optimization.stages.0.steps=2"])
+        return registrar.register(files["fixed"], files["moving"], refine=2).displacement
+
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    expected = run()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[2], strict=True))  # noqa: NPY002
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(run(), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int16])
+def test_a_composer_takes_images_of_any_dtype(model, dtype) -> None:
+    composer, grid = lightning_reg.load(model()).composer, Grid.regular((16, 16, 16))
+    fixed, moving = (Image((200 * torch.rand(1, 1, 16, 16, 16)).to(dtype), grid) for _ in range(2))
+    expected = composer(*(replace(image, tensor=image.tensor.float()) for image in (fixed, moving)))
+    torch.testing.assert_close(composer(fixed, moving).transform.dense(), expected.transform.dense())
 
 
 def test_a_model_is_one_file_and_runs_no_code_of_it(model, files, monkeypatch) -> None:

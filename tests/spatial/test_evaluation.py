@@ -56,7 +56,8 @@ def test_before_is_without_and_after_with_the_transform(scene, fixed_grid) -> No
     assert found.tre_before.tolist() == pytest.approx([MM] * 3)
     assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
     assert (found.dice_before, found.dice_after) == ({3: 0.0}, {3: 1.0})
-    assert tuple(found.surface_before[3]) == pytest.approx((MM, MM, MM))
+    faces = (MM, (MM + MM - 2) / 2, MM)  # those of a label of one voxel, 2 mm
+    assert tuple(found.surface_before[3]) == pytest.approx(faces)
     assert tuple(found.surface_after[3]) == (0, 0, 0)
     assert found.field_before == pytest.approx(MM)
     assert found.field_after == pytest.approx(0, abs=1e-5)
@@ -69,7 +70,7 @@ def test_before_is_with_the_start_where_there_is_one(scene, fixed_grid) -> None:
     found = evaluate(scene, shift(fixed_grid), start=shift(fixed_grid, 1), surfaces=True)
     assert found.tre_before.tolist() == pytest.approx([MM / 2] * 3)
     assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
-    assert tuple(found.surface_before[3]) == pytest.approx((MM / 2,) * 3)
+    assert tuple(found.surface_before[3]) == pytest.approx((MM / 2, MM / 4, MM / 2))
     whole = evaluate(scene, identity(fixed_grid), start=shift(fixed_grid), surfaces=True)
     assert (whole.dice_before, whole.dice_after) == ({3: 1.0}, {3: 0.0})
     assert whole.ncc_before == pytest.approx(1, abs=1e-4)

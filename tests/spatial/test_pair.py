@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from lightning_reg import functional as LF
+from lightning_reg.discovery import ArgumentError
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair
 
 
@@ -121,6 +124,29 @@ def test_a_field_that_one_pair_lacks_is_dropped(make_pair):
     first, second = make_pair((9, 11, 13), 5), make_pair((9, 11, 13), 5)
     joined = Pair.collate([first, Pair(second.fixed, second.moving)])
     assert joined.has() == {"fixed", "moving", "name"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"fixed": torch.zeros(1, 1, 8, 8, 8)}, "Pair: fixed is an object of Tensor; give an Image"),
+        ({"moving": None}, "Pair: moving is None; give an Image"),
+        ({"fixed_mask": torch.zeros(1, 1, 8, 8, 8)}, "Pair: fixed_mask is an object of Tensor"),
+        ({"fixed_landmarks": torch.zeros(4, 3)}, "Pair: fixed_landmarks is an object of Tensor; give a tuple"),
+        ({"truth": torch.zeros(1, 3, 8, 8, 8)}, "Pair: truth is an object of Tensor"),
+        ({"fixed_landmarks": (torch.zeros(4, 3),) * 2}, "Pair: batches of different length: fixed 1, moving 1, .*fixed_landmarks 2"),
+        ({"moving": Image(torch.zeros(2, 1, 8, 8, 8), Grid.regular((8, 8, 8)))}, "Pair: batches of different length: fixed 1, moving 2"),
+    ],
+)
+def test_a_pair_of_something_else_is_refused(make_pair, changed, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        replace(make_pair((8, 8, 8), 2), **changed)
+
+
+@pytest.mark.parametrize("pairs", [[], [torch.zeros(1)]])
+def test_no_pairs_make_no_batch(pairs):
+    with pytest.raises(ArgumentError, match=r"^Pair.collate: .*pairs is"):
+        Pair.collate(pairs)
 
 
 def test_has(make_pair):

@@ -17,7 +17,7 @@ from lightning_reg.components.blocks import (
     small_output,
 )
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.discovery import ArgumentError, require_count
 from lightning_reg.functional import (
     compose,
     exponentiate,
@@ -82,6 +82,7 @@ class PyramidHead(Head, Growable):
             raise ArgumentError(f"channels are {tuple(channels)}; each has to be even, half for each image: use backbone dual_stream")
         if levels not in ("finest", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest or all")
+        require_count(steps, "steps", least=0)
         self.strides, self.steps, self.each, self.antisymmetric = tuple(strides), steps, levels == "all", antisymmetric
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()

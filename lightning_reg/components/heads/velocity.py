@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.discovery import ArgumentError, require_count
 from lightning_reg.functional import pool
 from lightning_reg.spatial import Grid, Velocity
 
@@ -22,8 +22,8 @@ class VelocityHead(Head):
 
     def __init__(self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7, reduce: int = 1) -> None:
         super().__init__()
-        if not isinstance(reduce, int) or reduce < 1:
-            raise ArgumentError(f"reduce is {reduce}; give a whole number of voxels, 1 or more")
+        require_count(steps, "steps", least=0)
+        require_count(reduce, "reduce")
         self.stride, self.steps, self.reduce = tuple(reduce * n for n in strides[-1]), steps, reduce
         self.velocity = Convolution(channels[-1], 3)
         small_output(self.velocity)

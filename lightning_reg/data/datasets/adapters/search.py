@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_reg.data.datasets.interface import Record
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import DataError, require_kind
 
 
 def require_folder(root: str | Path) -> Path:
@@ -17,6 +17,7 @@ def require_folder(root: str | Path) -> Path:
     Raises:
         DataError: there is no such folder.
     """
+    require_kind(root, (str, Path), "root", "give a folder")
     folder = Path(root).expanduser()
     if folder.is_file():
         raise DataError(f"{folder} is a file; give the folder, or, where it is a table of pairs, name the data set 'pairs'.")
