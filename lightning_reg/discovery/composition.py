@@ -20,7 +20,8 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from yaml import YAMLError
 
 from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
-from lightning_reg.discovery.errors import UserError, did_you_mean
+from lightning_reg.discovery.errors import DataError, UserError, did_you_mean
+from lightning_reg.discovery.reading import read_yaml
 from lightning_reg.discovery.values import Value, described
 
 COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
@@ -274,13 +275,13 @@ def _known_keys() -> list[str]:
             parts = path.relative_to(folder).parts[:-1]
             parts = (path.stem,) if parts == ("base",) else parts  # the base of all files of a group
             try:
+                loaded = read_yaml(path, references=True)
                 text = path.read_text(encoding="utf-8")
-                loaded = OmegaConf.load(path)
-            except (OSError, ValueError, YAMLError, AssertionError):  # reported by lightning-reg plugins
+            except (OSError, DataError):  # reported by lightning-reg plugins
                 continue
             package = "" if "@package _global_" in text or not parts else parts[0]
             keys |= set(parts[:1])
-            keys |= {f"{package}.{k}".strip(".") for k in _dotted(OmegaConf.to_container(loaded, resolve=False))}
+            keys |= {f"{package}.{k}".strip(".") for k in _dotted(loaded)}
     return sorted(keys)
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import jinja2
 import torch
-import yaml
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from torch import Tensor
 
 from lightning_reg import __version__
 from lightning_reg.discovery import ArgumentError, UserError, providers
 from lightning_reg.discovery.documentation import REQUIRED
+from lightning_reg.discovery.reading import as_yaml
 from lightning_reg.discovery.registry import OWN
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.metrics.table import heading
@@ -128,7 +128,7 @@ def pack(
         package.mkdir(parents=True)
         torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
         write_card(card, package / CARD)
-        (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
+        (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
         _write_texts(Path(place) / "package", package, name, card)
         (Path(place) / "package").rename(out)
     package = out / "src" / package_name

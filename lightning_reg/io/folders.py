@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 
 MARK = "metrics.json"
 """Record in every folder of results."""
@@ -170,9 +171,9 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
 def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
     """The command that wrote a folder and the names of its files; ``None`` without a listing."""
     try:
-        known = json.loads((folder / LISTING).read_text())
+        known = read_json(folder / LISTING)
         return str(known["by"]), [str(name) for name in known["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DataError, KeyError, TypeError):
         return None, []
 
 

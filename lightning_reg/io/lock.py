@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 
 ORPHANS = 20.0
 """Seconds to wait until the workers of a killed process, which share its lock, have ended."""
@@ -52,8 +53,8 @@ def one_writer(folder: Path) -> Iterator[None]:
 
 def _holder(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = read_json(path)
+    except (OSError, DataError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
 
 LOG = "log.txt"
@@ -114,5 +114,5 @@ class Training:
 
 def summary(folder: Path) -> dict[str, object]:
     """Read ``summary.json`` of a finished run."""
-    found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    found: dict[str, object] = read_json(folder / SUMMARY)
     return found

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import write_whole
 from lightning_reg.studies.definition import Definition, Job
 from lightning_reg.studies.jobs import State, Training, state_of
@@ -68,12 +69,12 @@ def stored_study(folder: Path) -> dict[str, Any]:
         DataError: it does not exist, or is damaged.
     """
     try:
-        found = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-        return {"jobs": dict(found["jobs"]), "search": found["search"]}
+        found = read_json(folder / STUDY, "study into another folder")
     except FileNotFoundError as cause:
         raise DataError(f"{folder} holds no study (no {STUDY}); give the folder that lightning-reg study wrote.") from cause
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise DataError(f"{folder / STUDY} cannot be read ({cause}); study into another folder.") from cause
+    if not isinstance(found, dict) or not isinstance(found.get("jobs"), dict) or "search" not in found:
+        raise DataError(f"{folder / STUDY} cannot be read (it has no jobs or search); study into another folder.")
+    return {"jobs": found["jobs"], "search": found["search"]}
 
 
 def run_jobs(

@@ -48,8 +48,13 @@ def test_the_card_is_filled_from_the_run_and_the_rest_is_marked(run: Path, tmp_p
     text = (tmp_path / "thorax_model" / "README.md").read_text()
     assert "## Not for" in text
     assert 'lightning_reg.load("thorax_model")' in text
+    config = run / "config.yaml"
+    kept = config.read_text()
+    config.write_text(f"{kept}hydra: {{callbacks: {{x: {{_target_: os.system, command: ls}}}}}}\n")
     again = pack(run, tmp_path / "other", licence="CC0-1.0", title="T", data="D", not_for="N")
+    config.write_text(kept)
     assert again.missing == []
+    assert "hydra" not in (tmp_path / "other" / "src" / "other" / "training.yaml").read_text()
 
 
 def test_weights_are_halved_where_nothing_changes_and_kept_where_it_does(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, natural, stem, unique
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.points import PointFile, read_plain
 
 
@@ -27,10 +27,7 @@ def from_dataset_json(path: Path) -> Layout:
     Raises:
         DataError: the file is invalid, or files that it lists are missing.
     """
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise DataError(f"{path} cannot be read ({cause}); download it again.") from cause
+    described = read_json(path, "download it again")
     if not isinstance(described, dict):
         raise DataError(f"{path} is no description of a data set; set data.root to the data set's own folder.")
     folder = path.parent

@@ -16,6 +16,7 @@ from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDa
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.discovery import DataError, construct, did_you_mean
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import write_whole
 from lightning_reg.spatial import Grid
 
@@ -166,10 +167,7 @@ def _replace_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[st
 
 
 def _read_geometry(path: Path) -> Geometry:
-    try:
-        return construct(path.name, Geometry, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as cause:
-        raise DataError(f"{path} cannot be read ({cause}); prepare the data again.") from cause
+    return construct(path.name, Geometry, read_json(path, "prepare the data again"))
 
 
 class PreparedDataset(RegistrationDataset):

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from lightning_reg.data.datasets.manifest import read_table
 from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.inference.cohort.pairs import CohortPair
 from lightning_reg.io.folders import LISTING, MARK, write_whole, written_file
 
@@ -79,17 +80,17 @@ class Ledger:
     def row(self, name: str) -> Row | None:
         """A pair's row of ``results.csv``; ``None`` if it has neither finished nor failed."""
         if self.done(name) and not self._failed_again(name):
+            path = self.place(name) / MARK
             try:
-                return _row(name, json.loads((self.place(name) / MARK).read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-                return {
-                    "pair": name,
-                    "status": "failed",
-                    "message": f"{self.place(name) / MARK} cannot be read ({cause}); remove its folder.",
-                }
+                return _row(name, read_json(path, "remove its folder"))
+            except DataError as cause:
+                message = str(cause)
+            except (OSError, KeyError, TypeError, AttributeError) as cause:
+                message = f"{path} cannot be read ({cause}); remove its folder."
+            return {"pair": name, "status": "failed", "message": message}
         try:
-            return {"pair": name, "status": "failed", "message": json.loads(self._failure(name).read_text())["message"]}
-        except (OSError, ValueError, KeyError):
+            return {"pair": name, "status": "failed", "message": read_json(self._failure(name))["message"]}
+        except (OSError, DataError, KeyError):
             return None
 
     def _failed_again(self, name: str) -> bool:
@@ -103,9 +104,9 @@ class Ledger:
         """Damage of a finished pair as a sentence: one of its files is missing or empty; ``None`` if there is none."""
         place = self.place(name)
         try:
-            listed = json.loads((place / LISTING).read_text(encoding="utf-8"))["files"]
+            listed = read_json(place / LISTING)["files"]
             lacking = [file for file in listed if not (place / file).is_file() or not (place / file).stat().st_size]
-        except (OSError, ValueError, KeyError, TypeError) as cause:
+        except (OSError, DataError, KeyError, TypeError) as cause:
             return f"{place / LISTING} cannot be read ({cause})"
         return f"{place / lacking[0]} is gone or empty" if lacking else None
 
@@ -120,16 +121,14 @@ class Ledger:
     def _stored(self) -> dict[str, Any]:
         path = self.folder / COHORT
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found["pairs"], dict) or not isinstance(found["settings"], dict):
-                raise TypeError("it has no pairs or settings")
+            found = read_json(path, "register into another folder")
         except FileNotFoundError as cause:
             raise DataError(
                 f"{self.folder} holds no cohort (no {COHORT}); give the folder that lightning-reg register --pairs wrote."
             ) from cause
-        except (OSError, ValueError, KeyError, TypeError) as cause:
-            raise DataError(f"{path} cannot be read ({cause}); register into another folder.") from cause
-        return dict(found)
+        if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("pairs", "settings")):
+            raise DataError(f"{path} cannot be read (it has no pairs or settings); register into another folder.")
+        return found
 
     def begin(self, pairs: Sequence[CohortPair], settings: Mapping[str, Any], otherwise: bool = False) -> None:
         """Record the cohort in its folder. An existing folder must belong to the same cohort; new pairs are added.

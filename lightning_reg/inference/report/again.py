@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torchio as tio
 
 from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
@@ -61,10 +61,7 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
 
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / MARK
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as cause:
-        raise DataError(f"{path} cannot be read ({cause}); make the folder again.") from cause
+    record = read_json(path, "make the folder again")
     if not isinstance(record, dict):
         raise DataError(f"{path} is a {type(record).__name__} where a record is meant; make the folder again.")
     return record
