@@ -86,13 +86,15 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
 
 def written(folder: Path, jobs: Sequence[Job], split: str | None, title: str) -> dict[Path, Outcome]:
     """The outcome of what there is, by the folder that it is written into: the study's, or one in it per data set."""
+    from lightning_reg.io.folders import inside
+    from lightning_reg.io.names import file_name
     from lightning_reg.studies.outcome import Outcome, Run
 
     runs = [(job.data, Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split)) for job in jobs]
     several = len({data for data, _ in runs}) > 1
     found = {}
     for data in dict.fromkeys(data for data, _ in runs):
-        place = folder / f"table_{data}" if several else folder
+        place = inside(folder, f"table_{file_name(data)}") if several else folder
         place.mkdir(exist_ok=True)
         found[place] = Outcome([run for on, run in runs if on == data])
         found[place].write(place, f"{title}, {data}" if several else title)

@@ -25,7 +25,7 @@ from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
 from lightning_reg.discovery import DataError, load, name_of
 from lightning_reg.discovery.reading import read_json
-from lightning_reg.io.folders import reason
+from lightning_reg.io.folders import inside, reason, refuse_links
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.points import write_points
 from lightning_reg.io.transforms import write_image
@@ -161,7 +161,7 @@ class _Task:
         try:
             known = read_json(path)
             complete = known["key"] == self.key(record) and all(
-                (self.out / known["row"][part]).is_file() for part in PARTS if known["row"][part]
+                inside(self.out, known["row"][part]).is_file() for part in PARTS if known["row"][part]
             )
         except (OSError, DataError, KeyError, TypeError):
             return None  # not prepared, or by another version: prepare it again
@@ -246,9 +246,10 @@ def _make_folders(out: Path, data: Splits) -> None:
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
-    """Refuse a folder that holds other files or another prepared data set, or that is inside the source."""
+    """Refuse a folder that holds other files, links or another prepared data set, or that is inside the source."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
+    refuse_links(out, (STATE, *FOLDERS.values(), "landmarks"))
     if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
         raise DataError(f"{out} exists and was not written by lightning-reg prepare; choose another folder.")
     known = out / STATE / SOURCE

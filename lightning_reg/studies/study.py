@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from lightning_reg.discovery import DataError
 from lightning_reg.discovery.reading import read_json
-from lightning_reg.io.folders import write_whole
+from lightning_reg.io.folders import refuse_links, write_whole
 from lightning_reg.studies.definition import Definition, Job
 from lightning_reg.studies.jobs import State, Training, state_of
 
@@ -32,13 +32,14 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
     An existing folder must belong to the same study, to which methods, seeds or data may have been added.
 
     Raises:
-        DataError: the folder belongs to another study, or has other content.
+        DataError: the folder belongs to another study, or has other content or symbolic links.
     """
     jobs = definition.jobs()
     overrides = {job.name: list(job.overrides) for job in jobs}
     search = None if definition.search is None else vars(definition.search)
     if folder.exists() and not (folder / STUDY).exists() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
         raise DataError(f"{folder} exists and holds no study; choose another folder (--out).")
+    refuse_links(folder, (STUDY, ".study.lock", *overrides))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".study.lock", timeout=60):

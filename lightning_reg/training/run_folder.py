@@ -12,11 +12,13 @@ from typing import Any
 
 from lightning_reg.discovery import DataError, TrainingError
 from lightning_reg.discovery.reading import as_yaml, read_json, read_yaml
-from lightning_reg.io.folders import write_whole
+from lightning_reg.io.folders import inside, write_whole
 
 CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
 WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
 """Names of files and folders that a run writes and ``overwrite`` removes."""
+NO_LINKS = (*(name for name in WRITTEN if name != "wandb"), "wandb/id.txt")
+"""Names that are no symbolic links, and hold none; Weights & Biases makes links in its own folder."""
 CALL = {"resume": None, "run": None, "overwrite": False}
 """Settings that depend on the call of a run, not on the run itself, with their stored values."""
 
@@ -34,7 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         TrainingError: there is no run, or the file is damaged.
     """
     try:
-        return read_settings(folder / CONFIG)
+        return read_settings(inside(folder, CONFIG))
     except FileNotFoundError as cause:
         raise TrainingError(f"There is no run in {folder} (no {CONFIG}); give the folder that the interrupted run printed.") from cause
 

@@ -17,7 +17,8 @@ from lightning_reg.data.datasets.manifest import read_table
 from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.discovery.reading import read_json
 from lightning_reg.inference.cohort.pairs import CohortPair
-from lightning_reg.io.folders import LISTING, MARK, write_whole, written_file
+from lightning_reg.io.folders import LISTING, MARK, inside, refuse_links, write_whole, written_file
+from lightning_reg.io.names import file_name
 
 COHORT, RESULTS, QUALITY = "cohort.json", "results.csv", "quality.csv"
 Row = dict[str, Any]
@@ -36,7 +37,7 @@ class Ledger:
 
     def place(self, name: str) -> Path:
         """Folder of a pair's results."""
-        return self.folder / "pairs" / name
+        return inside(self.folder, f"pairs/{name}")
 
     def done(self, name: str) -> bool:
         return (self.place(name) / LISTING).is_file()
@@ -82,6 +83,7 @@ class Ledger:
         if self.done(name) and not self._failed_again(name):
             path = self.place(name) / MARK
             try:
+                refuse_links(path.parent, (MARK, LISTING))
                 return _row(name, read_json(path, "remove its folder"))
             except DataError as cause:
                 message = str(cause)
@@ -105,7 +107,7 @@ class Ledger:
         place = self.place(name)
         try:
             listed = read_json(place / LISTING)["files"]
-            lacking = [file for file in listed if not (place / file).is_file() or not (place / file).stat().st_size]
+            lacking = [file for file in listed if not inside(place, file).is_file() or not (place / file).stat().st_size]
         except (OSError, DataError, KeyError, TypeError) as cause:
             return f"{place / LISTING} cannot be read ({cause})"
         return f"{place / lacking[0]} is gone or empty" if lacking else None
@@ -128,6 +130,9 @@ class Ledger:
             ) from cause
         if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("pairs", "settings")):
             raise DataError(f"{path} cannot be read (it has no pairs or settings); register into another folder.")
+        strange = next((name for name in found["pairs"] if name != file_name(name)), None)
+        if strange is not None:
+            raise DataError(f"{path} has a pair '{strange}', which is not the name of a folder; register into another folder.")
         return found
 
     def begin(self, pairs: Sequence[CohortPair], settings: Mapping[str, Any], otherwise: bool = False) -> None:
@@ -137,10 +142,12 @@ class Ledger:
             otherwise: allow other settings, to register some pairs again.
 
         Raises:
-            DataError: the folder belongs to another cohort, was registered with other settings, has other content, or cannot be written.
+            DataError: the folder belongs to another cohort, was registered with other settings, has other content or symbolic links, or
+                cannot be written.
         """
         sources = {pair.name: pair.described() for pair in pairs}
         path = self.folder / COHORT
+        refuse_links(self.folder, (COHORT, ".cohort.lock", ".shards", "pairs", "failed"))
         if self.folder.exists() and not path.exists() and any(p for p in self.folder.iterdir() if not p.name.startswith(".")):
             raise DataError(f"{self.folder} exists and holds no cohort; choose another folder.")
         try:
@@ -204,7 +211,7 @@ class Ledger:
         Raises:
             DataError: the file at ``path`` does not exist, or a file is not such a table.
         """
-        place = path or self.folder / QUALITY
+        place = path or inside(self.folder, QUALITY)
         if path is None and not place.is_file():
             return {}
         lines = read_table(place, ("pair", "verdict"))

@@ -18,7 +18,7 @@ from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD
 from lightning_reg.inference.report.registration import write_report as write_registration
-from lightning_reg.io.folders import MARK, written_file
+from lightning_reg.io.folders import MARK, refuse_links, written_file
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics import summaries
 from lightning_reg.spatial import Affine, Image, Pair, Transform
@@ -34,10 +34,11 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
         sections: of other distributions, for a registration.
 
     Raises:
-        DataError: there is no such folder, it is none of the three, or the images of a registration no longer exist.
+        DataError: there is no such folder, it is none of the three, it has symbolic links, or the images of a registration no longer exist.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; correct the path.")
+    refuse_links(folder, ("transform.h5", MARK, SPREAD, "cases.csv", "config.yaml", "figures"))
     path = folder / "report.html"
     with written_file(path, overwrite=True) as partial:
         if (folder / "transform.h5").is_file():
