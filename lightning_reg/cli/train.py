@@ -107,14 +107,14 @@ def _train(config: DictConfig) -> float:
     except Exception as error:
         told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
         note_failure(folder, Failure(told))
-        console().print(f"Failed: {folder.name}: {told}", soft_wrap=True, markup=False, highlight=False)
+        console().print(f"Failed: {folder.name}: {told}", soft_wrap=True, highlight=False)
         return float("inf")
 
 
 def _run(config: DictConfig, folder: Path) -> float:
     def say(line: str) -> None:
         if is_first():
-            console().print(line, soft_wrap=True, markup=False, highlight=False)
+            console().print(line, soft_wrap=True, highlight=False)
 
     if is_started_from_outside() and not config.run and not config.resume and "SLURM_JOB_ID" not in os.environ:
         raise UserError("Several processes share the run's folder: give it a name, run=NAME.")

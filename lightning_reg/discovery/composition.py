@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +125,18 @@ def in_full(overrides: Sequence[str]) -> list[str]:
     return written
 
 
+def quoted(text: str) -> str:
+    """A text as a value in Hydra's syntax, which is read as this very text."""
+    text = re.sub(r"(\\*)\$\{", lambda match: f"{2 * match[1]}\\${{", text)
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text) + "'"
+
+
+def as_word(key: str, text: str) -> str:
+    """``key=text`` as the shell and Hydra read it; quoted unless it is a simple path."""
+    simple = "/" in text and re.fullmatch(r"[A-Za-z./][\w./-]*", text, re.ASCII)
+    return f"{key}={text}" if simple else shlex.quote(f"{key}={quoted(text)}")
+
+
 def _names_a_component(value: str) -> bool:
     value = value.strip()
     if value[:1] in ("[", "{"):
@@ -230,7 +243,10 @@ def sentence(error: Exception) -> str:
     """Error of Hydra or OmegaConf as one sentence with the remedy."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."
+        setting, _, given = str(error.override).partition("=")
+        return (
+            f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); for this text write {as_word(setting, given)}"
+        )
     if isinstance(error, YAMLError):
         return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
     if match := re.search(r"Could not delete from config\. '?([^' ]+?)'? does not exist", text):

@@ -17,6 +17,7 @@ from typing import Any
 
 from lightning_reg.discovery import DataError
 from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.names import require_unicode
 
 MARK = "metrics.json"
 """Record in every folder of results."""
@@ -100,6 +101,7 @@ def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
 
 
 def _exists(path: Path) -> bool:
+    require_unicode(path.absolute())
     try:
         return os.path.lexists(path) or path.exists()
     except OSError as cause:

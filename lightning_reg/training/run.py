@@ -21,6 +21,7 @@ from lightning_reg.components.interfaces import Growable
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
+from lightning_reg.discovery.composition import as_word
 from lightning_reg.discovery.provenance import entries
 from lightning_reg.discovery.registry import hidden
 from lightning_reg.io.folders import reason, refuse_links
@@ -269,9 +270,8 @@ def _failures(folder: Path) -> Iterator[None]:
         else:
             raise
         kept = newest_whole(folder / "checkpoints")
-        raise TrainingError(
-            f"{what} {f'{kept} is whole: go on with resume={folder}.' if kept else 'No checkpoint was written yet.'}"
-        ) from error
+        go_on = as_word("resume", str(folder))
+        raise TrainingError(f"{what} {f'{kept} is whole: go on with {go_on}' if kept else 'No checkpoint was written yet.'}") from error
 
 
 def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:

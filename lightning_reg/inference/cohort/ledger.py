@@ -177,7 +177,7 @@ class Ledger:
         writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(self.folder / file, text.getvalue().encode())
+        write_whole(self.folder / file, text.getvalue().encode(errors="backslashreplace"))
         return rows
 
     def failed(self, verdicts: Mapping[str, Mapping[str, str]], at: float) -> list[str]:
