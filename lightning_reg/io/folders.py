@@ -320,7 +320,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a process killed at any moment leaves the old content or the new one.
 
     Raises:
-        OSError: the file cannot be written; the old content is kept.
+        OSError: the file, which the exception names, cannot be written; the old content is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -331,8 +331,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # writing itself names no file
+            error.filename = str(path)
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -30,6 +31,19 @@ def test_a_path_is_printed_as_it_is(command, tmp_path: Path, name: str) -> None:
     code, out, err = command(main, "lightning-reg", "collect", name)
     assert (code, err) == (0, "")
     assert f"The table is {name}/results.csv; look at {name}/quality.html" in out
+
+
+def test_a_full_disk_is_a_sentence_that_names_the_file(command, tmp_path: Path, monkeypatch) -> None:
+    cohort(tmp_path / "cohort")
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = command(main, "lightning-reg", "collect", "cohort")
+    assert code == 2
+    assert err.strip() == "cohort/results.csv: No space left on device; correct the path, its permissions or the space on the disk."
+    assert sorted(path.name for path in (tmp_path / "cohort").iterdir()) == ["cohort.json", "pairs"]
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])

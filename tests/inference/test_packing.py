@@ -116,6 +116,29 @@ def test_a_packed_model_installs_and_registers_by_name(run: Path, tmp_path: Path
     assert again.returncode == 0, again.stderr
 
 
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from lightning_reg.discovery import UserError
+from lightning_reg.inference.packing import pack
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    pack(Path(sys.argv[1]), Path(sys.argv[2]), licence="CC0-1.0")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_leaves_no_package(run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it."""
+    line = [sys.executable, "-c", LIMITED, str(run), str(tmp_path / "mine")]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "mine could not be written" in done.stdout
+    assert "nothing was left behind" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_packed_is_a_sentence(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no run in"):
         pack(tmp_path, tmp_path / "mine", licence="CC0-1.0")
