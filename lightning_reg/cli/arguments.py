@@ -57,9 +57,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def console() -> Console:
-    """The terminal; a file or a pipe, which has no width of its own, is taken to be 120 wide."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=120)
+    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup); a file or a pipe is taken to be 120 wide."""
+    terminal = Console(markup=False, emoji=False)
+    return terminal if terminal.is_terminal else Console(markup=False, emoji=False, width=120)
 
 
 @contextmanager
@@ -106,4 +106,4 @@ class Lines:
     def __call__(self, text: str) -> None:
         if not self.terminal.is_terminal and time.monotonic() - self.last > self.EVERY:
             self.last = time.monotonic()
-            self.terminal.print(text, soft_wrap=True, markup=False)
+            self.terminal.print(text, soft_wrap=True)

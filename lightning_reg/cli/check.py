@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def run(arguments: Namespace) -> int:
         for line in _left_out(found, fixed):
             terminal.print(line, style="yellow", soft_wrap=True)
         text = f"{len(fixed.rows)} of {len(found.scans)} scans are in {arguments.fix}, repaired where that is safe; look again:"
-        terminal.print(f"{text}\n  lightning-reg check {arguments.fix}", soft_wrap=True)
+        terminal.print(f"{text}\n  lightning-reg check {shlex.quote(arguments.fix)}", soft_wrap=True)
     errors, warnings = found.errors(), len(found.findings) - found.errors()
     counts = f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"
     terminal.print(f"{'Not ready to train' if errors else 'Ready to train'}: {counts}.", style="bold red" if errors else "bold green")
@@ -166,7 +167,7 @@ def _print_findings(found: Check, terminal: Console) -> None:
         color = "red" if level == "error" else "yellow"
         texts = list(dict.fromkeys(f.text for f in found.findings if (f.level, f.kind) == (level, kind)))
         for text in texts[:SHOWN]:
-            terminal.print(f"{level.upper()}: {text}", style=color, soft_wrap=True, markup=False, highlight=False)
+            terminal.print(f"{level.upper()}: {text}", style=color, soft_wrap=True, highlight=False)
         if len(texts) > SHOWN:
             terminal.print(f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)")
 
@@ -217,7 +218,7 @@ def _write(path: Path, found: Check) -> None:
         of_several = (f"{f.level}: {f.text}" for f in found.findings)
         yield from ([""] * 9 + [text] for text in of_several if text not in told)
 
-    with written_file(path, overwrite=True) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with written_file(path, overwrite=True) as partial, partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["scan", "split", "image", "voxels", "voxel_size_mm", "low", "high", "units", "parts", "findings"])
         writer.writerows(lines())

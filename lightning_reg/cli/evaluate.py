@@ -96,7 +96,7 @@ def run(arguments: Namespace) -> int:
         terminal.print(f"Warning ({warnings.count(warning)} of {sum(map(len, rows.values()))} registrations): {warning}", style="yellow")
     failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]
     for name, row in failed[:8]:
-        terminal.print(f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True, markup=False)
+        terminal.print(f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True)
     if len(failed) > 8:
         terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
     terminal.print(f"{len(cases.cases)} pairs. Everything is in {arguments.out}; look at {out / 'report.html'}", soft_wrap=True)

@@ -19,6 +19,7 @@ from typing import NoReturn
 from lightning_reg import __version__
 from lightning_reg.cli.slurm import requeue
 from lightning_reg.discovery import UserError
+from lightning_reg.io.names import require_unicode
 
 STOPPED, MISTAKE, DEFECT = 130, 2, 70
 """Exit codes; 70 is ``EX_SOFTWARE`` of ``sysexits.h``."""
@@ -43,8 +44,10 @@ def guarded(main: Callable[[], int]) -> NoReturn:
             signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True)  # into a file as to a terminal: line by line
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # into a file as to a terminal: line by line
     try:
+        for word in (*sys.argv[1:], os.environ.get("PWD", "")):
+            require_unicode(word)
         sys.exit(main())
     except BrokenPipeError:  # whoever read the output has enough, as head does
         with contextlib.suppress(OSError):
@@ -81,6 +84,8 @@ def sentence(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}; correct the path, its permissions or the space on the disk."
+    if isinstance(error, UnicodeEncodeError):
+        return f"The path {error.object!a} cannot be used: its name or the locale is not UTF-8; rename it, or set LC_ALL=C.UTF-8."
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
         return "A path begins with ~ and the name of a user whom this machine does not know; write it in full."
     return None
@@ -106,7 +111,7 @@ def _defect(error: Exception) -> str:
     name = f"lightning-reg-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         with contextlib.suppress(OSError):
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
             kept = f"is in {folder / name}"
             break
     what = " ".join(str(error).split())[:200]

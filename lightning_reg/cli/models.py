@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import asdict
@@ -58,7 +59,7 @@ def fetched(model: str, terminal: Console, always: bool = False) -> str:
     """
     if "://" not in model and not always:
         return model
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
         located = locate(model, lambda done, total: progress.update(task, completed=done, total=total))
@@ -146,5 +147,5 @@ def _pack(arguments: Namespace) -> int:
     terminal.print(f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).", soft_wrap=True)
     for name in packed.missing:
         terminal.print(f"The card's entry '{name}' waits to be written: {packed.path}", style="yellow", soft_wrap=True)
-    terminal.print(f"Next:\n  pip install {out}\n  lightning-reg models describe {packed.name}", soft_wrap=True)
+    terminal.print(f"Next:\n  pip install {shlex.quote(str(out))}\n  lightning-reg models describe {packed.name}", soft_wrap=True)
     return 0

@@ -115,7 +115,7 @@ def _groups(command: str) -> int:
 def _table(title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*heads, title=title, title_justify="left", highlight=False)
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*row)
     return table
 
 

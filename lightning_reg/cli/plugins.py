@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lightning_reg.cli.arguments import console
 from lightning_reg.discovery.conf import conf_problems, plugin_packages
@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
         from lightning_reg.cli.scaffold import PARTS, write_package
 
         folder = write_package(arguments.name, Path(arguments.out).expanduser(), [part for part in PARTS if getattr(arguments, part)])
-        console().print(f"Wrote {folder}. Next:\n{escape(next_steps(folder))}", soft_wrap=True)
+        console().print(f"Wrote {folder}. Next:\n{next_steps(folder)}", soft_wrap=True)
         return 0
     return _list(arguments)
 
@@ -72,7 +72,7 @@ def _list(arguments: Namespace) -> int:
         terminal = console()
         terminal.print(table)
         for problem in problems:
-            terminal.print(problem, style="red", soft_wrap=True, markup=False)
+            terminal.print(problem, style="red", soft_wrap=True)
         if not arguments.check:
             terminal.print("Nothing was imported; --check imports all and says what cannot be used.", soft_wrap=True)
         elif not problems:
@@ -162,23 +162,24 @@ def _describe(arguments: Namespace) -> int:
         return 0
     terminal = console()
     provider = found.provider
-    terminal.print(f"[bold]{GROUPS[group].one} {escape(provider.name)}[/bold] of {provider.origin}: {GROUPS[group].what}", soft_wrap=True)
-    terminal.print(f"\n{escape(found.text)}\n" if found.text else "", soft_wrap=True)
+    name = Text(f"{GROUPS[group].one} {provider.name}", style="bold")
+    terminal.print(name, f"of {provider.origin}: {GROUPS[group].what}", soft_wrap=True)
+    terminal.print(f"\n{found.text}\n" if found.text else "", soft_wrap=True)
     if found.arguments:
         table = Table("argument", "type", "default", "meaning")
         for argument in found.arguments:
             default = "(supplied)" if argument.supplied else "(required)" if argument.default is None else argument.default
-            table.add_row(*map(escape, (argument.name, argument.type, default, argument.meaning)))
+            table.add_row(argument.name, argument.type, default, argument.meaning)
         terminal.print(table)
     key = GROUPS[group].key
     used = f"{key} {provider.qualified}" if key.startswith("--") else key.replace("NAME", provider.qualified) if " " in key else ""
     for title, text in (("On a command line", used), ("In a configuration", found.yaml()), ("In Python", found.python())):
         _snippet(terminal, title, text)
-    terminal.print(f"\nSource: {escape(found.path)}, line {found.line}", soft_wrap=True)
+    terminal.print(f"\nSource: {found.path}, line {found.line}", soft_wrap=True)
     return 0
 
 
 def _snippet(terminal: Console, title: str, text: Any) -> None:
     if text:
         terminal.print(f"\n{title}:")
-        terminal.print("  " + text.rstrip().replace("\n", "\n  "), markup=False, highlight=False, soft_wrap=True)
+        terminal.print("  " + text.rstrip().replace("\n", "\n  "), highlight=False, soft_wrap=True)

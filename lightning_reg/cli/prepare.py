@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -25,7 +24,7 @@ def run(arguments: Namespace) -> int:
 
     from lightning_reg.cli.arguments import console, loading, require_processes
     from lightning_reg.discovery import UserError, construct
-    from lightning_reg.discovery.composition import require_option
+    from lightning_reg.discovery.composition import as_word, require_option
 
     terminal, out = console(), Path(arguments.out)
     require_processes(arguments.workers)
@@ -62,9 +61,7 @@ def run(arguments: Namespace) -> int:
         terminal.print(problem, style="red", soft_wrap=True)
     splits = [row.record.split for row in done.rows]
     name = arguments.dataset if "root" in config else "prepared"
-    root = f"data.root={arguments.out}"
-    if re.search(r"[^\w./~-]", arguments.out):  # quoted for Hydra, and that for the shell
-        root = shlex.quote(f"data.root='{arguments.out}'")
+    root = as_word("data.root", arguments.out)
     counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
     terminal.print(
         f"{len(done.rows)} scans ({counts}); {done.reused} of them were there already, {len(done.problems)} could not be prepared. "

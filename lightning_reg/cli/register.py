@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -206,8 +207,8 @@ def _cohort(arguments: Namespace) -> int:
     if told.failed:
         ledger = Ledger(out)
         for name in ledger.failed({}, 0.0)[:SHOWN]:
-            terminal.print(f"  {name}: {(ledger.row(name) or {}).get('message')}", soft_wrap=True, markup=False)
-    terminal.print(f"Look at all of them: lightning-reg collect {arguments.out}", soft_wrap=True)
+            terminal.print(f"  {name}: {(ledger.row(name) or {}).get('message')}", soft_wrap=True)
+    terminal.print(f"Look at all of them: lightning-reg collect {shlex.quote(arguments.out)}", soft_wrap=True)
     return 1 if told.failed else 0
 
 

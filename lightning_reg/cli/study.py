@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
     if arguments.list:
         for job in definition.jobs():
             state = state_of(folder / job.name)
-            terminal.print(f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}", soft_wrap=True, markup=False)
+            terminal.print(f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}", soft_wrap=True)
         return 0
     jobs = begin(folder, definition)
     count = len(jobs)
@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> int:
     def tell(job: Job, state: State) -> None:
         words = "begins" if state.status == "waiting" else f"{state.status}{f': {state.message}' if state.message else ''}"
         done = sum(state_of(folder / other.name).status == "done" for other in jobs)
-        terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True, markup=False)
+        terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True)
 
     try:
         if not arguments.table:
@@ -81,18 +81,20 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
             if evaluate_run(folder / job.name, str(definition.split)):
                 terminal.print(f"{job.name} is evaluated on the split {definition.split}")
         except Exception as error:
-            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True, markup=False)
+            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True)
 
 
 def written(folder: Path, jobs: Sequence[Job], split: str | None, title: str) -> dict[Path, Outcome]:
     """The outcome of what there is, by the folder that it is written into: the study's, or one in it per data set."""
+    from lightning_reg.io.folders import inside
+    from lightning_reg.io.names import file_name
     from lightning_reg.studies.outcome import Outcome, Run
 
     runs = [(job.data, Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split)) for job in jobs]
     several = len({data for data, _ in runs}) > 1
     found = {}
     for data in dict.fromkeys(data for data, _ in runs):
-        place = folder / f"table_{data}" if several else folder
+        place = inside(folder, f"table_{file_name(data)}") if several else folder
         place.mkdir(exist_ok=True)
         found[place] = Outcome([run for on, run in runs if on == data])
         found[place].write(place, f"{title}, {data}" if several else title)
@@ -106,13 +108,13 @@ def show(outcome: Outcome, folder: Path, terminal: Console) -> None:
     if outcome.comparison is not None:
         terminal.print(comparison_table(outcome.comparison))
         for note in outcome.notes():
-            terminal.print(note, soft_wrap=True, markup=False)
+            terminal.print(note, soft_wrap=True)
     for run in outcome.runs:
         if run.status == "failed":
-            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow", soft_wrap=True, markup=False)
+            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow", soft_wrap=True)
     winner = outcome.winner()
     if winner is not None:
-        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}", soft_wrap=True, markup=False)
+        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}", soft_wrap=True)
     terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
 
 
@@ -125,10 +127,10 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
     over = False
     try:
         if not arguments.table and not arguments.list:
-            search(definition, folder, retry=arguments.retry, tell=lambda line: terminal.print(line, soft_wrap=True, markup=False))
+            search(definition, folder, retry=arguments.retry, tell=lambda line: terminal.print(line, soft_wrap=True))
     finally:
         over, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
         for line in lines:
-            terminal.print(line, soft_wrap=True, markup=False)
+            terminal.print(line, soft_wrap=True)
         terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
     return 0 if over else 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -20,10 +22,15 @@ from lightning_reg.discovery import UserError, in_words
 from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.training.ranks import is_first, is_started_from_outside
-from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, require_free, run_of
+from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, read_settings, require_free, run_of
 from lightning_reg.training.settings import require_components, require_settings
 
 register()
+
+CALLED: list[str] = []
+"""Arguments with ``--config-path``, as the processes that Lightning starts need them."""
+STORED = "stored_run"
+"""Name under which Hydra knows the configuration of ``--config-path``."""
 
 
 def main() -> None:
@@ -36,8 +43,8 @@ def train() -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
     if any(word in options.HELP for word in sys.argv[1:]):
         return options.show(sys.argv[1:], command())
-    sys.argv[1:] = in_full(sys.argv[1:])
     try:
+        sys.argv[1:] = in_full(_as_data(sys.argv[1:]))
         _train()
     except COMPOSITION as error:
         refuse(sentence(error))
@@ -48,9 +55,36 @@ def train() -> int:
     return 1 if FAILED else 0
 
 
+def _as_data(words: list[str]) -> list[str]:
+    """Read the configuration that ``--config-path`` and ``--config-name`` give, and store it under the name :data:`STORED`.
+
+    Hydra itself does not read the folder: settings of Hydra in it could run code.
+
+    Raises:
+        UserError: there is no such configuration, or it is damaged.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn", default="config")
+    given, rest = parser.parse_known_args(words)
+    CALLED.clear()
+    if given.config_path is None:
+        return words
+    path = Path(given.config_path).expanduser() / f"{given.config_name.removesuffix('.yaml')}.yaml"
+    try:
+        config = read_settings(path)
+    except FileNotFoundError as cause:
+        raise UserError(f"There is no configuration {path}; correct --config-path and --config-name.") from cause
+    own = {"run": {"dir": "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"}, "output_subdir": None}
+    ConfigStore.instance().store(STORED, {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}], **config, "hydra": own})
+    CALLED[:] = words
+    return ["--config-name", STORED, *rest]
+
+
 @hydra.main(version_base="1.3", config_path=str(own_directory()), config_name="train")
 def _train(config: DictConfig) -> float:
     """One run; returns the validation error, which sweeps minimise: infinite for a run of a sweep that failed, so that the others go on."""
+    sys.argv[1:] = CALLED or sys.argv[1:]
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
             return _run(config, Path(HydraConfig.get().runtime.output_dir))
@@ -73,14 +107,14 @@ def _train(config: DictConfig) -> float:
     except Exception as error:
         told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
         note_failure(folder, Failure(told))
-        console().print(f"Failed: {folder.name}: {told}", soft_wrap=True, markup=False, highlight=False)
+        console().print(f"Failed: {folder.name}: {told}", soft_wrap=True, highlight=False)
         return float("inf")
 
 
 def _run(config: DictConfig, folder: Path) -> float:
     def say(line: str) -> None:
         if is_first():
-            console().print(line, soft_wrap=True, markup=False, highlight=False)
+            console().print(line, soft_wrap=True, highlight=False)
 
     if is_started_from_outside() and not config.run and not config.resume and "SLURM_JOB_ID" not in os.environ:
         raise UserError("Several processes share the run's folder: give it a name, run=NAME.")

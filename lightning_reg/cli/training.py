@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,6 +13,7 @@ from lightning_reg.cli.arguments import console
 from lightning_reg.cli.failures import STOPPED
 from lightning_reg.cli.slurm import requeue
 from lightning_reg.cli.tables import cases_table
+from lightning_reg.discovery.composition import as_word
 from lightning_reg.metrics import primary_error
 from lightning_reg.training import run
 from lightning_reg.training.callbacks.saving import Interrupted
@@ -39,22 +38,16 @@ def train_and_report(
             if stopped.checkpoint is None:
                 say("\nStopped before anything was saved; the same command begins again.")
             else:
-                say(f"\nStopped; saved {_shown(stopped.checkpoint)}. Go on with:\n  {command} {_override('resume', folder)}")
+                say(f"\nStopped; saved {_shown(stopped.checkpoint)}. Go on with:\n  {command} {as_word('resume', _shown(folder))}")
             if stopped.time_is_over and (told := requeue()):
                 say(told)
         sys.exit(STOPPED)
     if is_first():
         console().print(cases_table(outcome.cases))
         say(f"{outcome.seconds:.0f} s, {outcome.parameters:,} parameters. Everything is in {_shown(outcome.folder)}")
-        resume = _override("resume", outcome.folder)
+        resume = as_word("resume", _shown(outcome.folder))
         say(f"Look at {_shown(outcome.folder / 'figures')}; train longer with:\n  {command} {resume} trainer.max_steps=...")
     return primary_error(outcome.totals())
-
-
-def _override(key: str, path: Path) -> str:
-    """``key=path`` as Hydra and the shell read it, as :func:`_shown` has the path."""
-    shown = _shown(path)
-    return f"{key}={shown}" if re.fullmatch(r"[\w./~-]+", shown) else shlex.quote(f"{key}='{shown}'")
 
 
 def _shown(path: Path) -> str:

@@ -24,7 +24,8 @@ from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
 from lightning_reg.discovery import DataError, load, name_of
-from lightning_reg.io.folders import reason
+from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.folders import inside, reason, refuse_links
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.points import write_points
 from lightning_reg.io.transforms import write_image
@@ -158,11 +159,11 @@ class _Task:
         """Row of a scan whose output exists and was made from the same files with the same settings; else ``None``."""
         path = self.out / STATE / f"{name}.json"
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = read_json(path)
             complete = known["key"] == self.key(record) and all(
-                (self.out / known["row"][part]).is_file() for part in PARTS if known["row"][part]
+                inside(self.out, known["row"][part]).is_file() for part in PARTS if known["row"][part]
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, DataError, KeyError, TypeError):
             return None  # not prepared, or by another version: prepare it again
         return known["row"] if complete else None
 
@@ -245,9 +246,10 @@ def _make_folders(out: Path, data: Splits) -> None:
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
-    """Refuse a folder that holds other files or another prepared data set, or that is inside the source."""
+    """Refuse a folder that holds other files, links or another prepared data set, or that is inside the source."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
+    refuse_links(out, (STATE, *FOLDERS.values(), "landmarks"))
     if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
         raise DataError(f"{out} exists and was not written by lightning-reg prepare; choose another folder.")
     known = out / STATE / SOURCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from yaml import YAMLError
 
 from lightning_reg.discovery.conf import distributions, offering, own_directory, plugin_packages, twice
-from lightning_reg.discovery.errors import UserError, did_you_mean
+from lightning_reg.discovery.errors import DataError, UserError, did_you_mean
+from lightning_reg.discovery.reading import read_yaml
 from lightning_reg.discovery.values import Value, described
 
 COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
@@ -121,6 +123,18 @@ def in_full(overrides: Sequence[str]) -> list[str]:
         else:
             written.append(override)
     return written
+
+
+def quoted(text: str) -> str:
+    """A text as a value in Hydra's syntax, which is read as this very text."""
+    text = re.sub(r"(\\*)\$\{", lambda match: f"{2 * match[1]}\\${{", text)
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text) + "'"
+
+
+def as_word(key: str, text: str) -> str:
+    """``key=text`` as the shell and Hydra read it; quoted unless it is a simple path."""
+    simple = "/" in text and re.fullmatch(r"[A-Za-z./][\w./-]*", text, re.ASCII)
+    return f"{key}={text}" if simple else shlex.quote(f"{key}={quoted(text)}")
 
 
 def _names_a_component(value: str) -> bool:
@@ -229,7 +243,10 @@ def sentence(error: Exception) -> str:
     """Error of Hydra or OmegaConf as one sentence with the remedy."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
-        return f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); quote special characters."
+        setting, _, given = str(error.override).partition("=")
+        return (
+            f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); for this text write {as_word(setting, given)}"
+        )
     if isinstance(error, YAMLError):
         return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
     if match := re.search(r"Could not delete from config\. '?([^' ]+?)'? does not exist", text):
@@ -274,13 +291,13 @@ def _known_keys() -> list[str]:
             parts = path.relative_to(folder).parts[:-1]
             parts = (path.stem,) if parts == ("base",) else parts  # the base of all files of a group
             try:
+                loaded = read_yaml(path, references=True)
                 text = path.read_text(encoding="utf-8")
-                loaded = OmegaConf.load(path)
-            except (OSError, ValueError, YAMLError, AssertionError):  # reported by lightning-reg plugins
+            except (OSError, DataError):  # reported by lightning-reg plugins
                 continue
             package = "" if "@package _global_" in text or not parts else parts[0]
             keys |= set(parts[:1])
-            keys |= {f"{package}.{k}".strip(".") for k in _dotted(OmegaConf.to_container(loaded, resolve=False))}
+            keys |= {f"{package}.{k}".strip(".") for k in _dotted(loaded)}
     return sorted(keys)
 
 

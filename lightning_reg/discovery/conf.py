@@ -6,9 +6,8 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
-import yaml
-
-from lightning_reg.discovery.errors import ComponentError
+from lightning_reg.discovery.errors import ComponentError, DataError
+from lightning_reg.discovery.reading import read_yaml
 from lightning_reg.discovery.registry import providers
 
 
@@ -79,9 +78,9 @@ def conf_problems() -> list[str]:
         for path in sorted(folder.rglob("*.yaml")):
             relative = path.relative_to(folder)
             try:
-                yaml.compose(path.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, OSError, ValueError) as cause:
-                problems.append(f"The configuration {relative} of {distributions(package)} cannot be read: {' '.join(str(cause).split())}.")
+                read_yaml(path, f"ask the author of {distributions(package)} to correct it", references=True)
+            except (OSError, DataError) as cause:
+                problems.append(str(cause))
             if (own / relative).is_file():
                 problems.append(
                     f"The configuration {relative} of {distributions(package)} has the name of a built-in one and is not used; ask its "

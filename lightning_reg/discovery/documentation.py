@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import griffe
-import yaml
 
 from lightning_reg.discovery.conf import spec_of
 from lightning_reg.discovery.errors import ComponentError
 from lightning_reg.discovery.groups import GROUPS
+from lightning_reg.discovery.reading import as_yaml
 from lightning_reg.discovery.registry import Provider, chosen, importable_from
 
 REQUIRED = "???"
@@ -100,7 +100,7 @@ class Documentation:
             leaf = name
         for part in reversed(key.split(".")):
             leaf = {part: leaf}
-        return yaml.safe_dump(leaf, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        return as_yaml(leaf, allow_unicode=True, default_flow_style=None)
 
     def _members(self) -> dict[str, Any]:
         """Networks of a composer as a configuration gives them, see :mod:`lightning_reg.components.building`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
@@ -14,14 +15,15 @@ from typing import Any
 
 import jinja2
 import torch
-import yaml
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from torch import Tensor
 
 from lightning_reg import __version__
 from lightning_reg.discovery import ArgumentError, UserError, providers
 from lightning_reg.discovery.documentation import REQUIRED
+from lightning_reg.discovery.reading import as_yaml
 from lightning_reg.discovery.registry import OWN
+from lightning_reg.io.folders import reason, write_whole
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.metrics.table import heading
 from lightning_reg.models import Card, write_card
@@ -78,7 +80,8 @@ def pack(
         name: of the model; default the package's.
 
     Raises:
-        UserError: the run is not finished, its data are missing, the folder exists, or its name cannot be that of a package.
+        UserError: the run is not finished, its data are missing, the folder exists or cannot be written, or its name cannot be that of a
+            package.
     """
     package_name = out.name.replace("-", "_").lower()
     name = package_name if name is None else name
@@ -122,15 +125,20 @@ def pack(
         components=module.components(),
         citation=" ".join(citation.split()),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder appears only if everything succeeds
-        package = Path(place) / "package" / "src" / package_name
-        package.mkdir(parents=True)
-        torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
-        write_card(card, package / CARD)
-        (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
-        _write_texts(Path(place) / "package", package, name, card)
-        (Path(place) / "package").rename(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder appears only if everything succeeds
+            package = Path(place) / "package" / "src" / package_name
+            package.mkdir(parents=True)
+            content = io.BytesIO()  # a full disk is then an OSError
+            torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, content)
+            write_whole(package / WEIGHTS, content.getbuffer())
+            write_card(card, package / CARD)
+            (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
+            _write_texts(Path(place) / "package", package, name, card)
+            (Path(place) / "package").rename(out)
+    except OSError as cause:
+        raise UserError(f"{out} could not be written ({reason(cause)}); nothing was left behind.") from cause
     package = out / "src" / package_name
     missing = [key for key, value in described.items() if not value]
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)

@@ -9,18 +9,57 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.names import require_unicode
 
 MARK = "metrics.json"
 """Record in every folder of results."""
 LISTING = ".written.json"
 """Listing in a folder of results: the command that wrote it and the names of its files. Other files in the folder are kept."""
+
+
+def inside(folder: Path, name: str, links: bool = False) -> Path:
+    """Path in ``folder`` by a name that was read from a file.
+
+    Args:
+        name: path of a file or a folder, relative to ``folder``.
+        links: allow symbolic links, as data sets have them.
+
+    Raises:
+        DataError: the name leads out of the folder, or it or a folder on its way is a symbolic link.
+    """
+    parts = (folder / name).relative_to(folder).parts if (folder / name).is_relative_to(folder) else ()
+    if not parts or ".." in parts or "\0" in name:
+        raise DataError(f"'{name}' is no path inside {folder}; correct the file that gives it, or choose another folder.")
+    path = folder
+    for part in parts:
+        path = path / part
+        if not links and path.is_symlink():
+            raise DataError(f"{path} is a symbolic link, which is neither followed nor replaced; put the file or folder itself there.")
+    return path
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which something that is written or read is a symbolic link.
+
+    Args:
+        folder: may be a link itself.
+        names: of files, and of folders whose content is checked, too.
+
+    Raises:
+        DataError: the message names the link.
+    """
+    for name in names:
+        path = inside(folder, name)
+        for entry in path.iterdir() if path.is_dir() else ():
+            inside(path, entry.name)
 
 
 def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> None:
@@ -62,6 +101,7 @@ def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
 
 
 def _exists(path: Path) -> bool:
+    require_unicode(path.absolute())
     try:
         return os.path.lexists(path) or path.exists()
     except OSError as cause:
@@ -168,12 +208,17 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
 
 
 def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
-    """The command that wrote a folder and the names of its files; ``None`` without a listing."""
+    """The command that wrote a folder and the names of its files; ``None`` without a listing.
+
+    Raises:
+        DataError: a name leads out of the folder.
+    """
     try:
-        known = json.loads((folder / LISTING).read_text())
-        return str(known["by"]), [str(name) for name in known["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = read_json(inside(folder, LISTING))
+        by, names = str(known["by"]), [str(name) for name in known["files"]]
+    except (OSError, DataError, KeyError, TypeError):
         return None, []
+    return by, [str(inside(folder, name, links=True).relative_to(folder)) for name in names]
 
 
 def _has_to_stay(folder: Path) -> bool:
@@ -275,7 +320,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a process killed at any moment leaves the old content or the new one.
 
     Raises:
-        OSError: the file cannot be written; the old content is kept.
+        OSError: the file, which the exception names, cannot be written; the old content is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -286,8 +331,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # writing itself names no file
+            error.filename = str(path)
         raise
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from lightning_reg.discovery import DataError
 from lightning_reg.io.dicom import read_folder
 from lightning_reg.spatial import Image
+from lightning_reg.io.names import require_unicode
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | Image | tuple[Any, Any]"
 
@@ -34,9 +35,10 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
         kind: ``tio.ScalarImage`` or ``tio.LabelMap``.
 
     Raises:
-        DataError: there is no such file, it cannot be read, or a folder holds no or several DICOM series.
+        DataError: there is no such file, it cannot be read, its name is not UTF-8, or a folder holds no or several DICOM series.
     """
     if isinstance(source, (str, Path)):
+        require_unicode(source)
         return _from_path(Path(source).expanduser(), kind)
     if isinstance(source, tio.Image):
         return kind(tensor=source.data.detach(), affine=source.affine)

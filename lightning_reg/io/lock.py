@@ -14,6 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.folders import refuse_links
 
 ORPHANS = 20.0
 """Seconds to wait until the workers of a killed process, which share its lock, have ended."""
@@ -26,8 +28,10 @@ def one_writer(folder: Path) -> Iterator[None]:
     The lock is the operating system's (:class:`filelock.FileLock`): it is released whenever its process ends, for any reason.
 
     Raises:
-        DataError: another process holds the lock (the message gives its host, number and start), or the folder cannot be written.
+        DataError: another process holds the lock (the message gives its host, number and start), the folder cannot be written, or
+            the lock is a symbolic link.
     """
+    refuse_links(folder, (".lock", ".writer.json"))
     holder = folder / ".writer.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +44,6 @@ def one_writer(folder: Path) -> Iterator[None]:
     try:
         started = datetime.now().isoformat(sep=" ", timespec="seconds")
         try:
-            holder.unlink(missing_ok=True)  # never write through a link
             holder.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started}))
         except OSError as cause:
             raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); make room, or choose another folder.") from cause
@@ -52,8 +55,8 @@ def one_writer(folder: Path) -> Iterator[None]:
 
 def _holder(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = read_json(path)
+    except (OSError, DataError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+
+from lightning_reg.discovery import DataError
 
 LONGEST = 120
+
+
+def require_unicode(path: str | Path) -> None:
+    """Refuse a path that ITK and files of text cannot have.
+
+    Raises:
+        DataError: the path is not UTF-8, or the locale has another encoding.
+    """
+    try:
+        same = os.fsencode(path) == str(path).encode()
+    except UnicodeEncodeError:
+        same = False
+    if not same:
+        raise DataError(f"The path {str(path)!a} cannot be used: its name or the locale is not UTF-8; rename it, or set LC_ALL=C.UTF-8.")
 
 
 def file_name(text: str, longest: int = LONGEST) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lightning_reg.discovery import DataError
 from lightning_reg.io.images import as_array
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.spatial import Grid
 
 COLUMNS = {"RAS": ("x", "y", "z"), "LPS": ("x_lps", "y_lps", "z_lps"), "voxel": ("i", "j", "k")}
@@ -86,7 +86,7 @@ def read_points(path: Path) -> PointFile:
             points = _read_fcsv(path)
         else:
             points = _read_csv(path)
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError, csv.Error) as cause:
+    except (UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError, csv.Error) as cause:
         raise DataError(f"{path} cannot be read as points ({type(cause).__name__}: {cause}); give {HELP}.") from cause
     if not len(points.values):
         raise DataError(f"{path} holds no points; give {HELP}.")
@@ -184,7 +184,7 @@ def _read_fcsv(path: Path) -> PointFile:
 
 
 def _read_markups(path: Path) -> PointFile:
-    markup = json.loads(path.read_text(encoding="utf-8"))["markups"][0]
+    markup = read_json(path)["markups"][0]
     points = [(number, point) for number, point in enumerate(markup["controlPoints"], 1)]
     unset = [number for number, point in points if point.get("positionStatus", "defined") != "defined"]
     if unset:

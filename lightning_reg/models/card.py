@@ -6,9 +6,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_reg.discovery import ArgumentError, DataError, require_known_arguments
+from lightning_reg.discovery.reading import as_yaml, read_yaml
 
 CARD = "card.yaml"
 """Name of the card's file beside the weights."""
@@ -76,11 +75,9 @@ def read_card(path: Path) -> Card:
         DataError: the file is missing, is no YAML, or lacks an entry.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError as cause:
         raise DataError(f"There is no card {path}; a model package has one beside its weights.") from cause
-    except (OSError, ValueError, yaml.YAMLError) as cause:
-        raise DataError(f"The card {path} cannot be read ({' '.join(str(cause).split())[:200]}); correct it.") from cause
     if not isinstance(values, dict):
         raise DataError(f"The card {path} holds no 'key: value' pairs; correct it.")
     known = [entry.name for entry in fields(Card)]
@@ -96,4 +93,4 @@ def read_card(path: Path) -> Card:
 
 def write_card(card: Card, path: Path) -> None:
     """Write a card as YAML."""
-    path.write_text(yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+    path.write_text(as_yaml(asdict(card), allow_unicode=True, width=120), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from platformdirs import user_cache_path
@@ -23,7 +25,25 @@ TIMEOUT = 30.0
 """Seconds without data after which a connection is given up."""
 ATTEMPTS = 5
 """Maximum number of consecutive attempts without new data."""
+LARGEST = 4 << 30
+"""Largest size of a file, bytes."""
+LONGEST = 3600.0
+"""Seconds after which a download is stopped; the next one continues it."""
 CHUNK = 1 << 16
+LOOPBACK = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/")
+"""Addresses on this machine, which need no encryption."""
+
+
+class _Encrypted(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to encrypted addresses only, and within this machine."""
+
+    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith("https://") and not (LOOPBACK.match(req.full_url) and LOOPBACK.match(newurl)):
+            raise UserError(f"{req.full_url} leads to {newurl}, which is not encrypted; ask the author for another address.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+OPENER = urllib.request.build_opener(_Encrypted)
 
 
 def cache() -> Path:
@@ -36,32 +56,38 @@ def from_server(address: str, progress: Progress | None = None) -> Path:
     """Fetch the file at ``https://...#sha256=...``, or take it from the cache.
 
     Raises:
-        UserError: the address has no checksum, the server cannot be reached or has no such file, the connection is interrupted repeatedly,
-            or the file does not match its checksum.
+        UserError: the address has no checksum or is not encrypted, the server cannot be reached or has no such file, the connection is
+            interrupted repeatedly, the file is larger than :data:`LARGEST`, takes longer than :data:`LONGEST`, or does not match its
+            checksum.
     """
     url, _, fragment = address.partition("#")
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if match is None:
         raise UserError(f"{address} names no checksum; append #sha256= and the 64 digits that the model's author gives (sha256sum FILE).")
-    if url.startswith("http://") and not re.match(r"http://(localhost|127\.0\.0\.1|\[::1\])[:/]", url):
+    if url.startswith("http://") and not LOOPBACK.match(url):
         raise UserError(f"{address} is not encrypted; use https://.")
     wanted = match[1].lower()
     target = cache() / wanted[:16] / (re.sub(r"[^\w.-]", "_", url.rpartition("/")[2].partition("?")[0]) or "model.ckpt")
+    partial = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(".lock")):  # another process may be fetching the file
             if target.is_file() and checksum(target) == wanted:
                 return target
-            partial = target.with_name(f"{target.name}.part")
-            _fetch(url, partial, progress)
-            found = checksum(partial)
-            if found != wanted:
+            for resumed in (partial.exists(), False):
+                _fetch(url, partial, progress)
+                found = checksum(partial)
+                if found == wanted:
+                    partial.replace(target)
+                    return target
                 partial.unlink()
-                raise UserError(f"{url} does not match its checksum (sha256 {found}); nothing was kept. Ask the author of the address.")
-            partial.replace(target)
+                if not resumed:  # else the beginning may be that of another file
+                    break
+            raise UserError(f"{url} does not match its checksum (sha256 {found}); nothing was kept. Ask the author of the address.")
     except OSError as cause:
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            partial.unlink(missing_ok=True)
         raise UserError(f"{target.parent} cannot be written ({cause.strerror or cause}); make room, or set LIGHTNING_REG_CACHE.") from cause
-    return target
 
 
 def checksum(path: Path) -> str:
@@ -75,11 +101,11 @@ def checksum(path: Path) -> str:
 
 def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
     """Fetch into a file, continuing at its current end; interrupted connections are resumed."""
-    attempts = 0
+    attempts, until = 0, time.monotonic() + LONGEST
     while True:
         before = partial.stat().st_size if partial.exists() else 0
         try:
-            if _transfer(url, partial, before, progress):
+            if _transfer(url, partial, before, until, progress):
                 return
             cause: Exception | None = None
         except urllib.error.HTTPError as error:
@@ -104,18 +130,26 @@ def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
         time.sleep(min(0.2 * 2**attempts, 3.0) if attempts else 0.0)
 
 
-def _transfer(url: str, partial: Path, start: int, progress: Progress | None) -> bool:
+def _transfer(url: str, partial: Path, start: int, until: float, progress: Progress | None) -> bool:
     """Transfer over one connection; return whether the file is complete."""
     request = urllib.request.Request(url, headers={"User-Agent": "lightning-reg", **({"Range": f"bytes={start}-"} if start else {})})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    with OPENER.open(request, timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
         length = answer.headers.get("Content-Length") or ""
         total = int(length) + (start if resumed else 0) if length.isdecimal() else None
         done = start if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read1(CHUNK):
                 file.write(chunk)
                 done += len(chunk)
+                if max(done, total or 0) > LARGEST:
+                    partial.unlink()
+                    raise UserError(f"{url} is larger than {LARGEST >> 30} GiB, so it is no model; nothing was kept. Correct the address.")
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"{url} takes longer than {LONGEST / 60:.0f} minutes; {done / 1e6:.1f} MB of it are kept, and the same command "
+                        "goes on from there."
+                    )
                 if progress is not None:
                     progress(done, total)
     return total is None or done >= total

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.discovery.composition import compose
+from lightning_reg.discovery.reading import read_yaml
 from lightning_reg.io.names import file_name
 
 KEYS = ("common", "methods", "data", "seeds", "folds", "split", "search")
@@ -121,11 +120,9 @@ def read_definition(path: Path) -> Definition:
         DataError: no such file, or an entry does not match :class:`Definition`; the message names it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError as cause:
         raise DataError(f"There is no file {path}; correct the path.") from cause
-    except (OSError, ValueError, yaml.YAMLError) as cause:
-        raise DataError(f"{path} cannot be read ({' '.join(str(cause).split())[:200]}); correct it.") from cause
     if not isinstance(values, dict):
         raise DataError(f"{path} is no mapping; give methods: and the other entries of docs/studies.md.")
     _require_known(path, values, KEYS, "")
@@ -183,11 +180,19 @@ def _overrides(path: Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) and ("=" in word or word.startswith("~")) for word in words):
         raise DataError(f"{path}: {key} is {value!r}; give a list of overrides, as [method=velocity, trainer.max_steps=1000].")
     for word in words:
-        if word.partition("=")[0].lstrip("+~") in ("run", "resume", "overwrite", "seed", "data.fold"):
+        setting = word.partition("=")[0]
+        _require_setting(path, key, setting)
+        if setting.lstrip("+~") in ("run", "resume", "overwrite", "seed", "data.fold"):
             raise DataError(
                 f"{path}: {key} sets {word}, which a study chooses itself; leave it out (seeds: [...] and folds: N are its entries)."
             )
     return tuple(words)
+
+
+def _require_setting(path: Path, key: str, setting: str) -> None:
+    """Refuse what is not a setting of a training: an option of the command, and Hydra's own settings, which could run code."""
+    if setting.startswith("-") or "hydra" in setting:
+        raise DataError(f"{path}: {key} sets {setting}, which is no setting of a training; leave it out.")
 
 
 def _search(path: Path, value: Any) -> Search | None:
@@ -198,13 +203,13 @@ def _search(path: Path, value: Any) -> Search | None:
         raise DataError(f"{path}: search has no space; give one, as {example}.")
     _require_known(path, value, SEARCH, "search.")
     for key, of in value["space"].items():
+        _require_setting(path, "search.space", str(key))
         if isinstance(of, list) and of:
             continue
         if not isinstance(of, dict) or not {"low", "high"} <= of.keys() or set(of) - {"low", "high", "log", "step"}:
             raise DataError(f"{path}: search.space.{key} is {of}; give a list of choices, or {{low: ..., high: ..., log: true}}.")
         if not all(isinstance(of[bound], (int, float)) for bound in ("low", "high")) or of["low"] >= of["high"]:
-            hint = " (write 1.0e-5, not 1e-5, which YAML reads as text)" if any(isinstance(of[b], str) for b in ("low", "high")) else ""
-            raise DataError(f"{path}: search.space.{key} goes from {of['low']} to {of['high']}; give numbers, low below high{hint}.")
+            raise DataError(f"{path}: search.space.{key} goes from {of['low']} to {of['high']}; give numbers, low below high.")
         step = of.get("step")
         if of.get("log") and (of["low"] <= 0 or step is not None):
             raise DataError(f"{path}: search.space.{key} is {of}; a logarithmic range begins above 0 and has no step.")

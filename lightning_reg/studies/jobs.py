@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from lightning_reg.discovery.composition import quoted
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
 
 LOG = "log.txt"
@@ -70,8 +71,7 @@ class Training:
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("WANDB_RUN_GROUP", folder.resolve().parent.name)
-        quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run='{quoted}'"]
+        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run={quoted(str(folder.resolve()))}"]
         self.log = (folder / LOG).open("ab")
         self.began = self.log.tell()
         self.process = subprocess.Popen(words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
@@ -114,5 +114,5 @@ class Training:
 
 def summary(folder: Path) -> dict[str, object]:
     """Read ``summary.json`` of a finished run."""
-    found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    found: dict[str, object] = read_json(folder / SUMMARY)
     return found

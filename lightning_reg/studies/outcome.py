@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import numpy as np
 import wandb
 from matplotlib.figure import Figure
 
+from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.figures import study_figure
 from lightning_reg.inference.evaluation import write_rows
 from lightning_reg.inference.report.again import read_rows
@@ -70,8 +71,8 @@ class Run:
 def evaluated_on(folder: Path) -> str | None:
     """The split on which a run has been evaluated; ``None`` if there is no evaluation."""
     try:
-        return str(json.loads((folder / EVALUATION / MARK).read_text(encoding="utf-8"))["settings"]["split"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(folder / EVALUATION / MARK)["settings"]["split"])
+    except (OSError, DataError, KeyError, TypeError):
         return None
 
 

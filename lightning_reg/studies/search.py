@@ -17,7 +17,7 @@ from lightning_reg.discovery import DataError, TrainingError, UserError
 from lightning_reg.figures import trials_figure
 from lightning_reg.inference.evaluation import write_rows
 from lightning_reg.inference.report.page import Picture, Row, Section, render
-from lightning_reg.io.folders import written_file
+from lightning_reg.io.folders import refuse_links, written_file
 from lightning_reg.metrics import primary_error
 from lightning_reg.studies.definition import Definition, Search, as_override
 from lightning_reg.studies.jobs import Training, state_of, summary
@@ -65,6 +65,7 @@ def search(definition: Definition, folder: Path, retry: bool = False, tell: Call
         name = str(trial.user_attrs.get("folder", f"trial{trial.number:04d}"))
         trial.set_user_attr("folder", name)
         trial.set_user_attr("overrides", list(overrides))
+        refuse_links(folder, (name,))
         place = folder / name
         place.mkdir(exist_ok=True)
         with FileLock(place / WORKER):
@@ -258,9 +259,22 @@ def _optuna() -> Any:
 
 def _study(folder: Path, asked: Search, create: bool) -> Any:
     optuna = _optuna()
+    refuse_links(folder, (JOURNAL,))
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
     if not create:
-        return optuna.load_study(study_name=NAME, storage=storage)
+        return _checked(folder, optuna.load_study(study_name=NAME, storage=storage))
     sampler = optuna.samplers.TPESampler(seed=asked.seed + os.getpid())  # a different seed for every process
     directions = ["minimize"] * len(asked.objectives)
-    return optuna.create_study(study_name=NAME, storage=storage, sampler=sampler, directions=directions, load_if_exists=True)
+    return _checked(
+        folder, optuna.create_study(study_name=NAME, storage=storage, sampler=sampler, directions=directions, load_if_exists=True)
+    )
+
+
+def _checked(folder: Path, study: Any) -> Any:
+    """A stored study whose trials have folders in its own folder.
+
+    Raises:
+        DataError: a trial's folder is elsewhere, or has symbolic links.
+    """
+    refuse_links(folder, [str(t.user_attrs["folder"]) for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs])
+    return study

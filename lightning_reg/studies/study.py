@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock
 
 from lightning_reg.discovery import DataError
-from lightning_reg.io.folders import write_whole
+from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.folders import refuse_links, write_whole
 from lightning_reg.studies.definition import Definition, Job
 from lightning_reg.studies.jobs import State, Training, state_of
 
@@ -31,13 +32,14 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
     An existing folder must belong to the same study, to which methods, seeds or data may have been added.
 
     Raises:
-        DataError: the folder belongs to another study, or has other content.
+        DataError: the folder belongs to another study, or has other content or symbolic links.
     """
     jobs = definition.jobs()
     overrides = {job.name: list(job.overrides) for job in jobs}
     search = None if definition.search is None else vars(definition.search)
     if folder.exists() and not (folder / STUDY).exists() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
         raise DataError(f"{folder} exists and holds no study; choose another folder (--out).")
+    refuse_links(folder, (STUDY, ".study.lock", *overrides))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".study.lock", timeout=60):
@@ -68,12 +70,12 @@ def stored_study(folder: Path) -> dict[str, Any]:
         DataError: it does not exist, or is damaged.
     """
     try:
-        found = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-        return {"jobs": dict(found["jobs"]), "search": found["search"]}
+        found = read_json(folder / STUDY, "study into another folder")
     except FileNotFoundError as cause:
         raise DataError(f"{folder} holds no study (no {STUDY}); give the folder that lightning-reg study wrote.") from cause
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise DataError(f"{folder / STUDY} cannot be read ({cause}); study into another folder.") from cause
+    if not isinstance(found, dict) or not isinstance(found.get("jobs"), dict) or "search" not in found:
+        raise DataError(f"{folder / STUDY} cannot be read (it has no jobs or search); study into another folder.")
+    return {"jobs": found["jobs"], "search": found["search"]}
 
 
 def run_jobs(

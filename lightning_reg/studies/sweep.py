@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_reg.discovery import TrainingError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import write_whole
 from lightning_reg.studies.outcome import Outcome, Run
 
@@ -25,7 +26,7 @@ def note_call(folder: Path, overrides: Sequence[str]) -> None:
     """
     path = folder / CALLED
     if path.is_file():
-        there, here = (sorted(set(_settings(words))) for words in (json.loads(path.read_text(encoding="utf-8")), overrides))
+        there, here = (sorted(set(_settings(words))) for words in (read_json(path), overrides))
         if there != here:
             old, new = " ".join(set(there) - set(here)) or "less", " ".join(set(here) - set(there)) or "less"
             raise TrainingError(
@@ -44,7 +45,7 @@ def sweep_outcome(folder: Path) -> Outcome | None:
     """Outcome of the runs in a sweep's folder; ``None`` if there are none."""
     called: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)):
-        called[path.parent.name] = _settings(json.loads(path.read_text(encoding="utf-8")))
+        called[path.parent.name] = _settings(read_json(path))
     if not called:
         return None
     common = set.intersection(*(set(words) for words in called.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,9 +58,11 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
 def _wandb_id(folder: Path) -> str:
     """Return the run's identifier at Weights & Biases, stored in its folder, so that a resumed run continues the same entry."""
     path = folder / "wandb" / "id.txt"
-    if not path.is_file():
-        write_whole(path, secrets.token_hex(4).encode())
-    return path.read_text().strip()
+    known = path.read_text(errors="replace").strip() if path.is_file() else ""
+    if not re.fullmatch(r"[\w-]{1,64}", known, re.ASCII):
+        known = secrets.token_hex(4)
+        write_whole(path, known.encode())
+    return known
 
 
 def logged_in_to_wandb() -> bool:

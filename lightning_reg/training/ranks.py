@@ -11,7 +11,8 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_reg.discovery import TrainingError
+from lightning_reg.discovery import DataError, TrainingError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import write_whole
 from lightning_reg.training.run_folder import DECIDED
 
@@ -55,10 +56,10 @@ def decided(folder: Path, patience: float = PATIENCE) -> tuple[dict[str, Any], P
     until = time.monotonic() + patience
     while time.monotonic() < until:
         try:
-            found = json.loads((folder / DECIDED).read_text(encoding="utf-8"))
+            found = read_json(folder / DECIDED)
             if found["launch"] == launch():
                 return found["config"], None if found["resume"] is None else Path(found["resume"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, DataError, KeyError, TypeError):
             pass
         time.sleep(0.1)
     raise TrainingError(f"The first process of this training has not written {folder / DECIDED}; do all processes share that folder?")

@@ -78,7 +78,7 @@ def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with one row per case; missing values are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -21,9 +21,10 @@ from lightning_reg.components.interfaces import Growable
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
+from lightning_reg.discovery.composition import as_word
 from lightning_reg.discovery.provenance import entries
 from lightning_reg.discovery.registry import hidden
-from lightning_reg.io.folders import reason
+from lightning_reg.io.folders import reason, refuse_links
 from lightning_reg.io.lock import one_writer
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.metrics.extra import build_metrics
@@ -41,7 +42,7 @@ from lightning_reg.training.model import load_weights
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
-from lightning_reg.training.run_folder import as_started, clear, to_go_on_from, with_steps, write_config
+from lightning_reg.training.run_folder import NO_LINKS, as_started, clear, to_go_on_from, with_steps, write_config
 from lightning_reg.training.settings import require_machine, require_settings
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
@@ -86,8 +87,8 @@ def train(
         overwrite: first remove a run in the folder; other files in the folder are kept.
 
     Raises:
-        UserError: data, a component or an option are invalid; the folder contains another run, is in use, or can no longer be written.
-            Files written before are kept.
+        UserError: data, a component or an option are invalid; the folder contains another run or symbolic links, is in use, or can no
+            longer be written. Files written before are kept.
         Interrupted: the run was stopped by a signal.
     """
     folder = Path("runs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}") if folder is None else Path(folder).expanduser()
@@ -98,6 +99,7 @@ def train(
         with _failures(folder):
             config, resume = decided(folder)
             return _run(config, folder, resume, None, callbacks, None)
+    refuse_links(folder, NO_LINKS)
     with _no_litter(folder), one_writer(folder), _failures(folder):
         source = read_source(config["init"]) if overwrite and config.get("init") is not None else None  # may be in the removed run
         if overwrite:
@@ -268,9 +270,8 @@ def _failures(folder: Path) -> Iterator[None]:
         else:
             raise
         kept = newest_whole(folder / "checkpoints")
-        raise TrainingError(
-            f"{what} {f'{kept} is whole: go on with resume={folder}.' if kept else 'No checkpoint was written yet.'}"
-        ) from error
+        go_on = as_word("resume", str(folder))
+        raise TrainingError(f"{what} {f'{kept} is whole: go on with {go_on}' if kept else 'No checkpoint was written yet.'}") from error
 
 
 def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:

@@ -10,14 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lightning_reg.discovery import TrainingError
-from lightning_reg.io.folders import write_whole
+from lightning_reg.discovery import DataError, TrainingError
+from lightning_reg.discovery.reading import as_yaml, read_json, read_yaml
+from lightning_reg.io.folders import inside, write_whole
 
 CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
 WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
 """Names of files and folders that a run writes and ``overwrite`` removes."""
+NO_LINKS = (*(name for name in WRITTEN if name != "wandb"), "wandb/id.txt")
+"""Names that are no symbolic links, and hold none; Weights & Biases makes links in its own folder."""
 CALL = {"resume": None, "run": None, "overwrite": False}
 """Settings that depend on the call of a run, not on the run itself, with their stored values."""
 
@@ -25,7 +26,7 @@ CALL = {"resume": None, "run": None, "overwrite": False}
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.yaml``, the full configuration; ``train.py --config-path FOLDER --config-name config`` repeats the run."""
     kept = {key: CALL.get(key, value) for key, value in config.items()}
-    write_whole(folder / CONFIG, yaml.safe_dump(kept, sort_keys=False).encode())
+    write_whole(folder / CONFIG, as_yaml(kept).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -34,23 +35,35 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         TrainingError: there is no run, or the file is damaged.
     """
-    path = folder / CONFIG
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_settings(inside(folder, CONFIG))
     except FileNotFoundError as cause:
         raise TrainingError(f"There is no run in {folder} (no {CONFIG}); give the folder that the interrupted run printed.") from cause
-    except (OSError, ValueError, yaml.YAMLError) as cause:
-        raise TrainingError(f"{path} cannot be read ({_line(cause)}); the run cannot go on without it: start a new one.") from cause
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a stored configuration of a run. Hydra's own settings in it (``hydra``, ``defaults``) are left out: they could run code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TrainingError: the file is damaged, or is no configuration of a run.
+    """
+    try:
+        config = read_yaml(path, "the run cannot go on without it: start a new one")
+    except DataError as cause:
+        raise TrainingError(str(cause)) from cause
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("method", "data", "trainer")):
         raise TrainingError(f"{path} is no configuration of a run (it lacks method, data or trainer); start a new one.")
-    return config
+    if isinstance(config["data"].get("root"), (dict, list)):
+        raise TrainingError(f"data.root in {path} is not a path; correct it.")
+    return {key: value for key, value in config.items() if key not in ("hydra", "defaults")}
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
     """Return the totals of the run in a folder if it has this configuration and is finished, otherwise ``None``."""
     try:
-        totals: dict[str, float] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["totals"]
-    except (OSError, ValueError, KeyError, TypeError):
+        totals: dict[str, float] = read_json(folder / SUMMARY)["totals"]
+    except (OSError, DataError, KeyError, TypeError):
         return None
     return totals if difference(read_config(folder), as_started(folder, config)) is None else None
 
@@ -72,9 +85,9 @@ def note_failure(folder: Path, failed: Failure) -> None:
 def failure(folder: Path) -> Failure | None:
     """Return the cause of a failed run; ``None`` if it did not fail."""
     try:
-        found = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        found = read_json(folder / FAILURE)
         return Failure(str(found["message"]), bool(found["passing"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DataError, KeyError, TypeError):
         return None
 
 
@@ -95,10 +108,6 @@ def run_of(path: Path) -> tuple[Path, Path]:
     if not checkpoint.exists():
         raise TrainingError(f"The run in {folder} was stopped before it saved a checkpoint ({checkpoint.name}); start it again.")
     return folder, checkpoint
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:

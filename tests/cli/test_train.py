@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import providers
 import pytest
 import yaml
 
 from lightning_reg.cli.train import main
+from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +119,41 @@ def test_a_runs_configuration_repeats_the_run(train, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert yaml.safe_load((again / "config.yaml").read_text()) == yaml.safe_load((first / "config.yaml").read_text())
     assert (again / "cases.csv").read_text() == (first / "cases.csv").read_text()
+
+
+FUNCTION = {"()": "subprocess.getoutput", "cmd": "touch MARK"}
+FILE = {"class": "logging.FileHandler", "filename": "MARK"}
+ATTACKS = {
+    "a function as a log handler": {"job_logging": {"handlers": {"x": FUNCTION}, "root": {"handlers": ["x"]}}},
+    "a file as a log handler": {"job_logging": {"handlers": {"x": FILE}, "root": {"handlers": ["x"]}}},
+    "a callback": {"callbacks": {"x": {"_target_": "os.system", "command": "touch MARK"}}},
+    "a folder of its own": {"run": {"dir": "MARK"}},
+}
+
+
+@pytest.mark.parametrize("hydra", ATTACKS.values(), ids=ATTACKS)
+def test_settings_of_hydra_in_a_runs_folder_are_not_used(train, tmp_path: Path, hydra: dict[str, Any]) -> None:
+    """The training ends before its first step, by a number of steps that is refused after Hydra has begun."""
+    config = compose(["method=velocity", "data=phantom", "trainer.max_steps=-7"])
+    mark = tmp_path / "mark"
+    text = json.dumps({**config, "hydra": hydra}).replace("MARK", str(mark))
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "config.yaml").write_text(text)
+    told = refused(train("--config-path", "stranger", "--config-name", "config"))
+    assert "trainer.max_steps is -7" in told
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("words", ["--config-path stranger", "--config-path=stranger -cn config", "-cp stranger", "--config-pa stranger"])
+def test_a_stored_configuration_cannot_read_the_environment(train, tmp_path: Path, monkeypatch, words: str) -> None:
+    monkeypatch.setenv("TOKEN", "secret-4711")
+    (tmp_path / "stranger").mkdir()
+    config = compose(["method=velocity", "data=phantom"])
+    (tmp_path / "stranger" / "config.yaml").write_text(json.dumps({**config, "launcher": {"x": "${oc.env:TOKEN}"}}))
+    for told in (refused(train(*words.split())), refused(train("resume=stranger"))):
+        assert f"{Path('stranger') / 'config.yaml'} cannot be read as YAML ('${{oc.env:TOKEN}}' refers to the environment" in told
+    assert "There is no configuration nowhere/config.yaml" in refused(train("--config-path", "nowhere"))
+    assert not any(b"secret-4711" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
 @pytest.mark.slow

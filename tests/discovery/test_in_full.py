@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from lightning_reg import compose
 from lightning_reg.components.building import build_composer
 from lightning_reg.discovery import UserError
-from lightning_reg.discovery.composition import WORDS, _known_keys, in_full
+from lightning_reg.discovery.composition import WORDS, _known_keys, as_word, in_full
 
 
 def composer(*overrides: str) -> dict[str, Any]:
@@ -54,6 +55,26 @@ def test_what_is_added_may_be_given_arguments_and_what_is_misspelt_is_refused() 
     for misspelt in ("method.loss.terms.lncc.windw=3", "method.composer.backbone.levls=3", "method.optimizer.lrr=1"):
         with pytest.raises(UserError, match="There is no option"):
             compose(["method=velocity", misspelt])
+
+
+TEXTS = [
+    "epoch=3", "a#b", "me@site", "100%", "with blank", "a,b", "p(1)", "br[2]", "Lungen_ä", "dollar$HOME", "colon:x", "quote's", "~t",
+    "{brace}", "tr*", "${oc.env:HOME}", "null", "007", "1e5", "true", "back\\slash", "end\\", "\\'x", "a\\\\'b", "\\${x}",
+    "runs/2024-01-01", "/a/b", "a/ä b", "7/x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_printed_setting_is_read_by_the_shell_and_hydra_as_its_text(text: str) -> None:
+    (word,) = shlex.split(as_word("run", text))
+    assert compose(["data=phantom", word])["run"] == text
+
+
+def test_a_setting_that_cannot_be_read_is_answered_with_the_one_that_can() -> None:
+    with pytest.raises(UserError, match="cannot be read as key=value") as refused:
+        compose(["data=folder", "data.root=Lungen_ä (1)"])
+    (word,) = shlex.split(str(refused.value).partition("for this text write ")[2])
+    assert compose(["data=folder", word])["data"]["root"] == "Lungen_ä (1)"
 
 
 def test_backbones_can_be_swept() -> None:

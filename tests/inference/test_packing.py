@@ -48,8 +48,13 @@ def test_the_card_is_filled_from_the_run_and_the_rest_is_marked(run: Path, tmp_p
     text = (tmp_path / "thorax_model" / "README.md").read_text()
     assert "## Not for" in text
     assert 'lightning_reg.load("thorax_model")' in text
+    config = run / "config.yaml"
+    kept = config.read_text()
+    config.write_text(f"{kept}hydra: {{callbacks: {{x: {{_target_: os.system, command: ls}}}}}}\n")
     again = pack(run, tmp_path / "other", licence="CC0-1.0", title="T", data="D", not_for="N")
+    config.write_text(kept)
     assert again.missing == []
+    assert "hydra" not in (tmp_path / "other" / "src" / "other" / "training.yaml").read_text()
 
 
 def test_weights_are_halved_where_nothing_changes_and_kept_where_it_does(
@@ -109,6 +114,29 @@ def test_a_packed_model_installs_and_registers_by_name(run: Path, tmp_path: Path
     assert training["method"]["composer"]["backbone"]["features"] == 4
     again = command("train", "--config-path", str(site / "thorax_model"), "--config-name", "training", "run=again", "trainer.max_steps=2")
     assert again.returncode == 0, again.stderr
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from lightning_reg.discovery import UserError
+from lightning_reg.inference.packing import pack
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    pack(Path(sys.argv[1]), Path(sys.argv[2]), licence="CC0-1.0")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_leaves_no_package(run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it."""
+    line = [sys.executable, "-c", LIMITED, str(run), str(tmp_path / "mine")]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "mine could not be written" in done.stdout
+    assert "nothing was left behind" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_packed_is_a_sentence(run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lightning_reg.discovery import DataError
-from lightning_reg.io.folders import LISTING, MARK, Beside, written_file, written_whole
+from lightning_reg.io.folders import LISTING, MARK, Beside, inside, refuse_links, written_file, written_whole
+from lightning_reg.io.lock import one_writer
 
 
 def results(folder: Path, text: str, overwrite: bool = False) -> Path:
@@ -189,6 +191,52 @@ def rewritten(folder: Path) -> None:
     with written_whole(folder, overwrite=True) as partial:
         (partial / MARK).write_text("new")
         (partial / "new.txt").write_text("new")
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "notes/../../victim.txt", "VICTIM"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_listing_that_names_files_elsewhere_moves_none(tmp_path: Path, monkeypatch, name: str, within: bool) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("years")
+    folder = results(tmp_path / "out", "old")
+    (folder / "notes").mkdir()
+    (folder / LISTING).write_text(json.dumps({"by": "register", "files": [MARK, name.replace("VICTIM", str(victim))]}))
+    if within:
+        monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match="is no path inside"):
+        rewritten(folder)
+    assert victim.read_text() == "years"
+    assert (folder / MARK).read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/../b", "../a", "/a", "a\0b"])
+def test_a_name_that_is_no_path_inside_a_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="is no path inside"):
+        inside(tmp_path, name)
+
+
+def test_links_are_refused_where_they_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "run" / "figures").mkdir(parents=True)
+    (tmp_path / "alias").symlink_to("run")
+    (tmp_path / "run" / "mine").symlink_to("../victim")
+    refuse_links(tmp_path / "alias", ("figures", "cases.csv"))  # a folder given by a link, and a link of the user's own in it
+    assert inside(tmp_path, "run/mine", links=True) == tmp_path / "run" / "mine"
+    for link, name in (("cases.csv", "cases.csv"), ("figures/a.png", "figures"), ("more", "more/a.png")):
+        (tmp_path / "run" / link).symlink_to("../nowhere")
+        with pytest.raises(DataError, match=f"{link} is a symbolic link"):
+            refuse_links(tmp_path / "run", (name,))
+        (tmp_path / "run" / link).unlink()
+
+
+@pytest.mark.parametrize("name", [".lock", ".writer.json"])
+def test_a_lock_is_never_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim").write_text("years")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to("../victim")
+    with pytest.raises(DataError, match=f"{name} is a symbolic link"), one_writer(tmp_path / "run"):
+        pass
+    assert (tmp_path / "victim").read_text() == "years"
 
 
 def full() -> None:

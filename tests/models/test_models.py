@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import http.server
 import json
@@ -25,13 +27,18 @@ CARD = Card("a test", "nothing", "CC0-1.0", "none", {"on": "on nothing", "Dice":
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves ``content``; ``cut``: bytes after which each connection ends; ``ranges``: whether it resumes."""
+    """Serves ``content``; ``cut``: bytes after which each connection ends; ``ranges``: whether it resumes.
+
+    ``leads``: address to which it redirects once; ``endless``: a body without an end.
+    """
 
     content = b""
     cut: int | None = None
     ranges = True
     pause = 0.0
     status = 200
+    leads: str | None = None
+    endless = False
     asked: list[str | None]
 
     def do_GET(self) -> None:
@@ -41,6 +48,19 @@ class Server(http.server.BaseHTTPRequestHandler):
         if cls.status != 200:
             self.send_error(cls.status)
             return
+        if cls.leads is not None:
+            self.send_response(302)
+            self.send_header("Location", cls.leads)
+            self.end_headers()
+            cls.leads = None
+            return
+        if cls.endless:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 14) if not cls.pause else b"x")
+                    time.sleep(cls.pause)
         start = int(wanted.split("=")[1].split("-")[0]) if wanted and cls.ranges else 0
         if start >= len(cls.content) > 0:
             self.send_error(416)
@@ -51,8 +71,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         body = body if cls.cut is None else body[: cls.cut]
         for begin in range(0, len(body), 1 << 14):
-            self.wfile.write(body[begin : begin + (1 << 14)])
             time.sleep(cls.pause)
+            self.wfile.write(body[begin : begin + (1 << 14)])
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
@@ -117,6 +137,43 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server: type[Server
         locate(address(server))
 
 
+@pytest.mark.parametrize("leads", ["http://example.invalid/best.ckpt", "ftp://127.0.0.1/best.ckpt", "http://localhost:1@example.invalid/x"])
+def test_a_redirect_to_what_is_not_encrypted_is_not_followed(server: type[Server], leads: str) -> None:
+    server.leads = leads
+    with pytest.raises(UserError, match="which is not encrypted"):
+        locate(address(server))
+    server.leads = server.address  # within this machine
+    assert locate(address(server)).path.read_bytes() == server.content
+
+
+def test_a_body_without_an_end_is_cut_and_does_not_hinder_the_next_download(
+    server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.endless = True
+    monkeypatch.setattr(downloads, "LARGEST", 1_000_000)
+    with pytest.raises(UserError, match="is larger than 0 GiB, so it is no model; nothing was kept"):
+        locate(address(server))
+    assert not list((tmp_path / "cache").rglob("*.part"))
+    server.pause = 0.02
+    monkeypatch.setattr(downloads, "LONGEST", 0.3)
+    with pytest.raises(UserError, match=r"takes longer than 0 minutes; 0\.0 MB of it are kept"):
+        locate(address(server))
+    assert [path.stat().st_size > 0 for path in (tmp_path / "cache").rglob("*.part")] == [True]
+    server.endless, server.pause = False, 0.0  # the part has another file's beginning now
+    assert locate(address(server)).path.read_bytes() == server.content
+
+
+def test_a_full_disk_keeps_no_part(server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(url: str, partial: Path, *args: object) -> None:
+        partial.write_bytes(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(downloads, "_transfer", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        locate(address(server))
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
 def test_without_a_network_the_cache_works_and_the_rest_is_a_sentence(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     known, unknown = address(server), address(server, b"never seen")
     path = locate(known).path
@@ -124,7 +181,7 @@ def test_without_a_network_the_cache_works_and_the_rest_is_a_sentence(server: ty
     def none(*args: object, **kwargs: object) -> None:
         raise downloads.urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(downloads.urllib.request, "urlopen", none)
+    monkeypatch.setattr(downloads.OPENER, "open", none)
     assert locate(known).path == path
     with pytest.raises(UserError, match=r"Name or service not known.*nothing of it is in the cache.*give a file or an installed model"):
         locate(unknown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, natural, stem, unique
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.folders import inside
 from lightning_reg.io.points import PointFile, read_plain
 
 
@@ -27,10 +28,7 @@ def from_dataset_json(path: Path) -> Layout:
     Raises:
         DataError: the file is invalid, or files that it lists are missing.
     """
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise DataError(f"{path} cannot be read ({cause}); download it again.") from cause
+    described = read_json(path, "download it again")
     if not isinstance(described, dict):
         raise DataError(f"{path} is no description of a data set; set data.root to the data set's own folder.")
     folder = path.parent
@@ -56,20 +54,18 @@ def from_dataset_json(path: Path) -> Layout:
 
 
 def _entry(folder: Path, entry: Mapping[str, str], subject: str | None = None, time: str = "", split: Split = "train") -> Record:
-    image = folder / entry["image"]
+    image = inside(folder, entry["image"], links=True)
     if not image.exists() and image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz")).exists():
         image = image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz"))  # nnU-Net v1 lists names without the channel
-    labels = folder / entry["label"] if "label" in entry else None
+    labels = inside(folder, entry["label"], links=True) if "label" in entry else None
     return Record(subject or stem(image).removesuffix("_0000"), time, split, image, labels=labels)
 
 
 def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
     ending = described.get("file_ending", ".nii.gz")
+    inside(folder, ending)
     if isinstance(described.get("dataset"), Mapping):
-        entries = described["dataset"].items()
-        return Layout(
-            [Record(name, image=folder / e["images"][0], labels=folder / e["label"] if "label" in e else None) for name, e in entries]
-        )
+        return Layout([_entry(folder, {**e, "image": e["images"][0]}, name) for name, e in described["dataset"].items()])
     records = []
     for image in sorted((folder / "imagesTr").glob(f"*_0000{ending}"), key=natural):
         name = image.name[: -len(f"_0000{ending}")]
@@ -90,7 +86,7 @@ def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
     images = dict.fromkeys([image for pair in training + validation for image in pair] + singles)
     records: dict[str, Record] = {}
     for image in images:
-        path = folder / image
+        path = inside(folder, image, links=True)
         subject, time = _scan_name(image)
         split: Split = "validation" if subject in held_out else "train"
         beside = {part: _beside(path, name) for name, part in (("labels", "labels"), ("masks", "mask"), ("landmarks", "landmarks"))}

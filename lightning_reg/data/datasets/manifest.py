@@ -16,7 +16,8 @@ from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDa
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.discovery import DataError, construct, did_you_mean
-from lightning_reg.io.folders import write_whole
+from lightning_reg.discovery.reading import read_json
+from lightning_reg.io.folders import inside, write_whole
 from lightning_reg.spatial import Grid
 
 MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"
@@ -83,10 +84,10 @@ def row_from_cells(cells: Mapping[str, str], folder: Path, where: str) -> Row:
     """Make a row from its cells; paths are relative to ``folder``.
 
     Raises:
-        DataError: the original grid is invalid; ``where`` names the row.
+        DataError: the original grid is invalid (``where`` names the row), or a path leads out of the folder.
     """
     record = Record(cells["subject"], cells.get("time", ""), cells["split"])  # type: ignore[arg-type]
-    paths = {part: folder / cells[part] for part in PARTS if cells.get(part)}
+    paths = {part: inside(folder, cells[part], links=True) for part in PARTS if cells.get(part)}
     return Row(record.holding(paths), cells.get("source", ""), _original(cells, where))
 
 
@@ -166,10 +167,7 @@ def _replace_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[st
 
 
 def _read_geometry(path: Path) -> Geometry:
-    try:
-        return construct(path.name, Geometry, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as cause:
-        raise DataError(f"{path} cannot be read ({cause}); prepare the data again.") from cause
+    return construct(path.name, Geometry, read_json(path, "prepare the data again"))
 
 
 class PreparedDataset(RegistrationDataset):

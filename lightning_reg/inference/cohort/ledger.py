@@ -15,8 +15,10 @@ from filelock import FileLock
 
 from lightning_reg.data.datasets.manifest import read_table
 from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.inference.cohort.pairs import CohortPair
-from lightning_reg.io.folders import LISTING, MARK, write_whole, written_file
+from lightning_reg.io.folders import LISTING, MARK, inside, refuse_links, write_whole, written_file
+from lightning_reg.io.names import file_name
 
 COHORT, RESULTS, QUALITY = "cohort.json", "results.csv", "quality.csv"
 Row = dict[str, Any]
@@ -35,7 +37,7 @@ class Ledger:
 
     def place(self, name: str) -> Path:
         """Folder of a pair's results."""
-        return self.folder / "pairs" / name
+        return inside(self.folder, f"pairs/{name}")
 
     def done(self, name: str) -> bool:
         return (self.place(name) / LISTING).is_file()
@@ -79,17 +81,18 @@ class Ledger:
     def row(self, name: str) -> Row | None:
         """A pair's row of ``results.csv``; ``None`` if it has neither finished nor failed."""
         if self.done(name) and not self._failed_again(name):
+            path = self.place(name) / MARK
             try:
-                return _row(name, json.loads((self.place(name) / MARK).read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-                return {
-                    "pair": name,
-                    "status": "failed",
-                    "message": f"{self.place(name) / MARK} cannot be read ({cause}); remove its folder.",
-                }
+                refuse_links(path.parent, (MARK, LISTING))
+                return _row(name, read_json(path, "remove its folder"))
+            except DataError as cause:
+                message = str(cause)
+            except (OSError, KeyError, TypeError, AttributeError) as cause:
+                message = f"{path} cannot be read ({cause}); remove its folder."
+            return {"pair": name, "status": "failed", "message": message}
         try:
-            return {"pair": name, "status": "failed", "message": json.loads(self._failure(name).read_text())["message"]}
-        except (OSError, ValueError, KeyError):
+            return {"pair": name, "status": "failed", "message": read_json(self._failure(name))["message"]}
+        except (OSError, DataError, KeyError):
             return None
 
     def _failed_again(self, name: str) -> bool:
@@ -103,9 +106,9 @@ class Ledger:
         """Damage of a finished pair as a sentence: one of its files is missing or empty; ``None`` if there is none."""
         place = self.place(name)
         try:
-            listed = json.loads((place / LISTING).read_text(encoding="utf-8"))["files"]
-            lacking = [file for file in listed if not (place / file).is_file() or not (place / file).stat().st_size]
-        except (OSError, ValueError, KeyError, TypeError) as cause:
+            listed = read_json(place / LISTING)["files"]
+            lacking = [file for file in listed if not inside(place, file).is_file() or not (place / file).stat().st_size]
+        except (OSError, DataError, KeyError, TypeError) as cause:
             return f"{place / LISTING} cannot be read ({cause})"
         return f"{place / lacking[0]} is gone or empty" if lacking else None
 
@@ -120,16 +123,17 @@ class Ledger:
     def _stored(self) -> dict[str, Any]:
         path = self.folder / COHORT
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found["pairs"], dict) or not isinstance(found["settings"], dict):
-                raise TypeError("it has no pairs or settings")
+            found = read_json(path, "register into another folder")
         except FileNotFoundError as cause:
             raise DataError(
                 f"{self.folder} holds no cohort (no {COHORT}); give the folder that lightning-reg register --pairs wrote."
             ) from cause
-        except (OSError, ValueError, KeyError, TypeError) as cause:
-            raise DataError(f"{path} cannot be read ({cause}); register into another folder.") from cause
-        return dict(found)
+        if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("pairs", "settings")):
+            raise DataError(f"{path} cannot be read (it has no pairs or settings); register into another folder.")
+        strange = next((name for name in found["pairs"] if name != file_name(name)), None)
+        if strange is not None:
+            raise DataError(f"{path} has a pair '{strange}', which is not the name of a folder; register into another folder.")
+        return found
 
     def begin(self, pairs: Sequence[CohortPair], settings: Mapping[str, Any], otherwise: bool = False) -> None:
         """Record the cohort in its folder. An existing folder must belong to the same cohort; new pairs are added.
@@ -138,10 +142,12 @@ class Ledger:
             otherwise: allow other settings, to register some pairs again.
 
         Raises:
-            DataError: the folder belongs to another cohort, was registered with other settings, has other content, or cannot be written.
+            DataError: the folder belongs to another cohort, was registered with other settings, has other content or symbolic links, or
+                cannot be written.
         """
         sources = {pair.name: pair.described() for pair in pairs}
         path = self.folder / COHORT
+        refuse_links(self.folder, (COHORT, ".cohort.lock", ".shards", "pairs", "failed"))
         if self.folder.exists() and not path.exists() and any(p for p in self.folder.iterdir() if not p.name.startswith(".")):
             raise DataError(f"{self.folder} exists and holds no cohort; choose another folder.")
         try:
@@ -171,7 +177,7 @@ class Ledger:
         writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(self.folder / file, text.getvalue().encode())
+        write_whole(self.folder / file, text.getvalue().encode(errors="backslashreplace"))
         return rows
 
     def failed(self, verdicts: Mapping[str, Mapping[str, str]], at: float) -> list[str]:
@@ -205,7 +211,7 @@ class Ledger:
         Raises:
             DataError: the file at ``path`` does not exist, or a file is not such a table.
         """
-        place = path or self.folder / QUALITY
+        place = path or inside(self.folder, QUALITY)
         if path is None and not place.is_file():
             return {}
         lines = read_table(place, ("pair", "verdict"))

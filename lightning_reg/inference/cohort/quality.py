@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from lightning_reg.inference.cohort.ledger import QUALITY, Ledger, Row
 from lightning_reg.inference.result import THUMBNAIL
-from lightning_reg.io.folders import write_whole
+from lightning_reg.io.folders import inside, write_whole
 from lightning_reg.metrics.table import METRICS
 
 PAGE = "quality.html"
@@ -48,7 +48,7 @@ def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _pair(ledger: Ledger, row: Row, verdict: Mapping[str, str]) -> dict[str, Any]:
-    path = ledger.place(row["pair"]) / THUMBNAIL
+    path = inside(ledger.place(row["pair"]), THUMBNAIL)
     image = f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
     values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
     return {"name": row["pair"], "message": row.get("message", ""), "values": values, "image": image, **verdict}

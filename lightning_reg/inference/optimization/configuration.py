@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_reg.components.building import build_loss
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.discovery import ComponentError, UserError, construct, did_you_mean
+from lightning_reg.discovery.reading import read_yaml
 from lightning_reg.inference.instances import instance_file, known_instances
 from lightning_reg.inference.optimization.objective import FitStage, Optimization
 from lightning_reg.io.images import first_line
@@ -60,14 +61,14 @@ def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
 
 def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
     """Load the file, merged onto the configurations listed in its ``defaults``."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        what = "a list" if isinstance(values, list) else "no 'key: value' pairs"
+        raise UserError(f"{path} is {what}; copy {known['bspline']} and change it.")
     try:
-        config = OmegaConf.load(path)
-    except (yaml.YAMLError, OSError, ValueError) as cause:
-        raise UserError(f"{path} cannot be read as YAML ({first_line(cause)}); correct it.") from cause
-    except AssertionError as cause:  # raised by OmegaConf for a quoted number
-        raise UserError(f"{path} is a number; copy {known['bspline']} and change it.") from cause
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} is a list; copy {known['bspline']} and change it.")
+        config = OmegaConf.create(values)
+    except OmegaConfBaseException as cause:
+        raise UserError(f"{path} cannot be used ({first_line(cause)}); correct it.") from cause
     bases = config.pop("defaults", None) or []
     for base in bases:
         if not isinstance(base, str) or base not in known or known[base] == path:

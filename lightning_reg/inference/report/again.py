@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import torchio as tio
 
 from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
 from lightning_reg.discovery import DataError
+from lightning_reg.discovery.reading import read_json
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD
 from lightning_reg.inference.report.registration import write_report as write_registration
-from lightning_reg.io.folders import MARK, written_file
+from lightning_reg.io.folders import MARK, refuse_links, written_file
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics import summaries
 from lightning_reg.spatial import Affine, Image, Pair, Transform
@@ -34,10 +34,11 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
         sections: of other distributions, for a registration.
 
     Raises:
-        DataError: there is no such folder, it is none of the three, or the images of a registration no longer exist.
+        DataError: there is no such folder, it is none of the three, it has symbolic links, or the images of a registration no longer exist.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; correct the path.")
+    refuse_links(folder, ("transform.h5", MARK, SPREAD, "cases.csv", "config.yaml", "figures"))
     path = folder / "report.html"
     with written_file(path, overwrite=True) as partial:
         if (folder / "transform.h5").is_file():
@@ -61,10 +62,7 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
 
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / MARK
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as cause:
-        raise DataError(f"{path} cannot be read ({cause}); make the folder again.") from cause
+    record = read_json(path, "make the folder again")
     if not isinstance(record, dict):
         raise DataError(f"{path} is a {type(record).__name__} where a record is meant; make the folder again.")
     return record
