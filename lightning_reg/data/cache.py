@@ -14,6 +14,7 @@ from typing import Any, overload
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_reg.data.datasets.identity import belonging
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.scans import Scan
@@ -58,13 +59,7 @@ def fingerprint(record: Record, *settings: Any) -> str:
 def _state(path: Path) -> list[Any]:
     """Return path, sizes and times of a file, of all files in a folder, or of a header and its data file."""
     try:
-        if path.is_dir():
-            files = sorted(path.iterdir())
-        elif path.suffix.lower() in (".mhd", ".nhdr"):
-            files = sorted(p for p in path.parent.iterdir() if p.name.split(".")[0] == path.name.split(".")[0])
-        else:
-            files = [path]
-        return [str(path.resolve()), [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
+        return [str(path.resolve()), [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in belonging(path)]]
     except OSError as cause:
         raise DataError(f"{path} cannot be read ({reason(cause)}); correct the path, or make the data set complete.") from cause
 

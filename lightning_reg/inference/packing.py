@@ -19,6 +19,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from torch import Tensor
 
 from lightning_reg import __version__
+from lightning_reg.data.datasets.identity import keep_splits, trained_images
 from lightning_reg.discovery import ArgumentError, UserError, providers
 from lightning_reg.discovery.documentation import REQUIRED
 from lightning_reg.discovery.registry import OWN
@@ -106,7 +107,7 @@ def pack(
         )
     stored = read_checkpoint(path)
     module = RegistrationModule.load_from_checkpoint(path).eval()
-    pairs = _pairs(config)
+    pairs = _pairs(config, module.identity)
     state, told = _weights(module, stored["state_dict"], pairs[:PAIRS])
     module.load_state_dict(state)
     described = {"title": title, "data": data, "not_for": not_for}
@@ -126,7 +127,8 @@ def pack(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder appears only if everything succeeds
         package = Path(place) / "package" / "src" / package_name
         package.mkdir(parents=True)
-        torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, package / WEIGHTS)
+        anonymous = {"source": sorted(trained_images(module.identity))}  # without names of subjects
+        torch.save({"state_dict": state, "lightning_reg": {**stored["lightning_reg"], "data": anonymous}}, package / WEIGHTS)
         write_card(card, package / CARD)
         (package / "training.yaml").write_text(yaml.safe_dump(portable(config), sort_keys=False), encoding="utf-8")
         _write_texts(Path(place) / "package", package, name, card)
@@ -136,8 +138,9 @@ def pack(
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
 
 
-def _pairs(config: Mapping[str, Any]) -> list[Pair]:
+def _pairs(config: Mapping[str, Any], known: Mapping[str, Any]) -> list[Pair]:
     data = build_data(config)
+    keep_splits(data.data, known)
     data.setup()
     return list(data.validation_pairs)
 

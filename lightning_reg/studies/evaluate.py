@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from lightning_reg.data.datasets.identity import keep_splits
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.inference.contestants import Registering
@@ -12,6 +13,7 @@ from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases
 from lightning_reg.inference.registrar import load
 from lightning_reg.studies.jobs import state_of
 from lightning_reg.studies.outcome import EVALUATION, evaluated_on
+from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.run_folder import read_config
 
 
@@ -25,7 +27,9 @@ def evaluate_run(folder: Path, split: str) -> bool:
         return False
     data = read_config(folder)["data"]
     opened = open_dataset(data["dataset"], *(data.get(key) for key in ("held_out", "limit", "fold")))
-    model = Registering("model", load(folder / "checkpoints" / "best.ckpt"))
+    best = folder / "checkpoints" / "best.ckpt"
+    keep_splits(opened, read_checkpoint(best)["lightning_reg"].get("data", {}))
+    model = Registering("model", load(best))
     rows = evaluate_cases([model], Cases.of(opened, cast(Split, split)))
     Evaluation(rows, {"split": split, "data": data}).save(folder / EVALUATION, overwrite=True)
     return True

@@ -15,10 +15,11 @@ import yaml
 from lightning_reg.discovery import TrainingError
 from lightning_reg.io.folders import write_whole
 
-CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
-WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
+CONFIG, DATA, SUMMARY, FAILURE, DECIDED = "config.yaml", "data.json", "summary.json", "failure.json", ".decided.json"
+FOLDERS = ("checkpoints", "figures", "tensorboard", "wandb")
+WRITTEN = (CONFIG, DATA, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", *FOLDERS)
 """Names of files and folders that a run writes and ``overwrite`` removes."""
-CALL = {"resume": None, "run": None, "overwrite": False}
+CALL = {"resume": None, "run": None, "overwrite": False, "changed_data": False}
 """Settings that depend on the call of a run, not on the run itself, with their stored values."""
 
 
@@ -26,6 +27,11 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.yaml``, the full configuration; ``train.py --config-path FOLDER --config-name config`` repeats the run."""
     kept = {key: CALL.get(key, value) for key, value in config.items()}
     write_whole(folder / CONFIG, yaml.safe_dump(kept, sort_keys=False).encode())
+
+
+def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write ``data.json``, the identity of the run's data, see :func:`lightning_reg.data.datasets.identity.identify`."""
+    write_whole(folder / DATA, (json.dumps(identity, indent=1) + "\n").encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
