@@ -36,7 +36,7 @@ from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
-from lightning_reg.training.checkpoints import newest_whole, read_checkpoint
+from lightning_reg.training.checkpoints import read_checkpoint, whole_checkpoint
 from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.model import load_weights
@@ -303,9 +303,9 @@ def _failures(folder: Path) -> Iterator[None]:
             what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
         else:
             raise
-        kept = newest_whole(folder / "checkpoints")
+        kept = whole_checkpoint(folder / "checkpoints")
         raise TrainingError(
-            f"{what} {f'{kept} is whole: go on with resume={folder}.' if kept else 'No checkpoint was written yet.'}"
+            f"{what} {f'{kept} is whole: go on with resume={kept}.' if kept else 'No checkpoint was written yet.'}"
         ) from error
 
 
