@@ -30,7 +30,7 @@ from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
-from lightning_reg.training.finite import FiniteLoss
+from lightning_reg.training.finite import FiniteLoss, NotFiniteError
 from lightning_reg.training.model import load_weights
 from lightning_reg.training.optimizers import (
     DecaySchedule,
@@ -236,9 +236,9 @@ class RegistrationModule(L.LightningModule):
         self._gather_cases()
         summary = totals(self.cases)
         if not math.isfinite(primary_error(summary)):
-            raise TrainingError(
+            raise NotFiniteError(
                 f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
-                "set trainer.gradient_clip_val=1. The last good checkpoint is kept."
+                "set trainer.gradient_clip_val=1."
             )
         together = self._processes > 1
         self.log_dict({f"validation/{name}": value for name, value in summary.items()}, sync_dist=together)

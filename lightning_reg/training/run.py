@@ -37,6 +37,7 @@ from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
 from lightning_reg.training.checkpoints import read_checkpoint, whole_checkpoint
+from lightning_reg.training.finite import NotFiniteError
 from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.model import load_weights
@@ -282,9 +283,16 @@ def _no_litter(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _failures(folder: Path) -> Iterator[None]:
-    """Report out of memory, a full disk or a killed process in one sentence that names the checkpoint to resume from."""
+    """Name the checkpoint to resume from after a failure: NaN, out of memory, a full disk or a killed process."""
+
+    def resumable() -> str:
+        kept = whole_checkpoint(folder / "checkpoints")
+        return f"{kept} is whole: go on with resume={kept}." if kept else "No checkpoint was written yet."
+
     try:
         yield
+    except NotFiniteError as error:
+        raise TrainingError(f"{error} {resumable()}") from error
     except KeyboardInterrupt as error:  # before the first step or after the last one
         last = folder / "checkpoints" / "last.ckpt"
         raise Interrupted(last if last.exists() else None) from error
@@ -303,10 +311,7 @@ def _failures(folder: Path) -> Iterator[None]:
             what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
         else:
             raise
-        kept = whole_checkpoint(folder / "checkpoints")
-        raise TrainingError(
-            f"{what} {f'{kept} is whole: go on with resume={kept}.' if kept else 'No checkpoint was written yet.'}"
-        ) from error
+        raise TrainingError(f"{what} {resumable()}") from error
 
 
 def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:

@@ -99,6 +99,9 @@ def run_of(path: Path) -> tuple[Path, Path]:
         folder, checkpoint = path, path / "checkpoints" / "last.ckpt"
     read_config(folder)
     if not checkpoint.exists():
+        others = sorted(checkpoint.parent.glob("*.ckpt"), reverse=True)
+        if others:
+            raise TrainingError(f"There is no checkpoint {checkpoint}; go on with resume={others[0]}.")
         raise TrainingError(f"The run in {folder} was stopped before it saved a checkpoint ({checkpoint.name}); start it again.")
     return folder, checkpoint
 
@@ -116,12 +119,12 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
         return None
-    elsewhere = "choose another folder (run=...), go on with that run (resume=...), or replace it (overwrite=true)"
+    elsewhere, replaced = "choose another folder (run=...)", "or replace it (overwrite=true)"
     if not (folder / CONFIG).exists():
-        raise TrainingError(f"{folder} holds checkpoints of a run without {CONFIG}; {elsewhere}.")
+        raise TrainingError(f"{folder} holds checkpoints of a run without {CONFIG}; {elsewhere}, {replaced}.")
     differs = difference(read_config(folder), config)
     if differs:
-        raise TrainingError(f"{folder} holds another run ({differs}); {elsewhere}.")
+        raise TrainingError(f"{folder} holds another run ({differs}); {elsewhere}, go on with that run (resume={folder}), {replaced}.")
     return last
 
 

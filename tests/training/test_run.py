@@ -216,10 +216,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(conf
     config["method"]["optimizer"]["lr"] = 100.0
     config["data"]["samples_per_epoch"] = 1  # a checkpoint after every step
     config["trainer"]["max_steps"] = 200
-    with pytest.raises(TrainingError, match=r"became NaN or infinite"):
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(TrainingError, match=rf"became NaN or infinite .* {last} is whole: go on with resume={last}\."):
         train(config, tmp_path / "run")
-    kept = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    kept = weights(last)
     assert all(torch.isfinite(v).all() for v in kept.values())
+
+
+def test_a_loss_that_is_not_finite_before_the_first_checkpoint_promises_none(config: dict, tmp_path: Path) -> None:
+    config["method"]["optimizer"]["lr"] = 1e10
+    with pytest.raises(TrainingError, match=r"became NaN or infinite .* No checkpoint was written yet\."):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
 def test_out_of_memory_names_the_knobs(config: dict, tmp_path: Path, monkeypatch) -> None:
