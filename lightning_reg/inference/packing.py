@@ -32,7 +32,7 @@ from lightning_reg.spatial import Pair
 from lightning_reg.training.building import build_data
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run_folder import read_config
+from lightning_reg.training.run_folder import read_config, with_root
 
 TOLERANCE = 0.1
 """Largest change of a displacement, voxels, for which weights are stored in half precision."""
@@ -183,15 +183,9 @@ def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's configuration without paths of the machine; ``data.root`` becomes a required value."""
-    root = config["data"].get("root")
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: changed(inner) for key, inner in value.items()}
-        return "${data.root}" if root is not None and value == root else value
-
-    kept = changed(config)
-    return {**kept, "data": {**kept["data"], **({} if root is None else {"root": REQUIRED})}, "run": None, "resume": None, "init": None}
+    kept = with_root(config, "${data.root}")
+    root = {} if config["data"].get("root") is None else {"root": REQUIRED}
+    return {**kept, "data": {**kept["data"], **root}, "run": None, "resume": None, "init": None}
 
 
 def _command(config: Mapping[str, Any]) -> str:

@@ -52,6 +52,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def with_root(config: Mapping[str, Any], root: Any) -> dict[str, Any]:
+    """Change the data's folder wherever a stored configuration, in which interpolations are resolved, has it."""
+    old = config["data"].get("root")
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: changed(inner) for key, inner in value.items()}
+        return root if old is not None and value == old else value
+
+    return {str(key): changed(value) for key, value in config.items()}
+
+
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
     """Return the totals of the run in a folder if it has this configuration and is finished, otherwise ``None``."""
     try:
