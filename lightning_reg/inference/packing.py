@@ -19,7 +19,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from torch import Tensor
 
 from lightning_reg import __version__
-from lightning_reg.data.datasets.identity import keep_splits, trained_images
+from lightning_reg.data.datasets.identity import held_out_but_seen, keep_splits, trained_images
 from lightning_reg.discovery import ArgumentError, UserError, providers
 from lightning_reg.discovery.documentation import REQUIRED
 from lightning_reg.discovery.registry import OWN
@@ -110,13 +110,14 @@ def pack(
     pairs = _pairs(config, module.identity)
     state, told = _weights(module, stored["state_dict"], pairs[:PAIRS])
     module.load_state_dict(state)
+    seen = " except that of the model from which it started" if held_out_but_seen(module.identity) else ""
     described = {"title": title, "data": data, "not_for": not_for}
     card = Card(
         title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
         data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
         licence=licence,
         training=training or _command(config),
-        accuracy={"on": f"On {len(pairs)} validation pairs, not used for training", **_accuracy(module, pairs)},
+        accuracy={"on": f"On {len(pairs)} validation pairs, not used for training{seen}", **_accuracy(module, pairs)},
         not_for=not_for or f"{TO_WRITE}; not for clinical use",
         parameters=sum(p.numel() for p in module.parameters()),
         weights=told,

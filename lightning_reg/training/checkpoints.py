@@ -54,7 +54,9 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
     made = checkpoint.get("lightning_reg")
     if not isinstance(made, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         return False
-    mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}), made.get("data", {}))
+    data = made.get("data", {})
+    known = data.get("trained", {}) if isinstance(data, dict) else None
+    mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}), data, known)
     components = made.get("components", [])
     if not isinstance(components, list) or not all(isinstance(one, dict) and one.keys() >= KEPT for one in components):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ import pytest
 import torch
 import yaml
 
+from lightning_reg.data.datasets.own import FolderDataset
+from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.discovery import ComponentError, TrainingError, UserError
 from lightning_reg.discovery.composition import compose
+from lightning_reg.inference.cohort.pairs import pairs_from_table
+from lightning_reg.inference.contestants import Registering
+from lightning_reg.inference.evaluation import Cases, seen_in_training
+from lightning_reg.inference.registrar import load
+from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.training import run as run_module
 from lightning_reg.training.building import build_data
 from lightning_reg.training.callbacks.saving import Interrupted
@@ -171,6 +179,20 @@ def test_a_run_knows_its_data_and_goes_on_with_others_only_if_told(config: dict,
     assert known == json.loads((folder / "data.json").read_text())
     assert {row["subject"] for row in known["scans"] if row["split"] == "validation"} == {"P5"}
     assert set(known["trained"]["subjects"]) == {"P1", "P2", "P3", "P4", "P9"}
+
+    for name, source in (("X", "P5"), ("Y", "P3")):  # an evaluation recognises the images under other names
+        shutil.copytree(tmp_path / "scans" / source, tmp_path / "others" / name)
+    model, cases = (
+        Registering("ours", load(folder / "checkpoints" / "best.ckpt")),
+        Cases.of(Splits(FolderDataset(tmp_path / "others")), None),
+    )
+    told = "1 of 2 pairs contain scans that ours was trained on; their figures do not show its accuracy on other images."
+    assert seen_in_training([model], cases) == [told]
+    (tmp_path / "others" / "pairs.csv").write_text("fixed,moving\nX/a.nii.gz,Y/b.nii.gz\nX/a.nii.gz,X/b.nii.gz\n")
+    assert seen_in_training([model], Cases.of_pairs(pairs_from_table(tmp_path / "others" / "pairs.csv"))) == [told]
+    record = {"totals": {}, "differences": [], "settings": {"warnings": [told]}}
+    write_report(tmp_path / "report.html", {"ours": [{"case": "X", "ncc_after": 0.5}]}, record)
+    assert told in (tmp_path / "report.html").read_text()
 
 
 def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_path: Path) -> None:

@@ -200,5 +200,5 @@ def trained_images(known: Known) -> frozenset[str]:
 
 def held_out_but_seen(now: Known) -> str | None:
     """Describe the held-out scans on which the initial model of a run was trained; ``None`` if there are none."""
-    images = trained_images({"source": now["source"]})
-    return _listed([row["scan"] for row in now["scans"] if row["split"] != "train" and _images([row]) & images]) or None
+    images = set(now.get("source", ()))
+    return _listed([row["scan"] for row in now.get("scans", ()) if row["split"] != "train" and _images([row]) & images]) or None
