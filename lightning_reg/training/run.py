@@ -209,7 +209,7 @@ def _identity(data: Splits, known: Mapping[str, Any], source: Source | None, fol
     """
     data.assign(known.get("moved", {}))
     now = identify(data)
-    told = changes(known, now) if known else None
+    told = changes(known, now) if known.get("scans") else None
     if told is None:
         return joined(known, now, source=None if source is None else source.data), False
     if not accepted:

@@ -119,6 +119,16 @@ def test_changes_are_named_and_known_subjects_keep_their_split(change, told: str
     assert set(known["trained"]["images"]) <= trained_images(later)
 
 
+def test_what_was_trained_on_and_comes_back_is_not_held_out(tmp_path: Path) -> None:
+    first = joined({}, identify(Splits(FolderDataset(scans(tmp_path / "x")))))
+    (tmp_path / "x" / "P1").rename(tmp_path / "P1")
+    without = joined(first, identify(Splits(FolderDataset(tmp_path / "x"))))
+    (tmp_path / "P1").rename(tmp_path / "x" / "Q1")
+    data = Splits(FolderDataset(tmp_path / "x"))
+    assert splits(data)["Q1"] == "validation"
+    assert keep_splits(data, without) == {"Q1": "train", "P5": "validation"}
+
+
 def test_an_image_of_both_splits_is_not_counted_as_trained_on(tmp_path: Path) -> None:
     names = [write(tmp_path / f"{n}.nii.gz", n).name for n in range(5)]
     lines = ["fixed,moving,split", *(f"{names[0]},{name},{'validation' if name == names[4] else 'train'}" for name in names[1:])]
