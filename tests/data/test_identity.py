@@ -97,9 +97,9 @@ def renamed(root: Path) -> None:
     ("change", "told", "after"),
     [
         (removed, "missing: P2 a, P2 b", {"P1": "train", "P3": "train", "P4": "train", "P5": "validation"}),
-        (added, "new: P6 a; from validation to train would go P5", None),
+        (added, "new: P6 a; P5 would change from validation to train", None),
         (replaced, "changed: P2 a", None),
-        (renamed, "missing: P1 a, P1 b; new: P9 a, P9 b; from validation to train would go P5", {"P9": "train", "P5": "validation"}),
+        (renamed, "missing: P1 a, P1 b; new: P9 a, P9 b; P5 would change from validation to train", {"P9": "train", "P5": "validation"}),
     ],
 )
 def test_changes_are_named_and_known_subjects_keep_their_split(change, told: str, after: dict | None, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_run_knows_its_data_and_goes_on_with_others_only_if_told(config: dict,
 
     (tmp_path / "scans" / "P1").rename(tmp_path / "scans" / "P9")
     before = {path: path.read_bytes() for path in (last, folder / "data.json", folder / "config.yaml", folder / "metrics.csv")}
-    told = "missing: P1 a, P1 b; new: P9 a, P9 b; from validation to train would go P5.* restore them, or .* changed_data=true"
+    told = "missing: P1 a, P1 b; new: P9 a, P9 b; P5 would change from validation to train.* restore them, or .* changed_data=true"
     with pytest.raises(TrainingError, match=told):
         train(config, folder, last)
     assert before == {path: path.read_bytes() for path in before}

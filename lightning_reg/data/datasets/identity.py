@@ -128,7 +128,7 @@ def changes(known: Known, now: Known) -> str | None:
         splits = before[name]["split"], after[name]["split"]
         if splits[0] != splits[1]:
             moved.setdefault(splits, []).append(before[name]["subject"])
-    told += [f"from {old} to {new} would go {_listed(list(dict.fromkeys(of)))}" for (old, new), of in moved.items()]
+    told += [f"{_listed(list(dict.fromkeys(of)))} would change from {old} to {new}" for (old, new), of in moved.items()]
     found = [sentence for sentence in told if sentence]
     if not found and list(before) != list(after):
         found = ["the scans have another order"]
