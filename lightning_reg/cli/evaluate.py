@@ -61,9 +61,10 @@ def run(arguments: Namespace) -> int:
     with loading():
         from lightning_reg.cli.tables import comparison_table, totals_table
         from lightning_reg.inference import learn2reg
-        from lightning_reg.inference.evaluation import Evaluation, evaluate_cases
+        from lightning_reg.inference.evaluation import Evaluation, evaluate_cases, seen_in_training
     contestants = _contestants(arguments)
     cases, described = _cases(arguments)
+    seen_before = seen_in_training(contestants, cases)
     fields: dict[str, Tensor] = {}
     lines = Lines(terminal)
     warnings: list[str] = []
@@ -83,6 +84,7 @@ def run(arguments: Namespace) -> int:
 
         rows = evaluate_cases(contestants, cases, challenge=arguments.learn2reg, progress=seen)
     settings = {**described, "methods": {contestant.name: contestant.settings for contestant in contestants}}
+    settings |= {"warnings": seen_before} if seen_before else {}
     evaluation = Evaluation(rows, settings)
     evaluation.save(out, arguments.overwrite, fields)
     if len(rows) == 1:
@@ -92,6 +94,8 @@ def run(arguments: Namespace) -> int:
         terminal.print(comparison_table(comparison))
         for note in comparison.notes():
             terminal.print(note, soft_wrap=True)
+    for told in seen_before:
+        terminal.print(f"Warning: {told}", style="yellow", soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warnings):
         terminal.print(f"Warning ({warnings.count(warning)} of {sum(map(len, rows.values()))} registrations): {warning}", style="yellow")
     failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]

@@ -192,7 +192,7 @@ def _cohort(arguments: Namespace) -> int:
         ledger = Ledger(out)
         verdicts = ledger.verdicts(Path(arguments.verdicts).expanduser() if arguments.verdicts else None)
         only = {name for name in arguments.only if name != "failed"}
-        only |= set(ledger.failed(verdicts, _written(arguments.verdicts, out))) if "failed" in arguments.only else set()
+        only |= set(ledger.failed(verdicts)) if "failed" in arguments.only else set()
         if not only:
             terminal.print("No pair has failed.")
             return 0
@@ -206,7 +206,7 @@ def _cohort(arguments: Namespace) -> int:
     terminal.print(f"{told.done:,} pairs registered, {told.failed:,} failed{before}. Everything is in {arguments.out}", soft_wrap=True)
     if told.failed:
         ledger = Ledger(out)
-        for name in ledger.failed({}, 0.0)[:SHOWN]:
+        for name in ledger.failed({})[:SHOWN]:
             terminal.print(f"  {name}: {(ledger.row(name) or {}).get('message')}", soft_wrap=True)
     terminal.print(f"Look at all of them: lightning-reg collect {shlex.quote(arguments.out)}", soft_wrap=True)
     return 1 if told.failed else 0
@@ -243,14 +243,6 @@ def _shard(text: str | None) -> tuple[int, int]:
     if found is None:
         raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
     return int(found[1]), int(found[2])
-
-
-def _written(verdicts: str | None, out: Path) -> float:
-    """When the verdicts were saved."""
-    from lightning_reg.inference.cohort.ledger import QUALITY
-
-    path = Path(verdicts).expanduser() if verdicts else out / QUALITY
-    return path.stat().st_mtime if path.is_file() else 0.0
 
 
 class ShownProgress:

@@ -7,10 +7,13 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,8 +25,27 @@ from lightning_reg.discovery import UserError, in_words
 from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
 from lightning_reg.discovery.conf import own_directory
 from lightning_reg.training.ranks import is_first, is_started_from_outside
-from lightning_reg.training.run_folder import Failure, finished, note_failure, read_config, read_settings, require_free, run_of
+from lightning_reg.training.run_folder import (
+    CALL,
+    Failure,
+    finished,
+    note_failure,
+    read_config,
+    read_settings,
+    require_free,
+    run_of,
+    with_root,
+)
 from lightning_reg.training.settings import require_components, require_settings
+
+BESIDE = "resumed_with"
+"""Key of the overrides beside ``resume=``, see :func:`_apart`."""
+OF_A_NEW_RUN = {
+    "method.steps": "trainer.max_steps", "time_scale": "trainer.max_steps", "budget": "trainer.max_steps",
+    "data.budget": "trainer.max_steps", "method.batch_size": "data.batch_size", "data.masks": "method.loss",
+    "data.pairing": "method.sampling",
+}  # fmt: skip
+"""Values that others are made from when a run starts, and what to set instead in a resumed run."""
 
 register()
 
@@ -44,7 +66,7 @@ def train() -> int:
     if any(word in options.HELP for word in sys.argv[1:]):
         return options.show(sys.argv[1:], command())
     try:
-        sys.argv[1:] = in_full(_as_data(sys.argv[1:]))
+        sys.argv[1:] = _apart(in_full(_as_data(sys.argv[1:])))
         _train()
     except COMPOSITION as error:
         refuse(sentence(error))
@@ -125,7 +147,8 @@ def _run(config: DictConfig, folder: Path) -> float:
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if config.resume:
         folder, checkpoint = run_of(Path(str(config.resume)).expanduser())
-        values = _resumed(folder, list(HydraConfig.get().overrides.task))
+        words = [*HydraConfig.get().overrides.task, *map(unquote, config.get(BESIDE) or ())]
+        values = {**_resumed(folder, words), "changed_data": bool(config.changed_data)}
     else:
         values = plain(config)
         if sweep:
@@ -156,21 +179,37 @@ def _on_one_device(trainer: dict[str, Any]) -> dict[str, Any]:
     return {**trainer, "devices": 1}
 
 
-def _resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
+def _apart(words: list[str]) -> list[str]:
+    """Hand the overrides beside ``resume=RUN`` through Hydra as one value: they are of that run, not of the default groups."""
+    keys = [word.partition("=")[0].lstrip("+~") for word in words]
+    if "resume" not in keys or {"resume=", "resume=null"} & set(words) or any(word.startswith("-") for word in words):
+        return words
+    of_the_run = [key not in (*CALL, BESIDE) and not key.startswith("hydra") for key in keys]
+    beside = ",".join(f"'{quote(word, safe='')}'" for word, its in zip(words, of_the_run, strict=True) if its)
+    return [word for word, its in zip(words, of_the_run, strict=True) if not its] + ([f"+{BESIDE}=[{beside}]"] if beside else [])
+
+
+def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
     """The configuration of the run in ``folder``, with what the command line sets besides ``resume``.
 
     Raises:
-        UserError: no run there, or an override of a whole group.
+        UserError: no run there, or an override of a whole group or of a value that only a new run uses.
     """
-    config = OmegaConf.create(read_config(folder))
-    OmegaConf.set_struct(config, True)
+    stored = read_config(folder)
+    overrides = [o for o in OverridesParser.create().parse_overrides(words) if o.key_or_group not in (*CALL, BESIDE)]
     for override in overrides:
-        key, _, _ = override.partition("=")
-        if key in ("resume", "run", "overwrite"):
-            continue
+        key = override.key_or_group
         if (own_directory() / key).is_dir():
-            raise UserError(f"A resumed run keeps its own {key}; leave out {override}, or start a new run.")
-        config.merge_with_dotlist([override])
+            raise UserError(f"A resumed run keeps its own {key}; leave out {override.input_line}, or start a new run.")
+        if key in OF_A_NEW_RUN:
+            raise UserError(f"{key} is used only when a run starts; set {OF_A_NEW_RUN[key]}, or start a new run.")
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line} has several values, and a run is resumed with one; give one.")
+        if key == "data.root":
+            stored = with_root(stored, override.value())
+    config = OmegaConf.create(stored)
+    OmegaConf.set_struct(config, True)
+    ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
     return plain(config)
 
 

@@ -165,7 +165,7 @@ class _Task:
             )
         except (OSError, DataError, KeyError, TypeError):
             return None  # not prepared, or by another version: prepare it again
-        return known["row"] if complete else None
+        return {**known["row"], "source": str(record.image or "")} if complete else None
 
     def __call__(self, record: Record, name: str) -> dict[str, str]:
         """Prepare a scan; return its row in the manifest, without the split."""

@@ -14,6 +14,7 @@ from typing import Any, overload
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.scans import Scan
@@ -21,7 +22,7 @@ from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.folders import reason
 from lightning_reg.spatial import Grid, Image
 
-VERSION = 1
+VERSION = 2
 """Version of the file format; files of another version are not used."""
 
 
@@ -50,23 +51,17 @@ class CacheSettings:
 
 
 def fingerprint(record: Record, *settings: Any) -> str:
-    """Return a name for a preprocessed scan. It changes if a setting changes, or the size or time of a file."""
-    told = [VERSION, record.subject, record.time, record.number, [_state(path) for path in record.files()], *settings]
+    """Return a name for a preprocessed scan. It changes if a setting changes, or the content of a file.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    contents = [content(path) for path in record.files()]
+    if None in contents:
+        path = record.files()[contents.index(None)]
+        raise DataError(f"{path} cannot be read; correct the path or its permissions, or make the data set complete.")
+    told = [VERSION, record.subject, record.time, record.number, contents, *settings]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _state(path: Path) -> list[Any]:
-    """Return path, sizes and times of a file, of all files in a folder, or of a header and its data file."""
-    try:
-        if path.is_dir():
-            files = sorted(path.iterdir())
-        elif path.suffix.lower() in (".mhd", ".nhdr"):
-            files = sorted(p for p in path.parent.iterdir() if p.name.split(".")[0] == path.name.split(".")[0])
-        else:
-            files = [path]
-        return [str(path.resolve()), [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
-    except OSError as cause:
-        raise DataError(f"{path} cannot be read ({reason(cause)}); correct the path, or make the data set complete.") from cause
 
 
 class ScanCache(Sequence[Scan]):

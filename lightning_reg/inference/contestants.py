@@ -58,6 +58,10 @@ class Contestant(ABC):
         """The same method for data whose grids have already been prepared."""
         return self
 
+    def trained_on(self, case: Case) -> frozenset[str]:
+        """Contents of the images that the model of a case was trained on, as far as they are known."""
+        return frozenset()
+
 
 @dataclass(frozen=True)
 class Registering(Contestant):
@@ -77,6 +81,9 @@ class Registering(Contestant):
 
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
         return self.registrar.register_subjects(fixed, moving, refine=self.refine)
+
+    def trained_on(self, case: Case) -> frozenset[str]:
+        return self.registrar.trained_on
 
     def after(self, done: Geometry) -> Contestant:
         return replace(self, registrar=replace(self.registrar, preprocessing=self.registrar.preprocessing.remaining(done)))
@@ -101,6 +108,10 @@ class Folds(Contestant):
         if case.fold is None or case.fold not in self.folds:
             raise UserError(f"{self.name} has no model of fold {case.fold}, in which {case.name} is validated.")
         return self.folds[case.fold].register(case, fixed, moving)
+
+    def trained_on(self, case: Case) -> frozenset[str]:
+        fold = None if case.fold is None else self.folds.get(case.fold)
+        return frozenset() if fold is None else fold.trained_on(case)
 
     def after(self, done: Geometry) -> Contestant:
         return replace(self, folds={number: fold.after(done) for number, fold in self.folds.items()})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import torchio as tio
 from torch import Tensor
 
+from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
@@ -78,11 +81,14 @@ class Cases:
         cases: in order.
         read: function from the index of a case to its fixed and moving subjects.
         data: the data set of the cases, whose scans may have been prepared; ``None``: images have not been prepared.
+        images: function from the index of a case to the contents of its images, see
+            :func:`~lightning_reg.data.datasets.identity.content`.
     """
 
     cases: Sequence[Case]
     read: Callable[[int], tuple[tio.Subject, tio.Subject]]
     data: Splits | None = None
+    images: Callable[[int], Collection[str]] = lambda number: ()
 
     @classmethod
     def of(cls, data: Splits, split: Split | None = "validation", limit: int | None = None, fold: int | None = None) -> Cases:
@@ -96,7 +102,16 @@ class Cases:
             raise DataError(f"The data have no pairs in their split '{split or 'all'}'; choose another data set or split.")
         records, subjects = data.records(split), data.subjects(split)
         cases = [Case(pair_name(records[fixed].name, records[moving].name), fold) for fixed, moving in pairs]
-        return cls(cases, lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]), data)
+
+        @functools.cache
+        def image(number: int) -> str | None:
+            path = records[number].image
+            return None if path is None else content(path, records[number].number)
+
+        def images(number: int) -> set[str]:
+            return {told for told in map(image, pairs[number]) if told is not None}
+
+        return cls(cases, lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]), data, images)
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[CohortPair]) -> Cases:
@@ -106,14 +121,19 @@ class Cases:
             inputs = Inputs.read(pairs[number].opened(), pairs[number].name)
             return inputs.fixed, inputs.moving
 
-        return cls([Case(pair.name) for pair in pairs], read)
+        return cls([Case(pair.name) for pair in pairs], read, images=lambda number: pairs[number].images())
 
     @classmethod
     def joined(cls, parts: Sequence[Cases]) -> Cases:
         """Concatenate cases, for example those of the folds of a cross-validation."""
         places = [(part, number) for part in parts for number in range(len(part.cases))]
         cases = [part.cases[number] for part, number in places]
-        return cls(cases, lambda k: places[k][0].read(places[k][1]), parts[0].data)
+        return cls(
+            cases,
+            lambda k: places[k][0].read(places[k][1]),
+            parts[0].data,
+            lambda k: places[k][0].images(places[k][1]),
+        )
 
 
 def evaluate_cases(
@@ -157,6 +177,22 @@ def evaluate_cases(
     return rows
 
 
+def seen_in_training(contestants: Sequence[Contestant], cases: Cases) -> list[str]:
+    """One sentence for each method that was trained on images of the cases, whatever their names.
+
+    Models of earlier versions do not know their training images, and nothing is said of them.
+    """
+    told = []
+    for contestant in contestants:
+        known = [contestant.trained_on(case) for case in cases.cases]
+        count = sum(not images.isdisjoint(cases.images(number)) for number, images in enumerate(known) if images)
+        if count:
+            name = "the model" if contestant.name == "model" else contestant.name
+            of = f"{count} of {len(cases.cases)} pairs contain scans that {name} was trained on"
+            told.append(f"{of}; their figures do not show its accuracy on other images.")
+    return told
+
+
 def evaluate_dataset(
     registrar: Registrar,
     data: Splits,
@@ -175,11 +211,16 @@ def evaluate_dataset(
         refine: steps of instance optimisation after the network.
         challenge, progress: see :func:`evaluate_cases`.
 
+    Warns:
+        UserWarning: the model was trained on some of the images, see :func:`seen_in_training`.
+
     Raises:
         DataError: the data have no such pairs, or none of them can be registered.
     """
-    contestant = Registering("model", registrar, refine)
-    return evaluate_cases([contestant], Cases.of(data, split, limit), challenge=challenge, progress=progress)["model"]
+    contestant, cases = Registering("model", registrar, refine), Cases.of(data, split, limit)
+    for told in seen_in_training([contestant], cases):
+        warnings.warn(told, stacklevel=2)
+    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)[contestant.name]
 
 
 def case_row(result: Result, challenge: bool = False) -> Row:

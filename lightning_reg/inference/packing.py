@@ -19,6 +19,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from torch import Tensor
 
 from lightning_reg import __version__
+from lightning_reg.data.datasets.identity import held_out_but_seen, keep_splits, trained_images
 from lightning_reg.discovery import ArgumentError, UserError, providers
 from lightning_reg.discovery.documentation import REQUIRED
 from lightning_reg.discovery.reading import as_yaml
@@ -33,7 +34,7 @@ from lightning_reg.spatial import Pair
 from lightning_reg.training.building import build_data
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run_folder import read_config
+from lightning_reg.training.run_folder import read_config, with_root
 
 TOLERANCE = 0.1
 """Largest change of a displacement, voxels, for which weights are stored in half precision."""
@@ -109,16 +110,17 @@ def pack(
         )
     stored = read_checkpoint(path)
     module = RegistrationModule.load_from_checkpoint(path).eval()
-    pairs = _pairs(config)
+    pairs = _pairs(config, module.identity)
     state, told = _weights(module, stored["state_dict"], pairs[:PAIRS])
     module.load_state_dict(state)
+    seen = " except that of the model from which it started" if held_out_but_seen(module.identity) else ""
     described = {"title": title, "data": data, "not_for": not_for}
     card = Card(
         title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
         data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
         licence=licence,
         training=training or _command(config),
-        accuracy={"on": f"On {len(pairs)} validation pairs, not used for training", **_accuracy(module, pairs)},
+        accuracy={"on": f"On {len(pairs)} validation pairs, not used for training{seen}", **_accuracy(module, pairs)},
         not_for=not_for or f"{TO_WRITE}; not for clinical use",
         parameters=sum(p.numel() for p in module.parameters()),
         weights=told,
@@ -131,7 +133,8 @@ def pack(
             package = Path(place) / "package" / "src" / package_name
             package.mkdir(parents=True)
             content = io.BytesIO()  # a full disk is then an OSError
-            torch.save({"state_dict": state, "lightning_reg": stored["lightning_reg"]}, content)
+            anonymous = {"source": sorted(trained_images(module.identity))}  # without names of subjects
+            torch.save({"state_dict": state, "lightning_reg": {**stored["lightning_reg"], "data": anonymous}}, content)
             write_whole(package / WEIGHTS, content.getbuffer())
             write_card(card, package / CARD)
             (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
@@ -144,8 +147,9 @@ def pack(
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
 
 
-def _pairs(config: Mapping[str, Any]) -> list[Pair]:
+def _pairs(config: Mapping[str, Any], known: Mapping[str, Any]) -> list[Pair]:
     data = build_data(config)
+    keep_splits(data.data, known)
     data.setup()
     return list(data.validation_pairs)
 
@@ -188,15 +192,9 @@ def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's configuration without paths of the machine; ``data.root`` becomes a required value."""
-    root = config["data"].get("root")
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: changed(inner) for key, inner in value.items()}
-        return "${data.root}" if root is not None and value == root else value
-
-    kept = changed(config)
-    return {**kept, "data": {**kept["data"], **({} if root is None else {"root": REQUIRED})}, "run": None, "resume": None, "init": None}
+    kept = with_root(config, "${data.root}")
+    root = {} if config["data"].get("root") is None else {"root": REQUIRED}
+    return {**kept, "data": {**kept["data"], **root}, "run": None, "resume": None, "init": None}
 
 
 def _command(config: Mapping[str, Any]) -> str:

@@ -100,6 +100,7 @@ class Registrar:
             network); the transform is applied to the original images. ``None``: the free memory.
         lungs: registrar used instead if both images are CT of the lungs.
         variant: changes the storage of the preprocessed pair, in the same world, for the network (test-time augmentation).
+        trained_on: contents of the training images, see :func:`lightning_reg.data.datasets.identity.content`.
     """
 
     preprocessing: Preprocessing
@@ -113,6 +114,7 @@ class Registrar:
     memory: float | None = None
     lungs: Registrar | None = None
     variant: Callable[[Pair], Pair] | None = None
+    trained_on: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         require_kind(self.preprocessing, Preprocessing, "preprocessing", "give Preprocessing(...)")
@@ -318,7 +320,8 @@ def load(
         "preprocessing": asdict(trained.preprocessing),
         "refinement": instance,
     } | ({} if weight is None else {"weight": weight})
-    return Registrar(trained.preprocessing, trained.composer, optimization, start, trained.statistics, settings, device, memory=memory)
+    applied = (trained.preprocessing, trained.composer, optimization, start, trained.statistics, settings, device)
+    return Registrar(*applied, memory=memory, trained_on=trained.trained_on)
 
 
 def conventional(

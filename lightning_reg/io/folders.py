@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +187,7 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = folder if inside else folder.parent
-        prefix = f".{folder.name[:100]}.partial-{socket.gethostname()}-"
-        _remove_orphans(beside, prefix)
-        partial = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=beside))
+        partial = Path(tempfile.mkdtemp(prefix=_of_this_process(folder, beside), dir=beside))
     except OSError as cause:
         raise DataError(f"{folder} cannot be made ({reason(cause)}); choose another folder.") from cause
     try:
@@ -227,12 +227,16 @@ def _has_to_stay(folder: Path) -> bool:
     return folder.is_mount() or folder == here or folder in here.parents or not os.access(folder.parent, os.W_OK)
 
 
-def _remove_orphans(place: Path, prefix: str) -> None:
-    """Remove partial folders of killed processes of this machine."""
-    for path in place.glob(f"{prefix}*"):
+def _of_this_process(wanted: Path, place: Path) -> str:
+    """Prefix of this process's temporary names for a file or folder; those of killed processes of this machine are removed."""
+    prefix = f".{wanted.name[:100]}.partial-{socket.gethostname()}-"
+    for path in place.glob(f"{glob.escape(prefix)}*"):
         number = path.name.removeprefix(prefix).partition("-")[0]
         if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)  # fails for a file
+            with suppress(OSError):
+                path.unlink()
+    return f"{prefix}{os.getpid()}-"
 
 
 def _replace(folder: Path, partial: Path) -> None:
@@ -309,7 +313,7 @@ def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     path = path.expanduser()
     refuse_file(path, overwrite)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as partial:
+        with tempfile.TemporaryDirectory(prefix=_of_this_process(path, path.parent), dir=path.parent) as partial:
             yield Path(partial) / path.name
             os.replace(Path(partial) / path.name, path)
     except OSError as cause:
@@ -319,13 +323,14 @@ def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a process killed at any moment leaves the old content or the new one.
 
+    Of several processes that write it at the same time, the last one counts; a reader finds a complete content at any moment.
+
     Raises:
         OSError: the file, which the exception names, cannot be written; the old content is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f"{_of_this_process(path, path.parent)}{secrets.token_hex(4)}")
     try:
-        partial.unlink(missing_ok=True)  # never write through a link
         with partial.open("xb") as file:
             file.write(content)
             file.flush()

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lightning_reg.discovery import DataError
 from lightning_reg.io.dicom import read_folder
-from lightning_reg.spatial import Image
 from lightning_reg.io.names import require_unicode
+from lightning_reg.spatial import Image
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | Image | tuple[Any, Any]"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from lightning_reg.data.datasets.identity import keep_splits
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.inference.contestants import Registering
-from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases
+from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases, seen_in_training
 from lightning_reg.inference.registrar import load
 from lightning_reg.studies.jobs import state_of
-from lightning_reg.studies.outcome import EVALUATION, evaluated_on
+from lightning_reg.studies.outcome import EVALUATION, evaluation_settings
+from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.run_folder import read_config
 
 
@@ -21,11 +23,14 @@ def evaluate_run(folder: Path, split: str) -> bool:
     Raises:
         UserError: the data have no such pairs, or none of them can be registered.
     """
-    if state_of(folder).status != "done" or evaluated_on(folder) == split:
+    if state_of(folder).status != "done" or evaluation_settings(folder).get("split") == split:
         return False
     data = read_config(folder)["data"]
     opened = open_dataset(data["dataset"], *(data.get(key) for key in ("held_out", "limit", "fold")))
-    model = Registering("model", load(folder / "checkpoints" / "best.ckpt"))
-    rows = evaluate_cases([model], Cases.of(opened, cast(Split, split)))
-    Evaluation(rows, {"split": split, "data": data}).save(folder / EVALUATION, overwrite=True)
+    best = folder / "checkpoints" / "best.ckpt"
+    keep_splits(opened, read_checkpoint(best)["lightning_reg"].get("data", {}))
+    model, cases = Registering("model", load(best)), Cases.of(opened, cast(Split, split))
+    warnings = seen_in_training([model], cases)
+    settings = {"split": split, "data": data, **({"warnings": warnings} if warnings else {})}
+    Evaluation(evaluate_cases([model], cases), settings).save(folder / EVALUATION, overwrite=True)
     return True

@@ -36,6 +36,7 @@ class Run:
 
     Args:
         status: ``done``, ``failed``, ``waiting`` or ``elsewhere``.
+        message: why it failed, or warnings of its evaluation.
         rows: its cases, if it is done.
         curve: ``(step, validation error)``.
     """
@@ -60,20 +61,22 @@ class Run:
         if state.status != "done":
             return cls(*common, state.status, state.message, curve=curve)
         cases = folder / EVALUATION / "cases.csv" if split else folder / "cases.csv"
-        if split and evaluated_on(folder) != split:
+        evaluated = evaluation_settings(folder) if split else {}
+        if split and evaluated.get("split") != split:
             return cls(*common, "failed", f"It has not been evaluated on the split {split}.", curve=curve)
         rows = [row for row in read_rows(cases) if "error" not in row]
         known = summary(folder)
         seconds = known["seconds"]
-        return cls(*common, "done", "", rows, curve, float(str(seconds)), _error(rows))
+        warnings = " ".join(map(str, evaluated.get("warnings", ())))
+        return cls(*common, "done", warnings, rows, curve, float(str(seconds)), _error(rows))
 
 
-def evaluated_on(folder: Path) -> str | None:
-    """The split on which a run has been evaluated; ``None`` if there is no evaluation."""
+def evaluation_settings(folder: Path) -> dict[str, Any]:
+    """Settings of a run's evaluation: ``split``, and ``warnings`` if there are any; empty if there is no evaluation."""
     try:
-        return str(read_json(folder / EVALUATION / MARK)["settings"]["split"])
-    except (OSError, DataError, KeyError, TypeError):
-        return None
+        return dict(read_json(folder / EVALUATION / MARK)["settings"])
+    except (OSError, DataError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _error(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -113,6 +116,7 @@ class Outcome:
             numbers = sorted(set(counts.values()))
             of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
             notes.insert(0, f"Values of a pair are means over {of} seeds; the mean error spreads over the seeds by {self._spread()}.")
+        notes += [f"{run.name}: {run.message}" for run in self.done if run.message]
         unfinished = len(self.runs) - len(self.done)
         if unfinished:
             notes.append(f"{unfinished} of {len(self.runs)} runs have not ended or failed; they are not counted.")

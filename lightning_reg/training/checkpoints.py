@@ -29,7 +29,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise TrainingError(f"There is no checkpoint {path}; correct the path.")
     damage = damaged(path)
     if damage:
-        whole = newest_whole(path.parent)
+        whole = whole_checkpoint(path.parent)
         instead = f"use {whole}" if whole else "use another one, fetch or install it again, or train again"
         raise TrainingError(f"{path} cannot be read as a checkpoint ({damage}); {instead}.")
     try:
@@ -54,7 +54,9 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
     made = checkpoint.get("lightning_reg")
     if not isinstance(made, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         return False
-    mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}))
+    data = made.get("data", {})
+    known = data.get("trained", {}) if isinstance(data, dict) else None
+    mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}), data, known)
     components = made.get("components", [])
     if not isinstance(components, list) or not all(isinstance(one, dict) and one.keys() >= KEPT for one in components):
         return False
@@ -73,7 +75,7 @@ def damaged(path: Path) -> str | None:
     return f"it is damaged: the checksum of {broken} does not fit" if broken else None
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """Return the newest intact checkpoint of a folder."""
-    found = [path for path in folder.glob("*.ckpt") if path.is_file() and not damaged(path)]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def whole_checkpoint(folder: Path) -> Path | None:
+    """Return an intact checkpoint of a folder: ``last.ckpt``, else ``best.ckpt``, else any."""
+    found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.name != "last.ckpt", path.name))
+    return next((path for path in found if path.is_file() and not damaged(path)), None)

@@ -11,6 +11,10 @@ from torch import Tensor
 from lightning_reg.discovery import TrainingError
 
 
+class NotFiniteError(TrainingError):
+    """A loss or a validation became NaN or infinite; checkpoints that were saved before are good."""
+
+
 class _Seen(NamedTuple):
     names: tuple[str, ...]
     finite: Tensor
@@ -42,7 +46,7 @@ class FiniteLoss:
             of_any: function that tells whether a condition holds in any of several processes.
 
         Raises:
-            TrainingError: a term was NaN or infinite.
+            NotFiniteError: a term was NaN or infinite.
         """
         if self._seen is None:
             return
@@ -51,8 +55,8 @@ class FiniteLoss:
             seen.ready.synchronize()
         broken = [name for name, finite in zip(seen.names, seen.finite.tolist(), strict=True) if not finite]
         if of_any(bool(broken)):
-            raise TrainingError(
+            raise NotFiniteError(
                 f"The loss term {' and '.join(broken or ['of another process'])} became NaN or infinite at step {seen.step} on "
                 f"{', '.join(seen.pairs)}; lower method.optimizer.lr, set trainer.gradient_clip_val=1, or train in "
-                "trainer.precision=32-true. The last good checkpoint is kept."
+                "trainer.precision=32-true."
             )

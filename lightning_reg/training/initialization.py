@@ -69,11 +69,13 @@ class Source:
         settings: the initialisation.
         state: weights by name, only tensors.
         preprocessing: preprocessing of the model, plain values.
+        data: identity of the data of the model's training, see :func:`lightning_reg.data.datasets.identity.joined`.
     """
 
     settings: Initialization
     state: Mapping[str, Tensor]
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, module: RegistrationModule) -> list[str]:
         """Copy the weights that fit into a module; return sentences that report which were copied.
@@ -139,7 +141,7 @@ def read_source(spec: Mapping[str, Any] | str) -> Source:
     require_installed(stored.get("components", []), settings.model)
     build_composer(stored["model"]["composer"])  # refuses an unknown composer
     state = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
-    return Source(settings, state, stored["preprocessing"])
+    return Source(settings, state, stored["preprocessing"], stored.get("data", {}))
 
 
 def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, Any], list[str]]:

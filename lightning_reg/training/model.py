@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_reg.components.building import build_composer, build_loss
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.data.datasets.identity import trained_images
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.provenance import Entry, other_versions, require_installed
@@ -28,6 +29,8 @@ class TrainedModel:
         preprocessing: preprocessing of the training images.
         statistics: statistics of the training images, see :func:`lightning_reg.data.statistics.statistics`.
         description: description of the module, see :meth:`lightning_reg.training.module.RegistrationModule.description`.
+        trained_on: contents of the training images, see :func:`lightning_reg.data.datasets.identity.content`; empty where the
+            checkpoint does not store them.
     """
 
     composer: Composer
@@ -35,6 +38,7 @@ class TrainedModel:
     preprocessing: Preprocessing
     statistics: Mapping[str, Any]
     description: dict[str, Any]
+    trained_on: frozenset[str] = frozenset()
 
 
 def read_model(path: str | Path) -> TrainedModel:
@@ -55,7 +59,8 @@ def read_model(path: str | Path) -> TrainedModel:
     assert isinstance(composer, Composer)
     assert isinstance(loss, LossBundle)
     preprocessing = construct("preprocessing", Preprocessing, stored["preprocessing"])
-    return TrainedModel(composer, loss, preprocessing, stored.get("statistics", {}), stored["model"])
+    trained_on = trained_images(stored.get("data", {}))
+    return TrainedModel(composer, loss, preprocessing, stored.get("statistics", {}), stored["model"], trained_on)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], path: str, components: Sequence[Entry] = ()) -> None:

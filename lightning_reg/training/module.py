@@ -22,6 +22,7 @@ from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.components.network import Network
 from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.datasets.identity import identify
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.discovery import ArgumentError, ComponentError, TrainingError, blaming, construct, registration, require_kind
 from lightning_reg.discovery.provenance import entry, require_installed
@@ -29,7 +30,7 @@ from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
-from lightning_reg.training.finite import FiniteLoss
+from lightning_reg.training.finite import FiniteLoss, NotFiniteError
 from lightning_reg.training.model import load_weights
 from lightning_reg.training.optimizers import (
     DecaySchedule,
@@ -58,7 +59,8 @@ class RegistrationModule(L.LightningModule):
         preprocessing: preprocessing of the training images, stored in the checkpoint for applying the model; default that of the
             ``RegistrationData`` given to the trainer.
 
-    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) are stored there as well.
+    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) and :attr:`identity`
+    (:func:`lightning_reg.data.datasets.identity.identify` of the data) are stored there as well.
     :attr:`metrics` are measured in validations, in addition to those of the table.
     """
 
@@ -88,6 +90,7 @@ class RegistrationModule(L.LightningModule):
         self.schedule = DecaySchedule() if schedule is None else schedule
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
+        self.identity: Mapping[str, Any] = {}
         self.cases: list[PairMetrics] = []
         self.metrics: Sequence[ExtraMetric] = ()
         self.split_batch, self._finite = split_batch, FiniteLoss()
@@ -165,6 +168,7 @@ class RegistrationModule(L.LightningModule):
                     f"one ({data.preprocessing}): give the same preprocessing to RegistrationData and to the module."
                 )
             self.statistics = self.statistics or data.statistics
+            self.identity = self.identity or identify(data.data)
 
     def on_fit_start(self) -> None:
         """Check, before the first step, the precision and that checkpoints can be written.
@@ -232,9 +236,9 @@ class RegistrationModule(L.LightningModule):
         self._gather_cases()
         summary = totals(self.cases)
         if not math.isfinite(primary_error(summary)):
-            raise TrainingError(
+            raise NotFiniteError(
                 f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
-                "set trainer.gradient_clip_val=1. The last good checkpoint is kept."
+                "set trainer.gradient_clip_val=1."
             )
         together = self._processes > 1
         self.log_dict({f"validation/{name}": value for name, value in summary.items()}, sync_dist=together)
@@ -306,6 +310,7 @@ class RegistrationModule(L.LightningModule):
             "components": self.components(),
             "preprocessing": without_numpy(asdict(self.preprocessing)),
             "statistics": self.statistics,
+            "data": self.identity,
         }
 
     @classmethod
@@ -331,6 +336,6 @@ class RegistrationModule(L.LightningModule):
         require_installed(components, str(checkpoint_path))
         module = cls.from_configuration(stored["model"])
         module.preprocessing = construct("preprocessing", Preprocessing, stored["preprocessing"])
-        module.statistics = stored.get("statistics", {})
+        module.statistics, module.identity = stored.get("statistics", {}), stored.get("data", {})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path), components)
         return module if map_location is None else module.to(map_location)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -78,10 +79,11 @@ def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with one row per case; missing values are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.components.interfaces import Growable
 from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.data.datasets.identity import changes, held_out_but_seen, identify, joined, keep_splits
+from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
-from lightning_reg.discovery.composition import as_word
 from lightning_reg.discovery.provenance import entries
 from lightning_reg.discovery.registry import hidden
 from lightning_reg.io.folders import reason, refuse_links
@@ -35,14 +36,15 @@ from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
-from lightning_reg.training.checkpoints import newest_whole, read_checkpoint
+from lightning_reg.training.checkpoints import read_checkpoint, whole_checkpoint
+from lightning_reg.training.finite import NotFiniteError
 from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.model import load_weights
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
-from lightning_reg.training.run_folder import NO_LINKS, as_started, clear, to_go_on_from, with_steps, write_config
+from lightning_reg.training.run_folder import NO_LINKS, as_started, clear, to_go_on_from, with_steps, write_config, write_identity
 from lightning_reg.training.settings import require_machine, require_settings
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
@@ -130,16 +132,19 @@ def _run(
     if source is not None:
         config, notes = started_from(config, source)
     data = build_data(config)
+    identity, changed = _identity(data.data, before.data, source, folder, bool(config.get("changed_data")))
     module = RegistrationModule.from_configuration(config["method"])
     if source is not None:
         notes = [*source.load(module), *notes]
+        if seen := held_out_but_seen(identity):
+            notes.append(f"{source.settings.model} was trained on scans that are held out here ({seen}): errors on them are too small.")
     if resume is not None:
         load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is very long
     used = module.components() + entries(around(config))
     notes += [told for one in used if (told := hidden(one["group"], one["name"]))]
     module.metrics = build_metrics(config.get("metrics") or ())
     data.setup()
-    module.preprocessing, module.statistics = data.preprocessing, data.statistics
+    module.preprocessing, module.statistics, module.identity = data.preprocessing, data.statistics, identity
     try:
         module.loss.require(data.available())
     except TrainingError as error:
@@ -154,14 +159,19 @@ def _run(
         if progress is not None:
             for line in (*data.notes, *notes, told, *before.told()):
                 progress(line)
+
+    def settle() -> None:
+        write_config(folder, config)
+        write_identity(folder, identity)
+
     if resume is None and is_first():
         clear(folder)  # remains of a run killed before its first checkpoint
-        write_config(folder, config)
+        settle()
 
     lines = progress is not None and not sys.stdout.isatty()  # a bar in a file would be a heap of fragments
     settings = {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}} if lines else config
     callbacks = [
-        Saving(folder / "checkpoints", lambda: write_config(folder, config), lambda: before.seconds + time.perf_counter() - started),
+        Saving(folder / "checkpoints", settle, choose_anew=changed, seconds=lambda: before.seconds + time.perf_counter() - started),
         RandomState(),
         ValidateLastStep(),
         *build_callbacks(settings),
@@ -188,6 +198,30 @@ def _run(
     return outcome
 
 
+def _identity(data: Splits, known: Mapping[str, Any], source: Source | None, folder: Path, accepted: bool) -> tuple[dict[str, Any], bool]:
+    """Return the identity of a run's data, and whether they are others than before, which has to be accepted.
+
+    Args:
+        known: identity in the checkpoint from which the run is resumed; empty for a new run or an earlier version.
+        accepted: go on with other data; known subjects then keep their split.
+
+    Raises:
+        TrainingError: the data changed; the message names the scans and subjects.
+    """
+    data.assign(known.get("moved", {}))
+    now = identify(data)
+    told = changes(known, now) if known.get("scans") else None
+    if told is None:
+        return joined(known, now, source=None if source is None else source.data), False
+    if not accepted:
+        raise TrainingError(
+            f"The data of the run in {folder} have changed ({told}); restore them, or accept the change with changed_data=true: "
+            "known subjects then keep their split."
+        )
+    moved = keep_splits(data, known)
+    return joined(known, identify(data), moved), True
+
+
 def _trainer(settings: Mapping[str, Any], module: RegistrationModule, **given: Any) -> L.Trainer:
     """Make Lightning's trainer; if several processes train growing levels, it allows parameters without a gradient."""
     given["plugins"] = [WholeCheckpoints(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])]
@@ -201,12 +235,13 @@ def _trainer(settings: Mapping[str, Any], module: RegistrationModule, **given: A
 
 @dataclass(frozen=True)
 class Before:
-    """Progress of a resumed run: steps made, steps logged, seconds."""
+    """Progress of a resumed run: steps made, steps logged, seconds; and the identity of its data, if it is known."""
 
     checkpoint: Path | None = None
     steps: int = 0
     logged: int = 0
     seconds: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def read(path: Path | None) -> Before:
@@ -223,7 +258,8 @@ class Before:
                 f"{path} was written by an earlier version, or by a Trainer in Python (resume it there with fit(..., ckpt_path=...)); "
                 "start a new run. The model can still be applied."
             )
-        return Before(path, checkpoint["global_step"], position["logged"], position["seconds"])
+        known = checkpoint["lightning_reg"].get("data", {})
+        return Before(path, checkpoint["global_step"], position["logged"], position["seconds"], known)
 
     def told(self) -> list[str]:
         return [] if self.checkpoint is None else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
@@ -248,9 +284,16 @@ def _no_litter(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _failures(folder: Path) -> Iterator[None]:
-    """Report out of memory, a full disk or a killed process in one sentence that names the checkpoint to resume from."""
+    """Name the checkpoint to resume from after a failure: NaN, out of memory, a full disk or a killed process."""
+
+    def resumable() -> str:
+        kept = whole_checkpoint(folder / "checkpoints")
+        return f"{kept} is whole: go on with {as_word("resume", str(kept))}" if kept else "No checkpoint was written yet."
+
     try:
         yield
+    except NotFiniteError as error:
+        raise TrainingError(f"{error} {resumable()}") from error
     except KeyboardInterrupt as error:  # before the first step or after the last one
         last = folder / "checkpoints" / "last.ckpt"
         raise Interrupted(last if last.exists() else None) from error
@@ -269,9 +312,7 @@ def _failures(folder: Path) -> Iterator[None]:
             what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
         else:
             raise
-        kept = newest_whole(folder / "checkpoints")
-        go_on = as_word("resume", str(folder))
-        raise TrainingError(f"{what} {f'{kept} is whole: go on with {go_on}' if kept else 'No checkpoint was written yet.'}") from error
+        raise TrainingError(f"{what} {resumable()}") from error
 
 
 def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:

@@ -14,12 +14,13 @@ from lightning_reg.discovery import DataError, TrainingError
 from lightning_reg.discovery.reading import as_yaml, read_json, read_yaml
 from lightning_reg.io.folders import inside, write_whole
 
-CONFIG, SUMMARY, FAILURE, DECIDED = "config.yaml", "summary.json", "failure.json", ".decided.json"
-WRITTEN = (CONFIG, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", "checkpoints", "figures", "tensorboard", "wandb")
+CONFIG, DATA, SUMMARY, FAILURE, DECIDED = "config.yaml", "data.json", "summary.json", "failure.json", ".decided.json"
+FOLDERS = ("checkpoints", "figures", "tensorboard", "wandb")
+WRITTEN = (CONFIG, DATA, "metrics.csv", "cases.csv", SUMMARY, FAILURE, DECIDED, "report.html", *FOLDERS)
 """Names of files and folders that a run writes and ``overwrite`` removes."""
 NO_LINKS = (*(name for name in WRITTEN if name != "wandb"), "wandb/id.txt")
 """Names that are no symbolic links, and hold none; Weights & Biases makes links in its own folder."""
-CALL = {"resume": None, "run": None, "overwrite": False}
+CALL = {"resume": None, "run": None, "overwrite": False, "changed_data": False}
 """Settings that depend on the call of a run, not on the run itself, with their stored values."""
 
 
@@ -27,6 +28,11 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.yaml``, the full configuration; ``train.py --config-path FOLDER --config-name config`` repeats the run."""
     kept = {key: CALL.get(key, value) for key, value in config.items()}
     write_whole(folder / CONFIG, as_yaml(kept).encode())
+
+
+def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write ``data.json``, the identity of the run's data, see :func:`lightning_reg.data.datasets.identity.identify`."""
+    write_whole(folder / DATA, (json.dumps(identity, indent=1) + "\n").encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -57,6 +63,18 @@ def read_settings(path: Path) -> dict[str, Any]:
     if isinstance(config["data"].get("root"), (dict, list)):
         raise TrainingError(f"data.root in {path} is not a path; correct it.")
     return {key: value for key, value in config.items() if key not in ("hydra", "defaults")}
+
+
+def with_root(config: Mapping[str, Any], root: Any) -> dict[str, Any]:
+    """Change the data's folder wherever a stored configuration, in which interpolations are resolved, has it."""
+    old = config["data"].get("root")
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: changed(inner) for key, inner in value.items()}
+        return root if old is not None and value == old else value
+
+    return {str(key): changed(value) for key, value in config.items()}
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
@@ -106,6 +124,9 @@ def run_of(path: Path) -> tuple[Path, Path]:
         folder, checkpoint = path, path / "checkpoints" / "last.ckpt"
     read_config(folder)
     if not checkpoint.exists():
+        others = sorted(checkpoint.parent.glob("*.ckpt"), reverse=True)
+        if others:
+            raise TrainingError(f"There is no checkpoint {checkpoint}; go on with resume={others[0]}.")
         raise TrainingError(f"The run in {folder} was stopped before it saved a checkpoint ({checkpoint.name}); start it again.")
     return folder, checkpoint
 
@@ -119,12 +140,12 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
         return None
-    elsewhere = "choose another folder (run=...), go on with that run (resume=...), or replace it (overwrite=true)"
+    elsewhere, replaced = "choose another folder (run=...)", "or replace it (overwrite=true)"
     if not (folder / CONFIG).exists():
-        raise TrainingError(f"{folder} holds checkpoints of a run without {CONFIG}; {elsewhere}.")
+        raise TrainingError(f"{folder} holds checkpoints of a run without {CONFIG}; {elsewhere}, {replaced}.")
     differs = difference(read_config(folder), config)
     if differs:
-        raise TrainingError(f"{folder} holds another run ({differs}); {elsewhere}.")
+        raise TrainingError(f"{folder} holds another run ({differs}); {elsewhere}, go on with that run (resume={folder}), {replaced}.")
     return last
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import providers
 import pytest
 import yaml
@@ -109,6 +110,37 @@ def test_one_command_from_nothing_to_a_table(train, tmp_path: Path) -> None:
     assert steps == sorted(set(steps))
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_steps"] == 3
     assert "keeps its own data" in refused(train(f"resume={folder}", "data=hippocampus"))
+
+
+def test_a_run_goes_on_after_its_data_have_moved_with_options_of_its_own_groups(train, tmp_path: Path) -> None:
+    for number, time in itertools.product(range(3), "ab"):
+        image = np.random.default_rng(10 * number + ord(time)).normal(size=(16, 14, 12)).astype(np.float32)
+        providers.nifti(tmp_path / "scans" / f"P{number}" / f"{time}.nii.gz", image)
+    small = [word for word in QUICK if not word.startswith("method=")]
+    code, _, err = train("method=velocity", "data=folder", "data.root=scans", "data.workers=0", "run=a", *small)
+    assert code == 0, err
+    (tmp_path / "scans").rename(tmp_path / "mo'ved, x")
+    assert "There is no folder scans; correct data.root." in refused(train("resume=runs/a"))
+    for words, told in {
+        ("data=folder",): "keeps its own data; leave out data=folder",
+        ("method.steps=9",): "used only when a run starts; set trainer.max_steps",
+        ("trainer.max_steps=4,5",): "trainer.max_steps=4,5 has several values",
+        ("method.composer.head.stps=5",): "no option 'method.composer.head.stps'; did you mean 'method.composer.head.steps'",
+        ("method.composer.backbone.kernel=5",): "no option 'method.composer.backbone.kernel'",
+        ("~nothing",): "no option 'nothing'",
+    }.items():
+        assert told in refused(train("resume=runs/a", *words)), words
+    words = ("data.root='mo\\'ved, x'", "trainer.max_steps=3", "method.composer.head.steps=5", "+method.optimizer.weight_decay=0.1")
+    code, _, err = train("resume=runs/a", *words)
+    assert code == 0, err
+    config = yaml.safe_load((tmp_path / "runs/a/config.yaml").read_text())
+    assert config["data"]["root"] == config["data"]["dataset"]["root"] == "mo'ved, x"
+    assert (config["method"]["composer"]["head"]["steps"], config["method"]["optimizer"]["weight_decay"]) == (5, 0.1)
+    providers.nifti(tmp_path / "mo'ved, x" / "P0" / "a.nii.gz", np.ones((16, 14, 12), np.float32) + image)
+    assert "have changed (changed: P0 a)" in refused(train("resume=runs/a", "trainer.max_steps=4"))
+    code, _, err = train("resume=runs/a", "trainer.max_steps=4", "changed_data=true")  # as the message has it
+    assert code == 0, err
+    assert yaml.safe_load((tmp_path / "runs/a/config.yaml").read_text())["changed_data"] is False
 
 
 def test_a_runs_configuration_repeats_the_run(train, tmp_path: Path) -> None:

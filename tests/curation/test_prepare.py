@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import re
@@ -72,6 +73,8 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(raw, tmp_path: Pat
     assert times == {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
     image = tmp_path / "raw" / "images" / "patient 1" / "moving.nii.gz"
     os.utime(image, ns=(1, 1))
+    assert prepare(open_dataset(raw), out, CROPPED).reused == 4
+    image.write_bytes(gzip.compress(gzip.decompress(image.read_bytes()), 1))
     assert prepare(open_dataset(raw), out, CROPPED).reused == 3
     (out / "masks" / "pair1_fixed.nii.gz").unlink()
     assert prepare(open_dataset(raw), out, CROPPED).reused == 3

@@ -295,7 +295,11 @@ def test_single_pairs_are_registered_again_also_otherwise(registrar: Registrar, 
     (tmp_path / "1.nii.gz").unlink()
     register_cohort(registrar, pairs_from_table(tmp_path / "pairs.csv"), tmp_path / "out", only={"p1"})
     assert rows(tmp_path / "out")["p1"]["status"] == "failed"
-    assert Ledger(tmp_path / "out").failed({}, 0.0) == ["p1"]
+    assert Ledger(tmp_path / "out").failed({}) == ["p1"]
+    for path in (tmp_path / "out").rglob("*"):  # as after copying the folder, or with a clock that was set back
+        os.utime(path, ns=(1, 1) if path.name == "p1.json" else (2, 2))
+    assert Ledger(tmp_path / "out").failed({}) == ["p1"]
+    assert [row["status"] for row in collect(tmp_path / "out").rows] == ["done", "failed", "done"]
     with pytest.raises(DataError, match="no pair 'p7'"):
         register_cohort(registrar, pairs, tmp_path / "out", only={"p7"})
 
@@ -419,12 +423,14 @@ def test_verdicts_are_read_back_and_count_until_the_pair_is_registered_again(jud
     ledger = Ledger(judged)
     assert ledger.verdicts() == {}
     (judged / "quality.csv").write_text('pair,verdict,note\np1,fail,"shoulder, left"\np2,pass,\n')
-    assert ledger.verdicts()["p1"] == {"verdict": "fail", "note": "shoulder, left"}
-    saved = time.time() + 10
-    assert ledger.failed(ledger.verdicts(), saved) == ["p1", "p4"]
-    assert ledger.failed(ledger.verdicts(), 0.0) == ["p4"]
+    assert ledger.verdicts()["p1"] == {"verdict": "fail", "note": "shoulder, left", "result": ""}
+    assert ledger.failed(ledger.verdicts()) == ["p1", "p4"]
+    (judged / "quality.csv").write_text(f"pair,verdict,result\np1,fail,{ledger.result('p1')}\np2,pass,{ledger.result('p2')}\n")
+    assert ledger.failed(ledger.verdicts()) == ["p1", "p4"]
+    register_cohort(registrar, pairs_from_table(judged.parent / "pairs.csv"), judged, only={"p1"})
+    assert ledger.failed(ledger.verdicts()) == ["p4"]
     with pytest.raises(DataError, match="name the pair 'p11'; did you mean 'p1'"):
-        ledger.failed({"p11": {"verdict": "fail"}}, saved)
+        ledger.failed({"p11": {"verdict": "fail"}})
     assert ledger.verdicts()["p2"]["verdict"] == "pass"
     assert {row["moving"] for row in ledger.write_results(["p0"])} == {str(judged.parent / "1.nii.gz")}
     (judged / "bad.csv").write_text("pair,verdict\np1,failed\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lightning_reg.discovery import DataError
-from lightning_reg.io.folders import LISTING, MARK, Beside, inside, refuse_links, written_file, written_whole
+from lightning_reg.io.folders import LISTING, MARK, Beside, inside, refuse_links, write_whole, written_file, written_whole
 from lightning_reg.io.lock import one_writer
 
 
@@ -120,6 +122,32 @@ def test_a_single_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x.csv"]
     with pytest.raises(DataError, match="There is no folder"), written_file(tmp_path / "none" / "x.csv"):
         pass
+
+
+def _write_often(path: Path, letter: str) -> None:
+    for length in range(1, 60):
+        write_whole(path, letter.encode() * 1000 * length)
+
+
+def test_several_writers_of_a_file_disturb_neither_each_other_nor_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "x[1].csv"
+    write_whole(path, b"z")
+    stale = tmp_path / f".x[1].csv.partial-{socket.gethostname()}-{ended_process()}-0123"
+    stale.write_bytes(b"half")
+    writers = [multiprocessing.get_context("fork").Process(target=_write_often, args=(path, letter)) for letter in "abcdef"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert len(set(path.read_bytes())) == 1
+    assert [writer.exitcode for writer in writers] == [0] * len(writers)
+    assert len(path.read_bytes()) == 59_000
+    assert names(tmp_path) == ["x[1].csv"]
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_a_folder_behind_a_link_or_that_one_works_in(tmp_path: Path, monkeypatch) -> None:

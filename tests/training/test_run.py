@@ -5,17 +5,27 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from lightning_reg.data.datasets.own import FolderDataset
+from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.discovery import ComponentError, TrainingError, UserError
 from lightning_reg.discovery.composition import compose
+from lightning_reg.inference.cohort.pairs import pairs_from_table
+from lightning_reg.inference.contestants import Registering
+from lightning_reg.inference.evaluation import Cases, seen_in_training
+from lightning_reg.inference.registrar import load
+from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.training import run as run_module
 from lightning_reg.training.building import build_data
 from lightning_reg.training.callbacks.saving import Interrupted
@@ -97,9 +107,8 @@ def test_the_run_folder_is_complete(config: dict, tmp_path: Path) -> None:
     folder = outcome.folder
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
     figures = {f"figures/{n}.png" for n in ("learning_curve", "growth", "tre", "motion", "case_0", "case_1")}
-    assert (
-        written == {"config.yaml", "metrics.csv", "cases.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} | figures
-    )
+    files = {"config.yaml", "data.json", "metrics.csv", "cases.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert written == files | figures
     assert yaml.safe_load((folder / "config.yaml").read_text()) == config
     with (folder / "cases.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -135,6 +144,57 @@ def test_interrupted_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp
 
 
 @pytest.mark.slow
+def on_a_folder(config: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The configuration on a folder of five subjects with two scans each, the last of which is held out."""
+    for number in range(1, 6):
+        for time in ("a", "b"):
+            path = root / f"P{number}" / f"{time}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng(10 * number + ord(time)).normal(size=(16, 12, 12)).astype(np.float32)
+            nib.save(nib.Nifti1Image(image, np.diag([2.0, 2, 2, 1])), path)
+    return {**config, "data": {**config["data"], "dataset": {"name": "folder", "root": str(root)}, "preprocessing": {}}}
+
+
+def test_a_run_knows_its_data_and_goes_on_with_others_only_if_told(config: dict, tmp_path: Path) -> None:
+    """A training subject that a new name makes a held-out one is not held out, and neither is it in the next session."""
+    config = on_a_folder(config, tmp_path / "scans")
+    config["method"]["loss"] = {"terms": {"field_error": {}}}
+    folder = train({**config, "trainer": {**config["trainer"], "max_steps": 2}}, tmp_path / "run").folder
+    last = folder / "checkpoints" / "last.ckpt"
+    rows = {row["scan"]: row["split"] for row in json.loads((folder / "data.json").read_text())["scans"]}
+    assert (rows["P1 a"], rows["P4 b"], rows["P5 a"]) == ("train", "train", "validation")
+
+    (tmp_path / "scans" / "P1").rename(tmp_path / "scans" / "P9")
+    before = {path: path.read_bytes() for path in (last, folder / "data.json", folder / "config.yaml", folder / "metrics.csv")}
+    told = "missing: P1 a, P1 b; new: P9 a, P9 b; P5 would change from validation to train.* restore them, or .* changed_data=true"
+    with pytest.raises(TrainingError, match=told):
+        train(config, folder, last)
+    assert before == {path: path.read_bytes() for path in before}
+
+    train({**config, "changed_data": True, "trainer": {**config["trainer"], "max_steps": 4}}, folder, last)
+    train(config, folder, last)
+    with (folder / "cases.csv").open(newline="") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["P5 a < b"]
+    known = read_checkpoint(last)["lightning_reg"]["data"]
+    assert known == json.loads((folder / "data.json").read_text())
+    assert {row["subject"] for row in known["scans"] if row["split"] == "validation"} == {"P5"}
+    assert set(known["trained"]["subjects"]) == {"P1", "P2", "P3", "P4", "P9"}
+
+    for name, source in (("X", "P5"), ("Y", "P3")):  # an evaluation recognises the images under other names
+        shutil.copytree(tmp_path / "scans" / source, tmp_path / "others" / name)
+    model, cases = (
+        Registering("ours", load(folder / "checkpoints" / "best.ckpt")),
+        Cases.of(Splits(FolderDataset(tmp_path / "others")), None),
+    )
+    told = "1 of 2 pairs contain scans that ours was trained on; their figures do not show its accuracy on other images."
+    assert seen_in_training([model], cases) == [told]
+    (tmp_path / "others" / "pairs.csv").write_text("fixed,moving\nX/a.nii.gz,Y/b.nii.gz\nX/a.nii.gz,X/b.nii.gz\n")
+    assert seen_in_training([model], Cases.of_pairs(pairs_from_table(tmp_path / "others" / "pairs.csv"))) == [told]
+    record = {"totals": {}, "differences": [], "settings": {"warnings": [told]}}
+    write_report(tmp_path / "report.html", {"ours": [{"case": "X", "ncc_after": 0.5}]}, record)
+    assert told in (tmp_path / "report.html").read_text()
+
+
 def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_path: Path) -> None:
     """With a budget, whose number of steps was chosen when the run began; what is in the folder besides stays."""
     config["method"]["steps"] = config["trainer"]["max_steps"]
@@ -178,10 +238,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(conf
     config["method"]["optimizer"]["lr"] = 100.0
     config["data"]["samples_per_epoch"] = 1  # a checkpoint after every step
     config["trainer"]["max_steps"] = 200
-    with pytest.raises(TrainingError, match=r"became NaN or infinite"):
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(TrainingError, match=rf"became NaN or infinite .* {last} is whole: go on with resume={last}\."):
         train(config, tmp_path / "run")
-    kept = weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    kept = weights(last)
     assert all(torch.isfinite(v).all() for v in kept.values())
+
+
+def test_a_loss_that_is_not_finite_before_the_first_checkpoint_promises_none(config: dict, tmp_path: Path) -> None:
+    config["method"]["optimizer"]["lr"] = 1e10
+    with pytest.raises(TrainingError, match=r"became NaN or infinite .* No checkpoint was written yet\."):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
 def test_out_of_memory_names_the_knobs(config: dict, tmp_path: Path, monkeypatch) -> None:

@@ -111,11 +111,19 @@ class Splits:
                     shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
                     text = f"data.held_out names the subject '{name}', which is not there{did_you_mean(name, everybody)}"
                     raise DataError(f"{text} There are {shown}.")
+        self._assign(lambda record: "validation" if record.subject in chosen else "test" if record.split == "test" else "train")
+
+    def assign(self, splits: Mapping[str, Split]) -> dict[str, Split]:
+        """Move all scans of some subjects to other splits; returns the splits of those subjects that were in another one."""
+        moved = {r.subject: splits[r.subject] for r in self._records if splits.get(r.subject, r.split) != r.split}
+        if moved:
+            self._assign(lambda record: moved.get(record.subject, record.split))
+        return moved
+
+    def _assign(self, split_of: Callable[[Record], Split]) -> None:
+        """Change the splits of the scans, and with them the pairs."""
         usual = self._pairs == usual_pairs(self._records)
-        new: dict[Record, Record] = {}
-        for record in self._records:
-            split: Split = "validation" if record.subject in chosen else "test" if record.split == "test" else "train"
-            new[record] = replace(record, split=split)
+        new = {record: replace(record, split=split_of(record)) for record in self._records}
         self._records = list(new.values())
         self._pairs = usual_pairs(self._records) if usual else self._within([(new[fixed], new[moving]) for fixed, moving in self._pairs])
 
@@ -146,6 +154,10 @@ class Splits:
         """Return the pairs of a split as indices ``(fixed, moving)`` into :meth:`records`."""
         at = {record: k for k, record in enumerate(self.records(split))}
         return [(at[fixed], at[moving]) for fixed, moving in self._pairs if fixed in at and moving in at]
+
+    def named_pairs(self) -> list[tuple[Record, Record]]:
+        """Return the ``(fixed, moving)`` scans of all pairs."""
+        return list(self._pairs)
 
     def using(self, dataset: RegistrationDataset) -> Splits:
         """Return the same scans and pairs, loaded by another data set with the same records."""

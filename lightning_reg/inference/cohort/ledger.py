@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,13 +43,17 @@ class Ledger:
     def done(self, name: str) -> bool:
         return (self.place(name) / LISTING).is_file()
 
-    def written(self, name: str) -> float:
-        """Time at which a finished pair was written, seconds since 1970."""
-        return (self.place(name) / LISTING).stat().st_mtime
+    def result(self, name: str) -> str:
+        """Identity of a finished pair's result, from the content of its record; empty if there is none."""
+        try:
+            return hashlib.sha256((self.place(name) / MARK).read_bytes()).hexdigest()[:16] if self.done(name) else ""
+        except OSError:
+            return ""
 
     def fail(self, name: str, message: str, details: str = "") -> None:
-        """Record a failure; ``details``, a traceback, is written to a separate file."""
+        """Record a failure, with the result that the pair already has; ``details``, a traceback, is written to a separate file."""
         record = {"pair": name, "message": message, "at": datetime.now().isoformat(sep=" ", timespec="seconds")}
+        record["result"] = self.result(name)
         self.succeed(name)
         write_whole(self._failure(name), (json.dumps(record) + "\n").encode())
         if details:
@@ -96,10 +101,11 @@ class Ledger:
             return None
 
     def _failed_again(self, name: str) -> bool:
-        """Whether a finished pair failed later, when it was registered again."""
+        """Whether a finished pair failed later, when it was registered again: its failure names the result that is there."""
         try:
-            return self._failure(name).stat().st_mtime > self.written(name)
-        except OSError:
+            failure = json.loads(self._failure(name).read_text(encoding="utf-8"))
+            return bool(failure.get("result", self.result(name)) == self.result(name))
+        except (OSError, ValueError, AttributeError):
             return False
 
     def damage(self, name: str) -> str | None:
@@ -180,12 +186,11 @@ class Ledger:
         write_whole(self.folder / file, text.getvalue().encode(errors="backslashreplace"))
         return rows
 
-    def failed(self, verdicts: Mapping[str, Mapping[str, str]], at: float) -> list[str]:
+    def failed(self, verdicts: Mapping[str, Mapping[str, str]]) -> list[str]:
         """Pairs that failed, or that were judged as failed and have not been registered again since.
 
         Args:
             verdicts: see :meth:`verdicts`.
-            at: time at which they were saved, seconds since 1970.
 
         Raises:
             DataError: a verdict names a pair that is not in the cohort.
@@ -196,14 +201,19 @@ class Ledger:
             raise DataError(f"The verdicts name the pair '{strange[0]}'{did_you_mean(strange[0], names)} The cohort does not have it.")
         found = []
         for name in names:
-            judged = verdicts.get(name, {}).get("verdict") == "fail"
-            again = self._failed_again(name) or (self.written(name) < at and judged) if self.done(name) else self._failure(name).is_file()
-            if again:
+            judged = verdicts.get(name, {}).get("verdict") == "fail" and self.counts(name, verdicts[name])
+            if self._failed_again(name) or judged if self.done(name) else self._failure(name).is_file():
                 found.append(name)
         return found
 
+    def counts(self, name: str, verdict: Mapping[str, str]) -> bool:
+        """Whether a verdict is about the pair's present result, or does not say which one it is about."""
+        return not verdict.get("result") or verdict["result"] == self.result(name)
+
     def verdicts(self, path: Path | None = None) -> dict[str, dict[str, str]]:
-        """Verdicts on the pairs, ``{name: {verdict, note}}``, from the file saved by the page of all pairs.
+        """Verdicts on the pairs, ``{name: {verdict, note, result}}``, from the file saved by the page of all pairs.
+
+        ``result`` is the :meth:`result` that was judged; a table may lack it.
 
         Args:
             path: default ``quality.csv`` in the folder; without that file the result is empty.
@@ -218,7 +228,7 @@ class Ledger:
         for line, cells in lines:
             if cells["verdict"] not in ("pass", "fail", ""):
                 raise DataError(f"Line {line} of {place} has the verdict '{cells['verdict']}'; give pass, fail, or nothing.")
-        return {cells["pair"]: {"verdict": cells["verdict"], "note": cells.get("note", "")} for _, cells in lines}
+        return {cells["pair"]: {key: cells.get(key, "") for key in ("verdict", "note", "result")} for _, cells in lines}
 
 
 def _row(name: str, record: Mapping[str, Any]) -> Row:

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 from filelock import FileLock
 
+from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.data.datasets.layouts import is_image, natural, stem
 from lightning_reg.data.datasets.manifest import PARTS
@@ -106,6 +107,13 @@ class CohortPair:
         if self.problem is not None:
             raise DataError(self.problem)
         return {key: source if isinstance(source, Path) else source.read() for key, source in self.sources.items()}
+
+    def images(self) -> set[str]:
+        """Contents of the two images, see :func:`~lightning_reg.data.datasets.identity.content`, as far as they can be read."""
+        found = [self.sources[side] for side in SIDES if side in self.sources]
+        frames = [(source.path, source.number) for source in found if isinstance(source, Frame)]
+        files = [(source, None) for source in found if isinstance(source, Path)]
+        return {told for path, number in (*files, *frames) if (told := content(path, number)) is not None}
 
     def described(self) -> dict[str, str]:
         """The sources as text, for the record."""

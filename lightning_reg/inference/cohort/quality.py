@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -29,7 +30,7 @@ def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
     quality = ledger.folder / QUALITY
     data = {
         "key": str(ledger.folder.resolve()),
-        "at": quality.stat().st_mtime if quality.is_file() else 0,
+        "saved": hashlib.sha256(quality.read_bytes()).hexdigest() if quality.is_file() else "",
         "metrics": _metrics(rows),
         "pairs": [_pair(ledger, row, verdicts.get(row["pair"], {})) for row in rows],
     }
@@ -51,4 +52,6 @@ def _pair(ledger: Ledger, row: Row, verdict: Mapping[str, str]) -> dict[str, Any
     path = inside(ledger.place(row["pair"]), THUMBNAIL)
     image = f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
     values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-    return {"name": row["pair"], "message": row.get("message", ""), "values": values, "image": image, **verdict}
+    shown = verdict if ledger.counts(row["pair"], verdict) else {}
+    known = {"name": row["pair"], "message": row.get("message", ""), "values": values, "image": image}
+    return {**known, **shown, "result": ledger.result(row["pair"])}

@@ -36,7 +36,8 @@ def write_report(path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], re
         if whole:
             sections.append(cases_section(whole, f"Cases of {name}, worst first" if several else "Cases, worst first"))
     methods = f" by {len(rows)} methods" if several else ""
-    path.write_text(render(f"Evaluation of {count} pairs{methods}", sections, record["settings"]), encoding="utf-8")
+    warnings = record["settings"].get("warnings", ())
+    path.write_text(render(f"Evaluation of {count} pairs{methods}", sections, record["settings"], "", warnings), encoding="utf-8")
 
 
 def comparison_section(comparison: Comparison) -> Section:

@@ -41,10 +41,11 @@ class Saving(L.Callback):
         folder: folder of the checkpoints.
         settle: called once, before the first checkpoint is written.
         seconds: function that returns the duration of the run so far, which is stored in the checkpoint.
+        choose_anew: whether a resumed run is validated on other data, so that earlier errors do not count for ``best.ckpt``.
     """
 
-    def __init__(self, folder: Path, settle: Callable[[], None], seconds: Callable[[], float]) -> None:
-        self.folder, self.settle, self.seconds = folder, settle, seconds
+    def __init__(self, folder: Path, settle: Callable[[], None], seconds: Callable[[], float], choose_anew: bool = False) -> None:
+        self.folder, self.settle, self.seconds, self.choose_anew = folder, settle, seconds, choose_anew
         self.best = float("inf")
         self.requested = self.time_is_over = self._settled = self._due = self._better = self._at_epoch_start = False
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
@@ -57,7 +58,7 @@ class Saving(L.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best = float("inf") if self.choose_anew else state_dict["best"]
 
     # Signals. Data loading processes start after setup. They ignore SIGINT, which a terminal sends to all processes.
 
