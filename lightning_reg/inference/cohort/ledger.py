@@ -103,9 +103,9 @@ class Ledger:
     def _failed_again(self, name: str) -> bool:
         """Whether a finished pair failed later, when it was registered again: its failure names the result that is there."""
         try:
-            failure = json.loads(self._failure(name).read_text(encoding="utf-8"))
+            failure = read_json(self._failure(name))
             return bool(failure.get("result", self.result(name)) == self.result(name))
-        except (OSError, ValueError, AttributeError):
+        except (OSError, DataError, AttributeError):
             return False
 
     def damage(self, name: str) -> str | None:
