@@ -23,6 +23,7 @@ from lightning_reg.data.datasets.identity import changes, held_out_but_seen, ide
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.discovery import TrainingError, construct
 from lightning_reg.discovery.blame import OUT_OF_MEMORY
+from lightning_reg.discovery.composition import as_word
 from lightning_reg.discovery.provenance import entries
 from lightning_reg.discovery.registry import hidden
 from lightning_reg.io.folders import reason, refuse_links
