@@ -100,3 +100,15 @@ def test_images_that_never_meet_are_refused(transform, tmp_path: Path, fixed_gri
     write_image(tmp_path / "far.nii.gz", torch.rand(1, 1, *fixed_grid.shape), far)
     with pytest.raises(DataError, match=r"No point of .*f\.nii\.gz lands in .*far\.nii\.gz"):
         apply_to_image(transform[0], str(tmp_path / "far.nii.gz"), str(tmp_path / "f.nii.gz"), tmp_path / "w.nii.gz")
+
+
+def test_the_folder_of_a_result_is_its_transform(transform, tmp_path: Path) -> None:
+    path, affine = transform
+    given = write(tmp_path / "p.csv", "x,y,z", POINTS)
+    (tmp_path / "result").mkdir()
+    with pytest.raises(DataError, match=r"The folder .*result has no transform; give a result of a registration"):
+        apply_to_points(tmp_path / "result", given, tmp_path / "q.csv")
+    sitk.WriteTransform(sitk.ReadTransform(str(path)), str(tmp_path / "result" / "transform.h5"))
+    apply_to_points(tmp_path / "result", given, tmp_path / "q.csv")
+    expected = np.array([affine.TransformPoint((p * LPS).tolist()) for p in POINTS]) * LPS
+    np.testing.assert_allclose(read(tmp_path / "q.csv")[1], expected, atol=1e-3)
