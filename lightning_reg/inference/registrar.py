@@ -21,7 +21,7 @@ from lightning_reg.data.scans import make_pair, original, read_pair
 from lightning_reg.data.statistics import unlike
 from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct
 from lightning_reg.inference.alignment import between_worlds, shifted
-from lightning_reg.inference.doubts import missed, nothing_common, two_modalities, undetermined
+from lightning_reg.inference.doubts import few, missed, nothing_common, turned, two_modalities, undetermined, worse
 from lightning_reg.inference.memory import Watched, give_memory_back
 from lightning_reg.inference.optimization import Optimization, Optimized, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
@@ -238,7 +238,8 @@ class Registrar:
         if self.composer is not None and optimized is None and self.variant is None:
             weights = Weights.of(self.composer, lambda: in_the_world(self._first(pair)[0]))
         clock.lap("compose")
-        told = [*warnings, two_modalities(optimized), undetermined(optimized), missed(raw, phi), nothing_common(raw)]
+        told = [*warnings, two_modalities(optimized), undetermined(optimized), few(raw), missed(raw, phi), turned(working, phi)]
+        told += [worse(working, before, phi) if self.composer is not None and optimized is None else None, nothing_common(raw)]
         return Result(
             pair=raw,
             transform=phi,
