@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_reg.functional import sample
 from lightning_reg.inference.optimization import Optimized
+from lightning_reg.inference.optimization.descent import AGREEING
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 FEW = 64
@@ -135,13 +136,22 @@ def two_modalities(optimized: Optimized | None) -> str | None:
     )
 
 
-def undetermined(optimized: Optimized | None) -> str | None:
-    """Warn if registrations from several starts disagreed."""
+def undetermined(pair: Pair, optimized: Optimized | None, start: str) -> str | None:
+    """Warn if registrations from several starts disagreed.
+
+    Args:
+        start: name of the initial alignment, which was returned.
+    """
     if optimized is None or optimized.apart is None:
         return None
+    limit = AGREEING * float(pair.fixed.grid.size[0])
+    aligned = {"headers": "as their headers place them", "centers": "with their centres aligned"}.get(
+        start, f"in the initial alignment {start}"
+    )
     return (
-        f"These images do not determine their alignment: registrations from several starts ended {optimized.apart:.1f} mm apart. The "
-        "start is returned as it is; train a network on labelled pairs, or give another start (--start), masks, or a fixed image cropped "
+        f"These images do not determine their alignment: affine registrations from several positions ended {optimized.apart:.1f} mm apart, "
+        f"where at most {limit:.1f} mm are accepted ({100 * AGREEING:g} % of the image's size). The images are therefore returned "
+        f"{aligned}, without any registration. Train a network on labelled pairs, or give another start, masks, or a fixed image cropped "
         "to what both show."
     )
 

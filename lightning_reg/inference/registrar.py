@@ -29,6 +29,7 @@ from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
 from lightning_reg.inference.weights import Weights, set_weight
 from lightning_reg.io.images import Source
+from lightning_reg.io.transform_files import TRANSFORM_ENDINGS
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
@@ -238,7 +239,14 @@ class Registrar:
         if self.composer is not None and optimized is None and self.variant is None:
             weights = Weights.of(self.composer, lambda: in_the_world(self._first(pair)[0]))
         clock.lap("compose")
-        told = [*warnings, two_modalities(optimized), undetermined(optimized), few(raw), missed(raw, phi), turned(working, phi)]
+        told = [
+            *warnings,
+            two_modalities(optimized),
+            undetermined(pair, optimized, self.start),
+            few(raw),
+            missed(raw, phi),
+            turned(working, phi),
+        ]
         told += [worse(working, before, phi) if self.composer is not None and optimized is None else None, nothing_common(raw)]
         return Result(
             pair=raw,
@@ -354,6 +362,11 @@ def _start(name: str, network: bool) -> Start:
     Raises:
         UserError: no such start, or a start that searches is combined with a network.
     """
+    if name.endswith(TRANSFORM_ENDINGS):
+        raise UserError(
+            f"start is {name}, and a registration does not start from a file: give headers, centers or auto. To continue from a transform, "
+            "apply it to the moving image first, and register the result."
+        )
     start = build("starts", name, Start)
     if network and start.searches:
         raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
