@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.inference.alignment import best_translation
-from lightning_reg.inference.doubts import few, missed, turned, worse
+from lightning_reg.inference.doubts import few, missed, turned, undetermined, worse
+from lightning_reg.inference.optimization import Optimized
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, resampled
 
@@ -91,6 +92,17 @@ def test_voxels_of_the_moving_image_decide_what_lands() -> None:
     assert missed(Pair(large, small), translation(0, 0, 0)) is None  # a crop, as a whole in the fixed image
     assert "Only 2 %" in str(missed(Pair(large, small), translation(-2.0 * 106, 0, 0)))  # 4 of the crop's 20
     assert "Only 0 %" in str(missed(Pair(large, small), translation(-2.0 * 150, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("start", "returned"), [("centers", "with their centres aligned"), ("headers", "as their headers place"), ("above", "alignment above")]
+)
+def test_an_alignment_that_is_not_determined_is_explained(start: str, returned: str) -> None:
+    pair = Pair(*[Image(torch.rand(1, 1, *GRID.shape), GRID)] * 2)
+    assert undetermined(pair, None, start) is None
+    sentence = str(undetermined(pair, Optimized(translation(0, 0, 0), 1.0, 1.0, apart=7.24), start))
+    assert f"ended 7.2 mm apart, where at most {0.02 * float(GRID.size[0]):.1f} mm are accepted (2 % of the image's size)" in sentence
+    assert returned in sentence
 
 
 @pytest.mark.parametrize(("size", "warned"), [(1, "has 1 voxel, too few"), (3, "has 27 voxels, too few"), (4, None)])

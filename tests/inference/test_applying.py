@@ -94,6 +94,26 @@ def test_images_are_resampled_as_by_itk(
     assert (found[far] == outside).mean() > 0.4
 
 
+def test_a_label_map_that_is_interpolated_linearly_is_said(transform, tmp_path: Path, fixed_grid: Grid) -> None:
+    """An image of as few whole numbers, whose neighbours differ, is none."""
+    labels = torch.zeros(1, 1, *fixed_grid.shape, dtype=torch.int16)
+    labels[:, :, 2:9, 3:12, 4:13] = 7
+    labels[:, :, 5:9, 3:12, 4:13] = 12
+    noise = torch.randint(0, 30, (1, 1, *fixed_grid.shape), dtype=torch.int16)
+    for name, values, given, warned in (
+        ("parts", labels, False, True),
+        ("float", labels.float(), False, True),
+        ("given", labels, True, False),
+        ("noise", noise, False, False),
+        ("blurred", labels + torch.rand(labels.shape), False, False),
+    ):
+        path = str(tmp_path / f"{name}.nii.gz")
+        write_image(Path(path), values, fixed_grid)
+        warning = apply_to_image(transform[0], path, path, tmp_path / f"{name}_out.nii.gz", labels=given)
+        assert (warning is not None) == warned
+        assert not warned or f"{name}.nii.gz looks like a label map or a mask, and was interpolated linearly" in str(warning)
+
+
 def test_images_that_never_meet_are_refused(transform, tmp_path: Path, fixed_grid: Grid) -> None:
     write_image(tmp_path / "f.nii.gz", torch.rand(1, 1, *fixed_grid.shape), fixed_grid)
     far = fixed_grid.cropped((500, 0, 0), fixed_grid.shape)
