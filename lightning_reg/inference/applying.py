@@ -69,7 +69,7 @@ def apply_to_image(
         )
     result = resampled(moving, phi, grids[1])
     with written_file(out, overwrite) as partial:
-        write_image(partial, result.tensor, result.grid)
+        write_image(partial, result.tensor if labels else result.tensor.float(), result.grid)
     if labels or not _is_label_map(read.data):
         return None
     return (

@@ -85,6 +85,7 @@ def test_images_are_resampled_as_by_itk(
     expected = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, theirs, mode, outside)).transpose()
     inside = sitk.GetArrayFromImage(sitk.Resample(inner, fixed, theirs, sitk.sitkNearestNeighbor, 0)).transpose() > 0
     written = nib.load(tmp_path / "w.nii.gz")
+    assert labels or written.get_data_dtype() == np.float32
     found = np.asarray(written.dataobj).astype(float)
     np.testing.assert_allclose(written.affine, fixed_grid.affine[0], atol=1e-3)
     assert 0.3 < inside.mean() < 0.95
