@@ -69,7 +69,8 @@ def turned(pair: Pair, transform: Transform) -> str | None:
     compared = _Coarse(pair)
     own = float(compared.correlation(transform.map_world(compared.points))[0])
     turns = _turns()
-    found = compared.correlation(torch.from_numpy(turns) @ (compared.points - compared.centers[0]) + compared.centers[1])
+    about, center = compared.points - compared.centers[0], compared.centers[1]
+    found = torch.cat([compared.correlation(some @ about + center) for some in torch.from_numpy(turns).split(32)])
     best = int(found.argmax())
     if own >= 0.98 or found[best] < 0.8 or 1 - found[best] > 0.7 * (1 - own):
         return None
@@ -103,6 +104,8 @@ class _Coarse:
     def __init__(self, pair: Pair) -> None:
         fixed, self.moving = (image.at_stride([max(1, n // COARSE) for n in image.grid.shape]) for image in (pair.fixed, pair.moving))
         inside = torch.ones_like(fixed.tensor) if pair.fixed_mask is None else pair.fixed_mask.resampled(fixed.grid).tensor.float()
+        if int((inside > 0).sum()) < FEW:  # the mask is small, or between the coarse voxels
+            inside = torch.ones_like(fixed.tensor)
         weights = (fixed.tensor - fixed.tensor.min()) * inside, self.moving.tensor - self.moving.tensor.min()
         images = [Image(weight, image.grid) for weight, image in zip(weights, (fixed, self.moving), strict=True)]
         self.centers = [torch.from_numpy(image.center_of_mass()).view(1, 3, 1) for image in images]

@@ -113,6 +113,7 @@ def test_a_mask_of_a_few_voxels_is_said(size: int, warned: str | None) -> None:
         warning = few(Pair(image, image, **{f"{side}_mask": Image(mask, GRID, discrete=True)}))
         assert (warning is None) == (warned is None)
         assert warned is None or f"The {side} mask {warned}" in str(warning)
+    assert turned(Pair(image, image, Image(mask, GRID, discrete=True)), translation(0, 0, 0)) is None
 
 
 @pytest.mark.parametrize(
