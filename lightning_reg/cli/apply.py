@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from lightning_reg.cli.arguments import require_files
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--transform", required=True, help="transform.h5 of a registration, another ITK transform, or a displacement field")
+    parser.add_argument(
+        "--transform", required=True, help="transform.h5 of a registration or its folder, another ITK transform, or a displacement field"
+    )
     parser.add_argument(
         "--inverse", action="store_true", help="apply the inverse: the fixed image onto the moving grid, moving points to fixed points"
     )
@@ -32,8 +33,9 @@ def run(arguments: Namespace) -> int:
     if arguments.input and not arguments.reference:
         raise UserError("An image needs --reference, the image whose grid the result lies on.")
     transform, out = Path(arguments.transform).expanduser(), Path(arguments.out).expanduser()
+    warning = None
     if arguments.input:
-        apply_to_image(
+        warning = apply_to_image(
             transform, arguments.input, arguments.reference, out,
             labels=arguments.labels, inverse=arguments.inverse, overwrite=arguments.overwrite,
         )  # fmt: skip
@@ -47,6 +49,6 @@ def run(arguments: Namespace) -> int:
             overwrite=arguments.overwrite,
         )
     print(f"Wrote {arguments.out}")
-    if arguments.input and not arguments.labels and re.search(r"label|seg|mask", Path(arguments.input).name, re.IGNORECASE):
-        print(f"{Path(arguments.input).name} was interpolated linearly; if it is a label map or a mask, pass --labels.")
+    if warning is not None:
+        print(f"Warning: {warning}")
     return 0

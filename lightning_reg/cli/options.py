@@ -15,6 +15,11 @@ from lightning_reg.discovery import UserError, did_you_mean
 from lightning_reg.discovery.values import options
 
 HELP = ("-h", "--help")
+OPTIONS = (
+    "-m", "--multirun", "-r", "--run", "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info", "-cn", "--config-name",
+    "-cp", "--config-path", "-cd", "--config-dir", "-sc", "--shell-completion", "--version", "--hydra-help", "--experimental-rerun",
+)  # fmt: skip
+"""Options of Hydra."""
 GROUPS = {
     "method": "what is trained: network, transform, loss, optimiser, schedule",
     "data": "images, preprocessing, augmentation, pairs",

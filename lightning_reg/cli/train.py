@@ -65,6 +65,12 @@ def train() -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
     if any(word in options.HELP for word in sys.argv[1:]):
         return options.show(sys.argv[1:], command())
+    unknown = next((word for word in sys.argv[1:] if word.startswith("-") and word.partition("=")[0] not in options.OPTIONS), None)
+    if unknown is not None:
+        refuse(
+            f"There is no option '{unknown}'; values are set as key=value, as trainer.max_steps=1000 or method.optimizer.lr=1e-4. "
+            f"All keys: {command()} --help method data trainer."
+        )
     try:
         sys.argv[1:] = _apart(in_full(_as_data(sys.argv[1:])))
         _train()
@@ -215,4 +221,4 @@ def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
 
 def command() -> str:
     """The command as the user calls it."""
-    return "lightning-reg train" if Path(sys.argv[0]).name == "lightning-reg" else "python train.py"
+    return "python train.py" if Path(sys.argv[0]).name == "train.py" else "lightning-reg train"

@@ -189,7 +189,7 @@ class _Task:
             if "landmarks" in subject:
                 path = files["landmarks"] = self.out / "landmarks" / f"{name}.csv"
                 with _replacing(path) as partial:
-                    write_points(partial, subject["landmarks"])
+                    write_points(partial, subject["landmarks"], labels=subject.get("landmark_labels", ()))
             row = Row(replace(record, number=None).holding(files), str(record.image or ""), grid).cells(self.out)
             with _replacing(self.out / STATE / f"{name}.json") as partial:
                 partial.write_text(json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8")

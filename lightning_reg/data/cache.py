@@ -181,7 +181,7 @@ def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
 def _write(path: Path, scan: Scan) -> None:
     """Write a scan atomically, also if another process writes the same file."""
     values = {
-        "name": scan.name, "group": scan.group, "landmarks": scan.landmarks,
+        "name": scan.name, "group": scan.group, "landmarks": scan.landmarks, "landmark_labels": scan.landmark_labels,
         "affine": torch.from_numpy(scan.image.grid.affine), "padding": scan.image.padding, "image": scan.image.tensor,
         "mask": None if scan.mask is None else scan.mask.tensor, "labels": None if scan.labels is None else scan.labels.tensor,
     }  # fmt: skip
@@ -209,4 +209,5 @@ def _read(path: Path) -> Scan:
         return None if values[key] is None else Image(values[key], grid, discrete=True)
 
     image = Image(values["image"], grid, values["padding"])
-    return Scan(values["name"], image, discrete("mask"), discrete("labels"), values["landmarks"], values["group"])
+    parts = discrete("mask"), discrete("labels"), values["landmarks"]
+    return Scan(values["name"], image, *parts, values["group"], tuple(values["landmark_labels"]))

@@ -24,7 +24,7 @@ PRECISION = 1e-3
 
 @dataclass(frozen=True)
 class Scan:
-    """An image with optional mask and labels on its grid, and landmarks ``(N, 3)`` in RAS mm.
+    """An image with optional mask and labels on its grid, and landmarks ``(N, 3)`` in RAS mm, with their labels if they have any.
 
     The scans of one ``group`` (the time points of a subject) belong together; ``None``: no group.
     """
@@ -35,6 +35,7 @@ class Scan:
     labels: Image | None = None
     landmarks: Tensor | None = None
     group: str | None = None
+    landmark_labels: tuple[str, ...] = ()
 
 
 def read_subject(name: str, image: Source, mask: Source | None = None, labels: Source | None = None) -> tio.Subject:
@@ -145,7 +146,7 @@ def subject_from_scan(scan: Scan) -> tio.Subject:
         if image is not None:
             parts[key] = tio.LabelMap(tensor=image.tensor[0], affine=affine)
     if scan.landmarks is not None:
-        parts["landmarks"] = scan.landmarks
+        parts |= {"landmarks": scan.landmarks, "landmark_labels": scan.landmark_labels}
     if scan.group is not None:
         parts["group"] = scan.group
     return tio.Subject(name=scan.name, **parts)
@@ -165,8 +166,8 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
         key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True) if key in subject else None for key in ("mask", "labels")
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
-    landmarks = subject.get("landmarks")
-    return Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"))
+    landmarks, labels = subject.get("landmarks"), subject.get("landmark_labels", ())
+    return Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"), labels)
 
 
 def _whole(values: Tensor) -> Tensor:
@@ -210,13 +211,14 @@ def pair_name(fixed: str, moving: str) -> str:
 
 
 def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, overlapping: bool = True) -> Pair:
-    """Make a pair of two scans.
+    """Make a pair of two scans. Landmarks correspond by their labels if both scans have the same ones, else by their order.
 
     Args:
         overlapping: refuse images that do not overlap; ``False`` for a pair that is not aligned yet.
 
     Raises:
-        DataError: the images do not overlap in the world, or the scans have different numbers of landmarks.
+        DataError: the images do not overlap in the world, the scans have different numbers of landmarks, or labels and order of the
+            landmarks contradict each other.
     """
     name = pair_name(fixed.name, moving.name)
     if overlapping and fixed.image.grid.overlap(moving.image.grid) == 0:
@@ -233,9 +235,24 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
     return Pair(
         fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels,
         (fixed.landmarks,) if both and fixed.landmarks is not None else None,
-        (moving.landmarks,) if both and moving.landmarks is not None else None,
+        (moving.landmarks[_corresponding(fixed, moving)],) if both and moving.landmarks is not None else None,
         truth, (name,),
     )  # fmt: skip
+
+
+def _corresponding(fixed: Scan, moving: Scan) -> list[int]:
+    """For each fixed landmark, the number of the moving one."""
+    ours, theirs = fixed.landmark_labels, moving.landmark_labels
+    if ours and set(ours) == set(theirs):
+        return [theirs.index(label) for label in ours]
+    moved = next((label for label in ours if label in theirs and ours.index(label) != theirs.index(label)), None)
+    if moved is not None:
+        raise DataError(
+            f"The landmark {moved} is number {ours.index(moved) + 1} of {fixed.name} and number {theirs.index(moved) + 1} of "
+            f"{moving.name}, and other labels are in one of them only. If points correspond by their order, remove the labels; else label "
+            "both alike."
+        )
+    return list(range(len(fixed.landmarks if fixed.landmarks is not None else ())))
 
 
 def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
@@ -290,7 +307,8 @@ def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
         return subject
     grid = grid_of(subject["image"])
     if isinstance(landmarks, (str, Path)):
-        points = read_points(Path(landmarks).expanduser()).world(grid)
+        read = read_points(Path(landmarks).expanduser())
+        points, subject["landmark_labels"] = read.world(grid), read.labels
     else:
         points = as_points(landmarks, f"The {subject['name']} landmarks")
     check_landmarks(subject["name"], points, grid)

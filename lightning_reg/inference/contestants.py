@@ -17,11 +17,9 @@ from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import identity
 from lightning_reg.io.names import file_name
+from lightning_reg.io.transform_files import TRANSFORM_ENDINGS, ants_files, files_in
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics.extra import ExtraMetric
-from lightning_reg.spatial import Composition, Transform
-
-TRANSFORM_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,7 @@ class Transforms(Contestant):
 
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
         pair = make_pair(original(fixed), original(moving), overlapping=False)
-        found = [read_transform(path) for path in self.files(file_name(case.name))]
-        transform: Transform = found[0] if len(found) == 1 else Composition(found[::-1])
+        transform = read_transform(*self.files(file_name(case.name)))
         return Result(pair, transform, identity(pair), pair, settings=dict(self.settings), extra=self.metrics)
 
     def files(self, name: str) -> list[Path]:
@@ -172,56 +169,25 @@ def transform_files(folder: Path, name: str) -> list[Path]:
     """Files of a pair's transform in a folder of transforms.
 
     The following layouts are recognised: a cohort's folder of this project (``pairs/NAME/transform.h5``); ``NAME.h5`` (or another ending
-    of ITK); a displacement field ``NAME.nii.gz``; ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``; and a folder ``NAME`` with
-    ``transform.h5``, transformix' ``deformationField.*``, elastix' ``TransformParameters.*.h5`` (or ``.tfm``), or ANTs' two files with any
-    prefix.
+    of ITK); a displacement field ``NAME.nii.gz``; ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``, or the
+    affine map alone; and a folder ``NAME`` of :func:`~lightning_reg.io.transform_files.files_in`.
 
     Raises:
-        DataError: none of these is there.
+        DataError: none of these is there, several are, or only a part of one.
     """
     for place in (folder / "pairs" / name, folder / name):
-        if place.is_dir():
-            if (place / "transform.h5").is_file():
-                return [place / "transform.h5"]
-            found = sorted(path for path in place.glob("deformationField.*") if path.name.endswith(TRANSFORM_ENDINGS))
-            found = found or _of_elastix(place)
-            if found:
-                return found[:1]
-            if ants := _ants(place, ""):
-                return ants
-    if ants := _ants(folder, name):
-        return ants
-    for ending in TRANSFORM_ENDINGS:
-        if (folder / f"{name}{ending}").is_file():
-            return [folder / f"{name}{ending}"]
+        if place.is_dir() and (found := files_in(place)):
+            return found
+    chains = [chain for prefix in (name, f"{name}_") if (chain := ants_files(folder, prefix))]
+    chains = chains or [[path] for ending in TRANSFORM_ENDINGS if (path := folder / f"{name}{ending}").is_file()]
+    if len(chains) > 1:
+        raise DataError(
+            f"{folder} has {chains[0][0].name} and {chains[1][0].name} for {name}; give a pattern of paths with {{pair}} in it, which "
+            "names the files to apply."
+        )
+    if chains:
+        return chains[0]
     raise DataError(
         f"{folder} has no transform of {name}; looked for {name}.h5 (.tfm, .mat, .nii.gz, ...), {name}1Warp.nii.gz, {name}/transform.h5 "
         "and others, see docs/evaluate.md; or give a pattern of paths with {pair} in it."
     )
-
-
-def _of_elastix(place: Path) -> list[Path]:
-    """File of elastix' transform: the composite of all steps, or the only step.
-
-    Raises:
-        DataError: several steps and no composite.
-    """
-    steps = sorted(path for path in place.glob("TransformParameters.*") if path.name.endswith((".h5", ".tfm")))
-    whole = [path for path in steps if "Composite" in path.name]
-    if len(steps) > 1 and not whole:
-        raise DataError(
-            f"{place} has {len(steps)} transforms ({steps[0].name}, ...) and no composite of them; write one (elastix' "
-            "ITKTransformOutputFileNameExtension, ...-Composite.h5), or give a pattern of paths with {pair} in it."
-        )
-    return whole[-1:] or steps
-
-
-def _ants(folder: Path, prefix: str) -> list[Path]:
-    """Files of ANTs' warp and affine map, in the order in which they are applied to a point of the fixed image."""
-    warps = sorted(folder.glob(f"{prefix}*1Warp.nii.gz" if not prefix else f"{prefix}1Warp.nii.gz")) or sorted(
-        folder.glob(f"{prefix}_1Warp.nii.gz")
-    )
-    if not warps:
-        return []
-    affine = warps[0].with_name(warps[0].name.replace("1Warp.nii.gz", "0GenericAffine.mat"))
-    return [warps[0], *([affine] if affine.is_file() else [])]

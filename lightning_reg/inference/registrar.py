@@ -21,7 +21,7 @@ from lightning_reg.data.scans import make_pair, original, read_pair, with_parts
 from lightning_reg.data.statistics import unlike
 from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct, require_count, require_kind, within_memory
 from lightning_reg.inference.alignment import between_worlds, shifted
-from lightning_reg.inference.doubts import missed, nothing_common, two_modalities, undetermined
+from lightning_reg.inference.doubts import few, missed, nothing_common, turned, two_modalities, undetermined, worse
 from lightning_reg.inference.memory import Watched, give_memory_back
 from lightning_reg.inference.optimization import Optimization, Optimized, optimize
 from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
@@ -29,6 +29,7 @@ from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
 from lightning_reg.inference.weights import Weights, set_weight
 from lightning_reg.io.images import Source
+from lightning_reg.io.transform_files import TRANSFORM_ENDINGS
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
@@ -249,7 +250,15 @@ class Registrar:
         if self.composer is not None and optimized is None and self.variant is None:
             weights = Weights.of(self.composer, lambda: in_the_world(self._first(pair)[0]))
         clock.lap("compose")
-        told = [*warnings, two_modalities(optimized), undetermined(optimized), missed(raw, phi), nothing_common(raw)]
+        told = [
+            *warnings,
+            two_modalities(optimized),
+            undetermined(pair, optimized, self.start),
+            few(raw),
+            missed(raw, phi),
+            turned(working, phi),
+        ]
+        told += [worse(working, before, phi) if self.composer is not None and optimized is None else None, nothing_common(raw)]
         return Result(
             pair=raw,
             transform=phi,
@@ -367,6 +376,11 @@ def _start(name: str, network: bool) -> Start:
     Raises:
         UserError: no such start, or a start that searches is combined with a network.
     """
+    if name.endswith(TRANSFORM_ENDINGS):
+        raise UserError(
+            f"start is {name}, and a registration does not start from a file: give headers, centers or auto. To continue from a transform, "
+            "apply it to the moving image first, and register the result."
+        )
     start = build("starts", name, Start)
     if network and start.searches:
         raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,24 @@ from lightning_reg.spatial import Grid
 COLUMNS = {"RAS": ("x", "y", "z"), "LPS": ("x_lps", "y_lps", "z_lps"), "voxel": ("i", "j", "k")}
 HELP = (
     "a CSV file with the columns x,y,z (RAS mm), x_lps,y_lps,z_lps (LPS mm) or i,j,k (voxels of the image, counted from 0), "
-    "or a markups file of Slicer (.fcsv, .mrk.json)"
+    "a file of ANTs (columns x,y,z,t, LPS mm), or a markups file of Slicer (.fcsv, .mrk.json)"
 )
+ANTS = ["x", "y", "z", "t"]
+"""First columns of the files of ``antsApplyTransformsToPoints``, which maps points in ITK's coordinates: LPS mm."""
+UNITS = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "cm": 10.0, "m": 1000.0}
+"""Units of Slicer's control points, mm."""
 
 
 @dataclass(frozen=True)
 class PointFile:
-    """Points as stored in a file: ``values`` ``(N, 3)`` float64, in ``space`` ``RAS``, ``LPS`` or ``voxel``."""
+    """Points as stored in a file: ``values`` ``(N, 3)`` float64, in ``space`` ``RAS``, ``LPS`` or ``voxel``.
+
+    ``labels`` name the points; none if the file has none, or the same one twice.
+    """
 
     values: Tensor
     space: str
+    labels: tuple[str, ...] = ()
 
     def world(self, grid: Grid | None = None) -> Tensor:
         """Convert to RAS mm, ``(N, 3)``.
@@ -136,14 +145,25 @@ def _read_csv(path: Path) -> PointFile:
         reader = csv.reader(file, skipinitialspace=True)
         names = [name.strip() for name in next(reader, [])]
         rows = _without_empty_end(path, [(reader.line_num, row) for row in reader])
-    space = next((space for space, columns in COLUMNS.items() if set(columns) <= set(names)), None)
+    space = "LPS" if names[:4] == ANTS else next((space for space, columns in COLUMNS.items() if set(columns) <= set(names)), None)
     if space is None:
         raise DataError(f"{path} has the columns {', '.join(names) or 'of an empty file'}; give {HELP}.")
     long = next((line for line, row in rows if any(_is_number(cell) for cell in row[len(names) :])), None)
     if long is not None:
         raise DataError(f"Line {long} of {path} has more numbers than the header has columns; write decimal points instead of commas.")
-    at = [names.index(column) for column in COLUMNS[space]]
-    return PointFile(_numbers(path, [(line, [row[a] for a in at if a < len(row)]) for line, row in rows]), space)
+    at = [names.index(column) for column in (ANTS[:3] if names[:4] == ANTS else COLUMNS[space])]
+    values = _numbers(path, [(line, [row[a] for a in at if a < len(row)]) for line, row in rows])
+    return PointFile(values, space, _labels(names, [row for _, row in rows]))
+
+
+def _labels(names: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Cells of the column ``label``, if they tell all points apart."""
+    at = names.index("label") if "label" in names else len(names)
+    return _distinct([row[at].strip() if at < len(row) else "" for row in rows])
+
+
+def _distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(labels) if all(labels) and len(set(labels)) == len(labels) else ()
 
 
 def _is_number(cell: str) -> bool:
@@ -179,23 +199,35 @@ def _read_fcsv(path: Path) -> PointFile:
     header = next((line for _, line in lines if "CoordinateSystem" in line and "=" in line), None)
     if header is None:
         raise DataError(f"{path} does not say in which coordinate system its points are; export it from Slicer again.")
-    rows = [(number, line.split(",")[1:4]) for number, line in lines if line.strip() and not line.startswith("#")]
-    return PointFile(_numbers(path, rows), _space(path, header.split("=")[1]))
+    names = next((line.split("=")[1].strip().split(",") for _, line in lines if re.match(r"# *columns *=", line)), [])
+    rows = [(number, next(csv.reader([line]))) for number, line in lines if line.strip() and not line.startswith("#")]
+    values = _numbers(path, [(number, row[1:4]) for number, row in rows])
+    return PointFile(values, _space(path, header.split("=")[1]), _labels(names, [row for _, row in rows]))
 
 
 def _read_markups(path: Path) -> PointFile:
-    markup = read_json(path)["markups"][0]
+    markups = read_json(path)["markups"]
+    if len(markups) > 1:
+        raise DataError(f"{path} has {len(markups)} lists of points; save the list that is meant as a file of its own.")
+    markup = markups[0]
     points = [(number, point) for number, point in enumerate(markup["controlPoints"], 1)]
     unset = [number for number, point in points if point.get("positionStatus", "defined") != "defined"]
     if unset:
         raise DataError(f"Point {unset[0]} of {path} was never placed; place or remove it.")
-    return PointFile(_numbers(path, [(number, point["position"]) for number, point in points]), _space(path, markup["coordinateSystem"]))
+    if "coordinateSystem" not in markup:
+        raise DataError(f"{path} does not say in which coordinate system its points are; export it from Slicer again.")
+    unit = str(markup.get("coordinateUnits", "mm"))
+    if unit not in UNITS:
+        raise DataError(f"{path} has points in the unit {unit}; export them in mm.")
+    values = UNITS[unit] * _numbers(path, [(number, point["position"] or ()) for number, point in points])
+    return PointFile(values, _space(path, markup["coordinateSystem"]), _distinct([str(point.get("label") or "") for _, point in points]))
 
 
-def write_points(path: Path, world: Tensor, space: str = "RAS") -> None:
-    """Write points ``(N, 3)``, given in RAS mm, as CSV in RAS or LPS mm."""
+def write_points(path: Path, world: Tensor, space: str = "RAS", labels: Sequence[str] = ()) -> None:
+    """Write points ``(N, 3)``, given in RAS mm, as CSV in RAS or LPS mm, with a column of their labels if they have any."""
     values = world.double() * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64) if space == "LPS" else world.double()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS[space])
-        writer.writerows([f"{v:.6f}" for v in row] for row in values.tolist())
+        writer.writerow([*COLUMNS[space], *(["label"] if labels else [])])
+        names = [[label] for label in labels] or [[]] * len(values)
+        writer.writerows([*(f"{v:.6f}" for v in row), *name] for row, name in zip(values.tolist(), names, strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,11 @@ from lightning_reg.metrics.sums import Correlation, Moments
 from lightning_reg.metrics.table import BY_KEY, COMPARED, METRICS, WHEN, Metric, When
 from lightning_reg.spatial import Affine, Grid, Image, Pair, Slab, Transform, slabs, warped_slab
 
+PERCENTILES = (1, 5, 95, 99)
+"""Percentiles of the determinant of the Jacobian."""
+DRAWN = 500_000
+"""Approximate number of voxels of which percentiles are taken, at equal distances."""
+
 
 @dataclass(frozen=True)
 class PairMetrics:
@@ -33,6 +39,7 @@ class PairMetrics:
         name: name of the pair.
         folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors are taken inside the fixed mask, if there is one.
         sdlogj: standard deviation of ``log det J``.
+        jacobian: percentiles of ``det J`` by their numbers, :data:`PERCENTILES`.
         sd_j: standard deviation of ``det J``, as reported by de Vos et al. (2019).
         ndv: non-diffeomorphic volume as a fraction, see :func:`lightning_reg.functional.non_diffeomorphic_volume`.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
@@ -64,6 +71,7 @@ class PairMetrics:
     ncc_after: float | None = None
     sd_j: float | None = None
     ndv: float | None = None
+    jacobian: dict[str, float] | None = None
     extra: dict[Metric, dict[When, float]] = field(default_factory=dict)
 
     def value(self, key: str, when: When = "after") -> float | None:
@@ -121,7 +129,7 @@ class PairMetrics:
                 values[metric.stored]["labels"] = {str(label): {"before": before[label], "after": after[label]} for label in after}
         if self.extra:
             values["extra"] = {metric.heading: dict(found) for metric, found in self.extra.items()}
-        return values | {"folding": self.folding, "ndv": self.ndv, "sdlogj": self.sdlogj}
+        return values | {"folding": self.folding, "ndv": self.ndv, "sdlogj": self.sdlogj, "jacobian_percentiles": self.jacobian}
 
 
 @torch.no_grad()
@@ -173,6 +181,7 @@ class _Jacobian:
 
     def __init__(self) -> None:
         self.determinant, self.logarithm, self.folded, self.volume = Moments(), Moments(), Moments(), 0.0
+        self.drawn: list[Tensor] = []
 
     def add(self, slab: Slab, wide: Tensor, mask: Tensor | None) -> None:
         """Add a slab; ``wide`` is its displacement with one more plane on either side."""
@@ -181,17 +190,20 @@ class _Jacobian:
         self.determinant.add(inside)
         self.logarithm.add(log_determinant(inside))
         self.folded.add(inside <= 0)
+        self.drawn.append(inside.flatten()[:: max(1, math.prod(slab.whole.shape) // DRAWN)].cpu())
         cubes = replace(slab, before=0)  # between neighbouring planes
         corners = None if mask is None else cubes.wide_of(mask)
         self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
 
-    def found(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
+    def found(self, grid: Grid, mask: Tensor | None) -> dict[str, Any]:
+        drawn = torch.cat(self.drawn).double().numpy()
         cubes = math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
         return {
             "folding": self.folded.mean if self.folded.count else 0.0,
             "sdlogj": self.logarithm.sd if self.logarithm.count else 0.0,
             "sd_j": self.determinant.sd,
             "ndv": self.volume / cubes,
+            "jacobian": {str(p): float(np.percentile(drawn, p)) for p in PERCENTILES} if len(drawn) else None,
         }
 
 

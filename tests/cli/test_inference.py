@@ -139,6 +139,7 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
         (["register", "--fixed", "f", "--moving", "m"], "the following arguments are required: --out"),
         ([*BASE, "optimization.patiense=3"], "did you mean 'optimization.patience'?"),
         ([*BASE, "--refine", "few"], "invalid int value: 'few'"),
+        ([*BASE, "--start", "affine.tfm"], "start is affine.tfm, and a registration does not start from a file"),
         ([*BASE, "--model", "x.ckpt", "--start", "auto"], "auto is for methods without a model"),
         ([*BASE, "--model", "x.ckpt", "optimization.patience=3"], "is of the refinement, which does not run; add --refine N"),
         ([*BASE, "optimization.stages=[]"], "stages must not be empty"),

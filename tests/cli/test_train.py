@@ -15,6 +15,7 @@ import providers
 import pytest
 import yaml
 
+from lightning_reg.cli.train import command as called_as
 from lightning_reg.cli.train import main
 from lightning_reg.discovery.composition import compose
 from lightning_reg.discovery.conf import own_directory
@@ -47,6 +48,19 @@ def train(command):
     return run
 
 
+@pytest.mark.parametrize(
+    ("called", "command"),
+    [
+        ("/usr/bin/lightning-reg", "lightning-reg train"),
+        ("train.py", "python train.py"),
+        ("lightning_reg/cli/main.py", "lightning-reg train"),  # the trainings of a study, whose folder has no train.py
+    ],
+)
+def test_the_command_is_named_as_it_can_be_sent_again(called: str, command: str, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [called, "method=velocity"])
+    assert called_as() == command
+
+
 def refused(result: tuple[int, str, str]) -> str:
     """The sentence that a refused command ends with."""
     code, _, err = result
@@ -68,6 +82,7 @@ def refused(result: tuple[int, str, str]) -> str:
         ("method.sampling.name=synthetik", "no sampler named 'synthetik'; did you mean 'synthetic'?"),
         ("logger.name=wandbb", "no logger named 'wandbb'; did you mean 'wandb'?"),
         ("resume=nowhere", "There is no run in nowhere"),
+        ("--epochs=5", "no option '--epochs=5'; values are set as key=value, as trainer.max_steps=1000"),
         ("data.dataset.name=phantm", "no dataset named 'phantm'; did you mean 'phantom'?"),
     ],
 )

@@ -86,6 +86,34 @@ def test_landmarks_that_do_not_correspond_in_number() -> None:
         make_pair(scan("one", landmarks=5), scan("two", landmarks=4))
 
 
+@pytest.mark.parametrize(
+    ("fixed", "moving", "order"),
+    [
+        ("ABCD", "BACD", [1, 0, 2, 3]),
+        ("ABCD", "BDAC", [2, 0, 3, 1]),
+        ("ABCD", "WXYZ", [0, 1, 2, 3]),
+        ("ABCD", "ABCE", [0, 1, 2, 3]),
+        ("ABCD", "", [0, 1, 2, 3]),
+        ("", "", [0, 1, 2, 3]),
+        ("ABCD", "BCDE", None),
+    ],
+)
+def test_landmarks_correspond_by_their_labels(fixed: str, moving: str, order: list[int] | None) -> None:
+    """Also on the way through a subject, and where the same labels are in another order only."""
+    image, points = Image(torch.rand(1, 1, 6, 6, 6), Grid.regular((6, 6, 6))), torch.rand(4, 3, dtype=torch.float64) * 4
+    scans = [
+        scan_from_subject(subject_from_scan(Scan(name, image, landmarks=points, landmark_labels=tuple(labels))))
+        for name, labels in (("f", fixed), ("m", moving))
+    ]
+    if order is None:
+        with pytest.raises(DataError, match="The landmark B is number 2 of f and number 1 of m, and other labels are in one of them only"):
+            make_pair(*scans)
+        return
+    pair = make_pair(*scans)
+    assert pair.moving_landmarks is not None
+    torch.testing.assert_close(pair.moving_landmarks[0], points[order])
+
+
 def test_landmarks_outside() -> None:
     inside = scan(landmarks=3)
     check_landmarks("one", inside.landmarks, inside.image.grid)

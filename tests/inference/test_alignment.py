@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from making import optimization_of
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.inference.alignment import best_translation
-from lightning_reg.inference.doubts import missed
+from lightning_reg.inference.doubts import few, missed, turned, undetermined, worse
+from lightning_reg.inference.optimization import Optimized
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, resampled
 
@@ -86,8 +89,60 @@ def test_voxels_of_the_moving_image_decide_what_lands() -> None:
     small, large = (Image(torch.rand(1, 1, *grid.shape), grid) for grid in (GRID, GRID.cropped((-90, 0, 0), (200, 18, 16))))
     assert missed(Pair(small, large), translation(2.0 * 100, 0, 0)) is None  # to voxels 190 to 209
     assert "Only 10 %" in str(missed(Pair(small, large), translation(2.0 * 108, 0, 0)))
-    assert "Only 10 %" in str(missed(Pair(large, small), translation(0, 0, 0)))
+    assert missed(Pair(large, small), translation(0, 0, 0)) is None  # a crop, as a whole in the fixed image
+    assert "Only 2 %" in str(missed(Pair(large, small), translation(-2.0 * 106, 0, 0)))  # 4 of the crop's 20
     assert "Only 0 %" in str(missed(Pair(large, small), translation(-2.0 * 150, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("start", "returned"), [("centers", "with their centres aligned"), ("headers", "as their headers place"), ("above", "alignment above")]
+)
+def test_an_alignment_that_is_not_determined_is_explained(start: str, returned: str) -> None:
+    pair = Pair(*[Image(torch.rand(1, 1, *GRID.shape), GRID)] * 2)
+    assert undetermined(pair, None, start) is None
+    sentence = str(undetermined(pair, Optimized(translation(0, 0, 0), 1.0, 1.0, apart=7.24), start))
+    assert f"ended 7.2 mm apart, where at most {0.02 * float(GRID.size[0]):.1f} mm are accepted (2 % of the image's size)" in sentence
+    assert returned in sentence
+
+
+@pytest.mark.parametrize(("size", "warned"), [(1, "has 1 voxel, too few"), (3, "has 27 voxels, too few"), (4, None)])
+def test_a_mask_of_a_few_voxels_is_said(size: int, warned: str | None) -> None:
+    image, mask = Image(torch.rand(1, 1, *GRID.shape), GRID), torch.zeros(1, 1, *GRID.shape, dtype=torch.int16)
+    mask[:, :, :size, :size, :size] = 1
+    for side in ("fixed", "moving"):
+        warning = few(Pair(image, image, **{f"{side}_mask": Image(mask, GRID, discrete=True)}))
+        assert (warning is None) == (warned is None)
+        assert warned is None or f"The {side} mask {warned}" in str(warning)
+    assert turned(Pair(image, image, Image(mask, GRID, discrete=True)), translation(0, 0, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("angles", "mirrored", "warned"),
+    [
+        ((0, 0, 0), False, None),
+        ((0, 0, 90), False, "turned"),
+        ((0, 120, 0), False, "turned"),
+        ((180, 0, 0), False, "turned"),
+        ((0, 0, 0), True, "mirrored"),
+    ],
+)
+def test_images_that_are_turned_or_mirrored_are_said(angles, mirrored: bool, warned: str | None) -> None:
+    """The moving image has the voxels of the fixed one, placed turned about its centre; the true map is known."""
+    grid = Grid.regular((40, 34, 28), (2.0, 2.0, 2.5), (-39.0, -33.0, -34.0))
+    points = grid.to_world(grid.points(dtype=torch.float64))
+    places = torch.tensor([(0.0, 0.0, 0.0), (18.0, 10.0, 8.0), (-16.0, 14.0, -12.0), (4.0, -16.0, 14.0)], dtype=torch.float64)
+    values = sum(torch.exp(-((points - place.view(1, 3, 1, 1, 1)) ** 2).sum(1, keepdim=True) / 128) for place in places).float()
+    turn, shift = np.eye(4), np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * (-1 if mirrored else 1)
+    turn[:3, 3] = shift[:3, 3] = (5.0, -3.0, 2.0)
+    pair = Pair(Image(values, grid), Image(values, Grid(grid.shape, turn @ grid.affine[0])))
+    right, unturned = (Affine(torch.from_numpy(matrix).unsqueeze(0), grid) for matrix in (turn, shift))
+    assert turned(pair, right) is None
+    sentence = turned(pair, unturned)
+    assert (sentence is None) == (warned is None)
+    assert warned is None or f"The images seem to be {warned} relative to each other" in str(sentence)
+    assert warned is None or "less alike" in str(worse(pair, right, unturned))
+    assert worse(pair, unturned, right) is None
 
 
 def test_a_mask_of_one_voxel_of_a_large_image_is_no_reason_to_distrust() -> None:

@@ -85,6 +85,7 @@ def test_images_are_resampled_as_by_itk(
     expected = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, theirs, mode, outside)).transpose()
     inside = sitk.GetArrayFromImage(sitk.Resample(inner, fixed, theirs, sitk.sitkNearestNeighbor, 0)).transpose() > 0
     written = nib.load(tmp_path / "w.nii.gz")
+    assert labels or written.get_data_dtype() == np.float32
     found = np.asarray(written.dataobj).astype(float)
     np.testing.assert_allclose(written.affine, fixed_grid.affine[0], atol=1e-3)
     assert 0.3 < inside.mean() < 0.95
@@ -94,9 +95,41 @@ def test_images_are_resampled_as_by_itk(
     assert (found[far] == outside).mean() > 0.4
 
 
+def test_a_label_map_that_is_interpolated_linearly_is_said(transform, tmp_path: Path, fixed_grid: Grid) -> None:
+    """An image of as few whole numbers, whose neighbours differ, is none."""
+    labels = torch.zeros(1, 1, *fixed_grid.shape, dtype=torch.int16)
+    labels[:, :, 2:9, 3:12, 4:13] = 7
+    labels[:, :, 5:9, 3:12, 4:13] = 12
+    noise = torch.randint(0, 30, (1, 1, *fixed_grid.shape), dtype=torch.int16)
+    for name, values, given, warned in (
+        ("parts", labels, False, True),
+        ("float", labels.float(), False, True),
+        ("given", labels, True, False),
+        ("noise", noise, False, False),
+        ("blurred", labels + torch.rand(labels.shape), False, False),
+    ):
+        path = str(tmp_path / f"{name}.nii.gz")
+        write_image(Path(path), values, fixed_grid)
+        warning = apply_to_image(transform[0], path, path, tmp_path / f"{name}_out.nii.gz", labels=given)
+        assert (warning is not None) == warned
+        assert not warned or f"{name}.nii.gz looks like a label map or a mask, and was interpolated linearly" in str(warning)
+
+
 def test_images_that_never_meet_are_refused(transform, tmp_path: Path, fixed_grid: Grid) -> None:
     write_image(tmp_path / "f.nii.gz", torch.rand(1, 1, *fixed_grid.shape), fixed_grid)
     far = fixed_grid.cropped((500, 0, 0), fixed_grid.shape)
     write_image(tmp_path / "far.nii.gz", torch.rand(1, 1, *fixed_grid.shape), far)
     with pytest.raises(DataError, match=r"No point of .*f\.nii\.gz lands in .*far\.nii\.gz"):
         apply_to_image(transform[0], str(tmp_path / "far.nii.gz"), str(tmp_path / "f.nii.gz"), tmp_path / "w.nii.gz")
+
+
+def test_the_folder_of_a_result_is_its_transform(transform, tmp_path: Path) -> None:
+    path, affine = transform
+    given = write(tmp_path / "p.csv", "x,y,z", POINTS)
+    (tmp_path / "result").mkdir()
+    with pytest.raises(DataError, match=r"The folder .*result has no transform; give a result of a registration"):
+        apply_to_points(tmp_path / "result", given, tmp_path / "q.csv")
+    sitk.WriteTransform(sitk.ReadTransform(str(path)), str(tmp_path / "result" / "transform.h5"))
+    apply_to_points(tmp_path / "result", given, tmp_path / "q.csv")
+    expected = np.array([affine.TransformPoint((p * LPS).tolist()) for p in POINTS]) * LPS
+    np.testing.assert_allclose(read(tmp_path / "q.csv")[1], expected, atol=1e-3)

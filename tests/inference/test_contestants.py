@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 import torchio as tio
 import yaml
 from untrained import checkpoint
@@ -23,6 +24,7 @@ from lightning_reg.inference.cross_validation import fold_count, fold_models, na
 from lightning_reg.inference.evaluation import Cases, evaluate_cases
 from lightning_reg.inference.registrar import load
 from lightning_reg.io.images import read_image
+from lightning_reg.io.transforms import read_transform
 
 PHANTOM = PhantomDataset(subjects=6, validation=2, shape=[20, 18, 20])
 
@@ -77,7 +79,12 @@ def test_transforms_of_files_are_what_simpleitk_makes_of_them(itk, subjects, tmp
             ["x/ants_1Warp.nii.gz", "x/ants_0GenericAffine.mat", "x/ants_1InverseWarp.nii.gz"],
             ["x/ants_1Warp.nii.gz", "x/ants_0GenericAffine.mat"],
         ),
-        (["x_1Warp.nii.gz", "x.nii.gz"], ["x_1Warp.nii.gz"]),
+        (
+            ["x_1Warp.nii.gz", "x_0DerivedInitialMovingTranslation.mat", "x.nii.gz"],
+            ["x_1Warp.nii.gz", "x_0DerivedInitialMovingTranslation.mat"],
+        ),
+        (["x0GenericAffine.mat", "x10GenericAffine.mat"], ["x0GenericAffine.mat"]),
+        (["x/0Warp.nii.gz"], ["x/0Warp.nii.gz"]),
         (["x.nii.gz"], ["x.nii.gz"]),
         (["x.mat"], ["x.mat"]),
     ],
@@ -100,12 +107,59 @@ def test_a_place_without_transforms_is_refused_before_anything_is_registered(tmp
     assert Transforms("ants", str(tmp_path / "nowhere" / "{pair}.h5")).settings == {"transforms": f"{tmp_path}/nowhere/{{pair}}.h5"}
 
 
-def test_several_steps_of_elastix_without_their_composite_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    for number in (0, 1):
-        (tmp_path / "x" / f"TransformParameters.{number}.h5").touch()
-    with pytest.raises(DataError, match=r"has 2 transforms .* and no composite of them"):
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (["x/TransformParameters.0.h5", "x/TransformParameters.1.h5"], "has 2 transforms .* and no composite of them"),
+        (["x/TransformParameters.1.h5"], "no composite of them with the initial one"),
+        (["x/TransformParameters.0.txt"], "has elastix' parameters only"),
+        (["x/deformationField.mha", "x/deformationField.nii"], "has deformationField.mha and deformationField.nii"),
+        (["x1Warp.nii.gz"], "has x1Warp.nii.gz, where x1Warp.nii.gz and x0GenericAffine.mat are expected"),
+        (["x2Warp.nii.gz", "x1Affine.mat", "x0Rigid.mat"], "has x2Warp.nii.gz, x1Affine.mat, x0Rigid.mat, where"),
+        (["x1Warp.nii.gz", "x0GenericAffine.mat", "x0DerivedInitialMovingTranslation.mat"], "where x1Warp.nii.gz and"),
+        (["x/a_1Warp.nii.gz", "x/a_0GenericAffine.mat", "x/b_0GenericAffine.mat"], r"several registrations \(a_\*, b_\*\)"),
+        (["x0GenericAffine.mat", "x_0GenericAffine.mat"], "has x0GenericAffine.mat and x_0GenericAffine.mat for x"),
+        (["x.mat", "x.nii.gz"], "has x.mat and x.nii.gz for x"),
+    ],
+)
+def test_a_part_of_a_transform_and_one_of_several_are_refused(written: list[str], message: str, tmp_path: Path) -> None:
+    for name in written:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=message):
         transform_files(tmp_path, "x")
+
+
+def test_an_initial_transform_of_elastix_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "TransformParameters.0.h5").touch()
+    beside = tmp_path / "x" / "TransformParameters.0.txt"
+    beside.write_text('(InitialTransformParameterFileName "NoInitialTransform")\n')
+    assert transform_files(tmp_path, "x") == [tmp_path / "x" / "TransformParameters.0.h5"]
+    beside.write_text('(InitialTransformParameterFileName "../first.txt")\n')
+    with pytest.raises(DataError, match="no composite of them with the initial one"):
+        transform_files(tmp_path, "x")
+    with pytest.raises(DataError, match=r"only together with \.\./first\.txt"):
+        read_transform(tmp_path / "x" / "TransformParameters.0.h5")
+
+
+def test_a_warp_without_its_affine_map_is_not_read(itk, tmp_path: Path) -> None:
+    """Alone in its folder, it is what it was named for; the affine map alone maps to the moving image."""
+    warp, affine = tmp_path / "x_1Warp.nii.gz", tmp_path / "x_0GenericAffine.mat"
+    warp.write_bytes((tmp_path / "field.nii.gz").read_bytes())
+    sitk.WriteTransform(sitk.TranslationTransform(3, (9.0, -6.0, 3.0)), str(affine))
+    with pytest.raises(DataError, match=r"x_1Warp\.nii\.gz is a part of a transform .* only together with x_0GenericAffine\.mat"):
+        read_transform(warp)
+    point = torch.tensor([[[10.0], [-20.0], [5.0]]], dtype=torch.float64)
+    inner = np.array(itk["field"].TransformPoint((-10.0, 20.0, 5.0)))
+    expected = (inner + [9.0, -6.0, 3.0]) * [-1, -1, 1]
+    (tmp_path / "folder").mkdir()
+    both = [path.rename(tmp_path / "folder" / path.name) for path in (warp, affine)]
+    for read in (read_transform(*both), read_transform(tmp_path / "folder")):
+        np.testing.assert_allclose(read.map_world(point)[0, :, 0].numpy(), expected, atol=1e-3)
+    assert torch.allclose(read_transform(both[1]).map_world(point)[0, :, 0] - point[0, :, 0], torch.tensor([-9.0, 6.0, 3.0]).double())
+    alone = both[0].rename(tmp_path / "x_1Warp.nii.gz")
+    np.testing.assert_allclose(read_transform(alone).map_world(point)[0, :, 0].numpy(), inner * [-1, -1, 1], atol=1e-3)
 
 
 def test_names_and_paths_with_an_equals_sign_are_told_apart(tmp_path: Path, monkeypatch) -> None:

@@ -116,6 +116,18 @@ def test_points_are_read_as_they_were_written(space: str, tmp_path: Path) -> Non
     torch.testing.assert_close(found.values, POINTS * (FLIP if space == "LPS" else 1))
 
 
+@pytest.mark.parametrize("header", ["x,y,z,t", "x,y,z,t,label,comment"])
+def test_points_of_ants_are_lps(header: str, tmp_path: Path) -> None:
+    """``antsApplyTransformsToPoints`` maps these numbers as ITK's ``TransformPoint`` does, without a change of sign."""
+    rest = [",0", ",0,{},NA"]["label" in header]
+    rows = [f"{x},{y},{z}{rest.format(number)}" for number, (x, y, z) in enumerate((POINTS * FLIP).tolist())]
+    (tmp_path / "p.csv").write_text("\n".join([header, *rows]) + "\n")
+    found = read_points(tmp_path / "p.csv")
+    assert found.space == "LPS"
+    assert found.labels == (("0", "1") if "label" in header else ())
+    torch.testing.assert_close(found.world(), POINTS)
+
+
 def test_points_in_voxels_need_their_image(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("name, i, j, k\na, 1, 2, 3\n")
     grid = Grid((7, 6, 5), torch.from_numpy(AFFINE))
@@ -143,9 +155,21 @@ def test_slicers_fcsv(system: str, flip, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("system", "flip"), [("RAS", 1), ("LPS", FLIP)])
 def test_slicers_markups(system: str, flip, tmp_path: Path) -> None:
-    points = [{"id": str(n), "position": p} for n, p in enumerate(POINTS.tolist())]
-    (tmp_path / "p.mrk.json").write_text(json.dumps({"markups": [{"coordinateSystem": system, "controlPoints": points}]}))
-    torch.testing.assert_close(read_points(tmp_path / "p.mrk.json").world(), POINTS * flip)
+    points = [{"id": str(n), "label": f"F-{n}", "position": p} for n, p in enumerate(POINTS.tolist())]
+    for units, scale in (({}, 1.0), ({"coordinateUnits": "mm"}, 1.0), ({"coordinateUnits": "um"}, 1e-3), ({"coordinateUnits": "cm"}, 10.0)):
+        (tmp_path / "p.mrk.json").write_text(json.dumps({"markups": [{"coordinateSystem": system, **units, "controlPoints": points}]}))
+        torch.testing.assert_close(read_points(tmp_path / "p.mrk.json").world(), POINTS * flip * scale)
+    assert read_points(tmp_path / "p.mrk.json").labels == ("F-0", "F-1")
+
+
+def test_labels_of_points_are_read_where_they_tell_them_apart(tmp_path: Path) -> None:
+    for labels, expected in ((("B", '"A, left"'), ("B", "A, left")), (("A", "A"), ()), (("A", ""), ())):
+        rows = [f"n,{x},{y},{z},{label}\n" for label, (x, y, z) in zip(labels, POINTS.tolist(), strict=True)]
+        (tmp_path / "p.fcsv").write_text("# CoordinateSystem = RAS\n# columns = id,x,y,z,label\n" + "".join(rows))
+        assert read_points(tmp_path / "p.fcsv").labels == expected
+    write_points(tmp_path / "p.csv", POINTS, labels=("B", "A, left"))
+    assert read_points(tmp_path / "p.csv").labels == ("B", "A, left")
+    torch.testing.assert_close(read_points(tmp_path / "p.csv").world(), POINTS)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +208,14 @@ def test_a_row_with_more_cells_is_no_trouble(tmp_path: Path) -> None:
         ("p.fcsv", "# CoordinateSystem = 7\na,1,2,3\n", "in the coordinate system '7'"),
         ("p.mrk.json", "[1]", "cannot be read as points"),
         ("p.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"position": []}]}]}', "Line 1 of"),
-        ("p.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"position": null}]}]}', "cannot be read as points"),
+        ("p.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"position": null}]}]}', "Line 1 of"),
+        ("p.mrk.json", '{"markups": [{"controlPoints": []}]}', "does not say in which coordinate system"),
+        ("p.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": []}, {}]}', "has 2 lists of points; save the list"),
+        (
+            "p.mrk.json",
+            '{"markups": [{"coordinateSystem": "LPS", "coordinateUnits": "inch", "controlPoints": []}]}',
+            "has points in the unit inch; export them in mm",
+        ),
         (
             "p.mrk.json",
             '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"positionStatus": "undefined", "position": [0, 0, 0]}]}]}',

@@ -136,6 +136,74 @@ def test_files_that_are_no_transforms(name: str, content: bytes | None, message:
         read_transform(tmp_path / name)
 
 
+AFFINE = "Transform: AffineTransform_double_3_3\nParameters: 1 0 0 0 1 0 0 0 1 5 0 0\nFixedParameters: 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("motion.txt", f"#Insight Transform File V1.0\n{AFFINE}{AFFINE}", "holds several transforms, as of the volumes of a series"),
+        ("spline.tfm", f"#Insight Transform File V1.0\n{AFFINE.replace('Affine', 'ThinPlate')}", "it holds a ThinPlateTransform"),
+        ("fsl.mat", "1 0 0 3  \n0 1 0 -2  \n0 0 1 1e-3  \n0 0 0 1  \n", "it is a matrix without a coordinate system"),
+        ("TransformParameters.0.txt", '(Transform "EulerTransform")\n', "it is a parameter file of elastix"),
+        ("reg.lta", "type      = 1\nnxforms   = 1\n1 4 4\n", "convert it with lta_convert --outitk"),
+    ],
+)
+def test_what_other_programs_write_is_named(name: str, content: str, message: str, tmp_path: Path, capfd) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_transform(tmp_path / name)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_transform_of_itk_that_is_cut_off_or_flat_is_refused_in_one_sentence(make, fixed_grid, tmp_path: Path, capfd) -> None:
+    write_transform(tmp_path / "t.h5", make("affine"), fixed_grid)
+    (tmp_path / "t.h5").write_bytes((tmp_path / "t.h5").read_bytes()[:-100])
+    with pytest.raises(DataError, match="it has been cut off"):
+        read_transform(tmp_path / "t.h5")
+    sitk.WriteTransform(sitk.Euler2DTransform((0, 0), 0.1, (1, 2)), str(tmp_path / "flat.tfm"))
+    with pytest.raises(DataError, match="is a transform of 2D points"):
+        read_transform(tmp_path / "flat.tfm")
+    assert capfd.readouterr().err == ""
+
+
+def niftyreg(path: Path, kind: int, vectors: np.ndarray, grid: Grid) -> Path:
+    image = nib.Nifti1Image(vectors[:, :, :, None].astype(np.float32), grid.affine[0])
+    image.header.set_intent("vector", name="NREG_TRANS")
+    image.header["intent_p1"] = kind
+    image.to_filename(path)
+    return path
+
+
+def test_fields_of_niftyreg_are_positions_or_displacements_in_ras(fixed_grid, world_points, tmp_path: Path) -> None:
+    """The map is affine, so that interpolation between voxels is exact."""
+    matrix, shift = np.array([[1.03, 0.02, 0.0], [-0.04, 0.98, 0.01], [0.0, 0.05, 1.02]]), np.array([3.0, -2.0, 1.0])
+    voxels = np.stack(np.meshgrid(*map(np.arange, fixed_grid.shape), indexing="ij"), axis=-1)
+    world = voxels @ fixed_grid.affine[0, :3, :3].T + fixed_grid.affine[0, :3, 3]
+    positions = world @ matrix.T + shift
+    points = world_points(fixed_grid, 200, margin=0.5)
+    expected = points[0].T.numpy() @ matrix.T + shift
+    for kind, vectors in ((0, positions), (1, positions - world)):
+        found = read_transform(niftyreg(tmp_path / f"{kind}.nii.gz", kind, vectors, fixed_grid)).map_world(points)
+        np.testing.assert_allclose(found[0].T.numpy(), expected, atol=1e-3)
+    with pytest.raises(DataError, match="is a spline or velocity of NiftyReg"):
+        read_transform(niftyreg(tmp_path / "spline.nii.gz", 5, positions, fixed_grid))
+
+
+def test_vectors_that_are_no_displacements_in_mm_are_refused(fixed_grid, make, tmp_path: Path) -> None:
+    write_displacement(tmp_path / "d.nii.gz", make("displacement"), fixed_grid)
+    image = nib.load(tmp_path / "d.nii.gz")
+    image.header.set_xyzt_units("micron")
+    image.to_filename(tmp_path / "micron.nii.gz")
+    with pytest.raises(DataError, match="is in the unit micron; whether its vectors are, too, is not said"):
+        read_transform(tmp_path / "micron.nii.gz")
+    colours = sitk.Image([6, 5, 4], sitk.sitkVectorUInt8, 3)
+    for name in ("colours.nii.gz", "colours.nrrd"):
+        sitk.WriteImage(colours, str(tmp_path / name))
+        with pytest.raises(DataError, match="is an image and no transform"):
+            read_transform(tmp_path / name)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
 def test_an_image_lies_where_it_lay(ending: str, fixed_grid, tmp_path: Path) -> None:
     values = torch.arange(12 * 15 * 17, dtype=torch.int16).view(1, 1, *fixed_grid.shape)

@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +95,10 @@ def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
     assert inside.sdlogj == pytest.approx(0, abs=1e-5)
     assert everywhere.folding == pytest.approx(4 / 17)  # from voxel 13 on
     assert everywhere.sd_j > 1
+    assert list(inside.jacobian.values()) == pytest.approx([1.25] * 4, abs=1e-5)
+    assert list(everywhere.jacobian) == ["1", "5", "95", "99"]
+    determinants = np.repeat([1.25, -0.875, -3.0], [13, 1, 3])  # central differences at voxel 13: (1.25 - 3) / 2
+    assert list(everywhere.jacobian.values()) == pytest.approx(np.percentile(determinants, [1, 5, 95, 99]).tolist(), abs=0.02)
 
 
 def test_label_numbers_of_the_moving_image_may_need_more_bits_than_the_fixed_images(scene, fixed_grid) -> None:

@@ -128,7 +128,9 @@ def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Su
     subject = tio.Subject(name=record.name, group=record.subject, **parts)
     if record.landmarks is not None:
         try:
-            subject["landmarks"] = read_points(record.landmarks).world(Grid(parts["image"].spatial_shape, parts["image"].affine))
+            points = read_points(record.landmarks)
+            subject["landmarks"] = points.world(Grid(parts["image"].spatial_shape, parts["image"].affine))
+            subject["landmark_labels"] = points.labels
         except (DataError, ValueError) as error:
             lacking.append(Finding("error", "landmarks", str(error)))
     return subject, lacking

@@ -60,7 +60,7 @@ def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | Non
     subject["group"] = record.subject
     if points is not None:
         grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
-        subject["landmarks"] = points.world(grid)
+        subject["landmarks"], subject["landmark_labels"] = points.world(grid), points.labels
         if not cropped:
             check_landmarks(record.name, subject["landmarks"], grid)
     return subject

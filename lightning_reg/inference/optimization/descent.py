@@ -19,6 +19,9 @@ from lightning_reg.inference.optimization.parameters import Fit, State
 from lightning_reg.inference.optimization.unfolding import unfolded
 from lightning_reg.spatial import Affine, Composition, Pair, Transform
 
+AGREEING = 0.02
+"""Disagreement of registrations from several starts up to which they agree, as a fraction of the image's size."""
+
 
 @dataclass
 class Optimized:
@@ -141,7 +144,7 @@ def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], opti
         ends.append(state.transform().map_world(points)[0])
     found = torch.stack(ends)
     apart = float((found - found.median(0).values).norm(dim=1).mean(1).median())
-    return apart if apart > 0.02 * float(grid.size[0]) else None
+    return apart if apart > AGREEING * float(grid.size[0]) else None
 
 
 def _linear(stages: Sequence[FitStage]) -> list[FitStage]:
