@@ -276,10 +276,12 @@ def _no_litter(folder: Path) -> Iterator[None]:
         if empty and not (folder / "metrics.csv").exists() and not (folder / "checkpoints").exists():
             clear(folder)
             (folder / ".lock").unlink(missing_ok=True)
+            here = Path.cwd()
             with suppress(OSError):  # the folder is not empty
-                folder.rmdir()
-                folder.parent.rmdir()
-                folder.parent.parent.rmdir()
+                for place in (folder, folder.parent, folder.parent.parent):
+                    if place.resolve() in (here, *here.parents):
+                        break
+                    place.rmdir()
         raise
 
 

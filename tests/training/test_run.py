@@ -287,6 +287,16 @@ def test_a_misspelt_optimizer_or_argument(config: dict, tmp_path: Path, change: 
         train(config, tmp_path / "run")
 
 
+def test_a_run_that_fails_at_once_leaves_no_folder_but_the_working_one(config: dict, tmp_path: Path, monkeypatch) -> None:
+    config["method"]["optimizer"] = {"name": "sdg"}
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ComponentError, match="sdg"):
+        train(config, "runs/one")
+    assert (tmp_path / "here").is_dir()
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_checkpoints_that_are_none(tmp_path: Path, config: dict) -> None:
     folder = train(config | {"trainer": config["trainer"] | {"max_steps": 1}}, tmp_path / "run").folder
     good = folder / "checkpoints" / "last.ckpt"
