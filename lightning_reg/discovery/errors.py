@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 
 
 class UserError(Exception):
@@ -54,7 +53,7 @@ def require_count(value: object, argument: str, least: int = 1) -> None:
     Raises:
         ArgumentError: the message names the argument.
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ArgumentError(f"{argument} is {value!r}; give a whole number, {least} or more")
 
 

@@ -202,9 +202,9 @@ class Registrar:
         self, fixed: tio.Subject, moving: tio.Subject, *, refine: int | None = None, progress: Callable[[str], None] | None = None
     ) -> Result:
         """As :meth:`register`, for checked subjects in their original intensities and grids."""
+        refine = int(refine) if isinstance(refine, np.integer) else refine
         if refine is not None:
             require_count(refine, "refine", least=0)
-            refine = int(refine)  # not NumPy's, in the files
         if self.lungs is not None and all(shows_lungs(subject["image"]) for subject in (fixed, moving)):
             if progress is not None:
                 progress(f"CT of the lungs: {self.lungs.settings['instance']}")
