@@ -18,7 +18,7 @@ from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from lightning_reg.discovery import DataError
-from lightning_reg.io.dicom import read_folder
+from lightning_reg.io.dicom import is_dicom, read_folder, read_slices
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | tuple[Any, Any]"
 
@@ -56,6 +56,10 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
         raise DataError(f"There is no file {path}; correct the path.")
     if path.is_dir():
         return read_folder(path, kind)
+    if is_dicom(path):
+        image, _ = read_slices([path], str(path), kind)
+        image.path = path
+        return image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchIO's attempts with other libraries; failures are reported below
@@ -160,6 +164,8 @@ def require_finite(path: Path) -> None:
 
 def voxels(path: Path) -> int:
     """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices, a damaged file)."""
+    if not path.is_file():
+        return 0
     try:
         shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
     except Exception:  # errors are reported when the image is read
