@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason, require_finite
+from lightning_reg.io.nifti import is_nifti
 from lightning_reg.spatial import LARGE, Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts, slabs
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -248,7 +249,7 @@ def _read(path: Path) -> Transform:
         with _HDF5:
             read = sitk.ReadTransform(str(path))
         return from_itk(read)
-    if path.name.endswith((".nii", ".nii.gz")):
+    if is_nifti(path):
         require_finite(path)
     image = sitk.ReadImage(str(path))
     if image.GetNumberOfComponentsPerPixel() != 3:
