@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.functional import bounding_box, ncc
+from lightning_reg.io.images import LARGEST
 from lightning_reg.spatial import Grid, Image
 
 Region = Literal["lungs", "mask"]
@@ -70,7 +71,7 @@ class Geometry:
             voxels: approximate largest number of voxels; if the result has more, its finest axes are resampled to a coarser spacing.
 
         Raises:
-            DataError: there is no mask or there are no lungs to crop to.
+            DataError: there is no mask or there are no lungs to crop to, or no memory holds the grid.
         """
         if self.canonical:
             subject = tio.ToCanonical()(subject)
@@ -78,10 +79,12 @@ class Geometry:
             subject = self._cropped(subject)
         if self.spacing is not None:
             spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
-            subject = tio.Resample(spacing, antialias=True)(subject)
+            image = subject["image"]
+            shape = np.ceil(np.array(image.spatial_shape) * image.spacing / spacing)
+            subject = _resampled(subject, spacing, shape.tolist())
         if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
             grid = grid_of(subject["image"]).resized(self.shape)
-            subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
+            subject = _resampled(subject, (grid.shape, grid.affine[0]), grid.shape)
         if voxels is not None and math.prod(subject["image"].spatial_shape) > voxels:
             subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(subject)
         return subject
@@ -98,6 +101,22 @@ class Geometry:
         cropped = tio.Crop(tuple(itertools.chain(*bounds)))(subject)
         cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO drops entries that are not images
         return cropped
+
+
+def _resampled(subject: tio.Subject, target: Any, shape: Sequence[float]) -> tio.Subject:
+    """Resample to a spacing or grid of the given shape, smoothed first where voxels get larger."""
+    refusal = DataError(
+        f"{subject['name']} would have {' x '.join(f'{n:g}' for n in shape)} voxels, more than fit into "
+        "memory; give a larger spacing or a smaller shape."
+    )
+    if math.prod(shape) > LARGEST:
+        raise refusal
+    try:
+        return tio.Resample(target, antialias=True)(subject)
+    except (MemoryError, RuntimeError) as cause:
+        if isinstance(cause, MemoryError) or "allocate" in str(cause):
+            raise refusal from cause
+        raise
 
 
 def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
