@@ -148,10 +148,15 @@ def _what_is_wrong(path: Path, cause: Exception) -> str:
     if "not understood" not in str(cause):
         return first_line(cause)
     try:
-        size = _itk_size(path)
+        header = _itk_header(path)
     except RuntimeError:
         return "its header is damaged or cut off, or it is a file of another kind"
-    return f"its header gives {' x '.join(map(str, size))} voxels, but they are incomplete or damaged: the file has been cut off"
+    axes = np.reshape(header.GetDirection(), (header.GetDimension(), -1))
+    if np.linalg.matrix_rank(axes) < len(axes):
+        return "the axes in its header are singular"
+    return (
+        f"its header gives {' x '.join(map(str, header.GetSize()))} voxels, but they are incomplete or damaged: the file has been cut off"
+    )
 
 
 def itk_reason(error: Exception) -> str:
@@ -187,18 +192,18 @@ def voxels(path: Path) -> int:
             header = nifti_header(path)
             shape = (0,) if header is None else header.get_data_shape()
         else:
-            shape = _itk_size(path)
+            shape = _itk_header(path).GetSize()
     except Exception:  # errors are reported when the image is read
         return 0
     count = math.prod(int(n) for n in shape)
     return count if 0 < count < LARGEST else 0
 
 
-def _itk_size(path: Path) -> tuple[int, ...]:
+def _itk_header(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return tuple(reader.GetSize())
+    return reader
 
 
 def first_line(error: BaseException) -> str:
