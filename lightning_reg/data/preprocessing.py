@@ -16,6 +16,7 @@ from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.discovery import ArgumentError, DataError, within_memory
 from lightning_reg.functional import bounding_box, ncc
+from lightning_reg.io.images import LARGEST
 from lightning_reg.spatial import Grid, Image
 
 Region = Literal["lungs", "mask"]
@@ -71,8 +72,7 @@ class Geometry:
             voxels: approximate largest number of voxels; if the result has more, its finest axes are resampled to a coarser spacing.
 
         Raises:
-            DataError: there is no mask or there are no lungs to crop to.
-            UserError: the memory does not suffice for the new grid.
+            DataError: there is no mask or there are no lungs to crop to, or the memory does not suffice for the new grid.
         """
         if self.canonical:
             subject = tio.ToCanonical()(subject)
@@ -80,6 +80,9 @@ class Geometry:
             subject = self._cropped(subject)
         if self.spacing is not None:
             spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
+            image = subject["image"]
+            if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
+                raise MemoryError
             subject = tio.Resample(spacing, antialias=True)(subject)
         if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
             grid = grid_of(subject["image"]).resized(self.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning_reg.discovery.errors import ComponentError, UserError
+from lightning_reg.discovery.errors import ComponentError, DataError, UserError
 from lightning_reg.discovery.groups import GROUPS
 from lightning_reg.discovery.registry import providers
 
@@ -41,14 +41,14 @@ def within_memory(remedy: str) -> Iterator[None]:
         remedy: what to do, as ``"give a larger spacing"``.
 
     Raises:
-        UserError: the memory does not suffice.
+        DataError: the memory does not suffice.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as cause:
         if not isinstance(cause, MemoryError) and not any(words in str(cause).lower() for words in OUT_OF_MEMORY):
             raise
-        raise UserError(f"The memory does not suffice; {remedy}.") from cause
+        raise DataError(f"The memory does not suffice; {remedy}.") from cause
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 import torchio as tio
-from torch import Tensor
 
+from lightning_reg.data.datasets.roles import has_labels
 from lightning_reg.discovery import DataError
 from lightning_reg.io.folders import refuse_file, written_file
 from lightning_reg.io.images import Source, read_image
@@ -79,26 +79,12 @@ def apply_to_image(
     result = resampled(moving, phi, grid)
     with written_file(out, overwrite) as partial:
         write_image(partial, result.tensor if labels else result.tensor.float(), result.grid)
-    if labels or not _is_label_map(read.data):
+    if labels or not has_labels(moving.tensor[0, 0].numpy()):
         return None
     return (
         f"{image} looks like a label map or a mask, and was interpolated linearly, which mixes its values; if it is one, apply the "
         "transform with labels (nearest neighbour)."
     )
-
-
-def _is_label_map(values: Tensor) -> bool:
-    """Whether an image ``(1, I, J, K)`` has regions of equal whole numbers.
-
-    These are images in which more than half of the neighbours off the background (the most frequent value) are equal; they are some nine
-    tenths in segmentations and three tenths at most in images, also where these are whole numbers.
-    """
-    if bool((values != values.round()).any()):
-        return False
-    off = values != values.flatten().mode().values
-    pairs = [(values.narrow(a, 0, n - 1), values.narrow(a, 1, n - 1), off.narrow(a, 0, n - 1) & off.narrow(a, 1, n - 1))
-             for a, n in enumerate(values.shape) if n > 1]  # fmt: skip
-    return all(float((one == next_)[both].float().mean()) > 0.5 for one, next_, both in pairs if bool(both.any()))
 
 
 def apply_to_points(

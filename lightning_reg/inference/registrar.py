@@ -28,7 +28,7 @@ from lightning_reg.inference.optimization.configuration import build_optimizatio
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
 from lightning_reg.inference.weights import Weights, set_weight
-from lightning_reg.io.images import Source
+from lightning_reg.io.images import Source, doubts
 from lightning_reg.io.transform_files import TRANSFORM_ENDINGS
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
@@ -79,6 +79,8 @@ class Inputs:
             for what in ("labels", "landmarks")
             if (f"fixed_{what}" in given) != (f"moving_{what}" in given)
         ]
+        images = [subject[part] for subject in (fixed, moving) for part in ("image", "mask", "labels") if part in subject]
+        warnings += [doubt.text for image in images for doubt in doubts(image, image.path)]
         return cls(fixed, moving, name or " < ".join(names), paths, warnings, time.perf_counter() - started)
 
 

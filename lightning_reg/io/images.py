@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -18,8 +18,9 @@ from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from lightning_reg.discovery import DataError
-from lightning_reg.io.dicom import read_folder
+from lightning_reg.io.dicom import is_dicom, read_folder, read_slices
 from lightning_reg.io.names import require_unicode
+from lightning_reg.io.nifti import is_nifti, nifti_header, open_nifti, placement, skew
 from lightning_reg.spatial import Image
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | Image | tuple[Any, Any]"
@@ -78,10 +79,14 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
         raise DataError(f"There is no file {path}; correct the path.")
     if path.is_dir():
         return read_folder(path, kind)
+    if not is_nifti(path) and is_dicom(path):
+        image, _ = read_slices([path], str(path), kind)
+        image.path = path
+        return image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchIO's attempts with other libraries; failures are reported below
-            image = kind(path, reader=_read_nifti) if path.name.endswith((".nii", ".nii.gz")) else kind(path)
+            image = kind(path, reader=_read_nifti) if is_nifti(path) else kind(path)
             image.load()
     except MemoryError as cause:
         raise DataError(f"{path} cannot be read: its header gives more voxels than fit into memory; replace or remove the file.") from cause
@@ -92,28 +97,10 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
 
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
     """Read with nibabel: ITK, TorchIO's first choice, silently replaces NaN by zeros."""
-    header = nifti_header(path)
-    if header is not None and int(header["sform_code"]) == 0 and min(abs(header["pixdim"][1:4])) == 0:
+    header = nifti_header(path, check=False)
+    if header is not None and min(abs(header["pixdim"][1:4])) == 0:  # nibabel and ITK make up different sizes
         raise ValueError(f"its header has a voxel size of {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm")
-    return _values(_checked(path) if path.name.endswith(".gz") else nib.load(path))
-
-
-def _checked(path: Path) -> SpatialImage:
-    """Read a compressed image and verify its checksum at the end of the file, before which nibabel stops reading."""
-    content = gzip.decompress(path.read_bytes())
-    kind = nib.Nifti2Image if int.from_bytes(content[:4], "little") == 540 or int.from_bytes(content[:4], "big") == 540 else nib.Nifti1Image
-    return kind.from_bytes(content)
-
-
-def nifti_header(path: Path) -> nib.Nifti1Header | None:
-    """Read the header of a NIfTI-1 file without nibabel's corrections; ``None`` if the file is of another kind."""
-    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
-        block = file.read(348)
-    try:
-        header = nib.Nifti1Header(block, check=False)
-    except Exception:  # reported when the file is read
-        return None
-    return header if header["magic"].item()[:2] in (b"n+", b"ni") else None
+    return _values(open_nifti(path))
 
 
 def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
@@ -124,7 +111,8 @@ def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
     while data.ndim > 4 and data.shape[-1] == 1:
         data = data[..., 0]
     data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
-    return _tensor(data), image.affine
+    affine = placement(image.header, image.affine).affine if isinstance(image, nib.Nifti1Pair) else image.affine
+    return _tensor(data), affine
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -137,6 +125,35 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("="))))
 
 
+SKEWED = 1e-3
+"""Cosine of two axes above which they are not perpendicular."""
+
+
+class Doubt(NamedTuple):
+    """A reason why other programs may place an image elsewhere: a sentence, and whether voxel sizes differ."""
+
+    text: str
+    sizes: bool = False
+
+
+def doubts(image: tio.Image, path: Path | None) -> list[Doubt]:
+    """Find reasons why other programs may place an image elsewhere.
+
+    Args:
+        path: file of the image, whose header is looked at if it is NIfTI.
+    """
+    found = []
+    header = nifti_header(path) if path is not None and is_nifti(path) else None
+    if header is not None and (place := placement(header)).doubt:
+        found.append(Doubt(f"{path} {place.doubt}.", place.sizes))
+    if (cosine := skew(image.affine)) > SKEWED:
+        degrees = np.degrees(np.arcsin(min(cosine, 1.0)))
+        where = path or "An image"
+        text = f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK refuses"
+        found.append(Doubt(f"{text}; resample it (lightning-reg check --fix does)."))
+    return found
+
+
 LARGEST = 10**10
 """Number of voxels above which a header is taken to be wrong."""
 
@@ -146,14 +163,22 @@ def _what_is_wrong(path: Path, cause: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "it is empty"
     if isinstance(cause, gzip.BadGzipFile):
-        return "it is not compressed although its name says so, or it is another kind of file"
+        with path.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                return "it is not compressed although its name says so, or it is another kind of file"
+        return f"its compressed data are damaged, or are followed by something else: {first_line(cause)}"
     if "not understood" not in str(cause):
         return first_line(cause)
     try:
-        size = _itk_size(path)
+        header = _itk_header(path)
     except RuntimeError:
         return "its header is damaged or cut off, or it is a file of another kind"
-    return f"its header gives {' x '.join(map(str, size))} voxels, but they are incomplete or damaged: the file has been cut off"
+    axes = np.reshape(header.GetDirection(), (header.GetDimension(), -1))
+    if np.linalg.matrix_rank(axes) < len(axes):
+        return "the axes in its header are singular"
+    return (
+        f"its header gives {' x '.join(map(str, header.GetSize()))} voxels, but they are incomplete or damaged: the file has been cut off"
+    )
 
 
 def itk_reason(error: Exception) -> str:
@@ -173,7 +198,7 @@ def require_finite(path: Path) -> None:
         DataError: the length or checksum is wrong, or values are NaN or infinite.
     """
     try:
-        values = np.asarray((_checked(path) if path.name.endswith(".gz") else nib.load(path)).dataobj)
+        values = np.asarray(open_nifti(path).dataobj)
     except Exception as cause:  # nibabel and zlib raise many kinds for a file they cannot read
         raise DataError(f"{path} cannot be read ({first_line(cause)}); write it again, or give another file.") from cause
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -182,19 +207,25 @@ def require_finite(path: Path) -> None:
 
 def voxels(path: Path) -> int:
     """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices, a damaged file)."""
+    if not path.is_file():
+        return 0
     try:
-        shape = nib.load(path).shape if path.name.endswith((".nii", ".nii.gz")) else _itk_size(path)
+        if is_nifti(path):
+            header = nifti_header(path)
+            shape = (0,) if header is None else header.get_data_shape()
+        else:
+            shape = _itk_header(path).GetSize()
     except Exception:  # errors are reported when the image is read
         return 0
     count = math.prod(int(n) for n in shape)
     return count if 0 < count < LARGEST else 0
 
 
-def _itk_size(path: Path) -> tuple[int, ...]:
+def _itk_header(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return tuple(reader.GetSize())
+    return reader
 
 
 def first_line(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason, require_finite
+from lightning_reg.io.nifti import is_nifti
 from lightning_reg.io.transform_files import ITK_OF_ELASTIX, files_in, require_reaching
 from lightning_reg.spatial import LARGE, Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts, slabs
 
@@ -315,7 +316,7 @@ def _foreign(start: bytes, message: str) -> str:
 
 def _read_field(path: Path) -> Displacement:
     """Read a file of vectors: displacements in LPS mm, or what NiftyReg writes."""
-    if path.name.endswith((".nii", ".nii.gz")):
+    if is_nifti(path):
         require_finite(path)
         image = nib.load(path)
         unit = image.header.get_xyzt_units()[0]

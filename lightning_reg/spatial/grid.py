@@ -45,7 +45,9 @@ class Grid:
             raise ArgumentError(f"Grid: expected three extents, whole numbers, and a 4x4 affine ({cause})") from cause
         if affine.shape[1:] != (4, 4) or len(shape) != 3:
             raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {shape} and {tuple(affine.shape)}")
-        if not (np.isfinite(affine).all() and (np.abs(np.linalg.det(affine[:, :3, :3])) > 1e-12).all()):
+        axes = affine[:, :3, :3]
+        smallest = 1e-6 * np.linalg.norm(axes, axis=1).prod(1)
+        if not (np.isfinite(affine).all() and (np.abs(np.linalg.det(axes)) > smallest).all()):
             raise ValueError("Grid: the affine is singular (a spacing of 0?); correct the image's header")
         if min(shape) < 1 or not np.allclose(affine[:, 3], (0, 0, 0, 1)):
             raise ValueError(f"Grid: extents {shape} below 1, or an affine whose last row is not 0 0 0 1")

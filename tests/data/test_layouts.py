@@ -100,7 +100,7 @@ def place(k: int, tilt: float = 0.0) -> tuple[float, float, float]:
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ([place(k) for k in (0, 1, 2, 4, 5)], r"lacks 1 slice between 1-03\.dcm and 1-04\.dcm \(they are 20 mm apart, the others 10 mm\)"),
+        ([place(k) for k in (0, 1, 2, 4, 5)], r"10 mm, but 20 mm between 1-03\.dcm and 1-04\.dcm; export the missing slices"),
         ([place(k) for k in (0, 1, 1, 2, 3)], r"has two slices at one place \(1-0[23]\.dcm, 1-0[23]\.dcm\)"),
         ([place(k, 2.0) for k in range(5)], r"gantry tilted by 11\.3 degrees"),
     ],

@@ -8,9 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import torchio as tio
 
 from lightning_reg.data.datasets.splits import open_dataset
-from lightning_reg.data.preprocessing import Preprocessing
+from lightning_reg.data.preprocessing import Geometry, Preprocessing
 from lightning_reg.data.scans import Scan, check_landmarks, make_pair, original, read_subject, scan_from_subject, subject_from_scan
 from lightning_reg.discovery import DataError
 from lightning_reg.spatial import Grid, Image
@@ -143,6 +144,25 @@ def test_preprocessing_resamples_and_centers() -> None:
     assert np.abs(done.image.grid.center).max() < 1e-4
     resized = Preprocessing(shape=(8, 8, 8))(subject_from_scan(scan()))
     assert resized.image.grid.shape == (8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [Geometry(spacing=0.001), Geometry(spacing=(1.0, 1e-9, 1.0)), Geometry(shape=(60_000, 60_000, 60_000))],
+)
+def test_grids_that_no_memory_holds(geometry: Geometry, noise: np.ndarray) -> None:
+    subject = read_subject("scan", (noise, np.eye(4)))
+    with pytest.raises(DataError, match="The memory does not suffice; give a larger spacing"):
+        geometry(subject)
+
+
+def test_itk_without_memory(noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: tio.Resample, subject: tio.Subject) -> tio.Subject:
+        raise RuntimeError("Exception thrown in SimpleITK\nFailed to allocate memory for image.")
+
+    monkeypatch.setattr(tio.Resample, "__call__", fail)
+    with pytest.raises(DataError, match="The memory does not suffice; give a larger spacing"):
+        Geometry(spacing=0.5)(read_subject("scan", (noise, np.eye(4))))
 
 
 def test_centering_moves_landmarks_too() -> None:

@@ -88,6 +88,15 @@ def test_file_kinds_agree_on_where_voxels_lie(ending: str, values: np.ndarray, t
     np.testing.assert_allclose(found.affine, AFFINE, atol=1e-5)
 
 
+def test_a_header_with_singular_axes(values: np.ndarray, tmp_path: Path) -> None:
+    tio.ScalarImage(tensor=values[None]).save(tmp_path / "x.mha")
+    content = (tmp_path / "x.mha").read_bytes()
+    matrix = next(line for line in content.splitlines() if line.startswith(b"TransformMatrix"))
+    (tmp_path / "x.mha").write_bytes(content.replace(matrix, b"TransformMatrix = 0 0 0 0 0 0 0 0 0"))
+    with pytest.raises(DataError, match=r"x\.mha cannot be read as an image \(the axes in its header are singular\)"):
+        read_image(tmp_path / "x.mha")
+
+
 @pytest.mark.parametrize(("source", "message"), [(3, "int is no image"), ((np.zeros((3, 3)), np.eye(4)), r"\(3, 3\) .* is no image")])
 def test_what_is_no_image(source, message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 import torchio as tio
 
-from lightning_reg.curation.check.scan import SKEWED, fitting_conventions, forms_apart, load_leniently, raw_landmarks, skew
 from lightning_reg.curation.check.scan import as_convention as read_as
+from lightning_reg.curation.check.scan import fitting_conventions, load_leniently, raw_landmarks
 from lightning_reg.curation.prepare import Preparation, Prepared, prepare
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.io.images import nifti_header
+from lightning_reg.io.images import SKEWED
+from lightning_reg.io.nifti import is_nifti, nifti_header, placement, skew, to_mm
 from lightning_reg.spatial import Grid
 
 
@@ -61,16 +62,12 @@ def repair(data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int],
 def _headers(subject: tio.Subject, record: Record) -> None:
     """Use the qform's affine if the sform disagrees with it and has another voxel size than the header."""
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
-        if part not in subject or path is None or not path.name.endswith((".nii", ".nii.gz")):
-            continue
-        header = nifti_header(path)
+        header = nifti_header(path) if part in subject and path is not None and is_nifti(path) else None
         if header is None:
             continue
-        sizes = np.array([float(v) for v in header["pixdim"][1:4]])
-        in_sform = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
-        as_it_is = np.allclose(subject[part].affine, header.get_sform(), atol=1e-4)  # not changed by the data set
-        if as_it_is and forms_apart(header) > 0.5 * sizes.min() and not np.allclose(in_sform, sizes, rtol=0.01):
-            subject[part].affine = header.get_qform()
+        place = placement(header)
+        if place.sizes and np.allclose(subject[part].affine, place.affine, atol=1e-4):  # not changed by the data set
+            subject[part].affine = to_mm(header) @ header.get_qform()
 
 
 def _finite(data: torch.Tensor) -> torch.Tensor:

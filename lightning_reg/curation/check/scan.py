@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 import torch
 import torchio as tio
@@ -19,13 +18,11 @@ from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.scans import subject_problems
 from lightning_reg.discovery import DataError
-from lightning_reg.io.images import nifti_header, read_image
+from lightning_reg.io.images import doubts, read_image
 from lightning_reg.io.points import read_points
 from lightning_reg.spatial import Grid
 
 Level = Literal["error", "warning"]
-SKEWED = 1e-3
-"""Cosine of two axes above which they are not perpendicular."""
 CONVENTIONS = ("RAS mm", "LPS mm", "voxels counted from 0", "voxels counted from 1")
 
 
@@ -86,15 +83,15 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     for problem in subject_problems(subject):
         report.add("error", "image", problem)
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
-        if part in subject and path is not None and path.name.endswith((".nii", ".nii.gz")):
-            _header(report, path, subject[part])
+        if part in subject:
+            for doubt in doubts(subject[part], path):
+                report.add("error" if doubt.sizes else "warning", "header", doubt.text)
     report.parts = tuple(part for part in ("mask", "labels", "landmarks") if part in subject)
     image = subject["image"]
     try:
         report.grid = Grid(image.spatial_shape, image.affine)
     except ValueError:
         return report  # already among the problems
-    _directions(report, image)
     _intensities(report, image)
     if "landmarks" in subject:
         report.landmarks = subject["landmarks"]
@@ -134,51 +131,6 @@ def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Su
         except (DataError, ValueError) as error:
             lacking.append(Finding("error", "landmarks", str(error)))
     return subject, lacking
-
-
-def _header(report: ScanReport, path: Path, image: tio.Image) -> None:
-    """Check the voxel size, qform and sform of a NIfTI header."""
-    header = nifti_header(path)
-    if header is None:
-        return
-    sizes = np.array([float(v) for v in header["pixdim"][1:4]])
-    if sizes.min() <= 0:
-        text = f"{path} has a voxel size of {' x '.join(f'{v:g}' for v in sizes)} mm in its header; programs handle that differently"
-        report.add("error", "header", f"{text}: correct it.")
-        return
-    if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
-        report.add("warning", "header", f"{path} does not say where its voxels lie (no qform, no sform); convert it from DICOM again.")
-        return
-    apart = forms_apart(header)
-    if apart > 0.5 * sizes.min():
-        wrong = not np.allclose(image.spacing, sizes, rtol=0.01)
-        remedy = "take the one with the voxel size (--fix does)" if wrong else "write the right one into both"
-        text = f"{path} is placed differently by its qform and its sform (up to {apart:.3g} mm apart); programs differ in which they read"
-        report.add("error" if wrong else "warning", "header", f"{text}: {remedy}.")
-
-
-def forms_apart(header: nib.Nifti1Header) -> float:
-    """Largest distance, mm, between the image's corners according to qform and to sform; 0 if only one of them is set."""
-    if int(header["qform_code"]) == 0 or int(header["sform_code"]) == 0:
-        return 0.0
-    shape = np.array(header.get_data_shape()[:3]) - 1
-    corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])]).T
-    return float(np.linalg.norm(((header.get_qform() - header.get_sform()) @ corners)[:3], axis=0).max())
-
-
-def skew(affine: np.ndarray) -> float:
-    """Largest cosine between two axes of an affine; 0 if they are perpendicular."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return float(np.abs(axes.T @ axes - np.eye(3)).max())
-
-
-def _directions(report: ScanReport, image: tio.Image) -> None:
-    found = skew(image.affine)
-    if found > SKEWED:
-        where = image.path or report.record.name
-        degrees = np.degrees(np.arcsin(min(found, 1.0)))
-        text = f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK refuses; resample it (--fix does)."
-        report.add("warning", "header", text)
 
 
 def _intensities(report: ScanReport, image: tio.Image) -> None:
