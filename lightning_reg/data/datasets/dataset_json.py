@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
-from lightning_reg.data.datasets.layouts import Layout, natural, stem, unique
+from lightning_reg.data.datasets.layouts import Layout, natural, unique
+from lightning_reg.data.datasets.roles import stem
 from lightning_reg.discovery import DataError
 from lightning_reg.io.points import PointFile, read_plain
 
