@@ -124,26 +124,32 @@ def test_a_page_holds(page: str, written: set[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
-    """Its commands in order, in a throw-away environment; its Python replaces the file that the page names."""
+    """Its blocks in order, as a reader follows them: edits go into the file that the text before them names, studies are listed."""
     site = tmp_path / "site"
     quick = " ".join(["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"])
-    text = (ROOT / "docs" / "tutorials" / "plugin.md").read_text()
-    shown = re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", text, re.S)
-    for skipped, language, code in shown:
-        if skipped:
+    page = (ROOT / "docs" / "tutorials" / "plugin.md").read_text()
+    before = 0
+    for shown in re.finditer(r"(<!-- not run: [^>]*-->\n)?```(bash|python|yaml)\n(.*?)```", page, re.S):
+        text, before, (skipped, language, code) = page[before : shown.start()], shown.end(), shown.groups()
+        if language == "bash":
+            for line in code.splitlines():
+                if line.startswith("pip install"):
+                    install(tmp_path / "robust_terms", site=site)
+                    continue
+                line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
+                execute("bash", f"export PYTHONPATH={site}:$PYTHONPATH\n{line}{' --list' if skipped else ''}", tmp_path)
             continue
-        if language == "python":
-            (tmp_path / "robust_terms" / "src" / "robust_terms" / "loss.py").write_text(code)
+        path = tmp_path / re.findall(r"`([\w/]+\.(?:py|yaml))`", text)[-1]
+        if line := re.search(r"replace the line\n`(.*)` by", text):
+            assert path.read_text().count(line[1]) == 1
+            code = path.read_text().replace(line[1], code.strip())
+        path.write_text(code)
+        if path.is_relative_to(tmp_path / "robust_terms"):  # an editable installation sees the edit
             install(tmp_path / "robust_terms", site=site)
-            continue
-        for line in code.splitlines():
-            if line.startswith("pip install"):
-                install(tmp_path / "robust_terms", site=site)
-                continue
-            line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
-            execute("bash", f"export PYTHONPATH={site}\n{line}", tmp_path)
-    assert list((tmp_path / "runs").glob("robust_terms_phantom/*/summary.json"))
-    assert yaml.safe_load(blocks(ROOT / "docs" / "tutorials" / "plugin.md", "yaml")[0])["seeds"] == [1, 2, 3]
+    for name in ("robust_terms_phantom", "velocity_phantom"):
+        assert list((tmp_path / "runs").glob(f"{name}/*/summary.json"))
+    (configuration,) = (tmp_path / "runs").glob("robust_terms_phantom/*/config.yaml")
+    assert yaml.safe_load(configuration.read_text())["method"]["loss"]["terms"]["robust_terms"] == {"weight": 4.0, "limit": 0.5}
 
 
 @pytest.mark.slow
