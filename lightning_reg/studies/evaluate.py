@@ -6,13 +6,30 @@ from pathlib import Path
 from typing import cast
 
 from lightning_reg.data.datasets.interface import Split
-from lightning_reg.data.datasets.splits import open_dataset
+from lightning_reg.data.datasets.splits import CHOICES, open_dataset
+from lightning_reg.discovery import DataError
+from lightning_reg.discovery.composition import compose
 from lightning_reg.inference.contestants import Registering
 from lightning_reg.inference.evaluation import Cases, Evaluation, evaluate_cases
 from lightning_reg.inference.registrar import load
+from lightning_reg.studies.definition import Definition
 from lightning_reg.studies.jobs import state_of
 from lightning_reg.studies.outcome import EVALUATION, evaluated_on
 from lightning_reg.training.run_folder import read_config
+
+
+def require_pairs(definition: Definition) -> None:
+    """Refuse a study whose data have no pairs of the split on which its trained models will be evaluated.
+
+    Raises:
+        UserError: see above, or the data cannot be opened.
+    """
+    for job in definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)] if definition.split else ():
+        data = compose(job.overrides)["data"]
+        opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
+        if not opened.pairs(cast(Split, definition.split)):
+            remedy = "keep two or more subjects for it, as data.test=2" if definition.split == "test" else "hold out more (data.held_out)"
+            raise DataError(f"The study's split is {definition.split}, and the data of {job.method} have no pairs in it; {remedy}.")
 
 
 def evaluate_run(folder: Path, split: str) -> bool:
@@ -24,7 +41,7 @@ def evaluate_run(folder: Path, split: str) -> bool:
     if state_of(folder).status != "done" or evaluated_on(folder) == split:
         return False
     data = read_config(folder)["data"]
-    opened = open_dataset(data["dataset"], *(data.get(key) for key in ("held_out", "limit", "fold")))
+    opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
     model = Registering("model", load(folder / "checkpoints" / "best.ckpt"))
     rows = evaluate_cases([model], Cases.of(opened, cast(Split, split)))
     Evaluation(rows, {"split": split, "data": data}).save(folder / EVALUATION, overwrite=True)

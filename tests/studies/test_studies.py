@@ -18,6 +18,7 @@ from filelock import FileLock
 from lightning_reg.cli.study import written
 from lightning_reg.discovery import DataError, TrainingError
 from lightning_reg.studies.definition import Definition, Job, read_definition
+from lightning_reg.studies.evaluate import require_pairs
 from lightning_reg.studies.jobs import State, Training, state_of
 from lightning_reg.studies.outcome import Outcome, Run, over_seeds
 from lightning_reg.studies.study import begin, run_jobs, stored_study
@@ -81,6 +82,14 @@ def test_the_state_of_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
         assert state_of(tmp_path).status == "elsewhere"
     (tmp_path / "summary.json").write_text("{}")
     assert state_of(tmp_path) == State("done")
+
+
+def test_a_study_is_refused_before_it_trains_where_its_split_has_no_pairs() -> None:
+    words = ("data=phantom", "method=velocity")
+    with pytest.raises(DataError, match=r"The study's split is test, and the data of a have no pairs in it; .*data\.test=2"):
+        require_pairs(Definition({"a": words}, split="test"))
+    require_pairs(Definition({"a": (*words, "data.test=2")}, split="test"))
+    require_pairs(Definition({"a": words}, split="validation"))
 
 
 class Quick(Training):
