@@ -123,6 +123,19 @@ def test_a_page_holds(page: str, written: set[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_images_that_do_not_overlap_are_registered_by_their_centers_alone(tmp_path: Path) -> None:
+    """The table of the page, on the pair that the page makes."""
+    page = ROOT / "docs" / "how_to" / "no_overlap.md"
+    execute("python", blocks(page, "python")[0], tmp_path)
+    command = f"{blocks(page, 'bash')[0].strip()}".replace("result", "other")
+    assert command.count("--start centers") == 1
+    for start in ("", "--start headers", "--start auto"):
+        with pytest.raises(AssertionError, match=r"(?s)do not overlap in the world.*--start centers"):
+            execute("bash", command.replace("--start centers", start), tmp_path)
+        assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
 def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
     """Its blocks in order, as a reader follows them: edits go into the file that the text before them names, studies are listed."""
     site = tmp_path / "site"
