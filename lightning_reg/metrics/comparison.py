@@ -181,6 +181,12 @@ class Comparison:
         times, digits = _printed(metric)
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
+    def least_p(self) -> float:
+        """The smallest p that any difference could have, Holm-corrected: 1 if there is nothing to test."""
+        tests = len(self.names) - 1
+        fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=len(self.cases))
+        return min(1.0, 2.0 ** (1 - fewest) * tests) if tests else 1.0
+
     def notes(self) -> list[str]:
         """Notes below the table: the meaning of its entries, and its limits."""
         count, tests = len(self.cases), len(self.names) - 1
@@ -190,10 +196,9 @@ class Comparison:
             notes[0] += f" Bold: the best mean. *: differs from it (two-sided paired Wilcoxon test, p < {LEVEL:g}{correction})."
             least = math.ceil(1 + math.log2(tests / LEVEL))
             fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=count)
-            smallest = 2.0 ** (1 - fewest) * tests
-            if smallest >= LEVEL:
+            if self.least_p() >= LEVEL:
                 notes.append(
-                    f"With {_count(fewest)} p is at least {min(1.0, smallest):.2g}, so no difference can be significant; "
+                    f"With {_count(fewest)} p is at least {self.least_p():.2g}, so no difference can be significant; "
                     f"use {least} pairs or more."
                 )
         for metric in self.metrics:
