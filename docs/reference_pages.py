@@ -18,6 +18,7 @@ from sphinx.util.nodes import make_refnode
 from lightning_reg.cli.options import plain
 from lightning_reg.discovery import providers
 from lightning_reg.discovery.composition import explained
+from lightning_reg.discovery.conf import own_directory
 from lightning_reg.discovery.documentation import Documentation, documentation
 from lightning_reg.discovery.values import Value, options
 from lightning_reg.metrics import METRICS
@@ -81,13 +82,15 @@ class ConfigurationValues(Markdown):
 
 
 class GroupOptions(Markdown):
-    """Options of a group of configurations."""
+    """Options of a group of this project's configurations."""
 
     required_arguments = 1
 
     def lines(self) -> list[str]:
         (group,) = self.arguments
-        return table(["option", "description"], [[f"`{group}={name}`", cell(text)] for name, text in options(group).items()])
+        own = {path.stem for path in (own_directory() / group).glob("*.yaml")}
+        rows = [[f"`{group}={name}`", cell(text)] for name, text in options(group).items() if name in own]
+        return table(["option", "description"], rows)
 
 
 class Components(Markdown):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -216,6 +217,21 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         assert f'"{page}"' in index, page
     warp = (site / "reference" / "api" / "lightning_reg.functional.html").read_text()
     assert 'id="lightning_reg.functional.warp.warp"' in warp
+
+
+def test_an_installed_package_of_ones_own_is_not_on_the_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    pages = importlib.import_module("reference_pages")
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "of_ones_own.yaml").write_text("# A method. More.\n")
+    monkeypatch.setattr("lightning_reg.discovery.values.plugin_packages", lambda: {"own": tmp_path})
+    assert "of_ones_own" in pages.options("method")
+    directive = object.__new__(pages.GroupOptions)
+    directive.arguments = ["method"]
+    shown = "".join(directive.lines())
+    assert "method=velocity" in shown
+    assert "of_ones_own" not in shown
 
 
 def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
