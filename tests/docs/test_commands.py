@@ -39,7 +39,12 @@ QUICK = [
 def blocks(page: Path, language: str) -> list[str]:
     """Code blocks of a language; one that follows a comment ``<!-- not run: reason -->`` is left out."""
     found = re.findall(rf"(<!-- not run: [^>]*-->\n)?```{language}\n(.*?)```", page.read_text(), re.S)
-    return [code for skipped, code in found if not skipped]
+    return [joined(code) for skipped, code in found if not skipped]
+
+
+def joined(code: str) -> str:
+    """Code with its continued lines as one."""
+    return re.sub(r"\s*\\\n\s*", " ", code)
 
 
 def train_commands() -> list[str]:
@@ -146,7 +151,7 @@ def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
     for shown in re.finditer(r"(<!-- not run: [^>]*-->\n)?```(bash|python|yaml)\n(.*?)```", page, re.S):
         text, before, (skipped, language, code) = page[before : shown.start()], shown.end(), shown.groups()
         if language == "bash":
-            for line in code.splitlines():
+            for line in joined(code).splitlines():
                 if line.startswith("pip install"):
                     install(tmp_path / "robust_terms", site=site)
                     continue
@@ -239,6 +244,17 @@ def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_code_on_the_pages_is_not_cut_off() -> None:
+    """Lines of code blocks have at most 100 columns, which the site shows without scrolling."""
+    for page in PAGES:
+        fenced = False
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            if line.startswith("```"):
+                fenced = not fenced
+            elif (fenced or line.startswith("    ")) and len(line) > 100:
+                pytest.fail(f"{page}, line {number} has {len(line)} columns: {line}")
 
 
 def test_the_method_that_the_walkthrough_shows_is_one() -> None:
