@@ -77,14 +77,26 @@ def main() -> None:
     lines: dict[str, int] = {}
     arrows: dict[str, set[str]] = {}
     for name, path in known.items():
-        lines[room(name)] = lines.get(room(name), 0) + len(path.read_text(encoding="utf-8").splitlines())
-        arrows.setdefault(room(name), set()).update(room(other) for other in imports(path, known) if room(other) != room(name))
-    loaded = {name: set(imports(path, known, inner=False)) - {name} for name, path in known.items() if name not in packages}
+        lines[room(name)] = lines.get(room(name), 0) + len(
+            path.read_text(encoding="utf-8").splitlines()
+        )
+        arrows.setdefault(room(name), set()).update(
+            room(other) for other in imports(path, known) if room(other) != room(name)
+        )
+    loaded = {
+        name: set(imports(path, known, inner=False)) - {name}
+        for name, path in known.items()
+        if name not in packages
+    }
     total = sum(lines.values())
     for name, count in sorted(lines.items(), key=lambda item: -item[1]):
-        print(f"{name:14} {count:6} lines {100 * count / total:4.0f} %   -> {', '.join(sorted(arrows[name])) or '-'}")
+        print(
+            f"{name:14} {count:6} lines {100 * count / total:4.0f} %   -> {', '.join(sorted(arrows[name])) or '-'}"
+        )
     inner = {name: after for name, after in arrows.items() if name != PACKAGE}
-    print(f"{len(inner)} rooms, {sum(len(after) for after in inner.values())} arrows, {total} lines in {len(known)} modules")
+    print(
+        f"{len(inner)} rooms, {sum(len(after) for after in inner.values())} arrows, {total} lines in {len(known)} modules"
+    )
     print(f"largest room: {100 * max(lines.values()) / total:.0f} %")
     print(f"circles of rooms: {circles(inner) or 'none'}")
     print(f"circles of modules: {circles(loaded) or 'none'}")

@@ -10,17 +10,17 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from lightning_reg.cli.options import plain
+from lightning_reg.discovery import providers
+from lightning_reg.discovery.composition import explained
+from lightning_reg.discovery.conf import own_directory
+from lightning_reg.discovery.documentation import Documentation, documentation
+from lightning_reg.discovery.values import Value, options
+from lightning_reg.metrics import METRICS
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
-
-from lightning_reg.cli.options import plain
-from lightning_reg.discovery import providers
-from lightning_reg.discovery.composition import explained
-from lightning_reg.discovery.documentation import Documentation, documentation
-from lightning_reg.discovery.values import Value, options
-from lightning_reg.metrics import METRICS
 
 PACKAGES = (
     "inference", "training", "components", "data", "curation", "models", "metrics", "io", "phantom", "spatial", "functional", "figures",
@@ -52,7 +52,9 @@ class Markdown(Directive):
     def run(self) -> list[nodes.Node]:
         holder = nodes.section()
         holder.document = self.state.document
-        self.state.nested_parse(StringList(self.lines(), "reference_pages.py"), 0, holder, match_titles=True)
+        self.state.nested_parse(
+            StringList(self.lines(), "reference_pages.py"), 0, holder, match_titles=True
+        )
         return list(holder.children)
 
 
@@ -68,7 +70,11 @@ class ConfigurationValues(Markdown):
     def lines(self) -> list[str]:
         chosen = [word for word in self.arguments if "=" in word]
         places = [word.partition("=")[0] for word in self.arguments]
-        shown = [value for value in explained(chosen) if any(self.within(value.key, place) for place in places)]
+        shown = [
+            value
+            for value in explained(chosen)
+            if any(self.within(value.key, place) for place in places)
+        ]
         return table(["key", "value", "type", "meaning"], [self.row(value) for value in shown])
 
     @staticmethod
@@ -81,13 +87,19 @@ class ConfigurationValues(Markdown):
 
 
 class GroupOptions(Markdown):
-    """Options of a group of configurations."""
+    """Options of a group of this project's configurations."""
 
     required_arguments = 1
 
     def lines(self) -> list[str]:
         (group,) = self.arguments
-        return table(["option", "description"], [[f"`{group}={name}`", cell(text)] for name, text in options(group).items()])
+        own = {path.stem for path in (own_directory() / group).glob("*.yaml")}
+        rows = [
+            [f"`{group}={name}`", cell(text)]
+            for name, text in options(group).items()
+            if name in own
+        ]
+        return table(["option", "description"], rows)
 
 
 class Components(Markdown):
@@ -105,7 +117,11 @@ class Components(Markdown):
 
     @staticmethod
     def component(told: Documentation) -> list[str]:
-        rows = [[code(a.name), code(a.type), code(a.default or ""), cell(a.meaning)] for a in told.arguments if not a.supplied]
+        rows = [
+            [code(a.name), code(a.type), code(a.default or ""), cell(a.meaning)]
+            for a in told.arguments
+            if not a.supplied
+        ]
         lines = [f"### {told.provider.name}", "", *told.text.splitlines(), ""]
         lines += table(["argument", "type", "default", "meaning"], rows) if rows else []
         if told.yaml():
@@ -117,7 +133,10 @@ class MetricsTable(Markdown):
     """The table of metrics."""
 
     def lines(self) -> list[str]:
-        return table(["key", "metric", "unit", "better"], [[code(m.key), m.title, m.unit, m.better] for m in METRICS])
+        return table(
+            ["key", "metric", "unit", "better"],
+            [[code(m.key), m.title, m.unit, m.better] for m in METRICS],
+        )
 
 
 def write_api_pages(app: Sphinx) -> None:
@@ -134,18 +153,32 @@ def write_package(folder: Path, name: str) -> None:
     lines = [title, "=" * len(title), "", f".. automodule:: {name}", ""]
     packages = [f"{name}.{found.name}" for found in inner if found.ispkg]
     if packages:
-        lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {package}" for package in packages), ""]
-    for module in (f"{name}.{found.name}" for found in inner if not found.ispkg and not found.name.startswith("_")):
+        lines += [
+            ".. toctree::",
+            "   :maxdepth: 1",
+            "",
+            *(f"   {package}" for package in packages),
+            "",
+        ]
+    for module in (
+        f"{name}.{found.name}"
+        for found in inner
+        if not found.ispkg and not found.name.startswith("_")
+    ):
         title = module.removeprefix("lightning_reg.")
         lines += [title, "-" * len(title), "", f".. automodule:: {module}", ""]
     written, text = folder / f"{name}.rst", "\n".join(lines)
-    if not written.exists() or written.read_text(encoding="utf-8") != text:  # else the page would be built again
+    if (
+        not written.exists() or written.read_text(encoding="utf-8") != text
+    ):  # else the page would be built again
         written.write_text(text, encoding="utf-8")
     for package in packages:
         write_package(folder, package)
 
 
-def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement) -> nodes.Element | None:
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> nodes.Element | None:
     """Link a name to the module that defines it, where a package exports it, or to its unique ending.
 
     What exists without documentation of its own is text; anything else stays a warning.
@@ -153,13 +186,19 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.
     if node.get("refdomain") != "py":
         return None
     name, objects = node["reftarget"], env.domains.python_domain.objects
-    places = [name, f"{node.get('py:module')}.{name}", f"{node.get('py:module')}.{node.get('py:class')}.{name}"]
+    places = [
+        name,
+        f"{node.get('py:module')}.{name}",
+        f"{node.get('py:module')}.{node.get('py:class')}.{name}",
+    ]
     origins = [origin for place in places if (origin := defined_as(place))]
     endings = [known for known in objects if known.endswith(f".{name}")]
     for candidate in (*origins, *(endings if len(endings) == 1 else [])):
         if candidate in objects:
             entry = objects[candidate]
-            return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, [text], candidate)
+            return make_refnode(
+                app.builder, node["refdoc"], entry.docname, entry.node_id, [text], candidate
+            )
     return text if origins else None
 
 
@@ -185,7 +224,11 @@ def defined_as(dotted: str) -> str:
 
 def without_links_to_files(app: Sphinx, docname: str, source: list[str]) -> None:
     """Links to files of the repository that are no pages are text on the site."""
-    source[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?:plugins|conf|benchmarks|tests|[A-Z]+\b)[^)]*\)", r"\1", source[0])
+    source[0] = re.sub(
+        r"\[([^\]]+)\]\((?:\.\./)+(?:plugins|conf|benchmarks|tests|[A-Z]+\b)[^)]*\)",
+        r"\1",
+        source[0],
+    )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -35,7 +35,7 @@ def run(*command: str, cwd: Path, site: Path) -> subprocess.CompletedProcess[str
 
 def install(*sources: Path, site: Path) -> None:
     """Install distributions into a folder of their own, from source, with what is there already."""
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(site)]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--upgrade", "--target", str(site)]
     result = subprocess.run(
         [sys.executable, "-m", "pip", "install", *options, *map(str, sources)], capture_output=True, text=True, check=False
     )

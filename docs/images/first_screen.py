@@ -8,21 +8,25 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import lightning_reg as reg
 import matplotlib.pyplot as plt
 import numpy as np
+from lightning_reg.functional import warp
 from PIL import Image as Picture
 
-import lightning_reg as reg
-from lightning_reg.functional import warp
-
 FRAMES, SHAPE = 12, [144, 120, 144]
-GRID, CONTOUR = "#e69f00", "#56b4e9"  # colours that colour-blind readers tell apart (Okabe and Ito, 2008)
+GRID, CONTOUR = (
+    "#e69f00",
+    "#56b4e9",
+)  # colours that colour-blind readers tell apart (Okabe and Ito, 2008)
 
 
 def main() -> None:
     phantom = reg.PhantomDataset(subjects=1, validation=0, shape=SHAPE, crop=None)
     fixed, moving = (phantom.load(record) for record in phantom.records()[:2])
-    result = reg.conventional("lung_ct").register(fixed["image"], moving["image"], fixed_mask=fixed["mask"], moving_mask=moving["mask"])
+    result = reg.conventional("lung_ct").register(
+        fixed["image"], moving["image"], fixed_mask=fixed["mask"], moving_mask=moving["mask"]
+    )
     scan, lungs = moving["image"].data[None].float(), fixed["mask"].data[0].numpy()
     points = np.asarray(fixed["landmarks"])
     motion = result.map_points(points) - points
@@ -33,12 +37,28 @@ def main() -> None:
     for step in [0] * 4 + list(range(FRAMES + 1)) + [FRAMES] * 8:
         part = (1 - np.cos(np.pi * step / FRAMES)) / 2
         warped = warp(scan, displacement * part)[0, 0].numpy()
-        error = float(np.linalg.norm(points + part * motion - np.asarray(moving["landmarks"]), axis=1).mean())
+        error = float(
+            np.linalg.norm(points + part * motion - np.asarray(moving["landmarks"]), axis=1).mean()
+        )
         pictures.append(
-            frame(target, warped, lungs, (displacement * part)[0].numpy(), fixed["image"].spacing, error, step == 0, step == FRAMES)
+            frame(
+                target,
+                warped,
+                lungs,
+                (displacement * part)[0].numpy(),
+                fixed["image"].spacing,
+                error,
+                step == 0,
+                step == FRAMES,
+            )
         )
     pictures[0].save(
-        Path(__file__).with_name("first_screen.gif"), save_all=True, append_images=pictures[1:], duration=110, loop=0, optimize=True
+        Path(__file__).with_name("first_screen.gif"),
+        save_all=True,
+        append_images=pictures[1:],
+        duration=110,
+        loop=0,
+        optimize=True,
     )
     print(f"landmark error at the end {error:.2f} mm, folded voxels {100 * folding:.2f} %")
 
@@ -48,7 +68,12 @@ def frame(target, warped, lungs, displacement, spacing, error, first, last) -> P
     plane = target.shape[1] // 2 - 6
     aspect = spacing[2] / spacing[0]
     figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.9), dpi=80, facecolor="white")
-    titles = ("fixed (inhale)", "moving (exhale)" if first else "warped" if last else "moving, warped", "difference", "transform")
+    titles = (
+        "fixed (inhale)",
+        "moving (exhale)" if first else "warped" if last else "moving, warped",
+        "difference",
+        "transform",
+    )
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
@@ -56,7 +81,14 @@ def frame(target, warped, lungs, displacement, spacing, error, first, last) -> P
     window = {"cmap": "gray", "vmin": -1000, "vmax": 300, "origin": "lower", "aspect": aspect}
     axes[0].imshow(target[::-1, plane].T, **window)
     axes[1].imshow(warped[::-1, plane].T, **window)
-    axes[2].imshow((warped - target)[::-1, plane].T, cmap="RdBu_r", vmin=-900, vmax=900, origin="lower", aspect=aspect)
+    axes[2].imshow(
+        (warped - target)[::-1, plane].T,
+        cmap="RdBu_r",
+        vmin=-900,
+        vmax=900,
+        origin="lower",
+        aspect=aspect,
+    )
     axes[3].imshow(warped[::-1, plane].T, alpha=0.55, **window)
     for axis in axes[:3]:
         axis.contour(lungs[::-1, plane].T, levels=[0.5], colors=CONTOUR, linewidths=0.9)

@@ -13,11 +13,25 @@ HERE = Path(__file__).parent
 def notebook() -> dict[str, Any]:
     """The notebook of the page."""
     cells: list[dict[str, Any]] = []
-    for number, part in enumerate(re.split(r"```(python)\n(.*?)```", (HERE.parent / "python.md").read_text(encoding="utf-8"), flags=re.S)):
+    for number, part in enumerate(
+        re.split(
+            r"```(python)\n(.*?)```",
+            (HERE.parent / "python.md").read_text(encoding="utf-8"),
+            flags=re.S,
+        )
+    ):
         kind = ("markdown", "", "code")[number % 3]
         if kind and part.strip():
             extra = {"outputs": [], "execution_count": None} if kind == "code" else {}
-            cells.append({"cell_type": kind, "id": f"cell-{len(cells)}", "metadata": {}, "source": part.strip(), **extra})
+            cells.append(
+                {
+                    "cell_type": kind,
+                    "id": f"cell-{len(cells)}",
+                    "metadata": {},
+                    "source": part.strip(),
+                    **extra,
+                }
+            )
     metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 

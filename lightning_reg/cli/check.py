@@ -76,6 +76,8 @@ def run(arguments: Namespace) -> int:
         found = check(data, arguments.workers, arguments.pairs, seen)
         fixed = repair(data, Path(arguments.fix).expanduser(), arguments.workers, seen) if arguments.fix else None
     terminal.print(_summary(found))
+    for line in _roles(found):
+        terminal.print(line, soft_wrap=True, markup=False, highlight=False)
     _print_findings(found, terminal)
     if arguments.table:
         _write(Path(arguments.table).expanduser(), found)
@@ -150,6 +152,15 @@ def _summary(found: Check) -> Table:
         values = [[float(m[key]) for m in found.measured if key in m and m["split"] == split] for split in splits]
         row(title, [f"{form.format(sum(v) / len(v))} ({form.format(min(v))} to {form.format(max(v))})" if v else "" for v in values])
     return table
+
+
+def _roles(found: Check) -> list[str]:
+    """What was read as what: the number of files of each part, and one of them."""
+    lines = []
+    for part, word in (("image", "scans"), ("mask", "masks"), ("labels", "label maps"), ("landmarks", "landmarks")):
+        files = [path for scan in found.scans if (path := getattr(scan.record, part)) is not None]
+        lines += [f"Read as {word}: {len(files)}, as {files[0]}"] if files else []
+    return lines
 
 
 def _range(values: list[list[float]], form: str) -> str:

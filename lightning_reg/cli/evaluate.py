@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
 from lightning_reg.cli.options import instances
-from lightning_reg.discovery import DataError
+from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.discovery.composition import require_option
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="new folder for the tables, the totals and the report")
     parser.add_argument("--split", choices=("train", "validation", "test", "all"), help="subjects to evaluate (default validation)")
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="metric of another distribution (repeatable)")
+    parser.add_argument("--columns", metavar="A,B", help="columns of the table of methods, in order: tre,dice,seconds, ...")
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after each network")
     parser.add_argument("--refinement", default="refine", help="instance optimisation for --refine (default refine)")
@@ -62,6 +63,11 @@ def run(arguments: Namespace) -> int:
         from lightning_reg.cli.tables import comparison_table, totals_table
         from lightning_reg.inference import learn2reg
         from lightning_reg.inference.evaluation import Evaluation, evaluate_cases, seen_in_training
+        from lightning_reg.metrics.comparison import CHOICES
+    columns = arguments.columns.split(",") if arguments.columns else None
+    for column in columns or ():
+        if column not in CHOICES:
+            raise DataError(f"--columns names '{column}'{did_you_mean(column, CHOICES)} Known: {', '.join(CHOICES)}.")
     contestants = _contestants(arguments)
     cases, described = _cases(arguments)
     seen_before = seen_in_training(contestants, cases)
@@ -85,7 +91,7 @@ def run(arguments: Namespace) -> int:
         rows = evaluate_cases(contestants, cases, challenge=arguments.learn2reg, progress=seen)
     settings = {**described, "methods": {contestant.name: contestant.settings for contestant in contestants}}
     settings |= {"warnings": seen_before} if seen_before else {}
-    evaluation = Evaluation(rows, settings)
+    evaluation = Evaluation(rows, settings, columns)
     evaluation.save(out, arguments.overwrite, fields)
     if len(rows) == 1:
         terminal.print(totals_table(next(iter(evaluation.totals().values()))))

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
+from lightning_reg.discovery.conf import own_directory
 from lightning_reg.discovery.errors import UserError
 from lightning_reg.models import installed, locate
 from lightning_reg.models.download import cache
@@ -49,6 +50,16 @@ def run(arguments: Namespace) -> int:
     if arguments.action == "pack":
         return _pack(arguments)
     return _list(arguments)
+
+
+def _how_to_install() -> str:
+    """Commands that install the model packages of a clone of this project; without a clone, where they are."""
+    groups = '[project.entry-points."lightning_reg.models"]'
+    files = sorted((own_directory().parent / "plugins").glob("*/pyproject.toml"))
+    packages = [path.parent for path in files if groups in path.read_text(encoding="utf-8")]
+    if packages:
+        return "install one of this clone: " + ", ".join(f"pip install {shlex.quote(str(package))}" for package in packages)
+    return "install a package of one with pip (the folder plugins/ of the project's repository has some)"
 
 
 def fetched(model: str, terminal: Console, always: bool = False) -> str:
@@ -91,7 +102,7 @@ def _list(arguments: Namespace) -> int:
             table.add_row(row["name"], row["title"], row["licence"], f"{row['bytes'] / 1e6:.1f} MB", row["distribution"])
         terminal.print(table)
     else:
-        terminal.print("No models are installed; pip install a package of one, or give --model a file or an address.", soft_wrap=True)
+        terminal.print(f"No models are installed; {_how_to_install()}, or give --model a file or an address.", soft_wrap=True, markup=False)
     for path in fetched_files:
         terminal.print(f"Fetched: {path}", soft_wrap=True)
     for problem in problems:

@@ -49,6 +49,10 @@ def run(arguments: Namespace) -> int:
             state = state_of(folder / job.name)
             terminal.print(f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}", soft_wrap=True)
         return 0
+    if definition.split and not arguments.table:
+        from lightning_reg.studies.evaluate import require_pairs
+
+        require_pairs(definition)
     jobs = begin(folder, definition)
     count = len(jobs)
 

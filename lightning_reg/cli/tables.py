@@ -18,7 +18,10 @@ def cases_table(cases: Sequence[PairMetrics]) -> Table:
     everything: dict[str, str | float] = {"case": f"all {len(rows)}", **totals(list(cases))}
     present = [metric for metric in RANKING if metric.column() in everything]
     present = [metric for metric in present if metric.key != "ncc" or len(present) == 1]  # it says least; cases.csv has it
-    table = Table(title="Validation, best checkpoint")
+    of_landmarks = any(row.get("tre_after_sd_mm") is not None for row in rows)
+    table = Table(
+        title="Validation, best checkpoint", caption="±: standard deviation over the landmarks of a pair" if of_landmarks else None
+    )
     table.add_column("\ncase", no_wrap=True)
     for metric in present:
         table.add_column(f"{metric.heading}\nbefore", justify="right", no_wrap=True)

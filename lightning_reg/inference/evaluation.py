@@ -39,10 +39,12 @@ class Evaluation:
     Args:
         rows: for each method, one row per case: values by column, ``case`` first; ``error``, a sentence, for a case that failed.
         settings: of the data and the methods.
+        columns: of the table of methods, see :class:`~lightning_reg.metrics.comparison.Comparison`.
     """
 
     rows: Mapping[str, Sequence[Row]]
     settings: Mapping[str, Any]
+    columns: Sequence[str] | None = None
 
     def totals(self) -> dict[str, dict[str, dict[str, float]]]:
         """Per method and column ``mean, sd, low, high, n``, see :func:`~lightning_reg.metrics.statistics.summary`."""
@@ -50,7 +52,7 @@ class Evaluation:
 
     def comparison(self) -> Comparison:
         """Compare the methods on the cases that all of them registered."""
-        return Comparison(self.rows)
+        return Comparison(self.rows, self.columns)
 
     def save(self, folder: str | Path, overwrite: bool = False, fields: Mapping[str, Tensor] | None = None) -> Path:
         """Write the tables and the report into a folder.
@@ -69,7 +71,7 @@ class Evaluation:
             for name, field in (fields or {}).items():
                 (partial / "learn2reg").mkdir(exist_ok=True)
                 learn2reg.write_displacement(partial / "learn2reg" / name, field)
-            write_report(partial / "report.html", self.rows, record)
+            write_report(partial / "report.html", self.rows, record, comparison)
         return Path(folder)
 
 

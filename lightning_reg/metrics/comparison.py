@@ -19,6 +19,9 @@ Rows = Sequence[Mapping[str, Any]]
 LEVEL = 0.05
 ALWAYS = ("hd95", "assd", "folding", "ndv", "sdlogj")
 """Metrics of the table in addition to the ranking ones."""
+SECONDS = Metric("seconds", "time", "lower", "s", 1, compared=False)
+CHOICES = {metric.key: metric for metric in (*METRICS, SECONDS)}
+"""Columns that may be chosen, by key."""
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
@@ -74,12 +77,14 @@ class Comparison:
 
     Args:
         rows: rows of ``cases.csv`` per method: ``case``, then values by column; a failed case has an ``error`` instead.
+        columns: keys of :data:`CHOICES`, in their order; ``None``: ranking metrics and :data:`ALWAYS`.
 
     Attributes:
         names: names of the methods; methods that failed in all cases are in :attr:`without_cases` instead.
     """
 
-    def __init__(self, rows: Mapping[str, Rows]) -> None:
+    def __init__(self, rows: Mapping[str, Rows], columns: Sequence[str] | None = None) -> None:
+        self.columns = columns
         by_case = {name: {row["case"]: row for row in of if not row.get("error")} for name, of in rows.items()}
         self._by_case = {name: of for name, of in by_case.items() if of} or by_case
         self.names = list(self._by_case)
@@ -96,8 +101,11 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Columns of the table: metrics for which all methods have values, ranking metrics first."""
-        present = [metric for metric in METRICS if self.cases and self.values(self.names[0], metric.column())]
+        """Columns of the table: metrics for which all methods have values, as chosen, or ranking metrics first."""
+        wanted = METRICS if self.columns is None else [CHOICES[key] for key in self.columns]
+        present = [metric for metric in wanted if self.cases and self.values(self.names[0], metric.column())]
+        if self.columns is not None:
+            return present
         ranked = [metric for metric in present if metric.ranks]
         shown = [metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1]  # the least informative one
         return shown + [metric for metric in present if metric.key in ALWAYS]
@@ -181,6 +189,12 @@ class Comparison:
         times, digits = _printed(metric)
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
+    def least_p(self) -> float:
+        """The smallest p that any difference could have, Holm-corrected: 1 if there is nothing to test."""
+        tests = len(self.names) - 1
+        fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=len(self.cases))
+        return min(1.0, 2.0 ** (1 - fewest) * tests) if tests else 1.0
+
     def notes(self) -> list[str]:
         """Notes below the table: the meaning of its entries, and its limits."""
         count, tests = len(self.cases), len(self.names) - 1
@@ -190,10 +204,9 @@ class Comparison:
             notes[0] += f" Bold: the best mean. *: differs from it (two-sided paired Wilcoxon test, p < {LEVEL:g}{correction})."
             least = math.ceil(1 + math.log2(tests / LEVEL))
             fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=count)
-            smallest = 2.0 ** (1 - fewest) * tests
-            if smallest >= LEVEL:
+            if self.least_p() >= LEVEL:
                 notes.append(
-                    f"With {_count(fewest)} p is at least {min(1.0, smallest):.2g}, so no difference can be significant; "
+                    f"With {_count(fewest)} p is at least {self.least_p():.2g}, so no difference can be significant; "
                     f"use {least} pairs or more."
                 )
         for metric in self.metrics:

@@ -21,6 +21,7 @@ from lightning_reg.inference.report.evaluation import boxes_section, cases_secti
 from lightning_reg.inference.report.page import Picture, Row, Section, render
 from lightning_reg.io.folders import MARK, written_file
 from lightning_reg.metrics import Comparison, summaries
+from lightning_reg.metrics.comparison import LEVEL
 from lightning_reg.metrics.table import primary_error, ranking
 from lightning_reg.studies.jobs import state_of, summary
 from lightning_reg.training.logging import figure_pixels, logged_in_to_wandb
@@ -39,6 +40,7 @@ class Run:
         message: why it failed, or warnings of its evaluation.
         rows: its cases, if it is done.
         curve: ``(step, validation error)``.
+        steps: number of training steps.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Run:
     curve: Sequence[tuple[int, float]] = ()
     seconds: float = 0.0
     error: float = float("nan")
+    steps: int = 0
 
     @classmethod
     def read(cls, folder: Path, method: str, seed: int | None, fold: str | None, overrides: Sequence[str], split: str | None) -> Run:
@@ -68,7 +71,7 @@ class Run:
         known = summary(folder)
         seconds = known["seconds"]
         warnings = " ".join(map(str, evaluated.get("warnings", ())))
-        return cls(*common, "done", warnings, rows, curve, float(str(seconds)), _error(rows))
+        return cls(*common, "done", warnings, rows, curve, float(str(seconds)), _error(rows), last_step(folder))
 
 
 def evaluation_settings(folder: Path) -> dict[str, Any]:
@@ -88,6 +91,11 @@ def learning_curve(folder: Path) -> list[tuple[int, float]]:
     """Validation errors of a run by step, up to its current step."""
     rows = rows_by_step(read_metrics(folder))
     return [(step, float(row["validation/error"])) for step, row in sorted(rows.items()) if "validation/error" in row]
+
+
+def last_step(folder: Path) -> int:
+    """Last logged step of a run; 0 if none is logged."""
+    return max(rows_by_step(read_metrics(folder)), default=0)
 
 
 class Outcome:
@@ -117,10 +125,22 @@ class Outcome:
             of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
             notes.insert(0, f"Values of a pair are means over {of} seeds; the mean error spreads over the seeds by {self._spread()}.")
         notes += [f"{run.name}: {run.message}" for run in self.done if run.message]
+        notes += self._steps()
         unfinished = len(self.runs) - len(self.done)
         if unfinished:
             notes.append(f"{unfinished} of {len(self.runs)} runs have not ended or failed; they are not counted.")
         return notes
+
+    def _steps(self) -> list[str]:
+        """Steps of the trainings by method, and whether they are unequal by more than 10 %."""
+        steps = {method: sorted({run.steps for run in self.done if run.method == method}) for method in self.methods}
+        every = [number for numbers in steps.values() for number in numbers]
+        if not all(every):
+            return []
+        shown = (f"{method} {of[0]}" if len(of) == 1 else f"{method} {of[0]} to {of[-1]}" for method, of in steps.items())
+        unequal = max(every) > 1.1 * min(every)
+        text = "The trainings are of unequal length, as a budget in minutes makes them; trainer.max_steps=N gives all as many steps."
+        return [f"Training steps: {', '.join(shown)}.", *([text] if unequal else [])]
 
     def _spread(self) -> str:
         """Standard deviation of the mean error over the seeds, by method."""
@@ -135,8 +155,8 @@ class Outcome:
         return ", ".join(found)
 
     def winner(self) -> Run | None:
-        """The best run of the best method."""
-        if self.comparison is None:
+        """The best run of the best method; ``None`` where no difference between methods can be significant."""
+        if self.comparison is None or (len(self.methods) > 1 and self.comparison.least_p() >= LEVEL):
             return None
         best = self.comparison.ranked()[0]
         return min((run for run in self.done if run.method == best), key=lambda run: run.error)
@@ -154,11 +174,8 @@ class Outcome:
 
     def write(self, folder: Path, title: str) -> None:
         """Write ``runs.csv``, ``cases.csv``, ``table.csv``, ``table.md``, ``table.tex``, ``study.png`` and ``study.html``."""
-        runs = [
-            {"run": r.name, "method": r.method, "seed": r.seed, "fold": r.fold, "status": r.status, "error": r.error, "seconds": r.seconds}
-            | {"message": r.message}
-            for r in self.runs
-        ]
+        columns = ("method", "seed", "fold", "status", "error", "seconds", "steps", "message")
+        runs = [{"run": run.name, **{column: getattr(run, column) for column in columns}} for run in self.runs]
         drawn = self.figure()
         texts = {"study.html": self._page(title, Picture.of("learning curves and cases", drawn))}
         if self.comparison is not None:
@@ -191,14 +208,15 @@ class Outcome:
         if self.comparison is not None:
             table = comparison_section(self.comparison)
             sections.append(Section(table.title, table.columns, table.rows, " ".join(self.notes()).replace("Bold:", "(best):")))
-            sections.append(Section("The winner", note=f"{self.winning_command()}"))
+            if self.winner() is not None:
+                sections.append(Section("The winner", note=f"{self.winning_command()}"))
         sections.append(Section("Validation error and cases", figures=[picture]))
         rows = []
         for run in self.runs:
             error = "" if run.error != run.error else f"{run.error:.4g}"
-            numbers = (_shown(run.seed), _shown(run.fold), run.status, error, f"{run.seconds / 60:.1f}")
+            numbers = (_shown(run.seed), _shown(run.fold), run.status, error, f"{run.seconds / 60:.1f}", str(run.steps or ""))
             rows.append(Row((run.name, run.method, *numbers, run.message)))
-        sections.append(Section("Runs", ("run", "method", "seed", "fold", "", "error", "minutes", ""), rows))
+        sections.append(Section("Runs", ("run", "method", "seed", "fold", "", "error", "minutes", "steps", ""), rows))
         if self.rows:
             sections.append(boxes_section(self.rows))
             sections += [cases_section(of, f"Cases of {name}, worst first") for name, of in self.rows.items()]

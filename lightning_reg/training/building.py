@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.cache import CacheSettings
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.datasets.splits import open_dataset
+from lightning_reg.data.datasets.splits import CHOICES, open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import build_sampler
 from lightning_reg.discovery import build, construct
@@ -29,7 +29,7 @@ def build_data(config: Mapping[str, Any]) -> RegistrationData:
         UserError: a part is missing or invalid.
     """
     settings = {key: value for key, value in config["data"].items() if key not in FOR_OTHERS}
-    dataset = open_dataset(settings.pop("dataset"), *(settings.pop(key, None) for key in ("held_out", "limit", "fold")))
+    dataset = open_dataset(settings.pop("dataset"), **{key: settings.pop(key, None) for key in CHOICES})
     parts = {
         "dataset": dataset,
         "sampling": build_sampler(config["method"]["sampling"]),

@@ -70,6 +70,8 @@ def test_check_prints_one_table_and_one_verdict(run, tmp_path: Path) -> None:
     assert code == 0, out + err
     assert "Ready to train: 0 errors, 0 warnings." in out
     assert "A training step of method=velocity on images of 32 x 28 x 30 voxels wants about" in out
+    assert f"Read as scans: 6, as {raw / 'patient0' / 'exhale.nii.gz'}" in out
+    assert f"Read as masks: 6, as {raw / 'patient0' / 'exhale_mask.nii.gz'}" in out
     assert table.read_text().count("\n") == 7
     (raw / "patient1" / "inhale.nii.gz").write_bytes(b"nothing")
     code, out, err = run("check", raw, "--fix", tmp_path / "fixed", "--table", table)

@@ -224,6 +224,32 @@ def test_held_out_subjects_by_number_and_by_name(tmp_path: Path) -> None:
         open_dataset(spec, held_out=3)
 
 
+def test_subjects_kept_for_the_test(tmp_path: Path) -> None:
+    """By number the last training subjects, or by name; validation and training have none of them, whatever else is chosen."""
+    for number in range(8):
+        providers.nifti(tmp_path / f"p{number}.nii.gz", providers.phases(number, (12, 12, 12))[0].image)
+
+    def splits(**choices: object) -> dict[str, str]:
+        opened = open_dataset({"name": "folder", "root": str(tmp_path)}, **choices)
+        assert bool(opened.pairs("test")) == ("test" in choices)
+        return {split: "".join(r.subject[1] for r in opened.records(split)) for split in ("train", "validation", "test")}
+
+    assert splits() == {"train": "012345", "validation": "67", "test": ""}
+    assert splits(test=2) == {"train": "0123", "validation": "67", "test": "45"}
+    assert splits(test=2, held_out=3) == {"train": "012", "validation": "367", "test": "45"}
+    assert splits(test=["p0", "p7"], held_out=2) == {"train": "1234", "validation": "56", "test": "07"}
+    assert splits(test=["p0", "p7"], fold="1/3") == {"train": "2356", "validation": "14", "test": "07"}
+    assert splits(test=2, limit=1) == {"train": "0", "validation": "67", "test": "45"}
+    for choices, message in (
+        ({"test": 6}, r"data\.test is 6 of 6 subjects"),
+        ({"test": ["p9"]}, r"data\.test names the subject 'p9', which is not there"),
+        ({"test": ["p1"], "held_out": ["p1", "p2"]}, "both name the subject 'p1'"),
+        ({"held_out": [f"p{n}" for n in range(8)]}, "names all 8 subjects"),
+    ):
+        with pytest.raises(DataError, match=message):
+            splits(**choices)
+
+
 def test_tables_of_voxel_sizes_agree_with_each_other() -> None:
     assert set(VOXELS) == set(SPACING) == set(range(1, 11))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -38,7 +39,12 @@ QUICK = [
 def blocks(page: Path, language: str) -> list[str]:
     """Code blocks of a language; one that follows a comment ``<!-- not run: reason -->`` is left out."""
     found = re.findall(rf"(<!-- not run: [^>]*-->\n)?```{language}\n(.*?)```", page.read_text(), re.S)
-    return [code for skipped, code in found if not skipped]
+    return [joined(code) for skipped, code in found if not skipped]
+
+
+def joined(code: str) -> str:
+    """Code with its continued lines as one."""
+    return re.sub(r"\s*\\\n\s*", " ", code)
 
 
 def train_commands() -> list[str]:
@@ -123,27 +129,46 @@ def test_a_page_holds(page: str, written: set[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_images_that_do_not_overlap_are_registered_by_their_centers_alone(tmp_path: Path) -> None:
+    """The table of the page, on the pair that the page makes."""
+    page = ROOT / "docs" / "how_to" / "no_overlap.md"
+    execute("python", blocks(page, "python")[0], tmp_path)
+    command = f"{blocks(page, 'bash')[0].strip()}".replace("result", "other")
+    assert command.count("--start centers") == 1
+    for start in ("", "--start headers", "--start auto"):
+        with pytest.raises(AssertionError, match=r"(?s)do not overlap in the world.*--start centers"):
+            execute("bash", command.replace("--start centers", start), tmp_path)
+        assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
 def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
-    """Its commands in order, in a throw-away environment; its Python replaces the file that the page names."""
+    """Its blocks in order, as a reader follows them: edits go into the file that the text before them names, studies are listed."""
     site = tmp_path / "site"
     quick = " ".join(["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"])
-    text = (ROOT / "docs" / "tutorials" / "plugin.md").read_text()
-    shown = re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", text, re.S)
-    for skipped, language, code in shown:
-        if skipped:
+    page = (ROOT / "docs" / "tutorials" / "plugin.md").read_text()
+    before = 0
+    for shown in re.finditer(r"(<!-- not run: [^>]*-->\n)?```(bash|python|yaml)\n(.*?)```", page, re.S):
+        text, before, (skipped, language, code) = page[before : shown.start()], shown.end(), shown.groups()
+        if language == "bash":
+            for line in joined(code).splitlines():
+                if line.startswith("pip install"):
+                    install(tmp_path / "robust_terms", site=site)
+                    continue
+                line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
+                execute("bash", f"export PYTHONPATH={site}:$PYTHONPATH\n{line}{' --list' if skipped else ''}", tmp_path)
             continue
-        if language == "python":
-            (tmp_path / "robust_terms" / "src" / "robust_terms" / "loss.py").write_text(code)
+        path = tmp_path / re.findall(r"`([\w/]+\.(?:py|yaml))`", text)[-1]
+        if line := re.search(r"replace the line\n`(.*)` by", text):
+            assert path.read_text().count(line[1]) == 1
+            code = path.read_text().replace(line[1], code.strip())
+        path.write_text(code)
+        if path.is_relative_to(tmp_path / "robust_terms"):  # an editable installation sees the edit
             install(tmp_path / "robust_terms", site=site)
-            continue
-        for line in code.splitlines():
-            if line.startswith("pip install"):
-                install(tmp_path / "robust_terms", site=site)
-                continue
-            line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
-            execute("bash", f"export PYTHONPATH={site}\n{line}", tmp_path)
-    assert list((tmp_path / "runs").glob("robust_terms_phantom/*/summary.json"))
-    assert yaml.safe_load(blocks(ROOT / "docs" / "tutorials" / "plugin.md", "yaml")[0])["seeds"] == [1, 2, 3]
+    for name in ("robust_terms_phantom", "velocity_phantom"):
+        assert list((tmp_path / "runs").glob(f"{name}/*/summary.json"))
+    (configuration,) = (tmp_path / "runs").glob("robust_terms_phantom/*/config.yaml")
+    assert yaml.safe_load(configuration.read_text())["method"]["loss"]["terms"]["robust_terms"] == {"weight": 4.0, "limit": 0.5}
 
 
 @pytest.mark.slow
@@ -199,11 +224,37 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert 'id="lightning_reg.functional.warp.warp"' in warp
 
 
+def test_an_installed_package_of_ones_own_is_not_on_the_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    pages = importlib.import_module("reference_pages")
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "of_ones_own.yaml").write_text("# A method. More.\n")
+    monkeypatch.setattr("lightning_reg.discovery.values.plugin_packages", lambda: {"own": tmp_path})
+    assert "of_ones_own" in pages.options("method")
+    directive = object.__new__(pages.GroupOptions)
+    directive.arguments = ["method"]
+    shown = "".join(directive.lines())
+    assert "method=velocity" in shown
+    assert "of_ones_own" not in shown
+
+
 def test_the_pages_show_commands_and_every_link_leads_somewhere() -> None:
     assert len(train_commands()) >= 5
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_code_on_the_pages_is_not_cut_off() -> None:
+    """Lines of code blocks have at most 100 columns, which the site shows without scrolling."""
+    for page in PAGES:
+        fenced = False
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            if line.startswith("```"):
+                fenced = not fenced
+            elif (fenced or line.startswith("    ")) and len(line) > 100:
+                pytest.fail(f"{page}, line {number} has {len(line)} columns: {line}")
 
 
 def test_the_method_that_the_walkthrough_shows_is_one() -> None:

@@ -253,13 +253,6 @@ def test_frames_without_places_and_segmentations(values: np.ndarray, tmp_path: P
         read_image(tmp_path / "seg.dcm")
 
 
-def test_frames_without_pydicom(values: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = multiframe(tmp_path / "im.dcm", values, [3.0 * k for k in range(8)])
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(DataError, match="read with pydicom; install pydicom, or convert the file with dcm2niix"):
-        read_image(path)
-
-
 @pytest.mark.parametrize("length", [-1500, 1200, -20])
 def test_damaged_slices_are_named(length: int, values: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     values = np.random.default_rng(0).integers(0, 3000, (40, 30, 8)).astype(np.int16)

@@ -84,6 +84,16 @@ def test_methods_that_begin_differently_have_a_row_each_before() -> None:
     assert "The methods start differently: each row 'before' is for the methods that it names." in comparison.notes()
 
 
+def test_columns_are_chosen_in_their_order() -> None:
+    seconds = np.array([1.0, 2.0, 3.0, 4.0])
+    both = {"a": rows(seconds, seconds=seconds), "b": rows(seconds + 1, seconds=seconds + 5)}
+    comparison = Comparison(both, ["seconds", "tre", "dice"])
+    assert comparison.header() == ["", "time, s ↓", "TRE, mm ↓"]
+    assert [cell.mean for cell in comparison.cells()["b"]] == [7.5, 3.5]
+    assert comparison.ranked() == ["a", "b"]
+    assert Comparison(both).header() == ["", "TRE, mm ↓"]
+
+
 def test_folding_is_shown_in_percent_and_kept_as_a_fraction() -> None:
     comparison = Comparison({"a": rows([1, 2, 3], folding=[0.01, 0.02, 0.03])})
     place = comparison.header().index("folding, % ↓")

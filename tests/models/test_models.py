@@ -12,14 +12,18 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from untrained import checkpoint
 
 import lightning_reg
+from lightning_reg.cli.models import run
 from lightning_reg.discovery import UserError
+from lightning_reg.discovery.conf import own_directory
 from lightning_reg.models import Card, locate, read_card, write_card
 from lightning_reg.models import download as downloads
 
@@ -265,6 +269,20 @@ def test_an_installed_model_is_found_by_name_and_nothing_of_it_is_imported(packa
         locate("brain")
     with pytest.raises(UserError, match=r"'empty' of nice-models 1\.2 has no model\.ckpt in nice_models\.empty; reinstall nice-models"):
         locate("empty")
+
+
+def test_without_a_model_the_packages_of_a_clone_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This repository's own; from a wheel, whose configurations have no plugins beside them, where they are."""
+    monkeypatch.setattr("lightning_reg.cli.models.installed", list)
+    for folder, expected in ((own_directory(), "plugins/lightning_reg_hippocampus"), (tmp_path / "conf", "plugins/ of the project's")):
+        monkeypatch.setattr("lightning_reg.cli.models.own_directory", lambda folder=folder: folder)
+        terminal = Console(record=True, width=400)
+        monkeypatch.setattr("lightning_reg.cli.models.console", lambda terminal=terminal: terminal)
+        assert run(Namespace(action=None, json=False)) == 0
+        text = terminal.export_text()
+        assert "No models are installed" in text
+        assert expected in text
+        assert "lightning_reg_symmetric" not in text
 
 
 def test_the_command_lists_describes_and_fetches(package: Path, server: type[Server], tmp_path: Path) -> None:

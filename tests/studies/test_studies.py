@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from filelock import FileLock
 from lightning_reg.cli.study import written
 from lightning_reg.discovery import DataError, TrainingError
 from lightning_reg.studies.definition import Definition, Job, read_definition
+from lightning_reg.studies.evaluate import require_pairs
 from lightning_reg.studies.jobs import State, Training, state_of
 from lightning_reg.studies.outcome import Outcome, Run, over_seeds
 from lightning_reg.studies.study import begin, run_jobs, stored_study
@@ -81,6 +83,14 @@ def test_the_state_of_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
         assert state_of(tmp_path).status == "elsewhere"
     (tmp_path / "summary.json").write_text("{}")
     assert state_of(tmp_path) == State("done")
+
+
+def test_a_study_is_refused_before_it_trains_where_its_split_has_no_pairs() -> None:
+    words = ("data=phantom", "method=velocity")
+    with pytest.raises(DataError, match=r"The study's split is test, and the data of a have no pairs in it; .*data\.test=2"):
+        require_pairs(Definition({"a": words}, split="test"))
+    require_pairs(Definition({"a": (*words, "data.test=2")}, split="test"))
+    require_pairs(Definition({"a": words}, split="validation"))
 
 
 class Quick(Training):
@@ -161,10 +171,10 @@ def test_values_of_a_pair_are_means_over_the_seeds() -> None:
 
 def test_the_winner_is_the_best_run_of_the_best_method() -> None:
     runs = [
-        finished("a1", "a", 1, [1.0, 1.0]),
-        finished("a2", "a", 2, [9.0, 9.0]),
-        finished("b1", "b", 1, [3.0, 3.0]),
-        finished("b2", "b", 2, [2.0, 2.0]),
+        finished("a1", "a", 1, [1.0] * 6),
+        finished("a2", "a", 2, [9.0] * 6),
+        finished("b1", "b", 1, [3.0] * 6),
+        finished("b2", "b", 2, [2.0] * 6),
     ]
     outcome = Outcome([*runs, Run("c", "c", 1, None, [], "failed", "no memory")])
     assert outcome.comparison is not None
@@ -175,6 +185,28 @@ def test_the_winner_is_the_best_run_of_the_best_method() -> None:
     assert "1 of 5 runs have not ended or failed" in notes
 
 
+def test_no_winner_where_no_difference_can_be_significant(tmp_path: Path) -> None:
+    """Five pairs give p of 0.0625 at least, by two sides of 2^5 signs; six give 0.031."""
+    for pairs, named in ((5, False), (6, True)):
+        outcome = Outcome([finished("a1", "a", 1, [1.0] * pairs), finished("b1", "b", 1, [3.0] * pairs)])
+        assert (outcome.winner() is not None) is named
+        assert any("no difference can be significant" in note for note in outcome.notes()) is not named
+        outcome.write(tmp_path, "Study")
+        assert ("The winner" in (tmp_path / "study.html").read_text()) is named
+    assert Outcome([finished("a1", "a", 1, [1.0])]).winner() is not None
+
+
+@pytest.mark.parametrize(("steps", "unequal"), [((241, 126), True), ((1000, 950), False)])
+def test_trainings_of_unequal_length_are_said_to_be(steps: tuple[int, int], unequal: bool, tmp_path: Path) -> None:
+    runs = [replace(finished(m, m, 1, [1.0] * 6), steps=count) for m, count in zip("ab", steps, strict=True)]
+    notes = Outcome(runs).notes()
+    assert f"Training steps: a {steps[0]}, b {steps[1]}." in notes
+    assert any("unequal length" in note for note in notes) is unequal
+    Outcome(runs).write(tmp_path, "Study")
+    assert [row["steps"] for row in rows(tmp_path / "runs.csv")] == [str(count) for count in steps]
+    assert "Training steps: a" in (tmp_path / "table.md").read_text()
+
+
 def test_every_data_set_has_a_table_of_its_own(tmp_path: Path) -> None:
     jobs = [Job(f"{method}_{data}_s1", (), method, data, 1) for data in ("x", "y") for method in ("a", "b")]
     for number, job in enumerate(jobs):
@@ -183,7 +215,7 @@ def test_every_data_set_has_a_table_of_its_own(tmp_path: Path) -> None:
         (tmp_path / job.name / "summary.json").write_text(json.dumps({"seconds": 60}))
     found = written(tmp_path, jobs, None, "Study")
     assert [place.name for place in found] == ["table_x", "table_y"]
-    assert [outcome.winning_command() != "" for outcome in found.values()] == [True, True]
+    assert [outcome.winning_command() for outcome in found.values()] == ["", ""]  # two pairs
     assert [[row["tre_after_mm"] for row in rows(place / "cases.csv")] for place in found] == [
         ["0.0", "0.0", "1.0", "1.0"],
         ["2.0", "2.0", "3.0", "3.0"],
@@ -223,7 +255,8 @@ def test_a_sweep_is_read_as_methods_over_seeds(tmp_path: Path) -> None:
         folder = tmp_path / f"{number}_velocity_s{seed}"
         note_call(folder, ["run=x", "launcher=joblib", "data=phantom", f"method.optimizer.lr={lr}", f"seed={seed}"])
         if number < 3:
-            (folder / "cases.csv").write_text(f"case,tre_before_mm,tre_after_mm\na,9,{number + 1}\n")
+            values = "".join(f"{case},9,{number + 1}\n" for case in "abcdef")
+            (folder / "cases.csv").write_text(f"case,tre_before_mm,tre_after_mm\n{values}")
             (folder / "summary.json").write_text(json.dumps({"seconds": 60}))
     outcome = sweep_outcome(tmp_path)
     assert outcome is not None
@@ -231,7 +264,7 @@ def test_a_sweep_is_read_as_methods_over_seeds(tmp_path: Path) -> None:
         "0_velocity_s1": ("lr=0.1", 1, "done"), "1_velocity_s2": ("lr=0.1", 2, "done"),
         "2_velocity_s1": ("lr=0.2", 1, "done"), "3_velocity_s2": ("lr=0.2", 2, "waiting"),
     }  # fmt: skip
-    assert [row["tre_after_mm"] for row in outcome.rows["lr=0.1"]] == [1.5]
+    assert [row["tre_after_mm"] for row in outcome.rows["lr=0.1"]] == [1.5] * 6
     assert outcome.winning_command() == "lightning-reg train data=phantom method.optimizer.lr=0.1 seed=1"
     assert sweep_outcome(tmp_path / "0_velocity_s1") is None
     with pytest.raises(
@@ -271,7 +304,8 @@ def test_a_study_goes_on_where_it_was_killed_and_gives_the_same_table(tmp_path: 
     out, _ = process.communicate(timeout=60)
     assert "begins" not in out
     assert "Failed: broken_s1: The loss term" in out
-    assert "The winner" in out
+    assert "no difference can be significant" in out
+    assert "The winner" not in out
 
 
 @pytest.mark.slow

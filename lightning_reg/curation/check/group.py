@@ -12,6 +12,7 @@ import torch
 from lightning_reg.curation.check.scan import CONVENTIONS, Finding, ScanReport, as_convention, fitting_conventions, look_at, raw_landmarks
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, Split
 from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.own import FolderDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import CLEARLY, alignments
@@ -69,6 +70,7 @@ def check(data: Splits, workers: int = 1, max_pairs: int = 100, seen: Callable[[
     result.findings += [finding for report in result.scans for finding in report.findings]
     for of_all in (_splits, _doubles, _spread, _parts, _names):
         result.findings += of_all(result.scans)
+    result.findings += _roles(data.dataset, result.scans)
     result.findings += [finding for f, m in indices for finding in _pair(result.scans[f], result.scans[m])]
     usable = [(records[f], records[m]) for f, m in chosen if result.scans[f].grid is not None and result.scans[m].grid is not None]
     aligned = []
@@ -89,6 +91,24 @@ def _alignment(correlations: Sequence[tuple[float, float]]) -> list[Finding]:
         return []
     text = f"The headers do not align the images (mean correlation {headers:.2f}, with aligned centres {centers:.2f}): train with"
     return [Finding("warning", "alignment", f"{text} data.preprocessing.center=true, or auto; register with --start centers.")]
+
+
+def _roles(dataset: RegistrationDataset, scans: Sequence[ScanReport]) -> list[Finding]:
+    """Label maps listed as scans; masks and label maps of a folder that belong to no scan."""
+    readable = [scan for scan in scans if scan.grid is not None]
+    alike = [scan for scan in readable if scan.label_like]
+    found = []
+    if alike and len(alike) == len(readable):
+        text = f"All scans have few whole values, as label maps have (as {_file(alike[0])}); give the folder of the images, if they are."
+        found.append(Finding("warning", "roles", text))
+    elif not isinstance(dataset, FolderDataset):  # which tells them apart itself
+        text = "is listed as an image and has the values of a label map; list it as labels"
+        found += [Finding("error", "roles", f"{_file(scan)} {text}.") for scan in alike]
+    if isinstance(dataset, FolderDataset) and dataset.left_out:
+        count, first = len(dataset.left_out), dataset.left_out[0]
+        text = f"{count} masks or label maps are not used, as {first}: they are of no image's space, or second ones; name those that count"
+        found.append(Finding("warning", "roles", f"{text} in a table (data=pairs), if they are wanted."))
+    return found
 
 
 def _splits(scans: Sequence[ScanReport]) -> list[Finding]:

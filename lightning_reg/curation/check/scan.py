@@ -13,9 +13,9 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
-from lightning_reg.data.datasets.layouts import is_image
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
+from lightning_reg.data.datasets.roles import has_labels, is_image
 from lightning_reg.data.scans import subject_problems
 from lightning_reg.discovery import DataError
 from lightning_reg.io.images import doubts, read_image
@@ -50,6 +50,7 @@ class ScanReport:
         low, high: smallest and largest intensity.
         units: ``HU``, ``HU + 1024``, ``0 to 1`` or ``arbitrary``, judged from the values.
         digest: hash of the voxels; equal for equal images.
+        label_like: whether the image has the values of a label map.
         parts: those of ``mask, labels, landmarks`` that are present.
         landmarks: ``(N, 3)`` RAS mm.
     """
@@ -61,6 +62,7 @@ class ScanReport:
     high: float = 0.0
     units: str = ""
     digest: str = ""
+    label_like: bool = False
     parts: tuple[str, ...] = ()
     landmarks: Tensor | None = None
 
@@ -140,6 +142,7 @@ def _intensities(report: ScanReport, image: tio.Image) -> None:
         return
     report.low, report.high = float(finite.min()), float(finite.max())
     report.digest = hashlib.sha256(np.ascontiguousarray(image.data.numpy()).tobytes()).hexdigest()
+    report.label_like = has_labels(image.data[0].numpy())
     report.units = units(finite, report.low, report.high)
     clipped = float((finite == report.high).float().mean())
     if report.high > report.low and clipped > 0.01:

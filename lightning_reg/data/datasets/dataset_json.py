@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
-from lightning_reg.data.datasets.layouts import Layout, natural, stem, unique
+from lightning_reg.data.datasets.layouts import Layout, natural, unique
+from lightning_reg.data.datasets.roles import stem
 from lightning_reg.discovery import DataError
 from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import inside

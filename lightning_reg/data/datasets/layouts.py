@@ -10,46 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.datasets.roles import ENDINGS, IMAGES, ROLES, Part, assign_parts, is_image, named_part, sort_parts, stem, words
 from lightning_reg.discovery import DataError
 from lightning_reg.io.points import PointFile, read_points
 
-IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
-POINTS = (".csv", ".fcsv", ".mrk.json", ".txt")
 STATE = ".prepared"
 """Folder in a prepared data set with one file per finished scan, which records its source."""
-PARTS = {
-    "mask": "mask",
-    "masks": "mask",
-    "seg": "labels",
-    "dseg": "labels",
-    "label": "labels",
-    "labels": "labels",
-    "landmarks": "landmarks",
-}
-"""Part of a scan by the last word of the file name, or by the folder name; all other files are images."""
-
-ENDINGS = {"mask": IMAGES, "labels": IMAGES, "landmarks": POINTS}
 Pairs = list[tuple[Record, Record]]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Scans of a folder, the listed pairs (``None``: no list) and the reader of the landmarks."""
+    """Scans of a folder, the listed pairs (``None``: no list), the reader of the landmarks, and masks and label maps of no scan."""
 
     records: list[Record]
     pairs: Pairs | None = None
     points: Callable[[Path], PointFile] = read_points
-
-
-def stem(path: Path) -> str:
-    """Return a file's name without its ending; ``.nii.gz`` and ``.mrk.json`` are one ending each."""
-    ending = next((e for e in sorted((*IMAGES, *POINTS), key=len, reverse=True) if path.name.lower().endswith(e)), path.suffix)
-    return path.name[: len(path.name) - len(ending)]
-
-
-def is_image(path: Path) -> bool:
-    """Return whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are not."""
-    return path.name.lower().endswith(IMAGES) and not path.name.startswith((".", "_"))
+    left_out: Sequence[Path] = ()
 
 
 def natural(path: Path) -> list[Any]:
@@ -75,19 +52,24 @@ def walk(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: [natural(Path(part)) for part in path.relative_to(root).parts])
 
 
-def from_kinds(root: Path, images: str = "images", pattern: str | None = None) -> Layout:
-    """Read a layout with a folder per kind and equal file names in each. Every image is a subject, unless a ``pattern`` is given."""
+def from_kinds(root: Path, images: str = "images", pattern: str | None = None, labels: str | None = None) -> Layout:
+    """Read a layout with a folder per kind. Every image is a subject, unless a ``pattern`` is given.
+
+    The folders ``masks``, ``labels``, ``segmentations`` and so on beside ``imagesTr`` end in ``Tr``, too.
+    """
     name_of = _Names(root, pattern)
+    ending = images.lower().removeprefix("images")
+    scans, parts = sort_parts({stem(path): path for path in sorted((root / images).iterdir(), key=natural) if is_image(path)}, labels)
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower().endswith(ending)):
+        part = next((ROLES[word] for word in words(folder.name.lower().removesuffix(ending)) if word in ROLES), None)
+        if part is not None and folder.name != images:
+            inside = [path for path in walk(folder) if path.name.lower().endswith(ENDINGS[part]) and not path.name.startswith("_")]
+            parts += [Part(stem(path), path, part) for path in inside]
+    extra = assign_parts(scans, parts)
     found: list[Record] = []
-    for path in sorted((root / images).iterdir(), key=natural):
-        if is_image(path):
-            beside: dict[str, Path | None] = {}
-            for kind, part in PARTS.items():
-                folder = root / images.replace("images", kind)
-                names = [path.name, *(f"{stem(path)}{ending}" for ending in ENDINGS[part])]
-                beside[part] = beside.get(part) or next((folder / name for name in names if (folder / name).is_file()), None)
-            subject, time = name_of(path.name, stem(path), "")
-            found += [Record(subject, time, image=path).holding(beside)] if subject else []
+    for name, path in scans.items():
+        subject, time = name_of(path.name, name, "")
+        found += [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
     name_of.require(found)
     if not found:
         raise DataError(f"{root} has no images (expected {root / images}/*.nii.gz); set data.root to the data set's own folder.")
@@ -120,44 +102,39 @@ class _Names:
             raise DataError(f"{text} (as {self.unmatched}); correct the pattern.")
 
 
-def from_tree(root: Path, pattern: str | None = None) -> Layout:
+def from_tree(root: Path, pattern: str | None = None, labels: str | None = None) -> Layout:
     """Read images at any depth below ``root``: a folder is a subject and its files are time points; an image in ``root`` is a subject.
 
-    A file named ``IMAGE_mask``, ``IMAGE_labels`` (``_seg``, ``_dseg``) or ``IMAGE_landmarks`` belongs to the image ``IMAGE``. A file named
-    ``mask``, ``labels`` or ``landmarks`` belongs to the only image in its folder.
+    Label maps, masks and landmarks are found as :mod:`~lightning_reg.data.datasets.roles` says. If all scans are in one folder and
+    their label maps in another, each scan is a subject.
     """
     name_of = _Names(root, pattern)
     images: dict[str, Path] = {}
-    extra: dict[str, dict[str, Path]] = {}
+    points: list[Part] = []
     for path in walk(root):
         relative = path.relative_to(root)
+        name = (relative.parent / stem(path)).as_posix()
         if path.suffix.lower() == ".dcm":
             images[relative.parent.as_posix()] = path.parent
-            continue
-        name = (relative.parent / stem(path)).as_posix()
-        base, last = name[: -len(stem(path))], stem(path).lower()
-        if "_" in last:
-            base, _, last = name.rpartition("_")
-        part = PARTS.get(last.lower())
-        if part is not None and path.name.lower().endswith(ENDINGS[part]):
-            extra.setdefault(base, {})[part] = path
         elif is_image(path):
             if name in images:
                 raise DataError(f"{images[name]} and {path} have one name; remove one of them.")
             images[name] = path
-    if not images:
-        raise DataError(f"{root} holds no images ({', '.join(IMAGES)}, or folders with *.dcm); set data.root to the folder that does.")
-    for folder, parts in list(extra.items()):
-        if folder == "" or folder.endswith("/"):
-            inside = [name for name in images if name.rpartition("/")[0] == folder.rstrip("/")]
-            if len(inside) != 1:
-                first = next(iter(parts.values()))
-                raise DataError(f"{first} may belong to any of {len(inside)} images beside it; call it IMAGE_{stem(first)}.")
-            extra.setdefault(inside[0], {}).update(parts)
+        elif (part := named_part(path)) is not None:
+            points.append(Part(name, path, part))
+    scans, parts = sort_parts(images, labels)
+    if not scans:
+        holds = f"only masks or label maps (as {parts[0].path})" if parts else "no images"
+        raise DataError(
+            f"{root} holds {holds} ({', '.join(IMAGES)}, or folders with *.dcm); set data.root to the folder that holds the scans."
+        )
+    extra = assign_parts(scans, [*parts, *points])
+    folders = {path.parent for path in scans.values()}
+    elsewhere = any(path.parent not in folders for files in extra.values() for part, path in files.items() if part != "landmarks")
     records = []
-    for name, path in images.items():
+    for name, path in scans.items():
         folder, _, last = name.rpartition("/")
-        usual = (folder.replace("/", "-"), last) if folder else (last, "")
+        usual = (folder.replace("/", "-"), last) if folder and not (elsewhere and len(folders) == 1) else (last, "")
         subject, time = name_of(path.relative_to(root).as_posix(), *usual)
         records += [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
     name_of.require(records)
@@ -177,19 +154,19 @@ def unique(records: Sequence[Record]) -> list[Record]:
 
 
 def from_bids(root: Path, suffix: str = "T1w") -> Layout:
-    """Read anatomical images of a BIDS folder, with masks and segmentations from its derivatives; sessions are time points.
+    """Read anatomical images of a BIDS folder, with masks and segmentations beside them and in its derivatives; sessions are time points.
 
     Source: Brain Imaging Data Structure specification, "Magnetic Resonance Imaging" and "Derivatives: imaging data types".
     """
     found = sorted((p for p in root.glob("sub-*/**/anat/*") if is_image(p)), key=natural)
-    suffixes = sorted({stem(p).rpartition("_")[2] for p in found})
-    if not found:
+    suffixes = sorted({stem(p).rpartition("_")[2] for p in found if named_part(p) is None})
+    if not suffixes:
         raise DataError(f"{root} looks like BIDS (sub-*), and has no sub-*/[ses-*/]anat/*.nii.gz; set data.root to the folder that does.")
     chosen = suffix if suffix in suffixes else suffixes[0]
-    derived = sorted((p for p in root.glob("derivatives/**/anat/*") if is_image(p)), key=natural)
+    derived = sorted((p for p in walk(root) if is_image(p) and p.parent.name.startswith(("anat", "sub-", "ses-"))), key=natural)
     parts: dict[tuple[str | None, ...], dict[str, Path]] = {}
     for path in derived:
-        part = {"mask": "mask", "dseg": "labels"}.get(stem(path).rpartition("_")[2])
+        part = named_part(path)
         if part is not None:
             parts.setdefault(_identity(_entities(path)), {}).setdefault(part, path)
     records = []
@@ -199,7 +176,8 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
             times = [entities[key] for key in ("ses", "run", "acq") if key in entities]
             files = parts.get(_identity(entities), {})
             records.append(Record(f"sub-{entities.get('sub', '?')}", "-".join(times), image=path).holding(files))
-    return Layout(unique(records))
+    used = {path for record in records for path in record.files()}
+    return Layout(unique(records), left_out=[path for path in derived if named_part(path) is not None and path not in used])
 
 
 def _entities(path: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDa
 from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, from_tree
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.datasets.manifest import PARTS, read_table, together
+from lightning_reg.data.datasets.roles import is_image
 from lightning_reg.discovery import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
@@ -105,28 +106,27 @@ def _named(subject: str, side: str, taken: set[str]) -> Record:
     return record
 
 
-def find_layout(root: Path, pattern: str | None = None) -> Layout:
+def find_layout(root: Path, pattern: str | None = None, labels: str | None = None) -> Layout:
     """Find the scans in a folder.
 
     Args:
         root: a folder with a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg), in BIDS format (``sub-*``), with
-            ``images/`` (and ``masks/``, ``labels/``, ``landmarks/`` with files of the same names), with a folder per subject, or with the
-            images themselves.
-        pattern: regular expression for the image's path, with the groups ``subject`` and ``time``; with it, the folder is read as one of
-            the last three layouts.
+            ``images/`` (and ``masks/``, ``labels/``, ``landmarks/``), with a folder per subject, or with the images themselves.
+        pattern, labels: see :class:`FolderDataset`; with one of them, the folder is read as one of the last three layouts.
 
     Raises:
-        DataError: the folder has no scans.
+        DataError: the folder has no scans, or a label map belongs to none of them.
     """
     if not root.is_dir():
         raise DataError(f"There is no folder {root}; correct data.root.")
-    if pattern is None:
+    if pattern is None and labels is None:
         for described in descriptions(root):
             return from_dataset_json(described)
-        if any(path.is_dir() for path in root.glob("sub-*")):
+        if any(is_image(path) for path in root.glob("sub-*/**/anat/*")):
             return from_bids(root)
-    kinds = next((n for n in ("images", "imagesTr") if (root / n).is_dir()), None)
-    return from_tree(root, pattern) if kinds is None else from_kinds(root, kinds, pattern)
+    folders = [path for path in sorted(root.iterdir()) if path.name.lower() in ("images", "imagestr") and path.is_dir()]
+    kinds = next((folder.name for folder in folders if any(is_image(path) for path in folder.iterdir())), None)
+    return from_tree(root, pattern, labels) if kinds is None else from_kinds(root, kinds, pattern, labels)
 
 
 class FolderDataset(RegistrationDataset):
@@ -135,16 +135,18 @@ class FolderDataset(RegistrationDataset):
     Args:
         root: the folder. If the layout does not name validation scans, the last fifth of the subjects is held out.
         pattern: regular expression for the path below ``root``, with the groups ``subject`` and ``time``.
+        labels: pattern of the names of the label maps, as ``*_seg*``; other label maps are left out. Without it, label maps are
+            recognised by their names, as ``IMAGE_seg``, and by their values; ``''``: by their names alone.
     """
 
-    def __init__(self, root: str | Path, pattern: str | None = None) -> None:
-        layout = find_layout(require_folder(root), pattern)
+    def __init__(self, root: str | Path, pattern: str | None = None, labels: str | None = None) -> None:
+        layout = find_layout(require_folder(root), pattern, labels)
         split = any(record.split != "train" for record in layout.records)
         self.found = layout.records if split else last(layout.records, len(layout.records))
         new = dict(zip(layout.records, self.found, strict=True))
         listed = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or []]
         self.given = [pair for pair in listed if pair[0].split == pair[1].split] or usual_pairs(self.found)
-        self.points = layout.points
+        self.points, self.left_out = layout.points, layout.left_out
 
     def records(self) -> Sequence[Record]:
         return self.found

@@ -54,9 +54,11 @@ class Splits:
         limit: use at most this many training subjects.
         fold: ``k/n``, for cross-validation: validate on the k-th of n parts of the subjects (every n-th from the k-th, counted from 1) and
             train on the others.
+        test: subjects kept for the split ``test``, instead of the data set's own: their number (the last training subjects are taken) or
+            their names. They are never used for training or validation.
 
     Raises:
-        DataError: a held-out subject does not exist, no training subject is left, or there is no such fold.
+        DataError: a chosen subject does not exist or is chosen twice, no training subject is left, or there is no such fold.
     """
 
     def __init__(
@@ -65,22 +67,25 @@ class Splits:
         held_out: int | str | Sequence[str] | None = None,
         limit: int | None = None,
         fold: str | None = None,
+        test: int | str | Sequence[str] | None = None,
     ) -> None:
         require_kind(dataset, RegistrationDataset, "dataset", "give a data set, as FolderDataset('scans')")
-        if isinstance(held_out, float):
-            raise ArgumentError(f"held_out is {held_out}; give a number of subjects, or their names")
+        for name, value in (("held_out", held_out), ("test", test)):
+            if isinstance(value, float):
+                raise ArgumentError(f"{name} is {value}; give a number of subjects, or their names")
         self.dataset = dataset
         self.settings = {"class": f"{type(dataset).__module__}.{type(dataset).__qualname__}", **arguments_of(dataset)}
         self.geometry = dataset.geometry if isinstance(dataset, PreparedDataset) else Geometry()
         with blaming(dataset, "listing its scans and pairs"):
             self._records = list(dataset.records())
             self._pairs = list(dataset.pairs())
+        kept = [] if test is None else self._keep_for_test(test)
         if fold is not None:
             if held_out is not None:
                 raise DataError(f"data.held_out is {held_out} and data.fold {fold}: both choose the validation subjects; remove one.")
             held_out = self._fold(fold)
         if held_out is not None:
-            self._hold_out(held_out)
+            self._hold_out(held_out, kept)
         if limit is not None:
             if limit < 1:
                 raise DataError(f"data.limit is {limit}; give a number of training subjects, 1 or more.")
@@ -97,21 +102,39 @@ class Splits:
             raise DataError(f"data.fold is {fold}, and there are {len(subjects)} subjects; give as many folds or fewer.")
         return subjects[number - 1 :: of]
 
-    def _hold_out(self, held_out: int | str | Sequence[str]) -> None:
-        subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))
-        if isinstance(held_out, int):
-            if not 1 <= held_out < len(subjects):
-                raise DataError(f"data.held_out is {held_out} of {len(subjects)} subjects; leave 1 or more on either side.")
-            chosen = subjects[-held_out:]
-        else:
-            chosen = [held_out] if isinstance(held_out, str) else [str(name) for name in held_out]
-            everybody = list(dict.fromkeys(record.subject for record in self._records))
-            for name in chosen:
-                if name not in everybody:
-                    shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
-                    text = f"data.held_out names the subject '{name}', which is not there{did_you_mean(name, everybody)}"
-                    raise DataError(f"{text} There are {shown}.")
+    def _hold_out(self, held_out: int | str | Sequence[str], kept: Sequence[str]) -> None:
+        chosen = self._chosen("held_out", held_out, [record.subject for record in self._records if record.split != "test"])
+        for name in chosen:
+            if name in kept:
+                raise DataError(f"data.held_out and data.test both name the subject '{name}'; leave it in one of them.")
         self._assign(lambda record: "validation" if record.subject in chosen else "test" if record.split == "test" else "train")
+
+    def _keep_for_test(self, test: int | str | Sequence[str]) -> list[str]:
+        chosen = self._chosen("test", test, [record.subject for record in self._records if record.split == "train"])
+        self._assign(lambda record: "test" if record.subject in chosen else "train" if record.split == "test" else record.split)
+        return chosen
+
+    def _chosen(self, key: str, given: int | str | Sequence[str], those: Sequence[str]) -> list[str]:
+        """Return the subjects with these names, or the last ones of ``those``.
+
+        Raises:
+            DataError: there is no such subject, or none is left.
+        """
+        subjects = list(dict.fromkeys(those))
+        if isinstance(given, int):
+            if not 1 <= given < len(subjects):
+                raise DataError(f"data.{key} is {given} of {len(subjects)} subjects; leave 1 or more on either side.")
+            return subjects[-given:]
+        chosen = [given] if isinstance(given, str) else [str(name) for name in given]
+        everybody = list(dict.fromkeys(record.subject for record in self._records))
+        for name in chosen:
+            if name not in everybody:
+                shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
+                text = f"data.{key} names the subject '{name}', which is not there{did_you_mean(name, everybody)}"
+                raise DataError(f"{text} There are {shown}.")
+        if not set(subjects) - set(chosen):
+            raise DataError(f"data.{key} names all {len(subjects)} subjects; leave 1 or more for the training.")
+        return chosen
 
     def assign(self, splits: Mapping[str, Split]) -> dict[str, Split]:
         """Move all scans of some subjects to other splits; returns the splits of those subjects that were in another one."""
@@ -121,7 +144,7 @@ class Splits:
         return moved
 
     def _assign(self, split_of: Callable[[Record], Split]) -> None:
-        """Change the splits of the scans, and with them the pairs."""
+        """Change the split of every scan, and make the pairs again."""
         usual = self._pairs == usual_pairs(self._records)
         new = {record: replace(record, split=split_of(record)) for record in self._records}
         self._records = list(new.values())
@@ -178,14 +201,16 @@ def read_fold(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def open_dataset(
-    spec: Mapping[str, Any] | str, held_out: int | str | Sequence[str] | None = None, limit: int | None = None, fold: str | None = None
-) -> Splits:
+CHOICES = ("held_out", "limit", "fold", "test")
+"""Values of ``data`` that choose the subjects of the splits: arguments of :class:`Splits`."""
+
+
+def open_dataset(spec: Mapping[str, Any] | str, **choices: Any) -> Splits:
     """Open the data set of a configuration; if its ``root`` has been prepared, the prepared data.
 
     Args:
         spec: ``{name, root, ...}``.
-        held_out, limit, fold: see :class:`Splits`.
+        choices: ``held_out``, ``limit``, ``fold`` and ``test`` of :class:`Splits`.
 
     Raises:
         UserError: the data set cannot be opened; the message says what to do.
@@ -202,7 +227,7 @@ def open_dataset(
                 f"lightning-reg prepare {arguments.get('name')}."
             )
         arguments = {"name": "prepared", "root": str(root)}
-    return Splits(build("datasets", arguments, RegistrationDataset), held_out, limit, fold)
+    return Splits(build("datasets", arguments, RegistrationDataset), **choices)
 
 
 def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
@@ -225,4 +250,4 @@ def open_configured(name: str, overrides: Sequence[str] = (), root: str | None =
         config.data.root = root
 
     values = compose([f"data={name}", "~method_data", *overrides], choose)["data"]
-    return open_dataset(values["dataset"], values.get("held_out"), values.get("limit"), values.get("fold")), values
+    return open_dataset(values["dataset"], **{key: values.get(key) for key in CHOICES}), values

@@ -16,9 +16,10 @@ from filelock import FileLock
 
 from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record, usual_pairs
-from lightning_reg.data.datasets.layouts import is_image, natural, stem
+from lightning_reg.data.datasets.layouts import natural
 from lightning_reg.data.datasets.manifest import PARTS
 from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
+from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.discovery import DataError, did_you_mean
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import itk_reason, read_image

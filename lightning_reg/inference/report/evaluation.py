@@ -10,19 +10,23 @@ from typing import Any
 from lightning_reg.figures import metric_boxes
 from lightning_reg.inference.report.page import Picture, Row, Section, number, render
 from lightning_reg.metrics import Comparison
-from lightning_reg.metrics.table import BY_KEY, heading, ranking
+from lightning_reg.metrics.comparison import CHOICES
+from lightning_reg.metrics.table import heading, ranking
 
 
-def write_report(path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], record: Mapping[str, Any]) -> None:
+def write_report(
+    path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], record: Mapping[str, Any], comparison: Comparison | None = None
+) -> None:
     """Write the report of an evaluation.
 
     Args:
         path: of the HTML file.
         rows: of ``cases.csv``, by method.
         record: content of ``metrics.json``.
+        comparison: table of the methods; ``None``: that of the rows.
     """
     several, count = len(rows) > 1, max(map(len, rows.values()))
-    sections = [comparison_section(Comparison(rows))] if several else []
+    sections = [comparison_section(comparison or Comparison(rows))] if several else []
     for name, of in record["totals"].items():
         sections.append(replace(totals_section(of), title=f"All cases, {name}" if several else "All cases"))
     if record["differences"]:
@@ -95,7 +99,7 @@ def _badness(value: Any, largest: bool) -> float:
 def _differences(differences: Sequence[Mapping[str, Any]]) -> Section:
     rows = [
         Row((
-            BY_KEY[d["metric"]].heading, d["method"], d["best"], number(d["mean"], ".3g"), _interval(d), number(d["p"], ".2g"),
+            CHOICES[d["metric"]].heading, d["method"], d["best"], number(d["mean"], ".3g"), _interval(d), number(d["p"], ".2g"),
             number(d["corrected"], ".2g"), str(d["n"]),
         ))
         for d in differences

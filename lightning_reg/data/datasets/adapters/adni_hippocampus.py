@@ -11,8 +11,9 @@ import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import require_folder
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.datasets.layouts import is_image, stem, walk
+from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import with_landmarks
+from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan
 from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.images import read_image

@@ -11,8 +11,9 @@ import torchio as tio
 from lightning_reg.data.datasets.adapters.raw import read_ct
 from lightning_reg.data.datasets.adapters.search import last, named, require_folder
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.datasets.layouts import is_image, stem, walk
+from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import load_files, with_landmarks
+from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.discovery import DataError
 from lightning_reg.io.points import read_plain
 
