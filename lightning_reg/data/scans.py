@@ -235,16 +235,19 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
     return Pair(
         fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels,
         (fixed.landmarks,) if both and fixed.landmarks is not None else None,
-        (moving.landmarks[_corresponding(fixed, moving)],) if both and moving.landmarks is not None else None,
+        (_corresponding(fixed, moving),) if both else None,
         truth, (name,),
     )  # fmt: skip
 
 
-def _corresponding(fixed: Scan, moving: Scan) -> list[int]:
-    """For each fixed landmark, the number of the moving one."""
+def _corresponding(fixed: Scan, moving: Scan) -> Tensor:
+    """Return the moving landmarks in the order of the fixed ones: by their labels if both have the same, otherwise as they are."""
+    assert moving.landmarks is not None
     ours, theirs = fixed.landmark_labels, moving.landmark_labels
-    if ours and set(ours) == set(theirs):
-        return [theirs.index(label) for label in ours]
+    if ours == theirs:
+        return moving.landmarks
+    if set(ours) == set(theirs):
+        return moving.landmarks[[theirs.index(label) for label in ours]]
     moved = next((label for label in ours if label in theirs and ours.index(label) != theirs.index(label)), None)
     if moved is not None:
         raise DataError(
@@ -252,7 +255,7 @@ def _corresponding(fixed: Scan, moving: Scan) -> list[int]:
             f"{moving.name}, and other labels are in one of them only. If points correspond by their order, remove the labels; else label "
             "both alike."
         )
-    return list(range(len(fixed.landmarks if fixed.landmarks is not None else ())))
+    return moving.landmarks
 
 
 def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:

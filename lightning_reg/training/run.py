@@ -291,7 +291,7 @@ def _failures(folder: Path) -> Iterator[None]:
 
     def resumable() -> str:
         kept = whole_checkpoint(folder / "checkpoints")
-        return f"{kept} is whole: go on with {as_word('resume', str(kept))}" if kept else "No checkpoint was written yet."
+        return f"{kept} is whole: go on with {as_word('resume', str(kept))}." if kept else "No checkpoint was written yet."
 
     try:
         yield

@@ -191,7 +191,7 @@ def test_settings_of_hydra_in_a_runs_folder_are_not_used(train, tmp_path: Path, 
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("words", ["--config-path stranger", "--config-path=stranger -cn config", "-cp stranger", "--config-pa stranger"])
+@pytest.mark.parametrize("words", ["--config-path stranger", "--config-path=stranger -cn config", "-cp stranger"])
 def test_a_stored_configuration_cannot_read_the_environment(train, tmp_path: Path, monkeypatch, words: str) -> None:
     monkeypatch.setenv("TOKEN", "secret-4711")
     (tmp_path / "stranger").mkdir()

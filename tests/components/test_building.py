@@ -204,7 +204,7 @@ def test_what_would_end_a_training_later_is_refused_before_its_first_step(tmp_pa
 def test_the_signature_is_that_of_the_constructor() -> None:
     assert list(inspect.signature(reg.LNCC).parameters) == ["window", "mask"]
     assert not inspect.signature(reg.Curvature).parameters  # which inherits its constructor
-    assert list(inspect.signature(reg.FolderDataset).parameters) == ["root", "pattern"]
+    assert list(inspect.signature(reg.FolderDataset).parameters) == ["root", "pattern", "labels"]
 
 
 def test_a_checkpoint_of_an_earlier_version_is_one_sentence(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_what_a_killed_run_with_other_settings_left_is_done_again(raw, tmp_path:
     out = tmp_path / "out"
     prepare(open_dataset(raw), out, CROPPED)
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -101,6 +101,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Registratio
         cls: Any = load("datasets", name, RegistrationDataset)
         if name == "phantom":
             return cls(shape=(16, 16, 16), subjects=2, validation=2, crop=None)
+        if name == "shapes":
+            return cls(shape=(16, 16, 16), subjects=2, validation=2)
         makers = files.RAW | {"pairs": files.pairs, "folder": files.bids}
         if name not in made:
             made[name] = makers[name](tmp_path_factory.mktemp(name))

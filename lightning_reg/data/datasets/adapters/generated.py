@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class ShapesDataset(RegistrationDataset):
         pair = self._last[1]
         first = record.time == "a"
         image, labels = (pair.fixed, pair.fixed_labels) if first else (pair.moving, pair.moving_labels)
-        return subject_from_scan(Scan(record.name, image, None, labels, None, record.subject))
+        return deepcopy(subject_from_scan(Scan(record.name, image, None, labels, None, record.subject)))
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
         return usual_pairs(self.found)
