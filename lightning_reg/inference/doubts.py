@@ -68,11 +68,13 @@ def turned(pair: Pair, transform: Transform) -> str | None:
     """
     compared = _Coarse(pair)
     own = float(compared.correlation(transform.map_world(compared.points))[0])
+    if own >= 0.98:
+        return None
     turns = _turns()
     about, center = compared.points - compared.centers[0], compared.centers[1]
     found = torch.cat([compared.correlation(some @ about + center) for some in torch.from_numpy(turns).split(32)])
     best = int(found.argmax())
-    if own >= 0.98 or found[best] < 0.8 or 1 - found[best] > 0.7 * (1 - own):
+    if found[best] < 0.8 or 1 - found[best] > 0.7 * (1 - own):
         return None
     how = "mirrored" if np.linalg.det(turns[best]) < 0 else "turned"
     return (
