@@ -64,7 +64,6 @@ class Geometry:
             self.shape if resized else done.shape,
         )
 
-    @within_memory("give a larger spacing, a smaller shape, or a region to crop to (preprocessing)")
     def __call__(self, subject: tio.Subject, voxels: int | None = None) -> tio.Subject:
         """Bring a subject to its new grid. Images are smoothed before they are sampled on a coarser grid.
 
@@ -74,21 +73,23 @@ class Geometry:
         Raises:
             DataError: there is no mask or there are no lungs to crop to, or the memory does not suffice for the new grid.
         """
-        if self.canonical:
-            subject = tio.ToCanonical()(subject)
-        if self.crop is not None:
-            subject = self._cropped(subject)
-        if self.spacing is not None:
-            spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
-            image = subject["image"]
-            if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
-                raise MemoryError
-            subject = tio.Resample(spacing, antialias=True)(subject)
-        if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
-            grid = grid_of(subject["image"]).resized(self.shape)
-            subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
-        if voxels is not None and math.prod(subject["image"].spatial_shape) > voxels:
-            subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(subject)
+        remedy = "give a larger spacing, a smaller shape, or a region to crop to (preprocessing)"
+        with within_memory(f"for the new grid of {subject['name']}; {remedy}"):
+            if self.canonical:
+                subject = tio.ToCanonical()(subject)
+            if self.crop is not None:
+                subject = self._cropped(subject)
+            if self.spacing is not None:
+                spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
+                image = subject["image"]
+                if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
+                    raise MemoryError
+                subject = tio.Resample(spacing, antialias=True)(subject)
+            if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
+                grid = grid_of(subject["image"]).resized(self.shape)
+                subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
+            if voxels is not None and math.prod(subject["image"].spatial_shape) > voxels:
+                subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(subject)
         return subject
 
     def _cropped(self, subject: tio.Subject) -> tio.Subject:

@@ -34,11 +34,11 @@ def foreign(component: object) -> bool:
 
 
 @contextmanager
-def within_memory(remedy: str) -> Iterator[None]:
+def within_memory(rest: str) -> Iterator[None]:
     """Turn a failed allocation, of NumPy, PyTorch or ITK, into a sentence.
 
     Args:
-        remedy: what to do, as ``"give a larger spacing"``.
+        rest: of the sentence, what for and what to do, as ``"for the new grid of a scan; give a larger spacing"``.
 
     Raises:
         DataError: the memory does not suffice.
@@ -48,7 +48,7 @@ def within_memory(remedy: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as cause:
         if not isinstance(cause, MemoryError) and not any(words in str(cause).lower() for words in OUT_OF_MEMORY):
             raise
-        raise DataError(f"The memory does not suffice; {remedy}.") from cause
+        raise DataError(f"The memory does not suffice {rest}.") from cause
 
 
 @contextmanager

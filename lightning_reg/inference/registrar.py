@@ -197,7 +197,7 @@ class Registrar:
         result.seconds = {"read": inputs.seconds} | result.seconds
         return result
 
-    @within_memory("register at a larger spacing, a part of the images (crop), or with a limit (memory)")
+    @within_memory("for this registration; register at a larger spacing, a part of the images (crop), or with a limit (memory)")
     @torch.inference_mode(False)
     @torch.random.fork_rng([])  # TorchIO's transforms draw from PyTorch's global random state
     def register_subjects(
@@ -289,7 +289,7 @@ class Registrar:
             return self._start(pair, self.optimization), unmoved
 
 
-@within_memory("the model is larger than it; use another model, or another machine")
+@within_memory("for the model; use another model, or another machine")
 def load(
     model: str | Path,
     *,

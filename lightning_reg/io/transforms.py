@@ -279,14 +279,16 @@ def _read_itk(path: Path) -> sitk.Transform:
         if end > path.stat().st_size:
             raise _unreadable(path, "it has been cut off")
     with _HDF5:
-        warned = _Warnings()
+        warned, shown = _Warnings(), sitk.ProcessObject.GetGlobalWarningDisplay()
         others = warned.SetAsGlobalITKLogger()
+        sitk.ProcessObject.SetGlobalWarningDisplay(True)
         try:
             transform = sitk.ReadTransform(str(path))
         except (RuntimeError, UnicodeDecodeError) as cause:  # ITK quotes the bytes that it cannot read
             raise _unreadable(path, _foreign(start, str(cause))) from cause
         finally:
             others.SetAsGlobalITKLogger()
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     if "more than one transform" in warned.text:
         raise DataError(f"{path} holds several transforms, as of the volumes of a series; write the one to apply to a file of its own.")
     if transform.GetDimension() != 3:

@@ -152,7 +152,7 @@ def test_preprocessing_resamples_and_centers() -> None:
 )
 def test_grids_that_no_memory_holds(geometry: Geometry, noise: np.ndarray) -> None:
     subject = read_subject("scan", (noise, np.eye(4)))
-    with pytest.raises(DataError, match="The memory does not suffice; give a larger spacing"):
+    with pytest.raises(DataError, match="The memory does not suffice for the new grid of scan; give a larger spacing"):
         geometry(subject)
 
 
@@ -161,7 +161,7 @@ def test_itk_without_memory(noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("Exception thrown in SimpleITK\nFailed to allocate memory for image.")
 
     monkeypatch.setattr(tio.Resample, "__call__", fail)
-    with pytest.raises(DataError, match="The memory does not suffice; give a larger spacing"):
+    with pytest.raises(DataError, match="The memory does not suffice for the new grid of scan; give a larger spacing"):
         Geometry(spacing=0.5)(read_subject("scan", (noise, np.eye(4))))
 
 

@@ -330,7 +330,7 @@ def bad_images(name: str) -> dict[str, tuple[Spoil, str]]:
 
 def cases() -> list[Case]:
     """Every case, by command."""
-    return [*_register(), *_apply(), *_train(), *_resume(), *_data(), *_others()]
+    return [*_register(), *_apply(), *_train(), *_resume(), *_data(), *_others(), *_strangers()]
 
 
 REGISTER = ("register", "--fixed", "fixed.nii.gz", "--moving", "moving.nii.gz", "--out", "out")
@@ -638,6 +638,50 @@ def _others() -> Iterator[Case]:
         yield Case(f"export {what}", words, names)
     yield Case("no command", (), "required")
     yield Case("unknown command", ("registr",), "register")
+
+
+def _strangers() -> Iterator[Case]:
+    """Folders and files of others: what they refer to, where they lead, and of what they are a part."""
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    settings = "method: {a: 1}\ntrainer: {max_steps: 2}\ndata: {root: "
+    for what, content in (
+        ("aliases", bomb), ("nested", "[" * 3000 + "]" * 3000), ("environment", "a: ${oc.env:HOME}\n"), ("object", "a: !!python/object/apply:os.getcwd []\n"),
+    ):  # fmt: skip
+        yield Case(
+            f"stranger method file {what}", (*REGISTER, "--instance", "method.yaml", *FEW), "method.yaml", text("method.yaml", content)
+        )
+        yield Case(
+            f"stranger run {what}",
+            ("train", "resume=run", "trainer.max_steps=4"),
+            "config.yaml",
+            text("run/config.yaml", f"{content}{settings}a}}\n"),
+        )
+    yield Case("stranger run repeated", ("train", "--config-path", "run", "--config-name", "config", "run=again"), "config.yaml",
+               text("run/config.yaml", f"{settings}'${{oc.env:HOME}}'}}\n"))  # fmt: skip
+    yield Case("stranger metrics nested", ("report", "result"), "metrics.json", text("result/metrics.json", "[" * 4000 + "]" * 4000))
+    for name, target in (("metrics.csv", "../fixed.csv"), ("figures", "../scans")):
+        swapped = both(lambda folder, name=name: shutil.rmtree(folder / "run" / name, ignore_errors=True),
+                       lambda folder, name=name: (folder / "run" / name).unlink(missing_ok=True), linked(f"run/{name}", target))  # fmt: skip
+        yield Case(f"stranger run {name} a link", ("train", "resume=run", "trainer.max_steps=4"), "link", swapped)
+    ants = both(lambda folder: shutil.copy(folder / "displacement.nii.gz", folder / "x1Warp.nii.gz") and None,
+                lambda folder: shutil.copy(folder / "affine.tfm", folder / "x0GenericAffine.mat") and None)  # fmt: skip
+    part = tuple(word.replace("transform.h5", "x1Warp.nii.gz") for word in APPLY)
+    yield Case("stranger transform a part of a chain", part, "x0GenericAffine.mat", ants)
+    several = tuple(word.replace("transform.h5", "affine.tfm") for word in APPLY)
+    twice = lambda folder: text("affine.tfm", (t := (folder / "affine.tfm").read_text()) + t.split("\n", 1)[1])(folder)  # noqa: E731
+    yield Case("stranger transforms of a series", several, "several transforms", twice)
+    lists = json.dumps({"markups": [{"coordinateSystem": "LPS", "controlPoints": [{"position": [1.0, 2.0, 3.0]}]}] * 2})
+    points = ("apply", "--transform", "transform.h5", "--points", "points.mrk.json", "--out", "mapped.csv")
+    yield Case("stranger markups of two lists", points, "2 lists", text("points.mrk.json", lists))
+    folder = ("train", "method=velocity", "data=folder", "data.root=scans", *TINY[2:4], "data.held_out=1", *TINY[8:])
+    stray = lambda folder: shutil.copy(folder / "fixed_labels.nii.gz", folder / "scans" / "zz_seg.nii.gz") and None  # noqa: E731
+    yield Case("stranger labels of no scan", folder, "zz_seg", stray)
+    yield Case("stranger test of everybody", (*folder, "data.test=4"), "data.test")
+    yield Case("stranger option", ("train", "--epochs", "5"), "--epochs")
+    yield Case("stranger spacing", (*folder, "data.preprocessing.spacing=1e-7"), "memory")
+    yield Case("stranger output name", (*REGISTER[:-1], "o\udcff", "--model", "model.ckpt"), "utf-8")
 
 
 def run(cases: Sequence[Case], materials_folder: Path, work: Path) -> Iterator[tuple[Case, str, str, float]]:

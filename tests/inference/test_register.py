@@ -287,7 +287,7 @@ def test_steps_that_are_no_number_are_refused(model, files, refine) -> None:
 
 @pytest.mark.parametrize("preprocessing", [{"spacing": 1e-4}, {"shape": [10**5] * 3}])
 def test_sizes_that_no_memory_holds_are_one_sentence(files, preprocessing) -> None:
-    with pytest.raises(UserError, match=r"^The memory does not suffice; give a larger spacing, a smaller shape"):
+    with pytest.raises(UserError, match=r"^The memory does not suffice for the new grid of \w+; give a larger spacing, a smaller shape"):
         Registrar(Preprocessing(**preprocessing)).register(files["fixed"], files["moving"])
 
 
@@ -296,7 +296,7 @@ def test_a_model_that_no_memory_holds_is_one_sentence(model) -> None:
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["lightning_reg"]["model"]["composer"]["network"]["backbone"]["features"] = 10**13
     torch.save(checkpoint, path)
-    with pytest.raises(UserError, match=r"^The memory does not suffice; the model is larger"):
+    with pytest.raises(UserError, match=r"^The memory does not suffice for the model"):
         lightning_reg.load(path)
 
 
