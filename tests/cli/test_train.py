@@ -261,7 +261,7 @@ def test_every_method_trains_on_time_points_and_on_subjects(train, tmp_path: Pat
 def test_the_experiment_on_generated_anatomy_trains(train, tmp_path: Path) -> None:
     source = providers.label_maps(tmp_path / "source")
     quick = [o for o in QUICK if not o.startswith(("experiment=", "trainer.max_steps="))]
-    data = [f"data.root={source}", "data.workers=0", "data.preprocessing.spacing=20"]
+    data = [f"data.root={source}", "data.workers=0", "data.preprocessing.spacing=null"]
     small = ["method.sampling.shape=[32,32,32]", "method.composer.backbone.features=4"]
     less = ["data.samples_per_epoch=2", "data.synthetic_validation=1", "data.max_validation_pairs=1"]
     line = [*quick, *data, *small, *less, "trainer.max_steps=2"]

@@ -454,7 +454,10 @@ def _apply() -> Iterator[Case]:
         ("flipped at the start", flipped("transform.h5", 0.001)), ("missing", removed("transform.h5")),
     ):  # fmt: skip
         yield Case(
-            f"apply transform {what}", APPLY, "empty" if what == "empty" else "correct the path" if what == "missing" else "damaged", spoil
+            f"apply transform {what}",
+            APPLY,
+            {"empty": "empty", "missing": "correct the path", "truncated": "cut off"}.get(what, "damaged"),
+            spoil,
         )
     field = tuple(word.replace("transform.h5", "displacement.nii.gz") for word in APPLY)
     yield Case("apply field NaN", field, "NaN", voxels("displacement.nii.gz", lambda v: v * np.nan))
