@@ -155,7 +155,7 @@ def _summary(found: Check) -> Table:
 
 
 def _roles(found: Check) -> list[str]:
-    """What was read as what: the number of files of each part, and one of them."""
+    """Roles of the files that were read: the number of files of each part, and one of them."""
     lines = []
     for part, word in (("image", "scans"), ("mask", "masks"), ("labels", "label maps"), ("landmarks", "landmarks")):
         files = [path for scan in found.scans if (path := getattr(scan.record, part)) is not None]

@@ -150,7 +150,7 @@ def doubts(image: tio.Image, path: Path | None) -> list[Doubt]:
         degrees = np.degrees(np.arcsin(min(cosine, 1.0)))
         where = path or "An image"
         text = f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK refuses"
-        found.append(Doubt(f"{text}; resample it (lightning-reg check --fix does)."))
+        found.append(Doubt(f"{text}; resample it to perpendicular axes."))
     return found
 
 

@@ -19,7 +19,7 @@ MILLIMETRES = {1: 1e3, 3: 1e-3}
 
 
 class Placement(NamedTuple):
-    """Where the voxels lie.
+    """Placement of the voxels.
 
     Args:
         affine: voxel index to RAS mm, as ITK reads it.

@@ -301,7 +301,7 @@ def _unreadable(path: Path, why: str) -> DataError:
 
 
 def _foreign(start: bytes, message: str) -> str:
-    """Why ITK cannot read a file that begins with ``start``."""
+    """Reason for which ITK cannot read a file that begins with ``start``."""
     text = start.decode("latin-1")
     if not text.strip():
         return "it is empty"

@@ -43,7 +43,7 @@ class Motion:
     offset: int = 0
 
     def points(self) -> Tensor:
-        """Where the map takes every voxel, ``(1, 3, *S)``."""
+        """Mapped positions of all voxels, ``(1, 3, *S)``."""
         identity = identity_points(self.there.shape[2:], device=self.there.device)
         points = transform_points(self.matrix, identity + self.there)
         return points if self.slide is None else points + self._on_canvas(self.slide, points)

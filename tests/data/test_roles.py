@@ -140,7 +140,7 @@ def test_the_pattern_of_the_label_maps(tmp_path: Path) -> None:
     write(tmp_path, scans, [f"{p}/t1_{word}.nii.gz" for p in PEOPLE for word in ("seg_v1", "seg_v2", "tissue")])
     records = opened(tmp_path, labels="*_v2").records()
     assert [r.labels.name for r in records] == ["t1_seg_v2.nii.gz"] * 6
-    with pytest.raises(DataError, match=r"No file fits data\.dataset\.labels=\*_v3"):
+    with pytest.raises(DataError, match=r"No file fits labels=\*_v3"):
         opened(tmp_path, labels="*_v3")
 
 

@@ -129,7 +129,7 @@ def sort_parts(files: Mapping[str, Path], labels: str | None = None) -> tuple[di
     if labels:
         chosen = {name for name, path in files.items() if fnmatch(path.name, labels) or fnmatch(name, labels)}
         if not chosen:
-            raise DataError(f"No file fits data.dataset.labels={labels}; give the pattern of the label maps' names, as '*_seg*'.")
+            raise DataError(f"No file fits labels={labels}; give the pattern of the label maps' names, as '*_seg*'.")
         parts = [part for part in parts if part.part != "labels" and part.name not in chosen]
         parts += [Part(name, files[name], "labels") for name in files if name in chosen]
         alike |= chosen
@@ -137,7 +137,7 @@ def sort_parts(files: Mapping[str, Path], labels: str | None = None) -> tuple[di
     unsure = [path for name, path in scans.items() if labels is None and {*words(stem(path))} & {*ROLES}]
     if unsure:
         text = f"{unsure[0]} is called a mask or a label map and has not its values; rename it, or name the label maps by"
-        raise DataError(f"{text} data.dataset.labels='*_seg*' ('': the names' last words alone count).")
+        raise DataError(f"{text} the data set's labels='*_seg*' ('': the names' last words alone count).")
     return scans, parts
 
 
@@ -165,7 +165,7 @@ def assign_parts(scans: Mapping[str, Path], parts: Sequence[Part]) -> dict[str, 
             problems.append(f"{part.path} {what} belongs to no image; call it IMAGE_{part.part}, or remove it")
     if problems:
         rest = "" if len(problems) == 1 else f" ({len(problems)} such files)"
-        remedy = f"Or name the label maps that count by data.dataset.labels='*_seg*', or all files in a table (data=pairs).{rest}"
+        remedy = f"Or name the label maps that count by the data set's labels='*_seg*', or all files in a table of pairs.{rest}"
         raise DataError(f"{together([f'{problem}.' for problem in problems])}\n{remedy}")
     return found
 
