@@ -28,7 +28,7 @@ def notebook() -> dict[str, Any]:
                     "cell_type": kind,
                     "id": f"cell-{len(cells)}",
                     "metadata": {},
-                    "source": part.strip(),
+                    "source": part.strip().splitlines(keepends=True),
                     **extra,
                 }
             )

@@ -18,6 +18,7 @@ from lightning_reg.cli.arguments import Lines, console, loading, require_files, 
 from lightning_reg.cli.options import instances
 from lightning_reg.discovery import DataError, UserError, did_you_mean
 from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
+from lightning_reg.io.names import duration
 
 if TYPE_CHECKING:
     from lightning_reg.inference.cohort.pairs import CohortPair
@@ -261,8 +262,6 @@ class ShownProgress:
         self.bar.stop()
 
     def __call__(self, now: Progress) -> None:
-        from lightning_reg.training.budget import duration
-
         made = now.earlier + now.done + now.failed
         rest = "" if now.remaining != now.remaining else f", {duration(now.remaining)} left"
         told = f"{now.per_minute:.1f} pairs a minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"

@@ -1,4 +1,4 @@
-"""File names that are valid in every file system and shell."""
+"""Names of files that are valid in every file system and shell, and durations in words."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def require_unicode(path: str | Path) -> None:
 def file_name(text: str, longest: int = LONGEST) -> str:
     """A name in ASCII letters, digits, ``.``, ``_``, ``+`` and ``-``; anything else becomes ``-``."""
     return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.")[:longest] or "unnamed"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: ``50 seconds``, ``12 minutes``, ``3.5 hours``."""
+    if seconds < 100:
+        return f"{max(round(seconds / 10), 1) * 10} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -83,10 +83,3 @@ def _timed(module: RegistrationModule, batch: Pair) -> float:
     module.training_loss(batch).total.backward()
     module.zero_grad(set_to_none=True)
     return time.perf_counter() - started
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: ``50 seconds``, ``12 minutes``, ``3.5 hours``."""
-    if seconds < 100:
-        return f"{max(round(seconds / 10), 1) * 10} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

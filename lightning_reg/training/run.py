@@ -28,11 +28,12 @@ from lightning_reg.discovery.provenance import entries
 from lightning_reg.discovery.registry import hidden
 from lightning_reg.io.folders import reason, refuse_links
 from lightning_reg.io.lock import one_writer
+from lightning_reg.io.names import duration
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.metrics.extra import build_metrics
 from lightning_reg.spatial import Pair
 from lightning_reg.training.allocator import keep_freed_memory
-from lightning_reg.training.budget import duration, step_seconds
+from lightning_reg.training.budget import step_seconds
 from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
 from lightning_reg.training.callbacks.saving import Interrupted, Saving

@@ -157,7 +157,7 @@ def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
                     install(tmp_path / "robust_terms", site=site)
                     continue
                 line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
-                execute("bash", f"export PYTHONPATH={site}:$PYTHONPATH\n{line}{' --list' if skipped else ''}", tmp_path)
+                execute("bash", f"export PYTHONPATH={site}:${{PYTHONPATH:-}}\n{line}{' --list' if skipped else ''}", tmp_path)
             continue
         path = tmp_path / re.findall(r"`([\w/]+\.(?:py|yaml))`", text)[-1]
         if line := re.search(r"replace the line\n`(.*)` by", text):

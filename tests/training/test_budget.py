@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from lightning_reg.discovery import ComponentError
+from lightning_reg.io.names import duration
 from lightning_reg.spatial import Pair
 from lightning_reg.training import budget, run
-from lightning_reg.training.budget import duration, step_seconds
+from lightning_reg.training.budget import step_seconds
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import planned
 from lightning_reg.training.run_folder import with_steps
