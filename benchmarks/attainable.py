@@ -31,9 +31,9 @@ from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Backbone, Features, Growable, Level, Registration, Staged
 from lightning_reg.components.losses import regularity
 from lightning_reg.components.network import Network
+from lightning_reg.configuration.composition import compose
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import Scan, make_pair, subject_from_scan
-from lightning_reg.discovery.composition import compose
 from lightning_reg.functional import resize
 from lightning_reg.metrics import evaluate
 from lightning_reg.phantom.thorax import breathing_thorax

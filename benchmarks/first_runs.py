@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from lightning_reg.cli.training import quieten
-from lightning_reg.discovery.composition import compose
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.composition import compose
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.metrics import PairMetrics, evaluate, totals
 from lightning_reg.spatial import Pair
 from lightning_reg.training.module import RegistrationModule

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from lightning_reg.cli.training import quieten
+from lightning_reg.configuration.composition import compose
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.discovery.composition import compose
-from lightning_reg.discovery.conf import own_directory
 from lightning_reg.functional import dice
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.spatial import Image, Pair

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torchio as tio
 
+from lightning_reg.configuration.composition import compose
 from lightning_reg.curation.prepare import Preparation, prepare
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.cache import CacheSettings
@@ -26,7 +27,6 @@ from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import GroupPairs
-from lightning_reg.discovery.composition import compose
 from lightning_reg.training.module import RegistrationModule
 
 WINDOW = (-1000, 500)

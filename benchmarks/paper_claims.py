@@ -40,11 +40,11 @@ from scipy import stats
 
 from lightning_reg.cli.training import quieten
 from lightning_reg.components import Staged
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
 from lightning_reg.figures.curves import series
 from lightning_reg.functional import ncc
-from lightning_reg.inference.optimization.descent import FitStage, Optimization, optimize
 from lightning_reg.metrics import evaluate
+from lightning_reg.optimization.descent import FitStage, Optimization, optimize
 from lightning_reg.spatial import IntegratedGradient, Pair, Transform, parts
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import build_data, train

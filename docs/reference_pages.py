@@ -11,12 +11,12 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from lightning_reg.cli.options import plain
-from lightning_reg.discovery import providers
-from lightning_reg.discovery.composition import explained
-from lightning_reg.discovery.conf import own_directory
-from lightning_reg.discovery.documentation import Documentation, documentation
-from lightning_reg.discovery.values import Value, options
+from lightning_reg.configuration.composition import explained
+from lightning_reg.configuration.documentation import Documentation, documentation
+from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.values import Value, options
 from lightning_reg.metrics import METRICS
+from lightning_reg.registry import providers
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_reg.components.building import build_composer
 from lightning_reg.components.composers.multilevel import MultilevelComposer
 from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.components.composers.stacked import StackedComposer
+from lightning_reg.configuration.building import build_composer
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.inference.optimization.configuration import build_optimization
-from lightning_reg.inference.optimization.descent import Optimization
+from lightning_reg.optimization.configuration import build_optimization
+from lightning_reg.optimization.descent import Optimization
 from lightning_reg.training.building import build_data
 
 

@@ -25,8 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     require_files(arguments.input, arguments.reference, arguments.points)
-    from lightning_reg.discovery import UserError
     from lightning_reg.inference.applying import apply_to_image, apply_to_points
+    from lightning_reg.registry import UserError
 
     if bool(arguments.input) == bool(arguments.points):
         raise UserError("Give either --input (an image) or --points (a file of points).")

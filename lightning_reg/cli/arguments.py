@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from lightning_reg.cli.failures import refuse
-from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.registry import DataError, did_you_mean
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -85,7 +85,7 @@ def require_files(*paths: str | None) -> None:
 
 def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
     """Refuse models and instance optimisations that there are not, before anything slow is imported. Addresses are tried later."""
-    from lightning_reg.inference.instances import instance_file
+    from lightning_reg.configuration.instances import instance_file
     from lightning_reg.models import locate
 
     for model in models:

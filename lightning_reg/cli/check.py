@@ -43,9 +43,9 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console, loading, require_files, require_processes
-    from lightning_reg.discovery import UserError
-    from lightning_reg.discovery.composition import compose, require_option
+    from lightning_reg.configuration.composition import compose, require_option
     from lightning_reg.io.folders import refuse_file
+    from lightning_reg.registry import UserError
 
     require_files(arguments.data)
     require_processes(arguments.workers)
@@ -58,9 +58,9 @@ def run(arguments: Namespace) -> int:
         refuse_file(Path(arguments.table).expanduser(), overwrite=True)
     terminal = console()
     with loading():
+        from lightning_reg.configuration.datasets import open_configured
         from lightning_reg.curation.check.group import check
         from lightning_reg.curation.check.repair import repair
-        from lightning_reg.data.datasets.splits import open_configured
         from lightning_reg.training.memory import step_memory
     method = compose([f"method={arguments.method}", "~method_data"])["method"] if arguments.method else None
     name = arguments.name or _kind(Path(arguments.data).expanduser())
@@ -111,7 +111,7 @@ def _kind(path: Path) -> str:
 def _provider(path: Path) -> str | None:
     """The data set whose provider's files these are, of those that no other folder looks like."""
     from lightning_reg.data.datasets.splits import open_dataset
-    from lightning_reg.discovery import DataError
+    from lightning_reg.registry import DataError
 
     for name in ("dirlab", "creatis", "copdgene", "sunnybrook", "acdc"):
         try:

@@ -18,8 +18,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """0 where every pair is there, else 1."""
     require_files(arguments.folder)
+    from lightning_reg.batch.cohort.collect import collect
     from lightning_reg.cli.tables import totals_table
-    from lightning_reg.inference.cohort.collect import collect
     from lightning_reg.metrics import summaries
 
     terminal, found = console(), collect(arguments.folder)

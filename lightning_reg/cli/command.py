@@ -15,4 +15,4 @@ class Command(ABC):
 
     @abstractmethod
     def run(self, arguments: Namespace) -> int:
-        """Do it; the exit code. A :class:`~lightning_reg.discovery.UserError` is shown as one sentence."""
+        """Do it; the exit code. A :class:`~lightning_reg.registry.UserError` is shown as one sentence."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import argcomplete
 
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 SHELLS = {"bash": ".bashrc", "zsh": ".zshrc"}
 """Shells, and the file in the home folder that each reads when it starts."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
 from lightning_reg.cli.options import instances
-from lightning_reg.discovery import DataError, did_you_mean
-from lightning_reg.discovery.composition import require_option
+from lightning_reg.configuration.composition import require_option
+from lightning_reg.registry import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_reg.batch.evaluation.contestants import Contestant
+    from lightning_reg.batch.evaluation.evaluation import Cases
     from lightning_reg.data.datasets.interface import Split
-    from lightning_reg.inference.contestants import Contestant
-    from lightning_reg.inference.evaluation import Cases
     from lightning_reg.inference.result import Result
 
 
@@ -60,9 +60,9 @@ def run(arguments: Namespace) -> int:
     terminal, out = console(), Path(arguments.out).expanduser()
     refuse_existing(out, arguments.overwrite, "evaluate")
     with loading():
+        from lightning_reg.batch.evaluation import learn2reg
+        from lightning_reg.batch.evaluation.evaluation import Evaluation, evaluate_cases, seen_in_training
         from lightning_reg.cli.tables import comparison_table, totals_table
-        from lightning_reg.inference import learn2reg
-        from lightning_reg.inference.evaluation import Evaluation, evaluate_cases, seen_in_training
         from lightning_reg.metrics.comparison import CHOICES
     columns = arguments.columns.split(",") if arguments.columns else None
     for column in columns or ():
@@ -138,9 +138,9 @@ def _refuse(arguments: Namespace) -> None:
 
 def _contestants(arguments: Namespace) -> list[Contestant]:
     """The methods, named as asked for or by what they are."""
+    from lightning_reg.batch.evaluation.contestants import Registering, Transforms
+    from lightning_reg.batch.evaluation.cross_validation import fold_models
     from lightning_reg.cli.models import fetched
-    from lightning_reg.inference.contestants import Registering, Transforms
-    from lightning_reg.inference.cross_validation import fold_models
     from lightning_reg.inference.registrar import Registrar, conventional, load
     from lightning_reg.metrics.extra import build_metrics
 
@@ -191,10 +191,10 @@ def _model_name(text: str) -> str:
 
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     """Cases of the evaluation, and their description for the record."""
-    from lightning_reg.data.datasets.splits import open_configured
-    from lightning_reg.inference.cohort.pairs import pairs_from_table
-    from lightning_reg.inference.cross_validation import fold_count, named_runs
-    from lightning_reg.inference.evaluation import Cases
+    from lightning_reg.batch.cohort.pairs import pairs_from_table
+    from lightning_reg.batch.evaluation.cross_validation import fold_count, named_runs
+    from lightning_reg.batch.evaluation.evaluation import Cases
+    from lightning_reg.configuration.datasets import open_configured
 
     if arguments.pairs is not None:
         return Cases.of_pairs(pairs_from_table(Path(arguments.pairs).expanduser())[: arguments.limit]), {"pairs": arguments.pairs}

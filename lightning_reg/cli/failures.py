@@ -18,8 +18,8 @@ from typing import NoReturn
 
 from lightning_reg import __version__
 from lightning_reg.cli.slurm import requeue
-from lightning_reg.discovery import UserError
 from lightning_reg.io.names import require_unicode
+from lightning_reg.registry import UserError
 
 STOPPED, MISTAKE, DEFECT = 130, 2, 70
 """Exit codes; 70 is ``EX_SOFTWARE`` of ``sysexits.h``."""

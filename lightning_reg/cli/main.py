@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_reg.cli.arguments import Parser
 from lightning_reg.cli.failures import guarded
-from lightning_reg.discovery import providers
+from lightning_reg.registry import providers
 
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
@@ -125,7 +125,7 @@ def command(name: str) -> Any:
     if name in COMMANDS:
         return import_module(f"lightning_reg.cli.{name}")
     from lightning_reg.cli.command import Command
-    from lightning_reg.discovery import build
+    from lightning_reg.registry import build
 
     return build("commands", name, Command)
 

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
-from lightning_reg.discovery.conf import own_directory
-from lightning_reg.discovery.errors import UserError
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.models import installed, locate
 from lightning_reg.models.download import cache
+from lightning_reg.registry.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
-from lightning_reg.discovery import UserError, did_you_mean
-from lightning_reg.discovery.values import options
+from lightning_reg.configuration.values import options
+from lightning_reg.registry import UserError, did_you_mean
 
 HELP = ("-h", "--help")
 OPTIONS = (
@@ -63,7 +63,7 @@ def show(words: Sequence[str], command: str) -> int:
     words = [word for word in words if word not in HELP]
     if not words:
         return _groups(command)
-    from lightning_reg.discovery.composition import explained
+    from lightning_reg.configuration.composition import explained
 
     terminal = console()
     given = [word for word in words if "=" in word]
@@ -92,7 +92,7 @@ def overrides(prefix: str, parsed_args: Namespace | None = None, **kwargs: Any) 
     group, equals, _ = prefix.partition("=")
     if equals:
         return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
-    from lightning_reg.discovery.composition import explained
+    from lightning_reg.configuration.composition import explained
 
     line = [word for word in getattr(parsed_args, "overrides", None) or () if word.partition("=")[0] in GROUPS and word.partition("=")[2]]
     return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained(line)]

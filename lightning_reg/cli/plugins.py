@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_reg.cli.arguments import console
-from lightning_reg.discovery.conf import conf_problems, plugin_packages
-from lightning_reg.discovery.errors import ComponentError, UserError, did_you_mean
-from lightning_reg.discovery.groups import GROUPS
-from lightning_reg.discovery.registry import Provider, hidden, load, namespace, providers, strangers
+from lightning_reg.configuration.folders import conf_problems, plugin_packages
+from lightning_reg.registry.entries import Provider, hidden, load, namespace, providers, strangers
+from lightning_reg.registry.errors import ComponentError, UserError, did_you_mean
+from lightning_reg.registry.groups import GROUPS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -149,7 +149,7 @@ def _group(word: str) -> str:
 
 
 def _describe(arguments: Namespace) -> int:
-    from lightning_reg.discovery.documentation import documentation
+    from lightning_reg.configuration.documentation import documentation
 
     if arguments.component_group == "conf":
         raise UserError("Configurations are files; lightning-reg plugins --group conf lists the packages that have some.")

@@ -23,8 +23,8 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console, loading, require_processes
-    from lightning_reg.discovery import UserError, construct
-    from lightning_reg.discovery.composition import as_word, require_option
+    from lightning_reg.configuration.composition import as_word, require_option
+    from lightning_reg.registry import UserError, construct
 
     terminal, out = console(), Path(arguments.out)
     require_processes(arguments.workers)
@@ -34,8 +34,8 @@ def run(arguments: Namespace) -> int:
         raise UserError("--spacing and --shape are both given; give one of them.")
     require_option("data", arguments.dataset)
     with loading():
+        from lightning_reg.configuration.datasets import open_configured
         from lightning_reg.curation.prepare import Preparation, prepare
-        from lightning_reg.data.datasets.splits import open_configured
     data, config = open_configured(arguments.dataset, arguments.overrides, arguments.source)
     settings = dict(config["prepare"])
     if arguments.spacing:

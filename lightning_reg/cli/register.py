@@ -16,13 +16,13 @@ from rich.progress import Progress as Bar
 
 from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
 from lightning_reg.cli.options import instances
-from lightning_reg.discovery import DataError, UserError, did_you_mean
 from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
 from lightning_reg.io.names import duration
+from lightning_reg.registry import DataError, UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from lightning_reg.inference.cohort.pairs import CohortPair
-    from lightning_reg.inference.cohort.register import Progress
+    from lightning_reg.batch.cohort.pairs import CohortPair
+    from lightning_reg.batch.cohort.register import Progress
     from lightning_reg.inference.ensemble import Ensemble
     from lightning_reg.inference.registrar import Registrar
 
@@ -152,8 +152,8 @@ def _refuse_contradictions(arguments: Namespace) -> None:
 
 
 def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
-    from lightning_reg.discovery import build
     from lightning_reg.io.folders import refuse_existing
+    from lightning_reg.registry import build
 
     terminal, out, files = console(), Path(arguments.out).expanduser(), _files(arguments.files, OF_ONE)
     refuse_existing(out, arguments.overwrite, "register")
@@ -185,8 +185,8 @@ def _cohort(arguments: Namespace) -> int:
         raise UserError("Of many pairs no reports are written; leave out --no-report and --section (lightning-reg report PAIR_FOLDER).")
     files = _files(arguments.files, OF_MANY)
     with loading():
-        from lightning_reg.inference.cohort.ledger import Ledger
-        from lightning_reg.inference.cohort.register import register_cohort
+        from lightning_reg.batch.cohort.ledger import Ledger
+        from lightning_reg.batch.cohort.register import register_cohort
     pairs, shard = _pairs(arguments, out), _shard(arguments.shard)
     only = None
     if arguments.only:
@@ -225,8 +225,8 @@ def _files(text: str | None, default: Sequence[str]) -> Sequence[str]:
 
 
 def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
-    from lightning_reg.discovery import UserError
-    from lightning_reg.inference.cohort.pairs import pairs_from_folder, pairs_from_series, pairs_from_table
+    from lightning_reg.batch.cohort.pairs import pairs_from_folder, pairs_from_series, pairs_from_table
+    from lightning_reg.registry import UserError
 
     if arguments.consecutive and (arguments.folder is None or arguments.to is not None):
         raise UserError("--consecutive is of --folder, without --to; leave it out.")

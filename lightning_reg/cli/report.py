@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from lightning_reg.discovery import DataError, build
+    from lightning_reg.registry import DataError, build
 
     folder = Path(arguments.folder).expanduser()
     if not folder.is_dir():

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lightning_reg.cli.arguments import console, require_files
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 if TYPE_CHECKING:
-    from lightning_reg.studies.definition import Definition, Job
-    from lightning_reg.studies.jobs import State
-    from lightning_reg.studies.outcome import Outcome
+    from lightning_reg.batch.studies.definition import Definition, Job
+    from lightning_reg.batch.studies.jobs import State
+    from lightning_reg.batch.studies.outcome import Outcome
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def run(arguments: Namespace) -> int:
     require_files(arguments.study)
     if arguments.jobs < 1:
         raise DataError(f"--jobs is {arguments.jobs}; give a number of trainings, 1 or more.")
-    from lightning_reg.studies.definition import read_definition
-    from lightning_reg.studies.jobs import state_of
-    from lightning_reg.studies.study import begin, run_jobs
+    from lightning_reg.batch.studies.definition import read_definition
+    from lightning_reg.batch.studies.jobs import state_of
+    from lightning_reg.batch.studies.study import begin, run_jobs
 
     terminal, path = console(), Path(arguments.study).expanduser()
     definition = read_definition(path)
@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
             terminal.print(f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}", soft_wrap=True)
         return 0
     if definition.split and not arguments.table:
-        from lightning_reg.studies.evaluate import require_pairs
+        from lightning_reg.batch.studies.evaluate import require_pairs
 
         require_pairs(definition)
     jobs = begin(folder, definition)
@@ -77,8 +77,8 @@ def run(arguments: Namespace) -> int:
 
 def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, terminal: Console) -> None:
     """Evaluate what is trained on the study's split, once."""
-    from lightning_reg.discovery import in_words
-    from lightning_reg.studies.evaluate import evaluate_run
+    from lightning_reg.batch.studies.evaluate import evaluate_run
+    from lightning_reg.registry import in_words
 
     for job in jobs if definition.split else ():
         try:
@@ -90,9 +90,9 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
 
 def written(folder: Path, jobs: Sequence[Job], split: str | None, title: str) -> dict[Path, Outcome]:
     """The outcome of what there is, by the folder that it is written into: the study's, or one in it per data set."""
+    from lightning_reg.batch.studies.outcome import Outcome, Run
     from lightning_reg.io.folders import inside
     from lightning_reg.io.names import file_name
-    from lightning_reg.studies.outcome import Outcome, Run
 
     runs = [(job.data, Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split)) for job in jobs]
     several = len({data for data, _ in runs}) > 1
@@ -123,7 +123,7 @@ def show(outcome: Outcome, folder: Path, terminal: Console) -> None:
 
 
 def _search(definition: Definition, folder: Path, arguments: Namespace, terminal: Console) -> int:
-    from lightning_reg.studies.search import search, write_search
+    from lightning_reg.batch.studies.search import search, write_search
 
     assert definition.search is not None
     if arguments.jobs > 1:

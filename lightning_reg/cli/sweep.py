@@ -19,9 +19,9 @@ class SweepTable(Callback):
         FAILED.clear()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from lightning_reg.batch.studies.sweep import sweep_outcome
         from lightning_reg.cli.arguments import console
         from lightning_reg.cli.study import show
-        from lightning_reg.studies.sweep import sweep_outcome
 
         folder = Path(config.hydra.sweep.dir)
         outcome = sweep_outcome(folder)

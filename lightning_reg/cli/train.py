@@ -21,9 +21,10 @@ from lightning_reg.cli import options
 from lightning_reg.cli.arguments import console, loading
 from lightning_reg.cli.failures import end, guarded, refuse
 from lightning_reg.cli.sweep import FAILED
-from lightning_reg.discovery import UserError, in_words
-from lightning_reg.discovery.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
+from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.settings import require_components, require_settings
+from lightning_reg.registry import UserError, in_words
 from lightning_reg.training.ranks import is_first, is_started_from_outside
 from lightning_reg.training.run_folder import (
     CALL,
@@ -36,7 +37,6 @@ from lightning_reg.training.run_folder import (
     run_of,
     with_root,
 )
-from lightning_reg.training.settings import require_components, require_settings
 
 BESIDE = "resumed_with"
 """Key of the overrides beside ``resume=``, see :func:`_apart`."""
@@ -122,7 +122,7 @@ def _train(config: DictConfig) -> float:
             raise
         except Exception as error:  # Hydra would print a heading of its own
             end(error)
-    from lightning_reg.studies.sweep import note_call
+    from lightning_reg.batch.studies.sweep import note_call
 
     folder = Path(HydraConfig.get().sweep.dir) / HydraConfig.get().sweep.subdir
     os.environ.setdefault("WANDB_RUN_GROUP", folder.parent.name)

@@ -1,4 +1,4 @@
-"""Components of a registration method. They are looked up by their entry-point names, see :mod:`lightning_reg.discovery`."""
+"""Components of a registration method. They are looked up by their entry-point names, see :mod:`lightning_reg.registry`."""
 
 from lightning_reg.components.interfaces import (
     Backbone,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 
 LATENT = 64
 """Length of the vector that tells a network the weight of a loss term, see :mod:`lightning_reg.components.conditioning`."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lightning_reg.components.blocks import LATENT, ConditionalNorm
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 
 
 class Conditioning(nn.Module):

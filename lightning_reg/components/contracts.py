@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
-from lightning_reg.discovery import ComponentError, arguments_of, origin, require_kind
-from lightning_reg.discovery.registry import public_name
+from lightning_reg.registry import ComponentError, arguments_of, origin, require_kind
+from lightning_reg.registry.entries import public_name
 from lightning_reg.spatial import Transform
 
 

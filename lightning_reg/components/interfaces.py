@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.discovery import ArgumentError, Described
+from lightning_reg.registry import ArgumentError, Described
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 Features = Sequence[Tensor | None]
@@ -212,7 +212,7 @@ class Composer(Described, nn.Module, ABC):
     """One registration from one or several networks.
 
     In a configuration, the constructor's arguments ``network``, ``networks`` and ``members`` are given by the ``backbone`` and ``head``
-    of each network, see :mod:`lightning_reg.components.building`.
+    of each network, see :mod:`lightning_reg.configuration.building`.
     """
 
     def __call__(self, fixed: Image, moving: Image) -> Registration:

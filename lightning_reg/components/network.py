@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_reg.components.contracts import require_backbone, require_features, require_fitting, require_transforms
 from lightning_reg.components.interfaces import Backbone, Head, LabelledFeatures, Prediction
-from lightning_reg.discovery import ArgumentError, ComponentError, DataError, Described, blaming, require_kind
+from lightning_reg.registry import ArgumentError, ComponentError, DataError, Described, blaming, require_kind
 from lightning_reg.spatial import Composition, Image, Transform
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_reg.data.symmetry import rotated
-from lightning_reg.discovery import ArgumentError, construct, did_you_mean
 from lightning_reg.functional import resize_displacement
 from lightning_reg.io.transforms import from_itk
+from lightning_reg.registry import ArgumentError, construct, did_you_mean
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
 
 STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")

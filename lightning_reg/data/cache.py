@@ -18,8 +18,8 @@ from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.scans import Scan
-from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.folders import reason
+from lightning_reg.registry import ArgumentError, DataError
 from lightning_reg.spatial import Grid, Image
 
 VERSION = 2

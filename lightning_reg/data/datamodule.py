@@ -23,7 +23,7 @@ from lightning_reg.data.preprocessing import CLEARLY, Preprocessing, alignments,
 from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, synthetic_pairs
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
-from lightning_reg.discovery import ArgumentError, DataError, did_you_mean, require_count, require_kind
+from lightning_reg.registry import ArgumentError, DataError, did_you_mean, require_count, require_kind
 from lightning_reg.spatial import Pair
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_reg.data.sampling import SampledPairs
 from lightning_reg.data.scans import Scan
-from lightning_reg.discovery import DataError, construct, require_count
 from lightning_reg.functional import bounding_box, identity_points, label_values, sample
+from lightning_reg.registry import DataError, construct, require_count
 from lightning_reg.shapes import Motion, RandomContrast, RandomMotion, random_map
 from lightning_reg.shapes.noise import chance, log_uniform, smooth_noise, uniform
 from lightning_reg.spatial import Displacement, Grid, Image, Pair

@@ -11,7 +11,7 @@ import torchio as tio
 from scipy import ndimage
 from torch import Tensor
 
-from lightning_reg.discovery import DataError, Described, blaming, build
+from lightning_reg.registry import DataError, Described, blaming, build
 
 THRESHOLD = -250.0
 AIR = -950.0

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")

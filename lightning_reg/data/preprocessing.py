@@ -14,9 +14,9 @@ import torchio as tio
 
 from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
-from lightning_reg.discovery import ArgumentError, DataError, within_memory
 from lightning_reg.functional import bounding_box, ncc
 from lightning_reg.io.images import LARGEST
+from lightning_reg.registry import ArgumentError, DataError, within_memory
 from lightning_reg.spatial import Grid, Image
 
 Region = Literal["lungs", "mask"]

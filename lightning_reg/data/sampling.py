@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.discovery import DataError, construct, load, require_known_arguments
+from lightning_reg.registry import DataError, construct, load, require_known_arguments
 from lightning_reg.spatial import Pair
 
 
@@ -54,7 +54,7 @@ class SampledPairs(Dataset[Pair], ABC):
         pairs: pairs of the data set, indices ``(fixed, moving)`` into ``scans``.
         seed: base seed of all items.
 
-    Constructors raise :class:`~lightning_reg.discovery.DataError` if the data are not suitable for the sampler.
+    Constructors raise :class:`~lightning_reg.registry.DataError` if the data are not suitable for the sampler.
 
     Attributes:
         generates: whether the pairs are generated, with a true transform; validation then draws from

@@ -11,9 +11,9 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.discovery import DataError
 from lightning_reg.io.images import Source, read_image
 from lightning_reg.io.points import as_points, read_points
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 LARGEST = 100.0

@@ -13,9 +13,9 @@ from scipy.ndimage import gaussian_filter, spline_filter
 from torch import Tensor
 
 from lightning_reg.data.scans import Scan
-from lightning_reg.discovery import ArgumentError, construct
 from lightning_reg.functional import bspline, compose, identity_points, jacobian_determinant, resize, resize_displacement, sample, warp
 from lightning_reg.functional.warp import Padding
+from lightning_reg.registry import ArgumentError, construct
 from lightning_reg.spatial import Displacement, Image, Pair
 
 VOLUMES = (0.3, 3.0)

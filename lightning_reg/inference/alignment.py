@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.inference.optimization.objective import Objective, Optimization, with_margin
+from lightning_reg.optimization.objective import Objective, Optimization, with_margin
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
 
 Array = NDArray[np.floating]

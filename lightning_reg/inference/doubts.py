@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from lightning_reg.functional import sample
-from lightning_reg.inference.optimization import Optimized
-from lightning_reg.inference.optimization.descent import AGREEING
+from lightning_reg.optimization import Optimized
+from lightning_reg.optimization.descent import AGREEING
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 FEW = 64

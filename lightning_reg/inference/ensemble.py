@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 Variant = Callable[[Pair], Pair]

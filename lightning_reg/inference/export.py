@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.discovery import UserError
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import first_line
 from lightning_reg.models import locate
+from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image
 from lightning_reg.training.module import RegistrationModule
 

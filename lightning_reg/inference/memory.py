@@ -13,12 +13,12 @@ import torch
 import torchio as tio
 
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.discovery import DataError, UserError
-from lightning_reg.inference.optimization import Optimization
-from lightning_reg.inference.optimization.descent import run_stages
-from lightning_reg.inference.optimization.objective import LINEAR, with_margin
-from lightning_reg.inference.optimization.parameters import State
 from lightning_reg.inference.starts import identity
+from lightning_reg.optimization import Optimization
+from lightning_reg.optimization.descent import run_stages
+from lightning_reg.optimization.objective import LINEAR, with_margin
+from lightning_reg.optimization.parameters import State
+from lightning_reg.registry import DataError, UserError
 from lightning_reg.spatial import LARGE, Grid, Pair
 from lightning_reg.spatial.slabs import SLAB as SLAB_VOXELS
 from lightning_reg.training.peak import PeakMemory, noise_pair

@@ -19,17 +19,17 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from torch import Tensor
 
 from lightning_reg import __version__
+from lightning_reg.configuration.documentation import REQUIRED
 from lightning_reg.data.datasets.identity import held_out_but_seen, keep_splits, trained_images
-from lightning_reg.discovery import ArgumentError, UserError, providers
-from lightning_reg.discovery.documentation import REQUIRED
-from lightning_reg.discovery.reading import as_yaml
-from lightning_reg.discovery.registry import OWN
 from lightning_reg.io.folders import reason, write_whole
+from lightning_reg.io.reading import as_yaml
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.metrics.table import heading
 from lightning_reg.models import Card, write_card
 from lightning_reg.models.card import CARD
 from lightning_reg.models.names import WEIGHTS
+from lightning_reg.registry import ArgumentError, UserError, providers
+from lightning_reg.registry.entries import OWN
 from lightning_reg.spatial import Pair
 from lightning_reg.training.building import build_data
 from lightning_reg.training.checkpoints import read_checkpoint

@@ -19,12 +19,9 @@ from lightning_reg.data.lungs import shows_lungs
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair, with_parts
 from lightning_reg.data.statistics import unlike
-from lightning_reg.discovery import ArgumentError, UserError, blaming, build, construct, require_count, require_kind, within_memory
 from lightning_reg.inference.alignment import between_worlds, shifted
 from lightning_reg.inference.doubts import few, missed, nothing_common, turned, two_modalities, undetermined, worse
 from lightning_reg.inference.memory import Watched, give_memory_back
-from lightning_reg.inference.optimization import Optimization, Optimized, optimize
-from lightning_reg.inference.optimization.configuration import build_optimization, read_instance
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
 from lightning_reg.inference.weights import Weights, set_weight
@@ -33,6 +30,9 @@ from lightning_reg.io.transform_files import TRANSFORM_ENDINGS
 from lightning_reg.io.transforms import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
+from lightning_reg.optimization import Optimization, Optimized, optimize
+from lightning_reg.optimization.configuration import build_optimization, read_instance
+from lightning_reg.registry import ArgumentError, UserError, blaming, build, construct, require_count, require_kind, within_memory
 from lightning_reg.spatial import Displacement, Pair, Transform, slabs
 from lightning_reg.spatial.view import card
 from lightning_reg.training.model import read_model

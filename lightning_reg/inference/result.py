@@ -16,11 +16,9 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.discovery import ArgumentError, did_you_mean
 from lightning_reg.figures.thumbnail import thumbnail
 from lightning_reg.inference.applying import read_to_resample
 from lightning_reg.inference.files import FILES, OF_ONE
-from lightning_reg.inference.optimization.descent import Optimized
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
 from lightning_reg.inference.weights import Weights
@@ -31,6 +29,8 @@ from lightning_reg.io.transforms import displacement_array, write_displacement, 
 from lightning_reg.metrics import METRICS, PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
+from lightning_reg.optimization.descent import Optimized
+from lightning_reg.registry import ArgumentError, did_you_mean
 from lightning_reg.spatial import LARGE, Affine, Grid, Pair, Transform, assembled, determinant_on, known_on, parts, resampled, split_affine
 from lightning_reg.spatial.view import card
 

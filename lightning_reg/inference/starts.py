@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from lightning_reg.inference.alignment import best_translation
-from lightning_reg.inference.optimization.objective import Optimization
+from lightning_reg.optimization.objective import Optimization
 from lightning_reg.spatial import Affine, Pair, Transform
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_reg.components.conditioning import conditionings
-from lightning_reg.discovery import ArgumentError, UserError
+from lightning_reg.registry import ArgumentError, UserError
 from lightning_reg.spatial import Transform
 
 SHOWN = 5

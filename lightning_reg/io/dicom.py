@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torchio as tio
 from numpy.typing import NDArray
 
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 Array = NDArray[np.float64]
 ALONG = 0.1

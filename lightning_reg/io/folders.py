@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.discovery import DataError
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.names import require_unicode
+from lightning_reg.io.reading import read_json
+from lightning_reg.registry import DataError
 
 MARK = "metrics.json"
 """Record in every folder of results."""

@@ -17,10 +17,10 @@ import torchio as tio
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-from lightning_reg.discovery import DataError
 from lightning_reg.io.dicom import is_dicom, read_folder, read_slices
 from lightning_reg.io.names import require_unicode
 from lightning_reg.io.nifti import is_nifti, nifti_header, open_nifti, placement, skew
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Image
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | Image | tuple[Any, Any]"

@@ -13,9 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lightning_reg.discovery import DataError
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import refuse_links
+from lightning_reg.io.reading import read_json
+from lightning_reg.registry import DataError
 
 ORPHANS = 20.0
 """Seconds to wait until the workers of a killed process, which share its lock, have ended."""

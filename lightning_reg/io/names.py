@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 LONGEST = 120
 

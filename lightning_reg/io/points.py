@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_reg.discovery import DataError
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.images import as_array
+from lightning_reg.io.reading import read_json
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
 COLUMNS = {"RAS": ("x", "y", "z"), "LPS": ("x_lps", "y_lps", "z_lps"), "voxel": ("i", "j", "k")}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 TRANSFORM_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 _ANTS = (

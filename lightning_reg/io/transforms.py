@@ -20,11 +20,11 @@ from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.discovery import DataError
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason, require_finite
 from lightning_reg.io.nifti import is_nifti
 from lightning_reg.io.transform_files import ITK_OF_ELASTIX, files_in, require_reaching
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import LARGE, Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, parts, slabs
 
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from lightning_reg.discovery import ComponentError, Described, blaming, build
 from lightning_reg.metrics.table import Metric
+from lightning_reg.registry import ComponentError, Described, blaming, build
 from lightning_reg.spatial import Pair, Transform
 
 

@@ -6,8 +6,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.discovery import ArgumentError, DataError, require_known_arguments
-from lightning_reg.discovery.reading import as_yaml, read_yaml
+from lightning_reg.io.reading import as_yaml, read_yaml
+from lightning_reg.registry import ArgumentError, DataError, require_known_arguments
 
 CARD = "card.yaml"
 """Name of the card's file beside the weights."""

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from lightning_reg.discovery import UserError
+from lightning_reg.registry import UserError
 
 Progress = Callable[[int, int | None], None]
 """Callback with the number of received bytes and of all bytes (``None``: unknown)."""

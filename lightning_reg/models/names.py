@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_reg.discovery import ComponentError, Provider, UserError, chosen, did_you_mean, providers
-from lightning_reg.discovery.conf import folder_of
 from lightning_reg.models.card import CARD, Card, read_card
 from lightning_reg.models.download import Progress, from_hub, from_server
+from lightning_reg.registry import ComponentError, Provider, UserError, chosen, did_you_mean, providers
+from lightning_reg.registry.entries import folder_of
 
 WEIGHTS = "model.ckpt"
 """File in the folder that an entry point of ``lightning_reg.models`` names."""

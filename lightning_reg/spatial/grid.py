@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import beside, identity_points, transform_points
+from lightning_reg.registry import ArgumentError
 
 Matrix = NDArray[np.floating]
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_reg.discovery import ArgumentError, require_kind
 from lightning_reg.functional import pool, resize, sample
 from lightning_reg.functional.warp import Interpolation
+from lightning_reg.registry import ArgumentError, require_kind
 from lightning_reg.spatial.grid import Grid, Matrix
 from lightning_reg.spatial.view import card, picture
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_reg.discovery import ArgumentError, require_kind
 from lightning_reg.functional import label_values, target_registration_error
+from lightning_reg.registry import ArgumentError, require_kind
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Displacement, Transform

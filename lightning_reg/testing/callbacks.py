@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_reg.components.building import build_composer
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.regularity import Diffusion
 from lightning_reg.components.losses.similarity import SSD
+from lightning_reg.configuration.building import build_composer
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.spatial import Pair
 from lightning_reg.testing.checks import Factory, check, require

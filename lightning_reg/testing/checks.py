@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lightning_reg.discovery import ComponentError, did_you_mean
 from lightning_reg.io.images import first_line
+from lightning_reg.registry import ComponentError, did_you_mean
 
 Factory = Callable[..., Any]
 """Function that makes a new component: a head from ``(channels, strides)``, every other kind without arguments."""

@@ -13,7 +13,7 @@ from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDa
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import check_subject
-from lightning_reg.discovery import DataError, arguments_of
+from lightning_reg.registry import DataError, arguments_of
 from lightning_reg.testing.checks import ConformanceError, Factory, check, require
 from lightning_reg.testing.modules import require_described
 

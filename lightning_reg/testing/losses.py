@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import Level, LossTerm
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 from lightning_reg.spatial import Affine, Composition, Displacement, Grid, IntegratedGradient, Pair, Transform
 from lightning_reg.testing.checks import ConformanceError, Factory, check, require
 from lightning_reg.testing.fixtures import SHAPE, only, pair, truth

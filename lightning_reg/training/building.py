@@ -14,7 +14,7 @@ from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.splits import CHOICES, open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import build_sampler
-from lightning_reg.discovery import build, construct
+from lightning_reg.registry import build, construct
 from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage
 from lightning_reg.training.optimizers import build_optimizer, build_schedule
 

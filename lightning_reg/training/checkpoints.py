@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 
 PARTS = ("composer", "loss", "optimizer")
 """Required parts of a method."""
 KEPT = {"group", "name", "distribution", "version"}
-"""Required entries of a component, see :mod:`lightning_reg.discovery.provenance`."""
+"""Required entries of a component, see :mod:`lightning_reg.registry.provenance`."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

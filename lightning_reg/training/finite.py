@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 
 
 class NotFiniteError(TrainingError):

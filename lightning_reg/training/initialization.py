@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_reg.components.building import build_composer
-from lightning_reg.discovery import ArgumentError, TrainingError, construct, did_you_mean
-from lightning_reg.discovery.provenance import require_installed
+from lightning_reg.configuration.building import build_composer
 from lightning_reg.models import locate
+from lightning_reg.registry import ArgumentError, TrainingError, construct, did_you_mean
+from lightning_reg.registry.provenance import require_installed
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
 

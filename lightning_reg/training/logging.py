@@ -15,9 +15,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightning_reg.discovery import ComponentError, construct, load
 from lightning_reg.io.folders import write_whole
 from lightning_reg.io.images import first_line
+from lightning_reg.registry import ComponentError, construct, load
 from lightning_reg.training.metrics_file import MetricsFile
 
 

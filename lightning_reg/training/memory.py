@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_reg.components.interfaces import Growable
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.peak import PeakMemory, noise_pair
 

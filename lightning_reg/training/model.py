@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_reg.components.building import build_composer, build_loss
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.components.losses.bundle import LossBundle
+from lightning_reg.configuration.building import build_composer, build_loss
 from lightning_reg.data.datasets.identity import trained_images
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.discovery import TrainingError, construct
-from lightning_reg.discovery.provenance import Entry, other_versions, require_installed
+from lightning_reg.registry import TrainingError, construct
+from lightning_reg.registry.provenance import Entry, other_versions, require_installed
 from lightning_reg.training.checkpoints import read_checkpoint
 
 

@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
-from lightning_reg.components.building import build_composer, build_loss, describe, plain, provenance, without_numpy
 from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.components.network import Network
+from lightning_reg.configuration.building import build_composer, build_loss, describe, plain, provenance, without_numpy
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.identity import identify
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.discovery import ArgumentError, ComponentError, TrainingError, blaming, construct, registration, require_kind
-from lightning_reg.discovery.provenance import entry, require_installed
 from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.metrics.extra import ExtraMetric
+from lightning_reg.registry import ArgumentError, ComponentError, TrainingError, blaming, construct, registration, require_kind
+from lightning_reg.registry.provenance import entry, require_installed
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.finite import FiniteLoss, NotFiniteError

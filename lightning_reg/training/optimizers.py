@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from lightning_reg.components.building import plain
-from lightning_reg.discovery import ArgumentError, ComponentError, Described, arguments_of, construct, load, registered_name
+from lightning_reg.configuration.building import plain
+from lightning_reg.registry import ArgumentError, ComponentError, Described, arguments_of, construct, load, registered_name
 from lightning_reg.training.schedules import cooldown, inverse_time
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]

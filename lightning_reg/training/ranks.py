@@ -11,9 +11,9 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lightning_reg.discovery import DataError, TrainingError
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import write_whole
+from lightning_reg.io.reading import read_json
+from lightning_reg.registry import DataError, TrainingError
 from lightning_reg.training.run_folder import DECIDED
 
 PATIENCE = 1800.0

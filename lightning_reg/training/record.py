@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
-from lightning_reg.discovery.provenance import Entry
 from lightning_reg.io.folders import write_whole
 from lightning_reg.metrics import PairMetrics, totals
+from lightning_reg.registry.provenance import Entry
 from lightning_reg.spatial import Pair
 from lightning_reg.training.logging import log_outcome
 from lightning_reg.training.metrics_file import read_metrics

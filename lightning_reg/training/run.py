@@ -18,19 +18,20 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.components.interfaces import Growable
+from lightning_reg.configuration.composition import as_word
+from lightning_reg.configuration.settings import require_machine, require_settings
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.identity import changes, held_out_but_seen, identify, joined, keep_splits
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.discovery import TrainingError, construct
-from lightning_reg.discovery.blame import OUT_OF_MEMORY
-from lightning_reg.discovery.composition import as_word
-from lightning_reg.discovery.provenance import entries
-from lightning_reg.discovery.registry import hidden
 from lightning_reg.io.folders import reason, refuse_links
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.names import duration
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.metrics.extra import build_metrics
+from lightning_reg.registry import TrainingError, construct
+from lightning_reg.registry.blame import OUT_OF_MEMORY
+from lightning_reg.registry.entries import hidden
+from lightning_reg.registry.provenance import entries
 from lightning_reg.spatial import Pair
 from lightning_reg.training.allocator import keep_freed_memory
 from lightning_reg.training.budget import step_seconds
@@ -47,7 +48,6 @@ from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
 from lightning_reg.training.run_folder import NO_LINKS, as_started, clear, to_go_on_from, with_steps, write_config, write_identity
-from lightning_reg.training.settings import require_machine, require_settings
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
 GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.discovery import DataError, TrainingError
-from lightning_reg.discovery.reading import as_yaml, read_json, read_yaml
 from lightning_reg.io.folders import inside, write_whole
+from lightning_reg.io.reading import as_yaml, read_json, read_yaml
+from lightning_reg.registry import DataError, TrainingError
 
 CONFIG, DATA, SUMMARY, FAILURE, DECIDED = "config.yaml", "data.json", "summary.json", "failure.json", ".decided.json"
 FOLDERS = ("checkpoints", "figures", "tensorboard", "wandb")

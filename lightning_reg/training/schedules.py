@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 
 
 def growth(step: float, levels: int, start: float = -300, ramp: float = 200, duration: float = 600) -> list[float]:

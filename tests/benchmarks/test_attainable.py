@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.metrics import evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from untrained import checkpoint
 
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
 from lightning_reg.models import locate
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train

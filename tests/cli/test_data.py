@@ -10,7 +10,7 @@ import pytest
 
 from lightning_reg.cli.main import main
 from lightning_reg.cli.train import main as train
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.folders import own_directory
 
 SIZE = {
     "dirlab": ["--shape", 32, 32, 32], "creatis": ["--shape", 16, 16, 16], "copdgene": ["--shape", 16, 16, 16], "nlst": ["--spacing", 18],

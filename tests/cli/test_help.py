@@ -12,10 +12,10 @@ import pytest
 
 from lightning_reg.cli.main import COMMANDS, EXAMPLES, whole_parser
 from lightning_reg.cli.options import GROUPS, show
-from lightning_reg.discovery import UserError
-from lightning_reg.discovery.composition import NOT_GIVEN, explained
-from lightning_reg.discovery.conf import own_directory
-from lightning_reg.discovery.values import described, named
+from lightning_reg.configuration.composition import NOT_GIVEN, explained
+from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.values import described, named
+from lightning_reg.registry import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,7 +134,7 @@ def refuses_without_pytorch(call: list[str], sentence: str, folder: Path) -> Non
 
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_is_answered_without_pytorch(words: str, tmp_path: Path) -> None:
-    from lightning_reg.discovery.composition import compose
+    from lightning_reg.configuration.composition import compose
     from lightning_reg.training.run_folder import write_config
 
     (tmp_path / "runs" / "taken" / "checkpoints").mkdir(parents=True)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from lightning_reg.cli.main import main
 from lightning_reg.cli.tables import cases_table, comparison_table, metrics_table, totals_table
-from lightning_reg.discovery.composition import register as register_resolvers
+from lightning_reg.configuration.composition import register as register_resolvers
 from lightning_reg.metrics import Comparison, PairMetrics
 
 Run = Callable[..., str]

@@ -14,7 +14,7 @@ import yaml
 from test_packaging import ROOT, install
 
 from lightning_reg.cli.scaffold import PARTS, write_package
-from lightning_reg.discovery import UserError
+from lightning_reg.registry import UserError
 
 COMBINATIONS = [chosen for count in range(len(PARTS) + 1) for chosen in itertools.combinations(PARTS, count)]
 

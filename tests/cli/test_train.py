@@ -17,8 +17,8 @@ import yaml
 
 from lightning_reg.cli.train import command as called_as
 from lightning_reg.cli.train import main
-from lightning_reg.discovery.composition import compose
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.composition import compose
+from lightning_reg.configuration.folders import own_directory
 
 ROOT = Path(__file__).parents[2]
 TINY_DATA = [

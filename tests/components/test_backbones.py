@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_reg.components.interfaces import Backbone, LabelledFeatures
-from lightning_reg.discovery import ComponentError, build
+from lightning_reg.registry import ComponentError, build
 
 SPECS = {
     "progressive_unet": {"levels": 3, "features": 2},

@@ -7,7 +7,7 @@ import torch
 from making import single
 
 from lightning_reg.components.composers.single import symmetrized
-from lightning_reg.discovery import ComponentError
+from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair
 
 BACKBONE = {"name": "progressive_unet", "levels": 2, "features": 2}

@@ -11,7 +11,7 @@ from lightning_reg.components.backbones.dual_stream import DualStream
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import ConditionalNorm, InstanceNorm
 from lightning_reg.components.conditioning import Conditioning, conditionings
-from lightning_reg.discovery import ComponentError
+from lightning_reg.registry import ComponentError
 
 MAPS = [torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(n)) for n in range(2)]
 

@@ -14,8 +14,8 @@ from lightning_reg.components.heads.integrated_gradient import IntegratedGradien
 from lightning_reg.components.heads.pyramid import PyramidHead, fitted_affine
 from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Head
-from lightning_reg.discovery import ComponentError, build
 from lightning_reg.functional import affine_matrix, affine_parameters, rotation_matrix
+from lightning_reg.registry import ComponentError, build
 from lightning_reg.spatial import Grid
 
 CHANNELS, STRIDES = (4, 3), ((4, 2, 2), (2, 1, 1))

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.components.building import build_composer, build_loss
 from lightning_reg.components.interfaces import Level, LossTerm, Prediction, Registration
-from lightning_reg.discovery import ComponentError, TrainingError, build, providers
+from lightning_reg.configuration.building import build_composer, build_loss
 from lightning_reg.functional import affine_matrix
+from lightning_reg.registry import ComponentError, TrainingError, build, providers
 from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Image, IntegratedGradient, Pair, Transform, Velocity
 
 TERMS = sorted(name for name, offered in providers("losses").items() if offered[0].distribution == "lightning-reg")

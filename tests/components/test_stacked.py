@@ -6,10 +6,10 @@ import pytest
 import torch
 from making import multilevel, stacked
 
-from lightning_reg.components.building import build_composer
 from lightning_reg.components.composers.stacked import StackedComposer
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.discovery import ComponentError
+from lightning_reg.configuration.building import build_composer
+from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Image, Pair
 
 AFFINE = {"backbone": {"name": "siamese", "levels": 2, "features": 3}, "head": "affine", "stride": 2}

@@ -29,8 +29,8 @@ from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.lungs import lung_mask, plain_mask
 from lightning_reg.data.preprocessing import Geometry, Preprocessing
 from lightning_reg.data.scans import scan_from_subject
-from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.phantom import breathing_thorax
+from lightning_reg.registry import ComponentError, DataError
 from lightning_reg.spatial import Image
 
 SHAPE = (24, 22, 26)

@@ -17,8 +17,8 @@ from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.data.scans import scan_from_subject
-from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.io.points import read_points
+from lightning_reg.registry import ComponentError, DataError
 
 PUBLISHED = (3.89, 4.34, 6.94, 9.83, 7.48, 10.89, 11.03, 14.99, 7.92, 7.30)
 """Mean distance of the 300 landmark pairs of each case before registration, mm: www.dir-lab.com."""

@@ -13,8 +13,8 @@ from making import data_of
 
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.symmetry import rotated
-from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.functional import bspline, rotation_matrix
+from lightning_reg.registry import ComponentError, DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 DEFORMED = {

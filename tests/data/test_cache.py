@@ -15,7 +15,7 @@ from torch.multiprocessing import get_context
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.scans import Scan
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image
 
 SHAPE = (10, 9, 8)

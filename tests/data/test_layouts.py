@@ -12,7 +12,7 @@ import pytest
 
 from lightning_reg.curation.check.group import check
 from lightning_reg.data.datasets.splits import open_dataset
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 
 def test_layouts_without_conversion(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from making import data_of
 
-from lightning_reg.components.building import build_loss
 from lightning_reg.components.interfaces import Level, Registration
+from lightning_reg.configuration.building import build_loss
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.interface import Record, usual_pairs
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 from lightning_reg.spatial import Displacement, Pair
 
 

@@ -12,7 +12,7 @@ import pytest
 from lightning_reg.curation.check.group import check
 from lightning_reg.data.datasets.roles import has_labels
 from lightning_reg.data.datasets.splits import Splits, open_dataset
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 SHAPE = (16, 14, 12)
 X, Y, Z = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")

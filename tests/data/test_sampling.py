@@ -16,8 +16,8 @@ from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler, build_sampler
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
-from lightning_reg.discovery import ComponentError, DataError
 from lightning_reg.functional import compose, jacobian_determinant
+from lightning_reg.registry import ComponentError, DataError
 from lightning_reg.spatial import Grid, Image, Pair
 
 SYNTHETIC = {"name": "synthetic"}

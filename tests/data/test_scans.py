@@ -13,7 +13,7 @@ import torchio as tio
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Geometry, Preprocessing
 from lightning_reg.data.scans import Scan, check_landmarks, make_pair, original, read_subject, scan_from_subject, subject_from_scan
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image
 
 SHAPE = (12, 10, 9)

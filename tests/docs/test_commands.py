@@ -20,7 +20,7 @@ from test_packaging import install
 
 from lightning_reg import DenseHead, Network, UNet
 from lightning_reg.components.composers.single import SingleComposer
-from lightning_reg.discovery import GROUPS, check, providers
+from lightning_reg.registry import GROUPS, check, providers
 from lightning_reg.testing import check_component
 from lightning_reg.training.module import RegistrationModule
 
@@ -231,7 +231,7 @@ def test_an_installed_package_of_ones_own_is_not_on_the_pages(monkeypatch: pytes
     pages = importlib.import_module("reference_pages")
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "of_ones_own.yaml").write_text("# A method. More.\n")
-    monkeypatch.setattr("lightning_reg.discovery.values.plugin_packages", lambda: {"own": tmp_path})
+    monkeypatch.setattr("lightning_reg.configuration.values.plugin_packages", lambda: {"own": tmp_path})
     assert "of_ones_own" in pages.options("method")
     directive = object.__new__(pages.GroupOptions)
     directive.arguments = ["method"]

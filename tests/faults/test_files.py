@@ -24,14 +24,14 @@ from faults.killing import PROCESSES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lightning_reg.configuration.settings import RULES, require_settings
 from lightning_reg.data.datasets.manifest import read_rows
-from lightning_reg.discovery import DataError, TrainingError, UserError
-from lightning_reg.inference.optimization.configuration import read_instance
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_points
 from lightning_reg.io.transforms import read_transform
+from lightning_reg.optimization.configuration import read_instance
+from lightning_reg.registry import DataError, TrainingError, UserError
 from lightning_reg.training.run_folder import difference, read_config
-from lightning_reg.training.settings import RULES, require_settings
 
 STEPS = "optimization.stages=[{transform: affine, steps: 2, lr: 0.1}]"
 REGISTER = ("register", "--fixed", "fixed.nii.gz", "--moving", "moving.nii.gz", STEPS)

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from lightning_reg import compose
+from lightning_reg.batch.cohort.collect import collect
+from lightning_reg.batch.cohort.ledger import Ledger
+from lightning_reg.batch.studies.definition import Definition
+from lightning_reg.batch.studies.study import begin
 from lightning_reg.curation.prepare import Preparation, prepare
 from lightning_reg.data.datasets.dataset_json import from_dataset_json
 from lightning_reg.data.datasets.manifest import read_rows
 from lightning_reg.data.datasets.splits import open_dataset
-from lightning_reg.discovery import DataError
-from lightning_reg.inference.cohort.collect import collect
-from lightning_reg.inference.cohort.ledger import Ledger
 from lightning_reg.inference.report.again import report_again
 from lightning_reg.io.folders import LISTING, MARK
-from lightning_reg.studies.definition import Definition
-from lightning_reg.studies.study import begin
+from lightning_reg.registry import DataError
 from lightning_reg.training.run import train
 
 PHANTOM = {"name": "phantom", "subjects": 1, "validation": 0, "shape": [16, 16, 16]}

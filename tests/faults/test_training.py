@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from faults.killing import STOPPED, differences, killed_until_done, log_of, started, uninterrupted
 
-from lightning_reg.discovery.composition import compose
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.composition import compose
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.training.run_folder import with_steps
 
 METHODS = sorted(path.stem for path in (own_directory() / "method").glob("*.yaml"))

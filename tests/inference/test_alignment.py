@@ -14,8 +14,8 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.inference.alignment import best_translation
 from lightning_reg.inference.doubts import few, missed, turned, undetermined, worse
-from lightning_reg.inference.optimization import Optimized
 from lightning_reg.metrics.similarity import similarities
+from lightning_reg.optimization import Optimized
 from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, resampled
 
 GRID = Grid.regular((20, 18, 16), (2.0, 2.5, 3.0), (-230.0, 110.0, 380.0))

@@ -11,9 +11,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from lightning_reg.discovery import DataError
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
 from lightning_reg.io.transforms import write_image
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
 LPS = np.array([-1.0, -1.0, 1.0])

@@ -12,8 +12,8 @@ import torchio as tio
 
 import lightning_reg
 from lightning_reg.data.lungs import shows_lungs
-from lightning_reg.discovery import ComponentError
 from lightning_reg.functional import resize
+from lightning_reg.registry import ComponentError
 
 QUICK = ["optimization.patience=3"]
 

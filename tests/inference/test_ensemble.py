@@ -12,10 +12,10 @@ import torch
 from untrained import VELOCITY, checkpoint
 
 import lightning_reg
-from lightning_reg.discovery import UserError
 from lightning_reg.inference.ensemble import Ensemble, flipped, models, padded_in_front, variants
 from lightning_reg.inference.report.again import report_again
 from lightning_reg.io.transforms import read_transform
+from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image, Pair
 
 

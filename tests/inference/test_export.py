@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from lightning_reg.discovery import UserError
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.inference.export import export_onnx
+from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image
 from lightning_reg.training.module import RegistrationModule
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 import lightning_reg
-from lightning_reg.discovery import UserError
+from lightning_reg.batch.cohort.pairs import pairs_from_table
+from lightning_reg.batch.cohort.register import register_cohort
 from lightning_reg.inference import memory as ours
-from lightning_reg.inference.cohort.pairs import pairs_from_table
-from lightning_reg.inference.cohort.register import register_cohort
 from lightning_reg.inference.memory import GIB, Need, available, optimization_bytes
-from lightning_reg.inference.optimization import Optimization
 from lightning_reg.inference.result import Result
+from lightning_reg.optimization import Optimization
+from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image, Pair
 from lightning_reg.training.peak import PeakMemory
 

@@ -12,11 +12,11 @@ import torch
 import yaml
 from test_packaging import install
 
-from lightning_reg.discovery import UserError
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
 from lightning_reg.inference import packing
 from lightning_reg.inference.packing import pack, portable
 from lightning_reg.models import read_card
+from lightning_reg.registry import UserError
 from lightning_reg.training.run import train
 
 tomllib = pytest.importorskip("tomllib")
@@ -119,7 +119,7 @@ def test_a_packed_model_installs_and_registers_by_name(run: Path, tmp_path: Path
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from lightning_reg.discovery import UserError
+from lightning_reg.registry import UserError
 from lightning_reg.inference.packing import pack
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

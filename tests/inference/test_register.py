@@ -19,13 +19,13 @@ import untrained
 import lightning_reg
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.discovery import ArgumentError, DataError, UserError
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
 from lightning_reg.inference.doubts import nothing_common
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_points
+from lightning_reg.registry import ArgumentError, DataError, UserError
 from lightning_reg.spatial import Grid, Image, Pair
 
 LPS = np.array([-1.0, -1.0, 1.0])

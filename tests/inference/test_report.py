@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import lightning_reg
-from lightning_reg.discovery import DataError
 from lightning_reg.inference.report.again import report_again
 from lightning_reg.inference.report.page import render
+from lightning_reg.registry import DataError
 
 QUICK = [
     "optimization.stages.0.steps=10",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import lightning_reg
 from lightning_reg import functional as LF
-from lightning_reg.inference.evaluation import Evaluation
+from lightning_reg.batch.evaluation.evaluation import Evaluation
 from lightning_reg.inference.report.again import report_again
 from lightning_reg.inference.report.registration import display_grid, volumes
 from lightning_reg.inference.result import Result

@@ -12,8 +12,8 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from lightning_reg.discovery import DataError
 from lightning_reg.io.images import read_image, voxels
+from lightning_reg.registry import DataError
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.576, 0.768, 0.28)
 NORMAL = np.cross(OBLIQUE[:3], OBLIQUE[3:])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_reg.discovery import DataError
 from lightning_reg.io.folders import LISTING, MARK, Beside, inside, refuse_links, write_whole, written_file, written_whole
 from lightning_reg.io.lock import one_writer
+from lightning_reg.registry import DataError
 
 
 def results(folder: Path, text: str, overwrite: bool = False) -> Path:
@@ -91,7 +91,7 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 from lightning_reg.io.folders import written_whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

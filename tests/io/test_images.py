@@ -14,10 +14,10 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.scans import read_subject, scan_from_subject
-from lightning_reg.discovery import DataError
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_plain, read_points, write_points
 from lightning_reg.io.transforms import write_image
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 0, 2.5, -40], [0, 1.5, 0, 7], [0, 0, 0, 1]])

@@ -13,7 +13,6 @@ import SimpleITK as sitk
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.discovery import DataError
 from lightning_reg.io.transforms import (
     from_itk,
     read_transform,
@@ -22,6 +21,7 @@ from lightning_reg.io.transforms import (
     write_image,
     write_transform,
 )
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Identity, Transform, Velocity, slabs
 
 LPS = np.array([-1.0, -1.0, 1.0])

@@ -22,10 +22,10 @@ from untrained import checkpoint
 
 import lightning_reg
 from lightning_reg.cli.models import run
-from lightning_reg.discovery import UserError
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.models import Card, locate, read_card, write_card
 from lightning_reg.models import download as downloads
+from lightning_reg.registry import UserError
 
 CARD = Card("a test", "nothing", "CC0-1.0", "none", {"on": "on nothing", "Dice": 0.5}, "anything", 3)
 

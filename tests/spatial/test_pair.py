@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair
 
 

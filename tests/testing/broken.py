@@ -21,7 +21,7 @@ from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.components.composers.stacked import StackedComposer
 from lightning_reg.components.network import Network
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
 
 

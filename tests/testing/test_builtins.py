@@ -11,10 +11,10 @@ import providers as files
 import pytest
 
 from lightning_reg.components import Backbone, Composer, Head, LossTerm
-from lightning_reg.components.building import build_composer
+from lightning_reg.configuration.building import build_composer
 from lightning_reg.data.datasets.interface import RegistrationDataset
-from lightning_reg.discovery import load, providers
-from lightning_reg.discovery.registry import OWN
+from lightning_reg.registry import load, providers
+from lightning_reg.registry.entries import OWN
 from lightning_reg.testing import Check, checks, parametrize_with_checks
 
 SMALL: dict[str, dict[str, Any]] = {

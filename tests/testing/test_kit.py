@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 from testing.broken import BROKEN, SOUND, Head_, NeverMoves, StartsFarAway, WrongSign
 
-from lightning_reg.discovery import ComponentError
+from lightning_reg.registry import ComponentError
 from lightning_reg.testing import ComponentTests, ConformanceError, check_component, checks, parametrize_with_checks
 from lightning_reg.testing.checks import KINDS
 

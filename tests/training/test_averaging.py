@@ -11,7 +11,7 @@ from torch import Tensor
 
 import lightning_reg as reg
 from lightning_reg.components.interfaces import Growable
-from lightning_reg.discovery import ComponentError, build
+from lightning_reg.registry import ComponentError, build
 from lightning_reg.training.callbacks.averaging import AveragedWeights
 from lightning_reg.training.checkpoints import read_checkpoint
 

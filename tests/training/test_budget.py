@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_reg.discovery import ComponentError
 from lightning_reg.io.names import duration
+from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Pair
 from lightning_reg.training import budget, run
 from lightning_reg.training.budget import step_seconds

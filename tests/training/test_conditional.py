@@ -13,7 +13,7 @@ import pytest
 
 import lightning_reg as reg
 from lightning_reg.components.conditioning import conditionings
-from lightning_reg.discovery import TrainingError, UserError
+from lightning_reg.registry import TrainingError, UserError
 from lightning_reg.training.module import RegistrationModule
 
 WINDOW = reg.Preprocessing(window=(-1000, 500))

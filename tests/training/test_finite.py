@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 from lightning_reg.training.finite import FiniteLoss
 
 

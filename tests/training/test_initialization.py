@@ -10,8 +10,8 @@ import pytest
 import torch
 from untrained import VELOCITY, checkpoint
 
-from lightning_reg.discovery import UserError
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
+from lightning_reg.registry import UserError
 from lightning_reg.training.initialization import Initialization, read_source, started_from
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train

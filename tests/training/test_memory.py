@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lightning_reg.discovery import DataError
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
+from lightning_reg.registry import DataError
 from lightning_reg.training import memory
 from lightning_reg.training.module import RegistrationModule
 
@@ -32,7 +32,7 @@ GROWTH = """
 import sys
 import torch
 from lightning_reg.components.interfaces import Growable
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
 from lightning_reg.training.memory import step_memory
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.peak import noise_pair

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_reg.discovery import TrainingError
-from lightning_reg.discovery.composition import compose
+from lightning_reg.configuration.composition import compose
+from lightning_reg.registry import TrainingError
 from lightning_reg.training import ranks, run
 from lightning_reg.training.checkpoints import read_checkpoint
 

@@ -17,15 +17,16 @@ import pytest
 import torch
 import yaml
 
+from lightning_reg.batch.cohort.pairs import pairs_from_table
+from lightning_reg.batch.evaluation.contestants import Registering
+from lightning_reg.batch.evaluation.evaluation import Cases, seen_in_training
+from lightning_reg.configuration.composition import compose
+from lightning_reg.configuration.settings import require_settings
 from lightning_reg.data.datasets.own import FolderDataset
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.discovery import ComponentError, TrainingError, UserError
-from lightning_reg.discovery.composition import compose
-from lightning_reg.inference.cohort.pairs import pairs_from_table
-from lightning_reg.inference.contestants import Registering
-from lightning_reg.inference.evaluation import Cases, seen_in_training
 from lightning_reg.inference.registrar import load
 from lightning_reg.inference.report.evaluation import write_report
+from lightning_reg.registry import ComponentError, TrainingError, UserError
 from lightning_reg.training import run as run_module
 from lightning_reg.training.building import build_data
 from lightning_reg.training.callbacks.saving import Interrupted
@@ -34,7 +35,6 @@ from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
 from lightning_reg.training.run_folder import read_config, write_config
 from lightning_reg.training.schedules import growth
-from lightning_reg.training.settings import require_settings
 
 STEPS = 10
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 import pytest
 import yaml
 
-from lightning_reg.discovery.conf import own_directory
+from lightning_reg.configuration.folders import own_directory
 from lightning_reg.training.schedules import cooldown, growth, inverse_time
 
 

@@ -13,7 +13,7 @@ import lightning as L
 import pytest
 import torch
 
-from lightning_reg.discovery import ComponentError, TrainingError
+from lightning_reg.registry import ComponentError, TrainingError
 from lightning_reg.training import run as run_module
 from lightning_reg.training.callbacks.saving import Interrupted
 from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage

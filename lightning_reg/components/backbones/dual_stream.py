@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import Convolution, channels_last
 from lightning_reg.components.interfaces import Backbone, Growable, LabelledFeatures
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import pool
+from lightning_reg.registry import ArgumentError
 
 
 class DualStream(Backbone, Growable):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 
 FORMS = ("multiresolution", "no_pooling", "interpolated")
 

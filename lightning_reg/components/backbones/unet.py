@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lightning_reg.components.blocks import ConvBlock, UpBlock, channels_last, fast_layout, require_sizes, stack_images
 from lightning_reg.components.conditioning import Conditioning
 from lightning_reg.components.interfaces import Backbone
-from lightning_reg.discovery import ArgumentError, require_count
 from lightning_reg.functional import pool
+from lightning_reg.registry import ArgumentError, require_count
 
 
 class UNet(Backbone):

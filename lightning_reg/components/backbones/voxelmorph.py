@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import resize
+from lightning_reg.registry import ArgumentError
 
 
 class VoxelMorphUNet(Backbone):

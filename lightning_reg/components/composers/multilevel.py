@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.composers.sequential import Member, SequentialComposer
 from lightning_reg.components.network import Network
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 
 
 class MultilevelComposer(SequentialComposer):

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_reg.components.interfaces import Composer, Level, Registration, Staged
 from lightning_reg.components.network import Network
-from lightning_reg.discovery import ArgumentError, Described, require_kind
+from lightning_reg.registry import ArgumentError, Described, require_kind
 from lightning_reg.spatial import Composition, Image, Transform
 
 

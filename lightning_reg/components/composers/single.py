@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_reg.components.interfaces import Composer, Level, Registration
 from lightning_reg.components.network import Network
-from lightning_reg.discovery import require_kind
+from lightning_reg.registry import require_kind
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transform
 
 

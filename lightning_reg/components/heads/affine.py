@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import affine_matrix, beside
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Affine, Grid
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_reg.components.blocks import Convolution, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import BSpline, Grid
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import resize
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Displacement, Grid
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, Convolution, fast_layout, recomputed, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Grid, IntegratedGradient
 
 

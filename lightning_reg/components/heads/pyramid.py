@@ -17,7 +17,6 @@ from lightning_reg.components.blocks import (
     small_output,
 )
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
-from lightning_reg.discovery import ArgumentError, require_count
 from lightning_reg.functional import (
     compose,
     exponentiate,
@@ -26,6 +25,7 @@ from lightning_reg.functional import (
     resize_displacement,
     warp,
 )
+from lightning_reg.registry import ArgumentError, require_count
 from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Transform
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.discovery import ArgumentError, require_count
 from lightning_reg.functional import pool
+from lightning_reg.registry import ArgumentError, require_count
 from lightning_reg.spatial import Grid, Velocity
 
 

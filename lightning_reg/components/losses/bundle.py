@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import LossTerm, Registration
-from lightning_reg.discovery import ArgumentError, ComponentError, Described, TrainingError, blaming, require_kind
+from lightning_reg.registry import ArgumentError, ComponentError, Described, TrainingError, blaming, require_kind
 from lightning_reg.spatial import Pair
 
 

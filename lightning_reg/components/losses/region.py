@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.interfaces import Level, LossTerm
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Image, Pair
 
 Region = Literal["none", "fixed", "moving", "intersection", "overlap", "auto"]

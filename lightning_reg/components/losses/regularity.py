@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.components.losses.region import MaskedTerm, Region
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 from lightning_reg.spatial import Affine, BSpline, Composition, IntegratedGradient, Pair, Transform, parts
 
 T = TypeVar("T", bound=Transform)

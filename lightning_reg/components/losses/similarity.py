@@ -7,7 +7,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level
 from lightning_reg.components.losses.region import MaskedTerm, Region
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Pair
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.components.losses.region import MaskedTerm, Region, warped_membership
-from lightning_reg.discovery import ArgumentError, TrainingError
+from lightning_reg.registry import ArgumentError, TrainingError
 from lightning_reg.spatial import Image, Pair
 
 

@@ -17,9 +17,9 @@ from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import CLEARLY, alignments
 from lightning_reg.data.scans import make_pair, scan_from_subject
-from lightning_reg.discovery import DataError
 from lightning_reg.functional import sample
 from lightning_reg.metrics import evaluate
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Identity, Image, Pair
 
 PATCH = 2

@@ -17,9 +17,9 @@ from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.roles import has_labels, is_image
 from lightning_reg.data.scans import subject_problems
-from lightning_reg.discovery import DataError
 from lightning_reg.io.images import doubts, read_image
 from lightning_reg.io.points import read_points
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
 Level = Literal["error", "warning"]

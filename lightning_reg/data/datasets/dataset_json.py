@@ -10,10 +10,10 @@ from typing import Any
 from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, natural, unique
 from lightning_reg.data.datasets.roles import stem
-from lightning_reg.discovery import DataError
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import inside
 from lightning_reg.io.points import PointFile, read_plain
+from lightning_reg.io.reading import read_json
+from lightning_reg.registry import DataError
 
 
 def descriptions(root: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import torchio as tio
 
-from lightning_reg.discovery import Described
+from lightning_reg.registry import Described
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)

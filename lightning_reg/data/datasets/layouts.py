@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.roles import ENDINGS, IMAGES, ROLES, Part, assign_parts, is_image, named_part, sort_parts, stem, words
-from lightning_reg.discovery import DataError
 from lightning_reg.io.points import PointFile, read_points
+from lightning_reg.registry import DataError
 
 STATE = ".prepared"
 """Folder in a prepared data set with one file per finished scan, which records its source."""

@@ -9,8 +9,8 @@ import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.scans import check_landmarks, read_subject
-from lightning_reg.discovery import DataError, blaming, origin
 from lightning_reg.io.points import PointFile, read_points
+from lightning_reg.registry import DataError, blaming, origin
 from lightning_reg.spatial import Grid
 
 

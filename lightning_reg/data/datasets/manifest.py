@@ -15,9 +15,9 @@ import torchio as tio
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import DataError, construct, did_you_mean
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.io.folders import inside, write_whole
+from lightning_reg.io.reading import read_json
+from lightning_reg.registry import DataError, construct, did_you_mean
 from lightning_reg.spatial import Grid
 
 MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"

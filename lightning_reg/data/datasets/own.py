@@ -16,7 +16,7 @@ from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, f
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.datasets.manifest import PARTS, read_table, together
 from lightning_reg.data.datasets.roles import is_image
-from lightning_reg.discovery import DataError, did_you_mean
+from lightning_reg.registry import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
 TABLE_COLUMNS = frozenset({"pair", *SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"})

@@ -14,8 +14,8 @@ import nibabel as nib
 import numpy as np
 
 from lightning_reg.data.datasets.manifest import together
-from lightning_reg.discovery import DataError
 from lightning_reg.io.images import read_image
+from lightning_reg.registry import DataError
 
 IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 POINTS = (".csv", ".fcsv", ".mrk.json", ".txt")

@@ -17,8 +17,7 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.discovery import ArgumentError, ComponentError, DataError, arguments_of, blaming, build, did_you_mean, require_kind
-from lightning_reg.discovery.composition import compose
+from lightning_reg.registry import ArgumentError, ComponentError, DataError, arguments_of, blaming, build, did_you_mean, require_kind
 
 T = TypeVar("T")
 
@@ -228,26 +227,3 @@ def open_dataset(spec: Mapping[str, Any] | str, **choices: Any) -> Splits:
             )
         arguments = {"name": "prepared", "root": str(root)}
     return Splits(build("datasets", arguments, RegistrationDataset), **choices)
-
-
-def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
-    """Open the data set of a data configuration, and return it with the configuration as plain values.
-
-    Args:
-        name: a file of ``conf/data`` or of an installed package.
-        overrides: ``data.key=value``.
-        root: ``data.root``, as a path; unlike in an override, any character is allowed.
-
-    Raises:
-        UserError: there is no such configuration or option, or the data are invalid.
-    """
-
-    def choose(config: Any) -> None:
-        if root is None:
-            return
-        if "root" not in config.data.keys():  # noqa: SIM118 - `in` is false for a missing value
-            raise DataError(f"data={name} makes its own images; leave the folder {root} out.")
-        config.data.root = root
-
-    values = compose([f"data={name}", "~method_data", *overrides], choose)["data"]
-    return open_dataset(values["dataset"], **{key: values.get(key) for key in CHOICES}), values

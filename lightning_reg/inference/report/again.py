@@ -11,16 +11,16 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
-from lightning_reg.discovery import DataError
-from lightning_reg.discovery.reading import read_json
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import SPREAD
 from lightning_reg.inference.report.registration import write_report as write_registration
 from lightning_reg.io.folders import MARK, refuse_links, written_file
+from lightning_reg.io.reading import read_json
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics import summaries
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Affine, Image, Pair, Transform
 
 WORDS = ("case", "method", "error")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from lightning_reg.discovery import Described
+from lightning_reg.registry import Described
 from lightning_reg.spatial import Pair, Transform
 
 if TYPE_CHECKING:

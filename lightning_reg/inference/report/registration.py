@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lightning_reg import figures as drawing
-from lightning_reg.discovery import blaming
 from lightning_reg.inference.report.page import Picture, ReportSection, Row, Section, number, render
 from lightning_reg.inference.weights import Weights
 from lightning_reg.metrics import evaluate
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
+from lightning_reg.registry import blaming
 from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform, determinant_on, known_on
 
 SPREAD = "spread.nii.gz"

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lightning_reg.discovery import ArgumentError
+from lightning_reg.registry import ArgumentError
 
 
 class AveragedWeights(WeightAveraging):

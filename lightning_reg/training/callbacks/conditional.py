@@ -11,7 +11,7 @@ import numpy as np
 
 from lightning_reg.components.conditioning import Conditioning, conditionings
 from lightning_reg.components.losses.bundle import LossBundle
-from lightning_reg.discovery import TrainingError, did_you_mean
+from lightning_reg.registry import TrainingError, did_you_mean
 
 
 class ConditionalWeight(L.Callback):

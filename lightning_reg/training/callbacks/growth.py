@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 
 from lightning_reg.components.interfaces import Growable
-from lightning_reg.discovery import TrainingError
+from lightning_reg.registry import TrainingError
 from lightning_reg.training.schedules import growth
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg import figures
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.discovery import require_count
+from lightning_reg.registry import require_count
 from lightning_reg.training.logging import log_cases, log_figures
 from lightning_reg.training.module import RegistrationModule
 

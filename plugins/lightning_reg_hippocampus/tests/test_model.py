@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 import lightning_reg
+from lightning_reg.batch.evaluation.evaluation import evaluate_dataset
 from lightning_reg.data.datasets.splits import open_configured
-from lightning_reg.inference.evaluation import evaluate_dataset
 from lightning_reg.models import locate
 
 

@@ -14,8 +14,8 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset, S
 from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import with_landmarks
 from lightning_reg.data.scans import read_subject
-from lightning_reg.discovery import DataError
 from lightning_reg.io.images import read_image
+from lightning_reg.registry import DataError
 
 
 class AcdcDataset(RegistrationDataset):

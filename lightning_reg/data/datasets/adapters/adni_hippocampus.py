@@ -15,8 +15,8 @@ from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import with_landmarks
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan
-from lightning_reg.discovery import ArgumentError, DataError
 from lightning_reg.io.images import read_image
+from lightning_reg.registry import ArgumentError, DataError
 from lightning_reg.spatial import Grid, Image
 
 Side = Literal["left", "right"]

@@ -14,8 +14,8 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset, u
 from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import load_files, with_landmarks
 from lightning_reg.data.datasets.roles import is_image, stem
-from lightning_reg.discovery import DataError
 from lightning_reg.io.points import read_plain
+from lightning_reg.registry import DataError
 
 SLICES = {1: 121, 2: 102, 3: 126, 4: 126, 5: 131, 6: 119, 7: 112, 8: 115, 9: 116, 10: 135}
 SPACING = {1: 0.625, 2: 0.645, 3: 0.652, 4: 0.590, 5: 0.647, 6: 0.633, 7: 0.625, 8: 0.586, 9: 0.664, 10: 0.742}

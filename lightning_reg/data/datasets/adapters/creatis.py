@@ -11,8 +11,8 @@ from lightning_reg.data.datasets.adapters.search import hold_out, named, require
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import load_files
-from lightning_reg.discovery import DataError
 from lightning_reg.io.points import PointFile, read_plain
+from lightning_reg.registry import DataError
 
 POPI = "popi"
 ENDS = {POPI: ("10", "60"), "bl": ("00", "60")}

@@ -12,8 +12,8 @@ from lightning_reg.data.datasets.adapters.search import hold_out, named, require
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import with_landmarks
-from lightning_reg.discovery import DataError
 from lightning_reg.io.points import read_plain
+from lightning_reg.registry import DataError
 
 VOXELS = {
     1: (256, 256, 94), 2: (256, 256, 112), 3: (256, 256, 104), 4: (256, 256, 99), 5: (256, 256, 106),

@@ -16,8 +16,8 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset, S
 from lightning_reg.data.datasets.layouts import is_image, walk
 from lightning_reg.data.generated import GeneratedPairs
 from lightning_reg.data.scans import Scan, subject_from_scan
-from lightning_reg.discovery import DataError, require_count
 from lightning_reg.io.images import read_image
+from lightning_reg.registry import DataError, require_count
 from lightning_reg.spatial import Pair
 
 APART = 1_000_000

@@ -12,7 +12,7 @@ from lightning_reg.data.datasets.dataset_json import from_dataset_json
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import from_kinds
 from lightning_reg.data.datasets.loading import load_files
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 
 class HippocampusDataset(RegistrationDataset):

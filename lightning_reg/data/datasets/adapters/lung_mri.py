@@ -11,7 +11,7 @@ from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import from_tree
 from lightning_reg.data.datasets.loading import load_files
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 
 class LungMriDataset(RegistrationDataset):

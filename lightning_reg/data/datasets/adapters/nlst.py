@@ -13,7 +13,7 @@ from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, walk
 from lightning_reg.data.datasets.loading import load_files
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 
 class NlstDataset(RegistrationDataset):

@@ -11,9 +11,9 @@ import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.scans import Scan, subject_from_scan
-from lightning_reg.discovery import ArgumentError
 from lightning_reg.functional import bounding_box
 from lightning_reg.phantom.thorax import breathing_thorax
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Pair
 
 APART = 1000

@@ -7,7 +7,7 @@ import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.scans import read_subject
-from lightning_reg.discovery import DataError
+from lightning_reg.registry import DataError
 
 
 def read_ct(record: Record, voxels: tuple[int, int, int], spacing: tuple[float, float, float], offset: int, air: int) -> tio.Subject:

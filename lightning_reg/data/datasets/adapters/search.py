@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_reg.data.datasets.interface import Record
-from lightning_reg.discovery import DataError, require_kind
+from lightning_reg.registry import DataError, require_kind
 
 
 def require_folder(root: str | Path) -> Path:

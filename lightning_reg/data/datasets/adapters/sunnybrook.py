@@ -17,8 +17,8 @@ from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import with_landmarks
 from lightning_reg.data.datasets.manifest import read_table
 from lightning_reg.data.scans import check_subject
-from lightning_reg.discovery import DataError
 from lightning_reg.io.dicom import read_slices
+from lightning_reg.registry import DataError
 
 PHASES = 20
 HELD_OUT = frozenset(

@@ -1,0 +1,1 @@
+"""Everything that is many: cohorts, evaluations, studies and searches."""

@@ -1,0 +1,1 @@
+"""Evaluation of several methods on the same pairs."""

@@ -1,0 +1,53 @@
+"""Evaluation of a study's trained models on a split of their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from lightning_reg.batch.evaluation.contestants import Registering
+from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation, evaluate_cases, seen_in_training
+from lightning_reg.batch.studies.definition import Definition
+from lightning_reg.batch.studies.jobs import state_of
+from lightning_reg.batch.studies.outcome import EVALUATION, evaluation_settings
+from lightning_reg.configuration.composition import compose
+from lightning_reg.data.datasets.identity import keep_splits
+from lightning_reg.data.datasets.interface import Split
+from lightning_reg.data.datasets.splits import CHOICES, open_dataset
+from lightning_reg.inference.registrar import load
+from lightning_reg.registry import DataError
+from lightning_reg.training.checkpoints import read_checkpoint
+from lightning_reg.training.run_folder import read_config
+
+
+def require_pairs(definition: Definition) -> None:
+    """Refuse a study whose data have no pairs of the split on which its trained models will be evaluated.
+
+    Raises:
+        UserError: see above, or the data cannot be opened.
+    """
+    for job in definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)] if definition.split else ():
+        data = compose(job.overrides)["data"]
+        opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
+        if not opened.pairs(cast(Split, definition.split)):
+            remedy = "keep two or more subjects for it, as data.test=2" if definition.split == "test" else "hold out more (data.held_out)"
+            raise DataError(f"The study's split is {definition.split}, and the data of {job.method} have no pairs in it; {remedy}.")
+
+
+def evaluate_run(folder: Path, split: str) -> bool:
+    """Evaluate a run's best checkpoint on the original grids of its data; returns false if it is not finished or already evaluated.
+
+    Raises:
+        UserError: the data have no such pairs, or none of them can be registered.
+    """
+    if state_of(folder).status != "done" or evaluation_settings(folder).get("split") == split:
+        return False
+    data = read_config(folder)["data"]
+    opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
+    best = folder / "checkpoints" / "best.ckpt"
+    keep_splits(opened, read_checkpoint(best)["lightning_reg"].get("data", {}))
+    model, cases = Registering("model", load(best)), Cases.of(opened, cast(Split, split))
+    warnings = seen_in_training([model], cases)
+    settings = {"split": split, "data": data, **({"warnings": warnings} if warnings else {})}
+    Evaluation(evaluate_cases([model], cases), settings).save(folder / EVALUATION, overwrite=True)
+    return True

@@ -1,0 +1,118 @@
+"""A training in its own process: start, stop, and result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from lightning_reg.configuration.composition import quoted
+from lightning_reg.io.reading import read_json
+from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
+
+LOG = "log.txt"
+STOPPED = 130
+"""Exit code of a training that was stopped by a signal and can be resumed."""
+Status = Literal["done", "failed", "stopped", "elsewhere", "waiting"]
+
+
+@dataclass(frozen=True)
+class State:
+    """State of a run, read from its folder; ``passing``: a failure that may not occur again, see
+    :class:`~lightning_reg.training.run_folder.Failure`."""
+
+    status: Status
+    message: str = ""
+    passing: bool = False
+
+
+def state_of(folder: Path) -> State:
+    """State of a run; ``waiting``: it has not ended, and no process works on it."""
+    if (folder / SUMMARY).is_file():
+        return State("done")
+    if _locked(folder):
+        return State("elsewhere")
+    told = failure(folder)
+    return State("waiting") if told is None else State("failed", told.message, told.passing)
+
+
+def _locked(folder: Path) -> bool:
+    """Whether a process on any machine writes to the run."""
+    if not (folder / ".lock").exists():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+class Training:
+    """A running training.
+
+    Args:
+        overrides: of the command line.
+        folder: of the run; an interrupted training is resumed by the same command.
+        threads: number of threads of the training; ``None``: default.
+    """
+
+    def __init__(self, overrides: Sequence[str], folder: Path, threads: int | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)
+        if threads is not None:
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment.setdefault("WANDB_RUN_GROUP", folder.resolve().parent.name)
+        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run={quoted(str(folder.resolve()))}"]
+        self.log = (folder / LOG).open("ab")
+        self.began = self.log.tell()
+        self.process = subprocess.Popen(words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+
+    def stop(self) -> None:
+        """Ask the training to save a checkpoint and end; it can be resumed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> State | None:
+        """Result of the training; ``None`` while it runs. A failure is recorded in the folder."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.log.close()
+        if code == 0:
+            return State("done")
+        if code == STOPPED or code == -signal.SIGINT:
+            return State("stopped")
+        if _locked(self.folder):
+            return State("elsewhere")
+        failed = Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())
+        note_failure(self.folder, failed)
+        return State("failed", failed.message, failed.passing)
+
+    @staticmethod
+    def _killed(code: int) -> str:
+        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
+        hint = ", as happens where memory runs out" if name == "SIGKILL" else ""
+        return f"The process was ended by {name}{hint}; send the same command again to go on."
+
+    def _last_words(self) -> str:
+        """Last paragraph of the training's output."""
+        with (self.folder / LOG).open("rb") as file:
+            file.seek(self.began)
+            text = file.read().decode(errors="replace")
+        paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+        return paragraphs[-1][-600:] if paragraphs else f"It ended with the code {self.process.returncode} and no output."
+
+
+def summary(folder: Path) -> dict[str, object]:
+    """Read ``summary.json`` of a finished run."""
+    found: dict[str, object] = read_json(folder / SUMMARY)
+    return found

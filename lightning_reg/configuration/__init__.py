@@ -1,0 +1,1 @@
+"""Keys, words and meanings of configurations, their composition by Hydra, and the objects made from them."""

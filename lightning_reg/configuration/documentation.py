@@ -1,0 +1,303 @@
+"""Documentation of a component, read from its source without importing it: fast, whatever its module imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+from lightning_reg.io.reading import as_yaml
+from lightning_reg.registry.entries import Provider, chosen, importable_from, spec_of
+from lightning_reg.registry.errors import ComponentError
+from lightning_reg.registry.groups import GROUPS
+
+REQUIRED = "???"
+"""Placeholder for a required value, as in Hydra."""
+_ROLE = re.compile(r":\w+:`~?([^`]*)`")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a component's constructor.
+
+    Args:
+        name: name in a configuration.
+        type: annotation, as in the source.
+        default: default, as in the source; ``None`` if the argument is required.
+        meaning: description from the docstring.
+        supplied: the framework passes it.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    meaning: str
+    supplied: bool
+
+    def value(self) -> Any:
+        """The default as a plain value, :data:`REQUIRED` without one.
+
+        Raises:
+            ValueError: the default is no plain value.
+        """
+        return REQUIRED if self.default is None else ast.literal_eval(self.default)
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """Documentation of a component.
+
+    Args:
+        group: one of :data:`~lightning_reg.registry.groups.GROUPS`.
+        provider: name and distribution of the component.
+        text: docstring without the arguments, including sources (paper, equation).
+        arguments: arguments of its constructor.
+        path, line: location of its source.
+    """
+
+    group: str
+    provider: Provider
+    text: str
+    arguments: tuple[Argument, ...]
+    path: str
+    line: int
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Arguments for a configuration, with their defaults; arguments without a plain default are left out."""
+        found = {}
+        for argument in self.arguments:
+            if not argument.supplied:
+                try:
+                    found[argument.name] = argument.value()
+                except ValueError:
+                    continue
+        return found
+
+    def yaml(self) -> str:
+        """Configuration of the component in YAML; empty for a group that is not configured."""
+        key, name = GROUPS[self.group].key, self.provider.qualified
+        if not key or " " in key or key.startswith("-"):
+            return ""
+        leaf: Any = {"name": name, **self.settings}
+        if self.group == "losses":
+            leaf = {name: {"weight": 1.0, **self.settings}}
+        elif self.group == "callbacks":
+            leaf = {name: self.settings}
+        elif self.group == "fits":
+            leaf = [{"transform": name, "steps": 50}]
+        elif self.group == "composers":
+            leaf = {"name": name, **self._members(), **self.settings}
+        elif self.group == "lung_segmentations":
+            leaf = name
+        for part in reversed(key.split(".")):
+            leaf = {part: leaf}
+        return as_yaml(leaf, allow_unicode=True, default_flow_style=None)
+
+    def _members(self) -> dict[str, Any]:
+        """Networks of a composer as a configuration gives them, see :mod:`lightning_reg.configuration.building`."""
+        network = {"backbone": REQUIRED, "head": REQUIRED}
+        return {"stages": [{"stride": 1, **network}]} if any(a.name == "members" for a in self.arguments) else network
+
+    def python(self) -> str:
+        """Construction of the component in Python."""
+        if self.group in ("commands", "report_sections", "fits", "samplers"):
+            return ""  # made only by the framework
+        module, _, name = self.provider.target.partition(":")
+        given = [f"{a.name}={self._source(a)}" for a in self.arguments if a.default is None]
+        given += [f"{a.name}={a.default}" for a in self.arguments if a.default is not None and not a.supplied]
+        return f"from {importable_from(module, name)} import {name}\n\n{name}({', '.join(given)})\n"
+
+    def _source(self, argument: Argument) -> str:
+        return f"backbone.{argument.name}" if self.group == "heads" and argument.supplied else "..."
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "group": self.group,
+            "name": self.provider.name,
+            "distribution": self.provider.distribution,
+            "version": self.provider.version,
+            "class": self.provider.target,
+            "text": self.text,
+            "arguments": [vars(argument) for argument in self.arguments],
+            "source": f"{self.path}:{self.line}",
+            "yaml": self.yaml(),
+            "python": self.python(),
+        }
+
+
+def documentation(group: str, name: str) -> Documentation:
+    """Read the documentation of the component with this name in a configuration.
+
+    Raises:
+        ComponentError: there is no such component, or its source is missing.
+    """
+    provider = chosen(group, name)
+    sources = _Sources()
+    found = sources.target(provider.target)
+    if not isinstance(found, griffe.Class):
+        raise ComponentError(
+            f"The source of {provider.target} of {provider.origin} has no class {provider.target.partition(':')[2]}; "
+            f"reinstall {provider.distribution}."
+        )
+    return Documentation(
+        group, provider, _text(found), sources.arguments(found, GROUPS[group].supplied), str(found.filepath), found.lineno or 1
+    )
+
+
+def arguments(target: str) -> tuple[Argument, ...]:
+    """Arguments of any class.
+
+    Args:
+        target: ``module:Class``.
+
+    Raises:
+        LookupError: there is no source of such a class.
+    """
+    sources = _Sources()
+    found = sources.target(target)
+    if not isinstance(found, griffe.Class):
+        raise LookupError(f"no source of {target}")
+    return sources.arguments(found, ())
+
+
+class _Sources:
+    """Modules read by griffe: the requested file, and those of base classes, one by one."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, griffe.Module | None] = {}
+
+    def module(self, name: str) -> griffe.Module | None:
+        if name not in self.modules:
+            path = _file(name)
+            if path is None:
+                self.modules[name] = None
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings
+                    self.modules[name] = griffe.visit(name, path, path.read_text(encoding="utf-8"), docstring_parser="google")
+        return self.modules[name]
+
+    def find(self, module: str, name: str, depth: int = 8) -> griffe.Object | None:
+        """An object of a module, in the module that defines it."""
+        loaded = self.module(module)
+        member = None if loaded is None else loaded.members.get(name)
+        if isinstance(member, griffe.Alias):
+            return self.path(member.target_path, depth - 1) if depth else None
+        return member
+
+    def target(self, target: str) -> griffe.Object | None:
+        """An object by ``module:name``."""
+        module, _, name = target.partition(":")
+        return self.find(module, name)
+
+    def path(self, dotted: str, depth: int = 8) -> griffe.Object | None:
+        module, _, name = dotted.rpartition(".")
+        return self.find(module, name, depth)
+
+    def bases(self, cls: griffe.Class) -> list[griffe.Class]:
+        found = [self.path(base if isinstance(base, str) else base.canonical_path) for base in cls.bases]
+        return [base for base in found if isinstance(base, griffe.Class)]
+
+    def constructor(self, cls: griffe.Class) -> list[griffe.Parameter]:
+        """Parameters of a class's constructor or fields of a dataclass, inherited if it has none."""
+        own = cls.members.get("__init__")
+        if isinstance(own, griffe.Function):
+            return list(own.parameters)
+        if "dataclass" in cls.labels or any("dataclass" in str(d.value) for d in cls.decorators):
+            fields = {field.name: field for base in self.bases(cls) for field in self.constructor(base)}
+            return list((fields | {field.name: field for field in _fields(cls)}).values())
+        return next((found for base in self.bases(cls) if (found := self.constructor(base))), [])
+
+    def arguments(self, cls: griffe.Class, supplied: Sequence[str]) -> tuple[Argument, ...]:
+        meanings = self.meanings(cls)
+        return tuple(
+            Argument(
+                p.name, str(p.annotation or ""), None if p.default is None else str(p.default), meanings.get(p.name, ""), p.name in supplied
+            )
+            for p in self.constructor(cls)
+            if p.name != "self" and p.kind not in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
+        )
+
+    def meanings(self, cls: griffe.Class, depth: int = 4) -> dict[str, str]:
+        """Meaning of the arguments that docstrings name; ``see :class:`X``` is followed."""
+        inherited: dict[str, str] = {}
+        for base in reversed(self.bases(cls)):
+            inherited |= self.meanings(base, depth - 1) if depth else {}
+        own: dict[str, str] = {}
+        for documented in (cls, cls.members.get("__init__")):
+            text = documented.docstring.value if isinstance(documented, griffe.Object) and documented.docstring else ""
+            own |= _arguments(text)
+        for name, meaning in own.items():
+            if reference := re.fullmatch(r"see (\S+?)\.?", meaning):
+                own[name] = inherited.get(name) or self._elsewhere(cls, reference[1], depth).get(name, meaning)
+        return inherited | own
+
+    def _elsewhere(self, cls: griffe.Class, name: str, depth: int) -> dict[str, str]:
+        """Meanings of the arguments of another class, as the module of ``cls`` names it."""
+        try:
+            other = self.path(cls.resolve(name))
+        except griffe.NameResolutionError:
+            return {}
+        return self.meanings(other, depth - 1) if depth and isinstance(other, griffe.Class) and other is not cls else {}
+
+
+def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
+    """Fields that a dataclass adds, as parameters."""
+    return [
+        griffe.Parameter(m.name, annotation=m.annotation, kind=griffe.ParameterKind.positional_or_keyword, default=m.value)
+        for m in cls.members.values()
+        if isinstance(m, griffe.Attribute) and m.annotation is not None and "ClassVar" not in str(m.annotation)
+    ]
+
+
+def _file(module: str) -> Path | None:
+    """File of a module on Python's search path, found without an import."""
+    top, *inner = module.split(".")
+    spec = spec_of(top)
+    if spec is None:
+        return None
+    if not spec.submodule_search_locations:
+        path = Path(spec.origin or "")
+        return path if path.suffix == ".py" and not inner else None
+    for place in spec.submodule_search_locations:
+        base = Path(place).joinpath(*inner)
+        for candidate in (base / "__init__.py", base.with_suffix(".py")):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _sections(text: str) -> list[Any]:
+    return griffe.Docstring(text).parse("google", warnings=False) if text else []
+
+
+def _arguments(text: str) -> dict[str, str]:
+    found = {}
+    for section in _sections(text):
+        if section.kind is griffe.DocstringSectionKind.parameters:
+            for parameter in section.value:
+                for name in parameter.name.split(","):  # several arguments described together
+                    found[name.strip()] = _flat(parameter.description)
+    return found
+
+
+def _text(cls: griffe.Class) -> str:
+    sections = _sections(cls.docstring.value if cls.docstring else "")
+    paragraphs = [s.value for s in sections if s.kind is griffe.DocstringSectionKind.text]
+    return "\n\n".join(_flat(p) for text in paragraphs for p in text.split("\n\n") if ">>>" not in p and not p.lstrip().startswith(".. "))
+
+
+def _flat(text: str) -> str:
+    """One line, without the markup of references."""
+    plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)  # targets of 'see' keep their full name
+    plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], plain)
+    return " ".join(plain.replace("``", "'").split())

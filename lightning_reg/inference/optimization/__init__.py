@@ -1,6 +1,0 @@
-"""Instance optimisation: fit of a transform's parameters to one pair, from coarse to fine."""
-
-from lightning_reg.inference.optimization.descent import Optimized, optimize
-from lightning_reg.inference.optimization.objective import FitStage, Optimization
-
-__all__ = ["FitStage", "Optimization", "Optimized", "optimize"]
