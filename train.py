@@ -1,4 +1,6 @@
-"""Train a registration network: ``python train.py [method=...] [data=...] [key=value ...]``; ``--help`` lists the groups."""
+"""Train a registration network: ``python train.py [method=...] [data=...] [key=value ...]``;
+``--help`` lists the groups.
+"""
 
 from lightning_reg.cli.train import main
 

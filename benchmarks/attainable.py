@@ -1,12 +1,16 @@
-"""Minimum of a method's loss over the parameters of its transform, without a network, on images with known truth.
+"""Minimum of a method's loss over the parameters of its transform, without a network, on images
+with known truth.
 
-    python benchmarks/attainable.py [--method M ...] [--data D] [--shape I J K] [--cases N] [--steps N] [--json F]
+    python benchmarks/attainable.py [--method M ...] [--data D] [--shape I J K] [--cases N] [--steps
+    N] [--json F]
 
-The method has its usual configuration, and its stages are fitted in the order of training; only the layers that predict the parameters of
-a transform are replaced by free parameters. The table has, per stage or level, the loss of the identity and of the true transform and the
-"price of the truth", and the landmark error before and after. The price is the cost of the true transform's regularity divided by its gain
-in similarity over the identity, in which the dissimilarity due to noise and density changes cancels. It should be below 0.8; otherwise the
-loss does not favour the truth. Images are those of the breathing phantom.
+The method has its usual configuration, and its stages are fitted in the order of training; only the
+layers that predict the parameters of a transform are replaced by free parameters. The table has,
+per stage or level, the loss of the identity and of the true transform and the "price of the truth",
+and the landmark error before and after. The price is the cost of the true transform's regularity
+divided by its gain in similarity over the identity, in which the dissimilarity due to noise and
+density changes cancels. It should be below 0.8; otherwise the loss does not favour the truth.
+Images are those of the breathing phantom.
 """
 
 from __future__ import annotations
@@ -28,7 +32,14 @@ from lightning_reg.components.heads.bspline import BSplineHead
 from lightning_reg.components.heads.dense import DenseHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
 from lightning_reg.components.heads.velocity import VelocityHead
-from lightning_reg.components.interfaces import Backbone, Features, Growable, Level, Registration, Staged
+from lightning_reg.components.interfaces import (
+    Backbone,
+    Features,
+    Growable,
+    Level,
+    Registration,
+    Staged,
+)
 from lightning_reg.components.losses import regularity
 from lightning_reg.components.network import Network
 from lightning_reg.configuration.composition import compose
@@ -37,7 +48,15 @@ from lightning_reg.data.scans import Scan, make_pair, subject_from_scan
 from lightning_reg.functional import resize
 from lightning_reg.metrics import evaluate
 from lightning_reg.phantom.thorax import breathing_thorax
-from lightning_reg.spatial import Affine, Composition, Identity, IntegratedGradient, Pair, Transform, parts
+from lightning_reg.spatial import (
+    Affine,
+    Composition,
+    Identity,
+    IntegratedGradient,
+    Pair,
+    Transform,
+    parts,
+)
 from lightning_reg.training.module import RegistrationModule
 
 SIZES: dict[str, tuple[str, tuple[int, int, int]]] = {
@@ -51,11 +70,13 @@ SIZES: dict[str, tuple[str, tuple[int, int, int]]] = {
 """Data for which each method is configured, and the size of their images, voxels."""
 
 RATES = {IntegratedGradientHead: 0.01}
-"""Learning rates other than the default 0.2, in the units of the heads' parameters (mostly voxels)."""
+"""Learning rates other than the default 0.2, in the units of the heads' parameters (mostly voxels).
+"""
 
 
 class Free(nn.Module):
-    """Free parameters in place of a layer's output: a sum of tensors from fine to coarse, so that descent finds small and large motion.
+    """Free parameters in place of a layer's output: a sum of tensors from fine to coarse, so that
+    descent finds small and large motion.
 
     Args:
         channels: of the output.
@@ -69,11 +90,16 @@ class Free(nn.Module):
         shape = features.shape[2:]
         if not self.values:
             while True:
-                self.values.append(nn.Parameter(torch.zeros(features.shape[0], self.channels, *shape)))
+                self.values.append(
+                    nn.Parameter(torch.zeros(features.shape[0], self.channels, *shape))
+                )
                 if not shape or max(shape) <= 4:
                     break
                 shape = torch.Size(-(-n // 2) for n in shape)
-        parts = [value if value.shape[2:] == features.shape[2:] else resize(value, features.shape[2:]) for value in self.values]
+        parts = [
+            value if value.shape[2:] == features.shape[2:] else resize(value, features.shape[2:])
+            for value in self.values
+        ]
         return torch.stack(parts).sum(0)
 
 
@@ -88,7 +114,11 @@ class NoFeatures(Backbone):
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
         return [
-            fixed.new_zeros(1).expand(fixed.shape[0], n, *(-(-e // s) for e, s in zip(fixed.shape[2:], stride, strict=True)))
+            fixed.new_zeros(1).expand(
+                fixed.shape[0],
+                n,
+                *(-(-e // s) for e, s in zip(fixed.shape[2:], stride, strict=True)),
+            )
             for n, stride in zip(self.channels, self.strides, strict=True)
         ]
 
@@ -111,14 +141,20 @@ def _free(head: nn.Module) -> None:
     elif isinstance(head, BSplineHead):
         head.control = Free(3)
     elif isinstance(head, DenseHead):
-        head.fields, head.gains = nn.ModuleList(Free(3) for _ in head.fields), [1.0] * len(head.fields)
+        head.fields, head.gains = (
+            nn.ModuleList(Free(3) for _ in head.fields),
+            [1.0] * len(head.fields),
+        )
     elif isinstance(head, VelocityHead):
         head.velocity = Free(3)
     elif isinstance(head, IntegratedGradientHead):
         head._excited = lambda weights, *features: features[0]  # type: ignore[method-assign]
         head.convolutions, head.gradients = nn.ModuleList(), Free(3)
     else:
-        raise SystemExit(f"attainable.py does not know the parameters of a {type(head).__name__}; add them to _free")
+        raise SystemExit(
+            f"attainable.py does not know the parameters of a {type(head).__name__}; add them to"
+            " _free"
+        )
 
 
 @dataclass(frozen=True)
@@ -128,7 +164,8 @@ class LevelReport:
     Args:
         where: stage or level, and the extents of its images.
         identity, truth: total loss of the identity and of the true transform.
-        price: cost of the truth's regularity divided by its gain in similarity; infinite if there is no gain.
+        price: cost of the truth's regularity divided by its gain in similarity; infinite if there
+            is no gain.
     """
 
     where: str
@@ -139,7 +176,9 @@ class LevelReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Minimisation of a method's loss in one case: a :class:`LevelReport` per level, TRE in mm, folding, and time in seconds."""
+    """Minimisation of a method's loss in one case: a :class:`LevelReport` per level, TRE in mm,
+    folding, and time in seconds.
+    """
 
     method: str
     data: str
@@ -152,16 +191,19 @@ class Report:
 
     def row(self) -> str:
         """A line of the table."""
-        losses = ", ".join(f"{level.identity:.3f} / {level.truth:.3f} ({level.price:.2f})" for level in self.levels)
+        losses = ", ".join(
+            f"{level.identity:.3f} / {level.truth:.3f} ({level.price:.2f})" for level in self.levels
+        )
         return (
-            f"| {self.method} | {self.data} | {' x '.join(map(str, self.shape))} | {losses} | {self.before:.2f} | {self.after:.2f} | "
-            f"{self.after / self.before:.2f} | {100 * self.folding:.2f} | {self.seconds:.0f} |"
+            f"| {self.method} | {self.data} | {' x '.join(map(str, self.shape))} | {losses} |"
+            f" {self.before:.2f} | {self.after:.2f} | {self.after / self.before:.2f} |"
+            f" {100 * self.folding:.2f} | {self.seconds:.0f} |"
         )
 
 
 HEADER = (
-    "| method | data | voxels | loss of identity / truth (price of the truth) | TRE before, mm | after | ratio | folding, % | s |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| method | data | voxels | loss of identity / truth (price of the truth) | TRE before, mm |"
+    " after | ratio | folding, % | s |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -182,17 +224,26 @@ def phantom(shape: tuple[int, int, int], seed: int) -> Pair:
     assert pair.moving_landmarks is not None
     preprocessing = Preprocessing(window=(-1000.0, 500.0))
     fixed = Scan("fixed", pair.fixed, pair.fixed_mask, pair.fixed_labels, pair.fixed_landmarks[0])
-    moving = Scan("moving", pair.moving, pair.moving_mask, pair.moving_labels, pair.moving_landmarks[0])
-    return make_pair(*(preprocessing(subject_from_scan(scan)) for scan in (fixed, moving)), truth=pair.truth)
+    moving = Scan(
+        "moving", pair.moving, pair.moving_mask, pair.moving_labels, pair.moving_landmarks[0]
+    )
+    return make_pair(
+        *(preprocessing(subject_from_scan(scan)) for scan in (fixed, moving)), truth=pair.truth
+    )
 
 
-def level_reports(module: RegistrationModule, registration: Registration, pair: Pair, where: str) -> list[LevelReport]:
+def level_reports(
+    module: RegistrationModule, registration: Registration, pair: Pair, where: str
+) -> list[LevelReport]:
     """Loss of the identity and of the truth at every supervised level."""
     assert pair.truth is not None
     truth: Transform = pair.truth
     same: Transform = Identity(pair.fixed.grid, pair.fixed.tensor)
     if any(isinstance(part, IntegratedGradient) for part in parts(registration.transform)):
-        truth, same = (Composition([_integrated(t), Affine(torch.eye(4).unsqueeze(0), pair.fixed.grid)]) for t in (truth, same))
+        truth, same = (
+            Composition([_integrated(t), Affine(torch.eye(4).unsqueeze(0), pair.fixed.grid)])
+            for t in (truth, same)
+        )
     found = []
     for level in registration.levels:
         similarity, price, totals = 0.0, 0.0, []
@@ -208,18 +259,29 @@ def level_reports(module: RegistrationModule, registration: Registration, pair: 
                     similarity += sign * value
             totals.append(total)
         extents = " x ".join(map(str, level.fixed.grid.shape))
-        found.append(LevelReport(f"{where} {extents}".strip(), *totals, price / similarity if similarity > 0 else float("inf")))
+        found.append(
+            LevelReport(
+                f"{where} {extents}".strip(),
+                *totals,
+                price / similarity if similarity > 0 else float("inf"),
+            )
+        )
     return found
 
 
 def _integrated(transform: Transform) -> IntegratedGradient:
     """A transform as integrated gradients on its own grid."""
     field = transform.dense()
-    steps = [1 + field[:, a].diff(dim=1 + a, prepend=torch.zeros_like(field[:, a].narrow(1 + a, 0, 1))) for a in range(3)]
+    steps = [
+        1 + field[:, a].diff(dim=1 + a, prepend=torch.zeros_like(field[:, a].narrow(1 + a, 0, 1)))
+        for a in range(3)
+    ]
     return IntegratedGradient(torch.stack(steps, dim=1), transform.grid)
 
 
-def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[list[LevelReport], Transform]:
+def minimise(
+    config: Mapping[str, Any], pair: Pair, steps: int = 120
+) -> tuple[list[LevelReport], Transform]:
     """Minimise a method's loss for one pair, stage by stage.
 
     Args:
@@ -241,7 +303,9 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
             composer.activate(range(len(composer.networks)) if trained == "all" else trained)
         with torch.no_grad():
             registration = module(pair.fixed, pair.moving)  # creates the free parameters
-            reports += level_reports(module, registration, pair, f"stage {number}" if stages else "")
+            reports += level_reports(
+                module, registration, pair, f"stage {number}" if stages else ""
+            )
         groups = [
             {"params": list(head.parameters()), "lr": RATES.get(type(head), 0.2)}
             for network in module.modules() if isinstance(network, Network)
@@ -261,16 +325,34 @@ def minimise(config: Mapping[str, Any], pair: Pair, steps: int = 120) -> tuple[l
         return reports, module.eval()(pair.fixed, pair.moving).transform
 
 
-def attained(method: str, data: str, shape: tuple[int, int, int], seed: int, steps: int, overrides: Sequence[str] = ()) -> Report:
+def attained(
+    method: str,
+    data: str,
+    shape: tuple[int, int, int],
+    seed: int,
+    steps: int,
+    overrides: Sequence[str] = (),
+) -> Report:
     """Minimise the loss of a method in one case."""
     started = time.perf_counter()
     pair = phantom(shape, seed)
-    levels, transform = minimise(composed([f"method={method}", f"data={data}", *overrides]), pair, steps)
+    levels, transform = minimise(
+        composed([f"method={method}", f"data={data}", *overrides]), pair, steps
+    )
     case = evaluate(pair, transform)
     assert case.tre_before is not None
     assert case.tre_after is not None
     seconds = time.perf_counter() - started
-    return Report(method, data, shape, tuple(levels), float(case.tre_before.mean()), float(case.tre_after.mean()), case.folding, seconds)
+    return Report(
+        method,
+        data,
+        shape,
+        tuple(levels),
+        float(case.tre_before.mean()),
+        float(case.tre_after.mean()),
+        case.folding,
+        seconds,
+    )
 
 
 def main() -> None:
@@ -278,11 +360,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--method", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--data", help="data configuration; default that of the method's paper")
-    parser.add_argument("--shape", nargs=3, type=int, metavar=("I", "J", "K"), help="voxels; default those of the method's paper")
+    parser.add_argument(
+        "--shape",
+        nargs=3,
+        type=int,
+        metavar=("I", "J", "K"),
+        help="voxels; default those of the method's paper",
+    )
     parser.add_argument("--cases", type=int, default=1, help="phantoms")
     parser.add_argument("--steps", type=int, default=120, help="of every stage")
     parser.add_argument("--json", type=Path, help="write all figures there")
-    parser.add_argument("overrides", nargs="*", help="of the configuration: method.loss.terms.bending.weight=0.01")
+    parser.add_argument(
+        "overrides", nargs="*", help="of the configuration: method.loss.terms.bending.weight=0.01"
+    )
     arguments = parser.parse_args()
     print(HEADER, flush=True)
     reports = []
@@ -290,10 +380,21 @@ def main() -> None:
         data, shape = SIZES[method]
         shape = shape if arguments.shape is None else tuple(arguments.shape)
         for case in range(arguments.cases):
-            reports.append(attained(method, arguments.data or data, shape, 1000 + case, arguments.steps, arguments.overrides))
+            reports.append(
+                attained(
+                    method,
+                    arguments.data or data,
+                    shape,
+                    1000 + case,
+                    arguments.steps,
+                    arguments.overrides,
+                )
+            )
             print(reports[-1].row(), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(report) for report in reports], indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps([asdict(report) for report in reports], indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Reliability and speed of a cohort of 10,000 pairs, 1 % of them broken, with two processes that are killed repeatedly.
+"""Reliability and speed of a cohort of 10,000 pairs, 1 % of them broken, with two processes that
+are killed repeatedly.
 
     python benchmarks/cohort.py --root FOLDER [--pairs 10000] [--kills 12] [--single 10]
 
-FOLDER receives the images (once), the table and the results of this run. Two processes share the table (``--shard 1/2``, ``2/2``). After
-random times one of them is killed (SIGKILL) and started again, ``--kills`` times in total. After each kill the modification times of all
-results are compared, to count pairs that were written twice. Then ``lightning-reg collect`` joins the results. Prints the counts, pairs
-per minute, the memory of each process in the second and the last tenth of its longest uninterrupted run, and the time per pair relative to
-separate calls of ``lightning-reg register``. One thread per process.
+FOLDER receives the images (once), the table and the results of this run. Two processes share the
+table (``--shard 1/2``, ``2/2``). After random times one of them is killed (SIGKILL) and started
+again, ``--kills`` times in total. After each kill the modification times of all results are
+compared, to count pairs that were written twice. Then ``lightning-reg collect`` joins the results.
+Prints the counts, pairs per minute, the memory of each process in the second and the last tenth of
+its longest uninterrupted run, and the time per pair relative to separate calls of
+``lightning-reg register``. One thread per process.
 """
 
 from __future__ import annotations
@@ -35,7 +38,13 @@ SHAPE = (20, 24, 22)
 METHOD = {
     "composer": {
         "name": "single",
-        "backbone": {"name": "unet", "levels": 2, "features": 4, "output_stride": 2, "norm": "none"},
+        "backbone": {
+            "name": "unet",
+            "levels": 2,
+            "features": 4,
+            "output_stride": 2,
+            "norm": "none",
+        },
         "head": {"name": "velocity"},
     },
     "loss": {"terms": {"lncc": {}, "diffusion": {"weight": 1.0}}},
@@ -55,7 +64,9 @@ def write_model(path: Path) -> None:
 
 
 def write_pairs(root: Path, count: int) -> Path:
-    """Write images ``(20, 24, 22)`` of 2 mm and a smooth deformation of each; every hundredth pair is broken in one of four ways."""
+    """Write images ``(20, 24, 22)`` of 2 mm and a smooth deformation of each; every hundredth pair
+    is broken in one of four ways.
+    """
     rng, affine = np.random.default_rng(0), np.diag([2.0, 2, 2, 1])
     folder = root / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +102,16 @@ class Worker:
     """One process for one share of the pairs, restarted after every kill."""
 
     def __init__(self, root: Path, share: str) -> None:
-        self.words = [*COMMAND, "register", "--pairs", str(root / "pairs.csv"), "--out", str(root / "out"), "--shard", share]
+        self.words = [
+            *COMMAND,
+            "register",
+            "--pairs",
+            str(root / "pairs.csv"),
+            "--out",
+            str(root / "out"),
+            "--shard",
+            share,
+        ]
         self.words += ["--model", str(root / "model.ckpt")]
         self.log = root / f"log-{share.replace('/', '-of-')}.txt"
         self.memory: list[list[float]] = []
@@ -100,7 +120,9 @@ class Worker:
     def start(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(self.words, stdout=log, stderr=log, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.words, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
         self.memory.append([])
 
     def sample(self) -> None:
@@ -117,7 +139,10 @@ class Worker:
 
 def written(out: Path) -> dict[str, float]:
     """Modification time of the results of each finished pair."""
-    return {path.parent.name: path.stat().st_mtime for path in (out / "pairs").glob("[!.]*/.written.json")}
+    return {
+        path.parent.name: path.stat().st_mtime
+        for path in (out / "pairs").glob("[!.]*/.written.json")
+    }
 
 
 def single(root: Path, count: int) -> float:
@@ -125,9 +150,24 @@ def single(root: Path, count: int) -> float:
     times = []
     for number in range(count):
         began = time.perf_counter()
-        words = [*COMMAND, "register", "--fixed", str(root / f"images/{number:05d}_fixed.nii.gz"), "--model", str(root / "model.ckpt")]
-        words += ["--moving", str(root / f"images/{number:05d}_moving.nii.gz"), "--out", str(root / f"single/{number}"), "--no-report"]
-        subprocess.run(words, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        words = [
+            *COMMAND,
+            "register",
+            "--fixed",
+            str(root / f"images/{number:05d}_fixed.nii.gz"),
+            "--model",
+            str(root / "model.ckpt"),
+        ]
+        words += [
+            "--moving",
+            str(root / f"images/{number:05d}_moving.nii.gz"),
+            "--out",
+            str(root / f"single/{number}"),
+            "--no-report",
+        ]
+        subprocess.run(
+            words, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
@@ -166,25 +206,43 @@ def main() -> None:
     seconds = time.perf_counter() - began
     now = written(out)
     twice |= {name for name, at in known.items() if now.get(name) != at}
-    collected = subprocess.run([*COMMAND, "collect", str(out)], capture_output=True, text=True, check=False)
+    collected = subprocess.run(
+        [*COMMAND, "collect", str(out)], capture_output=True, text=True, check=False
+    )
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = {f"pair{n:05d}" for n in range(arguments.pairs) if n % 100 == 37}
-    done, failed = ({row["pair"] for row in rows if row["status"] == status} for status in ("done", "failed"))
+    done, failed = (
+        {row["pair"] for row in rows if row["status"] == status} for status in ("done", "failed")
+    )
     with table.open() as file:
         total = sum(1 for _ in file) - 1
     print(next(line for line in collected.stdout.splitlines() if "are done" in line))
-    lost, silent = total - len(done | failed), sum(not row["message"] for row in rows if row["status"] == "failed")
-    print(f"{total:,} pairs, {kills} kills: {len(done):,} done, {len(failed):,} failed, {lost:,} lost, {len(twice):,} written twice")
+    lost, silent = (
+        total - len(done | failed),
+        sum(not row["message"] for row in rows if row["status"] == "failed"),
+    )
+    print(
+        f"{total:,} pairs, {kills} kills: {len(done):,} done, {len(failed):,} failed, {lost:,}"
+        f" lost, {len(twice):,} written twice"
+    )
     print(f"failed are the broken ones: {failed == expected}; without a sentence: {silent}")
     left = [p.name for p in (out / "pairs").iterdir() if p.name.startswith(".")]
-    print(f"{len(left)} partial folders left; page {(out / 'quality.html').stat().st_size / 2**20:.0f} MiB")
+    print(
+        f"{len(left)} partial folders left; page"
+        f" {(out / 'quality.html').stat().st_size / 2**20:.0f} MiB"
+    )
     ratio = alone / (2 * seconds / total)
-    print(f"{60 * total / seconds:,.0f} pairs a minute by two processes, starts included; per pair 1/{ratio:.0f} of a call of its own")
+    print(
+        f"{60 * total / seconds:,.0f} pairs a minute by two processes, starts included; per pair"
+        f" 1/{ratio:.0f} of a call of its own"
+    )
     for worker in workers:
         longest = max(worker.memory, key=len)
         tenth = max(1, len(longest) // 10)
-        first, last = (statistics.median(part) for part in (longest[tenth : 2 * tenth], longest[-tenth:]))
+        first, last = (
+            statistics.median(part) for part in (longest[tenth : 2 * tenth], longest[-tenth:])
+        )
         print(f"memory, MiB: second tenth {first:.0f}, last tenth {last:.0f} (of {len(longest)} s)")
 
 

@@ -1,10 +1,13 @@
-"""Comparison of every experiment on the hippocampus crops with ANTs SyN, on the same validation pairs.
+"""Comparison of every experiment on the hippocampus crops with ANTs SyN, on the same validation
+pairs.
 
-    python benchmarks/hippocampus.py --root FOLDER [--experiments hippocampus_velocity ...] [--runs FOLDER]
+    python benchmarks/hippocampus.py --root FOLDER [--experiments hippocampus_velocity ...] [--runs
+    FOLDER]
 
-Experiments that are already in the runs folder are not trained again. Dice is the mean over two labels and 40 pairs of subjects not used
-for training; folding is the percentage of all voxels. Registration times are medians on the CPU, in the same run. The line of ANTs needs
-antspyx (extra ``benchmarks``).
+Experiments that are already in the runs folder are not trained again. Dice is the mean over two
+labels and 40 pairs of subjects not used for training; folding is the percentage of all voxels.
+Registration times are medians on the CPU, in the same run. The line of ANTs needs antspyx (extra
+``benchmarks``).
 """
 
 from __future__ import annotations
@@ -39,14 +42,22 @@ def names() -> list[str]:
     return sorted(path.stem for path in (own_directory() / "experiment").glob("hippocampus_*.yaml"))
 
 
-def trained(experiment: str, root: str, runs: Path) -> tuple[RegistrationModule, RegistrationData, float]:
-    """Best checkpoint of an experiment, its data, and the training time in minutes; it is trained if necessary."""
+def trained(
+    experiment: str, root: str, runs: Path
+) -> tuple[RegistrationModule, RegistrationData, float]:
+    """Best checkpoint of an experiment, its data, and the training time in minutes; it is trained
+    if necessary.
+    """
     config = compose([*QUIET, f"experiment={experiment}", f"data.root={root}"])
     folder = runs / experiment
     if not (folder / "summary.json").exists():
         train(config, folder)
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
-    return RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").eval(), build_data(config), seconds / 60
+    return (
+        RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").eval(),
+        build_data(config),
+        seconds / 60,
+    )
 
 
 @torch.no_grad()
@@ -62,7 +73,10 @@ def line(experiment: str, module: RegistrationModule, pairs: Sequence[Pair], min
     found = totals(cases)
     worst = max(case.folding for case in cases)
     folding = f"{100 * found['folding']:.2f} (worst {100 * worst:.2f})"
-    return f"| {experiment} | {minutes:.1f} | {found['dice_after']:.3f} | {folding} | {statistics.median(seconds):.3f} |"
+    return (
+        f"| {experiment} | {minutes:.1f} | {found['dice_after']:.3f} | {folding} |"
+        f" {statistics.median(seconds):.3f} |"
+    )
 
 
 def syn() -> Callable[[Pair], Tensor]:
@@ -73,13 +87,20 @@ def syn() -> Callable[[Pair], Tensor]:
         lps = np.diag([-1.0, -1, 1, 1]) @ image.grid.affine[0]
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         array = image.tensor[0, 0].numpy().astype(np.float32)
-        return ants.from_numpy(array, origin=list(lps[:3, 3]), spacing=list(spacing), direction=lps[:3, :3] / spacing)
+        return ants.from_numpy(
+            array, origin=list(lps[:3, 3]), spacing=list(spacing), direction=lps[:3, :3] / spacing
+        )
 
     def register_pair(pair: Pair) -> Tensor:
         assert pair.moving_labels is not None
         fixed = there(pair.fixed)
         result = ants.registration(fixed, there(pair.moving), "SyN")
-        warped = ants.apply_transforms(fixed, there(pair.moving_labels), result["fwdtransforms"], interpolator="nearestNeighbor")
+        warped = ants.apply_transforms(
+            fixed,
+            there(pair.moving_labels),
+            result["fwdtransforms"],
+            interpolator="nearestNeighbor",
+        )
         return torch.from_numpy(warped.numpy()).round().to(torch.int16)[None, None]
 
     return register_pair
@@ -94,13 +115,19 @@ def overlap(pair: Pair, warped: Tensor) -> float:
 def main() -> None:
     """Parse the command line, train what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--root", required=True, help="folder of the crops, with images/ and labels/")
+    parser.add_argument(
+        "--root", required=True, help="folder of the crops, with images/ and labels/"
+    )
     parser.add_argument("--experiments", nargs="+", default=names(), choices=names())
     parser.add_argument("--runs", type=Path, default=Path("runs/hippocampus"))
     arguments = parser.parse_args()
     quieten()
 
-    print("| | training, minutes | Dice | folding, % | seconds a pair |\n| --- | --- | --- | --- | --- |", flush=True)
+    print(
+        "| | training, minutes | Dice | folding, % | seconds a pair |\n| --- | --- | --- | --- |"
+        " --- |",
+        flush=True,
+    )
     pairs: list[Pair] = []
     for experiment in arguments.experiments:
         module, data, minutes = trained(experiment, arguments.root, arguments.runs)
@@ -108,7 +135,9 @@ def main() -> None:
             data.setup()
             pairs = [pair for pair in data.validation_pairs if pair.fixed_labels is not None]
             before = statistics.mean(
-                overlap(p, p.moving_labels.resampled(p.fixed.grid).tensor) for p in pairs if p.moving_labels is not None
+                overlap(p, p.moving_labels.resampled(p.fixed.grid).tensor)
+                for p in pairs
+                if p.moving_labels is not None
             )
             print(f"| before | | {before:.3f} | | |", flush=True)
         print(line(experiment, module, pairs, minutes), flush=True)

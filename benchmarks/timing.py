@@ -1,4 +1,6 @@
-"""Comparison of two implementations of one operation: difference of their values, and ratio of their times."""
+"""Comparison of two implementations of one operation: difference of their values, and ratio of
+their times.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,13 @@ class Comparison:
 
     Attributes:
         ours: function of ``inputs``.
-        theirs: makes the peer's function for given converted inputs; the peer must be imported only here (:func:`imported`).
+        theirs: makes the peer's function for given converted inputs; the peer must be imported only
+            here (:func:`imported`).
         inputs: gradients are computed for those that require them.
-        convert, restore: from our inputs to the peer's, and from the peer's result to ours; differentiable, not timed.
-        region: weight of the result, a function of ``inputs``, if only a part can be compared; ``checked`` describes the part.
+        convert, restore: from our inputs to the peer's, and from the peer's result to ours;
+        differentiable, not timed.
+        region: weight of the result, a function of ``inputs``, if only a part can be compared;
+            ``checked`` describes the part.
         differentiable: whether the peer has a gradient.
     """
 
@@ -64,22 +69,39 @@ def row(case: Comparison, repeat: int) -> tuple[str, ...]:
     if not (exact <= TOLERANCES[torch.float64] and single <= TOLERANCES[torch.float32]):
         return case.operator, case.peer, "DIFFERS", f"{exact:.0e} (float32: {single:.0e})", "", ""
     forward, backward = ratios(case, repeat)
-    return case.operator, case.peer, case.checked, f"{exact:.0e}", f"{forward:.2f}", f"{backward:.2f}" if case.differentiable else "none"
+    return (
+        case.operator,
+        case.peer,
+        case.checked,
+        f"{exact:.0e}",
+        f"{forward:.2f}",
+        f"{backward:.2f}" if case.differentiable else "none",
+    )
 
 
 def deviation(case: Comparison, dtype: torch.dtype) -> float:
-    """Largest relative difference of the results and, in float64 only, of the gradients (rounding may move samples across voxels)."""
+    """Largest relative difference of the results and, in float64 only, of the gradients (rounding
+    may move samples across voxels).
+    """
     inputs = leaves(case.inputs, dtype)
-    weight = case.region(*inputs).to(dtype) if case.region else torch.ones((), dtype=dtype, device=inputs[0].device)
+    weight = (
+        case.region(*inputs).to(dtype)
+        if case.region
+        else torch.ones((), dtype=dtype, device=inputs[0].device)
+    )
     ours = case.ours(*inputs) * weight
     converted = case.convert(*inputs)
     theirs = case.restore(case.theirs(*converted)(*converted)) * weight
     if ours.shape != theirs.shape:
-        raise ValueError(f"{case.operator}, {case.peer}: shapes {tuple(ours.shape)} and {tuple(theirs.shape)}")
+        raise ValueError(
+            f"{case.operator}, {case.peer}: shapes {tuple(ours.shape)} and {tuple(theirs.shape)}"
+        )
     differences = [relative(ours.detach(), theirs.detach())]
     if dtype == torch.float64 and case.differentiable:
         wanted = [t for t in inputs if t.requires_grad]
-        gradients = [torch.autograd.grad(result, wanted, cotangent(ours)) for result in (ours, theirs)]
+        gradients = [
+            torch.autograd.grad(result, wanted, cotangent(ours)) for result in (ours, theirs)
+        ]
         differences += [relative(a, b) for a, b in zip(*gradients, strict=True)]
     return max(differences)
 
@@ -96,11 +118,18 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 def cotangent(result: Tensor) -> Tensor:
     """Fixed random numbers with the shape of a result."""
-    return torch.randn(result.shape, dtype=result.dtype, device=result.device, generator=generator(0, result.device))
+    return torch.randn(
+        result.shape,
+        dtype=result.dtype,
+        device=result.device,
+        generator=generator(0, result.device),
+    )
 
 
 def ratios(case: Comparison, repeat: int) -> tuple[float, float]:
-    """The peer's median time divided by ours, forward and backward, measured alternately after two warm-up rounds."""
+    """The peer's median time divided by ours, forward and backward, measured alternately after two
+    warm-up rounds.
+    """
     inputs = leaves(case.inputs, torch.float32)
     converted = leaves(case.convert(*inputs), torch.float32)
     theirs = case.theirs(*converted)
@@ -108,11 +137,16 @@ def ratios(case: Comparison, repeat: int) -> tuple[float, float]:
     for _ in range(repeat + 2):
         ours.append(measured(case.ours, inputs, True))
         peer.append(measured(theirs, converted, case.differentiable))
-    forward, backward = (statistics.median(t[i] for t in peer[2:]) / statistics.median(t[i] for t in ours[2:]) for i in (0, 1))
+    forward, backward = (
+        statistics.median(t[i] for t in peer[2:]) / statistics.median(t[i] for t in ours[2:])
+        for i in (0, 1)
+    )
     return forward, backward
 
 
-def measured(function: Function, inputs: Sequence[Tensor], differentiable: bool) -> tuple[float, float]:
+def measured(
+    function: Function, inputs: Sequence[Tensor], differentiable: bool
+) -> tuple[float, float]:
     """Seconds of one forward and one backward."""
     device = inputs[0].device
     started = clock(device)
@@ -154,6 +188,11 @@ def version(package: str) -> str:
 def table(rows: Sequence[Sequence[str]], markdown: bool) -> str:
     """Header and rows as Markdown, or with aligned columns."""
     if markdown:
-        return "\n".join("| " + " | ".join(r) + " |" for r in [HEADER, ["---"] * len(HEADER), *rows])
+        return "\n".join(
+            "| " + " | ".join(r) + " |" for r in [HEADER, ["---"] * len(HEADER), *rows]
+        )
     widths = [max(len(r[i]) for r in [HEADER, *rows]) for i in range(len(HEADER))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in [HEADER, *rows])
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip()
+        for r in [HEADER, *rows]
+    )

@@ -1,15 +1,18 @@
-"""Training step (forward, loss, backward, Adam) compared with MONAI and VoxelMorph for the same network, and its most costly operations.
+"""Training step (forward, loss, backward, Adam) compared with MONAI and VoxelMorph for the same
+network, and its most costly operations.
 
-    python benchmarks/training_step.py [--shapes 64 96 128] [--device cpu] [--precision 32 bf16] [--repeat 5] [--threads 1]
-    python benchmarks/training_step.py --methods [--shapes 64 96 128] ...
+    python benchmarks/training_step.py [--shapes 64 96 128] [--device cpu] [--precision 32 bf16]
+    [--repeat 5] [--threads 1] python benchmarks/training_step.py --methods [--shapes 64 96 128] ...
 
-Our networks (backbone ``voxelmorph``, head ``velocity``) are configured with the layers of the peers and have the same number of weights,
-shown in the table. MONAI's ``VoxelMorph`` integrates at half the resolution, VoxelMorph's ``VxmPairwise`` at full resolution. The loss is
-local correlation in windows of 9 voxels and diffusion, the flow has seven squarings, and the images are noise. Times are medians of steps
-run alternately in one process, also as ratios to ours. Memory is the peak in a separate process (CPU: its growth; GPU: memory allocated by
-PyTorch).
+Our networks (backbone ``voxelmorph``, head ``velocity``) are configured with the layers of the
+peers and have the same number of weights, shown in the table. MONAI's ``VoxelMorph`` integrates at
+half the resolution, VoxelMorph's ``VxmPairwise`` at full resolution. The loss is local correlation
+in windows of 9 voxels and diffusion, the flow has seven squarings, and the images are noise. Times
+are medians of steps run alternately in one process, also as ratios to ours. Memory is the peak in a
+separate process (CPU: its growth; GPU: memory allocated by PyTorch).
 
-With ``--methods``, the six methods in their configurations: time of a step, share of convolutions, and the next largest operations.
+With ``--methods``, the six methods in their configurations: time of a step, share of convolutions,
+and the next largest operations.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ class Trained:
     network: nn.Module
     loss: Callable[[], Tensor]
 
-    def step(self, optimizer: torch.optim.Optimizer, dtype: torch.dtype, device: torch.device) -> None:
+    def step(
+        self, optimizer: torch.optim.Optimizer, dtype: torch.dtype, device: torch.device
+    ) -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             value = self.loss()
@@ -81,8 +86,12 @@ def of_module(module: RegistrationModule, pair: Pair) -> Trained:
 
 
 def monai(pair: Pair) -> Trained:
-    backbone = imported("monai.networks.nets", "VoxelMorphUNet")(3, 2, 32, (16, 32, 32, 32, 32, 32, 32, 32), (16, 16))
-    network = imported("monai.networks.nets", "VoxelMorph")(backbone, integration_steps=STEPS, half_res=True)
+    backbone = imported("monai.networks.nets", "VoxelMorphUNet")(
+        3, 2, 32, (16, 32, 32, 32, 32, 32, 32, 32), (16, 16)
+    )
+    network = imported("monai.networks.nets", "VoxelMorph")(
+        backbone, integration_steps=STEPS, half_res=True
+    )
     network = network.to(pair.fixed.tensor.device)
     similarity = imported("monai.losses", "LocalNormalizedCrossCorrelationLoss")(kernel_size=WINDOW)
     smoothness = imported("monai.losses", "DiffusionLoss")()
@@ -97,13 +106,20 @@ def monai(pair: Pair) -> Trained:
 
 def voxelmorph(pair: Pair) -> Trained:
     features = [[16, 32, 32, 32], [32, 32, 32, 32]]
-    network = imported("voxelmorph.nn.models", "VxmPairwise")(3, 1, 1, features, integration_steps=STEPS)
+    network = imported("voxelmorph.nn.models", "VxmPairwise")(
+        3, 1, 1, features, integration_steps=STEPS
+    )
     network = network.to(pair.fixed.tensor.device)
-    similarity, smoothness = imported("neurite.nn.modules", "NCC")(WINDOW), imported("neurite.nn.modules", "SpatialGradient")("l2")
+    similarity, smoothness = (
+        imported("neurite.nn.modules", "NCC")(WINDOW),
+        imported("neurite.nn.modules", "SpatialGradient")("l2"),
+    )
 
     def loss() -> Tensor:
         field, warped = network(pair.moving.tensor, pair.fixed.tensor, return_warped_source=True)
-        value: Tensor = 1 - similarity(warped.float(), pair.fixed.tensor) + smoothness(field.float())
+        value: Tensor = (
+            1 - similarity(warped.float(), pair.fixed.tensor) + smoothness(field.float())
+        )
         return value
 
     return Trained(network, loss)
@@ -127,10 +143,15 @@ def made(name: str, pair: Pair, compiled: bool) -> Trained:
     return trained
 
 
-def seconds(contestants: dict[str, Trained], dtype: torch.dtype, device: torch.device, repeat: int) -> dict[str, float]:
+def seconds(
+    contestants: dict[str, Trained], dtype: torch.dtype, device: torch.device, repeat: int
+) -> dict[str, float]:
     """Median time of a step of each, run alternately, after two warm-up steps."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    optimizers = {name: torch.optim.Adam(trained.network.parameters(), 1e-4) for name, trained in contestants.items()}
+    optimizers = {
+        name: torch.optim.Adam(trained.network.parameters(), 1e-4)
+        for name, trained in contestants.items()
+    }
     for _ in range(repeat + 2):
         for name, trained in contestants.items():
             started = clock(device)
@@ -151,7 +172,11 @@ def memory(name: str, size: int, dtype: torch.dtype, device: torch.device, compi
     before = resident("VmRSS")
     for _ in range(2):
         trained.step(optimizer, dtype, device)
-    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else resident("VmHWM") - before
+    return (
+        torch.cuda.max_memory_allocated() / 2**30
+        if device.type == "cuda"
+        else resident("VmHWM") - before
+    )
 
 
 def resident(name: str) -> float:
@@ -161,15 +186,39 @@ def resident(name: str) -> float:
 
 
 def memory_alone(name: str, size: int, arguments: argparse.Namespace, precision: str) -> str:
-    command = [sys.executable, __file__, "--one", name, "--shapes", str(size), "--device", arguments.device, "--precision", precision]
-    command += ["--threads", str(torch.get_num_threads()), *(["--compile"] if arguments.compile else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        name,
+        "--shapes",
+        str(size),
+        "--device",
+        arguments.device,
+        "--precision",
+        precision,
+    ]
+    command += [
+        "--threads",
+        str(torch.get_num_threads()),
+        *(["--compile"] if arguments.compile else []),
+    ]
     # freed memory is returned to the system, so that the peak is that of a step
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"},
+    )
     return f"{float(done.stdout):.2f}" if done.returncode == 0 else "none"
 
 
 def compare(arguments: argparse.Namespace, device: torch.device) -> None:
-    print("| image | precision | network | weights | step, ms | peer / ours | memory, GiB | peer / ours |")
+    print(
+        "| image | precision | network | weights | step, ms | peer / ours | memory, GiB | peer /"
+        " ours |"
+    )
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for size in arguments.shapes:
         for precision in arguments.precision:
@@ -181,14 +230,27 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
                 except ModuleNotFoundError as error:
                     print(f"| {name}: {error.name} is not installed |")
             times = seconds(contestants, PRECISIONS[precision], device, arguments.repeat)
-            memories = {name: memory_alone(name, size, arguments, precision) for name in contestants}
+            memories = {
+                name: memory_alone(name, size, arguments, precision) for name in contestants
+            }
             for name, trained in contestants.items():
                 peer = PEER.get(name)
                 ratio = f"{times[peer] / times[name]:.2f}" if peer in times else ""
                 kept = [memories[name], memories.get(peer or "", "none")]
-                saved = f"{float(kept[1]) / float(kept[0]):.2f}" if peer and "none" not in kept else ""
+                saved = (
+                    f"{float(kept[1]) / float(kept[0]):.2f}" if peer and "none" not in kept else ""
+                )
                 weights = f"{trained.weights():,}"
-                row = [f"{size}^3", precision, name, weights, f"{1000 * times[name]:.1f}", ratio, kept[0], saved]
+                row = [
+                    f"{size}^3",
+                    precision,
+                    name,
+                    weights,
+                    f"{1000 * times[name]:.1f}",
+                    ratio,
+                    kept[0],
+                    saved,
+                ]
                 print(f"| {' | '.join(row)} |", flush=True)
 
 
@@ -201,38 +263,61 @@ def methods(arguments: argparse.Namespace, device: torch.device) -> None:
         for precision in arguments.precision:
             for method in METHODS:
                 pair = noise_pair((size,) * 3).to(device)
-                module = RegistrationModule.from_configuration(lr.compose([f"method={method}", "experiment=paper"])["method"])
+                module = RegistrationModule.from_configuration(
+                    lr.compose([f"method={method}", "experiment=paper"])["method"]
+                )
                 for part in module.modules():
                     if isinstance(part, Growable):
                         part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])
                 trained = of_module(module, pair)
-                time = seconds({method: trained}, PRECISIONS[precision], device, arguments.repeat)[method]
+                time = seconds({method: trained}, PRECISIONS[precision], device, arguments.repeat)[
+                    method
+                ]
                 optimizer = torch.optim.Adam(module.parameters(), 1e-4)
                 with profile(activities=activities) as seen:
                     trained.step(optimizer, PRECISIONS[precision], device)
                 kernel = DeviceType.CUDA if cuda else DeviceType.CPU
                 events = [event for event in seen.key_averages() if event.device_type == kernel]
-                share, following = shares({e.key: e.self_device_time_total if cuda else e.self_cpu_time_total for e in events})
-                print(f"| {size}^3 | {precision} | {method} | {1000 * time:.1f} | {share:.0%} | {following} |", flush=True)
+                share, following = shares(
+                    {
+                        e.key: e.self_device_time_total if cuda else e.self_cpu_time_total
+                        for e in events
+                    }
+                )
+                print(
+                    f"| {size}^3 | {precision} | {method} | {1000 * time:.1f} | {share:.0%} |"
+                    f" {following} |",
+                    flush=True,
+                )
 
 
 def shares(spent: dict[str, Any]) -> tuple[float, str]:
     """Share of convolutions, and a list of the four next largest operations."""
     total = sum(spent.values())
     convolution = {key for key in spent if any(word in key.lower() for word in CONVOLUTIONS)}
-    others = sorted(((value, key) for key, value in spent.items() if key not in convolution), reverse=True)[:4]
-    return sum(spent[key] for key in convolution) / total, ", ".join(f"{key[:40]} {value / total:.0%}" for value, key in others)
+    others = sorted(
+        ((value, key) for key, value in spent.items() if key not in convolution), reverse=True
+    )[:4]
+    return sum(spent[key] for key in convolution) / total, ", ".join(
+        f"{key[:40]} {value / total:.0%}" for value, key in others
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", type=int, default=[64, 96, 128], help="edge of the images, voxels")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shapes", nargs="+", type=int, default=[64, 96, 128], help="edge of the images, voxels"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["32"])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--compile", action="store_true", help="our networks through torch.compile")
-    parser.add_argument("--methods", action="store_true", help="the six methods instead of the peers")
+    parser.add_argument(
+        "--methods", action="store_true", help="the six methods instead of the peers"
+    )
     parser.add_argument("--one", choices=CONTESTANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
@@ -242,7 +327,10 @@ def main() -> None:
         print(memory(arguments.one, arguments.shapes[0], precision, device, arguments.compile))
         return
     packages = ", ".join(map(version, ("torch", "monai", "voxelmorph")))
-    print(f"{device_name(device)}, {torch.get_num_threads()} thread(s), {packages}, compiled: {'yes' if arguments.compile else 'no'}\n")
+    print(
+        f"{device_name(device)}, {torch.get_num_threads()} thread(s), {packages}, compiled:"
+        f" {'yes' if arguments.compile else 'no'}\n"
+    )
     (methods if arguments.methods else compare)(arguments, device)
 
 

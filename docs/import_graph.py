@@ -1,8 +1,10 @@
-"""Figures of the import graph: rooms, arrows between them, circles, and each room's share of the lines.
+"""Figures of the import graph: rooms, arrows between them, circles, and each room's share of the
+lines.
 
-``python docs/import_graph.py`` reads the sources (nothing is imported) and prints a table. A room is a package directly below
-``lightning_reg``; an arrow from A to B says that some module of A imports one of B when it runs (imports for type checkers alone do not
-count). Imports inside of functions count. Circles are sets of modules that import each other when they are loaded.
+``python docs/import_graph.py`` reads the sources (nothing is imported) and prints a table. A room
+is a package directly below ``lightning_reg``; an arrow from A to B says that some module of A
+imports one of B when it runs (imports for type checkers alone do not count). Imports inside of
+functions count. Circles are sets of modules that import each other when they are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: dict[str, Path], inner: bool = True) -> Iterator[str]:
-    """Modules of the package that a file imports; with ``inner`` those imported inside of functions, too."""
+    """Modules of the package that a file imports; with ``inner`` those imported inside of
+    functions, too.
+    """
 
     def walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in ast.iter_child_nodes(node):
@@ -91,11 +95,13 @@ def main() -> None:
     total = sum(lines.values())
     for name, count in sorted(lines.items(), key=lambda item: -item[1]):
         print(
-            f"{name:14} {count:6} lines {100 * count / total:4.0f} %   -> {', '.join(sorted(arrows[name])) or '-'}"
+            f"{name:14} {count:6} lines {100 * count / total:4.0f} %   ->"
+            f" {', '.join(sorted(arrows[name])) or '-'}"
         )
     inner = {name: after for name, after in arrows.items() if name != PACKAGE}
     print(
-        f"{len(inner)} rooms, {sum(len(after) for after in inner.values())} arrows, {total} lines in {len(known)} modules"
+        f"{len(inner)} rooms, {sum(len(after) for after in inner.values())} arrows, {total} lines"
+        f" in {len(known)} modules"
     )
     print(f"largest room: {100 * max(lines.values()) / total:.0f} %")
     print(f"circles of rooms: {circles(inner) or 'none'}")

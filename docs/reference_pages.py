@@ -1,4 +1,6 @@
-"""Directives of the site that write reference pages from the package: configuration values, components, metrics."""
+"""Directives of the site that write reference pages from the package: configuration values,
+components, metrics.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,11 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
 from lightning_reg.cli.options import plain
 from lightning_reg.configuration.composition import explained
 from lightning_reg.configuration.documentation import Documentation, documentation
@@ -17,13 +24,10 @@ from lightning_reg.configuration.folders import own_directory
 from lightning_reg.configuration.values import Value, options
 from lightning_reg.metrics import METRICS
 from lightning_reg.registry import providers
-from sphinx.addnodes import pending_xref
-from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
-from sphinx.util.nodes import make_refnode
 
 PACKAGES = (
-    "inference", "training", "components", "data", "curation", "models", "metrics", "io", "phantom", "spatial", "functional", "figures",
+    "inference", "training", "components", "data", "curation", "models", "metrics", "io", "phantom",
+    "spatial", "functional", "figures",
     "discovery", "studies", "testing",
 )  # fmt: skip
 """Packages whose API has pages."""
@@ -59,7 +63,8 @@ class Markdown(Directive):
 
 
 class ConfigurationValues(Markdown):
-    """Values of the default configuration in some of its groups, or those that an option of a group changes.
+    """Values of the default configuration in some of its groups, or those that an option of a group
+    changes.
 
     Arguments: ``method=velocity``, or groups and keys.
     """
@@ -103,7 +108,9 @@ class GroupOptions(Markdown):
 
 
 class Components(Markdown):
-    """Installed components of an entry-point group, each with its arguments and a piece of configuration."""
+    """Installed components of an entry-point group, each with its arguments and a piece of
+    configuration.
+    """
 
     required_arguments = 1
 
@@ -179,7 +186,8 @@ def write_package(folder: Path, name: str) -> None:
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
 ) -> nodes.Element | None:
-    """Link a name to the module that defines it, where a package exports it, or to its unique ending.
+    """Link a name to the module that defines it, where a package exports it, or to its unique
+    ending.
 
     What exists without documentation of its own is text; anything else stays a warning.
     """

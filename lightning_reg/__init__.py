@@ -1,7 +1,7 @@
 """Learning-based registration of 3D medical images.
 
-The names that ``__init__.pyi`` lists are imported when they are first asked for: ``import lightning_reg`` itself takes no time.
-``docs/python.md`` shows how they go together.
+The names that ``__init__.pyi`` lists are imported when they are first asked for:
+``import lightning_reg`` itself takes no time. ``docs/python.md`` shows how they go together.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,6 @@
-"""Fixtures shared by all tests: small pairs, oblique grids, smooth fields, and folders of public data sets."""
+"""Fixtures shared by all tests: small pairs, oblique grids, smooth fields, and folders of public
+data sets.
+"""
 
 from __future__ import annotations
 
@@ -44,17 +46,29 @@ def public_data() -> Path:
     """Folder of the public data sets, from the environment variable LIGHTNING_REG_DATA."""
     folder = Path(os.environ.get("LIGHTNING_REG_DATA", "no folder given"))
     if not (folder / "hippocampus").is_dir():
-        pytest.skip("no public data sets: set LIGHTNING_REG_DATA to the folder that holds hippocampus/")
+        pytest.skip(
+            "no public data sets: set LIGHTNING_REG_DATA to the folder that holds hippocampus/"
+        )
     return folder
 
 
-def oblique(shape: Sequence[int], spacing: Sequence[float], rotation: Sequence[float], center: Sequence[float], flip: int = 0) -> Grid:
+def oblique(
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    rotation: Sequence[float],
+    center: Sequence[float],
+    flip: int = 0,
+) -> Grid:
     """A grid turned by a rotation vector about its ``center`` (RAS mm); ``flip`` mirrors that axis."""
-    linear = LF.rotation_matrix(torch.tensor([rotation], dtype=torch.float64))[0] @ torch.diag(torch.tensor(spacing, dtype=torch.float64))
+    linear = LF.rotation_matrix(torch.tensor([rotation], dtype=torch.float64))[0] @ torch.diag(
+        torch.tensor(spacing, dtype=torch.float64)
+    )
     linear[:, flip] *= -1
     affine = torch.eye(4, dtype=torch.float64)
     affine[:3, :3] = linear
-    affine[:3, 3] = torch.tensor(center, dtype=torch.float64) - linear @ torch.tensor([(n - 1) / 2 for n in shape], dtype=torch.float64)
+    affine[:3, 3] = torch.tensor(center, dtype=torch.float64) - linear @ torch.tensor(
+        [(n - 1) / 2 for n in shape], dtype=torch.float64
+    )
     return Grid(tuple(shape), affine)
 
 
@@ -88,11 +102,15 @@ def smooth_field(generator: torch.Generator) -> Callable[..., Tensor]:
 
 @pytest.fixture
 def world_points(generator: torch.Generator) -> Callable[..., Tensor]:
-    """``(batch, 3, count)`` RAS mm inside a grid, ``margin`` voxels off its border, in double precision."""
+    """``(batch, 3, count)`` RAS mm inside a grid, ``margin`` voxels off its border, in double
+    precision.
+    """
 
     def make(grid: Grid, count: int = 60, margin: float = 1.0) -> Tensor:
         extent = torch.tensor(grid.shape, dtype=torch.float64).view(1, 3, 1) - 1 - 2 * margin
-        inside = margin + extent * torch.rand(grid.batch, 3, count, generator=generator, dtype=torch.float64)
+        inside = margin + extent * torch.rand(
+            grid.batch, 3, count, generator=generator, dtype=torch.float64
+        )
         return grid.to_world(inside)
 
     return make
@@ -101,5 +119,8 @@ def world_points(generator: torch.Generator) -> Callable[..., Tensor]:
 @pytest.fixture
 def rigid() -> Tensor:
     """A moderate affine map of the world about the middle of the grids."""
-    parameters = torch.tensor([[2.0, -1.5, 1.0, 0.05, -0.08, 0.1, 1.05, 0.95, 1.02, 0.03, -0.02, 0.04]], dtype=torch.float64)
+    parameters = torch.tensor(
+        [[2.0, -1.5, 1.0, 0.05, -0.08, 0.1, 1.05, 0.95, 1.02, 0.03, -0.02, 0.04]],
+        dtype=torch.float64,
+    )
     return LF.affine_matrix(parameters, torch.tensor([-209.0, 132.0, 411.0], dtype=torch.float64))

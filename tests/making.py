@@ -28,12 +28,16 @@ def stacked(stages: Sequence[Mapping[str, Any]]) -> StackedComposer:
 
 
 def multilevel(backbone: Any, head: Any, strides: Sequence[int]) -> MultilevelComposer:
-    composer = build_composer({"name": "multilevel", "backbone": backbone, "head": head, "strides": strides})
+    composer = build_composer(
+        {"name": "multilevel", "backbone": backbone, "head": head, "strides": strides}
+    )
     assert isinstance(composer, MultilevelComposer)
     return composer
 
 
-def data_of(dataset: Any, sampling: Any, preprocessing: Any = None, *, seed: int = 0, **settings: Any) -> RegistrationData:
+def data_of(
+    dataset: Any, sampling: Any, preprocessing: Any = None, *, seed: int = 0, **settings: Any
+) -> RegistrationData:
     config = {"dataset": dataset, "preprocessing": preprocessing, **settings}
     return build_data({"data": config, "method": {"sampling": sampling}, "seed": seed})
 

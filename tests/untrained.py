@@ -13,7 +13,13 @@ from lightning_reg.training.module import RegistrationModule
 VELOCITY: dict[str, Any] = {
     "composer": {
         "name": "single",
-        "backbone": {"name": "unet", "levels": 2, "features": 4, "output_stride": 2, "norm": "none"},
+        "backbone": {
+            "name": "unet",
+            "levels": 2,
+            "features": 4,
+            "output_stride": 2,
+            "norm": "none",
+        },
         "head": {"name": "velocity", "steps": 4},
     },
     "loss": {"terms": {"lncc": {"window": 5}, "diffusion": {"weight": 1.0}}},
@@ -23,7 +29,11 @@ VELOCITY: dict[str, Any] = {
 
 
 def checkpoint(
-    path: Path, method: dict[str, Any] = VELOCITY, preprocessing: dict[str, Any] | None = None, seed: int = 2, **statistics: Any
+    path: Path,
+    method: dict[str, Any] = VELOCITY,
+    preprocessing: dict[str, Any] | None = None,
+    seed: int = 2,
+    **statistics: Any,
 ) -> Path:
     """Write the checkpoint of an untrained network that deforms visibly."""
     torch.manual_seed(seed)

@@ -1,6 +1,8 @@
-"""Animation of the README's first screen: a generated breathing thorax before, during and after registration.
+"""Animation of the README's first screen: a generated breathing thorax before, during and after
+registration.
 
-Usage: ``python docs/images/first_screen.py``; writes ``first_screen.gif`` beside itself, in a minute or two.
+Usage: ``python docs/images/first_screen.py``; writes ``first_screen.gif`` beside itself, in a
+    minute or two.
 """
 
 from __future__ import annotations
@@ -8,11 +10,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import lightning_reg as reg
 import matplotlib.pyplot as plt
 import numpy as np
-from lightning_reg.functional import warp
 from PIL import Image as Picture
+
+import lightning_reg as reg
+from lightning_reg.functional import warp
 
 FRAMES, SHAPE = 12, [144, 120, 144]
 GRID, CONTOUR = (

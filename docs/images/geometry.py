@@ -13,7 +13,9 @@ FIXED, MOVING = "#0072b2", "#d55e00"
 
 
 def direction() -> None:
-    """A transform maps points of the fixed image to points of the moving image; intensities come the other way."""
+    """A transform maps points of the fixed image to points of the moving image; intensities come
+    the other way.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True)
     t = np.linspace(0, 2 * np.pi, 200)
     shape = np.stack([2.2 * np.cos(t), 1.5 * np.sin(t)]) + np.array([[3.2], [3.0]])
@@ -86,7 +88,9 @@ def direction() -> None:
 
 
 def voxels() -> None:
-    """Voxel centres are whole numbers; pooling by f puts coarse centres between fine ones, and the extent stays."""
+    """Voxel centres are whole numbers; pooling by f puts coarse centres between fine ones, and the
+    extent stays.
+    """
     figure, axes = plt.subplots(2, 1, figsize=(8.2, 2.7), sharex=True)
     for axis, count, factor, color, name in (
         (axes[0], 8, 1, FIXED, "8 voxels"),

@@ -1,4 +1,4 @@
-"""Write ``python.ipynb`` from ``docs/python.md``: text and code cell by cell, nothing said twice."""
+"""Write ``python.ipynb`` from ``docs/python.md``, cell by cell."""
 
 from __future__ import annotations
 

@@ -10,14 +10,31 @@ from lightning_reg.cli.arguments import require_files
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--transform", required=True, help="transform.h5 of a registration or its folder, another ITK transform, or a displacement field"
+        "--transform",
+        required=True,
+        help=(
+            "transform.h5 of a registration or its folder, another ITK transform, or a displacement"
+            " field"
+        ),
     )
     parser.add_argument(
-        "--inverse", action="store_true", help="apply the inverse: the fixed image onto the moving grid, moving points to fixed points"
+        "--inverse",
+        action="store_true",
+        help=(
+            "apply the inverse: the fixed image onto the moving grid, moving points to fixed points"
+        ),
     )
     parser.add_argument("--input", help="image to resample")
-    parser.add_argument("--reference", help="image that gives the grid of the result: the fixed image (with --inverse the moving image)")
-    parser.add_argument("--labels", action="store_true", help="the input is a label map (nearest neighbour)")
+    parser.add_argument(
+        "--reference",
+        help=(
+            "image that gives the grid of the result: the fixed image (with --inverse the moving"
+            " image)"
+        ),
+    )
+    parser.add_argument(
+        "--labels", action="store_true", help="the input is a label map (nearest neighbour)"
+    )
     parser.add_argument("--points", help="points instead of an image; see docs/apply.md")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")

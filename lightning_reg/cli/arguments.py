@@ -37,7 +37,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         self._given = list(args[0]) if args and args[0] is not None else sys.argv[1:]
         namespace, rest = super().parse_known_args(*args, **kwargs)
-        if hasattr(namespace, "overrides"):  # argparse takes positional arguments from one place of the line only
+        if hasattr(
+            namespace, "overrides"
+        ):  # argparse takes positional arguments from one place of the line only
             namespace.overrides += [word for word in rest if re.match(r"\+?[a-z]+[.\w]*=", word)]
             rest = [word for word in rest if word not in namespace.overrides]
         self._require_known(rest)
@@ -46,18 +48,36 @@ class Parser(argparse.ArgumentParser):
     def _require_known(self, words: Sequence[str]) -> None:
         unknown = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
         if unknown is not None and self.get_default("strict"):
-            self.error(f"There is no option '{unknown}'{did_you_mean(unknown, self.options())} See {self.prog} --help.")
+            self.error(
+                f"There is no option '{unknown}'{did_you_mean(unknown, self.options())} See"
+                f" {self.prog} --help."
+            )
 
     def error(self, message: str) -> NoReturn:
         if "are required" in message:  # one that is misspelt comes first
-            self._require_known([word for word in self._given if word.startswith("--") and word.partition("=")[0] not in self.options()])
+            self._require_known(
+                [
+                    word
+                    for word in self._given
+                    if word.startswith("--") and word.partition("=")[0] not in self.options()
+                ]
+            )
         if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            message = message.replace(" (choose", f"{did_you_mean(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose")
-        refuse(message if message.startswith("There is") else f"{self.prog}: {message}; see {self.prog} --help.")
+            message = message.replace(
+                " (choose",
+                f"{did_you_mean(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose",
+            )
+        refuse(
+            message
+            if message.startswith("There is")
+            else f"{self.prog}: {message}; see {self.prog} --help."
+        )
 
 
 def console() -> Console:
-    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup); a file or a pipe is taken to be 120 wide."""
+    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup); a
+    file or a pipe is taken to be 120 wide.
+    """
     terminal = Console(markup=False, emoji=False)
     return terminal if terminal.is_terminal else Console(markup=False, emoji=False, width=120)
 
@@ -84,7 +104,9 @@ def require_files(*paths: str | None) -> None:
 
 
 def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
-    """Refuse models and instance optimisations that there are not, before anything slow is imported. Addresses are tried later."""
+    """Refuse models and instance optimisations that there are not, before anything slow is
+    imported. Addresses are tried later.
+    """
     from lightning_reg.configuration.instances import instance_file
     from lightning_reg.models import locate
 
@@ -96,7 +118,9 @@ def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
 
 
 class Lines:
-    """Progress where no bar can be shown (a pipe, a cluster's log): the first line, and one every half minute."""
+    """Progress where no bar can be shown (a pipe, a cluster's log): the first line, and one every
+    half minute.
+    """
 
     EVERY = 30.0
 

@@ -28,14 +28,41 @@ MEASURED = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DIR | MANIFEST", help="prepared data, a folder of scans, a manifest, or a table of pairs")
-    parser.add_argument("--as", dest="name", metavar="DATASET", help="read DATA as this data configuration (raw files: dirlab, acdc, ...)")
-    parser.add_argument("--fix", metavar="NEW", help="write the repaired data into this new folder (safe repairs only)")
-    parser.add_argument("--method", help="estimate the memory of a training step of this method (conf/method)")
-    parser.add_argument("--table", metavar="CSV", help="write a table with a row and the findings of each scan into this file")
-    parser.add_argument("--pairs", type=int, default=100, metavar="N", help="maximum number of pairs to measure (default 100)")
+    parser.add_argument(
+        "data",
+        metavar="DIR | MANIFEST",
+        help="prepared data, a folder of scans, a manifest, or a table of pairs",
+    )
+    parser.add_argument(
+        "--as",
+        dest="name",
+        metavar="DATASET",
+        help="read DATA as this data configuration (raw files: dirlab, acdc, ...)",
+    )
+    parser.add_argument(
+        "--fix",
+        metavar="NEW",
+        help="write the repaired data into this new folder (safe repairs only)",
+    )
+    parser.add_argument(
+        "--method", help="estimate the memory of a training step of this method (conf/method)"
+    )
+    parser.add_argument(
+        "--table",
+        metavar="CSV",
+        help="write a table with a row and the findings of each scan into this file",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=100,
+        metavar="N",
+        help="maximum number of pairs to measure (default 100)",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="data.key=value", help="values of the data configuration"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -62,7 +89,11 @@ def run(arguments: Namespace) -> int:
         from lightning_reg.curation.check.group import check
         from lightning_reg.curation.check.repair import repair
         from lightning_reg.training.memory import step_memory
-    method = compose([f"method={arguments.method}", "~method_data"])["method"] if arguments.method else None
+    method = (
+        compose([f"method={arguments.method}", "~method_data"])["method"]
+        if arguments.method
+        else None
+    )
     name = arguments.name or _kind(Path(arguments.data).expanduser())
     if arguments.name is None and name not in ("prepared", "folder", "pairs"):
         terminal.print(f"Read as data={name}; --as folder reads it as any folder.")
@@ -74,7 +105,11 @@ def run(arguments: Namespace) -> int:
             progress.update(bar, completed=number, total=count)
 
         found = check(data, arguments.workers, arguments.pairs, seen)
-        fixed = repair(data, Path(arguments.fix).expanduser(), arguments.workers, seen) if arguments.fix else None
+        fixed = (
+            repair(data, Path(arguments.fix).expanduser(), arguments.workers, seen)
+            if arguments.fix
+            else None
+        )
     terminal.print(_summary(found))
     for line in _roles(found):
         terminal.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -83,18 +118,35 @@ def run(arguments: Namespace) -> int:
         _write(Path(arguments.table).expanduser(), found)
     shape = _largest(found, config)
     if method is not None and shape is not None:
-        text = f"A training step of method={arguments.method} on images of {' x '.join(map(str, shape))} voxels wants about"
-        terminal.print(f"{text} {step_memory(method, shape):.1f} GiB; on a CPU, up to twice as much.", soft_wrap=True)
+        text = (
+            f"A training step of method={arguments.method} on images of"
+            f" {' x '.join(map(str, shape))} voxels wants about"
+        )
+        terminal.print(
+            f"{text} {step_memory(method, shape):.1f} GiB; on a CPU, up to twice as much.",
+            soft_wrap=True,
+        )
     if fixed is not None:
         for problem in fixed.problems:
             terminal.print(problem, style="red", soft_wrap=True)
         for line in _left_out(found, fixed):
             terminal.print(line, style="yellow", soft_wrap=True)
-        text = f"{len(fixed.rows)} of {len(found.scans)} scans are in {arguments.fix}, repaired where that is safe; look again:"
-        terminal.print(f"{text}\n  lightning-reg check {shlex.quote(arguments.fix)}", soft_wrap=True)
+        text = (
+            f"{len(fixed.rows)} of {len(found.scans)} scans are in {arguments.fix}, repaired where"
+            " that is safe; look again:"
+        )
+        terminal.print(
+            f"{text}\n  lightning-reg check {shlex.quote(arguments.fix)}", soft_wrap=True
+        )
     errors, warnings = found.errors(), len(found.findings) - found.errors()
-    counts = f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"
-    terminal.print(f"{'Not ready to train' if errors else 'Ready to train'}: {counts}.", style="bold red" if errors else "bold green")
+    counts = (
+        f"{errors} error{'' if errors == 1 else 's'}, {warnings}"
+        f" warning{'' if warnings == 1 else 's'}"
+    )
+    terminal.print(
+        f"{'Not ready to train' if errors else 'Ready to train'}: {counts}.",
+        style="bold red" if errors else "bold green",
+    )
     return 1 if errors else 0
 
 
@@ -126,38 +178,78 @@ def _summary(found: Check) -> Table:
     """A column per split, a row per property."""
     from rich.table import Table
 
-    splits = [split for split in ("train", "validation", "test") if any(scan.record.split == split for scan in found.scans)]
+    splits = [
+        split
+        for split in ("train", "validation", "test")
+        if any(scan.record.split == split for scan in found.scans)
+    ]
     table = Table("", *splits)
-    inside = {split: [scan for scan in found.scans if scan.record.split == split] for split in splits}
+    inside = {
+        split: [scan for scan in found.scans if scan.record.split == split] for split in splits
+    }
 
     def row(name: str, cells: list[str]) -> None:
         if any(cells):
             table.add_row(name, *cells)
 
-    row("scans (of subjects)", [f"{len(s)} ({len({scan.record.subject for scan in s})})" for s in inside.values()])
+    row(
+        "scans (of subjects)",
+        [f"{len(s)} ({len({scan.record.subject for scan in s})})" for s in inside.values()],
+    )
     row("pairs", [str(found.pairs.get(split, 0)) for split in splits])
     for part in ("mask", "labels", "landmarks"):
-        row(f"with {part}", [str(sum(part in scan.parts for scan in s) or "") for s in inside.values()])
+        row(
+            f"with {part}",
+            [str(sum(part in scan.parts for scan in s) or "") for s in inside.values()],
+        )
     grids = [[scan.grid for scan in s if scan.grid is not None] for s in inside.values()]
     row("voxels", [_range([list(map(float, g.shape)) for g in s], "{:.0f}") for s in grids])
     row("voxel size, mm", [_range([g.spacing[0].tolist() for g in s], "{:.3g}") for s in grids])
     row(
         "field of view, mm",
-        [_range([[n * v for n, v in zip(g.shape, g.spacing[0].tolist(), strict=True)] for g in s], "{:.0f}") for s in grids],
+        [
+            _range(
+                [[n * v for n, v in zip(g.shape, g.spacing[0].tolist(), strict=True)] for g in s],
+                "{:.0f}",
+            )
+            for s in grids
+        ],
     )
     readable = [[scan for scan in s if scan.grid is not None] for s in inside.values()]
-    row("intensities", [f"{min(x.low for x in s):g} to {max(x.high for x in s):g}" if s else "" for s in readable])
+    row(
+        "intensities",
+        [f"{min(x.low for x in s):g} to {max(x.high for x in s):g}" if s else "" for s in readable],
+    )
     row("units", [", ".join(sorted({x.units for x in s})) for s in readable])
     for key, title, form in MEASURED:
-        values = [[float(m[key]) for m in found.measured if key in m and m["split"] == split] for split in splits]
-        row(title, [f"{form.format(sum(v) / len(v))} ({form.format(min(v))} to {form.format(max(v))})" if v else "" for v in values])
+        values = [
+            [float(m[key]) for m in found.measured if key in m and m["split"] == split]
+            for split in splits
+        ]
+        row(
+            title,
+            [
+                (
+                    f"{form.format(sum(v) / len(v))} ({form.format(min(v))} to"
+                    f" {form.format(max(v))})"
+                    if v
+                    else ""
+                )
+                for v in values
+            ],
+        )
     return table
 
 
 def _roles(found: Check) -> list[str]:
     """Roles of the files that were read: the number of files of each part, and one of them."""
     lines = []
-    for part, word in (("image", "scans"), ("mask", "masks"), ("labels", "label maps"), ("landmarks", "landmarks")):
+    for part, word in (
+        ("image", "scans"),
+        ("mask", "masks"),
+        ("labels", "label maps"),
+        ("landmarks", "landmarks"),
+    ):
         files = [path for scan in found.scans if (path := getattr(scan.record, part)) is not None]
         lines += [f"Read as {word}: {len(files)}, as {files[0]}"] if files else []
     return lines
@@ -167,7 +259,9 @@ def _range(values: list[list[float]], form: str) -> str:
     """Smallest and largest along each axis; one of them where all are alike."""
     if not values:
         return ""
-    low, high = ([form.format(pick(axis)) for axis in zip(*values, strict=True)] for pick in (min, max))
+    low, high = (
+        [form.format(pick(axis)) for axis in zip(*values, strict=True)] for pick in (min, max)
+    )
     return " x ".join(low) if low == high else f"{' x '.join(low)} to {' x '.join(high)}"
 
 
@@ -176,11 +270,15 @@ def _print_findings(found: Check, terminal: Console) -> None:
     sorts = dict.fromkeys((f.level, f.kind) for f in sorted(found.findings, key=lambda f: f.level))
     for level, kind in sorts:
         color = "red" if level == "error" else "yellow"
-        texts = list(dict.fromkeys(f.text for f in found.findings if (f.level, f.kind) == (level, kind)))
+        texts = list(
+            dict.fromkeys(f.text for f in found.findings if (f.level, f.kind) == (level, kind))
+        )
         for text in texts[:SHOWN]:
             terminal.print(f"{level.upper()}: {text}", style=color, soft_wrap=True, highlight=False)
         if len(texts) > SHOWN:
-            terminal.print(f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)")
+            terminal.print(
+                f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)"
+            )
 
 
 def _largest(found: Check, config: Mapping[str, Any]) -> list[int] | None:
@@ -192,8 +290,12 @@ def _largest(found: Check, config: Mapping[str, Any]) -> list[int] | None:
     if spacing is None:
         return [max(axis) for axis in zip(*(grid.shape for grid in grids), strict=True)]
     wanted = [spacing] * 3 if isinstance(spacing, (int, float)) else spacing
-    extents = [[n * s for n, s in zip(grid.shape, grid.spacing[0].tolist(), strict=True)] for grid in grids]
-    return [round(max(axis) / w) for axis, w in zip(zip(*extents, strict=True), wanted, strict=True)]
+    extents = [
+        [n * s for n, s in zip(grid.shape, grid.spacing[0].tolist(), strict=True)] for grid in grids
+    ]
+    return [
+        round(max(axis) / w) for axis, w in zip(zip(*extents, strict=True), wanted, strict=True)
+    ]
 
 
 def _left_out(found: Check, fixed: Prepared) -> list[str]:
@@ -202,10 +304,17 @@ def _left_out(found: Check, fixed: Prepared) -> list[str]:
     lines = []
     for part in ("mask", "labels", "landmarks"):
         lacking = [
-            s.record for s in found.scans if s.record.name in made and getattr(s.record, part) and not getattr(made[s.record.name], part)
+            s.record
+            for s in found.scans
+            if s.record.name in made
+            and getattr(s.record, part)
+            and not getattr(made[s.record.name], part)
         ]
         if lacking:
-            lines.append(f"Left out of the copy, as they are unusable: {part} of {len(lacking)} scans, as {getattr(lacking[0], part)}.")
+            lines.append(
+                f"Left out of the copy, as they are unusable: {part} of {len(lacking)} scans, as"
+                f" {getattr(lacking[0], part)}."
+            )
     return lines
 
 
@@ -223,13 +332,30 @@ def _write(path: Path, found: Check) -> None:
             texts = [f"{f.level}: {f.text}" for f in scan.findings]
             told |= set(texts)
             yield [
-                scan.record.name, scan.record.split, scan.record.image, shape, spacing, scan.low, scan.high, scan.units,
+                scan.record.name, scan.record.split, scan.record.image, shape, spacing, scan.low,
+                scan.high, scan.units,
                 " ".join(scan.parts), " | ".join(texts),
             ]  # fmt: skip
         of_several = (f"{f.level}: {f.text}" for f in found.findings)
         yield from ([""] * 9 + [text] for text in of_several if text not in told)
 
-    with written_file(path, overwrite=True) as partial, partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        written_file(path, overwrite=True) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
-        writer.writerow(["scan", "split", "image", "voxels", "voxel_size_mm", "low", "high", "units", "parts", "findings"])
+        writer.writerow(
+            [
+                "scan",
+                "split",
+                "image",
+                "voxels",
+                "voxel_size_mm",
+                "low",
+                "high",
+                "units",
+                "parts",
+                "findings",
+            ]
+        )
         writer.writerows(lines())

@@ -12,7 +12,9 @@ SHOWN = 8
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", help="result folder of lightning-reg register --pairs, --folder or --series")
+    parser.add_argument(
+        "folder", help="result folder of lightning-reg register --pairs, --folder or --series"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -24,20 +26,36 @@ def run(arguments: Namespace) -> int:
 
     terminal, found = console(), collect(arguments.folder)
     done = [row for row in found.rows if row["status"] == "done"]
-    numbers = [{key: value for key, value in row.items() if isinstance(value, (int, float))} for row in done]
+    numbers = [
+        {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        for row in done
+    ]
     if numbers:
         terminal.print(totals_table(summaries(numbers)))
-    terminal.print(f"{len(done):,} pairs are done, {len(found.failed):,} failed, {len(found.missing):,} are missing.")
+    terminal.print(
+        f"{len(done):,} pairs are done, {len(found.failed):,} failed, {len(found.missing):,} are"
+        " missing."
+    )
     by = Counter(row["by"] for row in done)
     if len(by) > 1:
         told = ", ".join(f"{count:,} by {name}" for name, count in by.most_common())
-        terminal.print(f"Not all by the same method: {told} (column 'by').", style="yellow", soft_wrap=True)
+        terminal.print(
+            f"Not all by the same method: {told} (column 'by').", style="yellow", soft_wrap=True
+        )
     for row in found.failed[:SHOWN]:
         terminal.print(f"  {row['pair']}: {row['message']}", soft_wrap=True)
     for sentence in found.damaged[:SHOWN]:
-        terminal.print(f"Damaged: {sentence}; remove its folder and register again.", soft_wrap=True)
+        terminal.print(
+            f"Damaged: {sentence}; remove its folder and register again.", soft_wrap=True
+        )
     if found.missing:
         some = ", ".join(found.missing[:SHOWN])
-        terminal.print(f"Missing: {some}{', ...' if len(found.missing) > SHOWN else ''}; send the same register again.", soft_wrap=True)
-    terminal.print(f"The table is {found.page.with_name('results.csv')}; look at {found.page}", soft_wrap=True)
+        terminal.print(
+            f"Missing: {some}{', ...' if len(found.missing) > SHOWN else ''}; send the same"
+            " register again.",
+            soft_wrap=True,
+        )
+    terminal.print(
+        f"The table is {found.page.with_name('results.csv')}; look at {found.page}", soft_wrap=True
+    )
     return 0 if found.complete else 1

@@ -7,7 +7,9 @@ from argparse import ArgumentParser, Namespace
 
 
 class Command(ABC):
-    """A subcommand ``lightning-reg NAME``, registered under ``lightning_reg.commands``; imported and made when it is called."""
+    """A subcommand ``lightning-reg NAME``, registered under ``lightning_reg.commands``; imported
+    and made when it is called.
+    """
 
     @abstractmethod
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -15,4 +17,6 @@ class Command(ABC):
 
     @abstractmethod
     def run(self, arguments: Namespace) -> int:
-        """Do it; the exit code. A :class:`~lightning_reg.registry.UserError` is shown as one sentence."""
+        """Do it; the exit code. A :class:`~lightning_reg.registry.UserError` is shown as one
+        sentence.
+        """

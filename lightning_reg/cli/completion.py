@@ -1,4 +1,6 @@
-"""``lightning-reg completion``: tab completion for ``lightning-reg`` and, in bash, ``python train.py``."""
+"""``lightning-reg completion``: tab completion for ``lightning-reg`` and, in bash,
+``python train.py``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SHELLS = {"bash": ".bashrc", "zsh": ".zshrc"}
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("shell", nargs="?", choices=tuple(SHELLS), help="default: that of $SHELL")
     parser.add_argument(
-        "--install", action="store_true", help="add it to the file that the shell reads when it starts, instead of printing it"
+        "--install",
+        action="store_true",
+        help="add it to the file that the shell reads when it starts, instead of printing it",
     )
 
 
@@ -33,7 +37,8 @@ _lightning_reg_train_py() {
 }
 complete -o bashdefault -o default -o nospace -F _lightning_reg_train_py python python3
 """
-"""Bash: ``python train.py`` is completed as ``lightning-reg train``, other scripts as without this."""
+"""Bash: ``python train.py`` is completed as ``lightning-reg train``, other scripts as without this.
+"""
 
 
 def run(arguments: Namespace) -> int:
@@ -42,7 +47,10 @@ def run(arguments: Namespace) -> int:
         raise DataError(f"There is no completion for {shell}; give one of {', '.join(SHELLS)}.")
     if arguments.install:
         return _install(shell)
-    sys.stdout.write(argcomplete.shellcode(["lightning-reg"], shell=shell) + (FOR_PYTHON if shell == "bash" else ""))
+    sys.stdout.write(
+        argcomplete.shellcode(["lightning-reg"], shell=shell)
+        + (FOR_PYTHON if shell == "bash" else "")
+    )
     return 0
 
 
@@ -53,5 +61,8 @@ def _install(shell: str) -> int:
     if line not in text.splitlines():
         with path.open("a", encoding="utf-8") as file:
             file.write(("" if text.endswith("\n") or not text else "\n") + line + "\n")
-    sys.stdout.write(f"{path} has the line\n  {line}\nIt counts in new shells; in this one, run the line itself.\n")
+    sys.stdout.write(
+        f"{path} has the line\n  {line}\nIt counts in new shells; in this one, run the line"
+        " itself.\n"
+    )
     return 0

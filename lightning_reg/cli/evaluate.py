@@ -23,29 +23,82 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    who = parser.add_argument_group("methods", "Each can be repeated and named, as --model ours=best.ckpt.")
+    who = parser.add_argument_group(
+        "methods", "Each can be repeated and named, as --model ours=best.ckpt."
+    )
     who.add_argument(
-        "--model", action="append", default=[], help="trained network: best.ckpt, the name of an installed model, or an address"
+        "--model",
+        action="append",
+        default=[],
+        help="trained network: best.ckpt, the name of an installed model, or an address",
     )
     instance = who.add_argument(
-        "--instance", action="append", default=[], help="instance optimisation without a model: bspline, lung_ct, ..."
+        "--instance",
+        action="append",
+        default=[],
+        help="instance optimisation without a model: bspline, lung_ct, ...",
     )
     instance.completer = instances  # type: ignore[attr-defined]
     who.add_argument(
-        "--transforms", action="append", default=[], metavar="PLACE", help="transforms of another program: a folder, or a pattern"
+        "--transforms",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="transforms of another program: a folder, or a pattern",
     )
-    who.add_argument("--folds", action="append", default=[], metavar="RUNS", help="runs of a cross-validation: a pattern of their folders")
-    parser.add_argument("--data", help="data configuration: a file of conf/data or of an installed package")
-    parser.add_argument("--pairs", metavar="TABLE", help="table of pairs instead of --data, as for lightning-reg register")
-    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.root=FOLDER")
-    parser.add_argument("--out", required=True, help="new folder for the tables, the totals and the report")
-    parser.add_argument("--split", choices=("train", "validation", "test", "all"), help="subjects to evaluate (default validation)")
-    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="metric of another distribution (repeatable)")
-    parser.add_argument("--columns", metavar="A,B", help="columns of the table of methods, in order: tre,dice,seconds, ...")
+    who.add_argument(
+        "--folds",
+        action="append",
+        default=[],
+        metavar="RUNS",
+        help="runs of a cross-validation: a pattern of their folders",
+    )
+    parser.add_argument(
+        "--data", help="data configuration: a file of conf/data or of an installed package"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="TABLE",
+        help="table of pairs instead of --data, as for lightning-reg register",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="data.key=value",
+        help="values of the data configuration, as data.root=FOLDER",
+    )
+    parser.add_argument(
+        "--out", required=True, help="new folder for the tables, the totals and the report"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        help="subjects to evaluate (default validation)",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="metric of another distribution (repeatable)",
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="A,B",
+        help="columns of the table of methods, in order: tre,dice,seconds, ...",
+    )
     parser.add_argument("--limit", type=int, help="at most this many pairs")
-    parser.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation after each network")
-    parser.add_argument("--refinement", default="refine", help="instance optimisation for --refine (default refine)")
-    parser.add_argument("--learn2reg", action="store_true", help="write the challenge's displacement files and its variants of metrics")
+    parser.add_argument(
+        "--refine", type=int, metavar="N", help="steps of instance optimisation after each network"
+    )
+    parser.add_argument(
+        "--refinement", default="refine", help="instance optimisation for --refine (default refine)"
+    )
+    parser.add_argument(
+        "--learn2reg",
+        action="store_true",
+        help="write the challenge's displacement files and its variants of metrics",
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
 
@@ -61,13 +114,20 @@ def run(arguments: Namespace) -> int:
     refuse_existing(out, arguments.overwrite, "evaluate")
     with loading():
         from lightning_reg.batch.evaluation import learn2reg
-        from lightning_reg.batch.evaluation.evaluation import Evaluation, evaluate_cases, seen_in_training
+        from lightning_reg.batch.evaluation.evaluation import (
+            Evaluation,
+            evaluate_cases,
+            seen_in_training,
+        )
         from lightning_reg.cli.tables import comparison_table, totals_table
         from lightning_reg.metrics.comparison import CHOICES
     columns = arguments.columns.split(",") if arguments.columns else None
     for column in columns or ():
         if column not in CHOICES:
-            raise DataError(f"--columns names '{column}'{did_you_mean(column, CHOICES)} Known: {', '.join(CHOICES)}.")
+            raise DataError(
+                f"--columns names '{column}'{did_you_mean(column, CHOICES)} Known:"
+                f" {', '.join(CHOICES)}."
+            )
     contestants = _contestants(arguments)
     cases, described = _cases(arguments)
     seen_before = seen_in_training(contestants, cases)
@@ -82,14 +142,23 @@ def run(arguments: Namespace) -> int:
             lines(f"pair {number + 1:,} of {count:,}: {name}")
             if result is None:
                 return
-            warnings.extend(warning.split(" (after")[0] for warning in result.warnings)  # the numbers differ from case to case
+            warnings.extend(
+                warning.split(" (after")[0] for warning in result.warnings
+            )  # the numbers differ from case to case
             if arguments.learn2reg and name == contestants[0].name:
                 grids = result.pair.fixed.grid, result.pair.moving.grid
-                file = "disp_" + "_".join(cases.cases[number].name.replace(" ", "-").split("-<-")) + ".nii.gz"
+                file = (
+                    "disp_"
+                    + "_".join(cases.cases[number].name.replace(" ", "-").split("-<-"))
+                    + ".nii.gz"
+                )
                 fields[file] = learn2reg.voxel_displacement(result.transform, *grids)
 
         rows = evaluate_cases(contestants, cases, challenge=arguments.learn2reg, progress=seen)
-    settings = {**described, "methods": {contestant.name: contestant.settings for contestant in contestants}}
+    settings = {
+        **described,
+        "methods": {contestant.name: contestant.settings for contestant in contestants},
+    }
     settings |= {"warnings": seen_before} if seen_before else {}
     evaluation = Evaluation(rows, settings, columns)
     evaluation.save(out, arguments.overwrite, fields)
@@ -103,13 +172,23 @@ def run(arguments: Namespace) -> int:
     for told in seen_before:
         terminal.print(f"Warning: {told}", style="yellow", soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warnings):
-        terminal.print(f"Warning ({warnings.count(warning)} of {sum(map(len, rows.values()))} registrations): {warning}", style="yellow")
+        terminal.print(
+            f"Warning ({warnings.count(warning)} of {sum(map(len, rows.values()))} registrations):"
+            f" {warning}",
+            style="yellow",
+        )
     failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]
     for name, row in failed[:8]:
-        terminal.print(f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True)
+        terminal.print(
+            f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True
+        )
     if len(failed) > 8:
         terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
-    terminal.print(f"{len(cases.cases)} pairs. Everything is in {arguments.out}; look at {out / 'report.html'}", soft_wrap=True)
+    terminal.print(
+        f"{len(cases.cases)} pairs. Everything is in {arguments.out}; look at"
+        f" {out / 'report.html'}",
+        soft_wrap=True,
+    )
     return 1 if failed else 0
 
 
@@ -133,7 +212,12 @@ def _refuse(arguments: Namespace) -> None:
         raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     if arguments.data is not None:
         require_option("data", arguments.data)
-    require_methods(*([named(text)[1] for text in given or ()] for given in (arguments.model, arguments.instance)))
+    require_methods(
+        *(
+            [named(text)[1] for text in given or ()]
+            for given in (arguments.model, arguments.instance)
+        )
+    )
 
 
 def _contestants(arguments: Namespace) -> list[Contestant]:
@@ -156,7 +240,9 @@ def _contestants(arguments: Namespace) -> list[Contestant]:
     usual: dict[str, Callable[[str], str]] = {
         "model": lambda text: _model_name(text) if len(arguments.model) > 1 else "model",
         "instance": lambda text: Path(text).stem,
-        "transforms": lambda text: Path(text.split("{pair}")[0].split(",")[0].rstrip("_")).name or "transforms",
+        "transforms": lambda text: (
+            Path(text.split("{pair}")[0].split(",")[0].rstrip("_")).name or "transforms"
+        ),
         "folds": lambda text: Path(text).name.strip("*_-") or "folds",
     }
     found: list[Contestant] = []
@@ -167,7 +253,9 @@ def _contestants(arguments: Namespace) -> list[Contestant]:
             if kind == "model":
                 found.append(Registering(name, trained(fetched(text, console())), arguments.refine))
             elif kind == "instance":
-                found.append(Registering(name, measured(conventional(text, device=arguments.device))))
+                found.append(
+                    Registering(name, measured(conventional(text, device=arguments.device)))
+                )
             elif kind == "transforms":
                 found.append(Transforms(name, text, metrics))
             else:
@@ -186,7 +274,11 @@ def named(word: str) -> tuple[str | None, str]:
 def _model_name(text: str) -> str:
     """A checkpoint by its run's folder, anything else by its own name."""
     path = Path(text)
-    return path.parent.parent.name if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else path.stem
+    return (
+        path.parent.parent.name
+        if path.suffix == ".ckpt" and path.parent.name == "checkpoints"
+        else path.stem
+    )
 
 
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
@@ -197,12 +289,16 @@ def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     from lightning_reg.configuration.datasets import open_configured
 
     if arguments.pairs is not None:
-        return Cases.of_pairs(pairs_from_table(Path(arguments.pairs).expanduser())[: arguments.limit]), {"pairs": arguments.pairs}
+        return Cases.of_pairs(
+            pairs_from_table(Path(arguments.pairs).expanduser())[: arguments.limit]
+        ), {"pairs": arguments.pairs}
     if arguments.folds:
         count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
         parts = []
         for fold in range(1, count + 1):
-            data, config = open_configured(arguments.data, [*arguments.overrides, f"data.fold={fold}/{count}"])
+            data, config = open_configured(
+                arguments.data, [*arguments.overrides, f"data.fold={fold}/{count}"]
+            )
             parts.append(Cases.of(data, "validation", arguments.limit, fold))
         return Cases.joined(parts), {"data": config, "folds": count}
     data, config = open_configured(arguments.data, arguments.overrides)

@@ -1,4 +1,6 @@
-"""The end of a command: done, stopped, a user's mistake in one sentence, or a defect of this program in one paragraph."""
+"""The end of a command: done, stopped, a user's mistake in one sentence, or a defect of this
+program in one paragraph.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ _time_is_over = False
 def guarded(main: Callable[[], int]) -> NoReturn:
     """Run a command and end the process with its exit code.
 
-    ``--debug`` anywhere on the command line is taken out, and shows the traceback of whatever ends the command.
+    ``--debug`` anywhere on the command line is taken out, and shows the traceback of whatever ends
+    the command.
     """
     global _debug
     _debug = "--debug" in sys.argv
@@ -44,7 +47,9 @@ def guarded(main: Callable[[], int]) -> NoReturn:
             signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # into a file as to a terminal: line by line
+            stream.reconfigure(
+                line_buffering=True, errors="backslashreplace"
+            )  # into a file as to a terminal: line by line
     try:
         for word in (*sys.argv[1:], os.environ.get("PWD", "")):
             require_unicode(word)
@@ -63,7 +68,9 @@ def guarded(main: Callable[[], int]) -> NoReturn:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End as on Ctrl-C: files are whole or not there. SIGUSR1 is how SLURM says that a job's time is over."""
+    """End as on Ctrl-C: files are whole or not there. SIGUSR1 is how SLURM says that a job's time
+    is over.
+    """
     global _time_is_over
     _time_is_over = number != signal.SIGTERM
     raise KeyboardInterrupt
@@ -83,11 +90,20 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror or error}; correct the path, its permissions or the space on the disk."
+        return (
+            f"{error.filename}: {error.strerror or error}; correct the path, its permissions or the"
+            " space on the disk."
+        )
     if isinstance(error, UnicodeEncodeError):
-        return f"The path {error.object!a} cannot be used: its name or the locale is not UTF-8; rename it, or set LC_ALL=C.UTF-8."
+        return (
+            f"The path {error.object!a} cannot be used: its name or the locale is not UTF-8; rename"
+            " it, or set LC_ALL=C.UTF-8."
+        )
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of Path.expanduser
-        return "A path begins with ~ and the name of a user whom this machine does not know; write it in full."
+        return (
+            "A path begins with ~ and the name of a user whom this machine does not know; write it"
+            " in full."
+        )
     return None
 
 
@@ -106,7 +122,10 @@ def say(text: str) -> None:
 def _defect(error: Exception) -> str:
     """The paragraph for what nobody foresaw; its traceback goes into a file."""
     told = "".join(traceback.format_exception(error))
-    text = f"{' '.join(sys.argv)}\nlightning-reg {__version__}, Python {platform.python_version()}, {platform.platform()}\n\n{told}"
+    text = (
+        f"{' '.join(sys.argv)}\nlightning-reg {__version__}, Python {platform.python_version()},"
+        f" {platform.platform()}\n\n{told}"
+    )
     kept = "could not be written; --debug shows it"
     name = f"lightning-reg-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
@@ -116,6 +135,7 @@ def _defect(error: Exception) -> str:
             break
     what = " ".join(str(error).split())[:200]
     return (
-        f"This is a defect in lightning-reg or in an extension of it, not in your command ({type(error).__name__}: {what}). The full "
-        f"traceback {kept}. Please report it with that file, the command and, where it depends on them, the header of your images."
+        "This is a defect in lightning-reg or in an extension of it, not in your command"
+        f" ({type(error).__name__}: {what}). The full traceback {kept}. Please report it with that"
+        " file, the command and, where it depends on them, the header of your images."
     )

@@ -17,8 +17,12 @@ COMMANDS = {
     "study": "train methods over data, seeds and folds, or search for settings; write one table",
     "prepare": "prepare a public data set for training: lung masks, crop, resolution",
     "check": "check data before training: one table, one verdict",
-    "register": "register two images or many pairs; write transform, warped image, metrics and report",
-    "collect": "collect the results of many pairs, check that none is missing, write a page to judge them",
+    "register": (
+        "register two images or many pairs; write transform, warped image, metrics and report"
+    ),
+    "collect": (
+        "collect the results of many pairs, check that none is missing, write a page to judge them"
+    ),
     "apply": "apply a transform to an image, a label map or points",
     "evaluate": "evaluate methods on the same pairs, case by case, and compare them",
     "report": "write the HTML report of a run, a registration or an evaluation again",
@@ -29,33 +33,56 @@ COMMANDS = {
 }
 EXAMPLES = {
     "train": ["lightning-reg train method=velocity data=folder data.root=my_scans budget=20"],
-    "study": ["lightning-reg study comparison.yaml --jobs 2", "lightning-reg study comparison.yaml --list"],
+    "study": [
+        "lightning-reg study comparison.yaml --jobs 2",
+        "lightning-reg study comparison.yaml --list",
+    ],
     "prepare": ["lightning-reg prepare dirlab --source DIRLAB --out data/dirlab --workers 2"],
     "check": ["lightning-reg check my_scans", "lightning-reg check pairs.csv --method velocity"],
     "register": [
         "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --out result",
-        "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --model best.ckpt --refine 60 --out result",
+        (
+            "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --model best.ckpt"
+            " --refine 60 --out result"
+        ),
         "lightning-reg register --pairs pairs.csv --instance lung_ct --out cohort",
     ],
     "collect": ["lightning-reg collect cohort"],
     "apply": [
-        "lightning-reg apply --transform result/transform.h5 --points landmarks.csv --out mapped.csv",
-        "lightning-reg apply --transform result/transform.h5 --input organs.nii.gz --labels --reference fixed.nii.gz --out warped.nii.gz",
+        (
+            "lightning-reg apply --transform result/transform.h5 --points landmarks.csv --out"
+            " mapped.csv"
+        ),
+        (
+            "lightning-reg apply --transform result/transform.h5 --input organs.nii.gz --labels"
+            " --reference fixed.nii.gz --out warped.nii.gz"
+        ),
     ],
     "evaluate": [
-        "lightning-reg evaluate --model best.ckpt --instance bspline --data hippocampus data.root=FOLDER --out compared",
-        "lightning-reg evaluate --model best.ckpt --transforms ants=ants_results --pairs pairs.csv --out compared",
+        (
+            "lightning-reg evaluate --model best.ckpt --instance bspline --data hippocampus"
+            " data.root=FOLDER --out compared"
+        ),
+        (
+            "lightning-reg evaluate --model best.ckpt --transforms ants=ants_results --pairs"
+            " pairs.csv --out compared"
+        ),
     ],
     "report": ["lightning-reg report result"],
     "export": ["lightning-reg export --model best.ckpt --shape 64 64 64 --onnx network.onnx"],
-    "plugins": ["lightning-reg plugins describe head bspline", "lightning-reg plugins new my_method --head --loss"],
+    "plugins": [
+        "lightning-reg plugins describe head bspline",
+        "lightning-reg plugins new my_method --head --loss",
+    ],
     "models": ["lightning-reg models", "lightning-reg models describe NAME"],
     "completion": ["lightning-reg completion --install"],
 }
 """Examples at the end of each command's help."""
 
 TRAINS = "LIGHTNING_REG_TRAINS"
-"""In the environment of the processes that Lightning starts beside a training; their command line lacks the word *train*."""
+"""In the environment of the processes that Lightning starts beside a training; their command line
+lacks the word *train*.
+"""
 
 
 def main() -> None:
@@ -64,7 +91,9 @@ def main() -> None:
 
 
 def _main() -> int:
-    """Dispatches to ``lightning_reg.cli.<command>``, or another distribution's; each is imported when it is used."""
+    """Dispatches to ``lightning_reg.cli.<command>``, or another distribution's; each is imported
+    when it is used.
+    """
     if sys.argv[1:2] == ["train"] or (TRAINS in os.environ and "LOCAL_RANK" in os.environ):
         sys.argv = [sys.argv[0], *sys.argv[1 + (sys.argv[1:2] == ["train"]) :]]
         os.environ[TRAINS] = "1"
@@ -84,26 +113,42 @@ def _main() -> int:
 
 
 def whole_parser() -> Parser:
-    """The parser of all built-in commands with all their options, for the documentation: its examples are literal blocks."""
+    """The parser of all built-in commands with all their options, for the documentation: its
+    examples are literal blocks.
+    """
     parser = _parser(COMMANDS, COMMANDS)
     for action in parser._actions:
-        for subparser in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+        for subparser in (
+            (action.choices or {}).values() if isinstance(action.choices, dict) else ()
+        ):
             subparser.epilog = subparser.epilog and subparser.epilog.replace(":\n", "::\n\n", 1)
     return parser
 
 
 def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
     """Parser of the known commands; those to be filled are imported."""
-    parser = Parser(prog="lightning-reg", description="Learning-based registration of 3D medical images.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    parser = Parser(
+        prog="lightning-reg", description="Learning-based registration of 3D medical images."
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
     for name, text in known.items():
         examples = EXAMPLES.get(name, [])
-        epilog = "\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples]) if examples else None
-        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+        epilog = (
+            "\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
+            if examples
+            else None
+        )
+        subparser = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog
+        )
         if name == "train" and name in filled:
             from lightning_reg.cli.options import overrides
 
-            subparser.add_argument("overrides", nargs="*", metavar="key=value").completer = overrides  # type: ignore[attr-defined]
+            subparser.add_argument(
+                "overrides", nargs="*", metavar="key=value"
+            ).completer = overrides  # type: ignore[attr-defined]
         elif name in filled:
             subparser.set_defaults(strict=True, module=command(name))
             subparser.get_default("module").add_arguments(subparser)
@@ -113,7 +158,11 @@ def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
 def installed() -> dict[str, str]:
     """Commands of other distributions with a line of help each; nothing is imported."""
     found = providers("commands")
-    return {name: f"of {' and '.join(p.origin for p in offered)}" for name, offered in sorted(found.items()) if name not in COMMANDS}
+    return {
+        name: f"of {' and '.join(p.origin for p in offered)}"
+        for name, offered in sorted(found.items())
+        if name not in COMMANDS
+    }
 
 
 def command(name: str) -> Any:

@@ -24,20 +24,36 @@ from lightning_reg.registry.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", help="instead of the list:")
-    for name, text in (("describe", "show the card of a model"), ("fetch", "download a model into the cache, and print its path")):
+    for name, text in (
+        ("describe", "show the card of a model"),
+        ("fetch", "download a model into the cache, and print its path"),
+    ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision")
+        action.add_argument(
+            "model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision"
+        )
         action.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     pack = actions.add_parser("pack", help="make an installable package of a run's model")
     pack.add_argument("run", help="folder of a training run")
-    pack.add_argument("--out", required=True, help="new folder for the package; its last part is the package's name, as my_model")
+    pack.add_argument(
+        "--out",
+        required=True,
+        help="new folder for the package; its last part is the package's name, as my_model",
+    )
     pack.add_argument("--name", help="version of the model (default: the package's)")
-    pack.add_argument("--licence", help="licence of the weights, an SPDX expression such as CC-BY-SA-4.0; asked for if missing")
+    pack.add_argument(
+        "--licence",
+        help=(
+            "licence of the weights, an SPDX expression such as CC-BY-SA-4.0; asked for if missing"
+        ),
+    )
     pack.add_argument("--checkpoint", default="best", help="best (default) or last")
     pack.add_argument("--title", help="images that the model registers, in one line")
     pack.add_argument("--data", help="training data: source, subjects, modality")
     pack.add_argument("--not-for", help="limits of use")
-    pack.add_argument("--training", help="command that trains it (default: with the configuration in the package)")
+    pack.add_argument(
+        "--training", help="command that trains it (default: with the configuration in the package)"
+    )
     pack.add_argument("--cite", default="", help="citation of data and methods")
 
 
@@ -53,27 +69,44 @@ def run(arguments: Namespace) -> int:
 
 
 def _how_to_install() -> str:
-    """Commands that install the model packages of a clone of this project; without a clone, where they are."""
+    """Commands that install the model packages of a clone of this project; without a clone, where
+    they are.
+    """
     groups = '[project.entry-points."lightning_reg.models"]'
     files = sorted((own_directory().parent / "plugins").glob("*/pyproject.toml"))
     packages = [path.parent for path in files if groups in path.read_text(encoding="utf-8")]
     if packages:
-        return "install one of this clone: " + ", ".join(f"pip install {shlex.quote(str(package))}" for package in packages)
-    return "install a package of one with pip (the folder plugins/ of the project's repository has some)"
+        return "install one of this clone: " + ", ".join(
+            f"pip install {shlex.quote(str(package))}" for package in packages
+        )
+    return (
+        "install a package of one with pip (the folder plugins/ of the project's repository has"
+        " some)"
+    )
 
 
 def fetched(model: str, terminal: Console, always: bool = False) -> str:
-    """The model's name, or the path of an address that has been downloaded, with a progress bar while it lasts.
+    """The model's name, or the path of an address that has been downloaded, with a progress bar
+    while it lasts.
 
     Args:
         always: the path of every model.
     """
     if "://" not in model and not always:
         return model
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
+    ) as progress:
         task = progress.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
-        located = locate(model, lambda done, total: progress.update(task, completed=done, total=total))
+        located = locate(
+            model, lambda done, total: progress.update(task, completed=done, total=total)
+        )
     if not located.path.is_file():
         raise UserError(f"There is no file {located.path}; correct the path.")
     return str(located.path)
@@ -89,20 +122,44 @@ def _list(arguments: Namespace) -> int:
         assert located.card is not None
         size = located.path.stat().st_size
         rows.append(
-            {"name": provider.name, "qualified": provider.qualified, "distribution": provider.origin, "bytes": size, **asdict(located.card)}
+            {
+                "name": provider.name,
+                "qualified": provider.qualified,
+                "distribution": provider.origin,
+                "bytes": size,
+                **asdict(located.card),
+            }
         )
-    fetched_files = sorted(str(path) for path in cache().glob("*/*") if path.is_file() and not path.name.endswith((".lock", ".part")))
+    fetched_files = sorted(
+        str(path)
+        for path in cache().glob("*/*")
+        if path.is_file() and not path.name.endswith((".lock", ".part"))
+    )
     if arguments.json:
-        print(json.dumps({"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2))
+        print(
+            json.dumps(
+                {"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2
+            )
+        )
         return 1 if problems else 0
     terminal = console()
     if rows:
         table = Table("name", "what", "licence", "size", "distribution")
         for row in rows:
-            table.add_row(row["name"], row["title"], row["licence"], f"{row['bytes'] / 1e6:.1f} MB", row["distribution"])
+            table.add_row(
+                row["name"],
+                row["title"],
+                row["licence"],
+                f"{row['bytes'] / 1e6:.1f} MB",
+                row["distribution"],
+            )
         terminal.print(table)
     else:
-        terminal.print(f"No models are installed; {_how_to_install()}, or give --model a file or an address.", soft_wrap=True, markup=False)
+        terminal.print(
+            f"No models are installed; {_how_to_install()}, or give --model a file or an address.",
+            soft_wrap=True,
+            markup=False,
+        )
     for path in fetched_files:
         terminal.print(f"Fetched: {path}", soft_wrap=True)
     for problem in problems:
@@ -126,7 +183,9 @@ def _describe(arguments: Namespace) -> int:
     plain = {
         "path": str(located.path),
         "version": stored.get("version"),
-        "parameters": sum(value.numel() for value in checkpoint["state_dict"].values() if hasattr(value, "numel")),
+        "parameters": sum(
+            value.numel() for value in checkpoint["state_dict"].values() if hasattr(value, "numel")
+        ),
         "components": components,
         "preprocessing": stored["preprocessing"],
     }
@@ -134,7 +193,10 @@ def _describe(arguments: Namespace) -> int:
         print(json.dumps(plain, indent=2))
         return 0
     terminal = console()
-    terminal.print(f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters.", soft_wrap=True)
+    terminal.print(
+        f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters.",
+        soft_wrap=True,
+    )
     for one in components:
         terminal.print(f"  {one['group']} {one['name']} of {one['distribution']} {one['version']}")
     terminal.print(f"  images: {stored['preprocessing']}", soft_wrap=True)
@@ -144,19 +206,36 @@ def _describe(arguments: Namespace) -> int:
 def _pack(arguments: Namespace) -> int:
     licence = arguments.licence
     if not licence and sys.stdin.isatty():
-        licence = input("Licence of the weights (SPDX, as CC-BY-4.0; the data's licence may ask for one): ").strip()
+        licence = input(
+            "Licence of the weights (SPDX, as CC-BY-4.0; the data's licence may ask for one): "
+        ).strip()
     if not licence:
-        raise UserError("A model needs a licence, or nobody may use it: add --licence, as --licence CC-BY-4.0.")
+        raise UserError(
+            "A model needs a licence, or nobody may use it: add --licence, as --licence CC-BY-4.0."
+        )
     from lightning_reg.inference.packing import pack
 
     terminal = console()
     out = Path(arguments.out).expanduser()
     packed = pack(
-        Path(arguments.run).expanduser(), out, licence=licence, checkpoint=arguments.checkpoint, title=arguments.title, data=arguments.data,
-        not_for=arguments.not_for, training=arguments.training, citation=arguments.cite, name=arguments.name,
+        Path(arguments.run).expanduser(), out, licence=licence, checkpoint=arguments.checkpoint,
+        title=arguments.title, data=arguments.data,
+        not_for=arguments.not_for, training=arguments.training, citation=arguments.cite,
+        name=arguments.name,
     )  # fmt: skip
-    terminal.print(f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).", soft_wrap=True)
+    terminal.print(
+        f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).",
+        soft_wrap=True,
+    )
     for name in packed.missing:
-        terminal.print(f"The card's entry '{name}' waits to be written: {packed.path}", style="yellow", soft_wrap=True)
-    terminal.print(f"Next:\n  pip install {shlex.quote(str(out))}\n  lightning-reg models describe {packed.name}", soft_wrap=True)
+        terminal.print(
+            f"The card's entry '{name}' waits to be written: {packed.path}",
+            style="yellow",
+            soft_wrap=True,
+        )
+    terminal.print(
+        f"Next:\n  pip install {shlex.quote(str(out))}\n  lightning-reg models describe"
+        f" {packed.name}",
+        soft_wrap=True,
+    )
     return 0

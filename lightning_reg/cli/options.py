@@ -16,8 +16,10 @@ from lightning_reg.registry import UserError, did_you_mean
 
 HELP = ("-h", "--help")
 OPTIONS = (
-    "-m", "--multirun", "-r", "--run", "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info", "-cn", "--config-name",
-    "-cp", "--config-path", "-cd", "--config-dir", "-sc", "--shell-completion", "--version", "--hydra-help", "--experimental-rerun",
+    "-m", "--multirun", "-r", "--run", "-c", "--cfg", "--resolve", "-p", "--package", "-i",
+    "--info", "-cn", "--config-name",
+    "-cp", "--config-path", "-cd", "--config-dir", "-sc", "--shell-completion", "--version",
+    "--hydra-help", "--experimental-rerun",
 )  # fmt: skip
 """Options of Hydra."""
 GROUPS = {
@@ -46,7 +48,8 @@ USAGE = """Train a network that registers 3D images.
   {command} --help method=dlir method.loss        of another method than the default
 
 A component by name replaces the configured one: method.composer.backbone=voxelmorph, or two heads:
-"method.composer.head=[{{name: affine}}, {{name: velocity}}]". Half precision: trainer.precision=bf16-mixed.
+"method.composer.head=[{{name: affine}}, {{name: velocity}}]".
+Half precision: trainer.precision=bf16-mixed.
 """
 
 
@@ -54,7 +57,8 @@ def show(words: Sequence[str], command: str) -> int:
     """Print the help for the words beside ``--help``.
 
     Args:
-        words: groups, ``group=option`` or the beginning of keys; other overrides change the values that are shown.
+        words: groups, ``group=option`` or the beginning of keys; other overrides change the values
+            that are shown.
         command: as it is called.
 
     Raises:
@@ -67,17 +71,30 @@ def show(words: Sequence[str], command: str) -> int:
 
     terminal = console()
     given = [word for word in words if "=" in word]
-    wanted = [word for word in words if "=" not in word and word not in GROUPS]  # keys, of what the other words choose
+    wanted = [
+        word for word in words if "=" not in word and word not in GROUPS
+    ]  # keys, of what the other words choose
     wanted = wanted or [group for word in given for group in _shown(word.partition("=")[0])]
-    wanted += [word for word in words if word in ("trainer", "callbacks")]  # which have one option each
+    wanted += [
+        word for word in words if word in ("trainer", "callbacks")
+    ]  # which have one option each
     for group in (word for word in words if word in GROUPS):
         terminal.print(_table(f"{group}=", ("option", "description"), list(options(group).items())))
     if wanted:
         values = explained(given)
-        rows = [v for v in values if any(re.match(rf"{re.escape(word)}($|[.\[])", v.key) for word in wanted)]
+        rows = [
+            v
+            for v in values
+            if any(re.match(rf"{re.escape(word)}($|[.\[])", v.key) for word in wanted)
+        ]
         if not rows:
-            known = sorted({v.key for v in values} | {v.key.rpartition(".")[0] for v in values} | set(GROUPS))
-            raise UserError(f"There is no option '{wanted[0]}'{did_you_mean(wanted[0], known)} List the groups with {command} --help.")
+            known = sorted(
+                {v.key for v in values} | {v.key.rpartition(".")[0] for v in values} | set(GROUPS)
+            )
+            raise UserError(
+                f"There is no option '{wanted[0]}'{did_you_mean(wanted[0], known)} List the groups"
+                f" with {command} --help."
+            )
         told = [(v.key, plain(v.value), v.type, v.meaning) for v in rows]
         terminal.print(_table(None, ("key", "value", "type", "meaning"), told))
     return 0
@@ -94,7 +111,11 @@ def overrides(prefix: str, parsed_args: Namespace | None = None, **kwargs: Any) 
         return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
     from lightning_reg.configuration.composition import explained
 
-    line = [word for word in getattr(parsed_args, "overrides", None) or () if word.partition("=")[0] in GROUPS and word.partition("=")[2]]
+    line = [
+        word
+        for word in getattr(parsed_args, "overrides", None) or ()
+        if word.partition("=")[0] in GROUPS and word.partition("=")[2]
+    ]
     return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained(line)]
 
 
@@ -106,14 +127,21 @@ def instances(prefix: str, **kwargs: Any) -> list[str]:
 def _shown(key: str) -> list[str]:
     """Values that an override is about."""
     key = key.lstrip("+~")
-    return ["method", "data"] if key == "experiment" else [key.partition(".")[0] if key in GROUPS else key]
+    return (
+        ["method", "data"]
+        if key == "experiment"
+        else [key.partition(".")[0] if key in GROUPS else key]
+    )
 
 
 def _groups(command: str) -> int:
     sys.stdout.write(USAGE.format(command=command) + "\nGroups:\n\n")
     for group, text in GROUPS.items():
         sys.stdout.write(f"  {group}: {text}\n      {', '.join(options(group))}\n")
-    sys.stdout.write("\nInstalled components: lightning-reg plugins. Tab completion: lightning-reg completion --help.\n")
+    sys.stdout.write(
+        "\nInstalled components: lightning-reg plugins. Tab completion: lightning-reg completion"
+        " --help.\n"
+    )
     return 0
 
 
@@ -126,4 +154,8 @@ def _table(title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]
 
 def plain(value: Any) -> str:
     """A value as a configuration writes it."""
-    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )

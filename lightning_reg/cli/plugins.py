@@ -1,4 +1,6 @@
-"""``lightning-reg plugins``: what is installed, from where, what it does, what is wrong with it, and the start of a new one."""
+"""``lightning-reg plugins``: what is installed, from where, what it does, what is wrong with it,
+and the start of a new one.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,25 @@ from lightning_reg.registry.groups import GROUPS
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--group", help=f"list these groups only: {', '.join(GROUPS)}, conf")
-    parser.add_argument("--from", dest="distribution", metavar="DISTRIBUTION", help="list this distribution only")
+    parser.add_argument(
+        "--from", dest="distribution", metavar="DISTRIBUTION", help="list this distribution only"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--check", action="store_true", help="import every component and check it against its interface")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="import every component and check it against its interface",
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", help="instead of the list:")
-    describe = actions.add_parser("describe", help="show arguments, meaning, source and use of one component")
+    describe = actions.add_parser(
+        "describe", help="show arguments, meaning, source and use of one component"
+    )
     describe.add_argument("component_group", metavar="GROUP", help="head, heads, loss, ...")
     describe.add_argument("name")
     describe.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
-    new = actions.add_parser("new", help="write a small package that extends lightning_reg, with tests")
+    new = actions.add_parser(
+        "new", help="write a small package that extends lightning_reg, with tests"
+    )
     new.add_argument("name", help="name of the package, such as my_method")
     new.add_argument("--out", default=".", help="parent folder of the package (default: here)")
     from lightning_reg.cli.scaffold import PARTS
@@ -44,7 +56,11 @@ def run(arguments: Namespace) -> int:
     if arguments.action == "new":
         from lightning_reg.cli.scaffold import PARTS, write_package
 
-        folder = write_package(arguments.name, Path(arguments.out).expanduser(), [part for part in PARTS if getattr(arguments, part)])
+        folder = write_package(
+            arguments.name,
+            Path(arguments.out).expanduser(),
+            [part for part in PARTS if getattr(arguments, part)],
+        )
         console().print(f"Wrote {folder}. Next:\n{next_steps(folder)}", soft_wrap=True)
         return 0
     return _list(arguments)
@@ -52,7 +68,13 @@ def run(arguments: Namespace) -> int:
 
 def next_steps(folder: Path) -> str:
     """Commands for the one who has just made a package."""
-    return (folder / "README.md").read_text(encoding="utf-8").partition("```bash\n")[2].partition("```")[0].rstrip()
+    return (
+        (folder / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("```bash\n")[2]
+        .partition("```")[0]
+        .rstrip()
+    )
 
 
 def _list(arguments: Namespace) -> int:
@@ -60,7 +82,10 @@ def _list(arguments: Namespace) -> int:
         arguments.group = _group(arguments.group)
     rows, problems = listing(arguments.group, arguments.distribution)
     if arguments.distribution is not None and not rows:
-        raise UserError(f"The distribution {arguments.distribution} is not installed, or offers nothing to lightning_reg.")
+        raise UserError(
+            f"The distribution {arguments.distribution} is not installed, or offers nothing to"
+            " lightning_reg."
+        )
     if arguments.check:
         problems = [*problems, *_broken(rows)]
     if arguments.json:
@@ -68,19 +93,26 @@ def _list(arguments: Namespace) -> int:
     else:
         table = Table("group", "name", "distribution", "class")
         for row in rows:
-            table.add_row(row["group"], row["name"], f"{row['distribution']} {row['version']}", row["class"])
+            table.add_row(
+                row["group"], row["name"], f"{row['distribution']} {row['version']}", row["class"]
+            )
         terminal = console()
         terminal.print(table)
         for problem in problems:
             terminal.print(problem, style="red", soft_wrap=True)
         if not arguments.check:
-            terminal.print("Nothing was imported; --check imports all and says what cannot be used.", soft_wrap=True)
+            terminal.print(
+                "Nothing was imported; --check imports all and says what cannot be used.",
+                soft_wrap=True,
+            )
         elif not problems:
             terminal.print("All of them can be used.")
     return 1 if problems else 0
 
 
-def listing(group: str | None = None, distribution: str | None = None) -> tuple[list[dict[str, str]], list[str]]:
+def listing(
+    group: str | None = None, distribution: str | None = None
+) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of what is installed, and the problems that show without importing anything.
 
     Args:
@@ -101,7 +133,9 @@ def listing(group: str | None = None, distribution: str | None = None) -> tuple[
                 problems.append(_ambiguous(name_of_group, name, offered))
     if group in (None, "conf"):
         for package in plugin_packages():
-            found = [p for offered in providers("conf").values() for p in offered if p.target == package]
+            found = [
+                p for offered in providers("conf").values() for p in offered if p.target == package
+            ]
             rows += [_row("conf", provider) for provider in found if wanted(provider)]
         problems += [p for p in conf_problems() if distribution is None or f" {distribution} " in p]
     if group is None:
@@ -111,14 +145,18 @@ def listing(group: str | None = None, distribution: str | None = None) -> tuple[
 
 def _row(group: str, provider: Provider) -> dict[str, str]:
     return {
-        "group": group, "name": provider.name, "qualified": provider.qualified, "distribution": provider.distribution,
+        "group": group, "name": provider.name, "qualified": provider.qualified,
+        "distribution": provider.distribution,
         "version": provider.version, "class": provider.target,
     }  # fmt: skip
 
 
 def _ambiguous(group: str, name: str, offered: list[Provider]) -> str:
     both = " and ".join(provider.origin for provider in offered)
-    told = f"The {GROUPS[group].one} '{name}' is provided by {both}; write {' or '.join(p.qualified for p in offered)}."
+    told = (
+        f"The {GROUPS[group].one} '{name}' is provided by {both}; write"
+        f" {' or '.join(p.qualified for p in offered)}."
+    )
     return hidden(group, name) or told
 
 
@@ -142,9 +180,14 @@ def _group(word: str) -> str:
     Raises:
         UserError: none.
     """
-    named = {group: group for group in GROUPS} | {entry.one.replace(" ", "_"): group for group, entry in GROUPS.items()}
+    named = {group: group for group in GROUPS} | {
+        entry.one.replace(" ", "_"): group for group, entry in GROUPS.items()
+    }
     if word not in named:
-        raise UserError(f"There is no group of components named '{word}'{did_you_mean(word, named)} Groups: {', '.join(GROUPS)}.")
+        raise UserError(
+            f"There is no group of components named '{word}'{did_you_mean(word, named)} Groups:"
+            f" {', '.join(GROUPS)}."
+        )
     return named[word]
 
 
@@ -152,10 +195,16 @@ def _describe(arguments: Namespace) -> int:
     from lightning_reg.configuration.documentation import documentation
 
     if arguments.component_group == "conf":
-        raise UserError("Configurations are files; lightning-reg plugins --group conf lists the packages that have some.")
+        raise UserError(
+            "Configurations are files; lightning-reg plugins --group conf lists the packages that"
+            " have some."
+        )
     group = _group(arguments.component_group)
     if not GROUPS[group].interface:
-        raise UserError(f"A {GROUPS[group].one} is no class; lightning-reg models describe {arguments.name} shows its card.")
+        raise UserError(
+            f"A {GROUPS[group].one} is no class; lightning-reg models describe {arguments.name}"
+            " shows its card."
+        )
     found = documentation(group, arguments.name)
     if arguments.json:
         print(json.dumps(found.plain(), indent=2))
@@ -168,12 +217,28 @@ def _describe(arguments: Namespace) -> int:
     if found.arguments:
         table = Table("argument", "type", "default", "meaning")
         for argument in found.arguments:
-            default = "(supplied)" if argument.supplied else "(required)" if argument.default is None else argument.default
+            default = (
+                "(supplied)"
+                if argument.supplied
+                else "(required)"
+                if argument.default is None
+                else argument.default
+            )
             table.add_row(argument.name, argument.type, default, argument.meaning)
         terminal.print(table)
     key = GROUPS[group].key
-    used = f"{key} {provider.qualified}" if key.startswith("--") else key.replace("NAME", provider.qualified) if " " in key else ""
-    for title, text in (("On a command line", used), ("In a configuration", found.yaml()), ("In Python", found.python())):
+    used = (
+        f"{key} {provider.qualified}"
+        if key.startswith("--")
+        else key.replace("NAME", provider.qualified)
+        if " " in key
+        else ""
+    )
+    for title, text in (
+        ("On a command line", used),
+        ("In a configuration", found.yaml()),
+        ("In Python", found.python()),
+    ):
         _snippet(terminal, title, text)
     terminal.print(f"\nSource: {found.path}, line {found.line}", soft_wrap=True)
     return 0

@@ -8,15 +8,38 @@ from pathlib import Path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", help="data configuration: dirlab, creatis, ..., folder, pairs, phantom")
-    parser.add_argument("--source", help="folder with the provider's files (pairs: the CSV file); only read")
+    parser.add_argument(
+        "dataset", help="data configuration: dirlab, creatis, ..., folder, pairs, phantom"
+    )
+    parser.add_argument(
+        "--source", help="folder with the provider's files (pairs: the CSV file); only read"
+    )
     parser.add_argument("--out", required=True, help="folder for the prepared data")
-    parser.add_argument("--shape", nargs=3, type=int, metavar=("I", "J", "K"), help="resize to these voxels")
-    parser.add_argument("--spacing", nargs="+", type=float, metavar="MM", help="resample to this voxel size: one number or three")
-    parser.add_argument("--crop", choices=("lungs", "mask", "none"), help="cut to the lungs or to the mask")
-    parser.add_argument("--lungs", metavar="NAME", help="make missing lung masks: segmented, threshold, none, or by a plugin")
+    parser.add_argument(
+        "--shape", nargs=3, type=int, metavar=("I", "J", "K"), help="resize to these voxels"
+    )
+    parser.add_argument(
+        "--spacing",
+        nargs="+",
+        type=float,
+        metavar="MM",
+        help="resample to this voxel size: one number or three",
+    )
+    parser.add_argument(
+        "--crop", choices=("lungs", "mask", "none"), help="cut to the lungs or to the mask"
+    )
+    parser.add_argument(
+        "--lungs",
+        metavar="NAME",
+        help="make missing lung masks: segmented, threshold, none, or by a plugin",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help="values of the data configuration, as data.dataset.offset=0")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="data.key=value",
+        help="values of the data configuration, as data.dataset.offset=0",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -45,17 +68,26 @@ def run(arguments: Namespace) -> int:
         settings |= {"shape": arguments.shape, "spacing": None}
     for name in ("crop", "lungs"):
         if getattr(arguments, name) is not None:
-            settings[name] = None if getattr(arguments, name) == "none" else getattr(arguments, name)
+            settings[name] = (
+                None if getattr(arguments, name) == "none" else getattr(arguments, name)
+            )
     preparation = construct("prepare", Preparation, settings)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         bar = progress.add_task("scans", total=len(data.records()))
         try:
             done = prepare(
-                data, out, preparation, arguments.workers, lambda number, count: progress.update(bar, completed=number, total=count)
+                data,
+                out,
+                preparation,
+                arguments.workers,
+                lambda number, count: progress.update(bar, completed=number, total=count),
             )
         except KeyboardInterrupt:
             progress.stop()
-            terminal.print(f"\nStopped; the same command goes on from there. What is done is in {out}", soft_wrap=True)
+            terminal.print(
+                f"\nStopped; the same command goes on from there. What is done is in {out}",
+                soft_wrap=True,
+            )
             return 130
     for problem in done.problems:
         terminal.print(problem, style="red", soft_wrap=True)
@@ -64,8 +96,9 @@ def run(arguments: Namespace) -> int:
     root = as_word("data.root", arguments.out)
     counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
     terminal.print(
-        f"{len(done.rows)} scans ({counts}); {done.reused} of them were there already, {len(done.problems)} could not be prepared. "
-        f"Next:\n  lightning-reg check {shlex.quote(arguments.out)}\n  lightning-reg train data={name} {root}",
+        f"{len(done.rows)} scans ({counts}); {done.reused} of them were there already,"
+        f" {len(done.problems)} could not be prepared. Next:\n  lightning-reg check"
+        f" {shlex.quote(arguments.out)}\n  lightning-reg train data={name} {root}",
         soft_wrap=True,
     )
     return 1 if done.problems else 0

@@ -32,69 +32,167 @@ SIDES = ("mask", "labels", "landmarks")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--fixed", help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series")
+    parser.add_argument(
+        "--fixed", help="image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series"
+    )
     parser.add_argument("--moving", help="image to align with the fixed image")
     many = parser.add_argument_group("many pairs", "Instead of --fixed and --moving.")
-    many.add_argument("--pairs", metavar="TABLE", help="a CSV file with the columns fixed, moving (and pair, fixed_mask, ...)")
-    many.add_argument("--folder", help="folder of scans: its usual pairs, all scans --to one of them, or --consecutive")
-    many.add_argument("--series", help="time points: a 4D NIfTI file, or a folder with one file each; all are registered --to one of them")
-    many.add_argument("--to", metavar="SCAN", help="fixed image: a scan or file (--folder), or a number, default 0, or mean (--series)")
-    many.add_argument("--consecutive", action="store_true", help="with --folder: register each scan of a subject to the previous one")
-    many.add_argument("--shard", metavar="I/N", help="every N-th pair from the I-th: for N processes or machines that share --out")
+    many.add_argument(
+        "--pairs",
+        metavar="TABLE",
+        help="a CSV file with the columns fixed, moving (and pair, fixed_mask, ...)",
+    )
+    many.add_argument(
+        "--folder",
+        help="folder of scans: its usual pairs, all scans --to one of them, or --consecutive",
+    )
+    many.add_argument(
+        "--series",
+        help=(
+            "time points: a 4D NIfTI file, or a folder with one file each; all are registered --to"
+            " one of them"
+        ),
+    )
+    many.add_argument(
+        "--to",
+        metavar="SCAN",
+        help="fixed image: a scan or file (--folder), or a number, default 0, or mean (--series)",
+    )
+    many.add_argument(
+        "--consecutive",
+        action="store_true",
+        help="with --folder: register each scan of a subject to the previous one",
+    )
+    many.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="every N-th pair from the I-th: for N processes or machines that share --out",
+    )
     many.add_argument(
         "--only",
         action="append",
         metavar="PAIR",
-        help="register this pair again (repeatable); failed: all that failed or were judged as failed",
+        help=(
+            "register this pair again (repeatable); failed: all that failed or were judged as"
+            " failed"
+        ),
     )
-    many.add_argument("--verdicts", metavar="FILE", help="quality.csv for --only failed (default: the one in --out)")
+    many.add_argument(
+        "--verdicts",
+        metavar="FILE",
+        help="quality.csv for --only failed (default: the one in --out)",
+    )
     who = parser.add_argument_group(
-        "method", "A model, an instance optimisation, or both: the optimisation then refines the model's result."
+        "method",
+        "A model, an instance optimisation, or both: the optimisation then refines the model's"
+        " result.",
     )
     who.add_argument(
-        "--model", action="append", help="trained network: best.ckpt, the name of an installed model, or an address (several: their mean)"
+        "--model",
+        action="append",
+        help=(
+            "trained network: best.ckpt, the name of an installed model, or an address (several:"
+            " their mean)"
+        ),
     )
-    who.add_argument("--tta", action="store_true", help="test-time augmentation: mean over flips and a small shift of the images")
     who.add_argument(
-        "--weight", type=float, metavar="W", help="weight of the smoothness, for a model that was trained for a range of weights"
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: mean over flips and a small shift of the images",
+    )
+    who.add_argument(
+        "--weight",
+        type=float,
+        metavar="W",
+        help="weight of the smoothness, for a model that was trained for a range of weights",
     )
     instance = who.add_argument(
-        "--instance", help="instance optimisation: auto (default without a model), bspline, lung_ct, rigid, ..., or a YAML file"
+        "--instance",
+        help=(
+            "instance optimisation: auto (default without a model), bspline, lung_ct, rigid, ...,"
+            " or a YAML file"
+        ),
     )
     instance.completer = instances  # type: ignore[attr-defined]
-    who.add_argument("--refine", type=int, metavar="N", help="steps of instance optimisation (default 0 with a model)")
     who.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="values of the instance optimisation, as optimization.loss.bending.weight=5"
+        "--refine",
+        type=int,
+        metavar="N",
+        help="steps of instance optimisation (default 0 with a model)",
     )
-    parser.add_argument("--out", required=True, help="new folder for the results; for many pairs also an existing one, to continue")
-    for part, text in zip(SIDES, ("region of interest", "label map, for Dice and surface distances", "landmarks, for TRE"), strict=True):
+    who.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="values of the instance optimisation, as optimization.loss.bending.weight=5",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="new folder for the results; for many pairs also an existing one, to continue",
+    )
+    for part, text in zip(
+        SIDES,
+        ("region of interest", "label map, for Dice and surface distances", "landmarks, for TRE"),
+        strict=True,
+    ):
         for side in ("fixed", "moving"):
             parser.add_argument(f"--{side}-{part}", help=f"{text}, of the {side} image")
     parser.add_argument(
-        "--start", help="initial alignment: headers, centers or auto (default: headers, or that of the instance optimisation)"
+        "--start",
+        help=(
+            "initial alignment: headers, centers or auto (default: headers, or that of the instance"
+            " optimisation)"
+        ),
     )
-    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="metric of another distribution (repeatable)")
     parser.add_argument(
-        "--section", action="append", default=[], metavar="NAME", help="report section of another distribution (repeatable)"
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="metric of another distribution (repeatable)",
     )
     parser.add_argument(
-        "--files", metavar="A,B", help=f"files to write: all, or some of {', '.join(FILES)} (default for many pairs: {', '.join(OF_MANY)})"
+        "--section",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="report section of another distribution (repeatable)",
+    )
+    parser.add_argument(
+        "--files",
+        metavar="A,B",
+        help=(
+            f"files to write: all, or some of {', '.join(FILES)} (default for many pairs:"
+            f" {', '.join(OF_MANY)})"
+        ),
     )
     parser.add_argument("--inverse", action="store_true", help="write the inverse transform too")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
     parser.add_argument(
-        "--memory", type=float, metavar="GIB", help="approximate memory limit; large images are registered at coarser voxels"
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="approximate memory limit; large images are registered at coarser voxels",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
     parser.add_argument("--no-report", action="store_true", help="leave out report.html")
-    parser.add_argument("--report", action="store_true", help="write a report for each of many pairs")
+    parser.add_argument(
+        "--report", action="store_true", help="write a report for each of many pairs"
+    )
 
 
 def run(arguments: Namespace) -> int:
     many = [name for name in ("pairs", "folder", "series") if getattr(arguments, name) is not None]
-    extra = {f"{side}_{part}": getattr(arguments, f"{side}_{part}") for side in ("fixed", "moving") for part in SIDES}
+    extra = {
+        f"{side}_{part}": getattr(arguments, f"{side}_{part}")
+        for side in ("fixed", "moving")
+        for part in SIDES
+    }
     if not many and (arguments.fixed is None or arguments.moving is None):
-        raise DataError("Give two images (--fixed, --moving), or many pairs (--pairs, --folder or --series).")
+        raise DataError(
+            "Give two images (--fixed, --moving), or many pairs (--pairs, --folder or --series)."
+        )
     given = [name for name in ("fixed", "moving", *extra) if getattr(arguments, name) is not None]
     if len(many) > 1 or (many and given):
         both = f"--{many[0]}", f"--{(many[1:] + given)[0].replace('_', '-')}"
@@ -104,8 +202,13 @@ def run(arguments: Namespace) -> int:
         n for n in ("consecutive", "report") if getattr(arguments, n)
     ]
     if alone and not many:
-        raise DataError(f"--{alone[0]} is of many pairs (--pairs, --folder or --series); leave it out.")
-    require_files(*(getattr(arguments, name) for name in ("fixed", "moving", *many, "verdicts")), *extra.values())
+        raise DataError(
+            f"--{alone[0]} is of many pairs (--pairs, --folder or --series); leave it out."
+        )
+    require_files(
+        *(getattr(arguments, name) for name in ("fixed", "moving", *many, "verdicts")),
+        *extra.values(),
+    )
     _refuse_contradictions(arguments)
     return _cohort(arguments) if many else _pair(arguments, extra)
 
@@ -120,16 +223,31 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
         from lightning_reg.metrics.extra import build_metrics
     registrar: Registrar | Ensemble
     if arguments.model:
-        settings = {"device": arguments.device, "start": arguments.start or "headers", "overrides": arguments.overrides}
+        settings = {
+            "device": arguments.device,
+            "start": arguments.start or "headers",
+            "overrides": arguments.overrides,
+        }
         settings |= {"memory": arguments.memory, "weight": arguments.weight}
         opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
-        registrar = models([fetched(model, console()) for model in arguments.model], opened, arguments.tta)
+        registrar = models(
+            [fetched(model, console()) for model in arguments.model], opened, arguments.tta
+        )
     else:
-        settings = {"device": arguments.device, "start": arguments.start, "memory": arguments.memory}
+        settings = {
+            "device": arguments.device,
+            "start": arguments.start,
+            "memory": arguments.memory,
+        }
         registrar = conventional(arguments.instance or "auto", arguments.overrides, **settings)
     registrar.metrics = build_metrics(arguments.metric)
     refine = arguments.refine
-    if arguments.model and arguments.instance and refine is None and registrar.optimization is not None:
+    if (
+        arguments.model
+        and arguments.instance
+        and refine is None
+        and registrar.optimization is not None
+    ):
         refine = sum(stage.steps for stage in registrar.optimization.stages)
     return registrar, refine
 
@@ -139,15 +257,31 @@ def _refuse_contradictions(arguments: Namespace) -> None:
     if arguments.refine is not None and arguments.refine < 0:
         raise UserError(f"--refine is {arguments.refine}; give a number of steps, or leave it out.")
     if arguments.refine == 0 and not arguments.model:
-        raise UserError("--refine 0 without a model registers nothing; give a number of steps, or leave it out.")
+        raise UserError(
+            "--refine 0 without a model registers nothing; give a number of steps, or leave it out."
+        )
     if arguments.tta and (arguments.refine or arguments.instance):
-        raise UserError("--tta is of the network's own result; leave out --refine and --instance, or --tta.")
+        raise UserError(
+            "--tta is of the network's own result; leave out --refine and --instance, or --tta."
+        )
     if arguments.overrides and arguments.model and not arguments.refine and not arguments.instance:
-        raise UserError(f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or leave it out.")
-    if arguments.model and arguments.memory is not None and (arguments.tta or len(arguments.model) > 1):
-        raise UserError("--memory is of one registration, and not of a mean of several; leave it out.")
+        raise UserError(
+            f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or"
+            " leave it out."
+        )
+    if (
+        arguments.model
+        and arguments.memory is not None
+        and (arguments.tta or len(arguments.model) > 1)
+    ):
+        raise UserError(
+            "--memory is of one registration, and not of a mean of several; leave it out."
+        )
     if not arguments.model and (arguments.tta or arguments.weight is not None):
-        raise UserError(f"--{'tta' if arguments.tta else 'weight'} is of a network; give --model, or leave it out.")
+        raise UserError(
+            f"--{'tta' if arguments.tta else 'weight'} is of a network; give --model, or leave it"
+            " out."
+        )
     require_methods(arguments.model or (), [arguments.instance] if arguments.instance else ())
 
 
@@ -155,7 +289,11 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
     from lightning_reg.io.folders import refuse_existing
     from lightning_reg.registry import build
 
-    terminal, out, files = console(), Path(arguments.out).expanduser(), _files(arguments.files, OF_ONE)
+    terminal, out, files = (
+        console(),
+        Path(arguments.out).expanduser(),
+        _files(arguments.files, OF_ONE),
+    )
     refuse_existing(out, arguments.overwrite, "register")
     with loading():
         from lightning_reg.cli.tables import metrics_table
@@ -163,7 +301,9 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
     refuse_existing(out, arguments.overwrite, "register", space=_bytes(arguments.fixed))
     registrar, refine = _registrar(arguments)
     sections = [build("report_sections", name, ReportSection) for name in arguments.section]
-    result = registrar.register(arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra)
+    result = registrar.register(
+        arguments.fixed, arguments.moving, refine=refine, progress=terminal.print, **extra
+    )
     made = {"inverse": arguments.inverse, "report": not arguments.no_report, "files": files}
     result.save(out, overwrite=arguments.overwrite, sections=sections, **made)
     for warning in result.warnings:
@@ -180,9 +320,15 @@ def _cohort(arguments: Namespace) -> int:
     """Register many pairs; 1 where some of this process's failed."""
     terminal, out = console(), Path(arguments.out).expanduser()
     if arguments.overwrite:
-        raise UserError("Many pairs go on in a folder that is there, and --only PAIR registers one again; leave out --overwrite.")
+        raise UserError(
+            "Many pairs go on in a folder that is there, and --only PAIR registers one again; leave"
+            " out --overwrite."
+        )
     if arguments.no_report or arguments.section:
-        raise UserError("Of many pairs no reports are written; leave out --no-report and --section (lightning-reg report PAIR_FOLDER).")
+        raise UserError(
+            "Of many pairs no reports are written; leave out --no-report and --section"
+            " (lightning-reg report PAIR_FOLDER)."
+        )
     files = _files(arguments.files, OF_MANY)
     with loading():
         from lightning_reg.batch.cohort.ledger import Ledger
@@ -191,7 +337,9 @@ def _cohort(arguments: Namespace) -> int:
     only = None
     if arguments.only:
         ledger = Ledger(out)
-        verdicts = ledger.verdicts(Path(arguments.verdicts).expanduser() if arguments.verdicts else None)
+        verdicts = ledger.verdicts(
+            Path(arguments.verdicts).expanduser() if arguments.verdicts else None
+        )
         only = {name for name in arguments.only if name != "failed"}
         only |= set(ledger.failed(verdicts)) if "failed" in arguments.only else set()
         if not only:
@@ -200,16 +348,23 @@ def _cohort(arguments: Namespace) -> int:
     registrar, refine = _registrar(arguments)
     with ShownProgress(terminal) as shown:
         told = register_cohort(
-            registrar, pairs, out, refine=refine, shard=shard, only=only, inverse=arguments.inverse, report=arguments.report, files=files,
+            registrar, pairs, out, refine=refine, shard=shard, only=only, inverse=arguments.inverse,
+            report=arguments.report, files=files,
             progress=shown,
         )  # fmt: skip
     before = f", {told.earlier:,} had been before" if told.earlier else ""
-    terminal.print(f"{told.done:,} pairs registered, {told.failed:,} failed{before}. Everything is in {arguments.out}", soft_wrap=True)
+    terminal.print(
+        f"{told.done:,} pairs registered, {told.failed:,} failed{before}. Everything is in"
+        f" {arguments.out}",
+        soft_wrap=True,
+    )
     if told.failed:
         ledger = Ledger(out)
         for name in ledger.failed({})[:SHOWN]:
             terminal.print(f"  {name}: {(ledger.row(name) or {}).get('message')}", soft_wrap=True)
-    terminal.print(f"Look at all of them: lightning-reg collect {shlex.quote(arguments.out)}", soft_wrap=True)
+    terminal.print(
+        f"Look at all of them: lightning-reg collect {shlex.quote(arguments.out)}", soft_wrap=True
+    )
     return 1 if told.failed else 0
 
 
@@ -220,23 +375,35 @@ def _files(text: str | None, default: Sequence[str]) -> Sequence[str]:
     files = FILES if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
     for name in files:
         if name not in FILES:
-            raise DataError(f"--files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}.")
+            raise DataError(
+                f"--files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}."
+            )
     return files
 
 
 def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
-    from lightning_reg.batch.cohort.pairs import pairs_from_folder, pairs_from_series, pairs_from_table
+    from lightning_reg.batch.cohort.pairs import (
+        pairs_from_folder,
+        pairs_from_series,
+        pairs_from_table,
+    )
     from lightning_reg.registry import UserError
 
     if arguments.consecutive and (arguments.folder is None or arguments.to is not None):
         raise UserError("--consecutive is of --folder, without --to; leave it out.")
     if arguments.pairs is not None:
         if arguments.to is not None:
-            raise UserError("--to is of --folder or --series; a table names each pair's fixed image.")
+            raise UserError(
+                "--to is of --folder or --series; a table names each pair's fixed image."
+            )
         return pairs_from_table(Path(arguments.pairs).expanduser())
     if arguments.folder is not None:
-        return pairs_from_folder(Path(arguments.folder).expanduser(), arguments.to, arguments.consecutive)
-    return pairs_from_series(Path(arguments.series).expanduser(), arguments.to or "0", out / "mean.nii.gz")
+        return pairs_from_folder(
+            Path(arguments.folder).expanduser(), arguments.to, arguments.consecutive
+        )
+    return pairs_from_series(
+        Path(arguments.series).expanduser(), arguments.to or "0", out / "mean.nii.gz"
+    )
 
 
 def _shard(text: str | None) -> tuple[int, int]:
@@ -247,11 +414,20 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 
 class ShownProgress:
-    """Pairs, pairs per minute and the rest of the time: a bar in a terminal, else a line every half minute."""
+    """Pairs, pairs per minute and the rest of the time: a bar in a terminal, else a line every half
+    minute.
+    """
 
     def __init__(self, terminal: Console) -> None:
-        columns = (TextColumn("{task.completed:,} of {task.total:,} pairs"), BarColumn(), TextColumn("{task.fields[told]}"))
-        self.lines, self.bar = Lines(terminal), Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+        columns = (
+            TextColumn("{task.completed:,} of {task.total:,} pairs"),
+            BarColumn(),
+            TextColumn("{task.fields[told]}"),
+        )
+        self.lines, self.bar = (
+            Lines(terminal),
+            Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal),
+        )
         self.task = self.bar.add_task("", total=0, told="")
 
     def __enter__(self) -> ShownProgress:
@@ -264,18 +440,25 @@ class ShownProgress:
     def __call__(self, now: Progress) -> None:
         made = now.earlier + now.done + now.failed
         rest = "" if now.remaining != now.remaining else f", {duration(now.remaining)} left"
-        told = f"{now.per_minute:.1f} pairs a minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"
+        told = (
+            f"{now.per_minute:.1f} pairs a"
+            f" minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"
+        )
         self.bar.update(self.task, total=now.total, completed=made, told=told)
         if made:
             self.lines(f"{made:,} of {now.total:,}: {told}")
 
 
 BYTES_PER_VOXEL = 40
-"""Of the fixed image: the warped image, its Jacobian, the transform and the displacement, little of which can be compressed."""
+"""Of the fixed image: the warped image, its Jacobian, the transform and the displacement, little of
+which can be compressed.
+"""
 
 
 def _bytes(fixed: str) -> int:
-    """Estimated size of the results in bytes, from the fixed image's header; 0 where that cannot be read."""
+    """Estimated size of the results in bytes, from the fixed image's header; 0 where that cannot be
+    read.
+    """
     from lightning_reg.io.images import voxels
 
     return BYTES_PER_VOXEL * voxels(Path(fixed).expanduser())

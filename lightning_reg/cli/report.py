@@ -11,7 +11,11 @@ from lightning_reg.cli.arguments import loading
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", help="folder of a training run, a registration or an evaluation")
     parser.add_argument(
-        "--section", action="append", default=[], metavar="NAME", help="report section of another distribution (repeatable)"
+        "--section",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="report section of another distribution (repeatable)",
     )
 
 

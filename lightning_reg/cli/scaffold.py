@@ -68,9 +68,14 @@ def write_package(name: str, out: Path, parts: Sequence[str]) -> Path:
         UserError: the name is none, or taken; the folder is there.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-        raise UserError(f"'{name}' cannot be the name of a package; use small letters, digits and single _, as my_method.")
+        raise UserError(
+            f"'{name}' cannot be the name of a package; use small letters, digits and single _, as"
+            " my_method."
+        )
     if find_spec(name) is not None:
-        raise UserError(f"A package '{name}' is installed already, or lies here; choose another name.")
+        raise UserError(
+            f"A package '{name}' is installed already, or lies here; choose another name."
+        )
     folder = out / name
     if folder.exists():
         raise UserError(f"{folder} exists; choose another name, or another folder by --out.")
@@ -84,27 +89,46 @@ def write_package(name: str, out: Path, parts: Sequence[str]) -> Path:
 def rendered(name: str, parts: Sequence[str], folder: Path) -> dict[str, str]:
     """The files of a package, text by path."""
     camel = "".join(word.capitalize() for word in name.split("_"))
-    classes = {one: camel if camel.endswith(one.capitalize()) else f"{camel}{one.capitalize()}" for one in PARTS}
+    classes = {
+        one: camel if camel.endswith(one.capitalize()) else f"{camel}{one.capitalize()}"
+        for one in PARTS
+    }
     components = [Part(one, classes[one]) for one in PARTS if one in parts]
-    kinds = [part.one.replace("loss", "loss term").replace("dataset", "data set") for part in components]
+    kinds = [
+        part.one.replace("loss", "loss term").replace("dataset", "data set") for part in components
+    ]
     listed = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} and a {kinds[-1]}"
     major = int(CONTRACT.partition(".")[0])
     context: dict[str, Any] = {
-        "name": name, "distribution": name.replace("_", "-"), "cls": classes, "title": name.replace("_", " ").capitalize(),
-        "sentence": f"A {listed}, and a method with {'it' if len(kinds) == 1 else 'them'}", "components": components,
-        "has": {one: one in parts for one in PARTS}, "folder": str(folder), "contract": CONTRACT, "next_major": major + 1,
+        "name": name, "distribution": name.replace("_", "-"), "cls": classes,
+        "title": name.replace("_", " ").capitalize(),
+        "sentence": f"A {listed}, and a method with {'it' if len(kinds) == 1 else 'them'}",
+        "components": components,
+        "has": {one: one in parts for one in PARTS}, "folder": str(folder), "contract": CONTRACT,
+        "next_major": major + 1,
     }  # fmt: skip
     package = f"src/{name}"
     wanted = {
-        "pyproject.toml": "pyproject.toml", "README.md": "README.md", ".github/workflows/test.yml": "workflow.yml",
+        "pyproject.toml": "pyproject.toml", "README.md": "README.md",
+        ".github/workflows/test.yml": "workflow.yml",
         f"{package}/__init__.py": "init.py", f"{package}/conf/method/{name}.yaml": "method.yaml",
-        "tests/test_conformance.py": "test_conformance.py", "tests/test_training.py": "test_training.py",
+        "tests/test_conformance.py": "test_conformance.py",
+        "tests/test_training.py": "test_training.py",
         **{f"{package}/{part.module}.py": f"{part.module}.py" for part in components},
         **({f"{package}/conf/data/{name}.yaml": "data.yaml"} if context["has"]["dataset"] else {}),
     }  # fmt: skip
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
     templates = files("lightning_reg.cli") / "templates"
     return {
-        path: environment.from_string((templates / f"{template}.jinja").read_text(encoding="utf-8")).render(context)
+        path: (
+            environment.from_string(
+                (templates / f"{template}.jinja").read_text(encoding="utf-8")
+            ).render(context)
+        )
         for path, template in wanted.items()
     }

@@ -19,14 +19,35 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("study", help="YAML file with methods, data, seeds, folds, or a search; see docs/studies.md")
-    parser.add_argument("--out", help="folder of the study (default runs/NAME_OF_THE_FILE); the same command continues it")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (default 1); they share the cores")
+    parser.add_argument(
+        "study", help="YAML file with methods, data, seeds, folds, or a search; see docs/studies.md"
+    )
+    parser.add_argument(
+        "--out",
+        help="folder of the study (default runs/NAME_OF_THE_FILE); the same command continues it",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings at a time (default 1); they share the cores",
+    )
     parser.add_argument("--retry", action="store_true", help="restart failed trainings")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for trainings on other machines")
-    parser.add_argument("--wandb", metavar="PROJECT", help="log the table to Weights & Biases, with the runs of logger=wandb")
-    parser.add_argument("--list", action="store_true", help="print the trainings and their state; start none")
-    parser.add_argument("--table", action="store_true", help="write the table of the finished trainings; start none")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="do not wait for trainings on other machines"
+    )
+    parser.add_argument(
+        "--wandb",
+        metavar="PROJECT",
+        help="log the table to Weights & Biases, with the runs of logger=wandb",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the trainings and their state; start none"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of the finished trainings; start none"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -47,7 +68,10 @@ def run(arguments: Namespace) -> int:
     if arguments.list:
         for job in definition.jobs():
             state = state_of(folder / job.name)
-            terminal.print(f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}", soft_wrap=True)
+            terminal.print(
+                f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}",
+                soft_wrap=True,
+            )
         return 0
     if definition.split and not arguments.table:
         from lightning_reg.batch.studies.evaluate import require_pairs
@@ -57,13 +81,19 @@ def run(arguments: Namespace) -> int:
     count = len(jobs)
 
     def tell(job: Job, state: State) -> None:
-        words = "begins" if state.status == "waiting" else f"{state.status}{f': {state.message}' if state.message else ''}"
+        words = (
+            "begins"
+            if state.status == "waiting"
+            else f"{state.status}{f': {state.message}' if state.message else ''}"
+        )
         done = sum(state_of(folder / other.name).status == "done" for other in jobs)
         terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True)
 
     try:
         if not arguments.table:
-            run_jobs(jobs, folder, arguments.jobs, arguments.retry, tell, wait=not arguments.no_wait)
+            run_jobs(
+                jobs, folder, arguments.jobs, arguments.retry, tell, wait=not arguments.no_wait
+            )
             _evaluate(jobs, folder, definition, terminal)
     finally:
         outcomes = written(folder, definition.jobs(), definition.split, f"Study {path.stem}")
@@ -72,7 +102,11 @@ def run(arguments: Namespace) -> int:
     if arguments.wandb:
         for place, outcome in outcomes.items():
             outcome.to_wandb(place, arguments.wandb)
-    return 0 if all(run.status == "done" for outcome in outcomes.values() for run in outcome.runs) else 1
+    return (
+        0
+        if all(run.status == "done" for outcome in outcomes.values() for run in outcome.runs)
+        else 1
+    )
 
 
 def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, terminal: Console) -> None:
@@ -88,13 +122,23 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
             terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True)
 
 
-def written(folder: Path, jobs: Sequence[Job], split: str | None, title: str) -> dict[Path, Outcome]:
-    """The outcome of what there is, by the folder that it is written into: the study's, or one in it per data set."""
+def written(
+    folder: Path, jobs: Sequence[Job], split: str | None, title: str
+) -> dict[Path, Outcome]:
+    """The outcome of what there is, by the folder that it is written into: the study's, or one in
+    it per data set.
+    """
     from lightning_reg.batch.studies.outcome import Outcome, Run
     from lightning_reg.io.folders import inside
     from lightning_reg.io.names import file_name
 
-    runs = [(job.data, Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split)) for job in jobs]
+    runs = [
+        (
+            job.data,
+            Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split),
+        )
+        for job in jobs
+    ]
     several = len({data for data, _ in runs}) > 1
     found = {}
     for data in dict.fromkeys(data for data, _ in runs):
@@ -127,14 +171,24 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
 
     assert definition.search is not None
     if arguments.jobs > 1:
-        raise DataError("A search trains one trial at a time in a process; start the same command again beside it instead of --jobs.")
+        raise DataError(
+            "A search trains one trial at a time in a process; start the same command again beside"
+            " it instead of --jobs."
+        )
     over = False
     try:
         if not arguments.table and not arguments.list:
-            search(definition, folder, retry=arguments.retry, tell=lambda line: terminal.print(line, soft_wrap=True))
+            search(
+                definition,
+                folder,
+                retry=arguments.retry,
+                tell=lambda line: terminal.print(line, soft_wrap=True),
+            )
     finally:
         over, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
         for line in lines:
             terminal.print(line, soft_wrap=True)
-        terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
+        terminal.print(
+            f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True
+        )
     return 0 if over else 1

@@ -1,4 +1,6 @@
-"""``python train.py`` and ``lightning-reg train``: composition, help, and everything that can be refused before PyTorch is imported."""
+"""``python train.py`` and ``lightning-reg train``: composition, help, and everything that can be
+refused before PyTorch is imported.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from lightning_reg.cli import options
 from lightning_reg.cli.arguments import console, loading
 from lightning_reg.cli.failures import end, guarded, refuse
 from lightning_reg.cli.sweep import FAILED
-from lightning_reg.configuration.composition import COMPOSITION, EMPTY_GROUP, configuration_warnings, in_full, plain, register, sentence
+from lightning_reg.configuration.composition import (
+    COMPOSITION,
+    EMPTY_GROUP,
+    configuration_warnings,
+    in_full,
+    plain,
+    register,
+    sentence,
+)
 from lightning_reg.configuration.folders import own_directory
 from lightning_reg.configuration.settings import require_components, require_settings
 from lightning_reg.registry import UserError, in_words
@@ -41,8 +51,10 @@ from lightning_reg.training.run_folder import (
 BESIDE = "resumed_with"
 """Key of the overrides beside ``resume=``, see :func:`_apart`."""
 OF_A_NEW_RUN = {
-    "method.steps": "trainer.max_steps", "time_scale": "trainer.max_steps", "budget": "trainer.max_steps",
-    "data.budget": "trainer.max_steps", "method.batch_size": "data.batch_size", "data.masks": "method.loss",
+    "method.steps": "trainer.max_steps", "time_scale": "trainer.max_steps",
+    "budget": "trainer.max_steps",
+    "data.budget": "trainer.max_steps", "method.batch_size": "data.batch_size",
+    "data.masks": "method.loss",
     "data.pairing": "method.sampling",
 }  # fmt: skip
 """Values that others are made from when a run starts, and what to set instead in a resumed run."""
@@ -62,14 +74,24 @@ def main() -> None:
 
 def train() -> int:
     """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed by Hydra
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # errors come here instead of being printed by Hydra
     if any(word in options.HELP for word in sys.argv[1:]):
         return options.show(sys.argv[1:], command())
-    unknown = next((word for word in sys.argv[1:] if word.startswith("-") and word.partition("=")[0] not in options.OPTIONS), None)
+    unknown = next(
+        (
+            word
+            for word in sys.argv[1:]
+            if word.startswith("-") and word.partition("=")[0] not in options.OPTIONS
+        ),
+        None,
+    )
     if unknown is not None:
         refuse(
-            f"There is no option '{unknown}'; values are set as key=value, as trainer.max_steps=1000 or method.optimizer.lr=1e-4. "
-            f"All keys: {command()} --help method data trainer."
+            f"There is no option '{unknown}'; values are set as key=value, as"
+            f" trainer.max_steps=1000 or method.optimizer.lr=1e-4. All keys: {command()} --help"
+            " method data trainer."
         )
     try:
         sys.argv[1:] = _apart(in_full(_as_data(sys.argv[1:])))
@@ -84,7 +106,8 @@ def train() -> int:
 
 
 def _as_data(words: list[str]) -> list[str]:
-    """Read the configuration that ``--config-path`` and ``--config-name`` give, and store it under the name :data:`STORED`.
+    """Read the configuration that ``--config-path`` and ``--config-name`` give, and store it under
+    the name :data:`STORED`.
 
     Hydra itself does not read the folder: settings of Hydra in it could run code.
 
@@ -102,16 +125,26 @@ def _as_data(words: list[str]) -> list[str]:
     try:
         config = read_settings(path)
     except FileNotFoundError as cause:
-        raise UserError(f"There is no configuration {path}; correct --config-path and --config-name.") from cause
-    own = {"run": {"dir": "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"}, "output_subdir": None}
-    ConfigStore.instance().store(STORED, {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}], **config, "hydra": own})
+        raise UserError(
+            f"There is no configuration {path}; correct --config-path and --config-name."
+        ) from cause
+    own = {
+        "run": {"dir": "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"},
+        "output_subdir": None,
+    }
+    ConfigStore.instance().store(
+        STORED,
+        {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}], **config, "hydra": own},
+    )
     CALLED[:] = words
     return ["--config-name", STORED, *rest]
 
 
 @hydra.main(version_base="1.3", config_path=str(own_directory()), config_name="train")
 def _train(config: DictConfig) -> float:
-    """One run; returns the validation error, which sweeps minimise: infinite for a run of a sweep that failed, so that the others go on."""
+    """One run; returns the validation error, which sweeps minimise: infinite for a run of a sweep
+    that failed, so that the others go on.
+    """
     sys.argv[1:] = CALLED or sys.argv[1:]
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
@@ -144,7 +177,12 @@ def _run(config: DictConfig, folder: Path) -> float:
         if is_first():
             console().print(line, soft_wrap=True, highlight=False)
 
-    if is_started_from_outside() and not config.run and not config.resume and "SLURM_JOB_ID" not in os.environ:
+    if (
+        is_started_from_outside()
+        and not config.run
+        and not config.resume
+        and "SLURM_JOB_ID" not in os.environ
+    ):
         raise UserError("Several processes share the run's folder: give it a name, run=NAME.")
     for warning in configuration_warnings(HydraConfig.get().runtime.choices):
         say(warning)
@@ -181,36 +219,63 @@ def _on_one_device(trainer: dict[str, Any]) -> dict[str, Any]:
         UserError: several devices are asked for.
     """
     if trainer["devices"] not in ("auto", 1, "1") or trainer["num_nodes"] != 1:
-        raise UserError("A run of a sweep trains on one device; several devices per run: lightning-reg study.")
+        raise UserError(
+            "A run of a sweep trains on one device; several devices per run: lightning-reg study."
+        )
     return {**trainer, "devices": 1}
 
 
 def _apart(words: list[str]) -> list[str]:
-    """Hand the overrides beside ``resume=RUN`` through Hydra as one value: they are of that run, not of the default groups."""
+    """Hand the overrides beside ``resume=RUN`` through Hydra as one value: they are of that run,
+    not of the default groups.
+    """
     keys = [word.partition("=")[0].lstrip("+~") for word in words]
-    if "resume" not in keys or {"resume=", "resume=null"} & set(words) or any(word.startswith("-") for word in words):
+    if (
+        "resume" not in keys
+        or {"resume=", "resume=null"} & set(words)
+        or any(word.startswith("-") for word in words)
+    ):
         return words
     of_the_run = [key not in (*CALL, BESIDE) and not key.startswith("hydra") for key in keys]
-    beside = ",".join(f"'{quote(word, safe='')}'" for word, its in zip(words, of_the_run, strict=True) if its)
-    return [word for word, its in zip(words, of_the_run, strict=True) if not its] + ([f"+{BESIDE}=[{beside}]"] if beside else [])
+    beside = ",".join(
+        f"'{quote(word, safe='')}'" for word, its in zip(words, of_the_run, strict=True) if its
+    )
+    return [word for word, its in zip(words, of_the_run, strict=True) if not its] + (
+        [f"+{BESIDE}=[{beside}]"] if beside else []
+    )
 
 
 def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
-    """The configuration of the run in ``folder``, with what the command line sets besides ``resume``.
+    """The configuration of the run in ``folder``, with what the command line sets besides
+    ``resume``.
 
     Raises:
-        UserError: no run there, or an override of a whole group or of a value that only a new run uses.
+        UserError: no run there, or an override of a whole group or of a value that only a new run
+            uses.
     """
     stored = read_config(folder)
-    overrides = [o for o in OverridesParser.create().parse_overrides(words) if o.key_or_group not in (*CALL, BESIDE)]
+    overrides = [
+        o
+        for o in OverridesParser.create().parse_overrides(words)
+        if o.key_or_group not in (*CALL, BESIDE)
+    ]
     for override in overrides:
         key = override.key_or_group
         if (own_directory() / key).is_dir():
-            raise UserError(f"A resumed run keeps its own {key}; leave out {override.input_line}, or start a new run.")
+            raise UserError(
+                f"A resumed run keeps its own {key}; leave out {override.input_line}, or start a"
+                " new run."
+            )
         if key in OF_A_NEW_RUN:
-            raise UserError(f"{key} is used only when a run starts; set {OF_A_NEW_RUN[key]}, or start a new run.")
+            raise UserError(
+                f"{key} is used only when a run starts; set {OF_A_NEW_RUN[key]}, or start a new"
+                " run."
+            )
         if override.is_sweep_override():
-            raise UserError(f"{override.input_line} has several values, and a run is resumed with one; give one.")
+            raise UserError(
+                f"{override.input_line} has several values, and a run is resumed with one; give"
+                " one."
+            )
         if key == "data.root":
             stored = with_root(stored, override.value())
     config = OmegaConf.create(stored)

@@ -21,7 +21,12 @@ from lightning_reg.training.ranks import is_first
 
 
 def train_and_report(
-    config: Mapping[str, Any], folder: Path, checkpoint: Path | None, overwrite: bool, command: str, say: Callable[[str], None]
+    config: Mapping[str, Any],
+    folder: Path,
+    checkpoint: Path | None,
+    overwrite: bool,
+    command: str,
+    say: Callable[[str], None],
 ) -> float:
     """Train, print the table of cases and the next steps; the validation error.
 
@@ -38,15 +43,24 @@ def train_and_report(
             if stopped.checkpoint is None:
                 say("\nStopped before anything was saved; the same command begins again.")
             else:
-                say(f"\nStopped; saved {_shown(stopped.checkpoint)}. Go on with:\n  {command} {as_word('resume', _shown(folder))}")
+                say(
+                    f"\nStopped; saved {_shown(stopped.checkpoint)}. Go on with:\n  {command}"
+                    f" {as_word('resume', _shown(folder))}"
+                )
             if stopped.time_is_over and (told := requeue()):
                 say(told)
         sys.exit(STOPPED)
     if is_first():
         console().print(cases_table(outcome.cases))
-        say(f"{outcome.seconds:.0f} s, {outcome.parameters:,} parameters. Everything is in {_shown(outcome.folder)}")
+        say(
+            f"{outcome.seconds:.0f} s, {outcome.parameters:,} parameters. Everything is in"
+            f" {_shown(outcome.folder)}"
+        )
         resume = as_word("resume", _shown(outcome.folder))
-        say(f"Look at {_shown(outcome.folder / 'figures')}; train longer with:\n  {command} {resume} trainer.max_steps=...")
+        say(
+            f"Look at {_shown(outcome.folder / 'figures')}; train longer with:\n  {command}"
+            f" {resume} trainer.max_steps=..."
+        )
     return primary_error(outcome.totals())
 
 
@@ -62,7 +76,8 @@ def quieten() -> None:
     """Leave out what libraries say on every run and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for pattern in (
-        "your dataloader is not resumable",  # the sampler knows where a resumed run stands; Lightning looks into the loader
+        # the sampler knows where a resumed run stands; Lightning looks into the loader
+        "your dataloader is not resumable",
         "does not have many workers",
         "smaller than the logging interval",
         "Experiment logs directory",

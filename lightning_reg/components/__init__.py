@@ -1,4 +1,6 @@
-"""Components of a registration method. They are looked up by their entry-point names, see :mod:`lightning_reg.registry`."""
+"""Components of a registration method. They are looked up by their entry-point names, see
+:mod:`lightning_reg.registry`.
+"""
 
 from lightning_reg.components.interfaces import (
     Backbone,
@@ -13,4 +15,15 @@ from lightning_reg.components.interfaces import (
     Stride,
 )
 
-__all__ = ["Backbone", "Composer", "Features", "Growable", "Head", "Level", "LossTerm", "Registration", "Staged", "Stride"]
+__all__ = [
+    "Backbone",
+    "Composer",
+    "Features",
+    "Growable",
+    "Head",
+    "Level",
+    "LossTerm",
+    "Registration",
+    "Staged",
+    "Stride",
+]

@@ -12,14 +12,17 @@ from torch.utils.checkpoint import checkpoint
 from lightning_reg.registry import ArgumentError
 
 LATENT = 64
-"""Length of the vector that tells a network the weight of a loss term, see :mod:`lightning_reg.components.conditioning`."""
+"""Length of the vector that tells a network the weight of a loss term, see
+:mod:`lightning_reg.components.conditioning`.
+"""
 
 
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation, implemented as group normalisation with one group per channel.
 
-    For a single element on the CPU, batch normalisation with the element's own statistics is used instead. The result is the same, but
-    PyTorch's group normalisation takes up to twenty times as long for the gradient if the memory layout is channels-last.
+    For a single element on the CPU, batch normalisation with the element's own statistics is used
+    instead. The result is the same, but PyTorch's group normalisation takes up to twenty times as
+    long for the gradient if the memory layout is channels-last.
     """
 
     def __init__(self, channels: int) -> None:
@@ -32,7 +35,8 @@ class InstanceNorm(nn.GroupNorm):
 
 
 class ConditionalNorm(InstanceNorm):
-    """Instance normalisation whose scale and shift depend on the weight of a loss term; plain instance normalisation at the start.
+    """Instance normalisation whose scale and shift depend on the weight of a loss term; plain
+    instance normalisation at the start.
 
     Source: Mok & Chung, MICCAI 2021, Section 2.2 (conditional instance normalisation).
     """
@@ -46,35 +50,48 @@ class ConditionalNorm(InstanceNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.latent is None:
-            raise ArgumentError("a conditional normalisation is used outside the backbone that gives it the weight")
+            raise ArgumentError(
+                "a conditional normalisation is used outside the backbone that gives it the weight"
+            )
         scale, shift = self.modulation(self.latent).float().view(1, -1, 1, 1, 1).chunk(2, dim=1)
         return torch.addcmul(shift, super().forward(input), 1 + scale)
 
 
 def _alone(maps: Tensor) -> bool:
-    """Return whether the maps are of a single element on the CPU, for which there are faster implementations."""
+    """Return whether the maps are of a single element on the CPU, for which there are faster
+    implementations.
+    """
     return maps.shape[0] == 1 and maps.device.type == "cpu"
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm3d, "instance": InstanceNorm, "conditional": ConditionalNorm}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm3d,
+    "instance": InstanceNorm,
+    "conditional": ConditionalNorm,
+}
 
 
 class Convolution(nn.Conv3d):
     """A 3D convolution with an odd kernel that keeps the extents and is fast on the CPU.
 
-    For a float32 batch of one with ``C * I * J <= 20480``, PyTorch uses an unoptimised kernel that is several times (up to twenty) slower
-    than oneDNN's, which it uses for a batch of two. Such an image is therefore computed as a batch of its two halves, each with the
-    neighbouring slices of the other (``benchmarks/operators.py`` measures the ratio).
+    For a float32 batch of one with ``C * I * J <= 20480``, PyTorch uses an unoptimised kernel that
+    is several times (up to twenty) slower than oneDNN's, which it uses for a batch of two. Such an
+    image is therefore computed as a batch of its two halves, each with the neighbouring slices of
+    the other (``benchmarks/operators.py`` measures the ratio).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True, dilation: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2 * dilation, bias=bias, dilation=dilation)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True, dilation: int = 1
+    ) -> None:
+        super().__init__(
+            inputs, outputs, kernel, padding=kernel // 2 * dilation, bias=bias, dilation=dilation
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         return self.with_weight(input, self.weight, self.bias)
 
     def with_weight(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Apply the convolution with another weight, ``(outputs, channels of the input, k, k, k)``."""
+        """Apply the convolution with another weight, ``(outputs, inputs, k, k, k)``."""
         _, channels, i, j, _ = input.shape
         halo, dilation = self.padding[0], self.dilation[0]
         assert isinstance(halo, int)
@@ -82,11 +99,15 @@ class Convolution(nn.Conv3d):
         if not _alone(input) or i % 2 or halo == 0 or channels * i * j > 20480:
             return F.conv3d(input, weight, bias, padding=halo, dilation=dilation)
         rest = halo - i // 2  # negative: this many slices of the other half are left out
-        halves = torch.cat([F.pad(input, (0, 0, 0, 0, halo, rest)), F.pad(input, (0, 0, 0, 0, rest, halo))])
+        halves = torch.cat(
+            [F.pad(input, (0, 0, 0, 0, halo, rest)), F.pad(input, (0, 0, 0, 0, rest, halo))]
+        )
         result = F.conv3d(halves, weight, bias, padding=(0, halo, halo), dilation=dilation)
         if not torch.is_grad_enabled():  # an exported network must not depend on the memory layout
             return torch.cat([result[:1], result[1:]], dim=2)
-        whole = result.permute(0, 2, 3, 4, 1).reshape(1, *input.shape[2:], -1)  # no copy if the channels come last
+        whole = result.permute(0, 2, 3, 4, 1).reshape(
+            1, *input.shape[2:], -1
+        )  # no copy if the channels come last
         return whole.permute(0, 4, 1, 2, 3)
 
 
@@ -99,8 +120,19 @@ class ConvBlock(nn.Sequential):
         slope: of the ReLU below 0.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, norm: str = "batch", dilation: int = 1, slope: float = 0.0) -> None:
-        super().__init__(Convolution(inputs, outputs, kernel, norm == "none", dilation), *_after(outputs, norm, slope))
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        norm: str = "batch",
+        dilation: int = 1,
+        slope: float = 0.0,
+    ) -> None:
+        super().__init__(
+            Convolution(inputs, outputs, kernel, norm == "none", dilation),
+            *_after(outputs, norm, slope),
+        )
 
 
 class UpBlock(nn.Sequential):
@@ -111,8 +143,12 @@ class UpBlock(nn.Sequential):
         norm, slope: see :class:`ConvBlock`.
     """
 
-    def __init__(self, inputs: int, outputs: int, norm: str = "batch", kernel: int = 2, slope: float = 0.0) -> None:
-        up = nn.ConvTranspose3d(inputs, outputs, kernel, stride=2, padding=(kernel - 2) // 2, bias=norm == "none")
+    def __init__(
+        self, inputs: int, outputs: int, norm: str = "batch", kernel: int = 2, slope: float = 0.0
+    ) -> None:
+        up = nn.ConvTranspose3d(
+            inputs, outputs, kernel, stride=2, padding=(kernel - 2) // 2, bias=norm == "none"
+        )
         super().__init__(up, *_after(outputs, norm, slope))
 
 
@@ -125,7 +161,9 @@ def _after(channels: int, norm: str, slope: float) -> list[nn.Module]:
 
 
 def recomputed(enabled: bool, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call a function. If ``enabled``, its intermediate results are not stored for the backward pass but recomputed there."""
+    """Call a function. If ``enabled``, its intermediate results are not stored for the backward
+    pass but recomputed there.
+    """
     if not enabled or not torch.is_grad_enabled():
         return function(*inputs)
     result: Tensor = checkpoint(function, *inputs, use_reentrant=False)
@@ -138,8 +176,12 @@ def fast_layout(module: nn.Module) -> None:
 
 
 def channels_last(maps: Tensor) -> Tensor:
-    """Convert ``(B, C, I, J, K)`` to channels-last on the CPU, the layout that is fast there and that the layers keep."""
-    return maps.contiguous(memory_format=torch.channels_last_3d) if maps.device.type == "cpu" else maps
+    """Convert ``(B, C, I, J, K)`` to channels-last on the CPU, the layout that is fast there and
+    that the layers keep.
+    """
+    return (
+        maps.contiguous(memory_format=torch.channels_last_3d) if maps.device.type == "cpu" else maps
+    )
 
 
 def small_output(layer: nn.Conv3d | nn.Linear) -> None:
@@ -150,12 +192,15 @@ def small_output(layer: nn.Conv3d | nn.Linear) -> None:
 
 
 def stack_images(fixed: Tensor, moving: Tensor) -> Tensor:
-    """Concatenate both images as channels, in the memory layout in which 3D convolutions are fastest."""
+    """Concatenate both images as channels, in the memory layout in which 3D convolutions are
+    fastest.
+    """
     return torch.cat([fixed, moving], dim=1).contiguous(memory_format=torch.channels_last_3d)
 
 
 def require_sizes(levels: int, features: int) -> None:
-    """Refuse invalid numbers of levels or features, and so many levels that the coarsest voxel is larger than any image.
+    """Refuse invalid numbers of levels or features, and so many levels that the coarsest voxel is
+    larger than any image.
 
     Raises:
         ValueError: names the value and its range.

@@ -1,4 +1,4 @@
-"""Checks of components beyond their signatures. Messages name the component and its distribution."""
+"""Checks of components beyond their signatures. Messages name component and distribution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lightning_reg.spatial import Transform
 
 
 def require_backbone(backbone: Backbone) -> None:
-    """Refuse a backbone without ``channels``, ``strides`` and ``multiple`` as documented for :class:`Backbone`.
+    """Refuse a backbone without ``channels``, ``strides`` and ``multiple`` as documented for
+    :class:`Backbone`.
 
     Raises:
         ComponentError: names the first invalid attribute.
@@ -22,36 +23,60 @@ def require_backbone(backbone: Backbone) -> None:
     who = origin(backbone)
     for name in ("channels", "strides", "multiple"):
         if not hasattr(backbone, name):
-            raise ComponentError(f"{who} has no attribute '{name}', which its constructor has to set; see {_page(Backbone)}.")
+            raise ComponentError(
+                f"{who} has no attribute '{name}', which its constructor has to set; see"
+                f" {_page(Backbone)}."
+            )
     channels, strides, multiple = backbone.channels, backbone.strides, backbone.multiple
     if not _whole(channels) or not channels:
-        raise ComponentError(f"{who} has channels {channels!r}; set one number of feature maps per output level, coarsest first.")
-    if not _whole(multiple) or len(multiple) != 3:
-        raise ComponentError(f"{who} has multiple {multiple!r}; set three numbers of voxels, one per axis.")
-    if not isinstance(strides, Sequence) or len(strides) != len(channels) or not all(_whole(s) and len(s) == 3 for s in strides):
         raise ComponentError(
-            f"{who} has strides {strides!r} and channels {channels!r}; set three numbers of voxels for each of the {len(channels)} levels."
+            f"{who} has channels {channels!r}; set one number of feature maps per output level,"
+            " coarsest first."
+        )
+    if not _whole(multiple) or len(multiple) != 3:
+        raise ComponentError(
+            f"{who} has multiple {multiple!r}; set three numbers of voxels, one per axis."
+        )
+    if (
+        not isinstance(strides, Sequence)
+        or len(strides) != len(channels)
+        or not all(_whole(s) and len(s) == 3 for s in strides)
+    ):
+        raise ComponentError(
+            f"{who} has strides {strides!r} and channels {channels!r}; set three numbers of voxels"
+            f" for each of the {len(channels)} levels."
         )
 
 
 def _whole(values: object) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, int) and v > 0 for v in values)
+    return (
+        isinstance(values, Sequence)
+        and not isinstance(values, str)
+        and all(isinstance(v, int) and v > 0 for v in values)
+    )
 
 
 def require_fitting(backbone: Backbone, heads: Sequence[Head]) -> None:
-    """Refuse an empty list of heads, and heads made for the channels or strides of another backbone.
+    """Refuse an empty list of heads, and heads made for the channels or strides of another
+    backbone.
 
     Raises:
         ComponentError: names the head and the backbone, with their values.
     """
     for head in heads:
-        require_kind(head, Head, "A network's head", f"give objects of classes that derive from {_page(Head)}")
+        require_kind(
+            head,
+            Head,
+            "A network's head",
+            f"give objects of classes that derive from {_page(Head)}",
+        )
         for name in ("channels", "strides"):
             made_for, own = arguments_of(head).get(name), getattr(backbone, name)
             if made_for is not None and _plain(made_for) != _plain(own):
                 raise ComponentError(
-                    f"{type(head).__name__} was made for {name} {_plain(made_for)}, and {type(backbone).__name__} has {_plain(own)}; make "
-                    f"it with {name}=backbone.{name}."
+                    f"{type(head).__name__} was made for {name} {_plain(made_for)}, and"
+                    f" {type(backbone).__name__} has {_plain(own)}; make it with"
+                    f" {name}=backbone.{name}."
                 )
     if not heads:
         raise ComponentError("A network has no head; give one, or several.")
@@ -62,10 +87,12 @@ def _plain(values: Any) -> Any:
 
 
 def require_features(backbone: Backbone, features: object, images: Tensor) -> None:
-    """Refuse features that do not have one tensor per level, of the size given by the backbone's ``channels`` and ``strides``.
+    """Refuse features that do not have one tensor per level, of the size given by the backbone's
+    ``channels`` and ``strides``.
 
     Args:
-        images: the input, ``(B, C, I, J, K)``. For a backbone that takes images of different size, only the numbers of maps are checked.
+        images: the input, ``(B, C, I, J, K)``. For a backbone that takes images of different size,
+            only the numbers of maps are checked.
 
     Raises:
         ComponentError: names the level.
@@ -73,8 +100,13 @@ def require_features(backbone: Backbone, features: object, images: Tensor) -> No
     who = origin(backbone)
     if not isinstance(features, Sequence) or len(features) != len(backbone.channels):
         count = len(features) if isinstance(features, Sequence) else f"a {type(features).__name__}"
-        raise ComponentError(f"{who} returned {count} where features of {len(backbone.channels)} levels are meant; see {_page(Backbone)}.")
-    for level, (found, channels, strides) in enumerate(zip(features, backbone.channels, backbone.strides, strict=True)):
+        raise ComponentError(
+            f"{who} returned {count} where features of {len(backbone.channels)} levels are meant;"
+            f" see {_page(Backbone)}."
+        )
+    for level, (found, channels, strides) in enumerate(
+        zip(features, backbone.channels, backbone.strides, strict=True)
+    ):
         if found is None:
             continue
         size = tuple(n // s for n, s in zip(images.shape[2:], strides, strict=True))
@@ -83,7 +115,10 @@ def require_features(backbone: Backbone, features: object, images: Tensor) -> No
             wanted = (images.shape[0], channels, *found.shape[2:])
         if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
             came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ComponentError(f"{who} returned features of {came} at level {level}, where its channels and strides say {wanted}.")
+            raise ComponentError(
+                f"{who} returned features of {came} at level {level}, where its channels and"
+                f" strides say {wanted}."
+            )
 
 
 def require_transforms(head: nn.Module, outputs: object) -> None:
@@ -93,10 +128,19 @@ def require_transforms(head: nn.Module, outputs: object) -> None:
         ComponentError: names the type of the output.
     """
     who = origin(head)
-    if not isinstance(outputs, Sequence) or not outputs or not all(isinstance(t, Transform) for t in outputs):
-        came = f"[{', '.join(type(t).__name__ for t in outputs)}]" if isinstance(outputs, Sequence) else type(outputs).__name__
+    if (
+        not isinstance(outputs, Sequence)
+        or not outputs
+        or not all(isinstance(t, Transform) for t in outputs)
+    ):
+        came = (
+            f"[{', '.join(type(t).__name__ for t in outputs)}]"
+            if isinstance(outputs, Sequence)
+            else type(outputs).__name__
+        )
         raise ComponentError(
-            f"{who} returned {came}; return a list of transforms (lightning_reg.spatial), the result last. See {_page(Head)}."
+            f"{who} returned {came}; return a list of transforms (lightning_reg.spatial), the"
+            f" result last. See {_page(Head)}."
         )
 
 
@@ -107,8 +151,15 @@ def require_registration(composer: Composer, registration: object) -> None:
         ComponentError: names the type of the output.
     """
     if not isinstance(registration, Registration) or not registration.levels:
-        came = "one without levels" if isinstance(registration, Registration) else type(registration).__name__
-        raise ComponentError(f"{origin(composer)} returned {came}; return a Registration with one Level or more. See {_page(Composer)}.")
+        came = (
+            "one without levels"
+            if isinstance(registration, Registration)
+            else type(registration).__name__
+        )
+        raise ComponentError(
+            f"{origin(composer)} returned {came}; return a Registration with one Level or more. See"
+            f" {_page(Composer)}."
+        )
 
 
 def require_values(term: LossTerm, values: object, batch: int) -> Tensor:
@@ -119,7 +170,10 @@ def require_values(term: LossTerm, values: object, batch: int) -> Tensor:
     """
     if not isinstance(values, Tensor) or tuple(values.shape) != (batch,):
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ComponentError(f"{origin(term)} returned {came}; return one value per element of the batch, of the shape ({batch},).")
+        raise ComponentError(
+            f"{origin(term)} returned {came}; return one value per element of the batch, of the"
+            f" shape ({batch},)."
+        )
     return values
 
 

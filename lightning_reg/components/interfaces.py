@@ -24,11 +24,18 @@ class LabelledFeatures(list["Tensor | None"]):
     Args:
         features: one tensor per level, see :class:`Backbone`.
         labels: values of the predicted labels, without the background.
-        logits: of the fixed and of the moving image, ``(B, 1 + len(labels), ...)`` before the softmax, background first.
+        logits: of the fixed and of the moving image, ``(B, 1 + len(labels), ...)`` before the
+            softmax, background first.
         stride: input voxels per voxel of the logits, along every axis.
     """
 
-    def __init__(self, features: Features, labels: Sequence[int], logits: tuple[Tensor, Tensor], stride: Stride) -> None:
+    def __init__(
+        self,
+        features: Features,
+        labels: Sequence[int],
+        logits: tuple[Tensor, Tensor],
+        stride: Stride,
+    ) -> None:
         super().__init__(features)
         self.labels, self.logits, self.stride = tuple(labels), logits, stride
 
@@ -38,10 +45,12 @@ class Backbone(Described, nn.Module, ABC):
 
     Attributes:
         channels: feature maps of each output level, coarsest first.
-        strides: per output level, coarsest first, the number of input voxels per voxel of the level, along every axis.
-        multiple: the input extents have to be multiples of this along every axis; the network pads to it.
-        separate: each image is passed on its own grid, and the two may differ in size; otherwise the moving image is first
-            resampled to the fixed image's grid.
+        strides: per output level, coarsest first, the number of input voxels per voxel of the
+            level, along every axis.
+        multiple: the input extents have to be multiples of this along every axis; the network pads
+            to it.
+        separate: each image is passed on its own grid, and the two may differ in size; otherwise
+            the moving image is first resampled to the fixed image's grid.
     """
 
     channels: tuple[int, ...]
@@ -55,31 +64,36 @@ class Backbone(Described, nn.Module, ABC):
         fixed, moving: ``(B, C, I, J, K)``, extents multiples of :attr:`multiple`.
 
         Returns:
-            One ``(B, channels[l], I / strides[l][0], J / strides[l][1], K / strides[l][2])`` per level, coarsest first; ``None``
-            for a level that is not computed in the present state of growth. A backbone that predicts labels gives
-            :class:`LabelledFeatures`.
+            One ``(B, channels[l], I / strides[l][0], J / strides[l][1], K / strides[l][2])`` per
+            level, coarsest first; ``None`` for a level that is not computed in the present state of
+            growth. A backbone that predicts labels gives :class:`LabelledFeatures`.
         """
 
 
 class Head(Described, nn.Module, ABC):
-    """Transforms from features. If its constructor declares ``channels`` or ``strides``, they are taken from the backbone."""
+    """Transforms from features. If its constructor declares ``channels`` or ``strides``, they are
+    taken from the backbone.
+    """
 
     @abstractmethod
     def forward(self, features: Features, grid: Grid) -> Sequence[Transform]:
         """Args:
-            features: output of the backbone; because of padding, they may extend beyond the last voxel of ``grid``.
+            features: output of the backbone; because of padding, they may extend beyond the last
+                voxel of ``grid``.
             grid: the fixed image's grid.
 
         Returns:
-            Transforms, coarsest first. The last one is the result; the others are supervised as well, each at the
-            resolution of its own grid.
+            Transforms, coarsest first. The last one is the result; the others are supervised as
+            well, each at the resolution of its own grid.
         """
 
 
 class Growable(nn.Module):
-    """Mix-in for components whose resolution levels are switched on one after the other during training.
+    """Mix-in for components whose resolution levels are switched on one after the other during
+    training.
 
-    The level weights are part of the state dict: a loaded model gives the same output as the saved one.
+    The level weights are part of the state dict: a loaded model gives the same output as the saved
+    one.
     """
 
     alpha: tuple[float, ...]
@@ -88,7 +102,8 @@ class Growable(nn.Module):
         """Set the weight of every level, coarsest first; they sum to 1."""
         if len(alpha) != len(self.alpha) or abs(sum(alpha) - 1) > 1e-6 or min(alpha) < 0:
             raise ArgumentError(
-                f"{type(self).__name__}.grow: expected {len(self.alpha)} weights in [0, 1] that sum to 1, got {list(alpha)}"
+                f"{type(self).__name__}.grow: expected {len(self.alpha)} weights in [0, 1] that sum"
+                f" to 1, got {list(alpha)}"
             )
         self.alpha = tuple(float(a) for a in alpha)
 
@@ -102,7 +117,8 @@ class Growable(nn.Module):
 class Staged(nn.Module):
     """Mix-in for composers whose networks train one after the other, first to last.
 
-    The number of active networks is part of the state dict: a loaded model gives the same output as the saved one.
+    The number of active networks is part of the state dict: a loaded model gives the same output as
+    the saved one.
     """
 
     networks: nn.ModuleList
@@ -112,7 +128,10 @@ class Staged(nn.Module):
     def activate(self, trained: Sequence[int]) -> None:
         """Train these networks, freeze the others, and skip those after the last trained one."""
         if not trained or not set(trained) <= set(range(len(self.networks))):
-            raise ArgumentError(f"{type(self).__name__}.activate: expected some of 0 to {len(self.networks) - 1}, got {list(trained)}")
+            raise ArgumentError(
+                f"{type(self).__name__}.activate: expected some of 0 to {len(self.networks) - 1},"
+                f" got {list(trained)}"
+            )
         self.trained, self.active = tuple(sorted(trained)), max(trained) + 1
         for index, network in enumerate(self.networks):
             network.requires_grad_(index in self.trained)
@@ -124,8 +143,13 @@ class Staged(nn.Module):
             ValueError: the two have different architectures.
         """
         before, after = self.networks[index - 1].state_dict(), self.networks[index].state_dict()
-        if before.keys() != after.keys() or any(isinstance(v, Tensor) and v.shape != after[k].shape for k, v in before.items()):
-            raise ArgumentError(f"{type(self).__name__}.inherit: network {index} is of another architecture than network {index - 1}")
+        if before.keys() != after.keys() or any(
+            isinstance(v, Tensor) and v.shape != after[k].shape for k, v in before.items()
+        ):
+            raise ArgumentError(
+                f"{type(self).__name__}.inherit: network {index} is of another architecture than"
+                f" network {index - 1}"
+            )
         self.networks[index].load_state_dict(before)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -141,7 +165,8 @@ class Prediction:
 
     Args:
         labels: their values, without the background.
-        fixed, moving: logits before the softmax, background first. Both are on the fixed image's grid, where the network sees the images.
+        fixed, moving: logits before the softmax, background first. Both are on the fixed image's
+        grid, where the network sees the images.
     """
 
     labels: tuple[int, ...]
@@ -156,9 +181,12 @@ class Level:
     Args:
         fixed, moving: the images that were registered; their grids may differ.
         transform: ``phi`` up to and including this level, fixed world to moving world.
-        increment: the transform that this level adds to the previous one (``transform`` itself at the first level).
-        reverse: the level of the registration with fixed and moving exchanged, for terms that compare the two directions.
-        predicted: labels predicted by the backbone, if it predicts any and the composer is ``single``.
+        increment: the transform that this level adds to the previous one (``transform`` itself at
+            the first level).
+        reverse: the level of the registration with fixed and moving exchanged, for terms that
+            compare the two directions.
+        predicted: labels predicted by the backbone, if it predicts any and the composer is
+            ``single``.
     """
 
     fixed: Image
@@ -173,7 +201,9 @@ class Level:
         reverse = None if self.reverse is None else self.reverse.to(device)
         predicted = self.predicted
         if predicted is not None:
-            predicted = replace(predicted, fixed=predicted.fixed.to(device), moving=predicted.moving.to(device))
+            predicted = replace(
+                predicted, fixed=predicted.fixed.to(device), moving=predicted.moving.to(device)
+            )
         transforms = self.transform.to(device), self.increment.to(device)
         return Level(self.fixed.to(device), self.moving.to(device), *transforms, reverse, predicted)
 
@@ -190,7 +220,9 @@ class Level:
 
 @dataclass(frozen=True)
 class Registration:
-    """Result of a composer: its levels, coarsest (or first) to last. The last one's transform is the whole transform."""
+    """Result of a composer: its levels, coarsest (or first) to last. The last one's transform is
+    the whole transform.
+    """
 
     levels: tuple[Level, ...]
 
@@ -203,7 +235,7 @@ class Registration:
         return Registration(tuple(level.to(device) for level in self.levels))
 
     def with_reverse(self, reverse: Registration) -> Registration:
-        """Return this registration with ``reverse`` (fixed and moving exchanged) set in its levels."""
+        """Return this registration with ``reverse`` (images exchanged) set in its levels."""
         pairs = zip(self.levels, reverse.levels, strict=True)
         return Registration(tuple(replace(there, reverse=back) for there, back in pairs))
 
@@ -211,24 +243,29 @@ class Registration:
 class Composer(Described, nn.Module, ABC):
     """One registration from one or several networks.
 
-    In a configuration, the constructor's arguments ``network``, ``networks`` and ``members`` are given by the ``backbone`` and ``head``
-    of each network, see :mod:`lightning_reg.configuration.building`.
+    In a configuration, the constructor's arguments ``network``, ``networks`` and ``members`` are
+    given by the ``backbone`` and ``head`` of each network, see
+    :mod:`lightning_reg.configuration.building`.
     """
 
     def __call__(self, fixed: Image, moving: Image) -> Registration:
         """:meth:`forward`, with images of any dtype: they are converted to that of the weights."""
         dtype = next((weight.dtype for weight in self.parameters()), None)
         if dtype is not None and {fixed.tensor.dtype, moving.tensor.dtype} != {dtype}:
-            fixed, moving = (replace(image, tensor=image.tensor.to(dtype)) for image in (fixed, moving))
+            fixed, moving = (
+                replace(image, tensor=image.tensor.to(dtype)) for image in (fixed, moving)
+            )
         registration: Registration = super().__call__(fixed, moving)
         return registration
 
     @abstractmethod
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        """Register two images. Their sizes, spacings and directions may differ; masks, labels and landmarks are not used.
+        """Register two images. Their sizes, spacings and directions may differ; masks, labels and
+        landmarks are not used.
 
         Returns:
-            In training mode, the levels to be supervised. The transform of the last level is always the whole transform.
+            In training mode, the levels to be supervised. The transform of the last level is always
+            the whole transform.
         """
 
 
@@ -236,7 +273,8 @@ class LossTerm(Described, nn.Module, ABC):
     """One named term of the loss.
 
     Attributes:
-        needs: fields of :class:`~lightning_reg.spatial.Pair` that the term uses. Data without them are refused before training.
+        needs: fields of :class:`~lightning_reg.spatial.Pair` that the term uses. Data without them
+            are refused before training.
         reverse: whether the term uses :attr:`Level.reverse`; if so, both directions are registered.
     """
 

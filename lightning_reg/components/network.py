@@ -6,29 +6,50 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lightning_reg.components.contracts import require_backbone, require_features, require_fitting, require_transforms
+from lightning_reg.components.contracts import (
+    require_backbone,
+    require_features,
+    require_fitting,
+    require_transforms,
+)
 from lightning_reg.components.interfaces import Backbone, Head, LabelledFeatures, Prediction
-from lightning_reg.registry import ArgumentError, ComponentError, DataError, Described, blaming, require_kind
+from lightning_reg.registry import (
+    ArgumentError,
+    ComponentError,
+    DataError,
+    Described,
+    blaming,
+    require_kind,
+)
 from lightning_reg.spatial import Composition, Image, Transform
 
 
 class Network(Described, nn.Module):
-    """A backbone and heads that map two images to transforms. Several heads compose in order: the first acts on the fixed points first.
+    """A backbone and heads that map two images to transforms. Several heads compose in order: the
+    first acts on the fixed points first.
 
     Args:
         backbone: computes features of the two images.
-        heads: one or several, made for the backbone's ``channels`` and ``strides``, as ``VelocityHead(backbone.channels,
-            backbone.strides)``.
-        init: initialisation of the backbone's weights, ``default`` (unchanged) or ``xavier`` (uniform; Glorot & Bengio, 2010). Heads start
-            close to the identity in both cases.
+        heads: one or several, made for the backbone's ``channels`` and ``strides``, as
+            ``VelocityHead(backbone.channels, backbone.strides)``.
+        init: initialisation of the backbone's weights, ``default`` (unchanged) or ``xavier``
+            (uniform; Glorot & Bengio, 2010). Heads start close to the identity in both cases.
 
     Raises:
-        ComponentError: the backbone lacks attributes of :class:`Backbone`, there is no head, or a head was made for another backbone.
+        ComponentError: the backbone lacks attributes of :class:`Backbone`, there is no head, or a
+            head was made for another backbone.
     """
 
-    def __init__(self, backbone: Backbone, heads: Head | Sequence[Head], init: str = "default") -> None:
+    def __init__(
+        self, backbone: Backbone, heads: Head | Sequence[Head], init: str = "default"
+    ) -> None:
         super().__init__()
-        require_kind(backbone, Backbone, "backbone", "give an object of a backbone's class, as UNet(levels=4)")
+        require_kind(
+            backbone,
+            Backbone,
+            "backbone",
+            "give an object of a backbone's class, as UNet(levels=4)",
+        )
         require_backbone(backbone)
         heads = list(heads) if isinstance(heads, Sequence) else [heads]
         require_fitting(backbone, heads)
@@ -40,12 +61,17 @@ class Network(Described, nn.Module):
         self._checked = False
 
     def forward(self, fixed: Image, moving: Image) -> list[Transform]:
-        """Args: fixed, moving: images; unless the backbone is ``separate``, the moving image is resampled to the fixed grid.
+        """Args: fixed, moving: images; unless the backbone is ``separate``, the moving image is
+        resampled to the fixed grid.
         Returns: transforms of the fixed grid, coarsest first; the last is the result."""
         return self.with_prediction(fixed, moving)[0]
 
-    def with_prediction(self, fixed: Image, moving: Image) -> tuple[list[Transform], Prediction | None]:
-        """Return the transforms as :meth:`forward`, and the labels predicted by the backbone, if it predicts any."""
+    def with_prediction(
+        self, fixed: Image, moving: Image
+    ) -> tuple[list[Transform], Prediction | None]:
+        """Return the transforms as :meth:`forward`, and the labels predicted by the backbone, if it
+        predicts any.
+        """
         moving = moving if self.backbone.separate else moving.resampled(fixed.grid)
         one, other = self._padded(fixed).tensor, self._padded(moving).tensor
         doing = f"images of {' x '.join(map(str, one.shape[2:]))} voxels"
@@ -62,27 +88,38 @@ class Network(Described, nn.Module):
                 require_transforms(head, outputs)
             if len(outputs) > 1 and len(self.heads) > 1:
                 raise ComponentError(
-                    f"{type(head).__name__} gives a transform at each of {len(outputs)} levels, which does not compose with other heads; "
-                    "let it give one (levels=finest), or make it the only head."
+                    f"{type(head).__name__} gives a transform at each of {len(outputs)} levels,"
+                    " which does not compose with other heads; let it give one (levels=finest), or"
+                    " make it the only head."
                 )
             found = [t if before is None else Composition([t, before]) for t in outputs]
             before = found[-1]
         self._checked = True
         if not isinstance(features, LabelledFeatures):
             return found, None
-        there, here = (Image(logits, fixed.grid.at_stride(features.stride, logits.shape[2:])) for logits in features.logits)
+        there, here = (
+            Image(logits, fixed.grid.at_stride(features.stride, logits.shape[2:]))
+            for logits in features.logits
+        )
         return found, Prediction(features.labels, there, here)
 
     def _padded(self, image: Image) -> Image:
         """Pad an image behind its last voxel to multiples of the backbone's ``multiple``."""
         multiple = self.backbone.multiple
-        if all(n < 2 * m for n, m in zip(image.grid.shape, multiple, strict=True)) and max(multiple) > 1:
+        if (
+            all(n < 2 * m for n, m in zip(image.grid.shape, multiple, strict=True))
+            and max(multiple) > 1
+        ):
             size = " x ".join(map(str, image.grid.shape))
             raise DataError(
-                f"Images of {size} voxels are too small for a backbone that divides them by {' x '.join(map(str, multiple))}: lower "
-                "its levels (method.composer.backbone.levels) or spacing, or resample the images to more voxels (data.preprocessing)."
+                f"Images of {size} voxels are too small for a backbone that divides them by"
+                f" {' x '.join(map(str, multiple))}: lower its levels"
+                " (method.composer.backbone.levels) or spacing, or resample the images to more"
+                " voxels (data.preprocessing)."
             )
-        return image.padded_to([-(-n // m) * m for n, m in zip(image.grid.shape, multiple, strict=True)])
+        return image.padded_to(
+            [-(-n // m) * m for n, m in zip(image.grid.shape, multiple, strict=True)]
+        )
 
 
 def _xavier(module: nn.Module) -> None:

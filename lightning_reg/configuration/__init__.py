@@ -1,1 +1,3 @@
-"""Keys, words and meanings of configurations, their composition by Hydra, and the objects made from them."""
+"""Keys, words and meanings of configurations, their composition by Hydra, and the objects made from
+them.
+"""

@@ -1,16 +1,19 @@
 """Conversion of specifications to components and back.
 
-A specification describes a component by plain values, in a configuration or a checkpoint: its name and the arguments of its constructor,
-``{name: unet, levels: 4}``, or the name alone. If an argument is itself a component, the specification of that component is given:
+A specification describes a component by plain values, in a configuration or a checkpoint: its name
+and the arguments of its constructor, ``{name: unet, levels: 4}``, or the name alone. If an argument
+is itself a component, the specification of that component is given:
 
     composer:
       name: single
-      backbone: {name: unet}          # a constructor's argument ``network``: the network's backbone, head (or a list of them) and init
+      backbone: {name: unet}          # a constructor's argument ``network``: the network's
+          backbone, head (or a list of them) and init
       head: {name: velocity}
       symmetric: true
 
-``networks`` (one per entry of ``strides``) are given in the same way if they are alike, otherwise as a list of ``{backbone, head, init}``.
-``members`` are given as a list ``stages`` of ``{backbone, head, stride, patch}``.
+``networks`` (one per entry of ``strides``) are given in the same way if they are alike, otherwise
+as a list of ``{backbone, head, init}``. ``members`` are given as a list ``stages`` of
+``{backbone, head, stride, patch}``.
 """
 
 from __future__ import annotations
@@ -44,29 +47,42 @@ Spec = Mapping[str, Any] | str
 SUPPLIED = ("channels", "strides")
 """Arguments of a head that are taken from the backbone of its network."""
 OF_A_NETWORK = ("backbone", "head", "init")
-GROUP_OF: tuple[tuple[type, str], ...] = ((Backbone, "backbones"), (Head, "heads"), (Composer, "composers"), (LossTerm, "losses"))
+GROUP_OF: tuple[tuple[type, str], ...] = (
+    (Backbone, "backbones"),
+    (Head, "heads"),
+    (Composer, "composers"),
+    (LossTerm, "losses"),
+)
 
 
 def build_network(spec: Mapping[str, Any], name: str = "network") -> Network:
     """Build a network from ``{backbone, head, init}``.
 
     Raises:
-        ComponentError: a part is missing, unknown, or refused by its constructor; the message names ``name``.
+        ComponentError: a part is missing, unknown, or refused by its constructor; the message names
+            ``name``.
     """
     if not isinstance(spec, Mapping):
         raise ComponentError(f"'{name}' is {spec!r}, where 'backbone: ..., head: ...' are meant.")
     require_known_arguments(name, spec, OF_A_NETWORK)
     for part in ("backbone", "head"):
         if part not in spec:
-            raise ComponentError(f"'{name}' needs an argument '{part}'; add '{part}: ...' to its configuration.")
+            raise ComponentError(
+                f"'{name}' needs an argument '{part}'; add '{part}: ...' to its configuration."
+            )
     backbone = build("backbones", spec["backbone"], Backbone)
     require_backbone(backbone)  # before a head is made for it
     heads = [spec["head"]] if isinstance(spec["head"], (str, Mapping)) else spec["head"]
     if not isinstance(heads, Sequence):
-        raise ComponentError(f"The head of '{name}' is {heads!r}, where a name or 'name: ..., key: value' pairs are meant.")
+        raise ComponentError(
+            f"The head of '{name}' is {heads!r}, where a name or 'name: ..., key: value' pairs are"
+            " meant."
+        )
     supplied = {key: getattr(backbone, key) for key in SUPPLIED if hasattr(backbone, key)}
     made = [build("heads", head, Head, **supplied) for head in heads]
-    return construct(name, Network, {"init": spec.get("init", "default")}, backbone=backbone, heads=made)
+    return construct(
+        name, Network, {"init": spec.get("init", "default")}, backbone=backbone, heads=made
+    )
 
 
 def build_composer(spec: Spec) -> Composer:
@@ -75,7 +91,9 @@ def build_composer(spec: Spec) -> Composer:
     Raises:
         ComponentError: as :func:`build_network`.
     """
-    arguments = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+    arguments = (
+        {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+    )
     if not isinstance(arguments.get("name"), str):
         return build("composers", spec, Composer)  # raises the error
     name = arguments["name"]
@@ -84,35 +102,55 @@ def build_composer(spec: Spec) -> Composer:
     if "network" in declared:
         supplied["network"] = build_network(_taken(arguments, "network", name), name)
     if "networks" in declared:
-        strides = arguments.get("strides", declared["strides"].default if "strides" in declared else ())
+        strides = arguments.get(
+            "strides", declared["strides"].default if "strides" in declared else ()
+        )
         given = arguments.pop("networks", None)
         specs = [_taken(arguments, "network", name)] * len(strides) if given is None else given
-        supplied["networks"] = [build_network(each, f"{name}, network {number}") for number, each in enumerate(specs)]
+        supplied["networks"] = [
+            build_network(each, f"{name}, network {number}") for number, each in enumerate(specs)
+        ]
     if "members" in declared:
         supplied["members"] = _members(arguments, name)
     own = [key for key in declared if key not in supplied]
-    require_known_arguments(name, arguments, ["name", *own], [*(() if "members" in supplied else OF_A_NETWORK), *own] if supplied else own)
+    require_known_arguments(
+        name,
+        arguments,
+        ["name", *own],
+        [*(() if "members" in supplied else OF_A_NETWORK), *own] if supplied else own,
+    )
     return build("composers", arguments, Composer, **supplied)
 
 
 def _taken(arguments: dict[str, Any], key: str, name: str) -> Mapping[str, Any]:
-    """Remove the network's specification from a composer's arguments and return it; it has its own key, or is given beside the others."""
+    """Remove the network's specification from a composer's arguments and return it; it has its own
+    key, or is given beside the others.
+    """
     if key in arguments:
         return arguments.pop(key)
     return {part: arguments.pop(part) for part in OF_A_NETWORK if part in arguments}
 
 
 def _members(arguments: dict[str, Any], name: str) -> list[Member]:
-    stages, common = arguments.pop("stages", None), {key: arguments.pop(key) for key in ("init",) if key in arguments}
+    stages, common = (
+        arguments.pop("stages", None),
+        {key: arguments.pop(key) for key in ("init",) if key in arguments},
+    )
     if isinstance(stages, (str, Mapping)) or not isinstance(stages, Sequence):
         given = "is missing" if stages is None else f"is {stages!r}"
-        raise ComponentError(f"'{name}' needs a list 'stages' of 'backbone, head, stride, patch' (it {given}).")
+        raise ComponentError(
+            f"'{name}' needs a list 'stages' of 'backbone, head, stride, patch' (it {given})."
+        )
     members = []
     for number, stage in enumerate(stages):
         if not isinstance(stage, Mapping):
-            raise ComponentError(f"'stage {number}' is {stage!r}, where 'key: value' pairs are meant.")
+            raise ComponentError(
+                f"'stage {number}' is {stage!r}, where 'key: value' pairs are meant."
+            )
         require_known_arguments(f"stage {number}", stage, [*OF_A_NETWORK, "stride", "patch"])
-        network = build_network(common | {key: stage[key] for key in OF_A_NETWORK if key in stage}, f"stage {number}")
+        network = build_network(
+            common | {key: stage[key] for key in OF_A_NETWORK if key in stage}, f"stage {number}"
+        )
         placed = {key: stage[key] for key in ("stride", "patch") if stage.get(key) is not None}
         members.append(construct(f"stage {number}", Member, placed, network=network))
     return members
@@ -121,7 +159,8 @@ def _members(arguments: dict[str, Any], name: str) -> list[Member]:
 def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle:
     """Build a loss bundle from ``{terms: {name: {weight, **arguments}}, level_weights}``.
 
-    The key of a term is its entry-point name, unless the term has a ``name`` of its own (for two terms of one class).
+    The key of a term is its entry-point name, unless the term has a ``name`` of its own (for two
+    terms of one class).
 
     Raises:
         ComponentError: see :class:`LossBundle`; or a term is unknown or refuses an argument.
@@ -129,7 +168,9 @@ def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle
     rest = dict(spec)
     terms = rest.pop("terms", None)
     if terms and not isinstance(terms, Mapping):
-        raise ComponentError(f"{name}.terms is {terms!r}, where 'name: weight and arguments' are meant.")
+        raise ComponentError(
+            f"{name}.terms is {terms!r}, where 'name: weight and arguments' are meant."
+        )
     made: dict[str, tuple[float, LossTerm]] = {}
     skipped = 0
     for key, arguments in (terms or {}).items():
@@ -140,20 +181,27 @@ def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle
             continue
         made[key] = (weight, build("losses", {"name": key, **own}, LossTerm))
     if skipped and not made:
-        raise ComponentError(f"Every term of the loss has weight 0; give one of {name}.terms another weight.")
+        raise ComponentError(
+            f"Every term of the loss has weight 0; give one of {name}.terms another weight."
+        )
     return construct(name, LossBundle, rest, terms=made)
 
 
 def describe(component: Described) -> Any:
-    """Return the specification of a component: plain values from which the functions above build it again.
+    """Return the specification of a component: plain values from which the functions above build it
+    again.
 
     Raises:
-        ComponentError: a class that no installed distribution registers, or an argument that is neither a component nor a plain value.
+        ComponentError: a class that no installed distribution registers, or an argument that is
+            neither a component nor a plain value.
     """
     if isinstance(component, Network):
         arguments = arguments_of(component)
         heads = [describe(head) for head in component.heads]  # type: ignore[arg-type]
-        described = {"backbone": describe(component.backbone), "head": heads[0] if len(heads) == 1 else heads}
+        described = {
+            "backbone": describe(component.backbone),
+            "head": heads[0] if len(heads) == 1 else heads,
+        }
         return described | {"init": arguments["init"]}
     if isinstance(component, Member):
         placed = {key: value for key, value in arguments_of(component).items() if key != "network"}
@@ -164,15 +212,20 @@ def describe(component: Described) -> Any:
             assert isinstance(term, LossTerm)
             made = describe(term)
             own = made.pop("name")
-            terms[name] = {"weight": component.weights[name]} | ({} if own == name else {"name": own}) | made
+            terms[name] = (
+                {"weight": component.weights[name]} | ({} if own == name else {"name": own}) | made
+            )
         weights = component.level_weights
-        return {"terms": terms} | ({} if weights is None else {"level_weights": [float(w) for w in weights]})
+        return {"terms": terms} | (
+            {} if weights is None else {"level_weights": [float(w) for w in weights]}
+        )
     group = next(group for interface, group in GROUP_OF if isinstance(component, interface))
     return {"name": registered_name(type(component), group)} | _arguments(component)
 
 
 def provenance(*modules: nn.Module) -> list[dict[str, str]]:
-    """Return ``{group, name, distribution, version}`` of every component in these modules, each class once.
+    """Return ``{group, name, distribution, version}`` of every component in these modules, each
+    class once.
 
     Raises:
         ComponentError: a class that no installed distribution registers.
@@ -199,12 +252,16 @@ def _arguments(component: Described) -> dict[str, Any]:
 
 
 def without_numpy(value: Any) -> Any:
-    """Convert NumPy numbers and arrays to Python numbers and lists, also inside lists and mappings."""
+    """Convert NumPy values to Python numbers and lists, also inside lists and mappings."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Mapping):
         return {key: without_numpy(inner) for key, inner in value.items()}
-    return type(value)(without_numpy(inner) for inner in value) if type(value) in (list, tuple) else value
+    return (
+        type(value)(without_numpy(inner) for inner in value)
+        if type(value) in (list, tuple)
+        else value
+    )
 
 
 def plain(value: Any, owner: str) -> Any:
@@ -226,6 +283,6 @@ def plain(value: Any, owner: str) -> Any:
     if isinstance(value, (Sequence, nn.ModuleList)):
         return [plain(inner, owner) for inner in value]
     raise ComponentError(
-        f"{owner} was made from {type(value).__name__}, which a checkpoint cannot hold; give its constructor numbers, words, lists of "
-        "them, or components."
+        f"{owner} was made from {type(value).__name__}, which a checkpoint cannot hold; give its"
+        " constructor numbers, words, lists of them, or components."
     )

@@ -17,10 +17,20 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
-from lightning_reg.configuration.folders import distributions, offering, own_directory, plugin_packages, twice
+from lightning_reg.configuration.folders import (
+    distributions,
+    offering,
+    own_directory,
+    plugin_packages,
+    twice,
+)
 from lightning_reg.configuration.values import Value, described
 from lightning_reg.io.reading import read_yaml
 from lightning_reg.registry.errors import DataError, UserError, did_you_mean
@@ -30,19 +40,29 @@ COMPOSITION = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 WORDS = {
-    "lr": "method.optimizer.lr", "learning_rate": "method.optimizer.lr", "rate": "method.optimizer.lr",
+    "lr": "method.optimizer.lr", "learning_rate": "method.optimizer.lr",
+    "rate": "method.optimizer.lr",
     "optimizer": "method.optimizer",
-    "epochs": "trainer.max_steps, or budget in minutes", "max_epochs": "trainer.max_steps, or budget in minutes",
-    "steps": "trainer.max_steps", "max_steps": "trainer.max_steps", "iterations": "trainer.max_steps",
+    "epochs": "trainer.max_steps, or budget in minutes",
+    "max_epochs": "trainer.max_steps, or budget in minutes",
+    "steps": "trainer.max_steps", "max_steps": "trainer.max_steps",
+    "iterations": "trainer.max_steps",
     "batch": "data.batch_size", "batch_size": "data.batch_size", "bs": "data.batch_size",
-    "workers": "data.workers", "num_workers": "data.workers", "augmentation": "data.augmentation", "spacing": "data.preprocessing.spacing",
-    "gpu": "trainer.accelerator", "gpus": "trainer.devices", "device": "trainer.accelerator", "devices": "trainer.devices",
-    "precision": "trainer.precision", "amp": "trainer.precision", "fp16": "trainer.precision", "bf16": "trainer.precision",
-    "loss": "method.loss.terms", "similarity": "method.loss.terms", "window": "method.loss.terms.lncc.window",
-    "regularization": "method.loss.terms.diffusion.weight", "smoothness": "method.loss.terms.diffusion.weight",
-    "lambda": "method.loss.terms.diffusion.weight", "backbone": "method.composer.backbone", "head": "method.composer.head",
+    "workers": "data.workers", "num_workers": "data.workers", "augmentation": "data.augmentation",
+    "spacing": "data.preprocessing.spacing",
+    "gpu": "trainer.accelerator", "gpus": "trainer.devices", "device": "trainer.accelerator",
+    "devices": "trainer.devices",
+    "precision": "trainer.precision", "amp": "trainer.precision", "fp16": "trainer.precision",
+    "bf16": "trainer.precision",
+    "loss": "method.loss.terms", "similarity": "method.loss.terms",
+    "window": "method.loss.terms.lncc.window",
+    "regularization": "method.loss.terms.diffusion.weight",
+    "smoothness": "method.loss.terms.diffusion.weight",
+    "lambda": "method.loss.terms.diffusion.weight", "backbone": "method.composer.backbone",
+    "head": "method.composer.head",
     "levels": "method.composer.backbone.levels", "features": "method.composer.backbone.features",
-    "name": "run", "out": "run", "output": "run", "output_dir": "run", "checkpoint": "init, or resume", "pretrained": "init",
+    "name": "run", "out": "run", "output": "run", "output_dir": "run",
+    "checkpoint": "init, or resume", "pretrained": "init",
     "dataset": "data", "root": "data.root", "model": "method", "network": "method",
 }  # fmt: skip
 """Options by common words for them, for hints in error messages."""
@@ -52,11 +72,16 @@ ADDED = re.compile(r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight)?")
 """Keys of terms and callbacks that an override adds if they are missing."""
 NOT_GIVEN = "(required)"
 """Stands for a value that has to be given."""
-EMPTY_GROUP = "A group is set to nothing or to a number; give the name of one of its options (--help lists them)."
+EMPTY_GROUP = (
+    "A group is set to nothing or to a number; give the name of one of its options (--help lists"
+    " them)."
+)
 
 
 class InstalledConfigurations(SearchPathPlugin):
-    """Hydra plugin that appends the configuration folders of installed packages; ``pkg://`` would import the packages."""
+    """Hydra plugin that appends the configuration folders of installed packages; ``pkg://`` would
+    import the packages.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for package, folder in plugin_packages().items():
@@ -66,16 +91,24 @@ class InstalledConfigurations(SearchPathPlugin):
 def register() -> None:
     """Register this project's search path and resolvers with Hydra; may be called again."""
     Plugins.instance().register(InstalledConfigurations)
-    OmegaConf.register_new_resolver("scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True)
-    OmegaConf.register_new_resolver("total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True)
-    OmegaConf.register_new_resolver("if", lambda condition, yes, no: yes if condition else no, replace=True)
+    OmegaConf.register_new_resolver(
+        "scaled", lambda steps, scale: max(1, round(steps * scale)), replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "total_steps", lambda stages: sum(stage["steps"] for stage in stages), replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "if", lambda condition, yes, no: yes if condition else no, replace=True
+    )
     OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("slurm_job", _slurm_job, replace=True)
 
 
 def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
-    """Folder of a resumed run, of a named run (a name with a slash is a path), or ``fresh`` for any other."""
+    """Folder of a resumed run, of a named run (a name with a slash is a path), or ``fresh`` for any
+    other.
+    """
     if resume:
         path = Path(str(resume)).expanduser()
         return str(path.parent.parent if path.suffix == ".ckpt" else path)
@@ -85,7 +118,9 @@ def _run_folder(resume: str | None, name: str | None, fresh: str) -> str:
 
 
 def _slurm_job(otherwise: str) -> str:
-    """``slurm-JOB`` in a batch job of SLURM, equal for all its processes and after it is requeued; else ``otherwise``."""
+    """``slurm-JOB`` in a batch job of SLURM, equal for all its processes and after it is requeued;
+    else ``otherwise``.
+    """
     job, name = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NAME")
     return otherwise if job is None or name in ("bash", "interactive") else f"slurm-{job}"
 
@@ -100,11 +135,12 @@ def plain(config: Any) -> dict[str, Any]:
 def in_full(overrides: Sequence[str]) -> list[str]:
     """Rewrite overrides so that Hydra replaces components and adds terms and arguments.
 
-    ``method.composer.head=[{name: affine}, {name: velocity}]`` replaces the configured head with all its arguments, and
-    ``method.composer.backbone=voxelmorph`` the backbone (``=unet,voxelmorph`` in a sweep). A value without a name, such as
-    ``{levels: 3}``, changes the configured component. ``method.loss.terms.ngf.weight=0.5`` adds a term. Later overrides may add
-    arguments to these new components. Arguments of configured components must be in the configuration or start with ``+``, so that a
-    misspelt one is refused.
+    ``method.composer.head=[{name: affine}, {name: velocity}]`` replaces the configured head with
+    all its arguments, and ``method.composer.backbone=voxelmorph`` the backbone
+    (``=unet,voxelmorph`` in a sweep). A value without a name, such as ``{levels: 3}``, changes the
+    configured component. ``method.loss.terms.ngf.weight=0.5`` adds a term. Later overrides may add
+    arguments to these new components. Arguments of configured components must be in the
+    configuration or start with ``+``, so that a misspelt one is refused.
     """
     written: list[str] = []
     new: list[str] = []
@@ -112,7 +148,11 @@ def in_full(overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         whole = GIVEN_WHOLE.fullmatch(key)
         if equals and whole is not None and _names_a_component(value):
-            named = value if value.strip()[:1] in ("[", "{") else ",".join(f"{{name: {name.strip()}}}" for name in value.split(","))
+            named = (
+                value
+                if value.strip()[:1] in ("[", "{")
+                else ",".join(f"{{name: {name.strip()}}}" for name in value.split(","))
+            )
             written += [f"~{whole[1]}", f"+{whole[1]}={named}"]
             new.append(whole[1])
         elif equals and (added := ADDED.fullmatch(key)):
@@ -128,7 +168,11 @@ def in_full(overrides: Sequence[str]) -> list[str]:
 def quoted(text: str) -> str:
     """A text as a value in Hydra's syntax, which is read as this very text."""
     text = re.sub(r"(\\*)\$\{", lambda match: f"{2 * match[1]}\\${{", text)
-    return "'" + re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text) + "'"
+    return (
+        "'"
+        + re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text)
+        + "'"
+    )
 
 
 def as_word(key: str, text: str) -> str:
@@ -141,18 +185,26 @@ def _names_a_component(value: str) -> bool:
     value = value.strip()
     if value[:1] in ("[", "{"):
         return value.startswith("[") or bool(re.search(r"\bname\s*:", value))
-    return value != "null" and re.fullmatch(r"[A-Za-z][\w.:-]*(\s*,\s*[A-Za-z][\w.:-]*)*", value) is not None
+    return (
+        value != "null"
+        and re.fullmatch(r"[A-Za-z][\w.:-]*(\s*,\s*[A-Za-z][\w.:-]*)*", value) is not None
+    )
 
 
-def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] | None = None) -> dict[str, Any]:
+def compose(
+    overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] | None = None
+) -> dict[str, Any]:
     """Compose the configuration of a command line with Hydra, as plain values.
 
     Args:
-        overrides: arguments as on the command line, ``["method=velocity", "data=phantom", "trainer.max_steps=100"]``.
-        choose: function that changes the composed configuration before its interpolations are resolved.
+        overrides: arguments as on the command line,
+            ``["method=velocity", "data=phantom", "trainer.max_steps=100"]``.
+        choose: function that changes the composed configuration before its interpolations are
+            resolved.
 
     Raises:
-        UserError: no such group, configuration or option, a missing required value, or unreadable text.
+        UserError: no such group, configuration or option, a missing required value, or unreadable
+            text.
     """
     with _refusing(), _initialized():
         config = hydra.compose("train", in_full(overrides))
@@ -162,14 +214,19 @@ def compose(overrides: Sequence[str] = (), choose: Callable[[DictConfig], None] 
 
 
 def explained(overrides: Sequence[str] = ()) -> list[Value]:
-    """Every value of the configuration that a command line gives, with its type and meaning; one that has to be given is :data:`NOT_GIVEN`.
+    """Every value of the configuration that a command line gives, with its type and meaning; one
+    that has to be given is :data:`NOT_GIVEN`.
 
     Raises:
         UserError: as :func:`compose`, but for values that are missing.
     """
     with _refusing(), _initialized():
         config = hydra.compose("train", in_full(overrides), return_hydra_config=True)
-        choices = {group: option for group, option in config.hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
+        choices = {
+            group: option
+            for group, option in config.hydra.runtime.choices.items()
+            if option and not group.startswith("hydra/")
+        }
         values = _without_missing(OmegaConf.to_container(config, resolve=False))
         del values["hydra"]
         return described(plain(OmegaConf.create(values)), choices)
@@ -215,11 +272,15 @@ def require_option(group: str, name: str) -> None:
 def no_option(group: str, name: str) -> str:
     """Sentence for an option that no installed package has."""
     known = sorted(path.stem for path in _group_files(group))
-    return f"There is no {group} named '{name}'{did_you_mean(name, known)} Available: {', '.join(known) or 'none'}."
+    return (
+        f"There is no {group} named '{name}'{did_you_mean(name, known)} Available:"
+        f" {', '.join(known) or 'none'}."
+    )
 
 
 def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
-    """One sentence per chosen built-in configuration whose name an installed distribution has as well.
+    """One sentence per chosen built-in configuration whose name an installed distribution has as
+    well.
 
     Args:
         choices: Hydra's choices, option by group.
@@ -233,7 +294,10 @@ def configuration_warnings(choices: Mapping[str, Any]) -> list[str]:
         offered = offering(relative)
         if offered and (own_directory() / relative).is_file():
             also = " and ".join(distributions(package) for package in offered)
-            warnings.append(f"{group}={name} is the built-in configuration; {also} has one of the same name, which is not used.")
+            warnings.append(
+                f"{group}={name} is the built-in configuration; {also} has one of the same name,"
+                " which is not used."
+            )
         elif len(offered) > 1:
             raise UserError(twice(relative))
     return warnings
@@ -245,19 +309,30 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         setting, _, given = str(error.override).partition("=")
         return (
-            f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); for this text write {as_word(setting, given)}"
+            f"'{error.override}' cannot be read as key=value ({str(error).splitlines()[0]}); for"
+            f" this text write {as_word(setting, given)}"
         )
     if isinstance(error, YAMLError):
-        return f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
+        return (
+            f"A configuration file cannot be read: {text}. lightning-reg plugins says whose it is."
+        )
     if match := re.search(r"Could not delete from config\. '?([^' ]+?)'? does not exist", text):
         return _unknown_option(match[1], "List all values with --cfg job.")
-    if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Could not append to config.*'([^']+)'", text):
-        return _unknown_option(match[1], "List the groups with --help, and all values with --cfg job.")
-    if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text):
+    if match := re.search(r"Could not override '([^']+)'", text) or re.search(
+        r"Could not append to config.*'([^']+)'", text
+    ):
+        return _unknown_option(
+            match[1], "List the groups with --help, and all values with --cfg job."
+        )
+    if match := re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(
+        r"Could not find '([^']+)'", text
+    ):
         group, _, name = match[1].rpartition("/")
         return no_option(group, name)
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
-        match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)  # if an interpolation refers to it
+        match = re.search(
+            r"Missing mandatory value: (\S*\.\S*)", text
+        )  # if an interpolation refers to it
         key = match[1] if match else error.full_key
         return f"The option '{key}' has to be given: add {key}=... to the command line."
     if match := re.search(r"Key '([^']+)' is not in struct(?: full_key: (\S+))?", text):
@@ -268,7 +343,10 @@ def sentence(error: Exception) -> str:
 def _unknown_option(key: str, remedy: str) -> str:
     known = _known_keys()
     if key in known:
-        return f"The option '{key}' exists for other choices of {key.partition('.')[0]}, not for the selected one. {remedy}"
+        return (
+            f"The option '{key}' exists for other choices of {key.partition('.')[0]}, not for the"
+            f" selected one. {remedy}"
+        )
     meant = WORDS.get(key.rpartition(".")[2])
     if meant is not None:
         return f"There is no option '{key}'; did you mean {meant}? {remedy}"
@@ -289,7 +367,9 @@ def _known_keys() -> list[str]:
     for folder in _folders():
         for path in folder.rglob("*.yaml"):
             parts = path.relative_to(folder).parts[:-1]
-            parts = (path.stem,) if parts == ("base",) else parts  # the base of all files of a group
+            parts = (
+                (path.stem,) if parts == ("base",) else parts
+            )  # the base of all files of a group
             try:
                 loaded = read_yaml(path, references=True)
                 text = path.read_text(encoding="utf-8")

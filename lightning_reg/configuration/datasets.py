@@ -10,8 +10,11 @@ from lightning_reg.data.datasets.splits import CHOICES, Splits, open_dataset
 from lightning_reg.registry import DataError
 
 
-def open_configured(name: str, overrides: Sequence[str] = (), root: str | None = None) -> tuple[Splits, dict[str, Any]]:
-    """Open the data set of a data configuration, and return it with the configuration as plain values.
+def open_configured(
+    name: str, overrides: Sequence[str] = (), root: str | None = None
+) -> tuple[Splits, dict[str, Any]]:
+    """Open the data set of a data configuration, and return it with the configuration as plain
+    values.
 
     Args:
         name: a file of ``conf/data`` or of an installed package.

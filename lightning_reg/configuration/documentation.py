@@ -1,4 +1,6 @@
-"""Documentation of a component, read from its source without importing it: fast, whatever its module imports."""
+"""Documentation of a component, read from its source without importing it: fast, whatever its
+module imports.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class Documentation:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Arguments for a configuration, with their defaults; arguments without a plain default are left out."""
+        """Arguments for a configuration, with their defaults; arguments without a plain default are
+        left out.
+        """
         found = {}
         for argument in self.arguments:
             if not argument.supplied:
@@ -102,9 +106,15 @@ class Documentation:
         return as_yaml(leaf, allow_unicode=True, default_flow_style=None)
 
     def _members(self) -> dict[str, Any]:
-        """Networks of a composer as a configuration gives them, see :mod:`lightning_reg.configuration.building`."""
+        """Networks of a composer as a configuration gives them, see
+        :mod:`lightning_reg.configuration.building`.
+        """
         network = {"backbone": REQUIRED, "head": REQUIRED}
-        return {"stages": [{"stride": 1, **network}]} if any(a.name == "members" for a in self.arguments) else network
+        return (
+            {"stages": [{"stride": 1, **network}]}
+            if any(a.name == "members" for a in self.arguments)
+            else network
+        )
 
     def python(self) -> str:
         """Construction of the component in Python."""
@@ -112,7 +122,11 @@ class Documentation:
             return ""  # made only by the framework
         module, _, name = self.provider.target.partition(":")
         given = [f"{a.name}={self._source(a)}" for a in self.arguments if a.default is None]
-        given += [f"{a.name}={a.default}" for a in self.arguments if a.default is not None and not a.supplied]
+        given += [
+            f"{a.name}={a.default}"
+            for a in self.arguments
+            if a.default is not None and not a.supplied
+        ]
         return f"from {importable_from(module, name)} import {name}\n\n{name}({', '.join(given)})\n"
 
     def _source(self, argument: Argument) -> str:
@@ -145,11 +159,16 @@ def documentation(group: str, name: str) -> Documentation:
     found = sources.target(provider.target)
     if not isinstance(found, griffe.Class):
         raise ComponentError(
-            f"The source of {provider.target} of {provider.origin} has no class {provider.target.partition(':')[2]}; "
-            f"reinstall {provider.distribution}."
+            f"The source of {provider.target} of {provider.origin} has no class"
+            f" {provider.target.partition(':')[2]}; reinstall {provider.distribution}."
         )
     return Documentation(
-        group, provider, _text(found), sources.arguments(found, GROUPS[group].supplied), str(found.filepath), found.lineno or 1
+        group,
+        provider,
+        _text(found),
+        sources.arguments(found, GROUPS[group].supplied),
+        str(found.filepath),
+        found.lineno or 1,
     )
 
 
@@ -183,7 +202,9 @@ class _Sources:
             else:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings
-                    self.modules[name] = griffe.visit(name, path, path.read_text(encoding="utf-8"), docstring_parser="google")
+                    self.modules[name] = griffe.visit(
+                        name, path, path.read_text(encoding="utf-8"), docstring_parser="google"
+                    )
         return self.modules[name]
 
     def find(self, module: str, name: str, depth: int = 8) -> griffe.Object | None:
@@ -204,16 +225,20 @@ class _Sources:
         return self.find(module, name, depth)
 
     def bases(self, cls: griffe.Class) -> list[griffe.Class]:
-        found = [self.path(base if isinstance(base, str) else base.canonical_path) for base in cls.bases]
+        found = [
+            self.path(base if isinstance(base, str) else base.canonical_path) for base in cls.bases
+        ]
         return [base for base in found if isinstance(base, griffe.Class)]
 
     def constructor(self, cls: griffe.Class) -> list[griffe.Parameter]:
-        """Parameters of a class's constructor or fields of a dataclass, inherited if it has none."""
+        """Parameters of a constructor or fields of a dataclass, inherited if it has none."""
         own = cls.members.get("__init__")
         if isinstance(own, griffe.Function):
             return list(own.parameters)
         if "dataclass" in cls.labels or any("dataclass" in str(d.value) for d in cls.decorators):
-            fields = {field.name: field for base in self.bases(cls) for field in self.constructor(base)}
+            fields = {
+                field.name: field for base in self.bases(cls) for field in self.constructor(base)
+            }
             return list((fields | {field.name: field for field in _fields(cls)}).values())
         return next((found for base in self.bases(cls) if (found := self.constructor(base))), [])
 
@@ -221,10 +246,19 @@ class _Sources:
         meanings = self.meanings(cls)
         return tuple(
             Argument(
-                p.name, str(p.annotation or ""), None if p.default is None else str(p.default), meanings.get(p.name, ""), p.name in supplied
+                p.name,
+                str(p.annotation or ""),
+                None if p.default is None else str(p.default),
+                meanings.get(p.name, ""),
+                p.name in supplied,
             )
             for p in self.constructor(cls)
-            if p.name != "self" and p.kind not in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
+            if p.name != "self"
+            and p.kind
+            not in (
+                griffe.ParameterKind.var_positional,
+                griffe.ParameterKind.var_keyword,
+            )
         )
 
     def meanings(self, cls: griffe.Class, depth: int = 4) -> dict[str, str]:
@@ -234,11 +268,17 @@ class _Sources:
             inherited |= self.meanings(base, depth - 1) if depth else {}
         own: dict[str, str] = {}
         for documented in (cls, cls.members.get("__init__")):
-            text = documented.docstring.value if isinstance(documented, griffe.Object) and documented.docstring else ""
+            text = (
+                documented.docstring.value
+                if isinstance(documented, griffe.Object) and documented.docstring
+                else ""
+            )
             own |= _arguments(text)
         for name, meaning in own.items():
             if reference := re.fullmatch(r"see (\S+?)\.?", meaning):
-                own[name] = inherited.get(name) or self._elsewhere(cls, reference[1], depth).get(name, meaning)
+                own[name] = inherited.get(name) or self._elsewhere(cls, reference[1], depth).get(
+                    name, meaning
+                )
         return inherited | own
 
     def _elsewhere(self, cls: griffe.Class, name: str, depth: int) -> dict[str, str]:
@@ -247,15 +287,26 @@ class _Sources:
             other = self.path(cls.resolve(name))
         except griffe.NameResolutionError:
             return {}
-        return self.meanings(other, depth - 1) if depth and isinstance(other, griffe.Class) and other is not cls else {}
+        return (
+            self.meanings(other, depth - 1)
+            if depth and isinstance(other, griffe.Class) and other is not cls
+            else {}
+        )
 
 
 def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
     """Fields that a dataclass adds, as parameters."""
     return [
-        griffe.Parameter(m.name, annotation=m.annotation, kind=griffe.ParameterKind.positional_or_keyword, default=m.value)
+        griffe.Parameter(
+            m.name,
+            annotation=m.annotation,
+            kind=griffe.ParameterKind.positional_or_keyword,
+            default=m.value,
+        )
         for m in cls.members.values()
-        if isinstance(m, griffe.Attribute) and m.annotation is not None and "ClassVar" not in str(m.annotation)
+        if isinstance(m, griffe.Attribute)
+        and m.annotation is not None
+        and "ClassVar" not in str(m.annotation)
     ]
 
 
@@ -293,11 +344,18 @@ def _arguments(text: str) -> dict[str, str]:
 def _text(cls: griffe.Class) -> str:
     sections = _sections(cls.docstring.value if cls.docstring else "")
     paragraphs = [s.value for s in sections if s.kind is griffe.DocstringSectionKind.text]
-    return "\n\n".join(_flat(p) for text in paragraphs for p in text.split("\n\n") if ">>>" not in p and not p.lstrip().startswith(".. "))
+    return "\n\n".join(
+        _flat(p)
+        for text in paragraphs
+        for p in text.split("\n\n")
+        if ">>>" not in p and not p.lstrip().startswith(".. ")
+    )
 
 
 def _flat(text: str) -> str:
     """One line, without the markup of references."""
-    plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)  # targets of 'see' keep their full name
+    plain = re.sub(
+        rf"(?<=see ){_ROLE.pattern}", r"\1", text
+    )  # targets of 'see' keep their full name
     plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], plain)
     return " ".join(plain.replace("``", "'").split())

@@ -14,7 +14,9 @@ GROUP = "instance"
 def known_instances() -> dict[str, Path]:
     """Every configuration's file, by name; built-in ones take precedence."""
     folders = [*plugin_packages().values(), own_directory()]
-    return {path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))}
+    return {
+        path.stem: path for folder in folders for path in sorted((folder / GROUP).glob("*.yaml"))
+    }
 
 
 def instance_file(name: str | Path) -> Path:
@@ -30,5 +32,8 @@ def instance_file(name: str | Path) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None or not path.is_file():
         available = f"{', '.join(sorted(known))}, or a YAML file"
-        raise UserError(f"There is no instance optimisation named '{name}'{did_you_mean(name, known)} Available: {available}.")
+        raise UserError(
+            f"There is no instance optimisation named '{name}'{did_you_mean(name, known)}"
+            f" Available: {available}."
+        )
     return path

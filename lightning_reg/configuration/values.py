@@ -1,4 +1,6 @@
-"""Values of a configuration with their meanings, from the comments of its files and the docstrings of its components."""
+"""Values of a configuration with their meanings, from the comments of its files and the docstrings
+of its components.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,19 @@ OBJECTS = {
     "method.sampling.augment": "lightning_reg.data.synthetic:RandomBSpline",
     "method.sampling.learned": "lightning_reg.data.synthetic:RandomBSpline",
 }
-"""Parts of a configuration that are the arguments of one class, where they do not name a component."""
+"""Parts of a configuration that are the arguments of one class, where they do not name a component.
+"""
 NAMED = {
     group.key.rpartition(".")[2]: name
     for name, group in GROUPS.items()
     if group.key.startswith(("method.", "data.")) and group.key != "method.loss.terms"
 }
 """Entry-point group of a component by the last word of its place in a configuration."""
-MAPPINGS = {"method.loss.terms": "losses", "method.callbacks": "callbacks", "callbacks": "callbacks"}
+MAPPINGS = {
+    "method.loss.terms": "losses",
+    "method.callbacks": "callbacks",
+    "callbacks": "callbacks",
+}
 """Places that hold components by name."""
 
 FIELDS = {
@@ -53,8 +60,12 @@ FIELDS = {
     "momentum": "of SGD.",
     "betas": "of Adam: decay of its two running means.",
     "alpha_growth": "grows the network level by level; null: all of it from the first step on.",
-    "plateau": "{factor: 0.1, patience: 50}: the rate falls where the validation error no longer does.",
-    "early_stopping": "{patience: 20}: ends the training where the validation error no longer falls.",
+    "plateau": (
+        "{factor: 0.1, patience: 50}: the rate falls where the validation error no longer does."
+    ),
+    "early_stopping": (
+        "{patience: 20}: ends the training where the validation error no longer falls."
+    ),
     "weight_decay": "of the optimiser.",
     "nesterov": "Nesterov's momentum.",
 }
@@ -93,7 +104,10 @@ def described(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[Val
 
 def _with_comment(value: Value, comments: Mapping[str, str]) -> Value:
     place = _anywhere(value.key)
-    return replace(value, meaning=value.meaning or comments.get(place) or FIELDS.get(place.rpartition(".")[2], ""))
+    return replace(
+        value,
+        meaning=value.meaning or comments.get(place) or FIELDS.get(place.rpartition(".")[2], ""),
+    )
 
 
 def _anywhere(key: str) -> str:
@@ -108,7 +122,10 @@ def _files(choices: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
         for folder in (own_directory(), *plugin_packages().values()):
             file = folder / group / f"{option}.yaml"
             if file.is_file():
-                yield file, "" if "@package _global_" in file.read_text(encoding="utf-8") else f"{group}."
+                yield (
+                    file,
+                    "" if "@package _global_" in file.read_text(encoding="utf-8") else f"{group}.",
+                )
                 break
 
 
@@ -119,12 +136,22 @@ def _comments(path: Path) -> dict[str, str]:
     lines, found = text.splitlines(), {}
 
     def visit(node: yaml.Node, prefix: str) -> None:
-        if not isinstance(node, yaml.MappingNode) or node.flow_style:  # one line, whose comment is that of the whole
+        if (
+            not isinstance(node, yaml.MappingNode) or node.flow_style
+        ):  # one line, whose comment is that of the whole
             return
         for key, value in node.value:
             name = f"{prefix}{key.value}"
-            mark = key.end_mark if isinstance(value, yaml.CollectionNode) and not value.flow_style else value.end_mark
-            comment = re.search(r"(?:^|\s)#\s*(.+)$", lines[mark.line][mark.column :]) if mark.line == key.end_mark.line else None
+            mark = (
+                key.end_mark
+                if isinstance(value, yaml.CollectionNode) and not value.flow_style
+                else value.end_mark
+            )
+            comment = (
+                re.search(r"(?:^|\s)#\s*(.+)$", lines[mark.line][mark.column :])
+                if mark.line == key.end_mark.line
+                else None
+            )
             if comment:
                 found[name] = comment[1]
             visit(value, f"{name}.")
@@ -137,7 +164,11 @@ def _comments(path: Path) -> dict[str, str]:
 
 def options(group: str) -> dict[str, str]:
     """Options of a group of configurations, each with the sentence that its file begins with."""
-    files = [file for folder in (own_directory(), *plugin_packages().values()) for file in (folder / group).glob("*.yaml")]
+    files = [
+        file
+        for folder in (own_directory(), *plugin_packages().values())
+        for file in (folder / group).glob("*.yaml")
+    ]
     return {file.stem: _heading(file) for file in sorted(files, key=lambda file: file.stem)}
 
 
@@ -158,9 +189,15 @@ def _walk(value: Mapping[str, Any], key: str) -> Iterator[Value]:
     for name, inner in value.items():
         below = f"{key}.{name}" if key else str(name)
         argument = documented.get(str(name))
-        if isinstance(inner, Mapping) and (argument is None or _anywhere(below) in OBJECTS or name in NAMED):
+        if isinstance(inner, Mapping) and (
+            argument is None or _anywhere(below) in OBJECTS or name in NAMED
+        ):
             yield from _walk(inner, below)
-        elif isinstance(inner, Sequence) and inner and all(isinstance(part, Mapping) for part in inner):
+        elif (
+            isinstance(inner, Sequence)
+            and inner
+            and all(isinstance(part, Mapping) for part in inner)
+        ):
             for number, part in enumerate(inner):
                 yield from _walk(part, f"{below}[{number}]")
         else:
@@ -168,7 +205,9 @@ def _walk(value: Mapping[str, Any], key: str) -> Iterator[Value]:
 
 
 def named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Entry-point group and name of every component that a composed configuration names, but for terms of weight 0."""
+    """Entry-point group and name of every component that a composed configuration names, but for
+    terms of weight 0.
+    """
     yield from _named(config, "")
 
 
@@ -176,9 +215,16 @@ def _named(value: Any, key: str) -> Iterator[tuple[str, str]]:
     place = _anywhere(key)
     parent, _, last = place.rpartition(".")
     if parent in MAPPINGS:
-        left_out = value is None if MAPPINGS[parent] == "callbacks" else isinstance(value, Mapping) and value.get("weight") == 0
+        left_out = (
+            value is None
+            if MAPPINGS[parent] == "callbacks"
+            else isinstance(value, Mapping) and value.get("weight") == 0
+        )
         if not left_out:
-            yield MAPPINGS[parent], str(value.get("name", last)) if isinstance(value, Mapping) else last
+            yield (
+                MAPPINGS[parent],
+                str(value.get("name", last)) if isinstance(value, Mapping) else last,
+            )
         return
     group = NAMED.get(last) if place.startswith(("method.", "data.")) else None
     name = value.get("name") if isinstance(value, Mapping) else value
@@ -199,11 +245,17 @@ def _type(argument: Argument | None, value: Any) -> str:
 
 
 def _documented(value: Mapping[str, Any], key: str) -> dict[str, Argument]:
-    """Arguments of the class whose values these are; none where it is no component, or one that cannot be read."""
+    """Arguments of the class whose values these are; none where it is no component, or one that
+    cannot be read.
+    """
     place = _anywhere(key)
     found = {a.name: a for a in arguments(OBJECTS[place])} if place in OBJECTS else {}
     parent, _, last = place.rpartition(".")
-    group, name = (MAPPINGS[parent], value.get("name", last)) if parent in MAPPINGS else (NAMED.get(last), value.get("name"))
+    group, name = (
+        (MAPPINGS[parent], value.get("name", last))
+        if parent in MAPPINGS
+        else (NAMED.get(last), value.get("name"))
+    )
     if group is None or not isinstance(name, str):
         return found
     try:

@@ -1,4 +1,6 @@
-"""Preparation of a provider's files in the common form: masks, crop, resolution. Finished scans are not prepared again."""
+"""Preparation of a provider's files in the common form: masks, crop, resolution. Finished scans are
+not prepared again.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,11 @@ class Preparation:
     """Steps of preparation, applied to every scan.
 
     Args:
-        lungs: how to make missing masks: ``segmented`` (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel
-            below -250 HU (Eppenhof et al., 2019), or another distribution's; ``null``: no masks are made.
-        crop, margin, spacing, shape: see :class:`~lightning_reg.data.preprocessing.Geometry`; axes are made canonical.
+        lungs: how to make missing masks: ``segmented``
+            (:func:`~lightning_reg.data.lungs.lung_mask`), or ``threshold``, every voxel below -250
+            HU (Eppenhof et al., 2019), or another distribution's; ``null``: no masks are made.
+        crop, margin, spacing, shape: see :class:`~lightning_reg.data.preprocessing.Geometry`; axes
+        are made canonical.
     """
 
     lungs: str | None = None
@@ -73,21 +77,29 @@ class Preparation:
             return self.geometry(subject)
         if load("lung_segmentations", self.lungs, LungSegmentation).lungs_alone:
             found = _masked(subject, segmented(self.lungs, subject["image"], subject["name"]))
-            return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(found)  # the lungs need not be found again
-        cut, resample = replace(self.geometry, spacing=None, shape=None), replace(self.geometry, canonical=False, crop=None)
+            return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(
+                found
+            )  # the lungs need not be found again
+        cut, resample = (
+            replace(self.geometry, spacing=None, shape=None),
+            replace(self.geometry, canonical=False, crop=None),
+        )
         subject = cut(subject)  # before the mask, which includes the air around the body
         return resample(_masked(subject, segmented(self.lungs, subject["image"], subject["name"])))
 
 
 def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
     """The subject with a mask ``(I, J, K)``."""
-    subject.add_image(tio.LabelMap(tensor=mask.unsqueeze(0).to(torch.uint8), affine=subject["image"].affine), "mask")
+    subject.add_image(
+        tio.LabelMap(tensor=mask.unsqueeze(0).to(torch.uint8), affine=subject["image"].affine),
+        "mask",
+    )
     return subject
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Outcome: the rows of the manifest, the number of reused ones, and a sentence per failed scan."""
+    """Outcome: rows of the manifest, the number of reused ones, a sentence per failed scan."""
 
     rows: list[Row]
     reused: int
@@ -95,12 +107,18 @@ class Prepared:
 
 
 def prepare(
-    data: Splits, out: Path, preparation: Preparation, workers: int = 1, seen: Callable[[int, int], None] | None = None
+    data: Splits,
+    out: Path,
+    preparation: Preparation,
+    workers: int = 1,
+    seen: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Write a data set in the form of :class:`~lightning_reg.data.datasets.manifest.PreparedDataset`.
+    """Write a data set in the form of
+    :class:`~lightning_reg.data.datasets.manifest.PreparedDataset`.
 
-    After an interruption the next call continues. Scans with unchanged files and settings are kept, scans that are no longer in the
-    data set are removed, and every file is written completely or not at all. The source is only read.
+    After an interruption the next call continues. Scans with unchanged files and settings are kept,
+    scans that are no longer in the data set are removed, and every file is written completely or
+    not at all. The source is only read.
 
     Args:
         out: the output folder; new, empty, or prepared before.
@@ -116,11 +134,21 @@ def prepare(
         return _prepare(data, out, preparation, workers, seen)
 
 
-def _prepare(data: Splits, out: Path, preparation: Preparation, workers: int, seen: Callable[[int, int], None] | None) -> Prepared:
+def _prepare(
+    data: Splits,
+    out: Path,
+    preparation: Preparation,
+    workers: int,
+    seen: Callable[[int, int], None] | None,
+) -> Prepared:
     records = data.records()
     names = _file_names(records)
     task = _Task(data.dataset, out, preparation, data.settings)
-    finished = {record.name: row for record in records if (row := task.finished(record, names[record.name])) is not None}
+    finished = {
+        record.name: row
+        for record in records
+        if (row := task.finished(record, names[record.name])) is not None
+    }
     reused, problems = len(finished), []
     todo = [(record, names[record.name]) for record in records if record.name not in finished]
     _remove_others(out, set(names.values()))
@@ -133,10 +161,16 @@ def _prepare(data: Splits, out: Path, preparation: Preparation, workers: int, se
             seen(len(finished) + len(problems), len(records))
     if not finished:
         raise DataError("\n".join([*problems[:20], "No scan could be prepared."]))
-    rows = [row_from_cells(finished[r.name] | {"split": r.split}, out, r.name) for r in records if r.name in finished]
+    rows = [
+        row_from_cells(finished[r.name] | {"split": r.split}, out, r.name)
+        for r in records
+        if r.name in finished
+    ]
     made = {row.record.name: row.record for row in rows}
     pairs = [(records[fixed].name, records[moving].name) for fixed, moving in data.pairs()]
-    there = [(made[fixed], made[moving]) for fixed, moving in pairs if fixed in made and moving in made]
+    there = [
+        (made[fixed], made[moving]) for fixed, moving in pairs if fixed in made and moving in made
+    ]
     with _writing(out):
         write_tables(out, rows, there, preparation.geometry.after(data.geometry))
     return Prepared(rows, reused, problems)
@@ -156,12 +190,16 @@ class _Task:
         return fingerprint(record, type(self.dataset).__qualname__, own, asdict(self.preparation))
 
     def finished(self, record: Record, name: str) -> dict[str, str] | None:
-        """Row of a scan whose output exists and was made from the same files with the same settings; else ``None``."""
+        """Row of a scan whose output exists and was made from the same files with the same
+        settings; else ``None``.
+        """
         path = self.out / STATE / f"{name}.json"
         try:
             known = read_json(path)
             complete = known["key"] == self.key(record) and all(
-                inside(self.out, known["row"][part]).is_file() for part in PARTS if known["row"][part]
+                inside(self.out, known["row"][part]).is_file()
+                for part in PARTS
+                if known["row"][part]
             )
         except (OSError, DataError, KeyError, TypeError):
             return None  # not prepared, or by another version: prepare it again
@@ -182,17 +220,27 @@ class _Task:
             for part, folder in FOLDERS.items():
                 if part in subject:
                     values = subject[part].data
-                    values = values.round().to(torch.int32) if part != "image" or whole else values.float()
+                    values = (
+                        values.round().to(torch.int32)
+                        if part != "image" or whole
+                        else values.float()
+                    )
                     path = files[part] = self.out / folder / f"{name}.nii.gz"
                     with _replacing(path) as partial:
                         write_image(partial, values.unsqueeze(0), there)
             if "landmarks" in subject:
                 path = files["landmarks"] = self.out / "landmarks" / f"{name}.csv"
                 with _replacing(path) as partial:
-                    write_points(partial, subject["landmarks"], labels=subject.get("landmark_labels", ()))
-            row = Row(replace(record, number=None).holding(files), str(record.image or ""), grid).cells(self.out)
+                    write_points(
+                        partial, subject["landmarks"], labels=subject.get("landmark_labels", ())
+                    )
+            row = Row(
+                replace(record, number=None).holding(files), str(record.image or ""), grid
+            ).cells(self.out)
             with _replacing(self.out / STATE / f"{name}.json") as partial:
-                partial.write_text(json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8")
+                partial.write_text(
+                    json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8"
+                )
         return row
 
 
@@ -206,7 +254,10 @@ def _outcome(task: _Task, job: tuple[Record, str]) -> dict[str, str] | str:
     except DataError as error:
         return str(error)
     except Exception as error:  # a reader may raise anything; the other scans go on
-        return f"{record.name} cannot be prepared ({type(error).__name__}: {error}); look at {record.image}."
+        return (
+            f"{record.name} cannot be prepared ({type(error).__name__}: {error}); look at"
+            f" {record.image}."
+        )
 
 
 class _Unwritable(DataError):
@@ -218,12 +269,17 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
-        raise _Unwritable(f"{out} cannot be written ({reason(cause)}); finished scans are kept, and the same command continues.") from cause
+        raise _Unwritable(
+            f"{out} cannot be written ({reason(cause)}); finished scans are kept, and the same"
+            " command continues."
+        ) from cause
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same ending in the state folder, and move it to ``path`` once complete."""
+    """Yield a temporary path of the same ending in the state folder, and move it to ``path`` once
+    complete.
+    """
     partial = path.parent.parent / STATE / f"partial-{path.parent.name}-{path.name}"
     try:
         yield partial
@@ -242,33 +298,54 @@ def _make_folders(out: Path, data: Splits) -> None:
             (out / folder).mkdir(parents=True, exist_ok=True)
         (out / STATE / SOURCE).write_text(source, encoding="utf-8")
     except OSError as cause:
-        raise DataError(f"{out} cannot be made ({reason(cause)}); choose another folder.") from cause
+        raise DataError(
+            f"{out} cannot be made ({reason(cause)}); choose another folder."
+        ) from cause
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
-    """Refuse a folder that holds other files, links or another prepared data set, or that is inside the source."""
+    """Refuse a folder that holds other files, links or another prepared data set, or that is inside
+    the source.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
     refuse_links(out, (STATE, *FOLDERS.values(), "landmarks"))
     if out.is_dir() and not (out / STATE).is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} exists and was not written by lightning-reg prepare; choose another folder.")
+        raise DataError(
+            f"{out} exists and was not written by lightning-reg prepare; choose another folder."
+        )
     known = out / STATE / SOURCE
     if known.is_file() and known.read_text(encoding="utf-8") != source:
-        raise DataError(f"{out} holds data prepared from another source ({known.read_text(encoding='utf-8')}); choose another folder.")
+        raise DataError(
+            f"{out} holds data prepared from another source ({known.read_text(encoding='utf-8')});"
+            " choose another folder."
+        )
     if root is not None and root.is_dir() and (out == root or root in out.parents):
-        raise DataError(f"{out} lies in the source ({root}), which is never written to; choose another folder.")
+        raise DataError(
+            f"{out} lies in the source ({root}), which is never written to; choose another folder."
+        )
     for record in records:
         for path in record.files():
             if out in path.resolve().parents or out == path.resolve():
-                raise DataError(f"{out} holds the source ({path}), which is never written to; choose another folder.")
+                raise DataError(
+                    f"{out} holds the source ({path}), which is never written to; choose another"
+                    " folder."
+                )
 
 
 def _file_names(records: Sequence[Record]) -> dict[str, str]:
-    """File name per scan that is valid in every file system, as close as possible to the name of the scan."""
+    """File name per scan that is valid in every file system, as close as possible to the name of
+    the scan.
+    """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for record in records:
-        base = re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (record.subject, record.time)))).strip(".-") or "scan"
+        base = (
+            re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (record.subject, record.time)))).strip(
+                ".-"
+            )
+            or "scan"
+        )
         name, number = base, 2
         while name.lower() in taken:
             name, number = f"{base}-{number}", number + 1
@@ -278,13 +355,17 @@ def _file_names(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
-    """Remove files of scans that are no longer in the data set, and partial files of a killed call."""
+    """Remove files of scans that left the data set, and partial files of a killed call."""
     with _writing(out):
-        (out / MANIFEST).unlink(missing_ok=True)  # written again at the end: until then the folder is not complete
+        (out / MANIFEST).unlink(
+            missing_ok=True
+        )  # written again at the end: until then the folder is not complete
         for path in (out / STATE).iterdir():
             if path.name.startswith("partial-"):
                 path.unlink(missing_ok=True)
-            elif path.suffix == ".json" and not path.name.startswith(".") and path.stem not in names:
+            elif (
+                path.suffix == ".json" and not path.name.startswith(".") and path.stem not in names
+            ):
                 for folder in (*FOLDERS.values(), "landmarks"):
                     for ending in (".nii.gz", ".csv"):
                         (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)

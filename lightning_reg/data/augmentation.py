@@ -1,4 +1,6 @@
-"""Augmentation of training pairs: intensities (noise, contrast, bias) and geometry (flips, turns, deformations, crops)."""
+"""Augmentation of training pairs: intensities (noise, contrast, bias) and geometry (flips, turns,
+deformations, crops).
+"""
 
 from __future__ import annotations
 
@@ -24,22 +26,31 @@ STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a pair, mostly by TorchIO. Masks, labels, landmarks and the true transform change with the images.
+    """Random changes of a pair, mostly by TorchIO. Masks, labels, landmarks and the true transform
+    change with the images.
 
-    Flips and turns always change both images in the same way. The other steps are drawn once for both images, except those listed in
-    ``separately``: they are drawn independently for the fixed and the moving image (a difference to be learned, or to be ignored).
+    Flips and turns always change both images in the same way. The other steps are drawn once for
+    both images, except those listed in
+    ``separately``: they are drawn independently for the fixed and the moving image (a difference to
+        be learned, or to be ignored).
 
     Args:
         noise: largest standard deviation of the Gaussian noise (intensities are in [0, 1]).
-        gamma: intensities are raised to the power of ``exp(g)``, with ``g`` uniform within plus and minus this.
+        gamma: intensities are raised to the power of ``exp(g)``, with ``g`` uniform within plus and
+            minus this.
         bias: largest coefficient of a smooth bias field (TorchIO: ``RandomBiasField``).
-        flip: axes of the fixed image (0 right, 1 front, 2 top, if it is canonical), each mirrored in half of the cases.
-        turn: axes about each of which the pair is turned by 0, 90, 180 or 270 degrees (de Vos et al., 2019, Section 6.1: ``[2]``).
-        affine: arguments of TorchIO's ``RandomAffine``: ``{scales, degrees, translation}`` (factor, degrees, mm).
-        elastic: arguments of TorchIO's ``RandomElasticDeformation``: ``{num_control_points, max_displacement}`` (mm).
+        flip: axes of the fixed image (0 right, 1 front, 2 top, if it is canonical), each mirrored
+            in half of the cases.
+        turn: axes about each of which the pair is turned by 0, 90, 180 or 270 degrees (de Vos et
+            al., 2019, Section 6.1: ``[2]``).
+        affine: arguments of TorchIO's ``RandomAffine``: ``{scales, degrees, translation}`` (factor,
+            degrees, mm).
+        elastic: arguments of TorchIO's ``RandomElasticDeformation``:
+            ``{num_control_points, max_displacement}`` (mm).
         crop_mm: largest width cut off at every face, mm (de Vos et al., 2019, Section 7.1: 32).
         crop_voxels: the same in voxels, per axis (Section 6.1: ``[16, 16, 0]``).
-        separately: steps drawn for each image: some of ``affine, elastic, crop, bias, gamma, noise``.
+        separately: steps drawn for each image: some of
+            ``affine, elastic, crop, bias, gamma, noise``.
     """
 
     noise: float = 0.0
@@ -56,18 +67,31 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("noise", "gamma", "bias", "crop_mm"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ArgumentError(f"{name} is {getattr(self, name)}; give a finite number, 0 or more")
+                raise ArgumentError(
+                    f"{name} is {getattr(self, name)}; give a finite number, 0 or more"
+                )
         for name in ("flip", "turn"):
             if not set(getattr(self, name)) <= {0, 1, 2}:
-                raise ArgumentError(f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2")
+                raise ArgumentError(
+                    f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2"
+                )
         for name in self.separately:
             if name not in STEPS[2:]:
-                raise ArgumentError(f"separately names '{name}'{did_you_mean(name, STEPS[2:])} Known: {', '.join(STEPS[2:])}")
-        if self.crop_voxels is not None and (len(self.crop_voxels) != 3 or min(self.crop_voxels) < 0):
-            raise ArgumentError(f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more")
+                raise ArgumentError(
+                    f"separately names '{name}'{did_you_mean(name, STEPS[2:])} Known:"
+                    f" {', '.join(STEPS[2:])}"
+                )
+        if self.crop_voxels is not None and (
+            len(self.crop_voxels) != 3 or min(self.crop_voxels) < 0
+        ):
+            raise ArgumentError(
+                f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more"
+            )
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
             if getattr(self, name) is not None:
-                construct(f"data.augmentation.{name}", kind, dict(getattr(self, name)))  # refuses unknown arguments
+                construct(
+                    f"data.augmentation.{name}", kind, dict(getattr(self, name))
+                )  # refuses unknown arguments
 
     def __call__(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """Augment a pair of batch size 1. The same seed gives the same pair."""
@@ -93,20 +117,34 @@ class Augmentation:
     def _deformed(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """Warp the images by random transforms of the world, shared or one per image."""
         steps: dict[str, list[Transform]] = {"fixed": [], "moving": []}
-        for number, (name, draw) in enumerate((("affine", _random_affine), ("elastic", _random_elastic))):
+        for number, (name, draw) in enumerate(
+            (("affine", _random_affine), ("elastic", _random_elastic))
+        ):
             arguments = getattr(self, name)
             if arguments is not None:
                 with _drawing([*seed, 10 + number]):
                     steps["fixed"].append(draw(arguments, pair.fixed.grid))
-                    own = draw(arguments, pair.moving.grid) if name in self.separately else steps["fixed"][-1]
+                    own = (
+                        draw(arguments, pair.moving.grid)
+                        if name in self.separately
+                        else steps["fixed"][-1]
+                    )
                     steps["moving"].append(own)
         fixed, moving = (Composition(steps[side]) for side in ("fixed", "moving"))
         changed: dict[str, Any] = {}
         displacement = torch.zeros(0)
         for side, transform in (("fixed", fixed), ("moving", moving)):
             grid = getattr(pair, side).grid
-            alike = side == "moving" and steps["moving"] == steps["fixed"] and grid.matches(pair.fixed.grid)
-            displacement = displacement if alike else _displacement(transform, grid).to(pair.fixed.tensor.device)
+            alike = (
+                side == "moving"
+                and steps["moving"] == steps["fixed"]
+                and grid.matches(pair.fixed.grid)
+            )
+            displacement = (
+                displacement
+                if alike
+                else _displacement(transform, grid).to(pair.fixed.tensor.device)
+            )
             for name in (side, f"{side}_mask", f"{side}_labels"):
                 image: Image | None = getattr(pair, name)
                 changed[name] = None if image is None else _warped(image, displacement)
@@ -122,21 +160,36 @@ class Augmentation:
     def _cropped(self, pair: Pair, rng: np.random.Generator) -> Pair:
         shares = rng.random((2, 2, 3))  # image, face, axis
         shares[1] = shares[1] if "crop" in self.separately else shares[0]
-        parts = [self._part(image.grid, share) for image, share in zip((pair.fixed, pair.moving), shares, strict=True)]
+        parts = [
+            self._part(image.grid, share)
+            for image, share in zip((pair.fixed, pair.moving), shares, strict=True)
+        ]
         cropped = pair.cropped(parts[0], parts[1])
         if pair.fixed_landmarks is None or pair.moving_landmarks is None:
             return cropped
         both = [
-            (image.grid, points[0]) for image, points in ((cropped.fixed, pair.fixed_landmarks), (cropped.moving, pair.moving_landmarks))
+            (image.grid, points[0])
+            for image, points in (
+                (cropped.fixed, pair.fixed_landmarks),
+                (cropped.moving, pair.moving_landmarks),
+            )
         ]
-        kept = torch.stack([_inside(grid, points) for grid, points in both]).all(0).to(both[0][1].device)
+        kept = (
+            torch.stack([_inside(grid, points) for grid, points in both])
+            .all(0)
+            .to(both[0][1].device)
+        )
         if not bool(kept.any()):
             return cropped
-        return replace(cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],))
+        return replace(
+            cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],)
+        )
 
     def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
         """Return start and extents of the remaining part; at least half of each axis remains."""
-        most = np.array(self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float)
+        most = np.array(
+            self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float
+        )
         most = np.maximum(most, self.crop_mm / grid.spacing[0])
         most = np.minimum(most, np.array(grid.shape) // 4)
         before, after = np.floor(share * (most + 1)).clip(max=most).astype(int)
@@ -161,13 +214,16 @@ class Augmentation:
 
 @contextmanager
 def _drawing(seed: Sequence[int]) -> Iterator[None]:
-    """Seed the global generator, from which TorchIO draws, inside a ``with`` block, and restore its state afterwards.
+    """Seed the global generator, from which TorchIO draws, inside a ``with`` block, and restore its
+    state afterwards.
 
-    Only the CPU's generator is seeded: ``torch.manual_seed`` would store a stack trace for every kind of device that is not initialised
-    yet, and the process would grow.
+    Only the CPU's generator is seeded: ``torch.manual_seed`` would store a stack trace for every
+    kind of device that is not initialised yet, and the process would grow.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
+        torch.default_generator.manual_seed(
+            int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+        )
         yield
 
 
@@ -175,11 +231,15 @@ def _blank(grid: Grid) -> tio.ScalarImage:
     return tio.ScalarImage(tensor=torch.zeros(1, *grid.shape), affine=grid.affine[0])
 
 
-def _affine(scales: Any = 0.1, degrees: Any = 10, translation: Any = 0, isotropic: bool = False) -> tio.RandomAffine:
+def _affine(
+    scales: Any = 0.1, degrees: Any = 10, translation: Any = 0, isotropic: bool = False
+) -> tio.RandomAffine:
     return tio.RandomAffine(scales, degrees, translation, isotropic)
 
 
-def _elastic(num_control_points: Any = 7, max_displacement: Any = 7.5, locked_borders: int = 2) -> tio.RandomElasticDeformation:
+def _elastic(
+    num_control_points: Any = 7, max_displacement: Any = 7.5, locked_borders: int = 2
+) -> tio.RandomElasticDeformation:
     return tio.RandomElasticDeformation(num_control_points, max_displacement, locked_borders)
 
 
@@ -192,14 +252,24 @@ def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
 
 
 def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
-    """Draw an elastic map from the augmented to the original world; the control points span the grid."""
+    """Draw an elastic map from the augmented to the original world; the control points span the
+    grid.
+    """
     random = _elastic(**arguments)
-    control = random.get_params(random.num_control_points, random.max_displacement, random.num_locked_borders)
-    return from_itk(tio.ElasticDeformation(control, random.max_displacement).get_bspline_transform(_blank(grid).as_sitk()))
+    control = random.get_params(
+        random.num_control_points, random.max_displacement, random.num_locked_borders
+    )
+    return from_itk(
+        tio.ElasticDeformation(control, random.max_displacement).get_bspline_transform(
+            _blank(grid).as_sitk()
+        )
+    )
 
 
 def _displacement(transform: Transform, grid: Grid) -> Tensor:
-    """Return the displacement on a grid, computed at every other voxel (the transforms are smooth) and interpolated."""
+    """Return the displacement on a grid, computed at every other voxel (the transforms are smooth)
+    and interpolated.
+    """
     coarse = grid.resized([-(-n // 2) for n in grid.shape])
     return resize_displacement(transform.displacement(coarse).float(), grid.shape)
 
@@ -210,7 +280,9 @@ def _warped(image: Image, displacement: Tensor) -> Image:
 
 
 def _origin(transform: Transform, points: Tensor) -> Tensor:
-    """Return the points ``(N, 3)`` that a transform maps to ``points``, by fixed-point iteration; the transforms do not fold."""
+    """Return the points ``(N, 3)`` that a transform maps to ``points``, by fixed-point iteration;
+    the transforms do not fold.
+    """
     there = points.double().cpu().T.unsqueeze(0)
     here = there
     for _ in range(40):
@@ -226,10 +298,17 @@ class AugmentedPairs(Dataset[Pair]):
     """The pairs of another data set, augmented. Every item has its own seed.
 
     Args:
-        length: number of items in an epoch, returned by ``len``; larger item numbers are valid as well.
+        length: number of items in an epoch, returned by ``len``; larger item numbers are valid as
+            well.
     """
 
-    def __init__(self, pairs: Dataset[Pair], augmentation: Callable[[Pair, Sequence[int]], Pair], seed: int, length: int) -> None:
+    def __init__(
+        self,
+        pairs: Dataset[Pair],
+        augmentation: Callable[[Pair, Sequence[int]], Pair],
+        seed: int,
+        length: int,
+    ) -> None:
         self.pairs, self.augmentation, self.seed, self.length = pairs, augmentation, seed, length
 
     def __len__(self) -> int:

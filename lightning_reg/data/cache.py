@@ -31,10 +31,11 @@ class CacheSettings:
     """Place of preprocessed scans.
 
     Args:
-        memory: GiB of scans kept in memory by each training process. The other scans are written to ``folder`` and stay there for the
-            next run.
-        folder: folder for all scans, memory-mapped; useful for repeated runs and for several devices, which share them. ``null``: scans
-            that do not fit into memory are written below the user's cache folder.
+        memory: GiB of scans kept in memory by each training process. The other scans are written to
+            ``folder`` and stay there for the next run.
+        folder: folder for all scans, memory-mapped; useful for repeated runs and for several
+            devices, which share them. ``null``: scans that do not fit into memory are written below
+            the user's cache folder.
     """
 
     memory: float = 8.0
@@ -51,7 +52,8 @@ class CacheSettings:
 
 
 def fingerprint(record: Record, *settings: Any) -> str:
-    """Return a name for a preprocessed scan. It changes if a setting changes, or the content of a file.
+    """Return a name for a preprocessed scan. It changes if a setting changes, or the content of a
+    file.
 
     Raises:
         DataError: a file cannot be read.
@@ -59,7 +61,10 @@ def fingerprint(record: Record, *settings: Any) -> str:
     contents = [content(path) for path in record.files()]
     if None in contents:
         path = record.files()[contents.index(None)]
-        raise DataError(f"{path} cannot be read; correct the path or its permissions, or make the data set complete.")
+        raise DataError(
+            f"{path} cannot be read; correct the path or its permissions, or make the data set"
+            " complete."
+        )
     told = [VERSION, record.subject, record.time, record.number, contents, *settings]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -75,7 +80,12 @@ class ScanCache(Sequence[Scan]):
     """
 
     def __init__(
-        self, make: Callable[[int], Scan], keys: Sequence[str], settings: CacheSettings | None = None, rank: int = 0, world: int = 1
+        self,
+        make: Callable[[int], Scan],
+        keys: Sequence[str],
+        settings: CacheSettings | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.make, self.keys, self.settings = make, list(keys), settings or CacheSettings()
         self.rank, self.world = rank, world
@@ -105,7 +115,8 @@ class ScanCache(Sequence[Scan]):
     def fill(self, workers: int = 0) -> None:
         """Read all scans that are not cached yet, with ``workers`` processes.
 
-        Ranks that share a folder start at different scans, and use scans that another rank has finished.
+        Ranks that share a folder start at different scans, and use scans that another rank has
+        finished.
         """
         start = self.rank * len(self) // self.world
         order = [(k + start) % len(self) for k in range(len(self))]
@@ -131,7 +142,9 @@ class ScanCache(Sequence[Scan]):
 
     def _keep(self, number: int, scan: Scan) -> Scan:
         size = sum(
-            image.tensor.numel() * image.tensor.element_size() for image in (scan.image, scan.mask, scan.labels) if image is not None
+            image.tensor.numel() * image.tensor.element_size()
+            for image in (scan.image, scan.mask, scan.labels)
+            if image is not None
         )
         if self.settings.folder is None and self.used + size <= self.settings.memory * 2**30:
             self.used += size
@@ -143,7 +156,9 @@ class ScanCache(Sequence[Scan]):
 
 
 class _Making(Dataset[tuple[int, "Scan | str | None"]]):
-    """Scans made by worker processes, which also write them if all scans go to files. If a scan fails, its item is the error message."""
+    """Scans made by worker processes, which also write them if all scans go to files. If a scan
+    fails, its item is the error message.
+    """
 
     def __init__(self, cache: ScanCache, numbers: Sequence[int]) -> None:
         self.cache, self.numbers = cache, numbers
@@ -164,14 +179,20 @@ class _Making(Dataset[tuple[int, "Scan | str | None"]]):
 
 
 def _owned(scan: Scan) -> Scan:
-    """Copy the tensors into this process: every tensor shared by another process keeps a file open."""
+    """Copy tensors into this process: each one shared by another keeps a file open."""
 
     def own(image: Image | None) -> Image | None:
         return None if image is None else replace(image, tensor=image.tensor.clone())
 
     image = own(scan.image)
     assert image is not None
-    return replace(scan, image=image, mask=own(scan.mask), labels=own(scan.labels), landmarks=_cloned(scan.landmarks))
+    return replace(
+        scan,
+        image=image,
+        mask=own(scan.mask),
+        labels=own(scan.labels),
+        landmarks=_cloned(scan.landmarks),
+    )
 
 
 def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -181,14 +202,19 @@ def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
 def _write(path: Path, scan: Scan) -> None:
     """Write a scan atomically, also if another process writes the same file."""
     values = {
-        "name": scan.name, "group": scan.group, "landmarks": scan.landmarks, "landmark_labels": scan.landmark_labels,
-        "affine": torch.from_numpy(scan.image.grid.affine), "padding": scan.image.padding, "image": scan.image.tensor,
-        "mask": None if scan.mask is None else scan.mask.tensor, "labels": None if scan.labels is None else scan.labels.tensor,
+        "name": scan.name, "group": scan.group, "landmarks": scan.landmarks,
+        "landmark_labels": scan.landmark_labels,
+        "affine": torch.from_numpy(scan.image.grid.affine), "padding": scan.image.padding,
+        "image": scan.image.tensor,
+        "mask": None if scan.mask is None else scan.mask.tensor,
+        "labels": None if scan.labels is None else scan.labels.tensor,
     }  # fmt: skip
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".partial", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=".", suffix=".partial", delete=False
+        ) as file:
             partial = Path(file.name)
             torch.save(values, file)
         partial.replace(path)
@@ -197,7 +223,8 @@ def _write(path: Path, scan: Scan) -> None:
             partial.unlink(missing_ok=True)
         told = reason(cause) if isinstance(cause, OSError) else "is the disk full?"
         raise DataError(
-            f"{path.parent} cannot keep preprocessed scans ({told}); set data.cache.folder, or raise data.cache.memory."
+            f"{path.parent} cannot keep preprocessed scans ({told}); set data.cache.folder, or"
+            " raise data.cache.memory."
         ) from cause
 
 

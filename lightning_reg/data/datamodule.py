@@ -20,10 +20,21 @@ from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.preprocessing import CLEARLY, Preprocessing, alignments, centered
-from lightning_reg.data.sampling import InterSubjectPairs, ItemSampler, SamplerFactory, synthetic_pairs
+from lightning_reg.data.sampling import (
+    InterSubjectPairs,
+    ItemSampler,
+    SamplerFactory,
+    synthetic_pairs,
+)
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
-from lightning_reg.registry import ArgumentError, DataError, did_you_mean, require_count, require_kind
+from lightning_reg.registry import (
+    ArgumentError,
+    DataError,
+    did_you_mean,
+    require_count,
+    require_kind,
+)
 from lightning_reg.spatial import Pair
 
 
@@ -31,24 +42,31 @@ class RegistrationData(L.LightningDataModule):
     """Preprocessed scans, training pairs drawn from them, and a fixed set of validation pairs.
 
     Args:
-        dataset: source of scans and pairs; use :class:`~lightning_reg.data.datasets.splits.Splits` to hold out other subjects.
-        sampling: draws training pairs from the scans, as ``InterSubjectPairs`` or ``functools.partial(SyntheticPairs, deformation=...)``,
-            see :class:`~lightning_reg.data.sampling.SampledPairs`; default ``InterSubjectPairs``.
-        preprocessing: of all scans. Steps that have already been applied to prepared data are not repeated. With ``center="auto"``, scans
-            are centred if that makes them more similar than their headers do.
+        dataset: source of scans and pairs; use :class:`~lightning_reg.data.datasets.splits.Splits`
+            to hold out other subjects.
+        sampling: draws training pairs from the scans, as ``InterSubjectPairs`` or
+            ``functools.partial(SyntheticPairs, deformation=...)``, see
+            :class:`~lightning_reg.data.sampling.SampledPairs`; default ``InterSubjectPairs``.
+        preprocessing: of all scans. Steps that have already been applied to prepared data are not
+            repeated. With ``center="auto"``, scans are centred if that makes them more similar than
+            their headers do.
         augmentation: of training pairs.
         cache: of preprocessed scans.
         batch_size: pairs per step; images of different size are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
-        workers: processes that read scans at the start and draw pairs during training; with 0, pairs are drawn between the steps.
-            ``auto``: scans are read by one process per core, at most eight; pairs are drawn by up to four processes for an accelerator,
+        workers: processes that read scans at the start and draw pairs during training; with 0,
+            pairs are drawn between the steps.
+            ``auto``: scans are read by one process per core, at most eight; pairs are drawn by up
+                to four processes for an accelerator,
             and between the steps on a CPU, where PyTorch's threads use all cores.
-        synthetic_validation: number of synthetic pairs of validation scans, with known field, in addition to the real pairs.
+        synthetic_validation: number of synthetic pairs of validation scans, with known field, in
+            addition to the real pairs.
         max_validation_pairs: at most this many real pairs.
         seed: base of the random state of every item.
-        augment_on: ``workers``: worker processes augment the pairs during training; ``device``: pairs are augmented batch by batch on the
-            network's device, which is faster on a GPU if geometry is augmented (noise, contrast and bias are computed on the CPU by TorchIO
-            in both cases).
+        augment_on: ``workers``: worker processes augment the pairs during training; ``device``:
+            pairs are augmented batch by batch on the network's device, which is faster on a GPU if
+            geometry is augmented (noise, contrast and bias are computed on the CPU by TorchIO in
+            both cases).
     """
 
     def __init__(
@@ -68,13 +86,31 @@ class RegistrationData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if augment_on not in ("workers", "device"):
-            raise DataError(f"data.augment_on is '{augment_on}'{did_you_mean(augment_on, ('workers', 'device'))} Give workers or device.")
+            raise DataError(
+                "data.augment_on is"
+                f" '{augment_on}'{did_you_mean(augment_on, ('workers', 'device'))} Give workers or"
+                " device."
+            )
         if workers != "auto" and (not isinstance(workers, int) or workers < 0):
-            raise DataError(f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto.")
-        require_kind(dataset, (RegistrationDataset, Splits), "dataset", "give a data set, as FolderDataset('scans'), or Splits of one")
+            raise DataError(
+                f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto."
+            )
+        require_kind(
+            dataset,
+            (RegistrationDataset, Splits),
+            "dataset",
+            "give a data set, as FolderDataset('scans'), or Splits of one",
+        )
         if not callable(sampling):
-            raise ArgumentError(f"sampling is {sampling!r}; give a sampler's class, as InterSubjectPairs, or a functools.partial of one")
-        for value, kind in ((preprocessing, Preprocessing), (augmentation, Augmentation), (cache, CacheSettings)):
+            raise ArgumentError(
+                f"sampling is {sampling!r}; give a sampler's class, as InterSubjectPairs, or a"
+                " functools.partial of one"
+            )
+        for value, kind in (
+            (preprocessing, Preprocessing),
+            (augmentation, Augmentation),
+            (cache, CacheSettings),
+        ):
             require_kind(value, (kind, type(None)), kind.__name__, f"give {kind.__name__}(...)")
         if max_validation_pairs is not None:
             require_count(max_validation_pairs, "max_validation_pairs", least=0)
@@ -86,12 +122,21 @@ class RegistrationData(L.LightningDataModule):
         self.data = dataset if isinstance(dataset, Splits) else Splits(dataset)
         given = preprocessing or Preprocessing()
         self._choose_center = given.center == "auto"
-        self.preprocessing = (replace(given, center=False) if self._choose_center else given).following(self.data.geometry)
+        self.preprocessing = (
+            replace(given, center=False) if self._choose_center else given
+        ).following(self.data.geometry)
         self.notes: list[str] = []
         self.cache, self.augmentation = cache or CacheSettings(), augmentation or Augmentation()
         self.sampling, self.seed = sampling, seed
-        self.batch_size, self.samples_per_epoch, self.workers = batch_size, samples_per_epoch, workers
-        self.synthetic_validation, self.max_validation_pairs = synthetic_validation, max_validation_pairs
+        self.batch_size, self.samples_per_epoch, self.workers = (
+            batch_size,
+            samples_per_epoch,
+            workers,
+        )
+        self.synthetic_validation, self.max_validation_pairs = (
+            synthetic_validation,
+            max_validation_pairs,
+        )
         self.train_pairs: Dataset[Pair] | None = None
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
@@ -111,7 +156,9 @@ class RegistrationData(L.LightningDataModule):
         return self.train_pairs[0]
 
     def available(self) -> frozenset[str]:
-        """Return the fields that some training pair has: those of the first pair, and parts that two or more scans have."""
+        """Return the fields that some training pair has: those of the first pair, and parts that
+        two or more scans have.
+        """
         fields = set(self.first_pair().has())
         for part, count in self._counts.items():
             if count > 1:
@@ -120,33 +167,46 @@ class RegistrationData(L.LightningDataModule):
 
     def _count_parts(self, scans: Sequence[Scan]) -> None:
         """Count the training scans with masks, labels and landmarks."""
-        self._counts = {part: sum(getattr(scan, part) is not None for scan in scans) for part in ("mask", "labels", "landmarks")}
+        self._counts = {
+            part: sum(getattr(scan, part) is not None for scan in scans)
+            for part in ("mask", "labels", "landmarks")
+        }
         for part, count in self._counts.items():
             if 0 < count < len(scans):
                 some = f"{part.removesuffix('s')}s"
                 self.notes.append(
-                    f"{count} of {len(scans)} training scans have {some}; loss terms that need {some} are 0 for pairs without them."
+                    f"{count} of {len(scans)} training scans have {some}; loss terms that need"
+                    f" {some} are 0 for pairs without them."
                 )
 
     def _decide_center(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]]) -> None:
-        """Centre the scans if aligning their centres makes them more similar than their headers do."""
-        chosen = pairs[:: max(1, len(pairs) // 8)][:8] or [(k, k + 1) for k in range(min(8, len(scans) - 1))]
+        """Centre the scans if that makes them more similar than their headers do."""
+        chosen = pairs[:: max(1, len(pairs) // 8)][:8] or [
+            (k, k + 1) for k in range(min(8, len(scans) - 1))
+        ]
         found = [alignments(scans[fixed], scans[moving]) for fixed, moving in chosen]
         headers, centers = np.mean(found, axis=0).tolist() if found else (0.0, 0.0)
         if centers > headers + CLEARLY:
             self.preprocessing = replace(self.preprocessing, center=True)
             self.notes.append(
-                f"The image headers do not align the images (correlation {headers:.2f}; with aligned centres {centers:.2f}): images are "
-                "centred, in training and in registration with this model (data.preprocessing.center=false: not)."
+                f"The image headers do not align the images (correlation {headers:.2f}; with"
+                f" aligned centres {centers:.2f}): images are centred, in training and in"
+                " registration with this model (data.preprocessing.center=false: not)."
             )
 
     def _scans(self, split: Split) -> Sequence[Scan]:
         records = self.data.records(split)
         if not records:
-            raise DataError(f"The data have no scans for {split}; give the data set more of them, or choose subjects by data.held_out.")
+            raise DataError(
+                f"The data have no scans for {split}; give the data set more of them, or choose"
+                " subjects by data.held_out."
+            )
         left = replace(self.preprocessing.remaining(self.data.geometry), center=False)
         keys = [fingerprint(record, self.data.settings, asdict(left)) for record in records]
-        rank, world = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
+        rank, world = (
+            int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))),
+            int(os.environ.get("WORLD_SIZE", 1)),
+        )
         free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
         scans = ScanCache(_Reading(self.data.dataset, records, left), keys, free, rank, world)
         scans.fill(min(8, self._cores()) if self.workers == "auto" else self.workers)
@@ -170,13 +230,16 @@ class RegistrationData(L.LightningDataModule):
         self.validation_pairs += self._synthetic_validation(scans)
         if not self.validation_pairs:
             raise DataError(
-                "There is nothing to validate on: the held-out subjects make no pairs and data.synthetic_validation is 0; hold out two "
-                "subjects or more (data.held_out), or set data.synthetic_validation to 1 or more."
+                "There is nothing to validate on: the held-out subjects make no pairs and"
+                " data.synthetic_validation is 0; hold out two subjects or more (data.held_out), or"
+                " set data.synthetic_validation to 1 or more."
             )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:
         pairs = synthetic_pairs(self.sampling, scans, self.seed, self.synthetic_validation)
-        return [replace(p, fixed_labels=None, moving_labels=None) for p in pairs]  # overlap is for real pairs
+        return [
+            replace(p, fixed_labels=None, moving_labels=None) for p in pairs
+        ]  # overlap is for real pairs
 
     def train_dataloader(self) -> DataLoader[Pair]:
         self.setup()
@@ -191,7 +254,8 @@ class RegistrationData(L.LightningDataModule):
             collate_fn=Pair.collate,
             persistent_workers=workers > 0,
             worker_init_fn=start_worker,
-            generator=torch.Generator(),  # keeps the global random state; items have their own seeds
+            # keeps the global random state; items have their own seeds
+            generator=torch.Generator(),
         )
 
     def _drawing_workers(self) -> int:
@@ -200,31 +264,52 @@ class RegistrationData(L.LightningDataModule):
 
     def _cores(self) -> int:
         """Return the number of cores for this process; several devices share the cores equally."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
 
     def _sampler(self) -> ItemSampler:
-        """Return the order of items, from the current position of the trainer (freshly started or resumed)."""
+        """Return the order of items, from the current position of the trainer (freshly started or
+        resumed).
+        """
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
-        epoch, progress = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict()
+        epoch, progress = (
+            self.trainer.current_epoch,
+            self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict(),
+        )
         resume_at = epoch * self.samples_per_epoch + int(progress["processed"]) * self.batch_size
-        return ItemSampler(self.samples_per_epoch, resume_at, epoch, self.trainer.global_rank, self.trainer.world_size)
+        return ItemSampler(
+            self.samples_per_epoch,
+            resume_at,
+            epoch,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
 
     def val_dataloader(self) -> DataLoader[Pair]:
         self.setup()
         return self._evaluating(self.validation_pairs)
 
     def _evaluating(self, pairs: Sequence[Pair]) -> DataLoader[Pair]:
-        """Load pairs one by one. Each of several processes gets every n-th pair, or all pairs if there are fewer pairs than processes."""
+        """Load pairs one by one. Each of several processes gets every n-th pair, or all pairs if
+        there are fewer pairs than processes.
+        """
         own = torch.Generator()  # a validation does not change the random state of the training
-        world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        world, rank = (
+            (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        )
         self.deals_out_validation = 1 < world <= len(pairs)
         chosen = pairs[rank::world] if self.deals_out_validation else pairs
         return DataLoader(_Listed(chosen), batch_size=1, collate_fn=Pair.collate, generator=own)
 
     def test_dataloader(self) -> DataLoader[Pair]:
-        """Load the pairs of the data set's split ``test`` if it has one, otherwise the validation pairs."""
+        """Load the pairs of the data set's split ``test`` if it has one, otherwise the validation
+        pairs.
+        """
         pairs = self.data.pairs("test")
         if not pairs:
             return self.val_dataloader()
@@ -235,7 +320,9 @@ class RegistrationData(L.LightningDataModule):
         """Load the same pairs as :meth:`test_dataloader`."""
         return self.test_dataloader()
 
-    def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
+    def transfer_batch_to_device(
+        self, batch: Pair, device: torch.device, dataloader_idx: int
+    ) -> Pair:
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: Pair, dataloader_idx: int) -> Pair:
@@ -243,7 +330,12 @@ class RegistrationData(L.LightningDataModule):
             return batch
         seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # it counts from -1
         seed = [self.seed, 4, seen, self.trainer.global_rank]
-        return Pair.collate([self.augmentation(pair, [*seed, number]) for number, pair in enumerate(batch.elements())])
+        return Pair.collate(
+            [
+                self.augmentation(pair, [*seed, number])
+                for number, pair in enumerate(batch.elements())
+            ]
+        )
 
 
 class Centered(Sequence[Scan]):
@@ -260,7 +352,11 @@ class Centered(Sequence[Scan]):
     @overload
     def __getitem__(self, item: slice) -> Sequence[Scan]: ...
     def __getitem__(self, item: int | slice) -> Scan | Sequence[Scan]:
-        return [self[k] for k in range(len(self))[item]] if isinstance(item, slice) else centered(self.scans[item])
+        return (
+            [self[k] for k in range(len(self))[item]]
+            if isinstance(item, slice)
+            else centered(self.scans[item])
+        )
 
 
 @dataclass(frozen=True)

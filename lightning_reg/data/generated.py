@@ -64,8 +64,14 @@ class GeneratedPairs(SampledPairs):
         super().__init__(scans, pairs, seed)
         require_count(labels, "labels")
         if shapes < 1 and any(scan.labels is None for scan in scans):
-            raise DataError("The data have scans without labels, from which no pair can be generated.")
-        self.shape, self.shapes, self.across = list(shape), shapes, across if len(scans) > 1 else 0.0
+            raise DataError(
+                "The data have scans without labels, from which no pair can be generated."
+            )
+        self.shape, self.shapes, self.across = (
+            list(shape),
+            shapes,
+            across if len(scans) > 1 else 0.0,
+        )
         self.related, self.labels, self.removed = related, labels, removed
         self.motion = construct("generated", RandomMotion, motion or {})
         self.contrast = construct("generated", RandomContrast, contrast or {})
@@ -203,7 +209,11 @@ class _View:
             room = max(0.0, extent[axis] - shape[axis] * step) / 2
             middle = start[axis] + (extent[axis] - 1) / 2 + self.place[axis] * room
             offsets = torch.arange(shape[axis] + 2 * MARGIN) - (shape[axis] - 1) / 2 - MARGIN
-            along = (middle + (offsets.flip(0) if self.mirrored[axis] else offsets) * step).round().long()
+            along = (
+                (middle + (offsets.flip(0) if self.mirrored[axis] else offsets) * step)
+                .round()
+                .long()
+            )
             inside = (along >= 0) & (along < labels.shape[2 + axis])
             view = view.index_select(2 + axis, along.clamp(0, labels.shape[2 + axis] - 1))
             sizes = [1] * 5

@@ -1,4 +1,6 @@
-"""Lung segmentations of CT scans. The built-in one needs no trained model: large dark regions inside the body, without airways."""
+"""Lung segmentations of CT scans. The built-in one needs no trained model: large dark regions
+inside the body, without airways.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,14 @@ WORKING = 2.5
 
 
 def shows_lungs(image: tio.ScalarImage) -> bool:
-    """Return whether an image is CT in HU and at least a tenth of it has the values of lungs (darker than tissue, not air)."""
+    """Return whether an image is CT in HU and at least a tenth of it has the values of lungs
+    (darker than tissue, not air).
+    """
     values = image.data[0, ::2, ::2, ::2].float()
-    return float(values.min()) < AIR and float(((values > AIR) & (values < -500)).float().mean()) >= 0.1
+    return (
+        float(values.min()) < AIR
+        and float(((values > AIR) & (values < -500)).float().mean()) >= 0.1
+    )
 
 
 class LungSegmentation(Described, ABC):
@@ -76,21 +83,26 @@ def segmented(method: str, image: tio.ScalarImage, name: str) -> Tensor:
         mask = segmentation(image, name)
     if not isinstance(mask, Tensor) or tuple(mask.shape) != tuple(image.spatial_shape):
         came = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise DataError(f"The lung segmentation '{method}' returned {came} for {name}, whose size is {tuple(image.spatial_shape)}.")
+        raise DataError(
+            f"The lung segmentation '{method}' returned {came} for {name}, whose size is"
+            f" {tuple(image.spatial_shape)}."
+        )
     return mask > 0
 
 
 def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -> Tensor:
     """Segment the lungs with their vessels, without trachea and main bronchi.
 
-    Air that reaches the sides of the field of view is outside the body and is removed. The airways are removed by region growing from the
-    trachea at the top, as long as the region stays small. The largest remaining component is kept, and a second one at the same height.
-    Holes (vessels, nodules) are closed.
+    Air that reaches the sides of the field of view is outside the body and is removed. The airways
+    are removed by region growing from the trachea at the top, as long as the region stays small.
+    The largest remaining component is kept, and a second one at the same height. Holes (vessels,
+    nodules) are closed.
 
     Args:
         image: CT in HU, one channel, any orientation.
         name: name of the image in messages.
-        threshold: upper bound of lung values, HU (Eppenhof et al., SPIE Medical Imaging 2019, Section 2.4: -250).
+        threshold: upper bound of lung values, HU (Eppenhof et al., SPIE Medical Imaging 2019,
+            Section 2.4: -250).
 
     Returns:
         ``(I, J, K)`` bool.
@@ -100,7 +112,9 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
     """
     values = image.data[0].float()
     stride = [max(1, round(WORKING / s)) for s in image.spacing]
-    coarse = F.avg_pool3d(values[None, None], stride, ceil_mode=True, count_include_pad=False)[0, 0].numpy()
+    coarse = F.avg_pool3d(values[None, None], stride, ceil_mode=True, count_include_pad=False)[
+        0, 0
+    ].numpy()
     spacing = np.array(image.spacing) * stride
     vertical = int(np.abs(image.affine[2, :3]).argmax())
     top_first = image.affine[2, vertical] < 0
@@ -109,8 +123,9 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
     kept = _lungs(ndimage.binary_opening(dark & ~airways), spacing, vertical)
     if kept is None:
         raise DataError(
-            f"No lungs are found in {name} (values from {float(values.min()):g} to {float(values.max()):g}); is it a chest CT in HU? Give "
-            "a lung mask, or leave the lungs out."
+            f"No lungs are found in {name} (values from {float(values.min()):g} to"
+            f" {float(values.max()):g}); is it a chest CT in HU? Give a lung mask, or leave the"
+            " lungs out."
         )
     solid = np.zeros_like(dark)
     for part in kept:
@@ -122,12 +137,16 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
 
 
 def plain_mask(image: tio.ScalarImage, threshold: float = THRESHOLD) -> Tensor:
-    """Return every voxel below the threshold, including the air around the body: ``(I, J, K)`` bool."""
+    """Return every voxel below the threshold, including the air around the body: ``(I, J, K)``
+    bool.
+    """
     return image.data[0] < threshold
 
 
 def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndarray:
-    """Remove components of air that reach one of the four sides. Lung tissue is kept, as a narrow field of view may cut it."""
+    """Remove components of air that reach one of the four sides. Lung tissue is kept, as a narrow
+    field of view may cut it.
+    """
     labels, _ = ndimage.label(dark)
     reaching: set[int] = set()
     for axis in range(3):
@@ -137,8 +156,12 @@ def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndar
     return dark & ~np.isin(labels, outside)
 
 
-def _airways(values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical: int, top_first: bool) -> np.ndarray:
-    """Segment trachea and main bronchi: region growing, up to 120 ml, from the first small central air region in a slice from the top."""
+def _airways(
+    values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical: int, top_first: bool
+) -> np.ndarray:
+    """Segment trachea and main bronchi: region growing, up to 120 ml, from the first small central
+    air region in a slice from the top.
+    """
     slices, air = np.moveaxis(values, vertical, 0), np.moveaxis(dark, vertical, 0)
     area = float(np.delete(spacing, vertical).prod())
     order = range(len(air)) if top_first else range(len(air) - 1, -1, -1)
@@ -150,7 +173,9 @@ def _airways(values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical
         for number in range(1, count + 1):
             region = labels == number
             size, deepest = region.sum() * area, float(slices[k][region].min())
-            middle = np.abs(np.array(ndimage.center_of_mass(region)) / np.array(region.shape) - 0.5).min()
+            middle = np.abs(
+                np.array(ndimage.center_of_mass(region)) / np.array(region.shape) - 0.5
+            ).min()
             if 40 <= size <= 900 and deepest < -800 and middle < 0.12:
                 where = np.argwhere(region)[int(slices[k][region].argmin())]
                 seed = (k, *where)
@@ -174,7 +199,9 @@ def _airways(values: np.ndarray, dark: np.ndarray, spacing: np.ndarray, vertical
 
 
 def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndarray] | None:
-    """Return the largest component, and the second one if it has a fifth of its size or more and is at the same height."""
+    """Return the largest component, and the second one if it has a fifth of its size or more and is
+    at the same height.
+    """
     labels, count = ndimage.label(dark)
     if count == 0:
         return None
@@ -184,7 +211,9 @@ def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndar
         return None
 
     def heights(number: int) -> tuple[int, int]:
-        part = np.flatnonzero((labels == number).any(axis=tuple(a for a in range(3) if a != vertical)))
+        part = np.flatnonzero(
+            (labels == number).any(axis=tuple(a for a in range(3) if a != vertical))
+        )
         return int(part[0]), int(part[-1])
 
     kept = [labels == order[0]]
@@ -197,7 +226,9 @@ def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndar
 
 
 def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.ndarray:
-    """Close vessels and other holes: morphological closing by ``radius`` mm, then filling of enclosed holes."""
+    """Close vessels and other holes: morphological closing by ``radius`` mm, then filling of
+    enclosed holes.
+    """
     reach = np.maximum(np.round(radius / spacing).astype(int), 1)
     padded = np.pad(part, [(r, r) for r in reach])
     inner = tuple(slice(r, -r) for r in reach)
@@ -207,7 +238,9 @@ def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.nd
 
 
 def _to_full(solid: Tensor, airways: Tensor, dark: Tensor, stride: list[int]) -> Tensor:
-    """Bring the mask to full resolution: dark voxels near ``solid`` and all voxels well inside it, none near the airways."""
+    """Bring the mask to full resolution: dark voxels near ``solid`` and all voxels well inside it,
+    none near the airways.
+    """
     i, j, k = dark.shape
 
     def fine(values: Tensor) -> Tensor:
@@ -219,4 +252,6 @@ def _to_full(solid: Tensor, airways: Tensor, dark: Tensor, stride: list[int]) ->
         return F.max_pool3d(values, 3, stride=1, padding=1)
 
     inside, tubes = solid.float()[None, None], airways.float()[None, None]
-    return ((fine(grown(inside)) & dark) | fine(1 - grown(1 - inside))) & ~fine(tubes if max(stride) == 1 else grown(tubes))
+    return ((fine(grown(inside)) & dark) | fine(1 - grown(1 - inside))) & ~fine(
+        tubes if max(stride) == 1 else grown(tubes)
+    )

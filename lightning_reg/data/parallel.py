@@ -20,20 +20,27 @@ Result = TypeVar("Result")
 
 
 def start_method(workers: int) -> str | None:
-    """Return a ``DataLoader``'s start method: Python's default (``None``), or ``fork`` under joblib, whose method PyTorch does not know."""
+    """Return a ``DataLoader``'s start method: Python's default (``None``), or ``fork`` under
+    joblib, whose method PyTorch does not know.
+    """
     own = multiprocessing.get_start_method(allow_none=True)
     return "fork" if workers and own not in (None, "fork", "spawn", "forkserver") else None
 
 
 def start_worker(worker: int) -> None:
-    """Initialise a ``DataLoader``'s process: one thread, and ignore Ctrl-C, which is handled by the training process."""
+    """Initialise a ``DataLoader``'s process: one thread, and ignore Ctrl-C, which is handled by the
+    training process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
 
 
-def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int) -> Iterator[tuple[int, Result]]:
-    """Yield the number of each item and the result of ``work(shared, item)``, in order of completion.
+def each(
+    work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int
+) -> Iterator[tuple[int, Result]]:
+    """Yield the number of each item and the result of ``work(shared, item)``, in order of
+    completion.
 
     Args:
         work: a function at module level, so that it can be pickled.
@@ -44,14 +51,21 @@ def each(work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence
         for number, item in enumerate(items):
             yield number, work(shared, item)
         return
-    context = multiprocessing.get_context("spawn")  # forked processes can hang if the parent has threads
-    with ProcessPoolExecutor(min(workers, len(items)), context, _start, (pickle.dumps((work, shared)),)) as pool:
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # forked processes can hang if the parent has threads
+    with ProcessPoolExecutor(
+        min(workers, len(items)), context, _start, (pickle.dumps((work, shared)),)
+    ) as pool:
         futures = {pool.submit(_call, item): number for number, item in enumerate(items)}
         try:
             for future in as_completed(futures):
                 yield futures[future], pickle.loads(future.result())
         except BrokenProcessPool as cause:
-            raise DataError("A process was ended from outside, as happens where memory runs out; use fewer --workers.") from cause
+            raise DataError(
+                "A process was ended from outside, as happens where memory runs out; use fewer"
+                " --workers."
+            ) from cause
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -67,7 +81,7 @@ def _start(work_and_shared: bytes) -> None:
 
 
 def _call(item: Any) -> bytes:
-    """Pickle the result by value, because every tensor shared between processes keeps a file open."""
+    """Pickle the result by value: each tensor shared by processes keeps a file open."""
     assert _work is not None
     work, shared = _work
     return pickle.dumps(work(shared, item))

@@ -1,4 +1,6 @@
-"""Preprocessing of raw intensities and grids by TorchIO. The settings are stored with a trained model."""
+"""Preprocessing of raw intensities and grids by TorchIO. The settings are stored with a trained
+model.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,13 @@ Region = Literal["lungs", "mask"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Changes of the grid, applied in this order to image, mask and labels; landmarks keep their world coordinates.
+    """Changes of the grid, applied in this order to image, mask and labels; landmarks keep their
+    world coordinates.
 
     Args:
         canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
-        crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to the ``mask``; ``null`` keeps the field of
-            view.
+        crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to
+            the ``mask``; ``null`` keeps the field of view.
         margin: margin around the lungs or the mask, mm.
         spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
         shape: resize to these extents, voxels; ``null`` keeps them.
@@ -45,16 +48,26 @@ class Geometry:
         if self.crop not in (None, "lungs", "mask"):
             raise ArgumentError(f"crop is '{self.crop}'; give lungs, mask or null")
         if self.spacing is not None:
-            sizes = [self.spacing] * 3 if isinstance(self.spacing, (int, float)) else list(self.spacing)
-            if len(sizes) != 3 or not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in sizes):
-                raise ArgumentError(f"spacing is {self.spacing}; give one or three numbers of mm above 0")
+            sizes = (
+                [self.spacing] * 3 if isinstance(self.spacing, (int, float)) else list(self.spacing)
+            )
+            if len(sizes) != 3 or not all(
+                isinstance(s, (int, float)) and 0 < s < math.inf for s in sizes
+            ):
+                raise ArgumentError(
+                    f"spacing is {self.spacing}; give one or three numbers of mm above 0"
+                )
         if self.shape is not None and (
-            not isinstance(self.shape, Sequence) or len(self.shape) != 3 or not all(isinstance(n, int) and n >= 2 for n in self.shape)
+            not isinstance(self.shape, Sequence)
+            or len(self.shape) != 3
+            or not all(isinstance(n, int) and n >= 2 for n in self.shape)
         ):
             raise ArgumentError(f"shape is {self.shape}; give three numbers of voxels, 2 or more")
 
     def after(self, done: Geometry) -> Geometry:
-        """Combine with the earlier geometry ``done``, whose values are used where this one has none."""
+        """Combine with the earlier geometry ``done``, whose values are used where this one has
+        none.
+        """
         resized = self.spacing is not None or self.shape is not None
         return Geometry(
             self.canonical or done.canonical,
@@ -65,13 +78,16 @@ class Geometry:
         )
 
     def __call__(self, subject: tio.Subject, voxels: int | None = None) -> tio.Subject:
-        """Bring a subject to its new grid. Images are smoothed before they are sampled on a coarser grid.
+        """Bring a subject to its new grid. Images are smoothed before they are sampled on a coarser
+        grid.
 
         Args:
-            voxels: approximate largest number of voxels; if the result has more, its finest axes are resampled to a coarser spacing.
+            voxels: approximate largest number of voxels; if the result has more, its finest axes
+                are resampled to a coarser spacing.
 
         Raises:
-            DataError: there is no mask or there are no lungs to crop to, or the memory does not suffice for the new grid.
+            DataError: there is no mask or there are no lungs to crop to, or the memory does not
+                suffice for the new grid.
         """
         remedy = "give a larger spacing, a smaller shape, or a region to crop to (preprocessing)"
         with within_memory(f"for the new grid of {subject['name']}; {remedy}"):
@@ -80,52 +96,84 @@ class Geometry:
             if self.crop is not None:
                 subject = self._cropped(subject)
             if self.spacing is not None:
-                spacing = self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
+                spacing = (
+                    self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
+                )
                 image = subject["image"]
                 if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
                     raise MemoryError
                 subject = tio.Resample(spacing, antialias=True)(subject)
-            if self.shape is not None and tuple(self.shape) != tuple(subject["image"].spatial_shape):
+            if self.shape is not None and tuple(self.shape) != tuple(
+                subject["image"].spatial_shape
+            ):
                 grid = grid_of(subject["image"]).resized(self.shape)
                 subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
             if voxels is not None and math.prod(subject["image"].spatial_shape) > voxels:
-                subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(subject)
+                subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(
+                    subject
+                )
         return subject
 
     def _cropped(self, subject: tio.Subject) -> tio.Subject:
         image = subject["image"]
         if "mask" not in subject and self.crop == "mask":
-            raise DataError(f"{subject['name']} has no mask to crop to; give one, or leave the crop out (crop: null).")
-        mask = lung_mask(image, subject["name"]) if self.crop == "lungs" else subject["mask"].data[0] > 0
+            raise DataError(
+                f"{subject['name']} has no mask to crop to; give one, or leave the crop out (crop:"
+                " null)."
+            )
+        mask = (
+            lung_mask(image, subject["name"])
+            if self.crop == "lungs"
+            else subject["mask"].data[0] > 0
+        )
         if not bool(mask.any()):
-            raise DataError(f"The mask of {subject['name']} is empty (0 everywhere); give another one, or leave the crop out (crop: null).")
-        start, shape = bounding_box(mask, [round(self.margin / spacing) for spacing in image.spacing])
-        bounds = [(first, extent - first - kept) for first, kept, extent in zip(start, shape, mask.shape, strict=True)]
+            raise DataError(
+                f"The mask of {subject['name']} is empty (0 everywhere); give another one, or leave"
+                " the crop out (crop: null)."
+            )
+        start, shape = bounding_box(
+            mask, [round(self.margin / spacing) for spacing in image.spacing]
+        )
+        bounds = [
+            (first, extent - first - kept)
+            for first, kept, extent in zip(start, shape, mask.shape, strict=True)
+        ]
         cropped = tio.Crop(tuple(itertools.chain(*bounds)))(subject)
-        cropped.update({key: value for key, value in subject.items() if key not in cropped})  # TorchIO drops entries that are not images
+        cropped.update(
+            {key: value for key, value in subject.items() if key not in cropped}
+        )  # TorchIO drops entries that are not images
         return cropped
 
 
 def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
-    """Return the voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are enlarged to a common size."""
+    """Return the voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are
+    enlarged to a common size.
+    """
     size = grid.spacing[0] * grid.shape
     low, high = float(grid.spacing.min()), float(size.max())
     for _ in range(60):
         edge = (low + high) / 2
-        low, high = (edge, high) if np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels else (low, edge)
+        low, high = (
+            (edge, high)
+            if np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels
+            else (low, edge)
+        )
     a, b, c = np.maximum(grid.spacing[0], high).tolist()
     return a, b, c
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing steps, in this order. The resulting intensities are in [0, 1], and 0 outside the image.
+    """Preprocessing steps, in this order. The resulting intensities are in [0, 1], and 0 outside
+    the image.
 
     Args:
         canonical, crop, margin, spacing, shape: see :class:`Geometry`.
-        center: move the world's origin to the centre of each image, for scans whose headers do not align them; ``auto``:
-            :class:`~lightning_reg.data.datamodule.RegistrationData` decides this from the training scans.
-        window: intensities mapped to 0 and 1, with clipping (CT: HU); ``null``: ``percentiles`` are mapped instead.
+        center: move the world's origin to the centre of each image, for scans whose headers do not
+            align them; ``auto``: :class:`~lightning_reg.data.datamodule.RegistrationData` decides
+            this from the training scans.
+        window: intensities mapped to 0 and 1, with clipping (CT: HU); ``null``: ``percentiles`` are
+            mapped instead.
         percentiles: intensity percentiles of each image that are mapped to 0 and 1.
     """
 
@@ -140,11 +188,18 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
-            given = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 2 and values[0] < values[1]
+            given = (
+                isinstance(values, Sequence)
+                and not isinstance(values, str)
+                and len(values) == 2
+                and values[0] < values[1]
+            )
             if not given and (values is not None or name == "percentiles"):
                 raise ArgumentError(f"{name} is {values}; give two numbers, the smaller one first")
         if self.percentiles[0] < 0 or self.percentiles[1] > 100:
-            raise ArgumentError(f"percentiles is {self.percentiles}; give two numbers from 0 to 100")
+            raise ArgumentError(
+                f"percentiles is {self.percentiles}; give two numbers from 0 to 100"
+            )
         if self.center not in (True, False, "auto"):
             raise ArgumentError(f"center is {self.center}; give true, false or auto")
         _ = self.geometry  # refuses invalid values
@@ -157,19 +212,42 @@ class Preprocessing:
         """Return the complete preprocessing from the provider's images: ``done``, then these steps.
 
         Raises:
-            DataError: the two cannot be combined, because images to be cropped here have already been cropped differently or resampled.
+            DataError: the two cannot be combined, because images to be cropped here have already
+                been cropped differently or resampled.
         """
-        if self.crop is not None and self.crop != done.crop and (done.crop, done.spacing, done.shape) != (None, None, None):
+        if (
+            self.crop is not None
+            and self.crop != done.crop
+            and (done.crop, done.spacing, done.shape) != (None, None, None)
+        ):
             how = "cropped differently" if done.crop else "resampled"
-            text = f"data.preprocessing.crop is {self.crop}, and the data have been {how} when they were prepared"
-            raise DataError(f"{text}; prepare them again with --crop {self.crop}, and leave the crop out of the training.")
+            text = (
+                f"data.preprocessing.crop is {self.crop}, and the data have been {how} when they"
+                " were prepared"
+            )
+            raise DataError(
+                f"{text}; prepare them again with --crop {self.crop}, and leave the crop out of the"
+                " training."
+            )
         way = self.geometry.after(done)
-        return replace(self, canonical=way.canonical, crop=way.crop, margin=way.margin, spacing=way.spacing, shape=way.shape)
+        return replace(
+            self,
+            canonical=way.canonical,
+            crop=way.crop,
+            margin=way.margin,
+            spacing=way.spacing,
+            shape=way.shape,
+        )
 
     def remaining(self, done: Geometry) -> Preprocessing:
         """Return the steps that remain for images to which ``done`` has been applied."""
         crop = None if done.crop is not None else self.crop
-        same_size = crop is None and done.shape is not None and self.shape is not None and list(done.shape) == list(self.shape)
+        same_size = (
+            crop is None
+            and done.shape is not None
+            and self.shape is not None
+            and list(done.shape) == list(self.shape)
+        )
         same_spacing = crop is None and self.spacing == done.spacing
         return replace(
             self,
@@ -201,7 +279,9 @@ class Preprocessing:
 
 
 def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
-    """Correlation of two scans as their headers align them (-1 without an overlap), and with the centres of their grids aligned."""
+    """Correlation of two scans as their headers align them (-1 without an overlap), and with the
+    centres of their grids aligned.
+    """
 
     def alike(a: Scan, b: Scan) -> float:
         return float(ncc(a.image.tensor, b.image.resampled(a.image.grid).tensor))
@@ -211,7 +291,9 @@ def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
 
 
 CLEARLY = 0.02
-"""Difference of two mean correlations from which aligned centres are taken to be better than the headers."""
+"""Difference of two mean correlations from which aligned centres are taken to be better than the
+headers.
+"""
 
 
 def centered(scan: Scan) -> Scan:
@@ -224,5 +306,13 @@ def centered(scan: Scan) -> Scan:
     def moved(image: Image | None) -> Image | None:
         return None if image is None else replace(image, grid=there)
 
-    landmarks = None if scan.landmarks is None else (scan.landmarks - torch.from_numpy(grid.center)).float()
-    return replace(scan, image=replace(scan.image, grid=there), mask=moved(scan.mask), labels=moved(scan.labels), landmarks=landmarks)
+    landmarks = (
+        None if scan.landmarks is None else (scan.landmarks - torch.from_numpy(grid.center)).float()
+    )
+    return replace(
+        scan,
+        image=replace(scan.image, grid=there),
+        mask=moved(scan.mask),
+        labels=moved(scan.labels),
+        landmarks=landmarks,
+    )

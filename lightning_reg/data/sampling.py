@@ -20,7 +20,8 @@ from lightning_reg.spatial import Pair
 
 
 class ItemSampler(Sampler[int]):
-    """Item numbers over all epochs: epoch *e* of length *n* yields ``e n, ..., e n + n - 1``, distributed over the ranks.
+    """Item numbers over all epochs: epoch *e* of length *n* yields ``e n, ..., e n + n - 1``,
+    distributed over the ranks.
 
     Args:
         length: items per epoch and rank.
@@ -29,8 +30,16 @@ class ItemSampler(Sampler[int]):
         rank, world: rank of this process, and number of processes.
     """
 
-    def __init__(self, length: int, resume_at: int = 0, epoch: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.length, self.resume_at, self.epoch, self.rank, self.world = length, resume_at, epoch, rank, world
+    def __init__(
+        self, length: int, resume_at: int = 0, epoch: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.length, self.resume_at, self.epoch, self.rank, self.world = (
+            length,
+            resume_at,
+            epoch,
+            rank,
+            world,
+        )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -45,7 +54,8 @@ class ItemSampler(Sampler[int]):
 
 
 class SampledPairs(Dataset[Pair], ABC):
-    """An endless sequence of training pairs drawn from scans, registered under ``lightning_reg.samplers``.
+    """An endless sequence of training pairs drawn from scans, registered under
+    ``lightning_reg.samplers``.
 
     Every item has its own seed, so that an epoch does not depend on the number of workers.
 
@@ -54,11 +64,12 @@ class SampledPairs(Dataset[Pair], ABC):
         pairs: pairs of the data set, indices ``(fixed, moving)`` into ``scans``.
         seed: base seed of all items.
 
-    Constructors raise :class:`~lightning_reg.registry.DataError` if the data are not suitable for the sampler.
+    Constructors raise :class:`~lightning_reg.registry.DataError` if the data are not suitable for
+    the sampler.
 
     Attributes:
-        generates: whether the pairs are generated, with a true transform; validation then draws from
-            the sampler, too.
+        generates: whether the pairs are generated, with a true transform; validation then draws
+            from the sampler, too.
     """
 
     generates: bool = False
@@ -78,11 +89,16 @@ class SyntheticPairs(SampledPairs):
     """Random synthetic deformations of single scans.
 
     Args:
-        deformation: distribution of the deformations; a configuration gives its arguments next to the sampler's name.
+        deformation: distribution of the deformations; a configuration gives its arguments next to
+            the sampler's name.
     """
 
     def __init__(
-        self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int, deformation: SyntheticDeformation | None = None
+        self,
+        scans: Sequence[Scan],
+        pairs: Sequence[tuple[int, int]],
+        seed: int,
+        deformation: SyntheticDeformation | None = None,
     ) -> None:
         super().__init__(scans, pairs, seed)
         self.deformation = deformation or SyntheticDeformation()
@@ -98,22 +114,30 @@ class InterSubjectPairs(SampledPairs):
         super().__init__(scans, pairs, seed)
         self.groups = _groups(scans)
         if len(self.groups) < 2:
-            raise DataError("There is one subject only, so there are no pairs of subjects to train on; use method.sampling.name=groups.")
+            raise DataError(
+                "There is one subject only, so there are no pairs of subjects to train on; use"
+                " method.sampling.name=groups."
+            )
 
     def draw(self, rng: np.random.Generator) -> Pair:
-        fixed, moving = (rng.choice(self.groups[g]) for g in rng.choice(len(self.groups), size=2, replace=False))
+        fixed, moving = (
+            rng.choice(self.groups[g]) for g in rng.choice(len(self.groups), size=2, replace=False)
+        )
         return make_pair(self.scans[int(fixed)], self.scans[int(moving)])
 
 
 class GroupPairs(SampledPairs):
-    """Random pairs of scans of one group: all pairs of time points of a subject, in both directions."""
+    """Random pairs of scans of one group: all pairs of time points of a subject, in both
+    directions.
+    """
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
         super().__init__(scans, pairs, seed)
         self.groups = [group for group in _groups(scans) if len(group) > 1]
         if not self.groups:
             raise DataError(
-                "The data have one scan per subject, so there are no time points to pair; use method.sampling.name=inter_subject."
+                "The data have one scan per subject, so there are no time points to pair; use"
+                " method.sampling.name=inter_subject."
             )
 
     def draw(self, rng: np.random.Generator) -> Pair:
@@ -137,9 +161,18 @@ class ListedPairs(SampledPairs):
         both_directions: exchange fixed and moving at random.
     """
 
-    def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int, both_directions: bool = True) -> None:
+    def __init__(
+        self,
+        scans: Sequence[Scan],
+        pairs: Sequence[tuple[int, int]],
+        seed: int,
+        both_directions: bool = True,
+    ) -> None:
         if not pairs:
-            raise DataError("The data have no pairs to train on; use method.sampling.name=inter_subject or synthetic.")
+            raise DataError(
+                "The data have no pairs to train on; use method.sampling.name=inter_subject or"
+                " synthetic."
+            )
         super().__init__(scans, pairs, seed)
         self.both_directions = both_directions
 
@@ -151,7 +184,8 @@ class ListedPairs(SampledPairs):
 
 
 class PatchPairs(Dataset[Pair]):
-    """The pairs of another data set, cropped to random patches: that of the moving image is at the same world position.
+    """The pairs of another data set, cropped to random patches: that of the moving image is at the
+    same world position.
 
     Landmarks are left out, because corresponding landmarks need not be in both patches.
 
@@ -161,24 +195,33 @@ class PatchPairs(Dataset[Pair]):
 
     def __init__(self, pairs: Dataset[Pair], patch: Sequence[int], seed: int) -> None:
         if len(patch) != 3 or min(patch) < 1:
-            raise DataError(f"method.sampling.patch is {list(patch)}; give three numbers of voxels.")
+            raise DataError(
+                f"method.sampling.patch is {list(patch)}; give three numbers of voxels."
+            )
         self.pairs, self.patch, self.seed = pairs, patch, seed
 
     def __getitem__(self, item: int) -> Pair:
         pair, rng = self.pairs[item], np.random.default_rng([self.seed, 3, item])
         grids = (pair.fixed.grid, pair.moving.grid)
-        shapes = [[min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)] for grid in grids]
-        start = [int(rng.integers(n - s + 1)) for n, s in zip(grids[0].shape, shapes[0], strict=True)]
+        shapes = [
+            [min(p, n) for p, n in zip(self.patch, grid.shape, strict=True)] for grid in grids
+        ]
+        start = [
+            int(rng.integers(n - s + 1)) for n, s in zip(grids[0].shape, shapes[0], strict=True)
+        ]
         middle = grids[0].cropped(start, shapes[0]).center
         around = grids[1].to_voxel(torch.from_numpy(middle).unsqueeze(2))[0, :, 0].tolist()
         there = [
-            min(max(round(m - (s - 1) / 2), 0), n - s) for m, s, n in zip(around, shapes[1], grids[1].shape, strict=True)
+            min(max(round(m - (s - 1) / 2), 0), n - s) for m, s,
+            n in zip(around, shapes[1], grids[1].shape, strict=True)
         ]  # fmt: skip
         return pair.cropped((start, shapes[0]), (there, shapes[1]))
 
 
 SamplerFactory = Callable[[Sequence[Scan], Sequence[tuple[int, int]], int], Dataset[Pair]]
-"""A function of scans, pairs and seed that makes a sampler: ``functools.partial(SyntheticPairs, deformation=...)``, or a class."""
+"""A function of scans, pairs and seed that makes a sampler:
+``functools.partial(SyntheticPairs, deformation=...)``, or a class.
+"""
 
 
 @dataclass(frozen=True)
@@ -188,11 +231,15 @@ class Patched:
     sampler: SamplerFactory
     patch: Sequence[int]
 
-    def __call__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> PatchPairs:
+    def __call__(
+        self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int
+    ) -> PatchPairs:
         return PatchPairs(self.sampler(scans, pairs, seed), self.patch, seed)
 
 
-def synthetic_pairs(sampler: SamplerFactory, scans: Sequence[Scan], seed: int, count: int) -> list[Pair]:
+def synthetic_pairs(
+    sampler: SamplerFactory, scans: Sequence[Scan], seed: int, count: int
+) -> list[Pair]:
     """Draw pairs with a true transform for validation.
 
     They are the sampler's own pairs if it :attr:`~SampledPairs.generates` them, and synthetic
@@ -216,8 +263,8 @@ def synthetic_pairs(sampler: SamplerFactory, scans: Sequence[Scan], seed: int, c
 def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:
     """Build a sampler from ``{name, patch, **arguments}``.
 
-    Names are ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``, ``groups``, ``pairs`` (those of the data set),
-    and the samplers of other distributions.
+    Names are ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``,
+    ``groups``, ``pairs`` (those of the data set), and the samplers of other distributions.
 
     Raises:
         ComponentError: the sampler is unknown, or refuses an argument.
@@ -231,6 +278,8 @@ def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:
         drawn = {key: value for key, value in arguments.items() if key not in declared}
         arguments = own | {"deformation": construct(name, SyntheticDeformation, drawn)}
     else:
-        require_known_arguments(name, arguments, [key for key in declared if key not in ("scans", "pairs", "seed")])
+        require_known_arguments(
+            name, arguments, [key for key in declared if key not in ("scans", "pairs", "seed")]
+        )
     made: SamplerFactory = functools.partial(cls, **arguments)
     return made if patch is None else Patched(made, patch)

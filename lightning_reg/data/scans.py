@@ -1,4 +1,6 @@
-"""Scans: one subject at one time point, as a TorchIO subject and as the class used in the rest of the project."""
+"""Scans: one subject at one time point, as a TorchIO subject and as the class used in the rest of
+the project.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ PRECISION = 1e-3
 
 @dataclass(frozen=True)
 class Scan:
-    """An image with optional mask and labels on its grid, and landmarks ``(N, 3)`` in RAS mm, with their labels if they have any.
+    """An image with optional mask and labels on its grid, and landmarks ``(N, 3)`` in RAS mm, with
+    their labels if they have any.
 
     The scans of one ``group`` (the time points of a subject) belong together; ``None``: no group.
     """
@@ -38,15 +41,19 @@ class Scan:
     landmark_labels: tuple[str, ...] = ()
 
 
-def read_subject(name: str, image: Source, mask: Source | None = None, labels: Source | None = None) -> tio.Subject:
-    """Load images into a checked ``tio.Subject`` with ``image`` and, if given, ``mask`` and ``labels``.
+def read_subject(
+    name: str, image: Source, mask: Source | None = None, labels: Source | None = None
+) -> tio.Subject:
+    """Load images into a checked ``tio.Subject`` with ``image`` and, if given, ``mask`` and
+    ``labels``.
 
     Args:
         name: name in messages and tables.
         image, mask, labels: see :func:`~lightning_reg.io.images.read_image`.
 
     Raises:
-        DataError: a file is missing, is not a 3D image, has NaN, infinite or constant values, or is on another grid.
+        DataError: a file is missing, is not a 3D image, has NaN, infinite or constant values, or is
+            on another grid.
     """
     parts: dict[str, Any] = {"image": read_image(image)}
     for key, source in (("mask", mask), ("labels", labels)):
@@ -71,36 +78,50 @@ def check_subject(subject: tio.Subject) -> None:
 def subject_problems(subject: tio.Subject) -> list[str]:
     """Return the problems of a subject's images, one sentence each with the file name.
 
-    Problems are: more than one channel, a single slice, NaN or infinite values, a constant image, a range too large for 32 bits, an
-    unusable header; mask or labels on another grid, empty, or not whole numbers.
+    Problems are: more than one channel, a single slice, NaN or infinite values, a constant image, a
+    range too large for 32 bits, an unusable header; mask or labels on another grid, empty, or not
+    whole numbers.
     """
     image = subject["image"]
     where = image.path or f"the image of {subject['name']}"
     problems = []
     if image.num_channels != 1:
-        problems.append(f"{where} has {image.num_channels} channels or time points where a single 3D volume is meant; split it first.")
+        problems.append(
+            f"{where} has {image.num_channels} channels or time points where a single 3D volume is"
+            " meant; split it first."
+        )
     if min(image.spatial_shape) < 2:
-        problems.append(f"{where} is a single slice ({' x '.join(map(str, image.spatial_shape))} voxels); give a 3D volume.")
+        problems.append(
+            f"{where} is a single slice ({' x '.join(map(str, image.spatial_shape))} voxels); give"
+            " a 3D volume."
+        )
     data = image.data.float()
     bad = int((~torch.isfinite(data)).sum())
     if bad:
         problems.append(f"{where} has {bad} NaN or infinite values; replace them first.")
     elif float(image.data.min()) == float(image.data.max()):
-        problems.append(f"{where} is constant (every voxel is {float(data.min()):g}); give another image.")
+        problems.append(
+            f"{where} is constant (every voxel is {float(data.min()):g}); give another image."
+        )
     elif _rounded(image.data) > PRECISION:
         problems.append(
-            f"{where} has values from {float(image.data.min()):g} to {float(image.data.max()):g}, whose differences are "
-            "lost in 32 bits; subtract the smallest value first."
+            f"{where} has values from {float(image.data.min()):g} to {float(image.data.max()):g},"
+            " whose differences are lost in 32 bits; subtract the smallest value first."
         )
     try:
         grid = Grid(image.spatial_shape, image.affine)
     except ValueError as cause:
         return [*problems, f"{where}: {cause}."]
     if float(grid.spacing.max()) > LARGEST:
-        problems.append(f"{where} has voxels of {float(grid.spacing.max()):g} mm; its header is in another unit: correct it.")
+        problems.append(
+            f"{where} has voxels of {float(grid.spacing.max()):g} mm; its header is in another"
+            " unit: correct it."
+        )
     for key in ("mask", "labels"):
         if key in subject:
-            problems += _label_problems(subject[key], f"the {key} of {subject['name']}", grid, str(where))
+            problems += _label_problems(
+                subject[key], f"the {key} of {subject['name']}", grid, str(where)
+            )
     return problems
 
 
@@ -113,28 +134,42 @@ def _rounded(data: Tensor) -> float:
 
 
 def _label_problems(labels: tio.LabelMap, name: str, grid: Grid, where: str) -> list[str]:
-    """Return the problems of a mask or label map that belongs to the image ``where`` on ``grid``."""
+    """Return the problems of a mask or label map of the image ``where`` on ``grid``."""
     there = labels.path or name
     if labels.num_channels != 1:
-        return [f"{there} has {labels.num_channels} channels where one label map is meant; split it first."]
+        return [
+            f"{there} has {labels.num_channels} channels where one label map is meant; split it"
+            " first."
+        ]
     problems = []
     try:
         other = Grid(labels.spatial_shape, labels.affine)
         if not other.matches(grid, tolerance=0.05):
-            problems.append(f"{there} lies on another grid than its image {where} ({other} against {grid}); resample it.")
+            problems.append(
+                f"{there} lies on another grid than its image {where} ({other} against {grid});"
+                " resample it."
+            )
     except ValueError as cause:
         problems.append(f"{there}: {cause}.")
     values = labels.data.float()
     if not bool(torch.isfinite(values).all()):
         problems.append(f"{there} has NaN or infinite values; give whole numbers.")
     elif float(values.min()) < -0.5:
-        problems.append(f"{there} has negative values (as {float(values.min()):g}); give 0 for the background and positive whole numbers.")
+        problems.append(
+            f"{there} has negative values (as {float(values.min()):g}); give 0 for the background"
+            " and positive whole numbers."
+        )
     elif float(values.max()) >= 2**31:
-        problems.append(f"{there} has values of up to {float(values.max()):g}; give numbers below 2147483648.")
+        problems.append(
+            f"{there} has values of up to {float(values.max()):g}; give numbers below 2147483648."
+        )
     elif not bool((values.abs() > 0.5).any()):
         problems.append(f"{there} is empty (0 everywhere); give another one, or none.")
     elif float((values - values.round()).abs().max()) > 0.01:
-        problems.append(f"{there} has values that are no whole numbers (as {float(values[values != values.round()][0]):g}); give labels.")
+        problems.append(
+            f"{there} has values that are no whole numbers (as"
+            f" {float(values[values != values.round()][0]):g}); give labels."
+        )
     return problems
 
 
@@ -163,11 +198,24 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
     """
     grid = grid_of(subject["image"], subject["name"])
     parts = {
-        key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True) if key in subject else None for key in ("mask", "labels")
+        key: (
+            Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True)
+            if key in subject
+            else None
+        )
+        for key in ("mask", "labels")
     }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
     landmarks, labels = subject.get("landmarks"), subject.get("landmark_labels", ())
-    return Scan(subject["name"], image, parts["mask"], parts["labels"], landmarks, subject.get("group"), labels)
+    return Scan(
+        subject["name"],
+        image,
+        parts["mask"],
+        parts["labels"],
+        landmarks,
+        subject.get("group"),
+        labels,
+    )
 
 
 def _whole(values: Tensor) -> Tensor:
@@ -189,7 +237,8 @@ def grid_of(image: tio.Image, name: str = "an image") -> Grid:
 
 
 def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
-    """Refuse landmarks ``(N, 3)``, RAS mm, that lie outside their image's grid (by more than half a voxel).
+    """Refuse landmarks ``(N, 3)``, RAS mm, that lie outside their image's grid (by more than half a
+    voxel).
 
     Raises:
         DataError: names the scan, the number of such landmarks, and the usual causes.
@@ -197,8 +246,9 @@ def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
     outside = int((~grid.contains(landmarks.double().T.unsqueeze(0))).sum())
     if outside:
         raise DataError(
-            f"{outside} of {landmarks.shape[0]} landmarks of {name} lie outside its image ({grid}); landmarks are RAS mm: convert voxel "
-            "indices or LPS coordinates first (lightning-reg check says which they are)."
+            f"{outside} of {landmarks.shape[0]} landmarks of {name} lie outside its image ({grid});"
+            " landmarks are RAS mm: convert voxel indices or LPS coordinates first (lightning-reg"
+            " check says which they are)."
         )
 
 
@@ -207,30 +257,43 @@ def pair_name(fixed: str, moving: str) -> str:
     subject, _, time_point = moving.partition(" ")
     if fixed == moving:
         return fixed
-    return f"{fixed} < {time_point}" if time_point and fixed.startswith(f"{subject} ") else f"{fixed} < {moving}"
+    return (
+        f"{fixed} < {time_point}"
+        if time_point and fixed.startswith(f"{subject} ")
+        else f"{fixed} < {moving}"
+    )
 
 
-def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, overlapping: bool = True) -> Pair:
-    """Make a pair of two scans. Landmarks correspond by their labels if both scans have the same ones, else by their order.
+def make_pair(
+    fixed: Scan, moving: Scan, truth: Displacement | None = None, overlapping: bool = True
+) -> Pair:
+    """Make a pair of two scans. Landmarks correspond by their labels if both scans have the same
+    ones, else by their order.
 
     Args:
-        overlapping: refuse images that do not overlap; ``False`` for a pair that is not aligned yet.
+        overlapping: refuse images that do not overlap; ``False`` for a pair that is not aligned
+            yet.
 
     Raises:
-        DataError: the images do not overlap in the world, the scans have different numbers of landmarks, or labels and order of the
-            landmarks contradict each other.
+        DataError: the images do not overlap in the world, the scans have different numbers of
+            landmarks, or labels and order of the landmarks contradict each other.
     """
     name = pair_name(fixed.name, moving.name)
     if overlapping and fixed.image.grid.overlap(moving.image.grid) == 0:
         raise DataError(
-            f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid} against {moving.image.grid}); "
-            "correct the origins in their headers, or align them first (register: --start centers)."
+            f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid}"
+            f" against {moving.image.grid}); correct the origins in their headers, or align them"
+            " first (register: --start centers)."
         )
     both = fixed.landmarks is not None and moving.landmarks is not None
-    if fixed.landmarks is not None and moving.landmarks is not None and len(fixed.landmarks) != len(moving.landmarks):
+    if (
+        fixed.landmarks is not None
+        and moving.landmarks is not None
+        and len(fixed.landmarks) != len(moving.landmarks)
+    ):
         raise DataError(
-            f"{fixed.name} has {len(fixed.landmarks)} landmarks and {moving.name} has {len(moving.landmarks)}; "
-            "they must correspond one to one."
+            f"{fixed.name} has {len(fixed.landmarks)} landmarks and {moving.name} has"
+            f" {len(moving.landmarks)}; they must correspond one to one."
         )
     return Pair(
         fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels,
@@ -241,19 +304,24 @@ def make_pair(fixed: Scan, moving: Scan, truth: Displacement | None = None, over
 
 
 def _corresponding(fixed: Scan, moving: Scan) -> Tensor:
-    """Return the moving landmarks in the order of the fixed ones: by their labels if both have the same, otherwise as they are."""
+    """Return the moving landmarks in the order of the fixed ones: by their labels if both have the
+    same, otherwise as they are.
+    """
     assert moving.landmarks is not None
     ours, theirs = fixed.landmark_labels, moving.landmark_labels
     if ours == theirs:
         return moving.landmarks
     if set(ours) == set(theirs):
         return moving.landmarks[[theirs.index(label) for label in ours]]
-    moved = next((label for label in ours if label in theirs and ours.index(label) != theirs.index(label)), None)
+    moved = next(
+        (label for label in ours if label in theirs and ours.index(label) != theirs.index(label)),
+        None,
+    )
     if moved is not None:
         raise DataError(
-            f"The landmark {moved} is number {ours.index(moved) + 1} of {fixed.name} and number {theirs.index(moved) + 1} of "
-            f"{moving.name}, and other labels are in one of them only. If points correspond by their order, remove the labels; else label "
-            "both alike."
+            f"The landmark {moved} is number {ours.index(moved) + 1} of {fixed.name} and number"
+            f" {theirs.index(moved) + 1} of {moving.name}, and other labels are in one of them"
+            " only. If points correspond by their order, remove the labels; else label both alike."
         )
     return moving.landmarks
 
@@ -262,15 +330,19 @@ def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
     """Read and check the fixed and the moving subject, with ``landmarks`` if given.
 
     Args:
-        files: ``fixed`` and ``moving``; optionally ``fixed_mask``, ``fixed_labels``, ``fixed_landmarks`` and the same of the moving side.
-            For images see :func:`~lightning_reg.io.images.read_image`; landmarks are a file (see :mod:`lightning_reg.io.points`) or
-            ``(N, 3)`` RAS mm.
+        files: ``fixed`` and ``moving``; optionally ``fixed_mask``, ``fixed_labels``,
+            ``fixed_landmarks`` and the same of the moving side. For images see
+            :func:`~lightning_reg.io.images.read_image`; landmarks are a file (see
+            :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
 
     Raises:
         DataError: an image or the landmarks are invalid.
     """
     fixed, moving = (
-        _with_landmarks(read_subject(side, *(files.get(side + part) for part in ("", "_mask", "_labels"))), files.get(f"{side}_landmarks"))
+        _with_landmarks(
+            read_subject(side, *(files.get(side + part) for part in ("", "_mask", "_labels"))),
+            files.get(f"{side}_landmarks"),
+        )
         for side in ("fixed", "moving")
     )
     return fixed, moving
@@ -294,15 +366,23 @@ def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:
         subject = sources.get(side)
         if isinstance(subject, tio.Subject):
             images = subject.get_images_dict(intensity_only=False)
-            scalars = [name for name, image in images.items() if not isinstance(image, tio.LabelMap)]
+            scalars = [
+                name for name, image in images.items() if not isinstance(image, tio.LabelMap)
+            ]
             others = [name for name in images if name not in (*scalars, *PARTS)]
             if len(scalars) != 1 or others:
                 raise DataError(
                     f"The {side} subject has {', '.join(images)}; "
                     "give one with one ScalarImage and, if any, the label maps mask and labels."
                 )
-            given |= {side: images[scalars[0]]} | {f"{side}_{part}": subject[part] for part in PARTS if part in subject}
-    return given | {key: source for key, source in sources.items() if source is not None and not isinstance(source, tio.Subject)}
+            given |= {side: images[scalars[0]]} | {
+                f"{side}_{part}": subject[part] for part in PARTS if part in subject
+            }
+    return given | {
+        key: source
+        for key, source in sources.items()
+        if source is not None and not isinstance(source, tio.Subject)
+    }
 
 
 def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
@@ -320,5 +400,5 @@ def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
 
 
 def original(subject: tio.Subject) -> Scan:
-    """Convert a subject to a scan without preprocessing; the padding value is the image's minimum."""
+    """Convert a subject to a scan without preprocessing, padded by the image's minimum."""
     return scan_from_subject(subject, padding=float(subject["image"].data.float().min()))

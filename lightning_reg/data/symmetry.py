@@ -17,8 +17,9 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair
 def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     """Rotate and mirror the world of a pair about the centre of the fixed image.
 
-    The axes of the fixed image keep their directions in the world. The axes of the moving image are permuted and reversed in the same
-    way, and its header keeps its position relative to the fixed image.
+    The axes of the fixed image keep their directions in the world. The axes of the moving image are
+    permuted and reversed in the same way, and its header keeps its position relative to the fixed
+    image.
 
     Args:
         axes: axis *k* of the result is the original's axis ``axes[k]`` ...
@@ -26,19 +27,28 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     """
     grid = pair.fixed.grid
     around = Grid(_shape(grid, axes), _similar(grid, axes))
-    to_original = grid.affine @ _index_map(grid, axes, flips) @ around.inverse  # a point of the new world to where it was
+    to_original = (
+        grid.affine @ _index_map(grid, axes, flips) @ around.inverse
+    )  # a point of the new world to where it was
     from_original = np.linalg.inv(to_original)
     changed: dict[str, Any] = {}
     for side in ("fixed", "moving"):
         for name in (side, f"{side}_mask", f"{side}_labels"):
             image: Image | None = getattr(pair, name)
             if image is not None:
-                there = Grid(_shape(image.grid, axes), from_original @ image.grid.affine @ _index_map(image.grid, axes, flips))
-                changed[name] = replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
+                there = Grid(
+                    _shape(image.grid, axes),
+                    from_original @ image.grid.affine @ _index_map(image.grid, axes, flips),
+                )
+                changed[name] = replace(
+                    image, tensor=_permuted(image.tensor, axes, flips), grid=there
+                )
         points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
         if points is not None:
             moved = [transform_points(from_original, p.double().T[None])[0].T for p in points]
-            changed[f"{side}_landmarks"] = tuple(new.to(old) for new, old in zip(moved, points, strict=True))
+            changed[f"{side}_landmarks"] = tuple(
+                new.to(old) for new, old in zip(moved, points, strict=True)
+            )
     if pair.truth is not None:
         field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
         signs = field.new_tensor([-1.0 if flip else 1.0 for flip in flips]).view(1, 3, 1, 1, 1)
@@ -52,7 +62,9 @@ def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _similar(grid: Grid, axes: Sequence[int]) -> NDArray[np.floating]:
-    """Return the affine of a grid with the original's directions and centre, and the permuted voxel sizes."""
+    """Return the affine of a grid with the original's directions and centre, and the permuted voxel
+    sizes.
+    """
     spacing = grid.spacing[0]
     affine = grid.affine.copy()
     affine[0, :3, :3] = affine[0, :3, :3] / spacing * spacing[list(axes)]

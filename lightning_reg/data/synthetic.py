@@ -1,4 +1,6 @@
-"""Supervised pairs from single scans by two random smooth transforms: one augments, the other one is to be learned."""
+"""Supervised pairs from single scans by two random smooth transforms: one augments, the other one
+is to be learned.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from scipy.ndimage import gaussian_filter, spline_filter
 from torch import Tensor
 
 from lightning_reg.data.scans import Scan
-from lightning_reg.functional import bspline, compose, identity_points, jacobian_determinant, resize, resize_displacement, sample, warp
+from lightning_reg.functional import (
+    bspline,
+    compose,
+    identity_points,
+    jacobian_determinant,
+    resize,
+    resize_displacement,
+    sample,
+    warp,
+)
 from lightning_reg.functional.warp import Padding
 from lightning_reg.registry import ArgumentError, construct
 from lightning_reg.spatial import Displacement, Image, Pair
@@ -27,10 +38,13 @@ class RandomBSpline:
     """A random cubic B-spline displacement: values drawn uniformly on a lattice.
 
     Args:
-        lattice: lattice points per axis, from the first to the last voxel; one number for all axes, or one per axis.
-        amplitude: values are within plus and minus this fraction of the image's extent; one number, or one per component.
-        spline: ``approximating``: the values are control points, which the spline does not reach (for a 4^3 lattice, its root mean square
-            is about 0.4 of theirs); ``interpolating``: the spline has these values at the lattice points (SciPy's prefilter).
+        lattice: lattice points per axis, from the first to the last voxel; one number for all axes,
+            or one per axis.
+        amplitude: values are within plus and minus this fraction of the image's extent; one number,
+            or one per component.
+        spline: ``approximating``: the values are control points, which the spline does not reach
+            (for a 4^3 lattice, its root mean square is about 0.4 of theirs); ``interpolating``: the
+            spline has these values at the lattice points (SciPy's prefilter).
     """
 
     lattice: int | Sequence[int]
@@ -49,42 +63,60 @@ class RandomBSpline:
     def draw(self, shape: Sequence[int], rng: np.random.Generator) -> Tensor:
         """Draw a displacement ``(1, 3, *shape)`` in voxels."""
         lattice = self._lattice()
-        amplitude = [self.amplitude] * 3 if isinstance(self.amplitude, (int, float)) else list(self.amplitude)
-        reach = np.array([a * s for a, s in zip(amplitude, shape, strict=True)], dtype=np.float32).reshape(3, 1, 1, 1)
+        amplitude = (
+            [self.amplitude] * 3
+            if isinstance(self.amplitude, (int, float))
+            else list(self.amplitude)
+        )
+        reach = np.array(
+            [a * s for a, s in zip(amplitude, shape, strict=True)], dtype=np.float32
+        ).reshape(3, 1, 1, 1)
         values = rng.uniform(-1, 1, size=(3, *lattice)).astype(np.float32) * reach
         stride = [(s - 1) / (n - 1) for s, n in zip(shape, lattice, strict=True)]
         if self.spline == "approximating":
             return bspline(torch.from_numpy(values)[None], shape, stride, [0.0, 0.0, 0.0])
-        control = np.stack([spline_filter(component, order=3, mode="mirror", output=np.float32) for component in values])
+        control = np.stack(
+            [
+                spline_filter(component, order=3, mode="mirror", output=np.float32)
+                for component in values
+            ]
+        )
         mirrored = F.pad(torch.from_numpy(control)[None], [1] * 6, mode="reflect")
         return bspline(mirrored, shape, stride, [-s for s in stride])
 
 
 @dataclass(frozen=True)
 class SyntheticDeformation:
-    """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5). Amplitudes are fractions of the extent (128 voxels in the paper).
+    """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5). Amplitudes are fractions of
+    the extent (128 voxels in the paper).
 
-    With ``T_augment`` and ``T_learned``, the moving image is ``I[T_augment(x)]``, the fixed one ``I[T_augment(T_learned(x))]``,
-    and the true transform is ``T_learned``.
+    With ``T_augment`` and ``T_learned``, the moving image is ``I[T_augment(x)]``, the fixed one
+    ``I[T_augment(T_learned(x))]``, and the true transform is ``T_learned``.
 
     Args:
-        augment: the parts of ``T_augment``, each given by arguments of :class:`RandomBSpline`; the first part acts first.
+        augment: the parts of ``T_augment``, each given by arguments of :class:`RandomBSpline`; the
+            first part acts first.
         learned: the parts of ``T_learned``, likewise.
-        working_stride: the fields are drawn and composed on a grid coarser by this factor, then interpolated. The interpolated
-            field is returned as the true one.
-        outside: values used where the transforms reach beyond the scan: ``padding`` (air) or the repeated ``border``. If the body extends
-            beyond the field of view, use ``border``: the edge of padded air would move with the field, which no real pair shows.
-        sliding: simulate organs that slide along the body wall: the third component of ``T_learned`` falls to 0 over about this many mm
-            across the outline of the mask projected along the third axis (the lungs of a canonical CT, seen from above). ``null``: no
-            sliding. (Not in the paper, like ``density``.)
-        density: multiply the fixed image's intensities (0 in air) inside the mask by the Jacobian determinant of ``T_learned``: the
-            density of a lung falls as it takes in air.
+        working_stride: the fields are drawn and composed on a grid coarser by this factor, then
+            interpolated. The interpolated field is returned as the true one.
+        outside: values used where the transforms reach beyond the scan: ``padding`` (air) or the
+            repeated ``border``. If the body extends beyond the field of view, use ``border``: the
+            edge of padded air would move with the field, which no real pair shows.
+        sliding: simulate organs that slide along the body wall: the third component of
+            ``T_learned`` falls to 0 over about this many mm across the outline of the mask
+            projected along the third axis (the lungs of a canonical CT, seen from above). ``null``:
+            no sliding. (Not in the paper, like ``density``.)
+        density: multiply the fixed image's intensities (0 in air) inside the mask by the Jacobian
+            determinant of ``T_learned``: the density of a lung falls as it takes in air.
 
     ``sliding`` and ``density`` have an effect only if the scan has a mask.
     """
 
     augment: Sequence[Mapping[str, Any]] = ({"lattice": 2, "amplitude": 0.1},)
-    learned: Sequence[Mapping[str, Any]] = ({"lattice": 4, "amplitude": 0.2}, {"lattice": 8, "amplitude": 0.05})
+    learned: Sequence[Mapping[str, Any]] = (
+        {"lattice": 4, "amplitude": 0.2},
+        {"lattice": 8, "amplitude": 0.05},
+    )
     working_stride: int = 2
     outside: Literal["padding", "border"] = "padding"
     sliding: float | None = None
@@ -103,7 +135,9 @@ class SyntheticDeformation:
         augment = self._sequence(self.augment, coarse, rng)
         learned = self._sequence(self.learned, coarse, rng)
         if self.sliding is not None and scan.mask is not None:
-            inside = warp(resize(_seen_from_above(scan.mask, self.sliding), coarse), augment, padding="border")
+            inside = warp(
+                resize(_seen_from_above(scan.mask, self.sliding), coarse), augment, padding="border"
+            )
             learned = torch.cat([learned[:, :2], learned[:, 2:] * inside], dim=1)
         moving_field = resize_displacement(augment, shape)
         fixed_field = resize_displacement(compose(augment, learned), shape)
@@ -111,11 +145,20 @@ class SyntheticDeformation:
         fixed, moving = self._deform(scan, fixed_field), self._deform(scan, moving_field)
         image = self._thinned(fixed, truth) if self.density else fixed.image
         return Pair(
-            image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels, truth=truth, name=(f"{scan.name} (synthetic)",)
+            image,
+            moving.image,
+            fixed.mask,
+            moving.mask,
+            fixed.labels,
+            moving.labels,
+            truth=truth,
+            name=(f"{scan.name} (synthetic)",),
         )
 
     @staticmethod
-    def _sequence(parts: Sequence[Mapping[str, Any]], shape: Sequence[int], rng: np.random.Generator) -> Tensor:
+    def _sequence(
+        parts: Sequence[Mapping[str, Any]], shape: Sequence[int], rng: np.random.Generator
+    ) -> Tensor:
         total: Tensor | None = None
         for part in parts:
             drawn = construct("synthetic", RandomBSpline, part).draw(shape, rng)
@@ -123,29 +166,41 @@ class SyntheticDeformation:
         return torch.zeros(1, 3, *shape) if total is None else total
 
     def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
-        """Warp a scan by a displacement in voxels of its grid; mask and labels are sampled together."""
+        """Warp a scan by a displacement in voxels of its grid; mask and labels are sampled
+        together.
+        """
         points = displacement + identity_points(displacement.shape[2:])
         outside: Padding = scan.image.padding if self.outside == "padding" else "border"
         image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))
         discrete = [part for part in (scan.mask, scan.labels) if part is not None]
         if not discrete:
             return Scan(scan.name, image)
-        pulled = sample(torch.cat([part.tensor for part in discrete], dim=1), points, "nearest").split(1, dim=1)
-        parts = iter([replace(part, tensor=tensor) for part, tensor in zip(discrete, pulled, strict=True)])
+        pulled = sample(
+            torch.cat([part.tensor for part in discrete], dim=1), points, "nearest"
+        ).split(1, dim=1)
+        parts = iter(
+            [replace(part, tensor=tensor) for part, tensor in zip(discrete, pulled, strict=True)]
+        )
         mask = None if scan.mask is None else next(parts)
         return Scan(scan.name, image, mask, None if scan.labels is None else next(parts))
 
     @staticmethod
     def _thinned(fixed: Scan, truth: Displacement) -> Image:
-        """Multiply the fixed image's intensities in the mask by the change of volume from the fixed to the moving image."""
+        """Multiply the fixed image's intensities in the mask by the change of volume from the fixed
+        to the moving image.
+        """
         if fixed.mask is None:
             return fixed.image
         volume = jacobian_determinant(truth.field).clamp(*VOLUMES)
-        return replace(fixed.image, tensor=fixed.image.tensor * volume.where(fixed.mask.tensor > 0, 1.0))
+        return replace(
+            fixed.image, tensor=fixed.image.tensor * volume.where(fixed.mask.tensor > 0, 1.0)
+        )
 
 
 def _seen_from_above(mask: Image, softness: float) -> Tensor:
-    """Project a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over about ``softness`` mm around its edge."""
+    """Project a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over about
+    ``softness`` mm around its edge.
+    """
     outline = (mask.tensor[0, 0] > 0).float().amax(2)
     widths = [softness / s for s in mask.grid.spacing[0, :2].tolist()]
     smooth = torch.from_numpy(gaussian_filter(outline.numpy(), widths, mode="nearest"))

@@ -1,6 +1,8 @@
-"""Figures of a training run or a registration. Every function returns a ``matplotlib`` figure and writes nothing.
+"""Figures of a training run or a registration. Every function returns a ``matplotlib`` figure and
+writes nothing.
 
-Functions are imported on first use: a registration without figures does not wait for ``matplotlib``.
+Functions are imported on first use: a registration without figures does not wait for
+``matplotlib``.
 """
 
 import lazy_loader

@@ -15,9 +15,10 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Box plots over the cases, before and after, one panel per metric in the rows.
 
     Args:
-        rows: rows of ``cases.csv`` per method: columns ``<metric>_before<unit>`` and ``<metric>_after<unit>``, ``folding`` and ``sdlogj``.
-            There is a *before* for every start: methods whose values before registration agree share one. A single method is labelled
-            *after*.
+        rows: rows of ``cases.csv`` per method: columns ``<metric>_before<unit>`` and
+            ``<metric>_after<unit>``, ``folding`` and ``sdlogj``. There is a *before* for every
+            start: methods whose values before registration agree share one. A single method is
+                labelled *after*.
     """
     first = next(iter(rows.values()))
     columns = {key for row in first for key in row}
@@ -31,11 +32,26 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             before = []
         else:
             continue
-        panels.append((metric.heading, before + [(label, _values(of, column)) for label, of in zip(labels, rows.values(), strict=True)]))
+        panels.append(
+            (
+                metric.heading,
+                before
+                + [
+                    (label, _values(of, column))
+                    for label, of in zip(labels, rows.values(), strict=True)
+                ],
+            )
+        )
     width = max(2.1, 0.55 * max(len(series) for _, series in panels)) if panels else 2.1
-    figure = Figure(figsize=(width * len(panels) + 0.4, 3.2 if len(rows) < 3 else 3.8), layout="constrained")
-    for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.boxplot([values for _, values in series], tick_labels=[name for name, _ in series], widths=0.6)
+    figure = Figure(
+        figsize=(width * len(panels) + 0.4, 3.2 if len(rows) < 3 else 3.8), layout="constrained"
+    )
+    for axes, (title, series) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        axes.boxplot(
+            [values for _, values in series], tick_labels=[name for name, _ in series], widths=0.6
+        )
         for position, (_, values) in enumerate(series, 1):
             axes.plot([position] * len(values), values, ".", ms=3, alpha=0.5, color="C0")
         axes.set_title(title, fontsize="medium")
@@ -44,17 +60,26 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-def _starts(rows: Mapping[str, Sequence[Mapping[str, Any]]], column: str) -> list[tuple[str, list[float]]]:
+def _starts(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], column: str
+) -> list[tuple[str, list[float]]]:
     """Values before registration, with the methods that start so where these differ."""
     groups: list[tuple[list[str], list[float]]] = []
     for name, of in rows.items():
         values = _values(of, column)
-        alike = [names for names, known in groups if len(known) == len(values) and np.allclose(known, values, rtol=1e-5, atol=1e-6)]
+        alike = [
+            names
+            for names, known in groups
+            if len(known) == len(values) and np.allclose(known, values, rtol=1e-5, atol=1e-6)
+        ]
         if alike:
             alike[0].append(name)
         else:
             groups.append(([name], values))
-    return [("before" if len(groups) == 1 else f"before ({', '.join(names)})", values) for names, values in groups]
+    return [
+        ("before" if len(groups) == 1 else f"before ({', '.join(names)})", values)
+        for names, values in groups
+    ]
 
 
 def _values(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:

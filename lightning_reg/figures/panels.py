@@ -15,7 +15,15 @@ from lightning_reg.spatial import Pair, Transform
 
 PLANES = (("axial", 2, "PA", "RL"), ("coronal", 1, "IS", "RL"), ("sagittal", 0, "IS", "PA"))
 """Plane, its normal axis, and the letters at its bottom and top, left and right."""
-COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "deformed grid", "Jacobian determinant")
+COLUMNS = (
+    "fixed",
+    "moving",
+    "warped",
+    "difference before",
+    "difference after",
+    "deformed grid",
+    "Jacobian determinant",
+)
 DIM = 0.3
 """Opacity outside the region of interest."""
 FIXED, MOVING = "#56b4e9", "#e69f00"
@@ -26,24 +34,29 @@ OUTLINED = [withStroke(linewidth=2, foreground="black")]
 
 
 def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -> Figure:
-    """Fixed, moving, warped, differences before and after, deformed grid and Jacobian, in axial, coronal and sagittal planes.
+    """Fixed, moving, warped, differences before and after, deformed grid and Jacobian, in axial,
+    coronal and sagittal planes.
 
     Args:
-        pair: batch size 1, voxel axes near right, anterior, superior. Slices go through the middle of the fixed mask or image.
+        pair: batch size 1, voxel axes near right, anterior, superior. Slices go through the middle
+            of the fixed mask or image.
         transform: fixed world to moving world.
-        masked: the method learns only inside the fixed mask. The outside is then dimmed, without deformed grid and Jacobian, because
-            the method was not trained there.
+        masked: the method learns only inside the fixed mask. The outside is then dimmed, without
+            deformed grid and Jacobian, because the method was not trained there.
 
-    The patient's right is on the left of the picture. The blue contours are those of the fixed labels, or of the fixed mask; on the moving
-    and the warped image the moving labels' are orange and dashed. Landmarks near a slice are circles at the fixed position, with a line to
-    the moving landmark. Lines of the deformed grid are where the mapped position is a multiple of a whole number of voxels of the fixed
-    grid; folding (determinant <= 0) is black.
+    The patient's right is on the left of the picture. The blue contours are those of the fixed
+    labels, or of the fixed mask; on the moving and the warped image the moving labels' are orange
+    and dashed. Landmarks near a slice are circles at the fixed position, with a line to the moving
+    landmark. Lines of the deformed grid are where the mapped position is a multiple of a whole
+    number of voxels of the fixed grid; folding (determinant <= 0) is black.
     """
     grid = pair.fixed.grid
     fixed = pair.fixed.tensor[0, 0].cpu()
     before = pair.moving.resampled(grid).tensor[0, 0].cpu()
     after = pair.moving.warped(transform, grid).tensor[0, 0].cpu()
-    mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
+    mask = (
+        None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
+    )
     judged = mask if masked and mask is not None else torch.ones_like(fixed, dtype=torch.bool)
     displacement = transform.displacement(grid).detach().cpu()
     reached = (displacement + grid.points())[0]
@@ -66,8 +79,16 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         opacity = cut(torch.where(judged, 1.0, DIM)).numpy()
         gray = {"cmap": "gray", "vmin": low, "vmax": high}
         signed = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "alpha": opacity}
-        shown = [(fixed, gray), (before, gray), (after, gray | {"alpha": opacity}), (before - fixed, signed), (after - fixed, signed)]
-        for plot, (volume, style) in zip(row, [*shown, (after, gray | {"alpha": opacity})], strict=False):
+        shown = [
+            (fixed, gray),
+            (before, gray),
+            (after, gray | {"alpha": opacity}),
+            (before - fixed, signed),
+            (after - fixed, signed),
+        ]
+        for plot, (volume, style) in zip(
+            row, [*shown, (after, gray | {"alpha": opacity})], strict=False
+        ):
             plot.set_facecolor("black" if style["cmap"] == "gray" else "white")
             plot.imshow(cut(volume), origin="lower", aspect=aspect, **style)
         for axis in (across, up):
@@ -76,18 +97,27 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
             if bool(torch.isfinite(lines).any()):
                 levels = range(-step, grid.shape[axis] + step, step)
                 row[5].contour(lines, levels=levels, colors="#ffb000", linewidths=0.5)
-        volumes = row[6].imshow(cut(determinant), origin="lower", aspect=aspect, cmap="PuOr_r", vmin=0, vmax=2)
+        volumes = row[6].imshow(
+            cut(determinant), origin="lower", aspect=aspect, cmap="PuOr_r", vmin=0, vmax=2
+        )
         folded = torch.where(cut(determinant) <= 0, 1.0, torch.nan)
         row[6].imshow(folded, origin="lower", aspect=aspect, cmap="gray", vmin=1, vmax=2)
         for plot in row:
             finish(plot, None if mask is None else cut(mask.float()), across == 0)
-        for column, name, color in ((0, "fixed", FIXED), (1, "before", MOVING), (2, "fixed", FIXED), (2, "after", MOVING)):
+        for column, name, color in (
+            (0, "fixed", FIXED),
+            (1, "before", MOVING),
+            (2, "fixed", FIXED),
+            (2, "after", MOVING),
+        ):
             if name in outlines:
                 contours(row[column], cut(outlines[name]), color)
         for plot, landed in ((row[1], marks["before"]), (row[2], marks["after"])):
             for start, end in landed:
                 if abs(start[normal] - middle[normal]) <= NEAR:
-                    plot.plot([start[across], end[across]], [start[up], end[up]], color=MOVING, lw=1)
+                    plot.plot(
+                        [start[across], end[across]], [start[up], end[up]], color=MOVING, lw=1
+                    )
                     plot.plot(start[across], start[up], "o", ms=4, mfc="none", color=FIXED)
         row[0].set_ylabel(plane)
         letters(row[0], vertical, horizontal)
@@ -103,7 +133,10 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     figure.suptitle(title, fontsize="medium")
     told = ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
     told += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks["after"] else []
-    figure.supxlabel("; ".join(["differences: image minus fixed image, intensities in [0, 1]", *told]), fontsize="small")
+    figure.supxlabel(
+        "; ".join(["differences: image minus fixed image, intensities in [0, 1]", *told]),
+        fontsize="small",
+    )
     return figure
 
 
@@ -119,7 +152,12 @@ def finish(plot: Axes, mask: Tensor | None, mirrored: bool) -> None:
 
 def letters(plot: Axes, vertical: str, horizontal: str) -> None:
     """Draw the letters of the patient's sides."""
-    style: dict[str, Any] = {"transform": plot.transAxes, "color": "white", "fontsize": "small", "path_effects": OUTLINED}
+    style: dict[str, Any] = {
+        "transform": plot.transAxes,
+        "color": "white",
+        "fontsize": "small",
+        "path_effects": OUTLINED,
+    }
     plot.text(0.5, 0.03, vertical[0], ha="center", va="bottom", **style)
     plot.text(0.5, 0.97, vertical[1], ha="center", va="top", **style)
     plot.text(0.03, 0.5, horizontal[0], ha="left", va="center", **style)
@@ -134,7 +172,14 @@ def scale(plot: Axes, spacing: float, voxels: int, mirrored: bool) -> None:
     bottom, top = plot.get_ylim()
     height = bottom + 0.06 * (top - bottom)
     plot.plot(across, [height, height], color="white", lw=1.5, path_effects=OUTLINED)
-    plot.text(across[0], height + 0.03 * (top - bottom), f"{length} mm", color="white", fontsize="x-small", path_effects=OUTLINED)
+    plot.text(
+        across[0],
+        height + 0.03 * (top - bottom),
+        f"{length} mm",
+        color="white",
+        fontsize="x-small",
+        path_effects=OUTLINED,
+    )
 
 
 def contours(plot: Axes, labels: Tensor, color: str) -> None:
@@ -142,11 +187,19 @@ def contours(plot: Axes, labels: Tensor, color: str) -> None:
     for label in labels.unique().tolist():
         inside = (labels == label).float()
         if label != 0 and 0 < float(inside.mean()) < 1:
-            plot.contour(inside, levels=[0.5], colors=color, linewidths=0.8, linestyles="solid" if color == FIXED else "dashed")
+            plot.contour(
+                inside,
+                levels=[0.5],
+                colors=color,
+                linewidths=0.8,
+                linestyles="solid" if color == FIXED else "dashed",
+            )
 
 
 def _outlines(pair: Pair, transform: Transform) -> dict[str, Tensor]:
-    """Label maps on the fixed grid: of the fixed image, and of the moving image before and after; empty without labels."""
+    """Label maps on the fixed grid: of the fixed image, and of the moving image before and after;
+    empty without labels.
+    """
     if pair.fixed_labels is None or pair.moving_labels is None:
         return {}
     grid = pair.fixed.grid
@@ -159,18 +212,31 @@ def _outlines(pair: Pair, transform: Transform) -> dict[str, Tensor]:
 
 
 def _marks(pair: Pair, transform: Transform) -> dict[str, list[tuple[list[float], list[float]]]]:
-    """Each fixed landmark and the same point plus the error, in voxels of the fixed grid, before and after."""
+    """Each fixed landmark and the same point plus the error, in voxels of the fixed grid, before
+    and after.
+    """
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
         return {"before": [], "after": []}
-    fixed, moving = (points[0].double().cpu().T.unsqueeze(0) for points in (pair.fixed_landmarks, pair.moving_landmarks))
-    mapped = {"before": fixed, "after": transform.map_world(fixed.to(transform.like.device)).detach().cpu()}
+    fixed, moving = (
+        points[0].double().cpu().T.unsqueeze(0)
+        for points in (pair.fixed_landmarks, pair.moving_landmarks)
+    )
+    mapped = {
+        "before": fixed,
+        "after": transform.map_world(fixed.to(transform.like.device)).detach().cpu(),
+    }
     start = pair.fixed.grid.to_voxel(fixed)[0].T.tolist()
-    ends = {when: pair.fixed.grid.to_voxel(fixed + moving - reached)[0].T.tolist() for when, reached in mapped.items()}
+    ends = {
+        when: pair.fixed.grid.to_voxel(fixed + moving - reached)[0].T.tolist()
+        for when, reached in mapped.items()
+    }
     return {when: list(zip(start, end, strict=True)) for when, end in ends.items()}
 
 
 def _middle(pair: Pair) -> list[int]:
-    """Voxel of the slices: the centre of the fixed mask, shifted by one standard deviation along axis 0, or of the image."""
+    """Voxel of the slices: the centre of the fixed mask, shifted by one standard deviation along
+    axis 0, or of the image.
+    """
     shape = pair.fixed.grid.shape
     if pair.fixed_mask is None or not bool(pair.fixed_mask.tensor.any()):
         return [n // 2 for n in shape]

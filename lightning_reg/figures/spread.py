@@ -13,7 +13,8 @@ from lightning_reg.spatial import Image
 
 
 def spread_map(fixed: Image, spread: Tensor) -> Figure:
-    """The fixed image, and below it the spread in mm, in the axial, coronal and sagittal planes through the maximum of the smoothed spread.
+    """The fixed image, and below it the spread in mm, in the axial, coronal and sagittal planes
+    through the maximum of the smoothed spread.
 
     Args:
         fixed: batch size 1, voxel axes near right, anterior, superior.
@@ -21,18 +22,32 @@ def spread_map(fixed: Image, spread: Tensor) -> Figure:
 
     The patient's right is on the left of the picture.
     """
-    smooth = torch.nn.functional.avg_pool3d(spread, 5, stride=1, padding=2, count_include_pad=False)[0, 0]
+    smooth = torch.nn.functional.avg_pool3d(
+        spread, 5, stride=1, padding=2, count_include_pad=False
+    )[0, 0]
     peak = [int(index) for index in torch.unravel_index(smooth.argmax(), smooth.shape)]
     image, values, sizes = fixed.tensor[0, 0], spread[0, 0], fixed.grid.spacing[0].tolist()
-    low, high = torch.quantile(image.flatten()[:: max(1, image.numel() // 200_000)].float(), torch.tensor([0.01, 0.997])).tolist()
+    low, high = torch.quantile(
+        image.flatten()[:: max(1, image.numel() // 200_000)].float(), torch.tensor([0.01, 0.997])
+    ).tolist()
     top = max(float(values.max()), 1e-3)
     figure = Figure(figsize=(8.4, 5.6), layout="constrained")
     above, below = figure.subplots(2, len(PLANES))
-    for first, second, (plane, normal, vertical, horizontal) in zip(above, below, PLANES, strict=True):
+    for first, second, (plane, normal, vertical, horizontal) in zip(
+        above, below, PLANES, strict=True
+    ):
         across, up = [axis for axis in range(3) if axis != normal]
         placed: dict[str, Any] = {"origin": "lower", "aspect": sizes[up] / sizes[across]}
-        first.imshow(image.select(normal, peak[normal]).T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **placed)
-        shown = second.imshow(values.select(normal, peak[normal]).T, cmap="inferno", vmin=0, vmax=top, **placed)
+        first.imshow(
+            image.select(normal, peak[normal]).T,
+            cmap="gray",
+            vmin=low,
+            vmax=max(high, low + 1e-6),
+            **placed,
+        )
+        shown = second.imshow(
+            values.select(normal, peak[normal]).T, cmap="inferno", vmin=0, vmax=top, **placed
+        )
         for plot in (first, second):
             finish(plot, None, across == 0)
         letters(first, vertical, horizontal)

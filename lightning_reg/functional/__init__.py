@@ -6,7 +6,13 @@ Conventions: tensors ``(B, C, I, J, K)`` in the voxel axes of the file, displace
 
 from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
 from lightning_reg.functional.box import box_mean
-from lightning_reg.functional.bspline import basis_matrix, bspline, bspline_at, lattice_shape, subdivide
+from lightning_reg.functional.bspline import (
+    basis_matrix,
+    bspline,
+    bspline_at,
+    lattice_shape,
+    subdivide,
+)
 from lightning_reg.functional.correlation import lncc
 from lightning_reg.functional.displacement import Inverse, compose, exponentiate, invert
 from lightning_reg.functional.folding import folding_penalty
@@ -21,11 +27,41 @@ from lightning_reg.functional.jacobian import (
     sdlogj,
 )
 from lightning_reg.functional.landmarks import target_registration_error
-from lightning_reg.functional.overlap import dice, dice_of_counts, label_values, of_label, one_hot, overlap_counts, soft_dice
-from lightning_reg.functional.points import Array, beside, identity_points, to_grid_sample, transform_points, transform_vectors
+from lightning_reg.functional.overlap import (
+    dice,
+    dice_of_counts,
+    label_values,
+    of_label,
+    one_hot,
+    overlap_counts,
+    soft_dice,
+)
+from lightning_reg.functional.points import (
+    Array,
+    beside,
+    identity_points,
+    to_grid_sample,
+    transform_points,
+    transform_vectors,
+)
 from lightning_reg.functional.reduce import bounding_box, masked_mean
-from lightning_reg.functional.regularity import bending, bspline_bending, curvature, diffusion, isotropic_total_variation, total_variation
-from lightning_reg.functional.similarity import mean_gradient, mind_ssc, mutual_information, ncc, ngf, ssd, ssim
+from lightning_reg.functional.regularity import (
+    bending,
+    bspline_bending,
+    curvature,
+    diffusion,
+    isotropic_total_variation,
+    total_variation,
+)
+from lightning_reg.functional.similarity import (
+    mean_gradient,
+    mind_ssc,
+    mutual_information,
+    ncc,
+    ngf,
+    ssd,
+    ssim,
+)
 from lightning_reg.functional.surface import SurfaceDistance, surface_distance, surface_distances
 from lightning_reg.functional.warp import pool, resize, resize_displacement, sample, splat, warp
 

@@ -10,16 +10,20 @@ from torch import Tensor
 
 
 def box_mean(image: Tensor, window: int) -> Tensor:
-    """Mean over a cube of ``window`` (odd) voxels around each voxel, cropped to the image, ``(B, C, *S)``."""
+    """Mean over a cube of ``window`` (odd) voxels around each voxel, cropped to the image,
+    ``(B, C, *S)``.
+    """
     sums: Tensor = _BoxSum.apply(image, window)
     return sums / voxels_inside(image.shape[2:], window, image)
 
 
 def box_sum(image: Tensor, window: int) -> Tensor:
-    """Sum over a cube of ``window`` (odd) voxels around each voxel, zeros outside the image, ``(B, C, *S)``; self-adjoint.
+    """Sum over a cube of ``window`` (odd) voxels around each voxel, zeros outside the image,
+    ``(B, C, *S)``; self-adjoint.
 
-    Axis by axis, a shifted copy of the image is added in place for every voxel of the window. On the CPU this is faster than cumulative
-    sums, pooling or convolution for the window sizes used here. For gradients see :func:`box_mean`, which applies it in the backward pass.
+    Axis by axis, a shifted copy of the image is added in place for every voxel of the window. On
+    the CPU this is faster than cumulative sums, pooling or convolution for the window sizes used
+    here. For gradients see :func:`box_mean`, which applies it in the backward pass.
     """
     for dim in range(2, image.dim()):
         sums, size = image.clone(), image.shape[dim]
@@ -31,7 +35,9 @@ def box_sum(image: Tensor, window: int) -> Tensor:
 
 
 def voxels_inside(shape: Sequence[int], window: int, like: Tensor) -> Tensor:
-    """Count the voxels of the cube around each voxel that are inside an image of extents ``shape``; a tensor of this shape."""
+    """Count the voxels of the cube around each voxel that are inside an image of extents ``shape``;
+    a tensor of this shape.
+    """
     half, counts = window // 2, torch.ones((), dtype=like.dtype, device=like.device)
     for n in shape:
         index = torch.arange(n, device=like.device)

@@ -12,10 +12,11 @@ Backward = Callable[..., Any]
 
 
 def first_only(name: str) -> Callable[[Backward], Backward]:
-    """Decorator of a ``backward`` whose result has no gradient of its own; ``name``: of the function.
+    """Decorator of a ``backward`` whose result has no gradient of its own; ``name``: of the
+    function.
 
-    PyTorch's ``once_differentiable`` refuses a second derivative only in a part of the cases; in the
-    others the function's share of it is silently zero.
+    PyTorch's ``once_differentiable`` refuses a second derivative only in a part of the cases; in
+    the others the function's share of it is silently zero.
 
     Raises:
         RuntimeError: the gradient is computed with ``create_graph=True``.

@@ -13,7 +13,8 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     """Displacement of ``x -> phi_outer(phi_inner(x))``.
 
     Args:
-        outer, inner: ``(B, D, *S)`` in voxels of the same grid. Outside the grid ``outer`` repeats its border values.
+        outer, inner: ``(B, D, *S)`` in voxels of the same grid. Outside the grid ``outer`` repeats
+        its border values.
 
     Returns:
         ``(B, D, *S)``: ``u(x) = inner(x) + outer(x + inner(x))``.
@@ -31,8 +32,8 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
     Returns:
         ``(B, D, *S)`` displacement in voxels. ``exponentiate(-velocity)`` is its inverse.
 
-    The error of a smooth velocity is some hundredths of a voxel (0.03 at 2.5 voxels per unit time), because
-    each squaring interpolates linearly; more steps do not reduce it.
+    The error of a smooth velocity is some hundredths of a voxel (0.03 at 2.5 voxels per unit time),
+    because each squaring interpolates linearly; more steps do not reduce it.
 
     Source: Arsigny et al., MICCAI 2006.
     """
@@ -45,17 +46,21 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
 
 
 class Inverse(NamedTuple):
-    """Inverse displacement and its error: ``residual`` is ``|v(y) + u(y + v(y))|`` in voxels, ``(B, 1, *S)``."""
+    """Inverse displacement and its error: ``residual`` is ``|v(y) + u(y + v(y))|`` in voxels,
+    ``(B, 1, *S)``.
+    """
 
     displacement: Tensor
     residual: Tensor
 
 
 def invert(displacement: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> Inverse:
-    """Inverse of a displacement field by damped fixed-point iteration, ``v <- v - step * (v + u(y + v))``.
+    """Inverse of a displacement field by damped fixed-point iteration,
+    ``v <- v - step * (v + u(y + v))``.
 
-    Converges where the field is invertible. The residual measures how well ``phi(phi^-1(y)) = y`` holds. A folded field can have a small
-    residual, too, so check its Jacobian as well. The step of a voxel is halved whenever its residual grows.
+    Converges where the field is invertible. The residual measures how well ``phi(phi^-1(y)) = y``
+    holds. A folded field can have a small residual, too, so check its Jacobian as well. The step of
+    a voxel is halved whenever its residual grows.
 
     Args:
         displacement: ``(B, D, *S)`` in voxels.

@@ -12,8 +12,11 @@ from lightning_reg.functional.jacobian import jacobian_determinant
 from lightning_reg.functional.reduce import masked_mean
 
 
-def folding_penalty(displacement: Tensor, margin: float = 0.0, mask: Tensor | None = None) -> Tensor:
-    """Mean of ``max(0, margin - det J)`` of ``phi(x) = x + u(x)``, ``(B,)``: 0 where every determinant is at least ``margin``.
+def folding_penalty(
+    displacement: Tensor, margin: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
+    """Mean of ``max(0, margin - det J)`` of ``phi(x) = x + u(x)``, ``(B,)``: 0 where every
+    determinant is at least ``margin``.
 
     Args:
         displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2; not of two axes.
@@ -26,7 +29,9 @@ def folding_penalty(displacement: Tensor, margin: float = 0.0, mask: Tensor | No
         ValueError: a displacement of two axes.
     """
     if displacement.dim() != 5:
-        raise ValueError(f"folding_penalty: displacement is {tuple(displacement.shape)}; give (B, 3, I, J, K)")
+        raise ValueError(
+            f"folding_penalty: displacement is {tuple(displacement.shape)}; give (B, 3, I, J, K)"
+        )
     value: Tensor = _Folding.apply(displacement, margin, mask)
     return value
 
@@ -48,20 +53,38 @@ class _Folding(torch.autograd.Function):
             share = upstream[batch] / displacement[0, 0].numel()
         else:
             weight = mask.to(displacement.dtype).expand(displacement.shape[0], -1, -1, -1, -1)
-            share = upstream[batch] * weight[batch, 0, place[0], place[1], place[2]] / weight.flatten(1).sum(1).clamp_min(1e-6)[batch]
+            share = (
+                upstream[batch]
+                * weight[batch, 0, place[0], place[1], place[2]]
+                / weight.flatten(1).sum(1).clamp_min(1e-6)[batch]
+            )
         gradient = torch.zeros_like(displacement)
         ends, columns = [], []
         for axis, n in enumerate(displacement.shape[2:]):
             low, high = list(place), list(place)
-            low[axis], high[axis] = (place[axis] - 1).clamp_min(0), (place[axis] + 1).clamp_max(n - 1)
+            low[axis], high[axis] = (
+                (place[axis] - 1).clamp_min(0),
+                (place[axis] + 1).clamp_max(n - 1),
+            )
             step = (high[axis] - low[axis]).to(displacement.dtype).unsqueeze(1)
             ends.append((low, high, step))
-            column = (displacement[batch, :, high[0], high[1], high[2]] - displacement[batch, :, low[0], low[1], low[2]]) / step
+            column = (
+                displacement[batch, :, high[0], high[1], high[2]]
+                - displacement[batch, :, low[0], low[1], low[2]]
+            ) / step
             column[:, axis] += 1
             columns.append(column)
-        for axis, (low, high, step) in enumerate(ends):  # d det / d column: cross product of the other two
-            change = torch.linalg.cross(columns[(axis + 1) % 3], columns[(axis + 2) % 3]) * (-share.unsqueeze(1) / step)
+        for axis, (low, high, step) in enumerate(
+            ends
+        ):  # d det / d column: cross product of the other two
+            change = torch.linalg.cross(columns[(axis + 1) % 3], columns[(axis + 2) % 3]) * (
+                -share.unsqueeze(1) / step
+            )
             for component in range(3):
-                gradient[:, component].index_put_((batch, *high), change[:, component], accumulate=True)
-                gradient[:, component].index_put_((batch, *low), -change[:, component], accumulate=True)
+                gradient[:, component].index_put_(
+                    (batch, *high), change[:, component], accumulate=True
+                )
+                gradient[:, component].index_put_(
+                    (batch, *low), -change[:, component], accumulate=True
+                )
         return gradient, None, None

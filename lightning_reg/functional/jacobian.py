@@ -59,14 +59,16 @@ def jacobian(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
     dims = displacement.dim() - 2
     size = spacing_tensor(spacing, displacement)
     matrix = gradient(displacement * size.view(*size.shape, *[1] * dims), spacing)
-    return matrix + torch.eye(dims, dtype=matrix.dtype, device=matrix.device).view(1, dims, dims, *[1] * dims)
+    return matrix + torch.eye(dims, dtype=matrix.dtype, device=matrix.device).view(
+        1, dims, dims, *[1] * dims
+    )
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
     """Determinant of the Jacobian of ``phi``.
 
-    No spacing is needed: for a displacement in voxels the spacings cancel, and the result equals the determinant of
-    :func:`jacobian` in mm for any spacing and direction.
+    No spacing is needed: for a displacement in voxels the spacings cancel, and the result equals
+    the determinant of :func:`jacobian` in mm for any spacing and direction.
 
     Args:
         displacement: ``(B, D, *S)`` in voxels.
@@ -85,12 +87,16 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
 
 def folding_fraction(determinant: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Fraction of voxels with ``det J <= 0``, ``(B,)``; inside ``mask`` ``(B, 1, *S)`` where one is given."""
+    """Fraction of voxels with ``det J <= 0``, ``(B,)``; inside ``mask`` ``(B, 1, *S)`` where one is
+    given.
+    """
     return masked_mean((determinant <= 0).to(determinant.dtype), mask)
 
 
 def sdlogj(determinant: Tensor, mask: Tensor | None = None, floor: float = 1e-9) -> Tensor:
-    """Standard deviation of ``log det J``, ``(B,)``; determinants below ``floor`` count as ``floor``."""
+    """Standard deviation of ``log det J``, ``(B,)``; determinants below ``floor`` count as
+    ``floor``.
+    """
     log = log_determinant(determinant, floor)
     mean = masked_mean(log, mask)
     square = (log - mean.view(-1, *[1] * (log.dim() - 1))) ** 2
@@ -110,23 +116,28 @@ _ODD = tuple(corner for corner in _CORNERS if sum(corner) % 2 == 1)
 def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
     """Folded volume of ``phi(x) = x + u(x)`` as a fraction of the image's volume, ``(B,)``.
 
-    Each cube between eight neighbouring voxel centres is divided into five tetrahedra, in both possible ways. ``phi`` is taken as linear
-    on each tetrahedron; the volumes of inverted tetrahedra are summed, and the two ways averaged. This detects folding that central
-    differences, and therefore :func:`folding_fraction`, miss. Times 100 it is the *NDV* of the LUMIR challenge inside a
-    mask that does not touch the border of the image. Without a mask, the challenge repeats the
-    displacement of the border beyond the image, counts this ring of cubes, too, and divides by the
-    number of voxels; here cubes outside the image do not count.
+    Each cube between eight neighbouring voxel centres is divided into five tetrahedra, in both
+    possible ways. ``phi`` is taken as linear on each tetrahedron; the volumes of inverted
+    tetrahedra are summed, and the two ways averaged. This detects folding that central differences,
+    and therefore :func:`folding_fraction`, miss. Times 100 it is the *NDV* of the LUMIR challenge
+    inside a mask that does not touch the border of the image. Without a mask, the challenge repeats
+    the displacement of the border beyond the image, counts this ring of cubes, too, and divides by
+    the number of voxels; here cubes outside the image do not count.
 
     Args:
         displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2.
-        mask: ``(B, 1, I, J, K)``: only tetrahedra whose corner (for the middle one: the cube's first corner) is inside the mask are
-            counted, as a fraction of the mask's voxels instead of the cubes.
+        mask: ``(B, 1, I, J, K)``: only tetrahedra whose corner (for the middle one: the cube's
+            first corner) is inside the mask are counted, as a fraction of the mask's voxels instead
+            of the cubes.
 
-    Source: Y. Liu, J. Chen, S. Wei, A. Carass, J. Prince, On finite difference Jacobian computation in deformable image registration,
+    Source: Y. Liu, J. Chen, S. Wei, A. Carass, J. Prince, On finite difference Jacobian computation
+        in deformable image registration,
     IJCV 132, 2024, section 3.3.
     """
     i, j, k = (n - 1 for n in displacement.shape[2:])
-    return folded_volume(displacement, mask) / (i * j * k if mask is None else (mask > 0).flatten(1).sum(1).clamp_min(1))
+    return folded_volume(displacement, mask) / (
+        i * j * k if mask is None else (mask > 0).flatten(1).sum(1).clamp_min(1)
+    )
 
 
 def folded_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -135,13 +146,32 @@ def folded_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
     Additive over slabs, if each slab includes the first plane of the next one.
     """
     steep = torch.stack([_steepest(displacement, axis) for axis in range(3)]).sum(0)
-    batch, *where = (steep * 3 >= 1).nonzero(as_tuple=True)  # elsewhere diagonal dominance excludes inversion
-    corners = {c: displacement[batch, :, where[0] + c[0], where[1] + c[1], where[2] + c[2]] + displacement.new_tensor(c) for c in _CORNERS}
-    inside = {c: 1 if mask is None else mask[batch, 0, where[0] + c[0], where[1] + c[1], where[2] + c[2]] > 0 for c in _CORNERS}
-    folded = torch.zeros(displacement.shape[0], dtype=displacement.dtype, device=displacement.device)
+    batch, *where = (steep * 3 >= 1).nonzero(
+        as_tuple=True
+    )  # elsewhere diagonal dominance excludes inversion
+    corners = {
+        c: (
+            displacement[batch, :, where[0] + c[0], where[1] + c[1], where[2] + c[2]]
+            + displacement.new_tensor(c)
+        )
+        for c in _CORNERS
+    }
+    inside = {
+        c: (
+            1
+            if mask is None
+            else mask[batch, 0, where[0] + c[0], where[1] + c[1], where[2] + c[2]] > 0
+        )
+        for c in _CORNERS
+    }
+    folded = torch.zeros(
+        displacement.shape[0], dtype=displacement.dtype, device=displacement.device
+    )
     first = _CORNERS[0]
     for corner in _CORNERS:
-        edges = [(corners[_other(corner, a)] - corners[corner]) * (1 - 2 * corner[a]) for a in range(3)]
+        edges = [
+            (corners[_other(corner, a)] - corners[corner]) * (1 - 2 * corner[a]) for a in range(3)
+        ]
         folded.index_add_(0, batch, _turned_over(edges) * inside[corner])
     for (top, *base), sign in ((_EVEN, 1), (_ODD, -1)):
         edges = [corners[vertex] - corners[top] for vertex in base]
@@ -155,14 +185,20 @@ def _other(corner: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def _steepest(displacement: Tensor, axis: int) -> Tensor:
-    """Per cube the largest difference of any component along its four edges in the direction of an axis, ``(B, I - 1, J - 1, K - 1)``."""
+    """Per cube the largest difference of any component along its four edges in the direction of an
+    axis, ``(B, I - 1, J - 1, K - 1)``.
+    """
     largest = displacement.diff(dim=2 + axis).abs().amax(1)
     for other in {0, 1, 2} - {axis}:
         n = largest.shape[1 + other]
-        largest = torch.maximum(largest.narrow(1 + other, 0, n - 1), largest.narrow(1 + other, 1, n - 1))
+        largest = torch.maximum(
+            largest.narrow(1 + other, 0, n - 1), largest.narrow(1 + other, 1, n - 1)
+        )
     return largest
 
 
 def _turned_over(edges: Sequence[Tensor], sign: int = 1) -> Tensor:
-    """Six times the volume of tetrahedra with edges ``(N, 3)`` if their orientation is negative, else 0."""
+    """Six times the volume of tetrahedra with edges ``(N, 3)`` if their orientation is negative,
+    else 0.
+    """
     return (-sign * torch.linalg.cross(edges[0], edges[1]).mul(edges[2]).sum(1)).clamp_min(0)

@@ -16,6 +16,7 @@ def target_registration_error(mapped: Tensor, target: Tensor) -> Tensor:
     """
     if mapped.shape != target.shape:
         raise ValueError(
-            f"landmarks: {mapped.shape[-1]} points in the fixed image, {target.shape[-1]} in the moving; they must correspond one to one"
+            f"landmarks: {mapped.shape[-1]} points in the fixed image, {target.shape[-1]} in the"
+            " moving; they must correspond one to one"
         )
     return (mapped - target).norm(dim=1)

@@ -22,7 +22,9 @@ def dice(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
 
 
 def of_label(labels: Tensor, value: int) -> Tensor:
-    """Mask of a label; empty for a value that the dtype of the map cannot hold (PyTorch would compare only its lower bits)."""
+    """Mask of a label; empty for a value that the dtype of the map cannot hold (PyTorch would
+    compare only its lower bits).
+    """
     whole = not labels.dtype.is_floating_point and labels.dtype != torch.bool
     if whole and not torch.iinfo(labels.dtype).min <= value <= torch.iinfo(labels.dtype).max:
         return torch.zeros_like(labels, dtype=torch.bool)
@@ -30,7 +32,9 @@ def of_label(labels: Tensor, value: int) -> Tensor:
 
 
 def overlap_counts(first: Tensor, second: Tensor, labels: Sequence[int]) -> Tensor:
-    """Count voxels for :func:`dice`, ``(B, 2, L)``: the intersection, and the sum of both maps. Additive over parts of an image."""
+    """Count voxels for :func:`dice`, ``(B, 2, L)``: the intersection, and the sum of both maps.
+    Additive over parts of an image.
+    """
     counts = []
     for label in labels:
         a, b = of_label(first, label).flatten(1), of_label(second, label).flatten(1)
@@ -45,10 +49,12 @@ def dice_of_counts(counts: Tensor) -> Tensor:
 
 
 def soft_dice(first: Tensor, second: Tensor, eps: float = 1e-6) -> Tensor:
-    """Differentiable Dice of memberships in [0, 1], ``2 sum(a b) / (sum a^2 + sum b^2)``, averaged over channels.
+    """Differentiable Dice of memberships in [0, 1], ``2 sum(a b) / (sum a^2 + sum b^2)``, averaged
+    over channels.
 
     Args:
-        first, second: ``(B, L, *S)``, one channel per structure. A channel empty in both does not count.
+        first, second: ``(B, L, *S)``, one channel per structure. A channel empty in both does not
+        count.
 
     Returns:
         ``(B,)`` in [0, 1].
@@ -67,7 +73,9 @@ def label_values(labels: Tensor) -> list[int]:
     if labels.numel() == 0:
         return []
     if labels.device.type == "cpu" and int(labels.min()) >= 0 and int(labels.max()) < 2**16:
-        return torch.bincount(labels.flatten().int()).nonzero().flatten().tolist()  # five times faster than sorting
+        return (
+            torch.bincount(labels.flatten().int()).nonzero().flatten().tolist()
+        )  # five times faster than sorting
     return [int(value) for value in labels.unique()]
 
 

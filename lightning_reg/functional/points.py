@@ -1,4 +1,6 @@
-"""Voxel coordinates: the identity grid, and the only conversion to the coordinates of ``grid_sample``."""
+"""Voxel coordinates: the identity grid, and the only conversion to the coordinates of
+``grid_sample``.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,13 @@ from torch import Tensor
 Array = Tensor | NDArray[np.floating]
 
 
-def beside(values: Array | Sequence[float] | float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def beside(
+    values: Array | Sequence[float] | float, like: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """Convert numbers to a tensor on the device of ``like``, in its dtype or in ``dtype``.
 
-    The copy to a GPU is asynchronous and cached: equal numbers are copied once. Do not change the result in place.
+    The copy to a GPU is asynchronous and cached: equal numbers are copied once. Do not change the
+    result in place.
     """
     dtype = dtype or like.dtype
     if like.device.type != "cuda" or isinstance(values, Tensor):
@@ -26,13 +31,20 @@ def beside(values: Array | Sequence[float] | float, like: Tensor, dtype: torch.d
 
 
 @functools.lru_cache(1024)
-def _on_gpu(numbers: bytes, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _on_gpu(
+    numbers: bytes, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     with torch.inference_mode(False):  # so that training can use them later
         values = torch.from_numpy(np.frombuffer(numbers).reshape(shape).copy()).to(dtype)
         return values.pin_memory().to(device, non_blocking=True)
 
 
-def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
+def identity_points(
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Voxel coordinates of every voxel centre of a grid.
 
     Args:
@@ -45,28 +57,37 @@ def identity_points(shape: Sequence[int], *, dtype: torch.dtype = torch.float32,
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
 
 
-def to_grid_sample(points: Tensor, shape: Sequence[int], through: NDArray[np.floating] | None = None) -> Tensor:
-    """Convert voxel coordinates to those of ``torch.nn.functional.grid_sample(align_corners=False)``.
+def to_grid_sample(
+    points: Tensor, shape: Sequence[int], through: NDArray[np.floating] | None = None
+) -> Tensor:
+    """Convert voxel coordinates to those of
+    ``torch.nn.functional.grid_sample(align_corners=False)``.
 
     This is the only function of the project that reverses axes.
 
     Args:
-        points: ``(B, D, *output)`` voxel coordinates of the image to be sampled, or of another grid.
+        points: ``(B, D, *output)`` voxel coordinates of the image to be sampled, or of another
+            grid.
         shape: the ``D`` extents of the image.
         through: matrices ``(B, D + 1, D + 1)`` from the voxels of that other grid to the image's.
 
     Returns:
-        ``(B, *output, D)``: last axis reversed, -1 and 1 at the outer faces of the border voxels; a view
-        with strides of its own, except on Apple's GPUs, see :func:`readable`.
+        ``(B, *output, D)``: last axis reversed, -1 and 1 at the outer faces of the border voxels; a
+        view with strides of its own, except on Apple's GPUs, see :func:`readable`.
     """
     dims = len(shape)
     extent = np.array([float(n) for n in shape])
     matrix = np.eye(dims + 1)[None] if through is None else np.asarray(through, dtype=np.float64)
-    linear, shift = 2 * matrix[:, :dims, :dims] / extent[:, None], (2 * matrix[:, :dims, dims] + 1) / extent - 1
+    linear, shift = (
+        2 * matrix[:, :dims, :dims] / extent[:, None],
+        (2 * matrix[:, :dims, dims] + 1) / extent - 1,
+    )
     factor = np.einsum("bii->bi", linear)
     if np.abs(linear - factor[:, :, None] * np.eye(dims)).max() < 1e-12:  # parallel axes
         like = (-1, dims, *[1] * (points.dim() - 2))
-        middle, scale = (beside(values[:, ::-1].copy(), points).view(like) for values in (shift / factor, factor))
+        middle, scale = (
+            beside(values[:, ::-1].copy(), points).view(like) for values in (shift / factor, factor)
+        )
         return readable((points.flip(1) + middle).mul_(scale).movedim(1, -1))
     last = np.broadcast_to(np.eye(dims + 1)[dims], (len(matrix), 1, dims + 1))
     rows = np.concatenate([linear, shift[:, :, None]], axis=2)[:, ::-1]
@@ -103,7 +124,9 @@ def transform_points(matrix: Array, points: Tensor) -> Tensor:
 
 
 def transform_vectors(matrix: Array, vectors: Tensor) -> Tensor:
-    """Apply the linear part of homogeneous matrices to vectors: ``(B, D + 1, D + 1)``, ``(B, D, *any)``."""
+    """Apply the linear part of homogeneous matrices to vectors: ``(B, D + 1, D + 1)``,
+    ``(B, D, *any)``.
+    """
     dims = vectors.shape[1]
     matrix = beside(matrix, vectors)
     flat = _product(matrix[:, :dims, :dims], vectors.flatten(2))
@@ -111,7 +134,9 @@ def transform_vectors(matrix: Array, vectors: Tensor) -> Tensor:
 
 
 def _product(matrix: Tensor, flat: Tensor) -> Tensor:
-    """``matrix @ flat``, column by column: autocast and TF32 reduce the precision of matrix products, but not of this sum."""
+    """``matrix @ flat``, column by column: autocast and TF32 reduce the precision of matrix
+    products, but not of this sum.
+    """
     total = matrix[:, :, :1] * flat[:, :1]
     for a in range(1, flat.shape[1]):
         total = torch.addcmul(total, matrix[:, :, a : a + 1], flat[:, a : a + 1])

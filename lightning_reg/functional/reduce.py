@@ -33,7 +33,12 @@ def bounding_box(mask: Tensor, margin: Sequence[int] = (0, 0, 0)) -> tuple[list[
     Returns:
         First voxel and extents, the arguments of :meth:`lightning_reg.spatial.Grid.cropped`.
     """
-    planes = [mask.any(c).any(b).nonzero() for b, c in ((1, 2), (0, 2), (0, 1))]  # nonzero of the whole mask: 24 bytes per voxel
+    planes = [
+        mask.any(c).any(b).nonzero() for b, c in ((1, 2), (0, 2), (0, 1))
+    ]  # nonzero of the whole mask: 24 bytes per voxel
     low, high = [int(axis[0]) for axis in planes], [int(axis[-1]) for axis in planes]
     start = [max(a - m, 0) for a, m in zip(low, margin, strict=True)]
-    return start, [min(b + m, n - 1) - a + 1 for a, b, m, n in zip(start, high, margin, mask.shape, strict=True)]
+    return start, [
+        min(b + m, n - 1) - a + 1
+        for a, b, m, n in zip(start, high, margin, mask.shape, strict=True)
+    ]

@@ -1,7 +1,9 @@
 """Roughness of a displacement field, in mm. Every function returns one value per batch element.
 
-Shapes: ``displacement`` ``(B, D, *S)`` in voxels of its grid, ``spacing`` in mm, ``(D,)`` or ``(B, D)``. Derivatives are
-those of the displacement in mm with respect to position in mm, so a value does not depend on the grid.
+Shapes: ``displacement`` ``(B, D, *S)`` in voxels of its grid, ``spacing`` in mm, ``(D,)`` or
+    ``(B, D)``. Derivatives are
+those of the displacement in mm with respect to position in mm, so a value does not depend on the
+grid.
 """
 
 from __future__ import annotations
@@ -25,27 +27,38 @@ def _millimetres(displacement: Tensor, spacing: Spacing) -> Tensor:
 
 
 def _forward_gradient(displacement: Tensor, spacing: Spacing) -> list[Tensor]:
-    """Forward differences per axis, ``(B, D, *S)`` less one voxel along the axis: unlike central ones they detect a checkerboard."""
+    """Forward differences per axis, ``(B, D, *S)`` less one voxel along the axis: unlike central
+    ones they detect a checkerboard.
+    """
     size, field = spacing_tensor(spacing, displacement), _millimetres(displacement, spacing)
     dims = displacement.dim() - 2
     return [field.diff(dim=2 + a) / size[:, a].view(-1, *[1] * (dims + 1)) for a in range(dims)]
 
 
 def diffusion(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
-    """Mean over voxels of ``sum_ab (d u_a / d x_b)^2`` (dimensionless), ``(B,)``. Zero for translations."""
+    """Mean over voxels of ``sum_ab (d u_a / d x_b)^2`` (dimensionless), ``(B,)``. Zero for
+    translations.
+    """
     value: Tensor = _Diffusion.apply(displacement, spacing_tensor(spacing, displacement))
     return value
 
 
 class _Diffusion(torch.autograd.Function):
-    """Diffusion; only its gradient, computed with the value, is stored: the memory of one field instead of one per axis."""
+    """Diffusion; only its gradient, computed with the value, is stored: the memory of one field
+    instead of one per axis.
+    """
 
     @staticmethod
     def forward(ctx: Any, displacement: Tensor, size: Tensor) -> Tensor:
         dims = displacement.dim() - 2
-        change, total = torch.zeros_like(displacement), displacement.new_zeros(displacement.shape[0])
+        change, total = (
+            torch.zeros_like(displacement),
+            displacement.new_zeros(displacement.shape[0]),
+        )
         for a in range(dims):
-            ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)  # voxel size of each component over that of the axis
+            ratio = (
+                (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)
+            )  # voxel size of each component over that of the axis
             step = displacement.diff(dim=2 + a)
             weighted = step * (ratio / step[0, 0].numel())
             total += (weighted * step).flatten(1).sum(1)
@@ -66,30 +79,45 @@ def total_variation(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
 
     Source: Li & Fan, ISBI 2018 (method 5).
     """
-    return torch.stack([masked_mean(d.abs()) for d in _forward_gradient(displacement, spacing)]).sum(0) * displacement.shape[1]
+    return (
+        torch.stack([masked_mean(d.abs()) for d in _forward_gradient(displacement, spacing)]).sum(0)
+        * displacement.shape[1]
+    )
 
 
-def isotropic_total_variation(displacement: Tensor, spacing: Spacing = 1.0, flat: float = 0.01) -> Tensor:
-    """Mean over voxels of ``(sum_ab (d u_a / d x_b)^2 + flat^2)^(1/2) - flat``, ``(B,)``. Zero for translations.
+def isotropic_total_variation(
+    displacement: Tensor, spacing: Spacing = 1.0, flat: float = 0.01
+) -> Tensor:
+    """Mean over voxels of ``(sum_ab (d u_a / d x_b)^2 + flat^2)^(1/2) - flat``, ``(B,)``. Zero for
+    translations.
 
-    The cost of a jump, such as between sliding organs, depends on its height and not on its steepness; no axis is preferred.
+    The cost of a jump, such as between sliding organs, depends on its height and not on its
+    steepness; no axis is preferred.
 
     Args:
-        flat: the cost of gradients much smaller than this is quadratic, which the optimisation needs where nothing moves.
+        flat: the cost of gradients much smaller than this is quadratic, which the optimisation
+            needs where nothing moves.
 
-    Source: Vishnevskiy et al., IEEE TMI 36(2), 2017 (pTVreg), there for the control points of a B-spline.
+    Source: Vishnevskiy et al., IEEE TMI 36(2), 2017 (pTVreg), there for the control points of a
+        B-spline.
     """
-    value: Tensor = _IsotropicTotalVariation.apply(displacement, spacing_tensor(spacing, displacement), flat)
+    value: Tensor = _IsotropicTotalVariation.apply(
+        displacement, spacing_tensor(spacing, displacement), flat
+    )
     return value
 
 
 class _IsotropicTotalVariation(torch.autograd.Function):
-    """Total variation as in :class:`_Diffusion`, over the voxels with a next neighbour along every axis."""
+    """Total variation as in :class:`_Diffusion`, over the voxels with a next neighbour along every
+    axis.
+    """
 
     @staticmethod
     def forward(ctx: Any, displacement: Tensor, size: Tensor, flat: float) -> Tensor:
         dims, steps = displacement.dim() - 2, []
-        square = displacement.new_full((displacement.shape[0], 1, *(n - 1 for n in displacement.shape[2:])), flat**2)
+        square = displacement.new_full(
+            (displacement.shape[0], 1, *(n - 1 for n in displacement.shape[2:])), flat**2
+        )
         for a in range(dims):
             step = displacement.diff(dim=2 + a)
             for b in range(dims):
@@ -119,12 +147,19 @@ class _IsotropicTotalVariation(torch.autograd.Function):
         return change * upstream.view(-1, *[1] * (change.dim() - 1)), None, None
 
 
-def _second_derivatives(displacement: Tensor, spacing: Spacing) -> tuple[list[Tensor], list[Tensor]]:
-    """Second derivatives in 1/mm, without one voxel at each border: the unmixed ones, and each mixed one once."""
+def _second_derivatives(
+    displacement: Tensor, spacing: Spacing
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Second derivatives in 1/mm, without one voxel at each border: the unmixed ones, and each
+    mixed one once.
+    """
     field, size = _millimetres(displacement, spacing), spacing_tensor(spacing, displacement)
     dims = field.dim() - 2
     if min(field.shape[2:]) < 3:
-        raise ValueError(f"second derivatives need 3 voxels along every axis; the field has {tuple(field.shape[2:])}")
+        raise ValueError(
+            "second derivatives need 3 voxels along every axis; the field has"
+            f" {tuple(field.shape[2:])}"
+        )
 
     def interior(tensor: Tensor, skip: tuple[int, ...]) -> Tensor:
         for a in range(dims):
@@ -139,40 +174,57 @@ def _second_derivatives(displacement: Tensor, spacing: Spacing) -> tuple[list[Te
     for a in range(dims):
         pure.append(per(interior(field, (a,)).diff(n=2, dim=2 + a), a, a))
         for b in range(a + 1, dims):
-            along_a = field.narrow(2 + a, 2, field.shape[2 + a] - 2) - field.narrow(2 + a, 0, field.shape[2 + a] - 2)
-            along_ab = along_a.narrow(2 + b, 2, field.shape[2 + b] - 2) - along_a.narrow(2 + b, 0, field.shape[2 + b] - 2)
+            along_a = field.narrow(2 + a, 2, field.shape[2 + a] - 2) - field.narrow(
+                2 + a, 0, field.shape[2 + a] - 2
+            )
+            along_ab = along_a.narrow(2 + b, 2, field.shape[2 + b] - 2) - along_a.narrow(
+                2 + b, 0, field.shape[2 + b] - 2
+            )
             mixed.append(per(interior(along_ab, (a, b)) / 4, a, b))
     return pure, mixed
 
 
 def bending(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
-    """Bending energy: mean over interior voxels of ``sum_abc (d^2 u_a / d x_b d x_c)^2`` in 1/mm^2, ``(B,)``. Zero for affine maps.
+    """Bending energy: mean over interior voxels of ``sum_abc (d^2 u_a / d x_b d x_c)^2`` in 1/mm^2,
+    ``(B,)``. Zero for affine maps.
 
     Source: Rueckert et al., IEEE TMI 18(8), 1999, equation 3.
     """
     pure, mixed = _second_derivatives(displacement, spacing)
-    energy = torch.stack([masked_mean(d**2) for d in pure] + [2 * masked_mean(d**2) for d in mixed]).sum(0)
+    energy = torch.stack(
+        [masked_mean(d**2) for d in pure] + [2 * masked_mean(d**2) for d in mixed]
+    ).sum(0)
     return energy * displacement.shape[1]
 
 
 def bspline_bending(
-    control: Tensor, shape: Sequence[int], stride: Sequence[float], offset: Sequence[float], spacing: Spacing = 1.0
+    control: Tensor,
+    shape: Sequence[int],
+    stride: Sequence[float],
+    offset: Sequence[float],
+    spacing: Spacing = 1.0,
 ) -> Tensor:
-    """:func:`bending` of a cubic B-spline from its control points alone, with exact derivatives at every voxel, ``(B,)``.
+    """:func:`bending` of a cubic B-spline from its control points alone, with exact derivatives at
+    every voxel, ``(B,)``.
 
     Args:
         control: ``(B, D, *L)`` displacements, voxels.
         shape, stride, offset: as for :func:`lightning_reg.functional.bspline`.
 
-    The sum of squares over the voxels is a quadratic form of the control points with one matrix per axis, which takes hundreds
-    of times fewer operations than the sum itself.
+    The sum of squares over the voxels is a quadratic form of the control points with one matrix per
+    axis, which takes hundreds of times fewer operations than the sum itself.
     """
     dims, size = len(shape), spacing_tensor(spacing, control)
     field, grams = _millimetres(control, spacing), []
     total = control.new_zeros(control.shape[0])
     with full_precision(control):
         for a, extent in enumerate(shape):
-            bases = [basis_matrix(control.shape[2 + a], extent, stride[a], offset[a], order, like=control) for order in range(3)]
+            bases = [
+                basis_matrix(
+                    control.shape[2 + a], extent, stride[a], offset[a], order, like=control
+                )
+                for order in range(3)
+            ]
             grams.append([basis.T @ basis / extent for basis in bases])
         for a in range(dims):
             for b in range(a, dims):
@@ -186,7 +238,8 @@ def bspline_bending(
 
 
 def curvature(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
-    """Curvature energy: mean over interior voxels of ``sum_a 1/2 (laplace u_a)^2`` in 1/mm^2, ``(B,)``. Zero for affine maps.
+    """Curvature energy: mean over interior voxels of ``sum_a 1/2 (laplace u_a)^2`` in 1/mm^2,
+    ``(B,)``. Zero for affine maps.
 
     Source: Fischer & Modersitzki, J. Math. Imaging Vis. 18, 2003 (method 2).
     """

@@ -32,7 +32,9 @@ class SurfaceDistance(NamedTuple):
     hd: float
 
 
-def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | float = 1.0) -> SurfaceDistance:
+def surface_distance(
+    first: Tensor, second: Tensor, spacing: Sequence[float] | float = 1.0
+) -> SurfaceDistance:
     """Distances between the surfaces of two masks.
 
     A surface element lies at every corner of voxels whose eight neighbours are partly inside the
@@ -47,8 +49,8 @@ def surface_distance(first: Tensor, second: Tensor, spacing: Sequence[float] | f
         NaN where a mask is empty.
 
     Source: S. Nikolov et al., J. Med. Internet Res. 23(7), 2021, and their package
-    https://github.com/google-deepmind/surface-distance, with which the Learn2Reg and LUMIR challenges
-    measure. Reinke et al., Nat. Methods 21, 2024, call this ``assd`` MASD.
+    https://github.com/google-deepmind/surface-distance, with which the Learn2Reg and LUMIR
+    challenges measure. Reinke et al., Nat. Methods 21, 2024, call this ``assd`` MASD.
     """
     a, b = (mask.detach().cpu().numpy().astype(bool) for mask in (first, second))
     if not a.any() or not b.any():
@@ -88,7 +90,11 @@ def _percentile(distances: Floats, areas: Floats, share: float) -> float:
     return float(distances[order[min(int(np.searchsorted(reached, share)), len(order) - 1)]])
 
 
-def surface_distances(first: Tensor, second: Tensor, labels: Sequence[int], spacing: Spacing) -> list[SurfaceDistance]:
+def surface_distances(
+    first: Tensor, second: Tensor, labels: Sequence[int], spacing: Spacing
+) -> list[SurfaceDistance]:
     """:func:`surface_distance` of every label of two label maps ``(I, J, K)``."""
     size = torch.as_tensor(spacing, dtype=torch.float64).expand(3).tolist()
-    return [surface_distance(of_label(first, label), of_label(second, label), size) for label in labels]
+    return [
+        surface_distance(of_label(first, label), of_label(second, label), size) for label in labels
+    ]

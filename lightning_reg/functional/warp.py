@@ -29,20 +29,27 @@ def sample(
     """Read an image at arbitrary points.
 
     Args:
-        image: ``(B, C, *S)`` with two or three spatial axes; ``B`` may be 1 for a batch of point sets.
-        points: ``(B, D, *output)`` voxel coordinates of ``image``, where ``output`` has any number of axes.
+        image: ``(B, C, *S)`` with two or three spatial axes; ``B`` may be 1 for a batch of point
+            sets.
+        points: ``(B, D, *output)`` voxel coordinates of ``image``, where ``output`` has any number
+            of axes.
         mode: ``linear`` or ``nearest``.
-        padding: the value of the image outside (linear interpolation blends into it over half a voxel
-            around the outer faces), or ``border`` to repeat the border voxels.
-        through: matrices ``(B, D + 1, D + 1)`` to voxels of ``image``, if the points are given in voxels of another grid.
+        padding: the value of the image outside (linear interpolation blends into it over half a
+            voxel around the outer faces), or ``border`` to repeat the border voxels.
+        through: matrices ``(B, D + 1, D + 1)`` to voxels of ``image``, if the points are given in
+            voxels of another grid.
 
     Returns:
-        ``(B, C, *output)``, in the dtype of ``points`` for ``linear`` and of ``image`` for ``nearest``.
+        ``(B, C, *output)``, in the dtype of ``points`` for ``linear`` and of ``image`` for
+        ``nearest``.
     """
     shape = image.shape[2:]
     dims = len(shape)
     if points.shape[1] != dims:
-        raise ValueError(f"sample: points have {points.shape[1]} coordinates for an image of {dims} axes; pass (B, {dims}, ...)")
+        raise ValueError(
+            f"sample: points have {points.shape[1]} coordinates for an image of {dims} axes; pass"
+            f" (B, {dims}, ...)"
+        )
     output = points.shape[2:]
     grid = to_grid_sample(points, shape, through)
     if len(output) != dims:
@@ -61,7 +68,9 @@ def sample(
 
 
 def _grid_sample(values: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    """``grid_sample`` with its first output axis split over the threads: on the CPU, PyTorch parallelises only over the batch."""
+    """``grid_sample`` with its first output axis split over the threads: on the CPU, PyTorch
+    parallelises only over the batch.
+    """
     batch, first = grid.shape[:2]
     pieces = torch.get_num_threads() // batch if values.device.type == "cpu" else 1
     while pieces > 1 and first % pieces:
@@ -69,12 +78,16 @@ def _grid_sample(values: Tensor, grid: Tensor, mode: str, padding: str) -> Tenso
     if pieces <= 1:
         return F.grid_sample(values, grid, mode=mode, padding_mode=padding, align_corners=False)
     split = grid.reshape(batch * pieces, first // pieces, *grid.shape[2:])
-    repeated = values.unsqueeze(1).expand(batch, pieces, *values.shape[1:]).reshape(-1, *values.shape[1:])
+    repeated = (
+        values.unsqueeze(1).expand(batch, pieces, *values.shape[1:]).reshape(-1, *values.shape[1:])
+    )
     result = F.grid_sample(repeated, split, mode=mode, padding_mode=padding, align_corners=False)
     return result.unflatten(0, (batch, pieces)).movedim(1, 2).flatten(2, 3)
 
 
-def warp(image: Tensor, displacement: Tensor, mode: Interpolation = "linear", padding: Padding = 0.0) -> Tensor:
+def warp(
+    image: Tensor, displacement: Tensor, mode: Interpolation = "linear", padding: Padding = 0.0
+) -> Tensor:
     """Pull an image through a displacement: ``warped(x) = image(x + u(x))``.
 
     Args:
@@ -86,7 +99,9 @@ def warp(image: Tensor, displacement: Tensor, mode: Interpolation = "linear", pa
         ``(B, C, *S)``.
     """
     displacement = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
-    points = displacement + identity_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
+    points = displacement + identity_points(
+        displacement.shape[2:], dtype=displacement.dtype, device=displacement.device
+    )
     return sample(image, points, mode, padding)
 
 
@@ -115,7 +130,10 @@ def pool(image: Tensor, factor: int | Sequence[int]) -> Tensor:
     dims = image.dim() - 2
     kernel = [factor] * dims if isinstance(factor, int) else list(factor)
     if any(n % f for n, f in zip(image.shape[2:], kernel, strict=True)):
-        raise ValueError(f"pool: extents {tuple(image.shape[2:])} are not multiples of {kernel}; pad the image first")
+        raise ValueError(
+            f"pool: extents {tuple(image.shape[2:])} are not multiples of {kernel}; pad the image"
+            " first"
+        )
     if all(f == 1 for f in kernel):
         return image
     return (F.avg_pool2d if dims == 2 else F.avg_pool3d)(image, kernel)
@@ -129,21 +147,29 @@ def resize(image: Tensor, shape: Sequence[int], mode: Interpolation = "linear") 
         shape: the new extents.
 
     Returns:
-        ``(B, C, *shape)``. Linear interpolation does not low-pass: :func:`pool` by whole factors first.
+        ``(B, C, *shape)``. Linear interpolation does not low-pass: :func:`pool` by whole factors
+        first.
     """
     if tuple(image.shape[2:]) == tuple(shape):
         return image
-    with full_precision(image):  # autocast would convert features to float32, and tensors joined to them
+    with full_precision(
+        image
+    ):  # autocast would convert features to float32, and tensors joined to them
         if mode == "nearest":
             values = image if image.is_floating_point() else image.float()
-            whole = all(n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True))  # the same, and supported by ONNX
-            return F.interpolate(values, size=tuple(shape), mode="nearest" if whole else "nearest-exact").to(image.dtype)
+            whole = all(
+                n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True)
+            )  # the same, and supported by ONNX
+            return F.interpolate(
+                values, size=tuple(shape), mode="nearest" if whole else "nearest-exact"
+            ).to(image.dtype)
         linear = "bilinear" if image.dim() == 4 else "trilinear"
         return F.interpolate(image, size=tuple(shape), mode=linear, align_corners=False)
 
 
 def resize_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize a displacement; its values are multiplied by the ratio of the extents, so it stays in voxels of its grid.
+    """Resize a displacement; its values are multiplied by the ratio of the extents, so it stays in
+    voxels of its grid.
 
     Args:
         displacement: ``(B, D, *S)`` in voxels of the grid ``S``.

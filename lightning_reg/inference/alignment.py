@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_reg.optimization.objective import Objective, Optimization, with_margin
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Pair, Transform, split_affine
+from lightning_reg.spatial import (
+    Affine,
+    BSpline,
+    Composition,
+    Displacement,
+    Grid,
+    Image,
+    Pair,
+    Transform,
+    split_affine,
+)
 
 Array = NDArray[np.floating]
 
@@ -19,8 +29,8 @@ Array = NDArray[np.floating]
 def best_translation(pair: Pair, optimization: Optimization) -> Affine:
     """Choose the translation with the smallest objective of the first stage.
 
-    Candidates are no translation and the translations that align the centres of the grids, of the intensities, and of the masks. Those
-    with too little overlap are skipped.
+    Candidates are no translation and the translations that align the centres of the grids, of the
+    intensities, and of the masks. Those with too little overlap are skipped.
     """
     stage = optimization.scaled()[0]
     objective = Objective(with_margin(pair, optimization.mask_margin), stage, optimization)
@@ -34,7 +44,9 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
         there = Grid(pair.fixed.grid.shape, matrix @ pair.fixed.grid.affine)
         if max(there.overlap(pair.moving.grid), pair.moving.grid.overlap(there)) < 0.25 and tried:
             continue
-        transform = Affine(torch.as_tensor(matrix, device=pair.fixed.tensor.device), pair.fixed.grid)
+        transform = Affine(
+            torch.as_tensor(matrix, device=pair.fixed.tensor.device), pair.fixed.grid
+        )
         with torch.no_grad():
             tried.append((float(objective(transform)), transform))
     return min(tried, key=lambda candidate: candidate[0])[1]
@@ -58,23 +70,34 @@ def shifted(pair: Pair, fixed_by: Array, moving_by: Array) -> Pair:
         for part in ("", "_mask", "_labels"):
             image: Image | None = getattr(pair, side + part)
             if image is not None:
-                changed[side + part] = replace(image, grid=Grid(image.grid.shape, translation(move) @ image.grid.affine))
+                changed[side + part] = replace(
+                    image, grid=Grid(image.grid.shape, translation(move) @ image.grid.affine)
+                )
         landmarks: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
         if landmarks is not None:
-            changed[f"{side}_landmarks"] = tuple(points + torch.as_tensor(move).to(points) for points in landmarks)
+            changed[f"{side}_landmarks"] = tuple(
+                points + torch.as_tensor(move).to(points) for points in landmarks
+            )
     return replace(pair, **changed)
 
 
-def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Array, moving_origin: Array) -> Transform:
+def between_worlds(
+    transform: Transform, found_on: Grid, grid: Grid, fixed_origin: Array, moving_origin: Array
+) -> Transform:
     """Convert a transform between two translated images to one between the original images.
 
     Args:
         transform: between the translated images, on the grid ``found_on``.
         grid: the same voxels in the fixed image's original world.
-        fixed_origin, moving_origin: points ``(3,)`` of the original worlds that were moved to the origin, mm.
+        fixed_origin, moving_origin: points ``(3,)`` of the original worlds that were moved to the
+        origin, mm.
     """
     affine, rest = split_affine(transform, found_on)
-    affine = torch.from_numpy(translation(moving_origin)) @ affine.cpu() @ torch.from_numpy(translation(-fixed_origin))
+    affine = (
+        torch.from_numpy(translation(moving_origin))
+        @ affine.cpu()
+        @ torch.from_numpy(translation(-fixed_origin))
+    )
     inner: Transform | None = None
     if isinstance(rest, BSpline):
         inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)
@@ -83,4 +106,8 @@ def between_worlds(transform: Transform, found_on: Grid, grid: Grid, fixed_origi
     outer = Affine(affine, grid)
     if inner is None:
         return outer
-    return Composition([outer, inner]) if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12) else inner
+    return (
+        Composition([outer, inner])
+        if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
+        else inner
+    )

@@ -23,7 +23,9 @@ def _transform(path: Path, inverse: bool) -> Transform:
     try:
         return transform.inverse() if inverse else transform
     except ValueError as cause:
-        raise DataError(f"{path} cannot be inverted ({cause}); apply it in its own direction.") from cause
+        raise DataError(
+            f"{path} cannot be inverted ({cause}); apply it in its own direction."
+        ) from cause
 
 
 def _grid(image: tio.Image, path: str) -> Grid:
@@ -34,7 +36,8 @@ def _grid(image: tio.Image, path: str) -> Grid:
 
 
 def read_to_resample(source: Source, labels: bool) -> Image:
-    """Read an image that is to be resampled: as labels, or as intensities in float32 with their minimum outside.
+    """Read an image that is to be resampled: as labels, or as intensities in float32 with their
+    minimum outside.
 
     Raises:
         DataError: it cannot be read, has several channels, or NaN or infinite values.
@@ -42,39 +45,60 @@ def read_to_resample(source: Source, labels: bool) -> Image:
     name = str(source) if isinstance(source, (str, Path)) else "The image"
     read = read_image(source, tio.LabelMap if labels else tio.ScalarImage)
     if read.num_channels != 1:
-        raise DataError(f"{name} has {read.num_channels} channels or time points where a single 3D volume is meant; split it first.")
+        raise DataError(
+            f"{name} has {read.num_channels} channels or time points where a single 3D volume is"
+            " meant; split it first."
+        )
     grid, data = _grid(read, name), read.data.unsqueeze(0)
     bad = int((~torch.isfinite(data.float())).sum())
     if bad:
-        raise DataError(f"{name} has {bad} NaN or infinite values, which interpolation spreads; replace them first.")
-    return Image(data, grid, discrete=True) if labels else Image(data.float(), grid, float(data.min()))
+        raise DataError(
+            f"{name} has {bad} NaN or infinite values, which interpolation spreads; replace them"
+            " first."
+        )
+    return (
+        Image(data, grid, discrete=True) if labels else Image(data.float(), grid, float(data.min()))
+    )
 
 
 def apply_to_image(
-    transform: Path, image: str, reference: str, out: Path, *, labels: bool = False, inverse: bool = False, overwrite: bool = False
+    transform: Path,
+    image: str,
+    reference: str,
+    out: Path,
+    *,
+    labels: bool = False,
+    inverse: bool = False,
+    overwrite: bool = False,
 ) -> str | None:
-    """Resample an image through a transform; return a warning if a label map was interpolated linearly.
+    """Resample an image through a transform; return a warning if a label map was interpolated
+    linearly.
 
     Args:
         transform: file; maps points of the fixed image to points of the moving one.
-        image: to resample, in the moving image's world (with ``inverse``: in the fixed image's world).
+        image: to resample, in the moving image's world (with ``inverse``: in the fixed image's
+            world).
         reference: image whose grid the result has.
         out: file; the ending of its name chooses the format.
-        labels: nearest neighbour interpolation, values unchanged; otherwise linear interpolation, float32, the image's minimum outside.
+        labels: nearest neighbour interpolation, values unchanged; otherwise linear interpolation,
+            float32, the image's minimum outside.
 
     Raises:
-        DataError: a file cannot be read or written, or the two images do not overlap under the transform.
+        DataError: a file cannot be read or written, or the two images do not overlap under the
+            transform.
     """
     if not out.name.endswith(ENDINGS):
-        raise DataError(f"The kind of file of {out} is not known; let it end in {', '.join(ENDINGS)}.")
+        raise DataError(
+            f"The kind of file of {out} is not known; let it end in {', '.join(ENDINGS)}."
+        )
     refuse_file(out, overwrite)
     phi, moving = _transform(transform, inverse), read_to_resample(image, labels)
     grid = _grid(read_image(reference), reference)
     inside = Image(torch.ones(1, 1, *moving.grid.shape), moving.grid, discrete=True)
     if not bool(resampled(inside, phi, grid).tensor.any()):
         raise DataError(
-            f"No point of {reference} lands in {image} under {transform}, which maps points of the fixed image to the moving one; "
-            "exchange the two, or pass --inverse."
+            f"No point of {reference} lands in {image} under {transform}, which maps points of the"
+            " fixed image to the moving one; exchange the two, or pass --inverse."
         )
     result = resampled(moving, phi, grid)
     with written_file(out, overwrite) as partial:
@@ -82,13 +106,19 @@ def apply_to_image(
     if labels or not has_labels(moving.tensor[0, 0].numpy()):
         return None
     return (
-        f"{image} looks like a label map or a mask, and was interpolated linearly, which mixes its values; if it is one, apply the "
-        "transform with labels (nearest neighbour)."
+        f"{image} looks like a label map or a mask, and was interpolated linearly, which mixes its"
+        " values; if it is one, apply the transform with labels (nearest neighbour)."
     )
 
 
 def apply_to_points(
-    transform: Path, points: Path, out: Path, *, reference: str | None = None, inverse: bool = False, overwrite: bool = False
+    transform: Path,
+    points: Path,
+    out: Path,
+    *,
+    reference: str | None = None,
+    inverse: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Map points of the fixed image to the moving image, or back with ``inverse``.
 

@@ -22,7 +22,8 @@ COARSE = 16
 
 @torch.no_grad()
 def missed(pair: Pair, transform: Transform) -> str | None:
-    """Warn if less than a quarter of the fixed image (of its mask, if it has one) is mapped into the moving image.
+    """Warn if less than a quarter of the fixed image (of its mask, if it has one) is mapped into
+    the moving image.
 
     Of a moving image that is smaller, as a crop is, a quarter of its volume.
     """
@@ -36,12 +37,15 @@ def missed(pair: Pair, transform: Transform) -> str | None:
         return None
     volume *= points.shape[2] / count
     points = points[:, :, :: max(1, points.shape[2] // 20_000)]
-    inside = float(pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean())
+    inside = float(
+        pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean()
+    )
     if inside >= 0.25 * min(1.0, _volume(pair.moving.grid) / volume):
         return None
     return (
-        f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust this registration; try another start "
-        "(--start), a mask, or a fixed image cropped to what both show."
+        f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust"
+        " this registration; try another start (--start), a mask, or a fixed image cropped to what"
+        " both show."
     )
 
 
@@ -55,7 +59,10 @@ def few(pair: Pair) -> str | None:
     for side, mask in (("fixed", pair.fixed_mask), ("moving", pair.moving_mask)):
         if mask is not None and (count := int((mask.tensor > 0).sum())) < FEW:
             what = f"{count} voxel{'s'[: count > 1]}"
-            return f"The {side} mask has {what}, too few to determine a registration; give a mask of the organ, or none."
+            return (
+                f"The {side} mask has {what}, too few to determine a registration; give a mask of"
+                " the organ, or none."
+            )
     return None
 
 
@@ -63,8 +70,9 @@ def few(pair: Pair) -> str | None:
 def turned(pair: Pair, transform: Transform) -> str | None:
     """Warn if the images agree better after a turn or a reflection about their centres of mass.
 
-    Compared is the correlation of the coarse images. Nothing is said of a correlation of 0.98 or more, nor of images that correlate by less
-    than 0.8 in all orientations, as those of two modalities. Orientations are 45 degrees apart.
+    Compared is the correlation of the coarse images. Nothing is said of a correlation of 0.98 or
+    more, nor of images that correlate by less than 0.8 in all orientations, as those of two
+    modalities. Orientations are 45 degrees apart.
     """
     compared = _Coarse(pair)
     own = float(compared.correlation(transform.map_world(compared.points))[0])
@@ -72,26 +80,34 @@ def turned(pair: Pair, transform: Transform) -> str | None:
         return None
     turns = _turns()
     about, center = compared.points - compared.centers[0], compared.centers[1]
-    found = torch.cat([compared.correlation(some @ about + center) for some in torch.from_numpy(turns).split(32)])
+    found = torch.cat(
+        [compared.correlation(some @ about + center) for some in torch.from_numpy(turns).split(32)]
+    )
     best = int(found.argmax())
     if found[best] < 0.8 or 1 - found[best] > 0.7 * (1 - own):
         return None
     how = "mirrored" if np.linalg.det(turns[best]) < 0 else "turned"
     return (
-        f"The images seem to be {how} relative to each other: they correlate by {own:.2f} as they are registered, and by {found[best]:.2f} "
-        f"if one of them is {how}. Do not trust this registration; correct the orientation in the header of one image."
+        f"The images seem to be {how} relative to each other: they correlate by {own:.2f} as they"
+        f" are registered, and by {found[best]:.2f} if one of them is {how}. Do not trust this"
+        " registration; correct the orientation in the header of one image."
     )
 
 
 def worse(pair: Pair, start: Transform, transform: Transform) -> str | None:
-    """Warn if a network made the images less alike than they were: by correlation of the coarse images, see :func:`turned`."""
+    """Warn if a network made the images less alike than they were: by correlation of the coarse
+    images, see :func:`turned`.
+    """
     compared = _Coarse(pair)
-    before, after = (float(compared.correlation(phi.map_world(compared.points))[0]) for phi in (start, transform))
+    before, after = (
+        float(compared.correlation(phi.map_world(compared.points))[0]) for phi in (start, transform)
+    )
     if after > before - 0.02:
         return None
     return (
-        f"The network has made the images less alike (correlation {before:.2f} before, {after:.2f} after): do not trust this registration; "
-        "use a model of such images, or instance optimisation."
+        f"The network has made the images less alike (correlation {before:.2f} before, {after:.2f}"
+        " after): do not trust this registration; use a model of such images, or instance"
+        " optimisation."
     )
 
 
@@ -104,29 +120,57 @@ class _Coarse:
     """
 
     def __init__(self, pair: Pair) -> None:
-        fixed, self.moving = (image.at_stride([max(1, n // COARSE) for n in image.grid.shape]) for image in (pair.fixed, pair.moving))
-        inside = torch.ones_like(fixed.tensor) if pair.fixed_mask is None else pair.fixed_mask.resampled(fixed.grid).tensor.float()
+        fixed, self.moving = (
+            image.at_stride([max(1, n // COARSE) for n in image.grid.shape])
+            for image in (pair.fixed, pair.moving)
+        )
+        inside = (
+            torch.ones_like(fixed.tensor)
+            if pair.fixed_mask is None
+            else pair.fixed_mask.resampled(fixed.grid).tensor.float()
+        )
         if int((inside > 0).sum()) < FEW:  # the mask is small, or between the coarse voxels
             inside = torch.ones_like(fixed.tensor)
-        weights = (fixed.tensor - fixed.tensor.min()) * inside, self.moving.tensor - self.moving.tensor.min()
-        images = [Image(weight, image.grid) for weight, image in zip(weights, (fixed, self.moving), strict=True)]
+        weights = (
+            (fixed.tensor - fixed.tensor.min()) * inside,
+            self.moving.tensor - self.moving.tensor.min(),
+        )
+        images = [
+            Image(weight, image.grid)
+            for weight, image in zip(weights, (fixed, self.moving), strict=True)
+        ]
         self.centers = [torch.from_numpy(image.center_of_mass()).view(1, 3, 1) for image in images]
         kept = inside.flatten().nonzero()[:, 0]
         kept = kept[:: max(1, len(kept) // COARSE**3)]
-        self.points = fixed.grid.to_world(fixed.grid.points(dtype=torch.float64).flatten(2)[:, :, kept])
+        self.points = fixed.grid.to_world(
+            fixed.grid.points(dtype=torch.float64).flatten(2)[:, :, kept]
+        )
         self.values = fixed.tensor.flatten()[kept]
 
     def correlation(self, landed: Tensor) -> Tensor:
-        """Correlation of the two images ``(K,)``, for the places in the moving world of the fixed points, ``(K, 3, N)``."""
+        """Correlation of the two images ``(K,)``, for the places in the moving world of the fixed
+        points, ``(K, 3, N)``.
+        """
         points = self.moving.grid.to_voxel(landed.transpose(0, 1).flatten(1).unsqueeze(0))
-        values = sample(self.moving.tensor, points.float().view(1, 3, -1, 1, 1), "linear", self.moving.padding).view(len(landed), -1)
-        ours, theirs = (v.double() - v.double().mean(-1, keepdim=True) for v in (self.values, values))
+        values = sample(
+            self.moving.tensor, points.float().view(1, 3, -1, 1, 1), "linear", self.moving.padding
+        ).view(len(landed), -1)
+        ours, theirs = (
+            v.double() - v.double().mean(-1, keepdim=True) for v in (self.values, values)
+        )
         return (ours * theirs).sum(-1) / (ours.norm() * theirs.norm(dim=-1)).clamp(min=1e-12)
 
 
 def _turns() -> np.ndarray:
-    """Rotations in steps of 45 degrees without the identity, and all reflections of them, ``(K, 3, 3)``."""
-    angles = np.stack(np.meshgrid(np.arange(8), np.arange(-2, 3), np.arange(8), indexing="ij"), axis=-1).reshape(-1, 3) * 45.0
+    """Rotations in steps of 45 degrees without the identity, and all reflections of them,
+    ``(K, 3, 3)``.
+    """
+    angles = (
+        np.stack(
+            np.meshgrid(np.arange(8), np.arange(-2, 3), np.arange(8), indexing="ij"), axis=-1
+        ).reshape(-1, 3)
+        * 45.0
+    )
     turns = np.unique(Rotation.from_euler("xyz", angles, degrees=True).as_matrix().round(9), axis=0)
     return np.concatenate([turns[np.trace(turns, axis1=1, axis2=2) < 2.9], -turns])
 
@@ -136,8 +180,9 @@ def two_modalities(optimized: Optimized | None) -> str | None:
     if optimized is None or optimized.unlike is None:
         return None
     return (
-        f"The images are registered as two modalities, because their intensities correlate by {optimized.unlike:.2f} once an affine map "
-        "has brought them together; if they are of one, give --instance bspline."
+        "The images are registered as two modalities, because their intensities correlate by"
+        f" {optimized.unlike:.2f} once an affine map has brought them together; if they are of one,"
+        " give --instance bspline."
     )
 
 
@@ -150,14 +195,16 @@ def undetermined(pair: Pair, optimized: Optimized | None, start: str) -> str | N
     if optimized is None or optimized.apart is None:
         return None
     limit = AGREEING * float(pair.fixed.grid.size[0])
-    aligned = {"headers": "as their headers place them", "centers": "with their centres aligned"}.get(
-        start, f"in the initial alignment {start}"
-    )
+    aligned = {
+        "headers": "as their headers place them",
+        "centers": "with their centres aligned",
+    }.get(start, f"in the initial alignment {start}")
     return (
-        f"These images do not determine their alignment: affine registrations from several positions ended {optimized.apart:.1f} mm apart, "
-        f"where at most {limit:.1f} mm are accepted ({100 * AGREEING:g} % of the image's size). The images are therefore returned "
-        f"{aligned}, without any registration. Train a network on labelled pairs, or give another start, masks, or a fixed image cropped "
-        "to what both show."
+        "These images do not determine their alignment: affine registrations from several"
+        f" positions ended {optimized.apart:.1f} mm apart, where at most {limit:.1f} mm are"
+        f" accepted ({100 * AGREEING:g} % of the image's size). The images are therefore returned"
+        f" {aligned}, without any registration. Train a network on labelled pairs, or give another"
+        " start, masks, or a fixed image cropped to what both show."
     )
 
 
@@ -165,8 +212,16 @@ def nothing_common(pair: Pair) -> str | None:
     """Warn if the two label maps share no label, so that every Dice is 0."""
     if pair.fixed_labels is None or pair.moving_labels is None:
         return None
-    fixed, moving = (set(labels.tensor.unique().tolist()) - {0} for labels in (pair.fixed_labels, pair.moving_labels))
+    fixed, moving = (
+        set(labels.tensor.unique().tolist()) - {0}
+        for labels in (pair.fixed_labels, pair.moving_labels)
+    )
     if fixed & moving:
         return None
-    theirs, ours = (", ".join(str(int(n)) for n in sorted(labels)[:8]) for labels in (fixed, moving))
-    return f"The label maps have no label in common (fixed: {theirs}; moving: {ours}), so every Dice is 0; are they of the same protocol?"
+    theirs, ours = (
+        ", ".join(str(int(n)) for n in sorted(labels)[:8]) for labels in (fixed, moving)
+    )
+    return (
+        f"The label maps have no label in common (fixed: {theirs}; moving: {ours}), so every Dice"
+        " is 0; are they of the same protocol?"
+    )

@@ -25,7 +25,8 @@ OPSET = 20
 
 
 class FieldOf(nn.Module):
-    """A composer as a module on tensors: from the two images' intensities on one grid to the displacement on that grid.
+    """A composer as a module on tensors: from the two images' intensities on one grid to the
+    displacement on that grid.
 
     Args:
         composer: in evaluation mode.
@@ -38,16 +39,24 @@ class FieldOf(nn.Module):
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """``(1, 1, I, J, K)`` each, preprocessed; returns ``(1, 3, I, J, K)`` voxels."""
-        return self.composer(Image(fixed, self.grid), Image(moving, self.grid)).transform.displacement(self.grid)
+        return self.composer(
+            Image(fixed, self.grid), Image(moving, self.grid)
+        ).transform.displacement(self.grid)
 
 
 def export_onnx(
-    model: str | Path, path: Path, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), *, overwrite: bool = False
+    model: str | Path,
+    path: Path,
+    shape: Sequence[int],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    *,
+    overwrite: bool = False,
 ) -> float | None:
     """Write the network as an ONNX file.
 
-    Inputs are ``fixed`` and ``moving``, ``(1, 1, I, J, K)`` in the model's intensities (0 to 1). The output is ``displacement``,
-    ``(1, 3, I, J, K)`` in voxels. The tensor axes are those of the image file.
+    Inputs are ``fixed`` and ``moving``, ``(1, 1, I, J, K)`` in the model's intensities (0 to 1).
+    The output is ``displacement``, ``(1, 3, I, J, K)`` in voxels. The tensor axes are those of the
+    image file.
 
     Args:
         model: checkpoint, or a model's name, see :func:`lightning_reg.models.locate`.
@@ -56,36 +65,54 @@ def export_onnx(
         spacing: voxel size of both images, mm.
 
     Returns:
-        The largest difference from PyTorch on random images, voxels; ``None`` if ONNX Runtime is not installed.
+        The largest difference from PyTorch on random images, voxels; ``None`` if ONNX Runtime is
+        not installed.
 
     Raises:
-        UserError: the required packages are not installed, or an operation of the network has no counterpart in ONNX.
+        UserError: the required packages are not installed, or an operation of the network has no
+            counterpart in ONNX.
     """
     try:
         import onnx  # noqa: F401 - used by torch.onnx
         import onnxscript  # noqa: F401
     except ImportError as cause:
-        raise UserError("Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'.") from cause
+        raise UserError(
+            "Exporting needs the packages onnx and onnxscript; pip install 'lightning-reg[onnx]'."
+        ) from cause
     if min(shape) < 1 or not all(0 < size < math.inf for size in spacing):
-        raise UserError(f"--shape {list(shape)} and --spacing {list(spacing)} have to be finite numbers above 0.")
+        raise UserError(
+            f"--shape {list(shape)} and --spacing {list(spacing)} have to be finite numbers"
+            " above 0."
+        )
     module = RegistrationModule.load_from_checkpoint(locate(model).path)
     wrapped = FieldOf(module.composer, Grid.regular(shape, spacing)).eval()
     example = (torch.rand(1, 1, *shape), torch.rand(1, 1, *shape))
     with written_file(path, overwrite) as partial:
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # the exporter warns of constants, which are intended
+                warnings.simplefilter(
+                    "ignore"
+                )  # the exporter warns of constants, which are intended
                 graph = make_fx(wrapped)(*example)
                 program = torch.onnx.export(
-                    graph.eval(), example, input_names=["fixed", "moving"], output_names=["displacement"], opset_version=OPSET,
-                    dynamo=True, verbose=False, custom_translation_table={torch.ops.aten.grid_sampler_3d.default: _grid_sample()},
+                    graph.eval(), example, input_names=["fixed", "moving"],
+                    output_names=["displacement"], opset_version=OPSET,
+                    dynamo=True, verbose=False,
+                    custom_translation_table={
+                        torch.ops.aten.grid_sampler_3d.default: _grid_sample()
+                    },
                 )  # fmt: skip
                 assert program is not None
                 program.save(str(partial), external_data=False)
         except OSError:
             raise
-        except Exception as cause:  # the exporter raises many types of exception for an unsupported operation
-            raise UserError(f"The network of {model} cannot be written as ONNX for images of this shape: {first_line(cause)}") from cause
+        except (
+            Exception
+        ) as cause:  # the exporter raises many types of exception for an unsupported operation
+            raise UserError(
+                f"The network of {model} cannot be written as ONNX for images of this shape:"
+                f" {first_line(cause)}"
+            ) from cause
         return _difference(partial, wrapped, example)
 
 
@@ -95,7 +122,11 @@ def _grid_sample() -> Any:
 
     def grid_sampler_3d(image: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
         return op.GridSample(
-            image, grid, mode=("linear", "nearest")[mode], padding_mode=("zeros", "border")[padding], align_corners=int(align_corners)
+            image,
+            grid,
+            mode=("linear", "nearest")[mode],
+            padding_mode=("zeros", "border")[padding],
+            align_corners=int(align_corners),
         )
 
     return grid_sampler_3d

@@ -29,14 +29,22 @@ PROCESS = 0.9 * GIB
 SLAB = 400
 """Bytes per voxel of the slab in which metrics are measured."""
 READ, RESAMPLED = 12, 17
-"""Bytes of temporary memory in preprocessing: per voxel of the image as read, and per voxel of the preprocessed image."""
+"""Bytes of temporary memory in preprocessing: per voxel of the image as read, and per voxel of the
+preprocessed image.
+"""
 WRITTEN, HELD = 12, 20
-"""Bytes per voxel of the fixed image. ``WRITTEN``: the warped image, the Jacobian, and one component of the displacement while its file is
-written. ``HELD``, additionally for an image that is not large: the whole displacement, and two more components."""
+"""Bytes per voxel of the fixed image. ``WRITTEN``: the warped image, the Jacobian, and one
+component of the displacement while its file is written. ``HELD``, additionally for an image that is
+not large: the whole displacement, and two more components.
+"""
 KEPT = 1.2
-"""Ratio of the growth of the process to the memory of the optimisation: the allocator retains part of the freed memory."""
+"""Ratio of the growth of the process to the memory of the optimisation: the allocator retains part
+of the freed memory.
+"""
 FIELD = 100
-"""Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64 bits) is written."""
+"""Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64
+bits) is written.
+"""
 SMALL = 48
 """Extents, voxels, of the images on which memory is measured."""
 FEWEST = 250_000
@@ -50,7 +58,8 @@ class Need:
     "Working" images are the preprocessed ones.
 
     Args:
-        held: during the whole registration: both images with their masks and label maps, as read and converted for computation.
+        held: during the whole registration: both images with their masks and label maps, as read
+            and converted for computation.
         fixed, largest: voxels of the fixed image, and of the larger image.
         per_voxel: for network and optimisation, per voxel of the fixed working image.
     """
@@ -65,11 +74,16 @@ class Need:
         working = 8 * voxels
         preparing = READ * self.largest + RESAMPLED * voxels
         registering = working + KEPT * self.per_voxel * voxels
-        measuring = working + (WRITTEN if self.fixed > LARGE else WRITTEN + HELD) * self.fixed + SLAB * min(self.fixed, SLAB_VOXELS)
+        measuring = (
+            working
+            + (WRITTEN if self.fixed > LARGE else WRITTEN + HELD) * self.fixed
+            + SLAB * min(self.fixed, SLAB_VOXELS)
+        )
         return PROCESS + self.held + max(preparing, registering, measuring)
 
     def voxels(self, memory: float) -> int | None:
-        """Largest number of working voxels that fits into ``memory`` bytes; ``None`` if the larger image fits at its own voxels.
+        """Largest number of working voxels that fits into ``memory`` bytes; ``None`` if the larger
+        image fits at its own voxels.
 
         Raises:
             UserError: the memory does not suffice for :data:`FEWEST` voxels.
@@ -78,8 +92,9 @@ class Need:
             return None
         if self.at(FEWEST) > memory:
             raise UserError(
-                f"{memory / GIB:.1f} GiB of memory are too little for these images, which take {self.at(FEWEST) / GIB:.1f} GiB at least, "
-                "however coarsely they are registered; give more (--memory), or a part of the images."
+                f"{memory / GIB:.1f} GiB of memory are too little for these images, which take"
+                f" {self.at(FEWEST) / GIB:.1f} GiB at least, however coarsely they are registered;"
+                " give more (--memory), or a part of the images."
             )
         low, high = FEWEST, self.largest
         while high - low > 1000:
@@ -112,7 +127,8 @@ class Watched:
         network: Composer | None,
         optimization: Optimization | None,
     ) -> Watched | None:
-        """Estimate the memory of a pair; ``None`` if there is no limit and the images are not large.
+        """Estimate the memory of a pair; ``None`` if there is no limit and the images are not
+        large.
 
         Args:
             memory: limit, GiB.
@@ -120,14 +136,21 @@ class Watched:
             pair: made from both.
             network, optimization: those used for the registration.
         """
-        if memory is None and max(fixed["image"].data.numel(), moving["image"].data.numel()) < LARGE:
+        if (
+            memory is None
+            and max(fixed["image"].data.numel(), moving["image"].data.numel()) < LARGE
+        ):
             return None
         per_voxel = max(
             0.0 if network is None else network_bytes(network, pair),
             0.0 if optimization is None else optimization_bytes(optimization, pair, network),
         )
         give_memory_back()  # freed after reading
-        return cls(need_of(fixed, moving, per_voxel), None if memory is None else memory * GIB, network is not None)
+        return cls(
+            need_of(fixed, moving, per_voxel),
+            None if memory is None else memory * GIB,
+            network is not None,
+        )
 
     def voxels(self) -> int | None:
         """Largest number of working voxels; ``None`` if it is not limited.
@@ -156,8 +179,9 @@ class Watched:
         if self.model:
             mend = "register without the model (--instance), or a part of the images"
         raise UserError(
-            f"Registering these images at {' x '.join(map(str, working.shape))} voxels takes some {needed / GIB:.1f} GiB, and "
-            f"{free / GIB:.1f} GiB of memory are {'allowed' if self.given is not None else 'free'}; {mend}."
+            f"Registering these images at {' x '.join(map(str, working.shape))} voxels takes some"
+            f" {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB of memory are"
+            f" {'allowed' if self.given is not None else 'free'}; {mend}."
         )
 
 
@@ -172,24 +196,40 @@ def need_of(fixed: tio.Subject, moving: tio.Subject, per_voxel: float) -> Need:
     return Need(held, sizes[0], max(sizes), per_voxel)
 
 
-def optimization_bytes(optimization: Optimization, like: Pair, network: Composer | None = None) -> float:
-    """Bytes per working voxel of the fixed image for the stage that needs most memory, measured on small images.
+def optimization_bytes(
+    optimization: Optimization, like: Pair, network: Composer | None = None
+) -> float:
+    """Bytes per working voxel of the fixed image for the stage that needs most memory, measured on
+    small images.
 
     Args:
         optimization: its replacement for two modalities (``unlike``) is measured, too.
-        like: the pair; only its extents, its voxel size and the presence of masks, labels and landmarks matter.
+        like: the pair; only its extents, its voxel size and the presence of masks, labels and
+            landmarks matter.
     """
     stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
     fine = float(like.fixed.grid.spacing.min()) <= optimization.fine
-    alike = replace(optimization, small=1.0, fine=1.0 if fine else 0.0)  # the trial's voxels are 1 mm
+    alike = replace(
+        optimization, small=1.0, fine=1.0 if fine else 0.0
+    )  # the trial's voxels are 1 mm
 
     def trial(pair: Pair) -> None:
         for stage in stages:  # separately: the state passed from stage to stage is small
             with torch.enable_grad():
-                run_stages(with_margin(pair, alike.mask_margin), State.of(identity(pair), pair.fixed.grid), [stage], alike, network)
+                run_stages(
+                    with_margin(pair, alike.mask_margin),
+                    State.of(identity(pair), pair.fixed.grid),
+                    [stage],
+                    alike,
+                    network,
+                )
 
     field = any(stage.transform not in (*LINEAR, "bspline") for stage in stages)
-    instead = 0.0 if optimization.unlike is None else optimization_bytes(optimization.unlike, like, network)
+    instead = (
+        0.0
+        if optimization.unlike is None
+        else optimization_bytes(optimization.unlike, like, network)
+    )
     return max(_measured(trial, like), FIELD if field else 0, instead)
 
 
@@ -221,7 +261,8 @@ def _measured(trial: Callable[[Pair], None], like: Pair) -> float:
 def give_memory_back() -> None:
     """Return freed memory to the system.
 
-    The C library (glibc) retains freed memory in fragments, so that a process that registers many pairs would grow.
+    The C library (glibc) retains freed memory in fragments, so that a process that registers many
+    pairs would grow.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
@@ -229,16 +270,20 @@ def give_memory_back() -> None:
 
 
 def available() -> int | None:
-    """Bytes of memory that are free for this process according to the system; ``None`` if unknown."""
+    """Bytes of memory that the system has free for this process; ``None`` if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+        free = 1024 * int(
+            next(line for line in lines if line.startswith("MemAvailable")).split()[1]
+        )
     except (OSError, StopIteration, ValueError):
         return None
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["file"]
+        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())[
+            "file"
+        ]
         return min(free, max(limit - used + int(cached), 0))
     except (OSError, ValueError, KeyError):  # no control group, or one without a limit
         return free

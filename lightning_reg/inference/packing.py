@@ -45,7 +45,9 @@ TO_WRITE = "TO BE WRITTEN"
 
 @dataclass(frozen=True)
 class Packed:
-    """A package: the model's name, its card, the card's path, the size of the weights file, and the card's entries still to be written."""
+    """A package: the model's name, its card, the card's path, the size of the weights file, and the
+    card's entries still to be written.
+    """
 
     name: str
     card: Card
@@ -69,58 +71,83 @@ def pack(
 ) -> Packed:
     """Write a package that makes the model available after ``pip install``.
 
-    Weights are stored in half precision if this changes no displacement by more than :data:`TOLERANCE` voxels on the first
-    :data:`PAIRS` validation pairs of the run.
+    Weights are stored in half precision if this changes no displacement by more than
+    :data:`TOLERANCE` voxels on the first :data:`PAIRS` validation pairs of the run.
 
     Args:
         run: folder of a finished training.
         out: new folder; its name is the package's.
         licence: of the weights, an SPDX expression.
         checkpoint: ``best`` or ``last``.
-        title, data, not_for, training, citation: entries of the card. The first three, if missing, are marked in it as to be written.
+        title, data, not_for, training, citation: entries of the card. The first three, if missing,
+        are marked in it as to be written.
         name: of the model; default the package's.
 
     Raises:
-        UserError: the run is not finished, its data are missing, the folder exists or cannot be written, or its name cannot be that of a
-            package.
+        UserError: the run is not finished, its data are missing, the folder exists or cannot be
+            written, or its name cannot be that of a package.
     """
     package_name = out.name.replace("-", "_").lower()
     name = package_name if name is None else name
-    title, data, not_for = (None if text is None else " ".join(text.split()) for text in (title, data, not_for))
+    title, data, not_for = (
+        None if text is None else " ".join(text.split()) for text in (title, data, not_for)
+    )
     try:
         licence = canonicalize_license_expression(licence)
     except InvalidLicenseExpression as cause:
-        raise UserError(f"'{licence}' is no SPDX expression; write one, as CC-BY-4.0, or LicenseRef-My-Licence for your own.") from cause
+        raise UserError(
+            f"'{licence}' is no SPDX expression; write one, as CC-BY-4.0, or LicenseRef-My-Licence"
+            " for your own."
+        ) from cause
     for word, what in ((package_name, "package; end --out in"), (name, "model; use")):
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", word):
-            raise UserError(f"{word} cannot be the name of a {what} small letters, digits and _, as my_model.")
-    ours = {provider.target.partition(".")[0] for offered in providers("models").values() for provider in offered}
+            raise UserError(
+                f"{word} cannot be the name of a {what} small letters, digits and _, as my_model."
+            )
+    ours = {
+        provider.target.partition(".")[0]
+        for offered in providers("models").values()
+        for provider in offered
+    }
     if package_name not in ours and find_spec(package_name) is not None:
-        raise UserError(f"A package '{package_name}' is installed, which this one would replace; end --out in another name.")
+        raise UserError(
+            f"A package '{package_name}' is installed, which this one would replace; end --out in"
+            " another name."
+        )
     if out.exists():
         raise UserError(f"{out} exists; choose another folder.")
     if run.suffix == ".ckpt":
-        raise UserError(f"{run} is a checkpoint; give the run's folder, and --checkpoint best or last.")
+        raise UserError(
+            f"{run} is a checkpoint; give the run's folder, and --checkpoint best or last."
+        )
     if checkpoint not in ("best", "last"):
         raise ArgumentError(f"checkpoint is '{checkpoint}'; give best or last")
     config, path = read_config(run), run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(
-            f"The run in {run} has no {path.name}; give --checkpoint {'last' if checkpoint == 'best' else 'best'}, or train it to its end."
+            f"The run in {run} has no {path.name}; give --checkpoint"
+            f" {'last' if checkpoint == 'best' else 'best'}, or train it to its end."
         )
     stored = read_checkpoint(path)
     module = RegistrationModule.load_from_checkpoint(path).eval()
     pairs = _pairs(config, module.identity)
     state, told = _weights(module, stored["state_dict"], pairs[:PAIRS])
     module.load_state_dict(state)
-    seen = " except that of the model from which it started" if held_out_but_seen(module.identity) else ""
+    seen = (
+        " except that of the model from which it started"
+        if held_out_but_seen(module.identity)
+        else ""
+    )
     described = {"title": title, "data": data, "not_for": not_for}
     card = Card(
         title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
         data=data or f"{TO_WRITE}: source, number of subjects, modality, licence",
         licence=licence,
         training=training or _command(config),
-        accuracy={"on": f"On {len(pairs)} validation pairs, not used for training{seen}", **_accuracy(module, pairs)},
+        accuracy={
+            "on": f"On {len(pairs)} validation pairs, not used for training{seen}",
+            **_accuracy(module, pairs),
+        },
         not_for=not_for or f"{TO_WRITE}; not for clinical use",
         parameters=sum(p.numel() for p in module.parameters()),
         weights=told,
@@ -129,19 +156,31 @@ def pack(
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # the folder appears only if everything succeeds
+        with tempfile.TemporaryDirectory(
+            prefix=f".{out.name}-", dir=out.parent
+        ) as place:  # the folder appears only if everything succeeds
             package = Path(place) / "package" / "src" / package_name
             package.mkdir(parents=True)
             content = io.BytesIO()  # a full disk is then an OSError
-            anonymous = {"source": sorted(trained_images(module.identity))}  # without names of subjects
-            torch.save({"state_dict": state, "lightning_reg": {**stored["lightning_reg"], "data": anonymous}}, content)
+            anonymous = {
+                "source": sorted(trained_images(module.identity))
+            }  # without names of subjects
+            torch.save(
+                {
+                    "state_dict": state,
+                    "lightning_reg": {**stored["lightning_reg"], "data": anonymous},
+                },
+                content,
+            )
             write_whole(package / WEIGHTS, content.getbuffer())
             write_card(card, package / CARD)
             (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
             _write_texts(Path(place) / "package", package, name, card)
             (Path(place) / "package").rename(out)
     except OSError as cause:
-        raise UserError(f"{out} could not be written ({reason(cause)}); nothing was left behind.") from cause
+        raise UserError(
+            f"{out} could not be written ({reason(cause)}); nothing was left behind."
+        ) from cause
     package = out / "src" / package_name
     missing = [key for key, value in described.items() if not value]
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
@@ -162,43 +201,79 @@ def _accuracy(module: RegistrationModule, pairs: list[Pair]) -> dict[str, float]
 
 
 @torch.no_grad()
-def _weights(module: RegistrationModule, state: Mapping[str, Any], pairs: list[Pair]) -> tuple[dict[str, Any], str]:
-    """The weights, in half precision if this changes no displacement by more than :data:`TOLERANCE`, and a note on their precision."""
-    halved = {key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value for key, value in state.items()}
-    before = [module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs]
+def _weights(
+    module: RegistrationModule, state: Mapping[str, Any], pairs: list[Pair]
+) -> tuple[dict[str, Any], str]:
+    """The weights, in half precision if this changes no displacement by more than
+    :data:`TOLERANCE`, and a note on their precision.
+    """
+    halved = {
+        key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for key, value in state.items()
+    }
+    before = [
+        module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs
+    ]
     module.load_state_dict(halved)
-    after = [module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs]
+    after = [
+        module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs
+    ]
     module.load_state_dict(dict(state))
     change = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
     if not change <= TOLERANCE:
-        return dict(state), f"float32 (float16 would change displacements by up to {change:.2g} voxels)"
-    return halved, f"float16, which changes no displacement on {len(pairs)} validation pairs by more than {change:.2g} voxels"
+        return (
+            dict(state),
+            f"float32 (float16 would change displacements by up to {change:.2g} voxels)",
+        )
+    return (
+        halved,
+        (
+            f"float16, which changes no displacement on {len(pairs)} validation pairs by more than"
+            f" {change:.2g} voxels"
+        ),
+    )
 
 
 def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
     """Write ``pyproject.toml``, ``README.md`` and ``__init__.py``."""
     others = {c["distribution"]: c["version"] for c in card.components if c["distribution"] != OWN}
     context = {
-        "name": name, "package": package.name, "distribution": package.name.replace("_", "-"), "card": card, "version": __version__,
-        "summary": json.dumps(card.title, ensure_ascii=False), "others": [f"{key}=={value}" for key, value in others.items()],
+        "name": name, "package": package.name, "distribution": package.name.replace("_", "-"),
+        "card": card, "version": __version__,
+        "summary": json.dumps(card.title, ensure_ascii=False),
+        "others": [f"{key}=={value}" for key, value in others.items()],
     }  # fmt: skip
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
     templates = files("lightning_reg.models") / "templates"
     for file in ("pyproject.toml", "README.md"):
-        text = environment.from_string((templates / f"{file}.jinja").read_text(encoding="utf-8")).render(context)
+        text = environment.from_string(
+            (templates / f"{file}.jinja").read_text(encoding="utf-8")
+        ).render(context)
         (out / file).write_text(text, encoding="utf-8")
-    (package / "__init__.py").write_text('"""A trained model of lightning_reg; card.yaml describes it."""\n', encoding="utf-8")
+    (package / "__init__.py").write_text(
+        '"""A trained model of lightning_reg; card.yaml describes it."""\n', encoding="utf-8"
+    )
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration without paths of the machine; ``data.root`` becomes a required value."""
+    """A run's configuration without paths; ``data.root`` becomes a required value."""
     kept = with_root(config, "${data.root}")
     root = {} if config["data"].get("root") is None else {"root": REQUIRED}
     return {**kept, "data": {**kept["data"], **root}, "run": None, "resume": None, "init": None}
 
 
 def _command(config: Mapping[str, Any]) -> str:
-    """Command line that trains the same method on the same data from the configuration in the package."""
+    """Command line that trains the same method on the same data from the configuration in the
+    package.
+    """
     root = " data.root=FOLDER" if config["data"].get("root") is not None else ""
     begun = "; it started from another model's weights" if config.get("init") is not None else ""
-    return f"lightning-reg train --config-path PACKAGE --config-name training{root}   # lightning-reg {__version__}{begun}"
+    return (
+        f"lightning-reg train --config-path PACKAGE --config-name training{root}   # lightning-reg"
+        f" {__version__}{begun}"
+    )

@@ -20,7 +20,15 @@ from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair, with_parts
 from lightning_reg.data.statistics import unlike
 from lightning_reg.inference.alignment import between_worlds, shifted
-from lightning_reg.inference.doubts import few, missed, nothing_common, turned, two_modalities, undetermined, worse
+from lightning_reg.inference.doubts import (
+    few,
+    missed,
+    nothing_common,
+    turned,
+    two_modalities,
+    undetermined,
+    worse,
+)
 from lightning_reg.inference.memory import Watched, give_memory_back
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
@@ -32,7 +40,16 @@ from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.models import locate
 from lightning_reg.optimization import Optimization, Optimized, optimize
 from lightning_reg.optimization.configuration import build_optimization, read_instance
-from lightning_reg.registry import ArgumentError, UserError, blaming, build, construct, require_count, require_kind, within_memory
+from lightning_reg.registry import (
+    ArgumentError,
+    UserError,
+    blaming,
+    build,
+    construct,
+    require_count,
+    require_kind,
+    within_memory,
+)
 from lightning_reg.spatial import Displacement, Pair, Transform, slabs
 from lightning_reg.spatial.view import card
 from lightning_reg.training.model import read_model
@@ -62,7 +79,8 @@ class Inputs:
         """Read and check a pair.
 
         Args:
-            sources: by ``fixed, moving, fixed_mask, ...``, see :func:`~lightning_reg.data.scans.read_pair` and
+            sources: by ``fixed, moving, fixed_mask, ...``, see
+                :func:`~lightning_reg.data.scans.read_pair` and
                 :func:`~lightning_reg.data.scans.with_parts`; ``None``: not given.
             name: of the pair; default the files' names.
 
@@ -72,16 +90,27 @@ class Inputs:
         started = time.perf_counter()
         given = with_parts(sources)
         fixed, moving = read_pair(given)
-        paths = {key: str(Path(s).expanduser().resolve()) for key, s in given.items() if isinstance(s, (str, Path))}
+        paths = {
+            key: str(Path(s).expanduser().resolve())
+            for key, s in given.items()
+            if isinstance(s, (str, Path))
+        }
         names = [Path(paths[side]).name if side in paths else side for side in ("fixed", "moving")]
         warnings = [
             f"Only one of the images has {what}, so they are not scored; give those of both."
             for what in ("labels", "landmarks")
             if (f"fixed_{what}" in given) != (f"moving_{what}" in given)
         ]
-        images = [subject[part] for subject in (fixed, moving) for part in ("image", "mask", "labels") if part in subject]
+        images = [
+            subject[part]
+            for subject in (fixed, moving)
+            for part in ("image", "mask", "labels")
+            if part in subject
+        ]
         warnings += [doubt.text for image in images for doubt in doubts(image, image.path)]
-        return cls(fixed, moving, name or " < ".join(names), paths, warnings, time.perf_counter() - started)
+        return cls(
+            fixed, moving, name or " < ".join(names), paths, warnings, time.perf_counter() - started
+        )
 
 
 @dataclass
@@ -92,18 +121,22 @@ class Registrar:
         preprocessing: of both images, before the registration.
         composer: the trained network, in evaluation mode; ``None``: registration without a network.
         optimization: the refinement of ``refine``; without a network, the registration itself.
-        start: initial alignment: ``headers``; ``centers``, which aligns the centres of the grids; ``auto`` (only without a network), the
-            best translation among these two and those of the centres of mass of intensities and masks; or one of another distribution,
-            see :class:`~lightning_reg.inference.starts.Start`.
+        start: initial alignment: ``headers``; ``centers``, which aligns the centres of the grids;
+            ``auto`` (only without a network), the best translation among these two and those of the
+            centres of mass of intensities and masks; or one of another distribution, see
+            :class:`~lightning_reg.inference.starts.Start`.
         statistics: of the training images, see :func:`lightning_reg.data.statistics.statistics`.
         settings: of the registrar, for the record.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         metrics: measured in addition to those of the table.
-        memory: approximate limit of the process, GiB. Images that would need more are registered at coarser voxels (only without a
-            network); the transform is applied to the original images. ``None``: the free memory.
+        memory: approximate limit of the process, GiB. Images that would need more are registered at
+            coarser voxels (only without a network); the transform is applied to the original
+            images. ``None``: the free memory.
         lungs: registrar used instead if both images are CT of the lungs.
-        variant: changes the storage of the preprocessed pair, in the same world, for the network (test-time augmentation).
-        trained_on: contents of the training images, see :func:`lightning_reg.data.datasets.identity.content`.
+        variant: changes the storage of the preprocessed pair, in the same world, for the network
+            (test-time augmentation).
+        trained_on: contents of the training images, see
+            :func:`lightning_reg.data.datasets.identity.content`.
     """
 
     preprocessing: Preprocessing
@@ -121,8 +154,17 @@ class Registrar:
 
     def __post_init__(self) -> None:
         require_kind(self.preprocessing, Preprocessing, "preprocessing", "give Preprocessing(...)")
-        for name, kind in (("composer", Composer), ("optimization", Optimization), ("lungs", Registrar)):
-            require_kind(getattr(self, name), (kind, type(None)), name, f"give an object of {kind.__name__}, or None")
+        for name, kind in (
+            ("composer", Composer),
+            ("optimization", Optimization),
+            ("lungs", Registrar),
+        ):
+            require_kind(
+                getattr(self, name),
+                (kind, type(None)),
+                name,
+                f"give an object of {kind.__name__}, or None",
+            )
         require_kind(self.memory, (int, float, type(None)), "memory", "give GiB, a number above 0")
         self._start = _start(self.start, self.composer is not None)
         self.device = checked_device(self.device)
@@ -136,17 +178,37 @@ class Registrar:
         words = {}
         if self.composer is not None:
             parameters = sum(p.numel() for p in self.composer.parameters())
-            words["network"] = f"{type(self.composer).__name__} of {parameters:,} parameters, on {self.device}"
-        words |= {name: str(value) for name, value in self.settings.items() if value is not None and not isinstance(value, (dict, list))}
+            words["network"] = (
+                f"{type(self.composer).__name__} of {parameters:,} parameters, on {self.device}"
+            )
+        words |= {
+            name: str(value)
+            for name, value in self.settings.items()
+            if value is not None and not isinstance(value, (dict, list))
+        }
         if self.optimization is not None:
             transforms = [stage.transform for stage in self.optimization.stages]
             told = "refinement" if self.composer is not None else "optimisation"
-            words[told] = ", ".join(f"{name} ({transforms.count(name)})" for name in dict.fromkeys(transforms)) + " stages"
-        steps = {key: value for key, value in vars(self.preprocessing).items() if value not in (None, False)}
-        return words | {"preprocessing": ", ".join(f"{key} {value}" for key, value in steps.items()), "start": self.start}
+            words[told] = (
+                ", ".join(
+                    f"{name} ({transforms.count(name)})" for name in dict.fromkeys(transforms)
+                )
+                + " stages"
+            )
+        steps = {
+            key: value
+            for key, value in vars(self.preprocessing).items()
+            if value not in (None, False)
+        }
+        return words | {
+            "preprocessing": ", ".join(f"{key} {value}" for key, value in steps.items()),
+            "start": self.start,
+        }
 
     def __repr__(self) -> str:
-        return f"Registrar({'; '.join(f'{name}: {text}' for name, text in self.described().items())})"
+        return (
+            f"Registrar({'; '.join(f'{name}: {text}' for name, text in self.described().items())})"
+        )
 
     def _repr_html_(self) -> str:
         return card("Registrar", self.described())
@@ -168,49 +230,75 @@ class Registrar:
         """Register two images.
 
         Args:
-            fixed, moving: files, folders of DICOM slices, images of other libraries, or ``(array, affine)``, see
-                :func:`~lightning_reg.io.images.read_image`; or TorchIO subjects with their masks, labels and landmarks, see
-                :func:`~lightning_reg.data.scans.with_parts`. Sizes, spacings and directions may differ.
-            fixed_mask, moving_mask: regions of interest, used by the optimisation and the metrics, never by a network.
-            fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for the metrics (and loss terms that need them).
+            fixed, moving: files, folders of DICOM slices, images of other libraries, or
+            ``(array, affine)``, see
+                :func:`~lightning_reg.io.images.read_image`; or TorchIO subjects with their masks,
+                labels and landmarks, see :func:`~lightning_reg.data.scans.with_parts`. Sizes,
+                spacings and directions may differ.
+            fixed_mask, moving_mask: regions of interest, used by the optimisation and the metrics,
+            never by a network. fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for
+            the metrics (and loss terms that need them).
                 Landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
-            refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a network: total number of steps,
-                default that of the method.
+            refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a
+                network: total number of steps, default that of the method.
             progress: called with a line of text for each part of the work.
 
         Raises:
-            DataError: an image, mask, label map or landmark file is not valid, or the images do not overlap.
+            DataError: an image, mask, label map or landmark file is not valid, or the images do not
+                overlap.
             UserError: the memory does not suffice.
         """
         given = {
-            "fixed": fixed, "fixed_mask": fixed_mask, "fixed_labels": fixed_labels, "fixed_landmarks": fixed_landmarks,
-            "moving": moving, "moving_mask": moving_mask, "moving_labels": moving_labels, "moving_landmarks": moving_landmarks,
+            "fixed": fixed, "fixed_mask": fixed_mask, "fixed_labels": fixed_labels,
+            "fixed_landmarks": fixed_landmarks,
+            "moving": moving, "moving_mask": moving_mask, "moving_labels": moving_labels,
+            "moving_landmarks": moving_landmarks,
         }  # fmt: skip
         return self.register_inputs(Inputs.read(given), refine=refine, progress=progress)
 
-    def register_inputs(self, inputs: Inputs, *, refine: int | None = None, progress: Callable[[str], None] | None = None) -> Result:
+    def register_inputs(
+        self,
+        inputs: Inputs,
+        *,
+        refine: int | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Result:
         """As :meth:`register`, for images already in memory."""
-        result = self.register_subjects(inputs.fixed, inputs.moving, refine=refine, progress=progress)
+        result = self.register_subjects(
+            inputs.fixed, inputs.moving, refine=refine, progress=progress
+        )
         result.inputs = dict(inputs.paths)
         result.pair = replace(result.pair, name=(inputs.name,))
         result.warnings += inputs.warnings
         result.seconds = {"read": inputs.seconds} | result.seconds
         return result
 
-    @within_memory("for this registration; register at a larger spacing, a part of the images (crop), or with a limit (memory)")
+    @within_memory(
+        "for this registration; register at a larger spacing, a part of the images (crop), or with"
+        " a limit (memory)"
+    )
     @torch.inference_mode(False)
     @torch.random.fork_rng([])  # TorchIO's transforms draw from PyTorch's global random state
     def register_subjects(
-        self, fixed: tio.Subject, moving: tio.Subject, *, refine: int | None = None, progress: Callable[[str], None] | None = None
+        self,
+        fixed: tio.Subject,
+        moving: tio.Subject,
+        *,
+        refine: int | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Result:
         """As :meth:`register`, for checked subjects in their original intensities and grids."""
         refine = int(refine) if isinstance(refine, np.integer) else refine
         if refine is not None:
             require_count(refine, "refine", least=0)
-        if self.lungs is not None and all(shows_lungs(subject["image"]) for subject in (fixed, moving)):
+        if self.lungs is not None and all(
+            shows_lungs(subject["image"]) for subject in (fixed, moving)
+        ):
             if progress is not None:
                 progress(f"CT of the lungs: {self.lungs.settings['instance']}")
-            return replace(self.lungs, metrics=self.metrics).register_subjects(fixed, moving, refine=refine, progress=progress)
+            return replace(self.lungs, metrics=self.metrics).register_subjects(
+                fixed, moving, refine=refine, progress=progress
+            )
         clock = _Clock()
         ours, theirs = original(fixed), original(moving)
         require_perpendicular(ours.image.grid)
@@ -219,7 +307,10 @@ class Registrar:
         optimization = self.optimization if self.composer is None or refine else None
         watched = Watched.over(self.memory, fixed, moving, raw, self.composer, optimization)
         voxels = None if watched is None or self.composer is not None else watched.voxels()
-        scans = [replace(self.preprocessing, center=False)(subject, voxels) for subject in (fixed, moving)]
+        scans = [
+            replace(self.preprocessing, center=False)(subject, voxels)
+            for subject in (fixed, moving)
+        ]
         warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
         working = make_pair(scans[0], scans[1], overlapping=False)
         if watched is not None:
@@ -228,7 +319,9 @@ class Registrar:
             progress(f"coarser, to keep within {self.memory:g} GiB: {working.fixed.grid}")
         origins = np.zeros((2, 3))
         if centered:
-            origins = np.concatenate([image.grid.center for image in (working.fixed, working.moving)])
+            origins = np.concatenate(
+                [image.grid.center for image in (working.fixed, working.moving)]
+            )
         pair = (shifted(working, -origins[0], -origins[1]) if centered else working).to(self.device)
         clock.lap("preprocess")
 
@@ -236,13 +329,21 @@ class Registrar:
         clock.lap("network" if self.composer is not None else "align")
         optimized: Optimized | None = None
         if optimization is not None:
-            optimized = optimize(pair, found, optimization, steps=refine, network=self.composer, progress=progress)
+            optimized = optimize(
+                pair, found, optimization, steps=refine, network=self.composer, progress=progress
+            )
             found = optimized.transform
             clock.lap("refine")
         if watched is not None:
             give_memory_back()
-        if not all(bool(torch.isfinite(found.displacement(slab.grid)).all()) for slab in slabs(pair.fixed.grid)):
-            raise UserError("The registration became NaN or infinite; use another checkpoint or instance optimisation.")
+        if not all(
+            bool(torch.isfinite(found.displacement(slab.grid)).all())
+            for slab in slabs(pair.fixed.grid)
+        ):
+            raise UserError(
+                "The registration became NaN or infinite; use another checkpoint or instance"
+                " optimisation."
+            )
 
         def in_the_world(transform: Transform) -> Transform:
             return between_worlds(transform, pair.fixed.grid, working.fixed.grid, *origins)
@@ -260,7 +361,14 @@ class Registrar:
             missed(raw, phi),
             turned(working, phi),
         ]
-        told += [worse(working, before, phi) if self.composer is not None and optimized is None else None, nothing_common(raw)]
+        told += [
+            (
+                worse(working, before, phi)
+                if self.composer is not None and optimized is None
+                else None
+            ),
+            nothing_common(raw),
+        ]
         return Result(
             pair=raw,
             transform=phi,
@@ -275,14 +383,18 @@ class Registrar:
         )
 
     def _first(self, pair: Pair) -> tuple[Transform, Transform]:
-        """The network's result or, without a network, the initial alignment; and the transform reported as *before*."""
+        """The network's result or, without a network, the initial alignment; and the transform
+        reported as *before*.
+        """
         unmoved = identity(pair)
         if self.composer is not None:
             seen = pair if self.variant is None else self.variant(pair)
             with torch.no_grad():
                 found = self.composer(seen.fixed, seen.moving).transform
                 grid = pair.fixed.grid
-                return (found if seen is pair else Displacement(found.displacement(grid), grid)), unmoved
+                return (
+                    found if seen is pair else Displacement(found.displacement(grid), grid)
+                ), unmoved
         if self.optimization is None:
             return unmoved, unmoved
         with blaming(self._start, f"aligning {pair.name[0]}"):
@@ -303,19 +415,21 @@ def load(
     """Load a trained model for registration.
 
     Args:
-        model: ``best.ckpt`` of a run: configuration, preprocessing and weights in one file; or the name of an installed model, or an
-            address, see :func:`lightning_reg.models.locate`. Loading executes no code from the file; components are looked up by name in
-            the installed packages.
+        model: ``best.ckpt`` of a run: configuration, preprocessing and weights in one file; or the
+            name of an installed model, or an address, see :func:`lightning_reg.models.locate`.
+            Loading executes no code from the file; components are looked up by name in the
+            installed packages.
         device: where to compute.
         start: ``headers`` or ``centers``, see :class:`Registrar`.
         refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
         overrides: of its values, ``key=value`` as on a command line.
         memory: GiB, see :class:`Registrar`.
-        weight: of the loss term, for a model trained for a range of weights; default that of its configuration.
+        weight: of the loss term, for a model trained for a range of weights; default that of its
+            configuration.
 
     Raises:
-        UserError: no such file, not a model of this project, a component is not installed, no such device, or the model does not accept
-            the weight.
+        UserError: no such file, not a model of this project, a component is not installed, no such
+            device, or the model does not accept the weight.
     """
     _start(start, True)  # reports an error before anything is read
     located = locate(model)
@@ -331,7 +445,15 @@ def load(
         "preprocessing": asdict(trained.preprocessing),
         "refinement": instance,
     } | ({} if weight is None else {"weight": weight})
-    applied = (trained.preprocessing, trained.composer, optimization, start, trained.statistics, settings, device)
+    applied = (
+        trained.preprocessing,
+        trained.composer,
+        optimization,
+        start,
+        trained.statistics,
+        settings,
+        device,
+    )
     return Registrar(*applied, memory=memory, trained_on=trained.trained_on)
 
 
@@ -357,8 +479,15 @@ def conventional(
     """
     instance = read_instance(name, overrides)
     if instance["optimization"].get("loss") is None:
-        raise UserError(f"The instance optimisation '{name}' takes its loss from a model; give --model, or another --instance.")
-    others = [override for override in overrides if not override.startswith(("lungs=", "optimization.unlike=", "optimization.likeness="))]
+        raise UserError(
+            f"The instance optimisation '{name}' takes its loss from a model; give --model, or"
+            " another --instance."
+        )
+    others = [
+        override
+        for override in overrides
+        if not override.startswith(("lungs=", "optimization.unlike=", "optimization.likeness="))
+    ]
     lungs = instance.pop("lungs", None)
     return Registrar(
         construct("preprocessing", Preprocessing, instance["preprocessing"]),
@@ -368,7 +497,11 @@ def conventional(
         settings={"instance": name, **instance} | ({} if memory is None else {"memory": memory}),
         device=device,
         memory=memory,
-        lungs=None if lungs is None else conventional(lungs, others, device=device, start=start, memory=memory),
+        lungs=(
+            None
+            if lungs is None
+            else conventional(lungs, others, device=device, start=start, memory=memory)
+        ),
     )
 
 
@@ -380,12 +513,16 @@ def _start(name: str, network: bool) -> Start:
     """
     if name.endswith(TRANSFORM_ENDINGS):
         raise UserError(
-            f"start is {name}, and a registration does not start from a file: give headers, centers or auto. To continue from a transform, "
-            "apply it to the moving image first, and register the result."
+            f"start is {name}, and a registration does not start from a file: give headers, centers"
+            " or auto. To continue from a transform, apply it to the moving image first, and"
+            " register the result."
         )
     start = build("starts", name, Start)
     if network and start.searches:
-        raise UserError(f"A model starts from the headers or from the centers; {name} is for methods without a model.")
+        raise UserError(
+            f"A model starts from the headers or from the centers; {name} is for methods without a"
+            " model."
+        )
     return start
 
 
@@ -399,7 +536,11 @@ def checked_device(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as cause:
-        known = "cpu, cuda" if torch.cuda.is_available() else "cpu; this machine (or this installation of PyTorch) has no CUDA"
+        known = (
+            "cpu, cuda"
+            if torch.cuda.is_available()
+            else "cpu; this machine (or this installation of PyTorch) has no CUDA"
+        )
         raise UserError(f"The device '{device}' cannot be used; use {known}.") from cause
     return device
 

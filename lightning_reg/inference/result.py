@@ -25,13 +25,30 @@ from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, Beside, written_whole
 from lightning_reg.io.images import Source
 from lightning_reg.io.points import as_points
-from lightning_reg.io.transforms import displacement_array, write_displacement, write_image, write_transform
+from lightning_reg.io.transforms import (
+    displacement_array,
+    write_displacement,
+    write_image,
+    write_transform,
+)
 from lightning_reg.metrics import METRICS, PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.optimization.descent import Optimized
 from lightning_reg.registry import ArgumentError, did_you_mean
-from lightning_reg.spatial import LARGE, Affine, Grid, Pair, Transform, assembled, determinant_on, known_on, parts, resampled, split_affine
+from lightning_reg.spatial import (
+    LARGE,
+    Affine,
+    Grid,
+    Pair,
+    Transform,
+    assembled,
+    determinant_on,
+    known_on,
+    parts,
+    resampled,
+    split_affine,
+)
 from lightning_reg.spatial.view import card
 
 THUMBNAIL = "thumbnail.jpg"
@@ -42,9 +59,11 @@ class Result:
     """A registered pair.
 
     Args:
-        pair: the two images in their original intensities and grids, with masks, labels and landmarks.
+        pair: the two images in their original intensities and grids, with masks, labels and
+            landmarks.
         transform: fixed world to moving world, RAS mm.
-        start: transform of the *before* state: identity, or the translation that aligns the centres.
+        start: transform of the *before* state: identity, or the translation that aligns the
+            centres.
         working: the preprocessed pair, input of the network and the optimisation.
         optimized: result of the instance optimisation, if any.
         seconds: by part.
@@ -52,9 +71,10 @@ class Result:
         warnings: a sentence each.
         inputs: paths of the files that were read.
         extra: metrics in addition to those of the table.
-        spread: of an ensemble's registrations about their mean (``transform``): root mean square distance, mm, ``(1, 1, I, J, K)`` on the
-            fixed image's grid.
-        weights: registrations of the pair for other weights, by a model trained for a range of weights.
+        spread: of an ensemble's registrations about their mean (``transform``): root mean square
+            distance, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
+        weights: registrations of the pair for other weights, by a model trained for a range of
+            weights.
     """
 
     pair: Pair
@@ -73,12 +93,19 @@ class Result:
     def __repr__(self) -> str:
         kind = str(self.transform)
         took = f", {sum(self.seconds.values()):.1f} s" if self.seconds else ""
-        return f"Result({self.pair.name[0]}: {kind}; fixed {self.pair.fixed.grid}{took}{''.join(f'; {w}' for w in self.warnings)})"
+        return (
+            f"Result({self.pair.name[0]}: {kind}; fixed"
+            f" {self.pair.fixed.grid}{took}{''.join(f'; {w}' for w in self.warnings)})"
+        )
 
     def _repr_html_(self) -> str:
         """Metrics before and after; rows of fixed image, warped image, difference and folding."""
         case = self.case
-        rows = {"fixed": str(self.pair.fixed.grid), "moving": str(self.pair.moving.grid), "transform": str(self.transform)}
+        rows = {
+            "fixed": str(self.pair.fixed.grid),
+            "moving": str(self.pair.moving.grid),
+            "transform": str(self.transform),
+        }
         found = case.row()
         for metric in METRICS:
             before, after = found.get(metric.column("before")), found.get(metric.column("after"))
@@ -89,10 +116,15 @@ class Result:
         rows |= {"folding": f"{100 * case.folding:.3f} %", "SDlogJ": f"{case.sdlogj:.3f}"}
         rows |= {"seconds": f"{sum(self.seconds.values()):.1f}"} if self.seconds else {}
         rows |= {"warning": " ".join(self.warnings)} if self.warnings else {}
-        return card(f"Registration of {self.pair.name[0]}", rows, thumbnail(self.pair, self.field, self.determinant))
+        return card(
+            f"Registration of {self.pair.name[0]}",
+            rows,
+            thumbnail(self.pair, self.field, self.determinant),
+        )
 
     def map_points(self, points: Any) -> np.ndarray:
-        """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS mm.
+        """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS
+        mm.
 
         Raises:
             DataError: not ``(N, 3)`` finite numbers, in an array, a tensor or a list.
@@ -104,8 +136,10 @@ class Result:
         """Resample another image of the moving side on the fixed image's grid.
 
         Args:
-            image: in the moving image's world, on any grid; see :func:`~lightning_reg.io.images.read_image`.
-            labels: nearest neighbour, values unchanged; otherwise linear, float32, the image's minimum outside.
+            image: in the moving image's world, on any grid; see
+                :func:`~lightning_reg.io.images.read_image`.
+            labels: nearest neighbour, values unchanged; otherwise linear, float32, the image's
+                minimum outside.
 
         Raises:
             DataError: it is no 3D image, or has NaN or infinite values.
@@ -116,10 +150,12 @@ class Result:
         return kind(tensor=warped.tensor[0], affine=warped.grid.affine[0])
 
     def displacement_mm(self, space: Literal["lps", "ras"]) -> np.ndarray:
-        """Displacement at every voxel of the fixed image, from its place to that in the moving image, ``(I, J, K, 3)`` mm in float32.
+        """Displacement at every voxel of the fixed image, from its place to that in the moving
+        image, ``(I, J, K, 3)`` mm in float32.
 
         Args:
-            space: axes of the vectors: ``lps``, as in ITK's files, or ``ras``, as in NIfTI's affines.
+            space: axes of the vectors: ``lps``, as in ITK's files, or ``ras``, as in NIfTI's
+                affines.
 
         Raises:
             ArgumentError: another space.
@@ -130,19 +166,25 @@ class Result:
 
     @cached_property
     def warped(self) -> tio.ScalarImage:
-        """The moving image's original intensities on the fixed image's original grid, sampled once (linear)."""
+        """The moving image's original intensities on the fixed image's original grid, sampled once
+        (linear).
+        """
         image = resampled(self.pair.moving, self.field, self.pair.fixed.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @cached_property
     def displacement(self) -> Tensor:
-        """Displacement on the fixed image's original grid, ``(1, 3, I, J, K)`` in its voxels; several gigabytes for a large image."""
+        """Displacement on the fixed image's original grid, ``(1, 3, I, J, K)`` in its voxels;
+        several gigabytes for a large image.
+        """
         with torch.no_grad():
             return assembled(self.pair.fixed.grid, lambda slab: self.field.displacement(slab.grid))
 
     @cached_property
     def field(self) -> Transform:
-        """The transform used to resample images: precomputed for every voxel of the fixed image unless the image is large."""
+        """The transform used to resample images: precomputed for every voxel of the fixed image
+        unless the image is large.
+        """
         return known_on(self.transform, self.pair.fixed.grid)
 
     @cached_property
@@ -153,7 +195,9 @@ class Result:
     @cached_property
     def case(self) -> PairMetrics:
         """Metrics of the pair on its original grids."""
-        return evaluate(self.pair, self.transform, self.start, surfaces=True, field=self.field, extra=self.extra)
+        return evaluate(
+            self.pair, self.transform, self.start, surfaces=True, field=self.field, extra=self.extra
+        )
 
     @cached_property
     def similarity(self) -> dict[str, dict[str, float]]:
@@ -166,15 +210,25 @@ class Result:
         return invert(self.transform, self.pair.fixed.grid, self.pair.moving.grid)
 
     def metrics(self) -> dict[str, Any]:
-        """Before and after: similarity, overlap, surface distances, TRE; folding and SDlogJ; the objective; seconds by part."""
+        """Before and after: similarity, overlap, surface distances, TRE; folding and SDlogJ; the
+        objective; seconds by part.
+        """
         values: dict[str, Any] = {"similarity": self.similarity, **self.case.as_dict()}
         if self.optimized is not None:
             values["objective"] = {"before": self.optimized.before, "after": self.optimized.after}
         if self.spread is not None:
             inside = self.spread.flatten()[:: max(1, self.spread.numel() // 200_000)]
-            values["spread_mm"] = {"mean": float(inside.mean()), "p95": float(inside.quantile(0.95)), "largest": float(self.spread.max())}
+            values["spread_mm"] = {
+                "mean": float(inside.mean()),
+                "p95": float(inside.quantile(0.95)),
+                "largest": float(self.spread.max()),
+            }
         if "inverted" in self.__dict__:
-            values["inverse_residual_mm"] = {"mean": self.inverted.mean, "p95": self.inverted.p95, "largest": self.inverted.largest}
+            values["inverse_residual_mm"] = {
+                "mean": self.inverted.mean,
+                "p95": self.inverted.p95,
+                "largest": self.inverted.largest,
+            }
         return values
 
     def save(
@@ -195,7 +249,8 @@ class Result:
             inverse: write the inverse transform, too.
             report: write ``report.html``.
             sections: report sections of other distributions.
-            files: those of :data:`~lightning_reg.inference.files.FILES` to write; ``metrics.json`` is always written.
+            files: those of :data:`~lightning_reg.inference.files.FILES` to write; ``metrics.json``
+                is always written.
 
         Raises:
             ArgumentError: there is no such file.
@@ -204,13 +259,23 @@ class Result:
         started = time.perf_counter()
         for name in files:
             if name not in FILES:
-                raise ArgumentError(f"files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}.")
+                raise ArgumentError(
+                    f"files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}."
+                )
         folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
-        with written_whole(folder, overwrite) as partial, Beside(enabled=math.prod(grid.shape) <= LARGE) as beside:
+        with (
+            written_whole(folder, overwrite) as partial,
+            Beside(enabled=math.prod(grid.shape) <= LARGE) as beside,
+        ):
             if "displacement" in files:
                 beside(write_displacement, partial / "displacement.nii.gz", self.field, grid)
             if "warped" in files:
-                beside(write_image, partial / "warped.nii.gz", self.warped.data.float().unsqueeze(0), grid)
+                beside(
+                    write_image,
+                    partial / "warped.nii.gz",
+                    self.warped.data.float().unsqueeze(0),
+                    grid,
+                )
             if "jacobian" in files:
                 beside(write_image, partial / "jacobian.nii.gz", self.determinant, grid)
             if "transform" in files:
@@ -224,16 +289,23 @@ class Result:
                 labels = resampled(self.pair.moving_labels, self.field, grid)
                 write_image(partial / "warped_labels.nii.gz", labels.tensor, grid)
             if "thumbnail" in files:
-                thumbnail(self.pair, self.field, self.determinant).save(partial / THUMBNAIL, quality=82)
+                thumbnail(self.pair, self.field, self.determinant).save(
+                    partial / THUMBNAIL, quality=82
+                )
             if inverse:
-                write_transform(partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain)
+                write_transform(
+                    partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain
+                )
             metrics = self.metrics()
             beside.wait()
             record = {
                 "case": self.pair.name[0],
                 "metrics": metrics,
                 "row": self.case.row(),
-                "seconds": {k: round(v, 3) for k, v in (self.seconds | {"write": time.perf_counter() - started}).items()},
+                "seconds": {
+                    k: round(v, 3)
+                    for k, v in (self.seconds | {"write": time.perf_counter() - started}).items()
+                },
                 "warnings": self.warnings,
                 "inputs": self.inputs,
                 "settings": self.settings,
@@ -245,7 +317,15 @@ class Result:
             if report:
                 shown = volumes(self.pair, self.transform, self.start, self.field, self.determinant)
                 write_report(
-                    partial / "report.html", self.pair, self.transform, self.start, record, shown, sections, self.spread, self.weights
+                    partial / "report.html",
+                    self.pair,
+                    self.transform,
+                    self.start,
+                    record,
+                    shown,
+                    sections,
+                    self.spread,
+                    self.weights,
                 )
         return folder
 
@@ -256,7 +336,8 @@ class Inverted:
 
     Args:
         transform: moving world to fixed world.
-        domain: part of the moving grid that contains the mapped voxels of the fixed image, with a margin of some voxels.
+        domain: part of the moving grid that contains the mapped voxels of the fixed image, with a
+            margin of some voxels.
         mean, p95, largest: of ``|phi(phi^-1(y)) - y|`` at the mapped voxels, mm.
     """
 
@@ -279,10 +360,21 @@ def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
     landed = transform.map_world(grid.to_world(grid.scattered(200_000)))
     distance = (transform.map_world(inverse.map_world(landed)) - landed).norm(dim=1)[0]
     voxels = moving.to_voxel(landed)[0]
-    low = [min(max(int(v) - 8, 0), n - 2) for v, n in zip(voxels.amin(1), moving.shape, strict=True)]
-    high = [max(min(int(v) + 9, n), a + 2) for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)]
+    low = [
+        min(max(int(v) - 8, 0), n - 2) for v, n in zip(voxels.amin(1), moving.shape, strict=True)
+    ]
+    high = [
+        max(min(int(v) + 9, n), a + 2)
+        for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)
+    ]
     domain = moving.cropped(low, [b - a for a, b in zip(low, high, strict=True)])
-    return Inverted(inverse, domain, float(distance.mean()), float(distance.quantile(0.95)), float(distance.max()))
+    return Inverted(
+        inverse,
+        domain,
+        float(distance.mean()),
+        float(distance.quantile(0.95)),
+        float(distance.max()),
+    )
 
 
 def finite(value: Any) -> Any:

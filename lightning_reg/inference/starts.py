@@ -29,10 +29,12 @@ class Start(ABC):
 
     @abstractmethod
     def __call__(self, pair: Pair, optimization: Optimization) -> Transform:
-        """Compute the transform, fixed world to moving world, from which instance optimisation starts.
+        """Compute the transform, fixed world to moving world, from which instance optimisation
+        starts.
 
         Args:
-            pair: preprocessed, of batch size 1; with ``centered``, both centres are at the world's origin.
+            pair: preprocessed, of batch size 1; with ``centered``, both centres are at the world's
+                origin.
             optimization: its objective measures the quality of an alignment.
         """
 
@@ -53,7 +55,9 @@ class CentersStart(HeadersStart):
 
 
 class AutoStart(Start):
-    """The best of a few translations, see :func:`~lightning_reg.inference.alignment.best_translation`."""
+    """The best of a few translations, see
+    :func:`~lightning_reg.inference.alignment.best_translation`.
+    """
 
     def __call__(self, pair: Pair, optimization: Optimization) -> Transform:
         return best_translation(pair, optimization)

@@ -1,4 +1,6 @@
-"""Models trained for a range of weights of a loss term: registrations of one pair for several weights."""
+"""Models trained for a range of weights of a loss term: registrations of one pair for several
+weights.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Weights:
 
     @classmethod
     def of(cls, network: nn.Module, register: Callable[[], Transform]) -> Weights | None:
-        """Make it from a network and a function that registers with it; ``None`` for a network without a weight."""
+        """Make it from a network and a function that registers with it; ``None`` for a network
+        without a weight.
+        """
         parts = conditionings(network)
         if not parts:
             return None
@@ -67,8 +71,8 @@ def set_weight(network: nn.Module, weight: float) -> None:
     parts = conditionings(network)
     if not parts:
         raise UserError(
-            "The model takes no weight: it was trained for one. Train it with the callback conditional_weight (docs/methods.md), or leave "
-            "the weight out."
+            "The model takes no weight: it was trained for one. Train it with the callback"
+            " conditional_weight (docs/methods.md), or leave the weight out."
         )
     for part in parts:
         try:

@@ -19,11 +19,14 @@ from lightning_reg.registry import DataError
 
 Array = NDArray[np.float64]
 ALONG = 0.1
-"""Largest distance of a slice from its place in a regular volume, as a fraction of the slice distance."""
+"""Largest distance of a slice from its place in a regular volume, as a fraction of the slice
+distance.
+"""
 BESIDE = 0.5
 """The same in the plane of the slices, in pixels."""
 SAME = 1e-3
-"""Largest difference of direction cosines, and relative difference of pixel spacings, in a volume."""
+"""Largest difference of direction cosines, and relative difference of pixel spacings, in a volume.
+"""
 
 
 class _Slice(NamedTuple):
@@ -66,38 +69,55 @@ def read_folder(folder: Path, kind: type[tio.Image] = tio.ScalarImage) -> tio.Im
     """Read the only DICOM series in a folder.
 
     Raises:
-        DataError: there is no series, there are several, a DICOM file belongs to none, or as :func:`read_slices`.
+        DataError: there is no series, there are several, a DICOM file belongs to none, or as
+            :func:`read_slices`.
     """
     with gdcm():
         uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in uids}
+        series = {
+            uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in uids
+        }
     if not series:
-        raise DataError(f"The folder {folder} holds no DICOM series; give a file, or the folder with the slices.")
+        raise DataError(
+            f"The folder {folder} holds no DICOM series; give a file, or the folder with the"
+            " slices."
+        )
     if len(series) > 1:
-        sizes = ", ".join(f"{len(files)} slices in {Path(files[0]).name}..." for files in series.values())
-        raise DataError(f"The folder {folder} holds {len(series)} DICOM series ({sizes}); move one of them to a folder of its own.")
+        sizes = ", ".join(
+            f"{len(files)} slices in {Path(files[0]).name}..." for files in series.values()
+        )
+        raise DataError(
+            f"The folder {folder} holds {len(series)} DICOM series ({sizes}); move one of them to a"
+            " folder of its own."
+        )
     files = [Path(file) for file in next(iter(series.values()))]
     for path in sorted(folder.iterdir()):
         if path.name not in {"DICOMDIR", *(file.name for file in files)} and is_dicom(path):
-            raise DataError(f"{path} is a DICOM file whose series cannot be read: it is damaged or cut off; replace or remove it.")
+            raise DataError(
+                f"{path} is a DICOM file whose series cannot be read: it is damaged or cut off;"
+                " replace or remove it."
+            )
     image, _ = read_slices(files, f"The DICOM series in {folder}", kind)
     image.path = folder
     return image
 
 
-def read_slices(files: Sequence[Path], name: str, kind: type[tio.Image] = tio.ScalarImage) -> tuple[tio.Image, list[int]]:
+def read_slices(
+    files: Sequence[Path], name: str, kind: type[tio.Image] = tio.ScalarImage
+) -> tuple[tio.Image, list[int]]:
     """Read one volume from its slices, given in any order, or from multi-frame files.
 
     Args:
         name: name of the volume in messages.
 
     Returns:
-        The image, each slice with its own slope and intercept, and the index in ``files`` of each slice.
+        The image, each slice with its own slope and intercept, and the index in ``files`` of each
+        slice.
 
     Raises:
         DataError: the slices are not one regular volume: their sizes, pixel spacings, orientations,
-            echo times, image types, time points or stacks differ, a position is missing, or a slice is
-            not at its place (see :data:`ALONG`, :data:`BESIDE`); or a file cannot be read.
+            echo times, image types, time points or stacks differ, a position is missing, or a slice
+            is not at its place (see :data:`ALONG`, :data:`BESIDE`); or a file cannot be read.
     """
     with gdcm():
         slices = [part for number, path in enumerate(files) for part in _headers(number, path)]
@@ -123,7 +143,10 @@ def _headers(number: int, path: Path) -> list[_Slice]:
         return reader.GetMetaData(tag).strip().split("\\") if reader.HasMetaDataKey(tag) else []
 
     if values("0028|0100") == ["1"]:
-        raise DataError(f"{path} is a DICOM segmentation of one bit per voxel; convert it to NIfTI first, for instance with dcmqi.")
+        raise DataError(
+            f"{path} is a DICOM segmentation of one bit per voxel; convert it to NIfTI first, for"
+            " instance with dcmqi."
+        )
     columns, rows, *frames = reader.GetSize()
     if frames[0] > 1 or (values("0028|0008") and not values("0020|0032")):
         try:
@@ -155,19 +178,30 @@ def _frames(number: int, path: Path) -> list[_Slice]:
     from pydicom import Dataset, dcmread  # imported late for a faster start-up
 
     header = dcmread(path, stop_before_pixels=True)
-    frames, shared = (header.get(f"{of}FunctionalGroupsSequence") or () for of in ("PerFrame", "Shared"))
+    frames, shared = (
+        header.get(f"{of}FunctionalGroupsSequence") or () for of in ("PerFrame", "Shared")
+    )
     if not frames:
         raise DataError(
-            f"{path} has {header.NumberOfFrames} frames without positions (as a film or a dose has); convert it to NIfTI first."
+            f"{path} has {header.NumberOfFrames} frames without positions (as a film or a dose"
+            " has); convert it to NIfTI first."
         )
     slices: list[_Slice] = []
     for place, frame in enumerate(frames):
 
         def value(key: str, *groups: str, own: Dataset = frame) -> Any:
-            items = [item for part in (own, *shared) for group in groups for item in part.get(group) or ()]
+            items = [
+                item
+                for part in (own, *shared)
+                for group in groups
+                for item in part.get(group) or ()
+            ]
             return next((item[key].value for item in items if key in item), None)
 
-        slope, intercept = (value(key, "PixelValueTransformationSequence") for key in ("RescaleSlope", "RescaleIntercept"))
+        slope, intercept = (
+            value(key, "PixelValueTransformationSequence")
+            for key in ("RescaleSlope", "RescaleIntercept")
+        )
         spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
         slices.append(
             _Slice(
@@ -212,7 +246,8 @@ def _require_alike(slices: Sequence[_Slice], name: str) -> tuple[Array, Array, A
     for part in slices:
         if not np.isfinite([*part.position, *part.axes, *part.spacing]).all():
             raise DataError(
-                f"{name} cannot be placed: {part.name} lacks its position, orientation or pixel spacing; export it again with them."
+                f"{name} cannot be placed: {part.name} lacks its position, orientation or pixel"
+                " spacing; export it again with them."
             )
     tables = {
         "sizes": (np.array([part.size for part in slices], dtype=float), 0.5),
@@ -236,12 +271,17 @@ def _require_alike(slices: Sequence[_Slice], name: str) -> tuple[Array, Array, A
     for what in slices[0].kinds:
         counts = Counter(part.kinds.get(what) or "none" for part in slices).most_common()
         if len(counts) > 1:
-            names = [next(part.name for part in slices if (part.kinds.get(what) or "none") == kind) for kind, _ in counts]
+            names = [
+                next(part.name for part in slices if (part.kinds.get(what) or "none") == kind)
+                for kind, _ in counts
+            ]
             _refuse_mixed(name, what, [(names[-1], counts[-1][0]), (names[0], counts[0][0])])
     x, y = slices[0].axes[:3], slices[0].axes[3:]
     z = np.cross(x, y)
     if not 0.99 < np.linalg.norm(z) < 1.01:
-        raise DataError(f"{name} has an orientation that is none ({slices[0].axes.tolist()}); export it again.")
+        raise DataError(
+            f"{name} has an orientation that is none ({slices[0].axes.tolist()}); export it again."
+        )
     x, z = x / np.linalg.norm(x), z / np.linalg.norm(z)
     return x, np.cross(z, x), z
 
@@ -249,7 +289,8 @@ def _require_alike(slices: Sequence[_Slice], name: str) -> tuple[Array, Array, A
 def _refuse_mixed(name: str, what: str, pair: Sequence[tuple[str, str]]) -> None:
     (odd, one), (other, two) = pair
     raise DataError(
-        f"{name} mixes slices of different {what} ({odd}: {one}; {other}: {two}); keep those of one volume, or convert it with dcm2niix."
+        f"{name} mixes slices of different {what} ({odd}: {one}; {other}: {two}); keep those of one"
+        " volume, or convert it with dcm2niix."
     )
 
 
@@ -264,16 +305,18 @@ def _require_regular(slices: Sequence[_Slice], z: Array, name: str) -> float:
     k = int(gaps.argmin())
     if gaps[k] <= ALONG * usual:
         raise DataError(
-            f"{name} has two slices at one place ({slices[k].name}, {slices[k + 1].name}): a copy, or several volumes (time points, "
-            "echoes, contrasts) in one; keep those of one volume, or convert it with dcm2niix."
+            f"{name} has two slices at one place ({slices[k].name}, {slices[k + 1].name}): a copy,"
+            " or several volumes (time points, echoes, contrasts) in one; keep those of one"
+            " volume, or convert it with dcm2niix."
         )
     gap = float(along[-1]) / len(gaps)
     if np.abs(along - gap * np.arange(len(slices))).max() > ALONG * gap:
         usual = float(np.median(gaps))
         k = int(np.abs(gaps - usual).argmax())
         raise DataError(
-            f"{name} has slices at unequal distances: {usual:.4g} mm, but {gaps[k]:.4g} mm between {slices[k].name} and "
-            f"{slices[k + 1].name}; export the missing slices, or, if none is missing, convert it with dcm2niix, which resamples it."
+            f"{name} has slices at unequal distances: {usual:.4g} mm, but {gaps[k]:.4g} mm between"
+            f" {slices[k].name} and {slices[k + 1].name}; export the missing slices, or, if none is"
+            " missing, convert it with dcm2niix, which resamples it."
         )
     beside = positions - np.outer(along, z)
     tolerance = BESIDE * float(slices[0].spacing.min())
@@ -282,12 +325,15 @@ def _require_regular(slices: Sequence[_Slice], z: Array, name: str) -> float:
         if np.linalg.norm(beside - sheared, axis=1).max() <= tolerance:
             tilt = math.degrees(math.atan2(float(np.linalg.norm(beside[-1])), float(along[-1])))
             raise DataError(
-                f"{name} was taken with the gantry tilted by {tilt:.1f} degrees: its slices are sheared; convert it with dcm2niix, which "
-                "resamples it."
+                f"{name} was taken with the gantry tilted by {tilt:.1f} degrees: its slices are"
+                " sheared; convert it with dcm2niix, which resamples it."
             )
         apart = np.linalg.norm(beside - np.median(beside, axis=0), axis=1)
         k = int(apart.argmax())
-        raise DataError(f"{name} has a slice that lies {apart[k]:.3g} mm beside the others ({slices[k].name}); keep those of one volume.")
+        raise DataError(
+            f"{name} has a slice that lies {apart[k]:.3g} mm beside the others ({slices[k].name});"
+            " keep those of one volume."
+        )
     return gap
 
 
@@ -319,12 +365,15 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 
 def _damaged(path: Path) -> DataError:
-    return DataError(f"{path} cannot be read as DICOM: it is damaged or cut off; replace or remove it.")
+    return DataError(
+        f"{path} cannot be read as DICOM: it is damaged or cut off; replace or remove it."
+    )
 
 
 @contextmanager
 def gdcm() -> Iterator[None]:
-    """Context manager for calls of GDCM: hide its warnings about other files in a folder, and restore the locale.
+    """Context manager for calls of GDCM: hide its warnings about other files in a folder, and
+    restore the locale.
 
     GDCM sets the locale of the process to C, after which Python would read text files as ASCII.
     """

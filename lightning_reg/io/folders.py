@@ -24,7 +24,9 @@ from lightning_reg.registry import DataError
 MARK = "metrics.json"
 """Record in every folder of results."""
 LISTING = ".written.json"
-"""Listing in a folder of results: the command that wrote it and the names of its files. Other files in the folder are kept."""
+"""Listing in a folder of results: the command that wrote it and the names of its files. Other files
+in the folder are kept.
+"""
 
 
 def inside(folder: Path, name: str, links: bool = False) -> Path:
@@ -35,16 +37,25 @@ def inside(folder: Path, name: str, links: bool = False) -> Path:
         links: allow symbolic links, as data sets have them.
 
     Raises:
-        DataError: the name leads out of the folder, or it or a folder on its way is a symbolic link.
+        DataError: the name leads out of the folder, or it or a folder on its way is a symbolic
+            link.
     """
-    parts = (folder / name).relative_to(folder).parts if (folder / name).is_relative_to(folder) else ()
+    parts = (
+        (folder / name).relative_to(folder).parts if (folder / name).is_relative_to(folder) else ()
+    )
     if not parts or ".." in parts or "\0" in name:
-        raise DataError(f"'{name}' is no path inside {folder}; correct the file that gives it, or choose another folder.")
+        raise DataError(
+            f"'{name}' is no path inside {folder}; correct the file that gives it, or choose"
+            " another folder."
+        )
     path = folder
     for part in parts:
         path = path / part
         if not links and path.is_symlink():
-            raise DataError(f"{path} is a symbolic link, which is neither followed nor replaced; put the file or folder itself there.")
+            raise DataError(
+                f"{path} is a symbolic link, which is neither followed nor replaced; put the file"
+                " or folder itself there."
+            )
     return path
 
 
@@ -72,17 +83,23 @@ def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> N
         space: bytes to be written, as far as known.
 
     Raises:
-        DataError: the folder exists and ``overwrite`` is false, or it holds no results of this command; its name is invalid; it cannot be
-            written; or the disk has less than ``space``.
+        DataError: the folder exists and ``overwrite`` is false, or it holds no results of this
+            command; its name is invalid; it cannot be written; or the disk has less than ``space``.
     """
     if _exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise DataError(f"{folder} exists; choose another folder, or pass --overwrite.")
         writer, _ = _listing(folder)
         if writer is None:
-            raise DataError(f"{folder} exists and holds no results of this program, so it is not overwritten; choose another folder.")
+            raise DataError(
+                f"{folder} exists and holds no results of this program, so it is not overwritten;"
+                " choose another folder."
+            )
         if writer != by:
-            raise DataError(f"{folder} holds results of lightning-reg {writer}, so it is not overwritten; choose another folder.")
+            raise DataError(
+                f"{folder} holds results of lightning-reg {writer}, so it is not overwritten;"
+                " choose another folder."
+            )
     _try(folder if folder.is_dir() else folder.parent, folder, space)
 
 
@@ -90,7 +107,8 @@ def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
     """As :func:`refuse_existing`, for a single file in an existing folder.
 
     Raises:
-        DataError: the file exists and ``overwrite`` is false; its folder is missing or cannot be written; the disk has less than ``space``.
+        DataError: the file exists and ``overwrite`` is false; its folder is missing or cannot be
+            written; the disk has less than ``space``.
     """
     if _exists(path):
         if path.is_dir():
@@ -115,25 +133,32 @@ def _try(place: Path, wanted: Path, space: int) -> None:
     while not _exists(place) and place != place.parent:
         place = place.parent
     try:
-        os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None  # fails for too long a name
+        (
+            os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None
+        )  # fails for too long a name
     except FileNotFoundError:
         pass
     except OSError as cause:
-        raise DataError(f"{wanted} cannot be made ({reason(cause)}); choose another path.") from cause
+        raise DataError(
+            f"{wanted} cannot be made ({reason(cause)}); choose another path."
+        ) from cause
     try:
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free
     except OSError as cause:
-        raise DataError(f"{wanted} cannot be made ({place}: {reason(cause)}); choose another path.") from cause
+        raise DataError(
+            f"{wanted} cannot be made ({place}: {reason(cause)}); choose another path."
+        ) from cause
     if free < space:
         raise DataError(
-            f"{wanted} needs about {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f} MiB free; free some space, or choose "
-            "another path."
+            f"{wanted} needs about {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f}"
+            " MiB free; free some space, or choose another path."
         )
 
 
 class Beside:
-    """Background thread that runs calls one after the other, for example compression, which releases the interpreter lock.
+    """Background thread that runs calls one after the other, for example compression, which
+    releases the interpreter lock.
 
     Args:
         enabled: if false, each call runs immediately, for example to save memory.
@@ -172,14 +197,16 @@ class Beside:
 def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -> Iterator[Path]:
     """Temporary folder to write into; renamed to ``folder`` at the end, removed after an error.
 
-    Existing results are replaced in one step where the file system supports it (Linux): a killed process leaves either the old or the new
-    results, complete. Files that the command did not write are kept.
+    Existing results are replaced in one step where the file system supports it (Linux): a killed
+    process leaves either the old or the new results, complete. Files that the command did not write
+    are kept.
 
     Args:
         by: the command that writes.
 
     Raises:
-        DataError: as :func:`refuse_existing`, or the folder cannot be written (a full disk, a folder without permission).
+        DataError: as :func:`refuse_existing`, or the folder cannot be written (a full disk, a
+            folder without permission).
     """
     folder = folder.expanduser().resolve()
     refuse_existing(folder, overwrite, by)
@@ -189,7 +216,9 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
         beside = folder if inside else folder.parent
         partial = Path(tempfile.mkdtemp(prefix=_of_this_process(folder, beside), dir=beside))
     except OSError as cause:
-        raise DataError(f"{folder} cannot be made ({reason(cause)}); choose another folder.") from cause
+        raise DataError(
+            f"{folder} cannot be made ({reason(cause)}); choose another folder."
+        ) from cause
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
@@ -202,7 +231,9 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
         else:
             os.replace(partial, folder)
     except OSError as cause:
-        raise DataError(f"{folder} could not be written ({reason(cause)}); nothing was left behind.") from cause
+        raise DataError(
+            f"{folder} could not be written ({reason(cause)}); nothing was left behind."
+        ) from cause
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -222,17 +253,30 @@ def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
 
 
 def _has_to_stay(folder: Path) -> bool:
-    """Whether the folder cannot be replaced: a mount point, one that holds the working directory, or in a read-only folder."""
+    """Whether the folder cannot be replaced: a mount point, one that holds the working directory,
+    or in a read-only folder.
+    """
     here = Path.cwd().resolve()
-    return folder.is_mount() or folder == here or folder in here.parents or not os.access(folder.parent, os.W_OK)
+    return (
+        folder.is_mount()
+        or folder == here
+        or folder in here.parents
+        or not os.access(folder.parent, os.W_OK)
+    )
 
 
 def _of_this_process(wanted: Path, place: Path) -> str:
-    """Prefix of this process's temporary names for a file or folder; those of killed processes of this machine are removed."""
+    """Prefix of this process's temporary names for a file or folder; those of killed processes of
+    this machine are removed.
+    """
     prefix = f".{wanted.name[:100]}.partial-{socket.gethostname()}-"
     for path in place.glob(f"{glob.escape(prefix)}*"):
         number = path.name.removeprefix(prefix).partition("-")[0]
-        if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
+        if (
+            number.isdigit()
+            and not Path(f"/proc/{number}").exists()
+            and Path("/proc/self").exists()
+        ):
             shutil.rmtree(path, ignore_errors=True)  # fails for a file
             with suppress(OSError):
                 path.unlink()
@@ -245,7 +289,11 @@ def _replace(folder: Path, partial: Path) -> None:
     for path in folder.iterdir():
         if path.name not in (*ours, LISTING):
             if (partial / path.name).exists():
-                raise FileExistsError(errno.EEXIST, "it was not written by this command and would be replaced", str(path))
+                raise FileExistsError(
+                    errno.EEXIST,
+                    "it was not written by this command and would be replaced",
+                    str(path),
+                )
             _linked(path, partial / path.name)
     shutil.copymode(folder, partial)
     if not _exchanged(folder, partial):
@@ -260,7 +308,9 @@ def _replace(folder: Path, partial: Path) -> None:
 
 
 def _linked(path: Path, new: Path) -> None:
-    """Link a file, or all files of a folder, under a second name; copy if the file system has no hard links."""
+    """Link a file, or all files of a folder, under a second name; copy if the file system has no
+    hard links.
+    """
 
     def link(source: str, target: str) -> None:
         try:
@@ -276,7 +326,11 @@ def _linked(path: Path, new: Path) -> None:
 
 def _exchanged(one: Path, other: Path) -> bool:
     """Exchange two folders in one step; ``False`` where the system or the file system cannot."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    rename = (
+        getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if os.name == "posix"
+        else None
+    )
     if rename is None:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -284,11 +338,17 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _replace_inside(folder: Path, partial: Path) -> None:
-    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them on failure."""
+    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them on
+    failure.
+    """
     _, ours = _listing(folder)
     for path in partial.iterdir():
         if (folder / path.name).exists() and path.name not in (*ours, LISTING):
-            raise FileExistsError(errno.EEXIST, "it was not written by this command and would be replaced", str(folder / path.name))
+            raise FileExistsError(
+                errno.EEXIST,
+                "it was not written by this command and would be replaced",
+                str(folder / path.name),
+            )
     old = Path(tempfile.mkdtemp(prefix=".old.", dir=folder))
     moved: list[tuple[Path, Path]] = []
     try:
@@ -309,21 +369,28 @@ def _replace_inside(folder: Path, partial: Path) -> None:
 
 @contextmanager
 def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """As :func:`written_whole`, for a single file: yields a path of the same name in a temporary folder beside it."""
+    """As :func:`written_whole`, for a single file: yields a path of the same name in a temporary
+    folder beside it.
+    """
     path = path.expanduser()
     refuse_file(path, overwrite)
     try:
-        with tempfile.TemporaryDirectory(prefix=_of_this_process(path, path.parent), dir=path.parent) as partial:
+        with tempfile.TemporaryDirectory(
+            prefix=_of_this_process(path, path.parent), dir=path.parent
+        ) as partial:
             yield Path(partial) / path.name
             os.replace(Path(partial) / path.name, path)
     except OSError as cause:
-        raise DataError(f"{path} could not be written ({reason(cause)}); nothing was left behind.") from cause
+        raise DataError(
+            f"{path} could not be written ({reason(cause)}); nothing was left behind."
+        ) from cause
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a process killed at any moment leaves the old content or the new one.
 
-    Of several processes that write it at the same time, the last one counts; a reader finds a complete content at any moment.
+    Of several processes that write it at the same time, the last one counts; a reader finds a
+    complete content at any moment.
 
     Raises:
         OSError: the file, which the exception names, cannot be written; the old content is kept.

@@ -30,13 +30,15 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
     """Read an image into memory, with the voxel axes of the file and an affine to RAS mm.
 
     Args:
-        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO, nibabel or SimpleITK image, an
-            :class:`~lightning_reg.spatial.Image` of one element, or ``(values, affine)`` with an array or tensor ``(I, J, K)`` or
-            ``(1, I, J, K)`` and a ``(4, 4)`` affine, voxel index to RAS mm.
+        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO,
+            nibabel or SimpleITK image, an :class:`~lightning_reg.spatial.Image` of one element, or
+            ``(values, affine)`` with an array or tensor ``(I, J, K)`` or ``(1, I, J, K)`` and a
+            ``(4, 4)`` affine, voxel index to RAS mm.
         kind: ``tio.ScalarImage`` or ``tio.LabelMap``.
 
     Raises:
-        DataError: there is no such file, it cannot be read, its name is not UTF-8, or a folder holds no or several DICOM series.
+        DataError: there is no such file, it cannot be read, its name is not UTF-8, or a folder
+            holds no or several DICOM series.
     """
     if isinstance(source, (str, Path)):
         require_unicode(source)
@@ -54,24 +56,35 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
         array, affine = as_array(source[0]), as_array(source[1])
         array = array[0] if array.ndim == 4 and len(array) == 1 else array
         if array.ndim != 3 or affine.shape != (4, 4) or affine.dtype.kind not in "iuf":
-            raise DataError(f"An array of {array.shape} with an affine of {affine.shape} is no image; give (I x J x K, 4 x 4).")
+            raise DataError(
+                f"An array of {array.shape} with an affine of {affine.shape} is no image; give (I x"
+                " J x K, 4 x 4)."
+            )
         return kind(tensor=_tensor(array).unsqueeze(0), affine=affine.astype(np.float64))
-    raise DataError(f"{type(source).__name__} is no image; give a path, a TorchIO, nibabel or SimpleITK image, or (array, affine).")
+    raise DataError(
+        f"{type(source).__name__} is no image; give a path, a TorchIO, nibabel or SimpleITK image,"
+        " or (array, affine)."
+    )
 
 
 def as_array(values: Any) -> np.ndarray:
-    """An array of a tensor (on any device, of any dtype, with or without gradient), an array or nested lists.
+    """An array of a tensor (on any device, of any dtype, with or without gradient), an array or
+    nested lists.
 
     Raises:
         DataError: rows of different lengths.
     """
     if isinstance(values, Tensor):
         values = values.detach().cpu()
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
+        return (
+            values.float() if values.dtype == torch.bfloat16 else values
+        ).numpy()  # NumPy has no bfloat16
     try:
         return np.asarray(values)
     except (ValueError, RuntimeError) as cause:
-        raise DataError(f"{type(values).__name__} is no array ({first_line(cause)}); give an array or a tensor.") from cause
+        raise DataError(
+            f"{type(values).__name__} is no array ({first_line(cause)}); give an array or a tensor."
+        ) from cause
 
 
 def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
@@ -85,44 +98,79 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
         return image
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchIO's attempts with other libraries; failures are reported below
+            warnings.simplefilter(
+                "ignore"
+            )  # of TorchIO's attempts with other libraries; failures are reported below
             image = kind(path, reader=_read_nifti) if is_nifti(path) else kind(path)
             image.load()
     except MemoryError as cause:
-        raise DataError(f"{path} cannot be read: its header gives more voxels than fit into memory; replace or remove the file.") from cause
-    except Exception as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
-        raise DataError(f"{path} cannot be read as an image ({_what_is_wrong(path, cause)}); replace or remove the file.") from cause
+        raise DataError(
+            f"{path} cannot be read: its header gives more voxels than fit into memory; replace or"
+            " remove the file."
+        ) from cause
+    except (
+        Exception
+    ) as cause:  # nibabel, SimpleITK and TorchIO raise many kinds for a file they cannot read
+        raise DataError(
+            f"{path} cannot be read as an image ({_what_is_wrong(path, cause)}); replace or remove"
+            " the file."
+        ) from cause
     return image
 
 
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
     """Read with nibabel: ITK, TorchIO's first choice, silently replaces NaN by zeros."""
     header = nifti_header(path, check=False)
-    if header is not None and min(abs(header["pixdim"][1:4])) == 0:  # nibabel and ITK make up different sizes
-        raise ValueError(f"its header has a voxel size of {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm")
+    if (
+        header is not None and min(abs(header["pixdim"][1:4])) == 0
+    ):  # nibabel and ITK make up different sizes
+        raise ValueError(
+            "its header has a voxel size of"
+            f" {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm"
+        )
     return _values(open_nifti(path))
 
 
 def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
     """Values ``(C, I, J, K)`` and affine."""
     if len(image.shape) < 3 or min(image.shape) < 1:
-        raise ValueError(f"its header gives {' x '.join(map(str, image.shape))} voxels; three axes are needed")
+        raise ValueError(
+            f"its header gives {' x '.join(map(str, image.shape))} voxels; three axes are needed"
+        )
     data = np.asarray(image.dataobj)
     while data.ndim > 4 and data.shape[-1] == 1:
         data = data[..., 0]
     data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
-    affine = placement(image.header, image.affine).affine if isinstance(image, nib.Nifti1Pair) else image.affine
+    affine = (
+        placement(image.header, image.affine).affine
+        if isinstance(image, nib.Nifti1Pair)
+        else image.affine
+    )
     return _tensor(data), affine
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    """Convert to this machine's byte order, and to signed types where PyTorch hardly supports the unsigned ones."""
+    """Convert to this machine's byte order, and to signed types where PyTorch hardly supports the
+    unsigned ones.
+    """
     if values.dtype.kind not in "biuf":
-        raise DataError(f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers.")
-    if values.dtype.kind == "u" and values.dtype.itemsize == 8 and values.size and int(values.max()) >= 2**63:
-        raise DataError(f"Voxels of up to {int(values.max())} are larger than any number that can be computed with here; scale them first.")
+        raise DataError(
+            f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers."
+        )
+    if (
+        values.dtype.kind == "u"
+        and values.dtype.itemsize == 8
+        and values.size
+        and int(values.max()) >= 2**63
+    ):
+        raise DataError(
+            f"Voxels of up to {int(values.max())} are larger than any number that can be computed"
+            " with here; scale them first."
+        )
     signed = {"u2": np.int32, "u4": np.int64, "u8": np.int64}.get(values.dtype.str[1:])
-    return torch.from_numpy(np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("="))))
+    return torch.from_numpy(
+        np.ascontiguousarray(values.astype(signed or values.dtype.newbyteorder("=")))
+    )
 
 
 SKEWED = 1e-3
@@ -130,7 +178,9 @@ SKEWED = 1e-3
 
 
 class Doubt(NamedTuple):
-    """A reason why other programs may place an image elsewhere: a sentence, and whether voxel sizes differ."""
+    """A reason why other programs may place an image elsewhere: a sentence, and whether voxel sizes
+    differ.
+    """
 
     text: str
     sizes: bool = False
@@ -149,7 +199,10 @@ def doubts(image: tio.Image, path: Path | None) -> list[Doubt]:
     if (cosine := skew(image.affine)) > SKEWED:
         degrees = np.degrees(np.arcsin(min(cosine, 1.0)))
         where = path or "An image"
-        text = f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK refuses"
+        text = (
+            f"{where} has axes that are not perpendicular (off by {degrees:.2g} degrees), which ITK"
+            " refuses"
+        )
         found.append(Doubt(f"{text}; resample it to perpendicular axes."))
     return found
 
@@ -165,8 +218,13 @@ def _what_is_wrong(path: Path, cause: Exception) -> str:
     if isinstance(cause, gzip.BadGzipFile):
         with path.open("rb") as file:
             if file.read(2) != b"\x1f\x8b":
-                return "it is not compressed although its name says so, or it is another kind of file"
-        return f"its compressed data are damaged, or are followed by something else: {first_line(cause)}"
+                return (
+                    "it is not compressed although its name says so, or it is another kind of file"
+                )
+        return (
+            "its compressed data are damaged, or are followed by something else:"
+            f" {first_line(cause)}"
+        )
     if "not understood" not in str(cause):
         return first_line(cause)
     try:
@@ -177,7 +235,8 @@ def _what_is_wrong(path: Path, cause: Exception) -> str:
     if np.linalg.matrix_rank(axes) < len(axes):
         return "the axes in its header are singular"
     return (
-        f"its header gives {' x '.join(map(str, header.GetSize()))} voxels, but they are incomplete or damaged: the file has been cut off"
+        f"its header gives {' x '.join(map(str, header.GetSize()))} voxels, but they are incomplete"
+        " or damaged: the file has been cut off"
     )
 
 
@@ -200,13 +259,17 @@ def require_finite(path: Path) -> None:
     try:
         values = np.asarray(open_nifti(path).dataobj)
     except Exception as cause:  # nibabel and zlib raise many kinds for a file they cannot read
-        raise DataError(f"{path} cannot be read ({first_line(cause)}); write it again, or give another file.") from cause
+        raise DataError(
+            f"{path} cannot be read ({first_line(cause)}); write it again, or give another file."
+        ) from cause
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{path} has NaN or infinite values; write it again, or give another file.")
 
 
 def voxels(path: Path) -> int:
-    """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices, a damaged file)."""
+    """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices,
+    a damaged file).
+    """
     if not path.is_file():
         return 0
     try:

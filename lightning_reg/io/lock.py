@@ -25,11 +25,12 @@ ORPHANS = 20.0
 def one_writer(folder: Path) -> Iterator[None]:
     """Lock a folder, created if needed, against writing by other processes.
 
-    The lock is the operating system's (:class:`filelock.FileLock`): it is released whenever its process ends, for any reason.
+    The lock is the operating system's (:class:`filelock.FileLock`): it is released whenever its
+    process ends, for any reason.
 
     Raises:
-        DataError: another process holds the lock (the message gives its host, number and start), the folder cannot be written, or
-            the lock is a symbolic link.
+        DataError: another process holds the lock (the message gives its host, number and start),
+            the folder cannot be written, or the lock is a symbolic link.
     """
     refuse_links(folder, (".lock", ".writer.json"))
     holder = folder / ".writer.json"
@@ -38,15 +39,25 @@ def one_writer(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0 if _alive(holder) else ORPHANS)
     except Timeout as cause:
-        raise DataError(f"{folder} is being written by {_described(holder)}; wait for it, stop it, or choose another folder.") from cause
+        raise DataError(
+            f"{folder} is being written by {_described(holder)}; wait for it, stop it, or choose"
+            " another folder."
+        ) from cause
     except OSError as cause:
-        raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); choose another folder.") from cause
+        raise DataError(
+            f"{folder} cannot be written ({cause.strerror or cause}); choose another folder."
+        ) from cause
     try:
         started = datetime.now().isoformat(sep=" ", timespec="seconds")
         try:
-            holder.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started}))
+            holder.write_text(
+                json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started})
+            )
         except OSError as cause:
-            raise DataError(f"{folder} cannot be written ({cause.strerror or cause}); make room, or choose another folder.") from cause
+            raise DataError(
+                f"{folder} cannot be written ({cause.strerror or cause}); make room, or choose"
+                " another folder."
+            ) from cause
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -64,11 +75,15 @@ def _holder(path: Path) -> dict[str, Any]:
 def _described(path: Path) -> str:
     found = _holder(path)
     known = {"process", "host", "since"} <= found.keys()
-    return "process {process} on {host} since {since}".format_map(found) if known else "another process"
+    return (
+        "process {process} on {host} since {since}".format_map(found)
+        if known
+        else "another process"
+    )
 
 
 def _alive(path: Path) -> bool:
-    """Whether the recorded process may be running: checked on this machine, assumed on another one."""
+    """Whether the recorded process may be running: assumed on another machine."""
     found = _holder(path)
     if found.get("host") != socket.gethostname():
         return bool(found)

@@ -22,11 +22,14 @@ def require_unicode(path: str | Path) -> None:
     except UnicodeEncodeError:
         same = False
     if not same:
-        raise DataError(f"The path {str(path)!a} cannot be used: its name or the locale is not UTF-8; rename it, or set LC_ALL=C.UTF-8.")
+        raise DataError(
+            f"The path {str(path)!a} cannot be used: its name or the locale is not UTF-8; rename"
+            " it, or set LC_ALL=C.UTF-8."
+        )
 
 
 def file_name(text: str, longest: int = LONGEST) -> str:
-    """A name in ASCII letters, digits, ``.``, ``_``, ``+`` and ``-``; anything else becomes ``-``."""
+    """A name in ASCII letters, digits and ``._+-``; anything else becomes ``-``."""
     return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.")[:longest] or "unnamed"
 
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 Affine = NDArray[np.float64]
 ENDINGS = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz")
 MILLIMETRES = {1: 1e3, 3: 1e-3}
-"""Factor for metres and micrometres, codes of ``xyzt_units``; any other code is read as mm, as in ITK."""
+"""Factor for metres and micrometres, codes of ``xyzt_units``; any other code is read as mm, as in
+ITK.
+"""
 
 
 class Placement(NamedTuple):
@@ -46,14 +48,17 @@ def open_nifti(path: Path) -> SpatialImage:
     """Open an image and verify its checksum if it is compressed, which nibabel alone does not do.
 
     Raises:
-        ValueError: it is an Analyze file, which does not give the place of its voxels, or compressed
-            against its name.
+        ValueError: it is an Analyze file, which does not give the place of its voxels, or
+            compressed against its name.
         Exception: many kinds, of nibabel and zlib, for a file that they cannot read.
     """
     if not _single(path):
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Pair):
-            raise ValueError("it is an Analyze file, which does not say where its voxels lie; convert it to NIfTI")
+            raise ValueError(
+                "it is an Analyze file, which does not say where its voxels lie; convert it to"
+                " NIfTI"
+            )
         return image
     if path.name.lower().endswith(".gz"):
         content = gzip.decompress(path.read_bytes())
@@ -61,19 +66,27 @@ def open_nifti(path: Path) -> SpatialImage:
     with path.open("rb") as file:
         first = file.read(4)
     if first[:2] == b"\x1f\x8b":
-        raise ValueError("it is compressed although its name does not say so; let its name end in .nii.gz")
+        raise ValueError(
+            "it is compressed although its name does not say so; let its name end in .nii.gz"
+        )
     kind = _kind(first)
     return kind.from_file_map({"image": nib.FileHolder(path)})
 
 
 def _kind(content: bytes) -> type[nib.Nifti1Image]:
-    return nib.Nifti2Image if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big")) else nib.Nifti1Image
+    return (
+        nib.Nifti2Image
+        if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        else nib.Nifti1Image
+    )
 
 
 def nifti_header(path: Path, check: bool = True) -> nib.Nifti1Header | None:
     """Read a header, with nibabel's corrections or without; ``None`` if it cannot be read."""
     try:
-        file = path if _single(path) else nib.Nifti1Pair.filespec_to_file_map(path)["header"].filename
+        file = (
+            path if _single(path) else nib.Nifti1Pair.filespec_to_file_map(path)["header"].filename
+        )
         with ImageOpener(file) as stream:
             block = stream.read(540)
         header_kind = _kind(block).header_class
@@ -87,10 +100,12 @@ def placement(header: nib.Nifti1Header, affine: Affine | None = None) -> Placeme
     """Place of the voxels, and whether programs agree on it.
 
     Args:
-        affine: voxel index to the world in the header's unit; default the header's own: its sform, or else its qform.
+        affine: voxel index to the world in the header's unit; default the header's own: its sform,
+            or else its qform.
 
     Returns:
-        The given affine in mm, if ITK puts no corner of the image half a voxel elsewhere; otherwise ITK's.
+        The given affine in mm, if ITK puts no corner of the image half a voxel elsewhere; otherwise
+        ITK's.
     """
     affine = header.get_best_affine() if affine is None else affine
     scale = to_mm(header)
@@ -106,9 +121,9 @@ def placement(header: nib.Nifti1Header, affine: Affine | None = None) -> Placeme
         why = "does not say where its voxels lie (no qform, no sform)"
         return Placement(scale @ itk, f"{why}; it is read as ITK does: convert it from DICOM again")
     doubt = (
-        f"is placed differently by its qform and its sform (up to {apart * scale[0, 0]:.3g} mm "
-        f"apart); it is read as ITK does, by the {form}, where nibabel, FSL and SPM take the sform: "
-        "write the right one into both"
+        f"is placed differently by its qform and its sform (up to {apart * scale[0, 0]:.3g} mm"
+        f" apart); it is read as ITK does, by the {form}, where nibabel, FSL and SPM take the"
+        " sform: write the right one into both"
     )
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     return Placement(scale @ itk, doubt, not np.allclose(sizes, _sizes(header), rtol=0.01))
@@ -125,10 +140,11 @@ def _sizes(header: nib.Nifti1Header) -> Affine:
 
 
 def _itk_affine(header: nib.Nifti1Header) -> tuple[Affine | None, str]:
-    """Affine that ITK reads, in the header's unit, and from which form; ``None`` if ITK refuses the header.
+    """Affine that ITK reads, in the header's unit, and from which form; ``None`` if ITK refuses the
+    header.
 
-    ITK (``NiftiImageIO``) takes an sform with perpendicular axes if its code is *scanner*, or if there is no qform; otherwise the
-    qform. The voxel size is always that of the header.
+    ITK (``NiftiImageIO``) takes an sform with perpendicular axes if its code is *scanner*, or if
+    there is no qform; otherwise the qform. The voxel size is always that of the header.
     """
     sizes, sform = _sizes(header), header.get_sform()
     qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
@@ -146,7 +162,7 @@ def _itk_affine(header: nib.Nifti1Header) -> tuple[Affine | None, str]:
 
 
 def skew(affine: Affine) -> float:
-    """Largest cosine between two axes of an affine; 0 if they are perpendicular, NaN if one is 0."""
+    """Largest cosine between two axes of an affine; NaN if one is 0."""
     with np.errstate(invalid="ignore"):
         axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())

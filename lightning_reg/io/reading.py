@@ -1,4 +1,6 @@
-"""The reader of YAML and JSON: files of bounded size and nesting that run nothing and resolve nothing; and the writer of YAML."""
+"""The reader of YAML and JSON: files of bounded size and nesting that run nothing and resolve
+nothing; and the writer of YAML.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ VALUES = 100_000
 NUMBER = re.compile(r"^[-+]?\d[\d_]*(?:\.[\d_]*)?[eE][-+]?\d+$")
 """Numbers such as ``1e-5``, which YAML 1.1 takes for text, and Hydra for numbers."""
 ROOT = "${data.root}"
-"""The only reference in a file: the data of a packed training, whose place is given on the command line."""
+"""The only reference in a file: the data of a packed training, whose place is given on the command
+line.
+"""
 
 
 def read_yaml(path: Path, remedy: str = "correct it", references: bool = False) -> Any:
@@ -29,12 +33,13 @@ def read_yaml(path: Path, remedy: str = "correct it", references: bool = False) 
 
     Args:
         remedy: last part of the message of an error.
-        references: allow ``${...}``, as in the configurations of installed packages; otherwise :data:`ROOT` alone.
+        references: allow ``${...}``, as in the configurations of installed packages; otherwise
+            :data:`ROOT` alone.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: the file is too large, not valid, nested too deeply, has aliases that stand for too many values, makes objects, or
-            refers to other values or the environment.
+        DataError: the file is too large, not valid, nested too deeply, has aliases that stand for
+            too many values, makes objects, or refers to other values or the environment.
     """
 
     def parsed(text: str) -> Any:
@@ -62,7 +67,12 @@ def read_json(path: Path, remedy: str = "correct it") -> Any:
         value = json.loads(text)
         inner = [value]
         for _ in range(DEPTH + 1):
-            inner = [one for of in inner if isinstance(of, (dict, list)) for one in (of.values() if isinstance(of, dict) else of)]
+            inner = [
+                one
+                for of in inner
+                if isinstance(of, (dict, list))
+                for one in (of.values() if isinstance(of, dict) else of)
+            ]
         if inner:
             raise RecursionError
         return value
@@ -82,11 +92,21 @@ def _read(path: Path, kind: str, largest: int, parsed: Callable[[str], Any], rem
     except FileNotFoundError:
         raise
     except RecursionError as cause:
-        raise DataError(f"{path} cannot be read as {kind} (it is nested more than {DEPTH} deep); {remedy}.") from cause
+        raise DataError(
+            f"{path} cannot be read as {kind} (it is nested more than {DEPTH} deep); {remedy}."
+        ) from cause
     except OSError as cause:
         raise DataError(f"{path} cannot be read ({cause.strerror or cause}); {remedy}.") from cause
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as cause:  # the last three: '!!bool x' and the like
-        raise DataError(f"{path} cannot be read as {kind} ({' '.join(str(cause).split())[:200]}); {remedy}.") from cause
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as cause:  # the last three: '!!bool x' and the like
+        raise DataError(
+            f"{path} cannot be read as {kind} ({' '.join(str(cause).split())[:200]}); {remedy}."
+        ) from cause
 
 
 def as_yaml(value: Any, **options: Any) -> str:
@@ -120,7 +140,10 @@ class _Loader(yaml.SafeLoader):
     def compose_scalar_node(self, anchor: Any) -> Any:
         node = super().compose_scalar_node(anchor)
         if not self.references and "${" in node.value and node.value != ROOT:
-            raise ValueError(f"'{node.value[:60]}' refers to the environment or another value; write the value itself")
+            raise ValueError(
+                f"'{node.value[:60]}' refers to the environment or another value; write the value"
+                " itself"
+            )
         return node
 
 

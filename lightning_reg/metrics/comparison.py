@@ -1,4 +1,6 @@
-"""Comparison of methods on the same cases: a table, paired tests against the best method, and output formats."""
+"""Comparison of methods on the same cases: a table, paired tests against the best method, and
+output formats.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ SECONDS = Metric("seconds", "time", "lower", "s", 1, compared=False)
 CHOICES = {metric.key: metric for metric in (*METRICS, SECONDS)}
 """Columns that may be chosen, by key."""
 _LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 
 
@@ -33,7 +36,8 @@ class Difference:
 
     Args:
         mean: of the paired differences (method minus best).
-        low, high: 95 % confidence interval of the mean; NaN with fewer than three cases or equal differences.
+        low, high: 95 % confidence interval of the mean; NaN with fewer than three cases or equal
+        differences.
         p: p value of the two-sided Wilcoxon signed-rank test.
         corrected: p corrected for the number of tests of the metric, by Holm's procedure.
         n: number of cases.
@@ -69,62 +73,89 @@ class Cell:
 
     def text(self, plus_minus: str = "±") -> str:
         spread = "" if math.isnan(self.sd) else f" {plus_minus} {self.sd:.{self.digits}f}"
-        return f"{self.mean:.{self.digits}f}{spread}{'*' if self.differs else ''}{'†' if self.lacks else ''}"
+        marks = ("*" if self.differs else "") + ("†" if self.lacks else "")
+        return f"{self.mean:.{self.digits}f}{spread}{marks}"
 
 
 class Comparison:
     """Comparison of methods on the cases that all of them registered.
 
     Args:
-        rows: rows of ``cases.csv`` per method: ``case``, then values by column; a failed case has an ``error`` instead.
-        columns: keys of :data:`CHOICES`, in their order; ``None``: ranking metrics and :data:`ALWAYS`.
+        rows: rows of ``cases.csv`` per method: ``case``, then values by column; a failed case has
+            an ``error`` instead.
+        columns: keys of :data:`CHOICES`, in their order; ``None``: ranking metrics and
+            :data:`ALWAYS`.
 
     Attributes:
-        names: names of the methods; methods that failed in all cases are in :attr:`without_cases` instead.
+        names: names of the methods; methods that failed in all cases are in :attr:`without_cases`
+            instead.
     """
 
     def __init__(self, rows: Mapping[str, Rows], columns: Sequence[str] | None = None) -> None:
         self.columns = columns
-        by_case = {name: {row["case"]: row for row in of if not row.get("error")} for name, of in rows.items()}
+        by_case = {
+            name: {row["case"]: row for row in of if not row.get("error")}
+            for name, of in rows.items()
+        }
         self._by_case = {name: of for name, of in by_case.items() if of} or by_case
         self.names = list(self._by_case)
         self.without_cases = [name for name in rows if name not in self._by_case]
         everywhere = list(dict.fromkeys(row["case"] for of in rows.values() for row in of))
-        self.cases = [case for case in everywhere if all(case in of for of in self._by_case.values())]
+        self.cases = [
+            case for case in everywhere if all(case in of for of in self._by_case.values())
+        ]
         self.left_out = [case for case in everywhere if case not in set(self.cases)]
 
     def values(self, name: str, column: str) -> list[float]:
         """A column of a method over the cases in which all methods have a number."""
         rows = {other: [self._by_case[other][case] for case in self.cases] for other in self.names}
-        there = [all(is_number(rows[other][k], column) for other in self.names) for k in range(len(self.cases))]
+        there = [
+            all(is_number(rows[other][k], column) for other in self.names)
+            for k in range(len(self.cases))
+        ]
         return [float(row[column]) for row, kept in zip(rows[name], there, strict=True) if kept]
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Columns of the table: metrics for which all methods have values, as chosen, or ranking metrics first."""
+        """Columns of the table: metrics for which all methods have values, as chosen, or ranking
+        metrics first.
+        """
         wanted = METRICS if self.columns is None else [CHOICES[key] for key in self.columns]
-        present = [metric for metric in wanted if self.cases and self.values(self.names[0], metric.column())]
+        present = [
+            metric
+            for metric in wanted
+            if self.cases and self.values(self.names[0], metric.column())
+        ]
         if self.columns is not None:
             return present
         ranked = [metric for metric in present if metric.ranks]
-        shown = [metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1]  # the least informative one
+        shown = [
+            metric for metric in ranked if metric.key != "ncc" or len(ranked) == 1
+        ]  # the least informative one
         return shown + [metric for metric in present if metric.key in ALWAYS]
 
     def lacking(self, name: str, metric: Metric) -> int:
-        """Number of cases where a method has no value but another has one, e.g. for a lost label; the metric's column excludes them."""
+        """Number of cases where a method has no value but another has one, e.g. for a lost label;
+        the metric's column excludes them.
+        """
         column = metric.column()
         return sum(
-            not is_number(self._by_case[name][case], column) and any(is_number(self._by_case[other][case], column) for other in self.names)
+            not is_number(self._by_case[name][case], column)
+            and any(is_number(self._by_case[other][case], column) for other in self.names)
             for case in self.cases
         )
 
     def best(self, metric: Metric) -> str:
-        """Method with the best mean, the first of equal ones; methods that lack no value of another method come first."""
+        """Method with the best mean, the first of equal ones; methods that lack no value of another
+        method come first.
+        """
         return min(self.names, key=lambda name: self._badness(name, metric))
 
     def _badness(self, name: str, metric: Metric) -> tuple[bool, float]:
         """Sorting key: the best method comes first."""
-        return self.lacking(name, metric) > 0, metric.error(float(np.mean(self.values(name, metric.column()))))
+        return self.lacking(name, metric) > 0, metric.error(
+            float(np.mean(self.values(name, metric.column())))
+        )
 
     def ranked(self) -> list[str]:
         """Methods sorted by the ranking metric, the best first."""
@@ -135,21 +166,33 @@ class Comparison:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Differences of every method from the best one, per metric; empty with one case or one method."""
+        """Differences of every method from the best one, per metric; empty with one case or one
+        method.
+        """
         found = []
         for metric in self.metrics:
             best, column = self.best(metric), metric.column()
             others = [name for name in self.names if name != best]
             if len(self.values(best, column)) < 2 or not others:
                 continue
-            tests = [paired(self.values(best, column), self.values(name, column)) for name in others]
-            for name, test, corrected in zip(others, tests, holm([test["p"] for test in tests]), strict=True):
+            tests = [
+                paired(self.values(best, column), self.values(name, column)) for name in others
+            ]
+            for name, test, corrected in zip(
+                others, tests, holm([test["p"] for test in tests]), strict=True
+            ):
                 numbers = {key: test[key] for key in ("mean", "low", "high", "p")}
-                found.append(Difference(metric.key, name, best, **numbers, corrected=corrected, n=int(test["n"])))
+                found.append(
+                    Difference(
+                        metric.key, name, best, **numbers, corrected=corrected, n=int(test["n"])
+                    )
+                )
         return found
 
     def cells(self) -> dict[str, list[Cell]]:
-        """Cells per method and metric, after a row *before*, or one such row per group of methods with equal starts."""
+        """Cells per method and metric, after a row *before*, or one such row per group of methods
+        with equal starts.
+        """
         table: dict[str, list[Cell]] = {}
         starts = self._starts() if any(metric.compared for metric in self.metrics) else []
         for names in starts:
@@ -158,7 +201,14 @@ class Comparison:
         differing = {(d.metric, d.method) for d in self.differences if d.corrected < LEVEL}
         for name in self.names:
             table[name] = [
-                self._cell(name, metric, "after", self._is_best(name, metric), (metric.key, name) in differing) for metric in self.metrics
+                self._cell(
+                    name,
+                    metric,
+                    "after",
+                    self._is_best(name, metric),
+                    (metric.key, name) in differing,
+                )
+                for metric in self.metrics
             ]
         return table
 
@@ -168,7 +218,11 @@ class Comparison:
         found: list[tuple[list[float], list[str]]] = []
         for name in self.names:
             values = [value for column in columns for value in self.values(name, column)]
-            alike = [names for known, names in found if len(known) == len(values) and np.allclose(known, values, rtol=1e-3, atol=1e-4)]
+            alike = [
+                names
+                for known, names in found
+                if len(known) == len(values) and np.allclose(known, values, rtol=1e-3, atol=1e-4)
+            ]
             if alike:
                 alike[0].append(name)
             else:
@@ -176,12 +230,23 @@ class Comparison:
         return [names for _, names in found]
 
     def _is_best(self, name: str, metric: Metric) -> bool:
-        """Whether the method's mean is printed as the best one is, and it lacks no values; false if all are printed alike."""
+        """Whether the method's mean is printed as the best one is, and it lacks no values; false if
+        all are printed alike.
+        """
         times, digits = _printed(metric)
-        means = {other: f"{times * float(np.mean(self.values(other, metric.column()))):.{digits}f}" for other in self.names}
-        return len(set(means.values())) > 1 and means[name] == means[self.best(metric)] and not self.lacking(name, metric)
+        means = {
+            other: f"{times * float(np.mean(self.values(other, metric.column()))):.{digits}f}"
+            for other in self.names
+        }
+        return (
+            len(set(means.values())) > 1
+            and means[name] == means[self.best(metric)]
+            and not self.lacking(name, metric)
+        )
 
-    def _cell(self, name: str, metric: Metric, when: Any, best: bool = False, differs: bool = False) -> Cell:
+    def _cell(
+        self, name: str, metric: Metric, when: Any, best: bool = False, differs: bool = False
+    ) -> Cell:
         column = metric.column(when) if metric.compared or when == "after" else ""
         values = self.values(name, column) if column else []
         found = summary(values) if values else {"mean": math.nan, "sd": math.nan}
@@ -190,9 +255,14 @@ class Comparison:
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
     def least_p(self) -> float:
-        """The smallest p that any difference could have, Holm-corrected: 1 if there is nothing to test."""
+        """The smallest p that any difference could have, Holm-corrected: 1 if there is nothing to
+        test.
+        """
         tests = len(self.names) - 1
-        fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=len(self.cases))
+        fewest = min(
+            (len(self.values(self.names[0], metric.column())) for metric in self.metrics),
+            default=len(self.cases),
+        )
         return min(1.0, 2.0 ** (1 - fewest) * tests) if tests else 1.0
 
     def notes(self) -> list[str]:
@@ -200,58 +270,103 @@ class Comparison:
         count, tests = len(self.cases), len(self.names) - 1
         notes = [f"Mean ± standard deviation over {_count(count)}."]
         if tests:
-            correction = f", Holm-corrected for the {tests} tests of its column" if tests > 1 else ""
-            notes[0] += f" Bold: the best mean. *: differs from it (two-sided paired Wilcoxon test, p < {LEVEL:g}{correction})."
+            correction = (
+                f", Holm-corrected for the {tests} tests of its column" if tests > 1 else ""
+            )
+            notes[0] += (
+                " Bold: the best mean. *: differs from it (two-sided paired Wilcoxon test, p <"
+                f" {LEVEL:g}{correction})."
+            )
             least = math.ceil(1 + math.log2(tests / LEVEL))
-            fewest = min((len(self.values(self.names[0], metric.column())) for metric in self.metrics), default=count)
+            fewest = min(
+                (len(self.values(self.names[0], metric.column())) for metric in self.metrics),
+                default=count,
+            )
             if self.least_p() >= LEVEL:
                 notes.append(
-                    f"With {_count(fewest)} p is at least {self.least_p():.2g}, so no difference can be significant; "
-                    f"use {least} pairs or more."
+                    f"With {_count(fewest)} p is at least {self.least_p():.2g}, so no difference"
+                    f" can be significant; use {least} pairs or more."
                 )
         for metric in self.metrics:
             known = len(self.values(self.names[0], metric.column()))
             lost = {name: number for name in self.names if (number := self.lacking(name, metric))}
             if lost:
                 told = ", ".join(f"{name} in {number}" for name, number in lost.items())
-                notes.append(f"{metric.heading} †: no value where others have one ({told}): the column is over {_count(known)}.")
+                notes.append(
+                    f"{metric.heading} †: no value where others have one ({told}): the column is"
+                    f" over {_count(known)}."
+                )
             elif known < count:
                 notes.append(f"{metric.heading}: over the {_count(known)} that have it.")
         if len(self._starts()) > 1:
-            notes.append("The methods start differently: each row 'before' is for the methods that it names.")
+            notes.append(
+                "The methods start differently: each row 'before' is for the methods that it names."
+            )
         if self.without_cases:
             notes.append(f"Left out, because all cases failed: {', '.join(self.without_cases)}.")
         if self.left_out:
             some = ", ".join(self.left_out[:5]) + (", ..." if len(self.left_out) > 5 else "")
-            notes.append(f"Left out, because a method failed there: {_count(len(self.left_out))} ({some}).")
+            notes.append(
+                f"Left out, because a method failed there: {_count(len(self.left_out))} ({some})."
+            )
         return notes
 
     # Output formats.
 
     def header(self) -> list[str]:
         arrows = {"lower": "↓", "higher": "↑"}
-        titles = [f"{metric.title}, %" if metric.percent else metric.heading for metric in self.metrics]
-        return ["", *(f"{title} {arrows[metric.better]}" for title, metric in zip(titles, self.metrics, strict=True))]
+        titles = [
+            f"{metric.title}, %" if metric.percent else metric.heading for metric in self.metrics
+        ]
+        return [
+            "",
+            *(
+                f"{title} {arrows[metric.better]}"
+                for title, metric in zip(titles, self.metrics, strict=True)
+            ),
+        ]
 
     def csv(self) -> str:
-        """CSV with a line per method and metric: ``method, metric, mean, sd, low, high, n, p, p_holm``; p against the best."""
+        """CSV with a line per method and metric:
+        ``method, metric, mean, sd, low, high, n, p, p_holm``; p against the best.
+        """
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(("method", "metric", "mean", "sd", "low", "high", "n", "p", "p_holm"))
         against = {(d.metric, d.method): d for d in self.differences}
         for name in self.names:
             for metric in self.metrics:
-                found, test = summary(self.values(name, metric.column())), against.get((metric.key, name))
+                found, test = (
+                    summary(self.values(name, metric.column())),
+                    against.get((metric.key, name)),
+                )
                 numbers = [found[key] for key in ("mean", "sd", "low", "high")]
                 tested = ["", ""] if test is None else [test.p, test.corrected]
-                writer.writerow((name, metric.column(), *("" if math.isnan(n) else n for n in numbers), int(found["n"]), *tested))
+                writer.writerow(
+                    (
+                        name,
+                        metric.column(),
+                        *("" if math.isnan(n) else n for n in numbers),
+                        int(found["n"]),
+                        *tested,
+                    )
+                )
         return text.getvalue()
 
     def markdown(self, notes: Sequence[str] | None = None) -> str:
         """Markdown table, with :meth:`notes` or other sentences below it."""
         lines = [self.header(), ["---", *("---:" for _ in self.metrics)]]
         for name, cells in self.cells().items():
-            shown = ["" if math.isnan(c.mean) else f"**{c.text()}**" if c.best else c.text().replace("*", "\\*") for c in cells]
+            shown = [
+                (
+                    ""
+                    if math.isnan(c.mean)
+                    else f"**{c.text()}**"
+                    if c.best
+                    else c.text().replace("*", "\\*")
+                )
+                for c in cells
+            ]
             lines.append([name.replace("|", "\\|"), *shown])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         told = " ".join(self.notes() if notes is None else notes).replace(" *: ", " \\*: ")
@@ -264,14 +379,25 @@ class Comparison:
         lines = [" & ".join(head) + r" \\ \hline"]
         for name, cells in self.cells().items():
             texts = [
-                "" if math.isnan(c.mean) else "$" + c.text(r"\pm").replace("*", "^{*}").replace("†", r"^{\dagger}") + "$" for c in cells
+                (
+                    ""
+                    if math.isnan(c.mean)
+                    else "$" + c.text(r"\pm").replace("*", "^{*}").replace("†", r"^{\dagger}") + "$"
+                )
+                for c in cells
             ]
-            shown = [rf"\boldmath{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
+            shown = [
+                rf"\boldmath{{{text}}}" if cell.best else text
+                for cell, text in zip(cells, texts, strict=True)
+            ]
             lines.append(" & ".join([_latex(name), *shown]) + r" \\")
         marks = {"±": r"$\pm$", "†": r"$^{\dagger}$", "*": r"$^{*}$", "<": "$<$"}
         notes = "".join(marks.get(letter, letter) for letter in _latex(" ".join(self.notes())))
         body = "\n".join(lines)
-        return f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n\n{{\\footnotesize {notes}\\par}}\n"
+        return (
+            f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n\n"
+            f"{{\\footnotesize {notes}\\par}}\n"
+        )
 
 
 def _count(pairs: int) -> str:

@@ -11,17 +11,21 @@ from lightning_reg.spatial import Pair, Transform
 
 
 class ExtraMetric(Described, ABC):
-    """Metric of a registered pair in addition to those of the table, registered under ``lightning_reg.metrics``.
+    """Metric of a registered pair in addition to those of the table, registered under
+    ``lightning_reg.metrics``.
 
     Attributes:
-        metric: key, title, unit and direction; ``compared``: it has a value before registration, too.
+        metric: key, title, unit and direction; ``compared``: it has a value before registration,
+            too.
     """
 
     metric: Metric
 
     @abstractmethod
     def __call__(self, pair: Pair, transform: Transform) -> float | None:
-        """The value for a pair of batch size 1 and a transform, fixed world to moving world; ``None`` if the pair lacks the data."""
+        """The value for a pair of batch size 1 and a transform, fixed world to moving world;
+        ``None`` if the pair lacks the data.
+        """
 
 
 def measured(extra: ExtraMetric, pair: Pair, transform: Transform) -> float | None:
@@ -35,7 +39,10 @@ def measured(extra: ExtraMetric, pair: Pair, transform: Transform) -> float | No
         try:
             return None if value is None else float(value)
         except (TypeError, ValueError) as cause:
-            raise ComponentError(f"The metric {type(extra).__name__} returned {type(value).__name__}; return a number or None.") from cause
+            raise ComponentError(
+                f"The metric {type(extra).__name__} returned {type(value).__name__}; return a"
+                " number or None."
+            ) from cause
 
 
 def build_metrics(names: Sequence[object]) -> list[ExtraMetric]:

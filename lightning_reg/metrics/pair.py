@@ -37,11 +37,13 @@ class PairMetrics:
 
     Args:
         name: name of the pair.
-        folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors are taken inside the fixed mask, if there is one.
+        folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors are taken
+            inside the fixed mask, if there is one.
         sdlogj: standard deviation of ``log det J``.
         jacobian: percentiles of ``det J`` by their numbers, :data:`PERCENTILES`.
         sd_j: standard deviation of ``det J``, as reported by de Vos et al. (2019).
-        ndv: non-diffeomorphic volume as a fraction, see :func:`lightning_reg.functional.non_diffeomorphic_volume`.
+        ndv: non-diffeomorphic volume as a fraction, see
+            :func:`lightning_reg.functional.non_diffeomorphic_volume`.
         tre_before, tre_after: target registration error per landmark, ``(N,)``.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
         dice_before, dice_after: per foreground label; NaN for a label in neither image.
@@ -75,7 +77,8 @@ class PairMetrics:
     extra: dict[Metric, dict[When, float]] = field(default_factory=dict)
 
     def value(self, key: str, when: When = "after") -> float | None:
-        """Value of a metric of the table, the mean over landmarks or labels; ``None`` if the pair lacks the data.
+        """Value of a metric of the table, the mean over landmarks or labels; ``None`` if the pair
+        lacks the data.
 
         Raises:
             KeyError: no such metric, or not a metric of this class (LNCC, mutual information).
@@ -87,7 +90,11 @@ class PairMetrics:
             return None if errors is None else float(errors.mean())
         if key in ("dice", *SurfaceDistance._fields):
             scores = self.by_label(key, when)
-            return float(torch.tensor(list(scores.values()), dtype=torch.float64).nanmean()) if scores else None
+            return (
+                float(torch.tensor(list(scores.values()), dtype=torch.float64).nanmean())
+                if scores
+                else None
+            )
         single = {"field_error": "field", "mask_dice": "mask", "ncc": "ncc"}
         return getattr(self, f"{single[key]}_{when}")
 
@@ -99,7 +106,9 @@ class PairMetrics:
         return {label: getattr(distance, key) for label, distance in found.items()}
 
     def row(self) -> dict[str, str | float]:
-        """One value per metric, for ``cases.csv``: :meth:`value` by :meth:`~lightning_reg.metrics.table.Metric.column`."""
+        """One value per metric, for ``cases.csv``: :meth:`value` by
+        :meth:`~lightning_reg.metrics.table.Metric.column`.
+        """
         values: dict[str, str | float] = {"case": self.name}
         for metric in COMPARED:
             if metric.key in ("lncc", "mi"):
@@ -113,23 +122,38 @@ class PairMetrics:
                     values[f"tre_{when}_sd_mm"] = float(errors.std(correction=0))
         for metric, found in self.extra.items():
             values |= {metric.column(when): value for when, value in found.items()}
-        return values | {metric.key: value for metric in METRICS if not metric.compared and (value := self.value(metric.key)) is not None}
+        return values | {
+            metric.key: value
+            for metric in METRICS
+            if not metric.compared and (value := self.value(metric.key)) is not None
+        }
 
     def as_dict(self) -> dict[str, Any]:
-        """The serialised form, for ``metrics.json``: ``{key: {before, after}}`` with the values per landmark and label, and folding."""
+        """The serialised form, for ``metrics.json``: ``{key: {before, after}}`` with the values per
+        landmark and label, and folding.
+        """
         values: dict[str, Any] = {}
         for metric in COMPARED:
             if metric.key in ("ncc", "lncc", "mi") or self.value(metric.key) is None:
                 continue
             values[metric.stored] = {when: self.value(metric.key, when) for when in WHEN}
             if metric.key == "tre":
-                values[metric.stored]["landmarks"] = {when: getattr(self, f"tre_{when}").tolist() for when in WHEN}
+                values[metric.stored]["landmarks"] = {
+                    when: getattr(self, f"tre_{when}").tolist() for when in WHEN
+                }
             if metric.key in ("dice", *SurfaceDistance._fields):
                 before, after = self.by_label(metric.key, "before"), self.by_label(metric.key)
-                values[metric.stored]["labels"] = {str(label): {"before": before[label], "after": after[label]} for label in after}
+                values[metric.stored]["labels"] = {
+                    str(label): {"before": before[label], "after": after[label]} for label in after
+                }
         if self.extra:
             values["extra"] = {metric.heading: dict(found) for metric, found in self.extra.items()}
-        return values | {"folding": self.folding, "ndv": self.ndv, "sdlogj": self.sdlogj, "jacobian_percentiles": self.jacobian}
+        return values | {
+            "folding": self.folding,
+            "ndv": self.ndv,
+            "sdlogj": self.sdlogj,
+            "jacobian_percentiles": self.jacobian,
+        }
 
 
 @torch.no_grad()
@@ -148,7 +172,8 @@ def evaluate(
         transform: fixed world to moving world.
         start: transform for the values *before*; default: the images are related by their headers.
         surfaces: also measure surface distances, which takes longer than all the rest.
-        field: the transform sampled on the fixed grid, if available already; landmarks are mapped by ``transform``.
+        field: the transform sampled on the fixed grid, if available already; landmarks are mapped
+            by ``transform``.
         extra: metrics in addition to those of the table.
     """
     grid, labels, fixed_labels = pair.fixed.grid, pair.labels(), None
@@ -157,7 +182,9 @@ def evaluate(
     if labels and pair.fixed_labels is not None:
         fixed_labels = pair.fixed_labels.resampled(grid).tensor
     jacobian = _Jacobian()
-    seen: dict[When, _Overlaid] = {when: _Overlaid(pair, mask, fixed_labels, labels, surfaces) for when in WHEN}
+    seen: dict[When, _Overlaid] = {
+        when: _Overlaid(pair, mask, fixed_labels, labels, surfaces) for when in WHEN
+    }
     for slab in slabs(grid, halo=1):
         wide = field.displacement(slab.wide).float()  # the dtype of the images
         jacobian.add(slab, wide, mask)
@@ -169,9 +196,16 @@ def evaluate(
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
-        found |= {"tre_before": pair.landmark_errors(start)[0].cpu(), "tre_after": pair.landmark_errors(transform)[0].cpu()}
+        found |= {
+            "tre_before": pair.landmark_errors(start)[0].cpu(),
+            "tre_after": pair.landmark_errors(transform)[0].cpu(),
+        }
         found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
-    before = Affine(torch.eye(4).unsqueeze(0).to(pair.fixed.tensor.device), grid) if start is None else start
+    before = (
+        Affine(torch.eye(4).unsqueeze(0).to(pair.fixed.tensor.device), grid)
+        if start is None
+        else start
+    )
     found["extra"] = {other.metric: _extra(other, pair, before, transform) for other in extra}
     return PairMetrics(pair.name[0], **jacobian.found(grid, mask), **found)  # type: ignore[arg-type]
 
@@ -180,7 +214,12 @@ class _Jacobian:
     """Sums over a field's Jacobian determinants, inside the mask if there is one."""
 
     def __init__(self) -> None:
-        self.determinant, self.logarithm, self.folded, self.volume = Moments(), Moments(), Moments(), 0.0
+        self.determinant, self.logarithm, self.folded, self.volume = (
+            Moments(),
+            Moments(),
+            Moments(),
+            0.0,
+        )
         self.drawn: list[Tensor] = []
 
     def add(self, slab: Slab, wide: Tensor, mask: Tensor | None) -> None:
@@ -197,20 +236,33 @@ class _Jacobian:
 
     def found(self, grid: Grid, mask: Tensor | None) -> dict[str, Any]:
         drawn = torch.cat(self.drawn).double().numpy()
-        cubes = math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
+        cubes = (
+            math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
+        )
         return {
             "folding": self.folded.mean if self.folded.count else 0.0,
             "sdlogj": self.logarithm.sd if self.logarithm.count else 0.0,
             "sd_j": self.determinant.sd,
             "ndv": self.volume / cubes,
-            "jacobian": {str(p): float(np.percentile(drawn, p)) for p in PERCENTILES} if len(drawn) else None,
+            "jacobian": (
+                {str(p): float(np.percentile(drawn, p)) for p in PERCENTILES}
+                if len(drawn)
+                else None
+            ),
         }
 
 
 class _Overlaid:
     """Sums over the fixed image and the moving image on its grid, before or after registration."""
 
-    def __init__(self, pair: Pair, mask: Tensor | None, fixed_labels: Tensor | None, labels: list[int], surfaces: bool) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        mask: Tensor | None,
+        fixed_labels: Tensor | None,
+        labels: list[int],
+        surfaces: bool,
+    ) -> None:
         self.pair, self.mask, self.fixed_labels, self.labels = pair, mask, fixed_labels, labels
         self.correlation, self.error = Correlation(), Moments()
         self.counts: Tensor | None = None
@@ -220,10 +272,16 @@ class _Overlaid:
             self.warped = torch.empty_like(fixed_labels, dtype=pair.moving_labels.tensor.dtype)
 
     def add(self, slab: Slab, displacement: Tensor | None) -> None:
-        """Add a slab with its displacement in voxels; ``None``: the images are related by their headers."""
+        """Add a slab with its displacement in voxels; ``None``: the images are related by their
+        headers.
+        """
 
         def seen(image: Image) -> Tensor:
-            return (image.resampled(slab.grid) if displacement is None else warped_slab(image, displacement, slab.grid)).tensor
+            return (
+                image.resampled(slab.grid)
+                if displacement is None
+                else warped_slab(image, displacement, slab.grid)
+            ).tensor
 
         pair, inside = self.pair, None if self.mask is None else slab.of(self.mask)
         self.correlation.add(slab.of(pair.fixed.tensor), seen(pair.moving), inside)
@@ -237,7 +295,9 @@ class _Overlaid:
         if pair.truth is not None:
             true = pair.truth.displacement(slab.grid)
             spacing = torch.as_tensor(slab.whole.spacing).to(true).view(-1, 3, 1, 1, 1)
-            missing = ((true if displacement is None else displacement - true) * spacing).norm(dim=1, keepdim=True)
+            missing = ((true if displacement is None else displacement - true) * spacing).norm(
+                dim=1, keepdim=True
+            )
             self.error.add(missing if inside is None else missing[inside])
 
     def _count(self, counts: Tensor) -> None:
@@ -250,26 +310,45 @@ class _Overlaid:
             found["field"] = self.error.mean
         if self.counts is not None:
             scores = dice_of_counts(self.counts)[0].tolist()
-            found |= {"mask": scores[0]} if self.masks else {"dice": dict(zip(self.labels, scores, strict=True))}
+            found |= (
+                {"mask": scores[0]}
+                if self.masks
+                else {"dice": dict(zip(self.labels, scores, strict=True))}
+            )
         if self.warped is not None and self.fixed_labels is not None:
-            distances = surface_distances(self.fixed_labels[0, 0], self.warped[0, 0], self.labels, grid.spacing[0])
+            distances = surface_distances(
+                self.fixed_labels[0, 0], self.warped[0, 0], self.labels, grid.spacing[0]
+            )
             found["surface"] = dict(zip(self.labels, distances, strict=True))
         return found
 
 
-def _extra(extra: ExtraMetric, pair: Pair, before: Transform, after: Transform) -> dict[When, float]:
-    transforms: dict[When, Transform] = {"before": before, "after": after} if extra.metric.compared else {"after": after}
+def _extra(
+    extra: ExtraMetric, pair: Pair, before: Transform, after: Transform
+) -> dict[When, float]:
+    transforms: dict[When, Transform] = (
+        {"before": before, "after": after} if extra.metric.compared else {"after": after}
+    )
     values = {when: measured(extra, pair, transform) for when, transform in transforms.items()}
     return {when: value for when, value in values.items() if value is not None}
 
 
 def totals(cases: Sequence[PairMetrics]) -> dict[str, float]:
-    """Means over the cases that have a quantity; for TRE the standard deviation is over all landmarks of all cases."""
+    """Means over the cases that have a quantity; for TRE the standard deviation is over all
+    landmarks of all cases.
+    """
     rows = [case.row() for case in cases]
     keys = list(dict.fromkeys(key for row in rows for key in row if key != "case"))
-    means = {key: float(torch.tensor([float(row[key]) for row in rows if key in row]).mean()) for key in keys}
+    means = {
+        key: float(torch.tensor([float(row[key]) for row in rows if key in row]).mean())
+        for key in keys
+    }
     for when in ("before", "after"):
-        pooled = [getattr(case, f"tre_{when}") for case in cases if getattr(case, f"tre_{when}") is not None]
+        pooled = [
+            getattr(case, f"tre_{when}")
+            for case in cases
+            if getattr(case, f"tre_{when}") is not None
+        ]
         if pooled:
             means[f"tre_{when}_sd_mm"] = float(torch.cat(pooled).std(correction=0))
     return means

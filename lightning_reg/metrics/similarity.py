@@ -15,7 +15,9 @@ from lightning_reg.spatial import Image, Pair, Transform, slabs, warped_slab
 WINDOW = 9
 """Edge of the windows of local correlation, voxels."""
 COUNTED = 32_000_000
-"""Approximate number of voxels of a local correlation; a larger image is sampled by slabs at equal distances."""
+"""Approximate number of voxels of a local correlation; a larger image is sampled by slabs at equal
+distances.
+"""
 DRAWN = 200_000
 """Approximate number of voxels of a joint histogram, which needs no more."""
 
@@ -24,27 +26,35 @@ DRAWN = 200_000
 def similarities(pair: Pair, start: Transform, transform: Transform) -> dict[str, dict[str, float]]:
     """Compute NCC, LNCC and mutual information (nats) before and after registration.
 
-    Only voxels where the warped image has data are used, inside the fixed mask if there is one; for LNCC at most about 32 million, for
-    mutual information about 200,000.
+    Only voxels where the warped image has data are used, inside the fixed mask if there is one; for
+    LNCC at most about 32 million, for mutual information about 200,000.
 
     Args:
         pair: preprocessed, on its working grids.
     """
-    found = {when: _similarity(pair, phi) for when, phi in zip(WHEN, (start, transform), strict=True)}
+    found = {
+        when: _similarity(pair, phi) for when, phi in zip(WHEN, (start, transform), strict=True)
+    }
     return {name: {when: found[when][name] for when in WHEN} for name in ("ncc", "lncc", "mi")}
 
 
 def _similarity(pair: Pair, transform: Transform) -> dict[str, float]:
     grid = pair.fixed.grid
     mask = None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor > 0
-    everywhere = Image(torch.ones(1, 1, 1, 1, 1).to(pair.moving.tensor).expand_as(pair.moving.tensor), pair.moving.grid)
+    everywhere = Image(
+        torch.ones(1, 1, 1, 1, 1).to(pair.moving.tensor).expand_as(pair.moving.tensor),
+        pair.moving.grid,
+    )
     correlation, local, weights = Correlation(), 0.0, 0.0
     drawn: list[Tensor] = []
     size, plane = math.prod(grid.shape), math.prod(grid.shape[1:])
     step, every = max(1, size // DRAWN), max(1, round(size / COUNTED))
     for number, slab in enumerate(slabs(grid, halo=WINDOW // 2)):
         displacement = transform.displacement(slab.wide).float()  # the dtype of the images
-        fixed, warped = slab.wide_of(pair.fixed.tensor), warped_slab(pair.moving, displacement, slab.wide).tensor
+        fixed, warped = (
+            slab.wide_of(pair.fixed.tensor),
+            warped_slab(pair.moving, displacement, slab.wide).tensor,
+        )
         inside = warped_slab(everywhere, displacement, slab.wide).tensor
         if mask is not None:
             inside = inside * slab.wide_of(mask)
@@ -53,9 +63,14 @@ def _similarity(pair: Pair, transform: Transform) -> dict[str, float]:
             counted = torch.zeros_like(inside)
             slab.inner(counted).copy_(slab.inner(inside))
             weight = float(counted.double().sum())
-            local, weights = local + weight * float(lncc(fixed, warped, WINDOW, counted)), weights + weight
+            local, weights = (
+                local + weight * float(lncc(fixed, warped, WINDOW, counted)),
+                weights + weight,
+            )
         first = -slab.first * plane % step  # every n-th voxel of the whole image
-        drawn.append(torch.stack([slab.inner(t).flatten()[first::step] for t in (fixed, warped, inside)]))
+        drawn.append(
+            torch.stack([slab.inner(t).flatten()[first::step] for t in (fixed, warped, inside)])
+        )
     some = torch.cat(drawn, dim=1).unsqueeze(1)
     return {
         "ncc": correlation.value,

@@ -11,27 +11,45 @@ import numpy as np
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """``mean``, ``sd``, and the 95 % confidence interval ``low`` to ``high`` of the mean (bootstrap over cases, BCa, 10,000 resamples)."""
+    """``mean``, ``sd``, and the 95 % confidence interval ``low`` to ``high`` of the mean (bootstrap
+    over cases, BCa, 10,000 resamples).
+    """
     array = np.asarray(values, dtype=float)
-    found = {"mean": float(array.mean()), "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan, "n": len(array)}
+    found = {
+        "mean": float(array.mean()),
+        "sd": float(array.std(ddof=1)) if len(array) > 1 else math.nan,
+        "n": len(array),
+    }
     if len(array) < 3 or np.ptp(array) == 0:
         return found | {"low": math.nan, "high": math.nan}
     from scipy import stats  # imported late for a faster start-up
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # for nearly equal values SciPy warns that the interval is NaN, which the tables leave blank
-        interval = stats.bootstrap((array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)).confidence_interval
+        warnings.simplefilter(
+            "ignore"
+            # for nearly equal values SciPy warns that the interval is NaN, which the tables leave
+            # blank
+        )
+        interval = stats.bootstrap(
+            (array,), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)
+        ).confidence_interval
     return found | {"low": float(interval.low), "high": float(interval.high)}
 
 
 def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """:func:`summary` of every column over the cases that have it."""
     columns = dict.fromkeys(key for row in rows for key in row)
-    return {c: summary([row[c] for row in rows if is_number(row, c)]) for c in columns if any(is_number(row, c) for row in rows)}
+    return {
+        c: summary([row[c] for row in rows if is_number(row, c)])
+        for c in columns
+        if any(is_number(row, c) for row in rows)
+    }
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Compare two models on the same cases: :func:`summary` of second minus first, and the two-sided p of Wilcoxon's signed-rank test."""
+    """Compare two models on the same cases: :func:`summary` of second minus first, and the
+    two-sided p of Wilcoxon's signed-rank test.
+    """
     difference = np.asarray(second) - np.asarray(first)
     from scipy import stats  # imported late for a faster start-up
 
@@ -40,9 +58,11 @@ def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Correct p values for their number, so that the probability of any false positive stays below the level of significance.
+    """Correct p values for their number, so that the probability of any false positive stays below
+    the level of significance.
 
-    Source: S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal
+        of Statistics 6, 1979.
     """
     order = np.argsort(p)
     stepped = np.maximum.accumulate([(len(p) - rank) * p[k] for rank, k in enumerate(order)])

@@ -28,7 +28,11 @@ class Moments:
     @property
     def sd(self) -> float:
         """Standard deviation of the numbers themselves (divided by their count)."""
-        return math.sqrt(max(self.squares / self.count - self.mean**2, 0.0)) if self.count else math.nan
+        return (
+            math.sqrt(max(self.squares / self.count - self.mean**2, 0.0))
+            if self.count
+            else math.nan
+        )
 
 
 class Correlation:
@@ -47,7 +51,9 @@ class Correlation:
         f, w = fixed.flatten().double(), other.flatten().double()
         one = torch.ones_like(f) if weight is None else weight.flatten().double()
         of_f, of_w = one * f, one * w
-        self.sums += torch.stack([one.sum(), of_f.sum(), of_w.sum(), of_f @ f, of_w @ w, of_f @ w]).cpu()
+        self.sums += torch.stack(
+            [one.sum(), of_f.sum(), of_w.sum(), of_f @ f, of_w @ w, of_f @ w]
+        ).cpu()
 
     @property
     def value(self) -> float:

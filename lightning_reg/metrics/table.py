@@ -1,4 +1,6 @@
-"""Table of metrics: key, title, unit and direction, for tables, reports, figures and model selection."""
+"""Table of metrics: key, title, unit and direction, for tables, reports, figures and model
+selection.
+"""
 
 from __future__ import annotations
 
@@ -76,13 +78,16 @@ RANKING = tuple(metric for metric in METRICS if metric.ranks)
 
 
 def ranking(columns: Iterable[str]) -> Metric | None:
-    """Metric to rank cases with these columns by: the first one of the table that ranks and is present; ``None`` without one."""
+    """Metric to rank cases with these columns by: the first one of the table that ranks and is
+    present; ``None`` without one.
+    """
     there = set(columns)
     return next((metric for metric in RANKING if metric.column() in there), None)
 
 
 def primary_error(totals: Mapping[str, float]) -> float:
-    """Error for model selection: the value of the :func:`ranking` metric as an error (mean TRE in mm, one minus Dice, ...).
+    """Error for model selection: the value of the :func:`ranking` metric as an error (mean TRE in
+    mm, one minus Dice, ...).
 
     Raises:
         ValueError: the totals have no metric that ranks.
@@ -94,7 +99,9 @@ def primary_error(totals: Mapping[str, float]) -> float:
 
 
 def heading(column: str) -> str:
-    """Heading of a column of ``cases.csv``, as ``TRE after, mm``; for an unknown column its name in words."""
+    """Heading of a column of ``cases.csv``, as ``TRE after, mm``; for an unknown column its name in
+    words.
+    """
     for metric in METRICS:
         if not metric.compared and column == metric.key:
             return metric.heading

@@ -21,7 +21,8 @@ class Card:
     Args:
         title: the images that it registers, in a line.
         data: training data: source, number of subjects, modality.
-        licence: licence of the weights, an SPDX expression (the licence of the data may require a certain one).
+        licence: licence of the weights, an SPDX expression (the licence of the data may require a
+            certain one).
         training: the command of the training, and the version of lightning_reg.
         accuracy: metrics on held-out data by name; ``on`` describes these data.
         not_for: uses that are excluded.
@@ -48,8 +49,13 @@ class Card:
             value, kind = getattr(self, entry.name), kinds.get(entry.name, str)
             if not isinstance(value, kind):
                 raise ArgumentError(f"{entry.name} is {value!r}; give {NAMES[kind]}")
-        if not all(isinstance(one, dict) and {"distribution", "version"} <= one.keys() for one in self.components):
-            raise ArgumentError("components are not all {group, name, distribution, version}; pack the model again")
+        if not all(
+            isinstance(one, dict) and {"distribution", "version"} <= one.keys()
+            for one in self.components
+        ):
+            raise ArgumentError(
+                "components are not all {group, name, distribution, version}; pack the model again"
+            )
 
     def text(self) -> str:
         """The card in Markdown."""
@@ -58,14 +64,21 @@ class Card:
         others = [f"{c['distribution']} {c['version']}" for c in self.components]
         parts = {
             "Data": self.data,
-            "Accuracy": f"{self.accuracy.get('on', 'On held-out data')}:\n\n| metric | value |\n| --- | --- |\n{rows}",
+            "Accuracy": (
+                f"{self.accuracy.get('on', 'On held-out data')}:\n\n| metric | value |\n| --- | ---"
+                f" |\n{rows}"
+            ),
             "Not for": self.not_for,
             "Training": f"```bash\n{self.training}\n```",
             "Weights": f"{self.parameters:,} parameters, {self.weights}; licence {self.licence}.",
             "Made with": ", ".join(dict.fromkeys(others)),
             "Cite": self.citation,
         }
-        return f"# {self.title}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items() if text) + "\n"
+        return (
+            f"# {self.title}\n\n"
+            + "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items() if text)
+            + "\n"
+        )
 
 
 def read_card(path: Path) -> Card:
@@ -77,12 +90,18 @@ def read_card(path: Path) -> Card:
     try:
         values = read_yaml(path)
     except FileNotFoundError as cause:
-        raise DataError(f"There is no card {path}; a model package has one beside its weights.") from cause
+        raise DataError(
+            f"There is no card {path}; a model package has one beside its weights."
+        ) from cause
     if not isinstance(values, dict):
         raise DataError(f"The card {path} holds no 'key: value' pairs; correct it.")
     known = [entry.name for entry in fields(Card)]
     require_known_arguments(str(path), values, known)
-    lacking = [f.name for f in fields(Card) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
+    lacking = [
+        f.name
+        for f in fields(Card)
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values
+    ]
     if lacking:
         raise DataError(f"The card {path} lacks {', '.join(lacking)}; add it.")
     try:

@@ -1,4 +1,6 @@
-"""Configurations of instance optimisation, by name: the files of ``conf/instance`` and those of installed packages."""
+"""Configurations of instance optimisation, by name: the files of ``conf/instance`` and those of
+installed packages.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
 
     Args:
         name: of a file in ``conf/instance``, or the path of a user's file (``.yaml``).
-        overrides: ``key=value``; keys of the file, and any key inside ``preprocessing`` and ``optimization.loss``.
+        overrides: ``key=value``; keys of the file, and any key inside ``preprocessing`` and
+            ``optimization.loss``.
 
     Raises:
         UserError: no such configuration or key.
@@ -33,7 +36,9 @@ def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     config = _loaded(path, known)
     missing = [key for key in ("preprocessing", "start", "optimization") if key not in config]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it.")
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}; copy {known['bspline']} and change it."
+        )
     _require_shape(config, path)
     OmegaConf.set_struct(config, True)
     for part in (config.preprocessing, config.optimization.get("loss")):
@@ -42,19 +47,30 @@ def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:
-            raise UserError(f"'{override}' is no option of an instance optimisation; write key=value, as optimization.patience=20.")
+            raise UserError(
+                f"'{override}' is no option of an instance optimisation; write key=value, as"
+                " optimization.patience=20."
+            )
         try:
             config.merge_with_dotlist([override])
         except yaml.YAMLError as cause:
-            raise UserError(f"'{override}' cannot be read as YAML ({first_line(cause)}); correct the value of {key}.") from cause
+            raise UserError(
+                f"'{override}' cannot be read as YAML ({first_line(cause)}); correct the value of"
+                f" {key}."
+            ) from cause
         except (OmegaConfBaseException, ValueError, TypeError) as cause:
             keys = _dotted(OmegaConf.to_container(config))
-            raise UserError(f"The instance optimisation has no option '{key}'{did_you_mean(key, keys)} Its options: {path}.") from cause
+            raise UserError(
+                f"The instance optimisation has no option '{key}'{did_you_mean(key, keys)} Its"
+                f" options: {path}."
+            ) from cause
     _require_shape(config, path)
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as cause:
-        raise UserError(f"A value of {name} cannot be resolved ({first_line(cause)}); write it in full.") from cause
+        raise UserError(
+            f"A value of {name} cannot be resolved ({first_line(cause)}); write it in full."
+        ) from cause
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -73,7 +89,10 @@ def _loaded(path: Path, known: Mapping[str, Path]) -> DictConfig:
     for base in bases:
         if not isinstance(base, str) or base not in known or known[base] == path:
             available = ", ".join(sorted(known))
-            raise UserError(f"{path} builds on '{base}', which is not there{did_you_mean(str(base), known)} Available: {available}.")
+            raise UserError(
+                f"{path} builds on '{base}', which is not there{did_you_mean(str(base), known)}"
+                f" Available: {available}."
+            )
     merged = OmegaConf.merge(*(_loaded(known[base], known) for base in bases), config)
     assert isinstance(merged, DictConfig)
     return merged
@@ -96,21 +115,31 @@ def _require_shape(config: DictConfig, path: Path) -> None:
 def _dotted(value: Any, prefix: str = "") -> list[str]:
     if not isinstance(value, dict):
         return []
-    return [name for key, inner in value.items() for name in (f"{prefix}{key}", *_dotted(inner, f"{prefix}{key}."))]
+    return [
+        name
+        for key, inner in value.items()
+        for name in (f"{prefix}{key}", *_dotted(inner, f"{prefix}{key}."))
+    ]
 
 
 def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = None) -> Optimization:
     """Build the optimisation from a configuration's part ``optimization``.
 
     Args:
-        settings: ``{loss, stages, patience, ...}``; a loss is ``{name: {weight, **arguments}}``, ``unlike`` another configuration's name.
+        settings: ``{loss, stages, patience, ...}``; a loss is ``{name: {weight, **arguments}}``,
+            ``unlike`` another configuration's name.
         loss: used if the configuration has none.
 
     Raises:
-        ComponentError: a term, a kind of transform or an option is unknown, or a value is not valid.
+        ComponentError: a term, a kind of transform or an option is unknown, or a value is not
+            valid.
     """
     arguments = dict(settings)
-    terms, stages, unlike = arguments.pop("loss", None), arguments.pop("stages", ()), arguments.pop("unlike", None)
+    terms, stages, unlike = (
+        arguments.pop("loss", None),
+        arguments.pop("stages", ()),
+        arguments.pop("unlike", None),
+    )
     supplied: dict[str, Any] = {}
     if unlike is not None:
         supplied["unlike"] = build_optimization(read_instance(unlike)["optimization"])
@@ -119,14 +148,18 @@ def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = No
     elif loss is not None:
         supplied |= {"loss": loss, "optional": True}
     if isinstance(stages, str) or not isinstance(stages, Sequence):
-        raise ComponentError(f"'optimization' cannot be made: stages is {stages!r}, where a list is meant.")
+        raise ComponentError(
+            f"'optimization' cannot be made: stages is {stages!r}, where a list is meant."
+        )
     made = [_stage(number, stage) for number, stage in enumerate(stages)]
     return construct("optimization", Optimization, arguments, stages=made, **supplied)
 
 
 def _stage(number: int, stage: Any) -> FitStage:
     if not isinstance(stage, Mapping):
-        raise ComponentError(f"'stages[{number}]' is {stage!r}, where 'key: value' pairs are meant.")
+        raise ComponentError(
+            f"'stages[{number}]' is {stage!r}, where 'key: value' pairs are meant."
+        )
     arguments = dict(stage)
     terms = arguments.pop("loss", None)
     supplied = {} if terms is None else {"loss": build_loss({"terms": terms}, "loss")}

@@ -13,14 +13,22 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.interfaces import Composer
-from lightning_reg.optimization.objective import LINEAR, FitStage, Objective, Optimization, with_margin
+from lightning_reg.optimization.objective import (
+    LINEAR,
+    FitStage,
+    Objective,
+    Optimization,
+    with_margin,
+)
 from lightning_reg.optimization.parameters import Fit, State
 from lightning_reg.optimization.unfolding import unfolded
 from lightning_reg.registry import load
 from lightning_reg.spatial import Affine, Composition, Pair, Transform
 
 AGREEING = 0.02
-"""Disagreement of registrations from several starts up to which they agree, as a fraction of the image's size."""
+"""Disagreement of registrations from several starts up to which they agree, as a fraction of the
+image's size.
+"""
 
 
 @dataclass
@@ -29,9 +37,11 @@ class Optimized:
 
     Args:
         transform: fixed world to moving world; the start, if no better transform was found.
-        before, after: the last stage's objective for the start and for :attr:`transform`; ``after`` is never larger.
+        before, after: the last stage's objective for the start and for :attr:`transform`; ``after``
+        is never larger.
         history: per stage, the kind of transform and the objective at every step.
-        apart: disagreement of registrations from several starts, mm, if the start was returned because of it.
+        apart: disagreement of registrations from several starts, mm, if the start was returned
+            because of it.
         unlike: correlation of the images, if they were registered as two modalities.
     """
 
@@ -56,7 +66,8 @@ def optimize(
 
     Args:
         pair: of batch size 1. Masks, landmarks and labels are used by the terms that need them.
-        start: initial transform. Its leading affine part is stored separately, the rest as a displacement on the fixed grid.
+        start: initial transform. Its leading affine part is stored separately, the rest as a
+            displacement on the fixed grid.
         optimization: objective and stages.
         steps: of all stages together; default those of the stages.
         network: for stages that fit the network's weights; it is not changed.
@@ -74,12 +85,24 @@ def optimize(
         apart = _disagreement(pair, start, stages, optimization)
         if apart is None:
             try:
-                state, history = run_stages(pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress)
+                state, history = run_stages(
+                    pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress
+                )
             except _Unlike as unlike:
                 assert optimization.unlike is not None
                 if progress is not None:
-                    progress(f"two modalities (correlation {unlike.correlation:.2f}): using measures that do not compare intensities")
-                instead = optimize(pair, start, optimization.unlike, steps=steps, network=network, progress=progress)
+                    progress(
+                        f"two modalities (correlation {unlike.correlation:.2f}): using measures"
+                        " that do not compare intensities"
+                    )
+                instead = optimize(
+                    pair,
+                    start,
+                    optimization.unlike,
+                    steps=steps,
+                    network=network,
+                    progress=progress,
+                )
                 return replace(instead, unlike=unlike.correlation)
             if state.spline is not None and state.field is None:
                 state = replace(state, spline=unfolded(state.spline))
@@ -89,7 +112,11 @@ def optimize(
     objective = Objective(pair, stages[-1], optimization)
     with torch.no_grad():
         before, after = (float(objective(t)) for t in (start, found))
-    return Optimized(found, before, after, history) if after < before else Optimized(start, before, before, history, apart)
+    return (
+        Optimized(found, before, after, history)
+        if after < before
+        else Optimized(start, before, before, history, apart)
+    )
 
 
 def run_stages(
@@ -124,11 +151,15 @@ def run_stages(
     return state, history
 
 
-def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], optimization: Optimization) -> float | None:
-    """Disagreement, mm, of the transforms fitted by the leading rigid and affine stages from several starts.
+def _disagreement(
+    pair: Pair, start: Transform, stages: Sequence[FitStage], optimization: Optimization
+) -> float | None:
+    """Disagreement, mm, of the transforms fitted by the leading rigid and affine stages from
+    several starts.
 
-    For each start, the distance of the mapped points from their median over the starts is averaged over the image; the disagreement is the
-    median of these averages. ``None``: it is small, or there is only one start.
+    For each start, the distance of the mapped points from their median over the starts is averaged
+    over the image; the disagreement is the median of these averages. ``None``: it is small, or
+    there is only one start.
     """
     linear = _linear(stages)
     if optimization.starts == 1 or not linear:
@@ -139,8 +170,12 @@ def _disagreement(pair: Pair, start: Transform, stages: Sequence[FitStage], opti
     for number in range(optimization.starts):
         move = random.standard_normal(3) * (number > 0)
         matrix = torch.eye(4, dtype=torch.float64, device=points.device).unsqueeze(0)
-        matrix[0, :3, 3] = torch.as_tensor(0.1 * float(grid.size[0]) * move / max(float(np.linalg.norm(move)), 1e-6))
-        state, _ = run_stages(pair, State.of(Composition([Affine(matrix, grid), start]), grid), linear, optimization)
+        matrix[0, :3, 3] = torch.as_tensor(
+            0.1 * float(grid.size[0]) * move / max(float(np.linalg.norm(move)), 1e-6)
+        )
+        state, _ = run_stages(
+            pair, State.of(Composition([Affine(matrix, grid), start]), grid), linear, optimization
+        )
         ends.append(state.transform().map_world(points)[0])
     found = torch.stack(ends)
     apart = float((found - found.median(0).values).norm(dim=1).mean(1).median())
@@ -190,14 +225,20 @@ class _Track:
         if self.values[-1] <= min(self.values):
             self._keep()
         waited = len(self.values) - self.optimization.patience
-        settled = waited > 0 and min(self.values[:waited]) - min(self.values) < self.optimization.tolerance * abs(min(self.values))
+        settled = waited > 0 and min(self.values[:waited]) - min(
+            self.values
+        ) < self.optimization.tolerance * abs(min(self.values))
         if settled or not math.isfinite(self.values[-1]):
             raise _Settled
         return value
 
 
-def _descend(fitted: Fit, stage: FitStage, objective: Objective, optimization: Optimization) -> list[float]:
-    """Minimise the objective, and set the parameters to the best ones of all steps; returns the objective's values."""
+def _descend(
+    fitted: Fit, stage: FitStage, objective: Objective, optimization: Optimization
+) -> list[float]:
+    """Minimise the objective, and set the parameters to the best ones of all steps; returns the
+    objective's values.
+    """
     track = _Track(fitted, objective, optimization)
     with suppress(_Settled):
         (_adam if stage.optimizer == "adam" else _lbfgs)(track, stage)
@@ -223,7 +264,14 @@ def _adam(track: _Track, stage: FitStage) -> None:
 
 def _lbfgs(track: _Track, stage: FitStage) -> None:
     optimizer = torch.optim.LBFGS(
-        track.fitted.parameters, stage.lr, stage.steps, stage.steps + 1, 1e-9, 1e-12, history_size=10, line_search_fn="strong_wolfe"
+        track.fitted.parameters,
+        stage.lr,
+        stage.steps,
+        stage.steps + 1,
+        1e-9,
+        1e-12,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> float:

@@ -27,18 +27,20 @@ class FitStage:
     """One stage of an optimisation.
 
     Args:
-        transform: kind of transform that is fitted: the ``affine`` part, a ``rigid`` motion, a cubic ``bspline``, a ``dense`` field, the
-            ``network``'s weights, or one of another distribution (entry points ``lightning_reg.fits``).
+        transform: kind of transform that is fitted: the ``affine`` part, a ``rigid`` motion, a
+            cubic ``bspline``, a ``dense`` field, the ``network``'s weights, or one of another
+            distribution (entry points ``lightning_reg.fits``).
         steps: largest number; fewer if the objective no longer decreases.
-        stride: both images are average-pooled to voxels of about this many times the fixed image's finest voxel edge (small images:
-            less, see :class:`Optimization`).
+        stride: both images are average-pooled to voxels of about this many times the fixed image's
+            finest voxel edge (small images: less, see :class:`Optimization`).
         spacing: of the control points (``dense``: of the field's samples), in the same unit.
-        lr: learning rate of Adam, which decreases to 0 along a half cosine. Units: ``rigid`` and ``affine``, see
-            :data:`~lightning_reg.optimization.parameters.AFFINE_SCALE`; ``bspline`` and ``dense``: finest voxel edges.
+        lr: learning rate of Adam, which decreases to 0 along a half cosine. Units: ``rigid`` and
+            ``affine``, see :data:`~lightning_reg.optimization.parameters.AFFINE_SCALE`; ``bspline``
+            and ``dense``: finest voxel edges.
         loss: of this stage; default that of the optimisation.
-        optimizer: ``adam``; or ``lbfgs``, which converges to the minimum of a smooth objective with few parameters (an affine map), while
-            Adam oscillates around it. A step of ``lbfgs`` is one evaluation of the objective; ``lr`` scales the first trial step of its
-            line search.
+        optimizer: ``adam``; or ``lbfgs``, which converges to the minimum of a smooth objective with
+            few parameters (an affine map), while Adam oscillates around it. A step of ``lbfgs`` is
+            one evaluation of the objective; ``lr`` scales the first trial step of its line search.
 
     Raises:
         ValueError: a number is out of range.
@@ -72,23 +74,27 @@ class Optimization:
     Args:
         stages: coarse to fine.
         loss: of the stages without a loss of their own.
-        patience: a stage ends when this many steps reduced its objective by less than the fraction ``tolerance``.
+        patience: a stage ends when this many steps reduced its objective by less than the fraction
+            ``tolerance``.
         tolerance: see ``patience``.
-        mask_margin: masks are dilated by this distance, mm, before the terms use them, because the border of an organ is the border of
-            its mask.
-        small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by the cube root of the ratio.
-        fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most this, mm, because they show finer anatomy.
-        starts: number of starts of the leading rigid and affine stages: the given start, and others translated by a tenth of the image's
-            size. If the results differ by more than a fiftieth of the size, the images do not determine the alignment, and the given
-            start is returned.
-        unlike: the optimisation for two modalities, used instead if the images correlate less than ``likeness`` after the leading rigid
-            and affine stages.
+        mask_margin: masks are dilated by this distance, mm, before the terms use them, because the
+            border of an organ is the border of its mask.
+        small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by
+            the cube root of the ratio.
+        fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most
+            this, mm, because they show finer anatomy.
+        starts: number of starts of the leading rigid and affine stages: the given start, and others
+            translated by a tenth of the image's size. If the results differ by more than a fiftieth
+            of the size, the images do not determine the alignment, and the given start is returned.
+        unlike: the optimisation for two modalities, used instead if the images correlate less than
+            ``likeness`` after the leading rigid and affine stages.
         likeness: from -1 to 1, see ``unlike``.
-        optional: leave out terms that need data that the pair does not have (a model's loss was made for its training data).
+        optional: leave out terms that need data that the pair does not have (a model's loss was
+            made for its training data).
 
     Raises:
-        ValueError: a number is out of range, no stage has steps, a stage has no loss, or the spacings of successive B-splines are not
-            halved.
+        ValueError: a number is out of range, no stage has steps, a stage has no loss, or the
+            spacings of successive B-splines are not halved.
     """
 
     stages: Sequence[FitStage]
@@ -108,7 +114,9 @@ class Optimization:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ArgumentError(f"{name} is {value}; give a finite number, 0 or more")
-        require_kind(self.loss, (LossBundle, type(None)), "loss", "give LossBundle({name: (weight, term)})")
+        require_kind(
+            self.loss, (LossBundle, type(None)), "loss", "give LossBundle({name: (weight, term)})"
+        )
         for stage in self.stages:
             require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
         if not isinstance(self.starts, int) or self.starts < 1:
@@ -119,7 +127,10 @@ class Optimization:
         if self.small == 0:
             raise ArgumentError("small is 0; give a number of voxels, 1 or more")
         if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):
-            raise ArgumentError("stages must not be empty (one needs steps), and patience is a whole number of steps")
+            raise ArgumentError(
+                "stages must not be empty (one needs steps), and patience is a whole number of"
+                " steps"
+            )
         spacing: float | None = None
         for number, stage in enumerate(self.stages):
             if stage.loss is None and self.loss is None:
@@ -128,24 +139,33 @@ class Optimization:
                 halvings = 0.0 if spacing is None else math.log2(spacing / stage.spacing)
                 if halvings < -1e-3 or abs(halvings - round(halvings)) > 1e-3:
                     raise ArgumentError(
-                        f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g}; halve it from stage to stage"
+                        f"a B-spline of spacing {spacing:g} cannot go on with {stage.spacing:g};"
+                        " halve it from stage to stage"
                     )
                 spacing = stage.spacing
             elif stage.transform not in LINEAR:
                 spacing = None
 
     def scaled(self, steps: int | None = None) -> list[FitStage]:
-        """The stages that have steps; with ``steps``, their numbers of steps are scaled to this sum."""
+        """The stages that have steps; with ``steps``, their numbers of steps are scaled to this
+        sum.
+        """
         stages = list(self.stages)
         if steps is not None:
             total = sum(stage.steps for stage in stages)
-            bounds = [round(steps * sum(s.steps for s in stages[: n + 1]) / total) for n in range(len(stages))]
-            stages = [replace(s, steps=b - a) for s, a, b in zip(stages, [0, *bounds], bounds, strict=False)]
+            bounds = [
+                round(steps * sum(s.steps for s in stages[: n + 1]) / total)
+                for n in range(len(stages))
+            ]
+            stages = [
+                replace(s, steps=b - a)
+                for s, a, b in zip(stages, [0, *bounds], bounds, strict=False)
+            ]
         return [stage for stage in stages if stage.steps > 0]
 
 
 def with_margin(pair: Pair, margin: float) -> Pair:
-    """The pair with masks as 0 and 1 in floating point, dilated by ``margin`` mm along each axis."""
+    """The pair with floating-point masks, dilated by ``margin`` mm along each axis."""
     masks: dict[str, Image] = {}
     for name in ("fixed_mask", "moving_mask"):
         mask: Image | None = getattr(pair, name)
@@ -168,55 +188,93 @@ class Objective:
         if optimization.optional:
             bundle = bundle.restricted(pair.has())
         if bundle.reverse:
-            raise ComponentError("Instance optimisation fits one direction; leave out the term 'inverse_consistency'.")
+            raise ComponentError(
+                "Instance optimisation fits one direction; leave out the term"
+                " 'inverse_consistency'."
+            )
         bundle.require(pair.has())
-        self.bundle, self.edge = bundle.to(pair.fixed.tensor.device), float(pair.fixed.grid.spacing.min())
+        self.bundle, self.edge = (
+            bundle.to(pair.fixed.tensor.device),
+            float(pair.fixed.grid.spacing.min()),
+        )
         self.original = pair
-        stride = stage.stride * min(1.0, math.prod(self.original.fixed.grid.shape) / optimization.small) ** (1 / 3)
+        stride = stage.stride * min(
+            1.0, math.prod(self.original.fixed.grid.shape) / optimization.small
+        ) ** (1 / 3)
         self.spacing = stage.spacing / (2 if self.edge <= optimization.fine else 1)
-        regions = [term.region_of(pair) for term in bundle.terms.values() if isinstance(term, MaskedTerm)]
+        regions = [
+            term.region_of(pair) for term in bundle.terms.values() if isinstance(term, MaskedTerm)
+        ]
         if regions and all(region in ("fixed", "intersection") for region in regions):
             pair = _cropped_to_mask(pair, margin=2 * max(stride, 1.0) * self.edge)
         if min(pair.fixed.grid.shape) < 3:
-            raise DataError(f"The fixed image is {min(pair.fixed.grid.shape)} voxels thick; an optimisation needs 3.")
-        pooled = {name: self._pooled(getattr(pair, name), stride) for name in ("fixed", "moving", "fixed_mask", "moving_mask")}
+            raise DataError(
+                f"The fixed image is {min(pair.fixed.grid.shape)} voxels thick; an optimisation"
+                " needs 3."
+            )
+        pooled = {
+            name: self._pooled(getattr(pair, name), stride)
+            for name in ("fixed", "moving", "fixed_mask", "moving_mask")
+        }
         self.pair = replace(pair, **pooled)  # type: ignore[arg-type]
 
     def _pooled(self, image: Image | None, stride: float) -> Image | None:
         if image is None:
             return None
-        return image.at_stride([max(1, round(stride * self.edge / s)) for s in image.grid.spacing[0].tolist()])
+        return image.at_stride(
+            [max(1, round(stride * self.edge / s)) for s in image.grid.spacing[0].tolist()]
+        )
 
     @property
     def grid(self) -> Grid:
         return self.pair.fixed.grid
 
     def __call__(self, found: Transform | Registration) -> Tensor:
-        """The loss of a transform at the stage's resolution, or of all supervised levels of a network."""
+        """The loss of a transform at the stage's resolution, or of all supervised levels of a
+        network.
+        """
         if isinstance(found, Transform):
-            if found.like.dtype == torch.float64:  # otherwise coordinates and images would be converted to float64
+            if (
+                found.like.dtype == torch.float64
+            ):  # otherwise coordinates and images would be converted to float64
                 found = found.to(dtype=torch.float32)
             found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
         count, weights = len(found.levels), self.bundle.level_weights
-        return self.bundle(found, self.pair, weights if weights is not None and len(weights) == count else [1.0] * count).total
+        return self.bundle(
+            found,
+            self.pair,
+            weights if weights is not None and len(weights) == count else [1.0] * count,
+        ).total
 
     def likeness(self, found: Transform) -> float:
-        """Correlation of the foreground intensities of both images at the stage's resolution, -1 to 1; 1 below 100 common voxels."""
+        """Correlation of the foreground intensities of both images at the stage's resolution, -1 to
+        1; 1 below 100 common voxels.
+        """
         warped = self.pair.moving.warped(found.to(dtype=torch.float32), self.grid).tensor
         both = (self.pair.fixed.tensor > SHOWN) & (warped > SHOWN)
         if self.pair.fixed_mask is not None:
             both = both & (self.pair.fixed_mask.resampled(self.grid).tensor > 0.5)
         if int(both.sum()) < 100:
             return 1.0
-        return float(torch.corrcoef(torch.stack([self.pair.fixed.tensor[both].double(), warped[both].double()]))[0, 1])
+        return float(
+            torch.corrcoef(
+                torch.stack([self.pair.fixed.tensor[both].double(), warped[both].double()])
+            )[0, 1]
+        )
 
 
 def _cropped_to_mask(pair: Pair, margin: float) -> Pair:
-    """The pair with the fixed image and its mask cropped to the mask's bounding box, with a margin of ``margin`` mm."""
+    """The pair with the fixed image and its mask cropped to the mask's bounding box, with a margin
+    of ``margin`` mm.
+    """
     assert pair.fixed_mask is not None
     grid = pair.fixed.grid
     mask = pair.fixed_mask.resampled(grid).tensor[0, 0]
     if not bool(mask.any()):
         return pair
     box = bounding_box(mask, [round(margin / s) + 1 for s in grid.spacing[0].tolist()])
-    return replace(pair, fixed=pair.fixed.cropped(*box), fixed_mask=pair.fixed_mask.resampled(grid).cropped(*box))
+    return replace(
+        pair,
+        fixed=pair.fixed.cropped(*box),
+        fixed_mask=pair.fixed_mask.resampled(grid).cropped(*box),
+    )

@@ -13,15 +13,27 @@ from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.functional import affine_matrix, lattice_shape, subdivide
 from lightning_reg.optimization.objective import FitStage, Objective
 from lightning_reg.registry import ComponentError
-from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Transform, split_affine
+from lightning_reg.spatial import (
+    Affine,
+    BSpline,
+    Composition,
+    Displacement,
+    Grid,
+    Transform,
+    split_affine,
+)
 
 AFFINE_SCALE = (10.0, 10.0, 10.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
-"""Scale of each affine parameter in the optimiser: mm for translations, radians for rotations, factors for scales and shears."""
+"""Scale of each affine parameter in the optimiser: mm for translations, radians for rotations,
+factors for scales and shears.
+"""
 
 
 @dataclass(frozen=True)
 class State:
-    """Transform ``phi = affine o (x + field(x) + spline(x))`` on the fixed grid; parts that are ``None`` are absent."""
+    """Transform ``phi = affine o (x + field(x) + spline(x))`` on the fixed grid; parts that are
+    ``None`` are absent.
+    """
 
     grid: Grid
     affine: Tensor
@@ -35,7 +47,9 @@ class State:
         return State(grid, affine.detach(), field=rest)
 
     def increment(self, grid: Grid) -> Tensor | None:
-        """Displacement of spline and field, without the affine part, on a grid, ``(1, 3, *S)``; ``None`` if there is neither."""
+        """Displacement of spline and field, without the affine part, on a grid, ``(1, 3, *S)``;
+        ``None`` if there is neither.
+        """
         shares = [part.displacement(grid) for part in (self.spline, self.field) if part is not None]
         return torch.stack(shares).sum(0) if shares else None
 
@@ -47,7 +61,9 @@ class State:
             shift = self.increment(self.grid)
             assert shift is not None
             inner = Displacement(shift, self.grid)
-        moves = not torch.equal(self.affine[0], torch.eye(4, dtype=self.affine.dtype, device=self.affine.device))
+        moves = not torch.equal(
+            self.affine[0], torch.eye(4, dtype=self.affine.dtype, device=self.affine.device)
+        )
         if inner is None:
             return affine
         return Composition([affine, inner]) if moves else inner
@@ -63,11 +79,15 @@ class Fit(ABC):
     parameters: list[Tensor]
 
     @abstractmethod
-    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None: ...
+    def __init__(
+        self, state: State, stage: FitStage, objective: Objective, network: Composer | None
+    ) -> None: ...
 
     @abstractmethod
     def found(self, grid: Grid) -> Transform | Registration:
-        """The whole transform, with displacements on the ``grid`` of the stage's images; for a network, the registration of all levels."""
+        """The whole transform, with displacements on the ``grid`` of the stage's images; for a
+        network, the registration of all levels.
+        """
 
     @abstractmethod
     def state(self) -> State:
@@ -75,7 +95,8 @@ class Fit(ABC):
 
 
 class LinearFit(Fit):
-    """Abstract fit of an affine map about the fixed image's centre, applied before the existing affine part.
+    """Abstract fit of an affine map about the fixed image's centre, applied before the existing
+    affine part.
 
     Attributes:
         count: number of parameters: 6 (translations and rotations) or 12 (also scales and shears).
@@ -83,7 +104,9 @@ class LinearFit(Fit):
 
     count: int
 
-    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
+    def __init__(
+        self, state: State, stage: FitStage, objective: Objective, network: Composer | None
+    ) -> None:
         self.before = state
         self.shift = state.increment(objective.grid)
         like = state.affine.float()
@@ -98,7 +121,9 @@ class LinearFit(Fit):
 
     def found(self, grid: Grid) -> Transform:
         affine = Affine(self._matrix().float(), grid)  # determines the dtype of the coordinates
-        return affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
+        return (
+            affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
+        )
 
     def state(self) -> State:
         return replace(self.before, affine=self._matrix().detach())
@@ -117,9 +142,13 @@ class AffineFit(LinearFit):
 
 
 class BSplineFit(Fit):
-    """Control points of a B-spline, in finest voxel edges, initialised by subdivision of the previous stage's coarser lattice."""
+    """Control points of a B-spline, in finest voxel edges, initialised by subdivision of the
+    previous stage's coarser lattice.
+    """
 
-    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
+    def __init__(
+        self, state: State, stage: FitStage, objective: Objective, network: Composer | None
+    ) -> None:
         grid, edge, spacing = state.grid, objective.edge, objective.spacing
         self.spacing = spacing
         like = state.affine.float()
@@ -144,24 +173,42 @@ class BSplineFit(Fit):
 
     def found(self, grid: Grid) -> Transform:
         spline = self._spline()
-        inner = spline if self.constant is None else Displacement(spline.displacement(grid) + self.constant, grid)
+        inner = (
+            spline
+            if self.constant is None
+            else Displacement(spline.displacement(grid) + self.constant, grid)
+        )
         return Composition([Affine(self.before.affine, grid), inner])
 
     def state(self) -> State:
         spline = self._spline()
-        return replace(self.before, spline=BSpline(spline.control.detach(), spline.grid, spline.stride), spacing=self.spacing)
+        return replace(
+            self.before,
+            spline=BSpline(spline.control.detach(), spline.grid, spline.stride),
+            spacing=self.spacing,
+        )
 
 
 class DenseFit(Fit):
-    """A displacement added to the existing one, with one sample per ``spacing``, in finest voxel edges."""
+    """A displacement added to the existing one, with one sample per ``spacing``, in finest voxel
+    edges.
+    """
 
-    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
+    def __init__(
+        self, state: State, stage: FitStage, objective: Objective, network: Composer | None
+    ) -> None:
         self.before, grid = state, state.grid
-        stride = [max(1, round(objective.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()]
-        self.coarse = grid.at_stride(stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)])
+        stride = [
+            max(1, round(objective.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()
+        ]
+        self.coarse = grid.at_stride(
+            stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)]
+        )
         like = state.affine.float()
         self.unit = _edges(objective.edge, self.coarse, like)
-        self.parameters = [torch.zeros(1, 3, *self.coarse.shape, device=like.device, requires_grad=True)]
+        self.parameters = [
+            torch.zeros(1, 3, *self.coarse.shape, device=like.device, requires_grad=True)
+        ]
         self.constant = state.increment(objective.grid)
 
     def _field(self) -> Displacement:
@@ -176,16 +223,29 @@ class DenseFit(Fit):
         shift = self._field().displacement(self.before.grid).detach()
         constant = self.before.increment(self.before.grid)
         total = shift if constant is None else shift + constant
-        return replace(self.before, spline=None, spacing=None, field=Displacement(total, self.before.grid))
+        return replace(
+            self.before, spline=None, spacing=None, field=Displacement(total, self.before.grid)
+        )
 
 
 class NetworkFit(Fit):
-    """The network's weights. The result of earlier stages is discarded, because the network starts from the images."""
+    """The network's weights. The result of earlier stages is discarded, because the network starts
+    from the images.
+    """
 
-    def __init__(self, state: State, stage: FitStage, objective: Objective, network: Composer | None) -> None:
+    def __init__(
+        self, state: State, stage: FitStage, objective: Objective, network: Composer | None
+    ) -> None:
         if network is None:
-            raise ComponentError("A stage that fits the network's weights needs a model; give --model, or another method.")
-        self.network, self.grid, self.pair = copy.deepcopy(network).eval().requires_grad_(), state.grid, objective.original
+            raise ComponentError(
+                "A stage that fits the network's weights needs a model; give --model, or another"
+                " method."
+            )
+        self.network, self.grid, self.pair = (
+            copy.deepcopy(network).eval().requires_grad_(),
+            state.grid,
+            objective.original,
+        )
         self.parameters = list(self.network.parameters())
 
     def found(self, grid: Grid) -> Registration:
@@ -198,4 +258,6 @@ class NetworkFit(Fit):
 
 def _edges(edge: float, grid: Grid, like: Tensor) -> Tensor:
     """``edge`` mm in voxels of a grid, per axis, ``(1, 3, 1, 1, 1)``."""
-    return torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device).view(1, 3, 1, 1, 1)
+    return torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device).view(
+        1, 3, 1, 1, 1
+    )

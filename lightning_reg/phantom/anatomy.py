@@ -1,7 +1,8 @@
-"""The static anatomy at exhalation: surfaces of the trunk, the rib cage, the diaphragm, the heart, the lungs and their lobes.
+"""The static anatomy at exhalation: surfaces of the trunk, the rib cage, the diaphragm, the heart,
+the lungs and their lobes.
 
-Body coordinates: ``(3, N)`` mm to the right, to the front and upwards, from the middle of the thorax. Surfaces are
-first-order signed distances in mm, negative inside.
+Body coordinates: ``(3, N)`` mm to the right, to the front and upwards, from the middle of the
+thorax. Surfaces are first-order signed distances in mm, negative inside.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_reg.phantom.shapes import Array, Point, ellipsoid, segment_distance, smooth_max, smoothstep, superellipse
+from lightning_reg.phantom.shapes import (
+    Array,
+    Point,
+    ellipsoid,
+    segment_distance,
+    smooth_max,
+    smoothstep,
+    superellipse,
+)
 
 PLEURA, AORTA = 6.0, 11.5
 """Distance from the middle of the ribs to the lung, and radius of the descending aorta, mm."""
@@ -22,15 +31,20 @@ class Anatomy:
     """Parameters of a subject, in mm (angles in radians).
 
     Args:
-        half_width, half_depth: semi-axes of the rib cage (through the middle of the ribs) at its widest.
+        half_width, half_depth: semi-axes of the rib cage (through the middle of the ribs) at its
+        widest.
         top: height at which the cage closes.
         wall: thickness of muscle, fat and skin over the ribs; ``fat``: that of the fat alone.
-        right_dome, left_dome: heights of the domes of the diaphragm; ``dome_drop``: their drop towards the wall.
+        right_dome, left_dome: heights of the domes of the diaphragm; ``dome_drop``: their drop
+        towards the wall.
         mediastinum: half-width of the space between the lungs.
-        heart: size of the heart as a factor; ``heart_turn``: angle of its axis in the horizontal plane.
-        oblique_right, oblique_left, horizontal: heights of the fissures in the middle of the thorax;
+        heart: size of the heart as a factor; ``heart_turn``: angle of its axis in the horizontal
+            plane.
+        oblique_right, oblique_left, horizontal: heights of the fissures in the middle of the
+        thorax;
             ``oblique_slope``: their slope down to the front.
-        rib_pitch, rib_phase, rib_drop: distance between ribs, height of the seventh rib, and drop of a rib towards the front.
+        rib_pitch, rib_phase, rib_drop: distance between ribs, height of the seventh rib, and drop
+        of a rib towards the front.
     """
 
     half_width: float
@@ -54,7 +68,9 @@ class Anatomy:
 
     @property
     def spine(self) -> float:
-        """Anterior coordinate of the middle of the vertebral bodies at the centre of the thorax, mm."""
+        """Anterior coordinate of the middle of the vertebral bodies at the centre of the thorax,
+        mm.
+        """
         return 26.0 - self.half_depth
 
     @property
@@ -72,7 +88,9 @@ class Anatomy:
 
 
 class Surfaces(NamedTuple):
-    """Signed distances of a set of points ``(3, N)``, each ``(N,)`` mm; that of the diaphragm is negative below it."""
+    """Signed distances of a set of points ``(3, N)``, each ``(N,)`` mm; that of the diaphragm is
+    negative below it.
+    """
 
     points: Array
     body: Array
@@ -137,7 +155,9 @@ def cage_distance(anatomy: Anatomy, points: Array) -> Array:
     narrowing = np.sqrt(np.maximum(1 - root * t, 0.05))
     slope = -1.25 / (anatomy.top - low) * root / narrowing
     width, depth = anatomy.half_width * narrowing, anatomy.half_depth * (0.2 + 0.8 * narrowing)
-    side = superellipse(x, y + 9 * t, width, depth, anatomy.half_width * slope, 0.8 * anatomy.half_depth * slope)
+    side = superellipse(
+        x, y + 9 * t, width, depth, anatomy.half_width * slope, 0.8 * anatomy.half_depth * slope
+    )
     return smooth_max(side, z - anatomy.top, 16.0)
 
 
@@ -155,7 +175,9 @@ def diaphragm_distance(anatomy: Anatomy, points: Array) -> Array:
 
 
 def heart_frame(anatomy: Anatomy) -> tuple[Point, Array]:
-    """Middle of the heart, and its axes as the rows of ``(3, 3)``: the first towards its tip, to the left, front and below."""
+    """Middle of the heart, and its axes as the rows of ``(3, 3)``: the first towards its tip, to
+    the left, front and below.
+    """
     tip = np.array([-np.cos(anatomy.heart_turn), np.sin(anatomy.heart_turn), -0.45])
     tip /= np.linalg.norm(tip)
     second = np.cross(tip, [0.0, 0.0, 1.0])
@@ -171,7 +193,9 @@ def heart_distance(anatomy: Anatomy, points: Array) -> Array:
     return ellipsoid(points, center, (60.0 * size, 42.0 * size, 44.0 * size), frame)
 
 
-def _lung_distance(anatomy: Anatomy, points: Array, cage: Array, diaphragm: Array, heart: Array) -> Array:
+def _lung_distance(
+    anatomy: Anatomy, points: Array, cage: Array, diaphragm: Array, heart: Array
+) -> Array:
     """Pleura of both lungs: the cage above the diaphragm, without mediastinum, heart and aorta."""
     x, y, z = points
     back = np.exp(-(((y - anatomy.spine) / 22) ** 2))
@@ -184,16 +208,22 @@ def _lung_distance(anatomy: Anatomy, points: Array, cage: Array, diaphragm: Arra
 
 
 def fissures(anatomy: Anatomy, points: Array) -> tuple[Array, Array]:
-    """Heights above the oblique fissure of either side, and above the horizontal one, ``(N,)`` mm; nearly plane, gently waved."""
+    """Heights above the oblique fissure of either side, and above the horizontal one, ``(N,)`` mm;
+    nearly plane, gently waved.
+    """
     x, y, z = points
     wave = 4 * np.cos(x / 26) + 3 * np.sin(y / 24)
     middle = np.where(x > 0, np.float32(anatomy.oblique_right), np.float32(anatomy.oblique_left))
     steep = 1 / np.sqrt(1 + anatomy.oblique_slope**2)
-    return (z - middle + anatomy.oblique_slope * (y + 5) - wave) * steep, z - anatomy.horizontal + 0.12 * y + 0.5 * wave
+    return (
+        z - middle + anatomy.oblique_slope * (y + 5) - wave
+    ) * steep, z - anatomy.horizontal + 0.12 * y + 0.5 * wave
 
 
 def lobes(anatomy: Anatomy, points: Array, lung: Array) -> Array:
-    """Labels ``(N,)`` uint8: 0 outside, 1 right upper, 2 right middle, 3 right lower, 4 left upper, 5 left lower."""
+    """Labels ``(N,)`` uint8: 0 outside, 1 right upper, 2 right middle, 3 right lower, 4 left upper,
+    5 left lower.
+    """
     oblique, horizontal = fissures(anatomy, points)
     right = np.where(oblique < 0, 3, np.where(horizontal < 0, 2, 1))
     left = np.where(oblique < 0, 5, 4)

@@ -1,4 +1,5 @@
-"""The breathing map, in closed form: body coordinates at inhalation to body coordinates at exhalation.
+"""The breathing map, in closed form: body coordinates at inhalation to body coordinates at
+exhalation.
 
 Points are ``(3, N)`` mm in the body's right, anterior and superior directions.
 """
@@ -22,7 +23,8 @@ class Breathing:
         half_width, half_depth: semi-axes of the rib cage; the vertical motion fades towards it.
         spine: anterior coordinate of the spine, which does not move.
         base, apex: heights between which the vertical motion fades to zero.
-        waves: ``(K, 3)`` wave vectors (radians per mm), ``phases`` ``(K,)``, ``swings`` ``(K, 3)`` amplitudes of the irregular part.
+        waves: ``(K, 3)`` wave vectors (radians per mm), ``phases`` ``(K,)``, ``swings`` ``(K, 3)``
+            amplitudes of the irregular part.
     """
 
     right: float
@@ -59,17 +61,23 @@ class Breathing:
         return points + self.displacement(points)
 
     def inverse(self, points: Array, tolerance: float = 1e-8, iterations: int = 200) -> Array:
-        """``phi^-1``: exhalation to inhalation, by fixed-point iteration until ``|phi(x) - y| < tolerance`` (mm)."""
+        """``phi^-1``: exhalation to inhalation, by fixed-point iteration until
+        ``|phi(x) - y| < tolerance`` (mm).
+        """
         guess = points - self.displacement(points)
         for _ in range(iterations):
             error = self.map(guess) - points
             if not error.size or float(np.abs(error).max()) < tolerance:
                 return guess
             guess = guess - error
-        raise ArithmeticError(f"Breathing: the inverse did not reach {tolerance} mm in {iterations} iterations")
+        raise ArithmeticError(
+            f"Breathing: the inverse did not reach {tolerance} mm in {iterations} iterations"
+        )
 
     def jacobian_determinant(self, points: Array, step: float = 0.05) -> Array:
-        """``det d phi / d x``, ``(N,)``, by central differences of the closed form over ``step`` mm."""
+        """``det d phi / d x``, ``(N,)``, by central differences of the closed form over ``step``
+        mm.
+        """
         columns = []
         for axis in range(3):
             shift = np.zeros((3, 1))
@@ -79,7 +87,14 @@ class Breathing:
         return (a * np.cross(b, c, axis=0)).sum(0)
 
 
-def draw_breathing(rng: np.random.Generator, half_width: float, half_depth: float, spine: float, base: float, apex: float) -> Breathing:
+def draw_breathing(
+    rng: np.random.Generator,
+    half_width: float,
+    half_depth: float,
+    spine: float,
+    base: float,
+    apex: float,
+) -> Breathing:
     """Draw the breathing of a subject whose body has these dimensions (mm)."""
     depth = rng.uniform(15.0, 24.0)
     difference = rng.uniform(-1.0, 1.0)

@@ -12,21 +12,26 @@ Point = tuple[float, float, float]
 
 
 def coverage(distance: Array, voxel: float) -> Array:
-    """Share of a voxel of edge ``voxel`` (mm) inside a surface at a signed ``distance`` (mm): a ramp one voxel wide."""
+    """Share of a voxel of edge ``voxel`` (mm) inside a surface at a signed ``distance`` (mm): a
+    ramp one voxel wide.
+    """
     return np.clip(0.5 - distance / voxel, 0.0, 1.0)
 
 
 def tube_coverage(distance: Array, radius: Array | float, voxel: float) -> Array:
     """Share of a voxel inside a tube of ``radius`` whose centre line is ``distance`` away (mm).
 
-    A tube thinner than a voxel is drawn one voxel wide and fainter by the ratio of the cross-sections.
+    A tube thinner than a voxel is drawn one voxel wide and fainter by the ratio of the
+    cross-sections.
     """
     drawn = np.maximum(radius, 0.5 * voxel)
     return (radius / drawn) ** 2 * coverage(distance - drawn, voxel)
 
 
 def thin_coverage(distance: Array, half: float, voxel: float) -> Array:
-    """Share of a voxel inside a sheet of thickness ``2 half`` around the surface ``distance = 0`` (mm)."""
+    """Share of a voxel inside a sheet of thickness ``2 half`` around the surface ``distance = 0``
+    (mm).
+    """
     return coverage(np.abs(distance) - max(half, 0.5 * voxel), voxel) * min(1.0, 2 * half / voxel)
 
 
@@ -43,9 +48,16 @@ def smoothstep(low: float, high: float, value: Array) -> Array:
 
 
 def superellipse(
-    x: Array, y: Array, a: Array | float, b: Array | float, slope_a: Array | float = 0.0, slope_b: Array | float = 0.0
+    x: Array,
+    y: Array,
+    a: Array | float,
+    b: Array | float,
+    slope_a: Array | float = 0.0,
+    slope_b: Array | float = 0.0,
 ) -> Array:
-    """First-order distance to ``|x/a|^2.5 + |y/b|^2.5 = 1`` (mm), whose semi-axes change with height by the slopes (mm per mm)."""
+    """First-order distance to ``|x/a|^2.5 + |y/b|^2.5 = 1`` (mm), whose semi-axes change with
+    height by the slopes (mm per mm).
+    """
     u, v = np.abs(x) / a, np.abs(y) / b
     gu, gv = u * np.sqrt(u), v * np.sqrt(v)
     power = gu * u + gv * v + 1e-6
@@ -55,7 +67,9 @@ def superellipse(
 
 
 def ellipsoid(points: Array, center: Point, axes: Point, frame: Array | None = None) -> Array:
-    """First-order distance (mm) of points ``(3, N)`` to an ellipsoid; rows of ``frame`` ``(3, 3)`` are the directions of its axes."""
+    """First-order distance (mm) of points ``(3, N)`` to an ellipsoid; rows of ``frame`` ``(3, 3)``
+    are the directions of its axes.
+    """
     local = points - np.asarray(center, dtype=points.dtype)[:, None]
     if frame is not None:
         local = frame.astype(points.dtype) @ local
@@ -66,13 +80,19 @@ def ellipsoid(points: Array, center: Point, axes: Point, frame: Array | None = N
     return radius * (radius - 1) / slope
 
 
-def ellipse_tube(across: Array, along: Array, half_across: float, half_along: float, voxel: float) -> Array:
-    """Share of a voxel inside a tube of elliptic cross-section; offsets from its centre line and half-axes in mm."""
+def ellipse_tube(
+    across: Array, along: Array, half_across: float, half_along: float, voxel: float
+) -> Array:
+    """Share of a voxel inside a tube of elliptic cross-section; offsets from its centre line and
+    half-axes in mm.
+    """
     a, b = max(half_across, 0.5 * voxel), max(half_along, 0.5 * voxel)
     faint = half_across * half_along / (a * b)
     u, v = across / a, along / b
     radius = np.sqrt(u * u + v * v) + 1e-6
-    return faint * coverage(radius * (radius - 1) / (np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-9), voxel)
+    return faint * coverage(
+        radius * (radius - 1) / (np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-9), voxel
+    )
 
 
 def segment_distance(points: Array, start: Point, end: Point) -> Array:

@@ -19,7 +19,9 @@ from lightning_reg.phantom.shapes import (
 
 CORTEX, MARROW, CARTILAGE, DISC, CORD = 620.0, 260.0, 120.0, 95.0, 25.0
 """Hounsfield units."""
-_REACH = np.pi * np.array([0.86, 0.84, 0.82, 0.81, 0.80, 0.79, 0.77, 0.72, 0.66, 0.60, 0.46, 0.34], dtype=np.float32)
+_REACH = np.pi * np.array(
+    [0.86, 0.84, 0.82, 0.81, 0.80, 0.79, 0.77, 0.72, 0.66, 0.60, 0.46, 0.34], dtype=np.float32
+)
 """Angle from the spine to the end of each rib's bone, radians; cartilage continues from there."""
 
 
@@ -32,9 +34,15 @@ def paint_bones(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None
 
 
 def _ribs(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
-    """Twelve pairs of rings on the cage, falling from the spine to the front; in front they rise again as cartilage."""
+    """Twelve pairs of rings on the cage, falling from the spine to the front; in front they rise
+    again as cartilage.
+    """
     margin = 5.0 + voxel
-    where = np.flatnonzero((np.abs(at.cage) < margin) & (np.abs(at.points[0]) > 14.0) & (at.points[2] < anatomy.top - 6))
+    where = np.flatnonzero(
+        (np.abs(at.cage) < margin)
+        & (np.abs(at.points[0]) > 14.0)
+        & (at.points[2] < anatomy.top - 6)
+    )
     x, y, z = at.points[:, where]
     cage = at.cage[where]
     angle = np.arctan2(np.abs(x), -(y + 9 * smoothstep(-65.0, anatomy.top, z)))
@@ -69,20 +77,37 @@ def _sternum(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
 def _shoulders(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
     """Clavicles, and shoulder blades behind and beside the cage."""
     for side in (1.0, -1.0):
-        inner, outer = (24 * side, 0.62 * anatomy.half_depth, 94.0), (0.9 * anatomy.half_width * side, -12.0, 116.0)
+        inner, outer = (
+            (24 * side, 0.62 * anatomy.half_depth, 94.0),
+            (0.9 * anatomy.half_width * side, -12.0, 116.0),
+        )
         where = inside_box(at.points, inner, outer, margin=6.5 + voxel)
-        paint(hu, where, tube_coverage(segment_distance(at.points[:, where], inner, outer), 6.5, voxel), CORTEX - 120)
-    where = np.flatnonzero((np.abs(at.cage - 15) < 3 + voxel) & (at.points[2] > 5.0) & (at.points[2] < 112.0) & (at.points[1] < 0))
+        paint(
+            hu,
+            where,
+            tube_coverage(segment_distance(at.points[:, where], inner, outer), 6.5, voxel),
+            CORTEX - 120,
+        )
+    where = np.flatnonzero(
+        (np.abs(at.cage - 15) < 3 + voxel)
+        & (at.points[2] > 5.0)
+        & (at.points[2] < 112.0)
+        & (at.points[1] < 0)
+    )
     x, y, z = at.points[:, where]
     angle = np.arctan2(np.abs(x), -y)
     middle = np.float32(0.27 * np.pi) + 0.0015 * (z - 20)
     half = 8 + 30 * smoothstep(8.0, 85.0, z) - 24 * smoothstep(84.0, 108.0, z)
-    plate = coverage(np.abs(angle - middle) * np.sqrt(x * x + y * y) - half, voxel) * coverage(np.abs(z - 58) - 50, voxel)
+    plate = coverage(np.abs(angle - middle) * np.sqrt(x * x + y * y) - half, voxel) * coverage(
+        np.abs(z - 58) - 50, voxel
+    )
     paint(hu, where, plate * thin_coverage(at.cage[where] - 15, 2.6, voxel), CORTEX - 100)
 
 
 def _spine(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
-    """Vertebral bodies and discs, canal, arches with transverse and spinous processes; one vertebra to a rib."""
+    """Vertebral bodies and discs, canal, arches with transverse and spinous processes; one vertebra
+    to a rib.
+    """
     front, back = anatomy.spine + 30, anatomy.spine - 52
     where = inside_box(at.points, (-36.0, front, -400.0), (36.0, back, 400.0), margin=voxel)
     x, y, z = at.points[:, where]
@@ -101,7 +126,9 @@ def _spine(hu: Array, anatomy: Anatomy, at: Surfaces, voxel: float) -> None:
     canal = np.sqrt(x * x + (v + 23) ** 2)
     arch = np.maximum(np.abs(canal - 10.5) - 3.0, np.abs(dz) - 7.0)
     transverse = np.maximum(np.maximum(np.abs(x) - 33, np.abs(v + 23) - 5), np.abs(dz) - 5.5)
-    spinous = np.maximum(np.maximum(np.abs(x) - 3.6, np.abs(v + 40) - 9), np.abs(from_level(z - 0.5 * (v + 33))) - 7)
+    spinous = np.maximum(
+        np.maximum(np.abs(x) - 3.6, np.abs(v + 40) - 9), np.abs(from_level(z - 0.5 * (v + 33))) - 7
+    )
     vertebra = np.maximum(column, np.abs(dz) - half)
     paint(hu, where, coverage(column, voxel), DISC)
     for bone in (transverse, arch, spinous):

@@ -1,7 +1,8 @@
 """A branching vessel tree that fills a lung.
 
-Each branch runs from its parent towards the middle of the tissue it supplies; that tissue is then divided in two, and each
-half gets a branch of its own. Source: Tawhai, Pullan & Hunter, Ann. Biomed. Eng. 28, 2000.
+Each branch runs from its parent towards the middle of the tissue it supplies; that tissue is then
+divided in two, and each half gets a branch of its own. Source: Tawhai, Pullan & Hunter, Ann.
+Biomed. Eng. 28, 2000.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from lightning_reg.phantom.shapes import Array, tube_coverage
 
 
 class Vessels(NamedTuple):
-    """Centre lines as dense points ``(M, 3)`` mm with radii ``(M,)`` mm, and the branchings ``(N, 3)`` with their generation ``(N,)``."""
+    """Centre lines as dense points ``(M, 3)`` mm with radii ``(M,)`` mm, and the branchings
+    ``(N, 3)`` with their generation ``(N,)``.
+    """
 
     points: Array
     radii: Array
@@ -32,7 +35,13 @@ class _Branch(NamedTuple):
 
 
 def grow(
-    rng: np.random.Generator, tissue: Array, root: Array, heading: Array, radius: float, generations: int = 8, step: float = 1.2
+    rng: np.random.Generator,
+    tissue: Array,
+    root: Array,
+    heading: Array,
+    radius: float,
+    generations: int = 8,
+    step: float = 1.2,
 ) -> Vessels:
     """Grow a tree.
 
@@ -40,7 +49,8 @@ def grow(
         tissue: ``(M, 3)`` points spread evenly over the lung, mm.
         root: point where the tree enters the lung (the hilum), ``(3,)`` mm.
         heading: direction in which it enters, a unit vector ``(3,)``.
-        radius: of the first branch, mm; divided among its children so that the sum of cubed radii is preserved (Murray's law).
+        radius: of the first branch, mm; divided among its children so that the sum of cubed radii
+            is preserved (Murray's law).
         step: distance of the points along the centre lines, mm.
     """
     lines, radii, branchings, depth = [], [], [], []
@@ -64,12 +74,29 @@ def grow(
         leaving /= np.linalg.norm(leaving) + 1e-6
         for part in _divide(rng, branch.tissue, end, leaving):
             share = len(part) / len(branch.tissue)
-            waiting.append(_Branch(end, leaving, part, branch.radius * float(share) ** (1 / 3), branch.generation + 1))
-    return Vessels(np.concatenate(lines), np.concatenate(radii), np.array(branchings).reshape(-1, 3), np.array(depth, dtype=int))
+            waiting.append(
+                _Branch(
+                    end,
+                    leaving,
+                    part,
+                    branch.radius * float(share) ** (1 / 3),
+                    branch.generation + 1,
+                )
+            )
+    return Vessels(
+        np.concatenate(lines),
+        np.concatenate(radii),
+        np.array(branchings).reshape(-1, 3),
+        np.array(depth, dtype=int),
+    )
 
 
-def _divide(rng: np.random.Generator, tissue: Array, at: Array, heading: Array) -> tuple[Array, Array]:
-    """Divide the tissue into two unequal parts, by a plane through its longest extent across the ``heading``."""
+def _divide(
+    rng: np.random.Generator, tissue: Array, at: Array, heading: Array
+) -> tuple[Array, Array]:
+    """Divide the tissue into two unequal parts, by a plane through its longest extent across the
+    ``heading``.
+    """
     around = tissue - at
     across = around - (around @ heading)[:, None] * heading
     normal = np.linalg.eigh(across.T @ across)[1][:, -1] + 0.25 * rng.standard_normal(3)
@@ -85,7 +112,9 @@ def join(trees: list[Vessels]) -> Vessels:
 
 
 class VesselIndex:
-    """Index of vessels, separate for wide and narrow ones: the nearest centre line need not be that of the widest vessel."""
+    """Index of vessels, separate for wide and narrow ones: the nearest centre line need not be that
+    of the widest vessel.
+    """
 
     def __init__(self, vessels: Vessels, wide: float = 2.6) -> None:
         groups = (vessels.radii >= wide, vessels.radii < wide)

@@ -1,4 +1,6 @@
-"""Discovery of components by entry points, which are listed without importing, loaded one at a time, and checked on loading."""
+"""Discovery of components by entry points, which are listed without importing, loaded one at a
+time, and checked on loading.
+"""
 
 from lightning_reg.registry.blame import blaming, origin, within_memory
 from lightning_reg.registry.contract import CONTRACT

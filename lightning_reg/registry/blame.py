@@ -10,7 +10,13 @@ from lightning_reg.registry.errors import ComponentError, DataError, UserError
 from lightning_reg.registry.groups import GROUPS
 
 OWN = __name__.partition(".")[0]
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate memory", "bad_alloc")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+)
 MACHINE = (*OUT_OF_MEMORY, "cuda error", "dataloader worker")
 """Words of errors that are not caused by a component."""
 
@@ -38,7 +44,8 @@ def within_memory(rest: str) -> Iterator[None]:
     """Turn a failed allocation, of NumPy, PyTorch or ITK, into a sentence.
 
     Args:
-        rest: of the sentence, what for and what to do, as ``"for the new grid of a scan; give a larger spacing"``.
+        rest: of the sentence, what for and what to do, as
+            ``"for the new grid of a scan; give a larger spacing"``.
 
     Raises:
         DataError: the memory does not suffice.
@@ -46,14 +53,17 @@ def within_memory(rest: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as cause:
-        if not isinstance(cause, MemoryError) and not any(words in str(cause).lower() for words in OUT_OF_MEMORY):
+        if not isinstance(cause, MemoryError) and not any(
+            words in str(cause).lower() for words in OUT_OF_MEMORY
+        ):
             raise
         raise DataError(f"The memory does not suffice {rest}.") from cause
 
 
 @contextmanager
 def blaming(component: object, doing: str) -> Iterator[None]:
-    """Turn exceptions of another distribution's component into a sentence that names it; those of built-in components pass through.
+    """Turn exceptions of another distribution's component into a sentence that names it; those of
+    built-in components pass through.
 
     Args:
         doing: its task, such as ``"registering images of 8 x 8 x 8 voxels"``.
@@ -71,6 +81,6 @@ def blaming(component: object, doing: str) -> Iterator[None]:
             raise
         what = " ".join(text.split())[:200]
         raise ComponentError(
-            f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); correct it where it is yours, or use another "
-            "component. --debug shows where."
+            f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); correct it"
+            " where it is yours, or use another component. --debug shows where."
         ) from cause

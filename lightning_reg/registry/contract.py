@@ -8,17 +8,22 @@ import warnings
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 CONTRACT = "1.0"
-"""Version of the interfaces that ``docs/plugins.md`` describes, of the names they give, and of :mod:`lightning_reg.testing`.
+"""Version of the interfaces that ``docs/plugins.md`` describes, of the names they give, and of
+:mod:`lightning_reg.testing`.
 
-The minor number rises with every addition and every deprecation, the major number with every removal, at least one minor version
-after the deprecation. It is not the version of the distribution.
+The minor number rises with every addition and every deprecation, the major number with every
+removal, at least one minor version after the deprecation. It is not the version of the
+distribution.
 """
 BOUND = "requires_lightning_reg"
-"""Name in a package's ``__init__.py``: versions of the contract that it works with, as ``">=1.0,<2"``."""
+"""Name in a package's ``__init__.py``: versions of the contract that it works with, as
+``">=1.0,<2"``.
+"""
 
 
 def unmet(loaded: object) -> str | None:
-    """Reason why a loaded component is incompatible with this contract, as a predicate after its name; ``None`` if it is compatible.
+    """Reason why a loaded component is incompatible with this contract, as a predicate after its
+    name; ``None`` if it is compatible.
 
     Args:
         loaded: a class; :data:`BOUND` is looked for in it and in its top-level package.
@@ -34,7 +39,10 @@ def unmet(loaded: object) -> str | None:
     return (
         None
         if fits
-        else f"needs version {wanted} of the plugin contract, and this lightning_reg has {CONTRACT}; install another version of it"
+        else (
+            f"needs version {wanted} of the plugin contract, and this lightning_reg has {CONTRACT};"
+            " install another version of it"
+        )
     )
 
 
@@ -44,6 +52,11 @@ def deprecated(what: str, instead: str, since: str) -> None:
     Args:
         what: subject of the sentence.
         instead: imperative, what to do.
-        since: version of the contract that deprecates it; it stays until the minor version after that.
+        since: version of the contract that deprecates it; it stays until the minor version after
+            that.
     """
-    warnings.warn(f"{what} is deprecated since version {since} of the plugin contract; {instead}.", FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"{what} is deprecated since version {since} of the plugin contract; {instead}.",
+        FutureWarning,
+        stacklevel=3,
+    )

@@ -1,4 +1,6 @@
-"""Errors that the user can correct: one sentence with the problem and the remedy. Commands print it without a traceback."""
+"""Errors that the user can correct: one sentence with the problem and the remedy. Commands print it
+without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """A mistake outside the program: an option, a file, a component. The message is shown unchanged; the exit code is 2."""
+    """A mistake outside the program: an option, a file, a component. The message is shown
+    unchanged; the exit code is 2.
+    """
 
 
 class ComponentError(UserError):
@@ -28,7 +32,11 @@ class TrainingError(UserError):
 
 def in_words(error: BaseException) -> str:
     """An error as a sentence: a :class:`UserError` unchanged, any other error with its type."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return (
+        str(error)
+        if isinstance(error, UserError)
+        else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    )
 
 
 def require_kind(value: object, kind: type | tuple[type, ...], argument: str, remedy: str) -> None:
@@ -57,20 +65,26 @@ def require_count(value: object, argument: str, least: int = 1) -> None:
         raise ArgumentError(f"{argument} is {value!r}; give a whole number, {least} or more")
 
 
-def require_known_arguments(name: str, given: Iterable[str], known: Sequence[str], told: Sequence[str] | None = None) -> None:
+def require_known_arguments(
+    name: str, given: Iterable[str], known: Sequence[str], told: Sequence[str] | None = None
+) -> None:
     """Refuse an argument that a component does not take.
 
     Args:
         told: arguments listed in the message; default ``known``.
 
     Raises:
-        ComponentError: the message names the component, the argument, the closest known one, and all known ones.
+        ComponentError: the message names the component, the argument, the closest known one, and
+            all known ones.
     """
     told = known if told is None else told
     for key in given:
         if key not in known:
             takes = ", ".join(told) or "none"
-            raise ComponentError(f"'{name}' does not take an argument '{key}'{did_you_mean(key, told)} It takes: {takes}.")
+            raise ComponentError(
+                f"'{name}' does not take an argument '{key}'{did_you_mean(key, told)} It takes:"
+                f" {takes}."
+            )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

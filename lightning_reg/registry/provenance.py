@@ -1,4 +1,6 @@
-"""Distribution and version of every component of a model or a run, saved with it and compared on loading."""
+"""Distribution and version of every component of a model or a run, saved with it and compared on
+loading.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ Entry = Mapping[str, Any]
 
 def entry(group: str, provider: Provider) -> dict[str, str]:
     """Make the entry of a component."""
-    return {"group": group, "name": provider.name, "distribution": provider.distribution, "version": provider.version}
+    return {
+        "group": group,
+        "name": provider.name,
+        "distribution": provider.distribution,
+        "version": provider.version,
+    }
 
 
 def entries(used: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
@@ -28,7 +35,8 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
     """Refuse a model with a component that is not installed here.
 
     Args:
-        components: entries as made by :func:`entry`; built-in components are checked by the registry.
+        components: entries as made by :func:`entry`; built-in components are checked by the
+            registry.
         path: path of the model, for the message.
 
     Raises:
@@ -38,7 +46,10 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
         if one.get("distribution") == OWN or one.get("group") not in GROUPS:
             continue
         wanted = f"{one['distribution']}=={one['version']}"
-        what = f"{path} was made with the {GROUPS[one['group']].one} '{one['name']}' of {one['distribution']} {one['version']}"
+        what = (
+            f"{path} was made with the {GROUPS[one['group']].one} '{one['name']}' of"
+            f" {one['distribution']} {one['version']}"
+        )
         try:
             there = version(one["distribution"])
         except PackageNotFoundError:
@@ -47,12 +58,15 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
             chosen(one["group"], f"{namespace(one['distribution'])}.{one['name']}")
         except ComponentError:
             raise ComponentError(
-                f"{what}, and {there}, which is installed, has no such {GROUPS[one['group']].one}: pip install {wanted}"
+                f"{what}, and {there}, which is installed, has no such {GROUPS[one['group']].one}:"
+                f" pip install {wanted}"
             ) from None
 
 
 def other_versions(components: Sequence[Entry]) -> list[str]:
-    """``name==version`` of the distributions that a model was made with, if another version is installed now."""
+    """``name==version`` of the distributions that a model was made with, if another version is
+    installed now.
+    """
     found = []
     for one in components:
         try:

@@ -1,4 +1,5 @@
-"""Generated anatomy of no organ: random label maps, random deformations, and random contrasts of label maps.
+"""Generated anatomy of no organ: random label maps, random deformations, and random contrasts of
+label maps.
 
 Everything is drawn from a ``torch.Generator`` and computed on its device.
 """

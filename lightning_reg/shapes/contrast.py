@@ -15,23 +15,27 @@ from lightning_reg.shapes.noise import chance, log_uniform, smooth_noise, unifor
 
 @dataclass(frozen=True)
 class RandomContrast:
-    """Distribution of contrasts, after SynthMorph (Hoffmann et al., IEEE TMI 41, 2022), SynthSeg (Billot
-    et al., Med. Image Anal. 86, 2023) and anatomix (Dey et al., ICLR 2025).
+    """Distribution of contrasts, after SynthMorph (Hoffmann et al., IEEE TMI 41, 2022), SynthSeg
+    (Billot et al., Med. Image Anal. 86, 2023) and anatomix (Dey et al., ICLR 2025).
 
     Every structure gets a mean intensity and a texture; then come partial volumes, bias field,
     blur, thick slices, noise, gamma, saturation, a background that is 0, constant or noise, and
     slabs without signal at the faces of the image. The result is in [0, 1].
 
     Args:
-        texture: largest standard deviation of the texture in a structure (intensities are in [0, 1]).
+        texture: largest standard deviation of the texture in a structure (intensities are in [0,
+            1]).
         variation: standard deviation of the change of a mean between two images of one modality.
         bias: largest standard deviation of the logarithm of the bias field.
         blur: largest standard deviation of the blur, voxels.
-        thick: largest slice thickness, voxels; a random axis has thick slices in one image of three.
+        thick: largest slice thickness, voxels; a random axis has thick slices in one image of
+            three.
         noise: largest standard deviation of the noise.
         gamma: largest logarithm of the exponent, natural.
-        saturation: largest fraction of the range that is cut off at either end, in one image of four.
-        cut: largest thickness of a slab without signal, fraction of the extent, in one image of four.
+        saturation: largest fraction of the range that is cut off at either end, in one image of
+            four.
+        cut: largest thickness of a slab without signal, fraction of the extent, in one image of
+            four.
     """
 
     texture: float = 0.1
@@ -45,7 +49,9 @@ class RandomContrast:
     cut: float = 0.2
 
     def means(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw the mean intensity of each of ``count`` structures, the background first, ``(count,)``."""
+        """Draw the mean intensity of each of ``count`` structures, the background first,
+        ``(count,)``.
+        """
         means = torch.rand(count, generator=generator, device=generator.device)
         if chance(generator, 0.8):
             means[0] = 0.0
@@ -56,11 +62,14 @@ class RandomContrast:
         change = torch.randn(means.shape, generator=generator, device=generator.device)
         return torch.where(means > 0, (means + self.variation * change).clamp(0, 1), means)
 
-    def paint(self, index: Tensor, means: Tensor, texture: Tensor, generator: torch.Generator) -> Tensor:
+    def paint(
+        self, index: Tensor, means: Tensor, texture: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Paint an image.
 
         Args:
-            index: ``(1, 1, I, J, K)``, number of the structure at every voxel, an index of ``means``.
+            index: ``(1, 1, I, J, K)``, number of the structure at every voxel, an index of
+                ``means``.
             means: mean intensities, ``(count,)``.
             texture: ``(1, 1, I, J, K)`` of about unit variance.
 

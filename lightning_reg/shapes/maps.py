@@ -76,7 +76,9 @@ def _body(points: Tensor, shape: Sequence[int], generator: torch.Generator) -> T
     """An ellipsoid, or a rounded box, with an uneven surface; it may reach beyond the image."""
     axes = torch.tensor([uniform(generator, 0.45, 1.1) for _ in range(3)], device=points.device)
     power = 2 * int(uniform(generator, 1, 3))
-    radius = (points.abs() / axes.view(1, 3, 1, 1, 1)).pow(power).sum(1, keepdim=True).pow(1 / power)
+    radius = (
+        (points.abs() / axes.view(1, 3, 1, 1, 1)).pow(power).sum(1, keepdim=True).pow(1 / power)
+    )
     scale = uniform(generator, 0.25, 0.6) * min(shape)
     uneven = smooth_noise(shape, scale, 1, generator, octaves=2)
     return radius + uniform(generator, 0.05, 0.25) * uneven < 1

@@ -32,7 +32,8 @@ class Motion:
         there, back: displacements ``(1, 3, *S)`` of the smooth map and of its inverse, voxels.
         slide, unslide: displacements ``(1, 3, *C)`` on the canvas of the sliding map and of its
             inverse, voxels; ``None``: no sliding.
-        offset: voxel of the canvas that lies at the origin of the coordinates, the same on all axes.
+        offset: voxel of the canvas that lies at the origin of the coordinates, the same on all
+            axes.
     """
 
     matrix: Tensor
@@ -108,7 +109,9 @@ class RandomMotion:
     def _affine(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         strength = uniform(generator, 0, 1)
         extent = torch.tensor([float(n) for n in shape])
-        axis = F.normalize(torch.randn(3, generator=generator, device=generator.device).cpu(), dim=0)
+        axis = F.normalize(
+            torch.randn(3, generator=generator, device=generator.device).cpu(), dim=0
+        )
 
         def three(largest: float) -> Tensor:
             values = [uniform(generator, -largest, largest) for _ in range(3)]

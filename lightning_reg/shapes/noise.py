@@ -60,7 +60,8 @@ def smooth_noise(
 
 
 SPREAD = math.sqrt((151 / 315) ** 3)
-"""Standard deviation of a 3D spline of independent control points of unit variance, averaged over positions.
+"""Standard deviation of a 3D spline of independent control points of unit variance, averaged over
+positions.
 
 The integral of the squared cubic B-spline is 151 / 315 per axis.
 """

@@ -3,7 +3,16 @@
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
-from lightning_reg.spatial.slabs import LARGE, Slab, assembled, determinant_on, known_on, resampled, slabs, warped_slab
+from lightning_reg.spatial.slabs import (
+    LARGE,
+    Slab,
+    assembled,
+    determinant_on,
+    known_on,
+    resampled,
+    slabs,
+    warped_slab,
+)
 from lightning_reg.spatial.transforms import (
     Affine,
     BSpline,

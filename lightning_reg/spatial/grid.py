@@ -24,11 +24,12 @@ class Grid:
 
     Args:
         shape: extents ``(I, J, K)`` along the file's own voxel axes.
-        affine: ``(B, 4, 4)`` (or ``(4, 4)`` for one element), voxel index to world, RAS mm, as in nibabel and TorchIO.
-            An array or a tensor; stored as a float64 array.
+        affine: ``(B, 4, 4)`` (or ``(4, 4)`` for one element), voxel index to world, RAS mm, as in
+            nibabel and TorchIO. An array or a tensor; stored as a float64 array.
 
-    The numbers of a grid are float64 NumPy arrays: products stay accurate to micrometres, no device has to be synchronised, and a traced
-    or exported network contains them as constants. Points are tensors, on any device.
+    The numbers of a grid are float64 NumPy arrays: products stay accurate to micrometres, no device
+    has to be synchronised, and a traced or exported network contains them as constants. Points are
+    tensors, on any device.
 
     Voxel centres have integer coordinates; voxel ``i`` covers ``i - 1/2`` to ``i + 1/2``.
     """
@@ -37,20 +38,31 @@ class Grid:
     affine: Matrix
 
     def __post_init__(self) -> None:
-        given = self.affine.detach().cpu().numpy() if isinstance(self.affine, Tensor) else self.affine
+        given = (
+            self.affine.detach().cpu().numpy() if isinstance(self.affine, Tensor) else self.affine
+        )
         try:
             shape = tuple(operator.index(n) for n in self.shape)
             affine = np.array(given, dtype=np.float64, ndmin=3)
         except (TypeError, ValueError) as cause:
-            raise ArgumentError(f"Grid: expected three extents, whole numbers, and a 4x4 affine ({cause})") from cause
+            raise ArgumentError(
+                f"Grid: expected three extents, whole numbers, and a 4x4 affine ({cause})"
+            ) from cause
         if affine.shape[1:] != (4, 4) or len(shape) != 3:
-            raise ValueError(f"Grid: expected three extents and a 4x4 affine; got {shape} and {tuple(affine.shape)}")
+            raise ValueError(
+                f"Grid: expected three extents and a 4x4 affine; got {shape} and"
+                f" {tuple(affine.shape)}"
+            )
         axes = affine[:, :3, :3]
         smallest = 1e-6 * np.linalg.norm(axes, axis=1).prod(1)
         if not (np.isfinite(affine).all() and (np.abs(np.linalg.det(axes)) > smallest).all()):
-            raise ValueError("Grid: the affine is singular (a spacing of 0?); correct the image's header")
+            raise ValueError(
+                "Grid: the affine is singular (a spacing of 0?); correct the image's header"
+            )
         if min(shape) < 1 or not np.allclose(affine[:, 3], (0, 0, 0, 1)):
-            raise ValueError(f"Grid: extents {shape} below 1, or an affine whose last row is not 0 0 0 1")
+            raise ValueError(
+                f"Grid: extents {shape} below 1, or an affine whose last row is not 0 0 0 1"
+            )
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", shape)
 
@@ -65,7 +77,9 @@ class Grid:
 
     @property
     def size(self) -> Matrix:
-        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length scale of deformations of this image."""
+        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length scale of
+        deformations of this image.
+        """
         return np.prod(self.spacing * self.shape, axis=1) ** (1 / 3)
 
     @property
@@ -74,13 +88,17 @@ class Grid:
         return self.affine[:, :3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:, :3, 3]
 
     def frame(self) -> tuple[Matrix, Matrix]:
-        """Matrices ``(B, 4, 4)`` from mm along the grid's own axes, about its centre, to the world, and back."""
+        """Matrices ``(B, 4, 4)`` from mm along the grid's own axes, about its centre, to the world,
+        and back.
+        """
         frame = self.affine.copy()
         frame[:, :3, :3] /= self.spacing[:, None]
         frame[:, :3, 3] = self.center
         return frame, np.linalg.inv(frame)
 
-    def points(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
+    def points(
+        self, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> Tensor:
         """Voxel coordinates of the voxel centres, ``(1, 3, I, J, K)``."""
         return identity_points(self.shape, dtype=dtype, device=device)
 
@@ -102,18 +120,26 @@ class Grid:
         return np.linalg.solve(other.affine, self.affine)
 
     def parallel(self, other: Grid) -> tuple[list[float], list[float]] | None:
-        """``scale`` and ``shift`` per axis from voxel coordinates of this grid to those of ``other``.
+        """``scale`` and ``shift`` per axis from voxel coordinates of this grid to those of
+        ``other``.
 
-        ``None`` if two axes are not parallel or have opposite directions, or if a batch has several elements.
+        ``None`` if two axes are not parallel or have opposite directions, or if a batch has several
+        elements.
         """
         there = self.voxel_map(other)
         scale, shift = np.diagonal(there[0, :3, :3]), there[0, :3, 3]
-        if there.shape[0] > 1 or not np.allclose(there[0, :3, :3], np.diag(scale), atol=1e-9) or (scale <= 0).any():
+        if (
+            there.shape[0] > 1
+            or not np.allclose(there[0, :3, :3], np.diag(scale), atol=1e-9)
+            or (scale <= 0).any()
+        ):
             return None
         return scale.tolist(), shift.tolist()
 
     def matches(self, other: Grid, tolerance: float = 1e-4) -> bool:
-        """Whether both have the same voxels: equal shapes, and corners that differ by less than ``tolerance`` voxels."""
+        """Whether both have the same voxels: equal shapes, and corners that differ by less than
+        ``tolerance`` voxels.
+        """
         if self is other:
             return True
         if self.shape != other.shape:
@@ -127,45 +153,68 @@ class Grid:
         return self._relative(shape, ratio, [(r - 1) / 2 for r in ratio])
 
     def pooled(self, factor: Sequence[int]) -> Grid:
-        """The grid after average pooling by whole factors: coarse ``c`` lies at fine ``f c + (f - 1) / 2``."""
+        """The grid after average pooling by whole factors: coarse ``c`` lies at fine
+        ``f c + (f - 1) / 2``.
+        """
         if any(n % f for n, f in zip(self.shape, factor, strict=True)):
-            raise ValueError(f"Grid.pooled: extents {self.shape} are not multiples of {tuple(factor)}; pad the image first")
+            raise ValueError(
+                f"Grid.pooled: extents {self.shape} are not multiples of {tuple(factor)}; pad the"
+                " image first"
+            )
         return self.resized([n // f for n, f in zip(self.shape, factor, strict=True)])
 
     def at_stride(self, stride: Sequence[int], shape: Sequence[int]) -> Grid:
-        """Grid of features at a stride: ``shape`` voxels of ``stride`` voxels each, starting at voxel 0.
+        """Grid of features at a stride: ``shape`` voxels of ``stride`` voxels each, starting at
+        voxel 0.
 
         Raises:
             ValueError: the features do not cover the grid.
         """
         if any(n * s < extent for n, s, extent in zip(shape, stride, self.shape, strict=True)):
-            raise ValueError(f"Grid.at_stride: features {tuple(shape)} at a stride of {tuple(stride)} voxels do not cover {self.shape}")
+            raise ValueError(
+                f"Grid.at_stride: features {tuple(shape)} at a stride of {tuple(stride)} voxels do"
+                f" not cover {self.shape}"
+            )
         return self._relative(shape, [float(s) for s in stride], [(s - 1) / 2 for s in stride])
 
     def stride_to(self, coarse: Grid) -> list[int]:
-        """Stride per axis to a coarser grid along the same axes: the ratio of the voxel sizes, rounded, at least 1."""
+        """Stride per axis to a coarser grid along the same axes: the ratio of the voxel sizes,
+        rounded, at least 1.
+        """
         return np.maximum(np.rint((coarse.spacing / self.spacing)[0]), 1).astype(int).tolist()
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
-        """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; it may extend beyond this grid (padding)."""
+        """The grid of ``shape`` whose voxel 0 is this grid's voxel ``start``; it may extend beyond
+        this grid (padding).
+        """
         return self._relative(shape, [1.0, 1.0, 1.0], list(start))
 
     def begins_in(self, other: Grid) -> list[int] | None:
-        """Voxel of ``other`` that is this grid's voxel 0, if this grid is a part of ``other``; else ``None``."""
+        """Voxel of ``other`` that is this grid's voxel 0, if this grid is a part of ``other``; else
+        ``None``.
+        """
         along = self.parallel(other)
         if along is None or not np.allclose(along[0], 1, atol=1e-4 / max(self.shape)):
             return None
         start = [round(shift) for shift in along[1]]
-        inside = all(a >= 0 and a + n <= m for a, n, m in zip(start, self.shape, other.shape, strict=True))
+        inside = all(
+            a >= 0 and a + n <= m for a, n, m in zip(start, self.shape, other.shape, strict=True)
+        )
         return start if inside and np.allclose(along[1], start, rtol=0, atol=1e-4) else None
 
     def scattered(self, count: int) -> Tensor:
-        """Voxel coordinates of every n-th voxel, at most ``count`` of them, ``(1, 3, N)`` in float64."""
+        """Voxel coordinates of every n-th voxel, at most ``count`` of them, ``(1, 3, N)`` in
+        float64.
+        """
         size = math.prod(self.shape)
         flat = np.arange(0, size, -(-size // count))
-        return torch.from_numpy(np.stack(np.unravel_index(flat, self.shape)).astype(np.float64)).unsqueeze(0)
+        return torch.from_numpy(
+            np.stack(np.unravel_index(flat, self.shape)).astype(np.float64)
+        ).unsqueeze(0)
 
-    def _relative(self, shape: Sequence[int], scale: Sequence[float], offset: Sequence[float]) -> Grid:
+    def _relative(
+        self, shape: Sequence[int], scale: Sequence[float], offset: Sequence[float]
+    ) -> Grid:
         step = np.diag([*scale, 1.0])
         step[:3, 3] = offset
         return Grid((shape[0], shape[1], shape[2]), self.affine @ step)
@@ -175,7 +224,8 @@ class Grid:
 
         Args:
             points: ``(B, 3, *any)``, RAS mm.
-            margin: tolerance beyond the outermost voxel centres, voxels; 0.5 includes the outer faces.
+            margin: tolerance beyond the outermost voxel centres, voxels; 0.5 includes the outer
+                faces.
 
         Returns:
             ``(B, *any)``, true or false.
@@ -185,7 +235,9 @@ class Grid:
         return ((voxels >= -margin) & (voxels <= upper + margin)).all(1)
 
     def overlap(self, other: Grid) -> float:
-        """Fraction of this grid's extent inside ``other`` (sampled at up to 17 x 17 x 17 points); the minimum over the batch."""
+        """Fraction of this grid's extent inside ``other`` (sampled at up to 17 x 17 x 17 points);
+        the minimum over the batch.
+        """
         axes = [np.linspace(-0.5, n - 0.5, min(n + 1, 17)) for n in self.shape]
         probe = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
         there = self.voxel_map(other)
@@ -197,13 +249,23 @@ class Grid:
         size = " x ".join(f"{s:.4g}" for s in self.spacing[0].tolist())
         at = ", ".join(f"{c:.4g}" for c in self.center[0].tolist())
         batch = f", batch {self.batch}" if self.batch > 1 else ""
-        return f"Grid({' x '.join(map(str, self.shape))} voxels of {size} mm, centre ({at}) mm RAS{batch})"
+        return (
+            f"Grid({' x '.join(map(str, self.shape))} voxels of {size} mm, centre ({at}) mm"
+            f" RAS{batch})"
+        )
 
     @staticmethod
-    def regular(shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), origin: Sequence[float] = (0.0, 0.0, 0.0)) -> Grid:
+    def regular(
+        shape: Sequence[int],
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> Grid:
         """An axis-aligned grid with voxel 0 at ``origin`` (RAS mm)."""
         if not np.shape(shape) == np.shape(spacing) == np.shape(origin) == (3,):
-            raise ValueError(f"Grid.regular: shape {shape}, spacing {spacing} and origin {origin} are not three numbers each")
+            raise ValueError(
+                f"Grid.regular: shape {shape}, spacing {spacing} and origin {origin} are not three"
+                " numbers each"
+            )
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = origin
         return Grid((shape[0], shape[1], shape[2]), affine)

@@ -27,7 +27,8 @@ class Image:
     Args:
         tensor: ``(B, C, I, J, K)``.
         grid: its grid; batch 1 or ``B``.
-        padding: the value outside the image (intensities: that of air in this normalisation; masks and labels: 0).
+        padding: the value outside the image (intensities: that of air in this normalisation; masks
+            and labels: 0).
         discrete: labels or a mask, always resampled by nearest neighbour.
     """
 
@@ -38,25 +39,47 @@ class Image:
 
     def __post_init__(self) -> None:
         if not isinstance(self.tensor, Tensor):
-            raise ValueError(f"Image: {type(self.tensor).__name__} given, where a tensor (B, C, I, J, K) is meant")
+            raise ValueError(
+                f"Image: {type(self.tensor).__name__} given, where a tensor (B, C, I, J, K) is"
+                " meant"
+            )
         require_kind(self.grid, Grid, "Image: grid", "give a Grid")
         if self.tensor.dim() != 5 or tuple(self.tensor.shape[2:]) != self.grid.shape:
-            raise ValueError(f"Image: tensor {tuple(self.tensor.shape)} does not lie on {self.grid}; expected (B, C, I, J, K)")
+            raise ValueError(
+                f"Image: tensor {tuple(self.tensor.shape)} does not lie on {self.grid}; expected"
+                " (B, C, I, J, K)"
+            )
         if self.grid.batch not in (1, self.tensor.shape[0]):
-            raise ArgumentError(f"Image: a batch of {self.tensor.shape[0]} does not fit {self.grid}")
+            raise ArgumentError(
+                f"Image: a batch of {self.tensor.shape[0]} does not fit {self.grid}"
+            )
 
     def described(self) -> dict[str, str]:
         """Shape, voxel size, position, type and range of the values, in words."""
         batch, channels = self.tensor.shape[:2]
-        size, at = (" x ".join(f"{v:.4g}" for v in self.grid.spacing[0]), ", ".join(f"{v:.4g}" for v in self.grid.center[0]))
-        more = "".join(f", {count} {name}" for count, name in ((batch, "images"), (channels, "channels")) if count > 1)
+        size, at = (
+            " x ".join(f"{v:.4g}" for v in self.grid.spacing[0]),
+            ", ".join(f"{v:.4g}" for v in self.grid.center[0]),
+        )
+        more = "".join(
+            f", {count} {name}"
+            for count, name in ((batch, "images"), (channels, "channels"))
+            if count > 1
+        )
         kind = "labels or mask" if self.discrete else "intensities"
-        values = "" if self.tensor.is_meta else f", {float(self.tensor.min()):.4g} to {float(self.tensor.max()):.4g}"
+        values = (
+            ""
+            if self.tensor.is_meta
+            else f", {float(self.tensor.min()):.4g} to {float(self.tensor.max()):.4g}"
+        )
         return {
             "shape": f"{' x '.join(map(str, self.grid.shape))} voxels{more}",
             "voxel size": f"{size} mm",
             "centre": f"({at}) mm RAS",
-            "values": f"{kind}, {str(self.tensor.dtype).removeprefix('torch.')}{values}, on {self.tensor.device}",
+            "values": (
+                f"{kind}, {str(self.tensor.dtype).removeprefix('torch.')}{values}, on"
+                f" {self.tensor.device}"
+            ),
         }
 
     def __repr__(self) -> str:
@@ -78,21 +101,34 @@ class Image:
         return replace(self, tensor=resize(self.tensor, shape, mode), grid=self.grid.resized(shape))
 
     def padded_to(self, shape: Sequence[int], border: bool = False) -> Image:
-        """Padded after the last voxel of each axis with ``padding`` (fields: with their ``border``); voxel 0 keeps its position."""
+        """Padded after the last voxel of each axis with ``padding`` (fields: with their
+        ``border``); voxel 0 keeps its position.
+        """
         if tuple(shape) == self.grid.shape:
             return self
-        widths = [w for n, s in zip(reversed(self.grid.shape), reversed(list(shape)), strict=True) for w in (0, s - n)]
-        tensor = F.pad(self.tensor, widths, "replicate") if border else F.pad(self.tensor, widths, value=self.padding)
+        widths = [
+            w
+            for n, s in zip(reversed(self.grid.shape), reversed(list(shape)), strict=True)
+            for w in (0, s - n)
+        ]
+        tensor = (
+            F.pad(self.tensor, widths, "replicate")
+            if border
+            else F.pad(self.tensor, widths, value=self.padding)
+        )
         return replace(self, tensor=tensor, grid=self.grid.cropped((0, 0, 0), shape))
 
     def resampled(self, grid: Grid) -> Image:
-        """Resampled to another grid in world coordinates (labels: nearest); unchanged if the grids match."""
+        """Resampled to another grid in world coordinates (labels: nearest); unchanged if the grids
+        match.
+        """
         if self.grid.matches(grid):
             return self
         return self._sampled(grid.points(device=self.tensor.device), grid)
 
     def warped(self, transform: Transform, grid: Grid | None = None) -> Image:
-        """This (moving) image warped to the fixed grid: ``warped(x) = self(phi(x))``, interpolated once.
+        """This (moving) image warped to the fixed grid: ``warped(x) = self(phi(x))``, interpolated
+        once.
 
         Args:
             transform: maps the fixed grid's world to this image's world.
@@ -102,36 +138,56 @@ class Image:
         return self.warped_by(transform.displacement(grid), grid)
 
     def warped_by(self, displacement: Tensor, grid: Grid) -> Image:
-        """As :meth:`warped`, with the displacement ``(B, 3, I, J, K)`` of the transform in voxels of the fixed ``grid``."""
-        return self._sampled(displacement + grid.points(dtype=displacement.dtype, device=displacement.device), grid)
+        """As :meth:`warped`, with the displacement ``(B, 3, I, J, K)`` of the transform in voxels
+        of the fixed ``grid``.
+        """
+        return self._sampled(
+            displacement + grid.points(dtype=displacement.dtype, device=displacement.device), grid
+        )
 
     def at_stride(self, stride: Sequence[int]) -> Image:
-        """Average-pooled by whole factors; if they do not divide the extents, the border is repeated after the last voxel."""
+        """Average-pooled by whole factors; if they do not divide the extents, the border is
+        repeated after the last voxel.
+        """
         if all(s == 1 for s in stride):
             return self
         shape = [-(-n // s) * s for n, s in zip(self.grid.shape, stride, strict=True)]
         return self.padded_to(shape, border=True).pooled(stride)
 
     def at_resolution(self, grid: Grid) -> Image:
-        """Resampled to a coarser grid: average-pooled by :meth:`Grid.stride_to`, then interpolated if the two still differ."""
+        """Resampled to a coarser grid: average-pooled by :meth:`Grid.stride_to`, then interpolated
+        if the two still differ.
+        """
         return self.at_stride(self.grid.stride_to(grid)).resampled(grid)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Image:
         """The part of ``shape`` voxels that begins at voxel ``start``; inside the image."""
         (a, b, c), (i, j, k) = start, shape
-        return replace(self, tensor=self.tensor[:, :, a : a + i, b : b + j, c : c + k], grid=self.grid.cropped(start, shape))
+        return replace(
+            self,
+            tensor=self.tensor[:, :, a : a + i, b : b + j, c : c + k],
+            grid=self.grid.cropped(start, shape),
+        )
 
     def center_of_mass(self) -> Matrix:
-        """Centre of mass of the first element, ``(3,)`` RAS mm, weighted by the intensities; the grid's centre if they sum to 0."""
+        """Centre of mass of the first element, ``(3,)`` RAS mm, weighted by the intensities; the
+        grid's centre if they sum to 0.
+        """
         weight, lies = self.tensor[0, 0], []
         for axis in range(3):
             planes = weight.sum([a for a in range(3) if a != axis], dtype=torch.float64).cpu()
             total = float(planes.sum())
-            lies.append(float(planes @ torch.arange(len(planes), dtype=torch.float64)) / total if total else (len(planes) - 1) / 2)
-        return self.grid.to_world(torch.tensor(lies, dtype=torch.float64).view(1, 3, 1))[0, :, 0].numpy()
+            lies.append(
+                float(planes @ torch.arange(len(planes), dtype=torch.float64)) / total
+                if total
+                else (len(planes) - 1) / 2
+            )
+        return self.grid.to_world(torch.tensor(lies, dtype=torch.float64).view(1, 3, 1))[
+            0, :, 0
+        ].numpy()
 
     def _sampled(self, points: Tensor, grid: Grid) -> Image:
-        """Sample at points ``(B, 3, I, J, K)``, in voxels of a grid; returns an image on that grid."""
+        """Sample at points ``(B, 3, I, J, K)``, in voxels of a grid; an image on that grid."""
         mode: Interpolation = "nearest" if self.discrete else "linear"
         tensor = sample(self.tensor, points, mode, self.padding, grid.voxel_map(self.grid))
         return replace(self, tensor=tensor, grid=grid)

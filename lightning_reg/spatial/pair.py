@@ -24,8 +24,8 @@ Part = tuple[Sequence[int], Sequence[int]]
 class Pair:
     """Fixed and moving image (batched), with optional masks, labels, landmarks and true transform.
 
-    Landmarks are tuples of ``(N, 3)`` RAS mm, one per batch element, because their number differs between cases. ``truth`` maps
-    the fixed to the moving world, like every transform.
+    Landmarks are tuples of ``(N, 3)`` RAS mm, one per batch element, because their number differs
+    between cases. ``truth`` maps the fixed to the moving world, like every transform.
 
     Raises:
         ArgumentError: a field is of another class, or the batches are of different length.
@@ -49,7 +49,12 @@ class Pair:
             if value is None and f.name not in ("fixed", "moving"):
                 continue
             if f.name.endswith("landmarks"):
-                require_kind(value, tuple, f"Pair: {f.name}", "give a tuple of (N, 3) tensors in RAS mm, one per element of the batch")
+                require_kind(
+                    value,
+                    tuple,
+                    f"Pair: {f.name}",
+                    "give a tuple of (N, 3) tensors in RAS mm, one per element of the batch",
+                )
                 lengths[f.name] = len(value)
             elif f.name == "truth":
                 require_kind(value, Displacement, "Pair: truth", "give a Displacement")
@@ -58,7 +63,10 @@ class Pair:
                 require_kind(value, Image, f"Pair: {f.name}", "give an Image(tensor, grid)")
                 lengths[f.name] = value.tensor.shape[0]
         if len(set(lengths.values())) > 1:
-            raise ArgumentError(f"Pair: batches of different length: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
+            raise ArgumentError(
+                "Pair: batches of different length:"
+                f" {', '.join(f'{name} {n}' for name, n in lengths.items())}"
+            )
 
     def described(self) -> dict[str, str]:
         """Both images and what else there is, in words."""
@@ -66,14 +74,22 @@ class Pair:
         for name in ("fixed", "moving"):
             words[name] = "; ".join(getattr(self, name).described().values())
         others = sorted(self.has() - {"fixed", "moving", "name"})
-        return words | ({"also": ", ".join(other.replace("_", " ") for other in others)} if others else {})
+        return words | (
+            {"also": ", ".join(other.replace("_", " ") for other in others)} if others else {}
+        )
 
     def __repr__(self) -> str:
         return f"Pair({', '.join(f'{name}: {text}' for name, text in self.described().items())})"
 
     def _repr_html_(self) -> str:
-        """Fixed image above the moving image, where the headers put it, both on the fixed image's part of the world."""
-        drawn = None if self.fixed.tensor.is_meta else picture([self.fixed, self.moving], self.fixed.grid)
+        """Fixed image above the moving image, where the headers put it, both on the fixed image's
+        part of the world.
+        """
+        drawn = (
+            None
+            if self.fixed.tensor.is_meta
+            else picture([self.fixed, self.moving], self.fixed.grid)
+        )
         return card("Pair: fixed above moving", self.described(), drawn)
 
     def has(self) -> frozenset[str]:
@@ -87,9 +103,13 @@ class Pair:
             if isinstance(value, Image):
                 moved[f.name] = value.to(device, non_blocking)
             elif isinstance(value, Displacement):
-                moved[f.name] = Displacement(value.field.to(device, non_blocking=non_blocking), value.grid)
+                moved[f.name] = Displacement(
+                    value.field.to(device, non_blocking=non_blocking), value.grid
+                )
             elif isinstance(value, tuple) and f.name != "name":
-                moved[f.name] = tuple(points.to(device, non_blocking=non_blocking) for points in value)
+                moved[f.name] = tuple(
+                    points.to(device, non_blocking=non_blocking) for points in value
+                )
         there = replace(self, **moved)  # type: ignore[arg-type]
         if self.fixed.tensor.device.type == "cpu":
             self.labels()  # found here: on a GPU this would wait for the device
@@ -98,7 +118,9 @@ class Pair:
         return there
 
     def cropped(self, fixed: Part, moving: Part) -> Pair:
-        """Crop both images, each to ``(start, shape)`` in voxels; landmarks are dropped, as they may be outside."""
+        """Crop both images, each to ``(start, shape)`` in voxels; landmarks are dropped, as they
+        may be outside.
+        """
         changed: dict[str, object] = {"fixed_landmarks": None, "moving_landmarks": None}
         for side, (start, shape) in (("fixed", fixed), ("moving", moving)):
             for name in (side, f"{side}_mask", f"{side}_labels"):
@@ -110,22 +132,30 @@ class Pair:
         return replace(self, **changed)  # type: ignore[arg-type]
 
     def labels(self) -> list[int]:
-        """The foreground labels of the fixed and moving label maps, ascending; empty if one of the maps is missing."""
+        """The foreground labels of the fixed and moving label maps, ascending; empty if one of the
+        maps is missing.
+        """
         if self.fixed_labels is None or self.moving_labels is None:
             return []
         return list(self._foreground)
 
     @cached_property
     def _foreground(self) -> tuple[int, ...]:
-        maps = [image.tensor for image in (self.fixed_labels, self.moving_labels) if image is not None]
+        maps = [
+            image.tensor for image in (self.fixed_labels, self.moving_labels) if image is not None
+        ]
         return tuple(sorted({value for labels in maps for value in label_values(labels)} - {0}))
 
     def landmark_errors(self, transform: Transform | None = None) -> tuple[Tensor, ...]:
-        """Target registration error per landmark in mm, one ``(N,)`` per batch element; before registration by default."""
+        """Target registration error per landmark in mm, one ``(N,)`` per batch element; before
+        registration by default.
+        """
         if self.fixed_landmarks is None or self.moving_landmarks is None:
             raise ValueError("Pair: no landmarks on both images")
         errors = []
-        for b, (fixed, moving) in enumerate(zip(self.fixed_landmarks, self.moving_landmarks, strict=True)):
+        for b, (fixed, moving) in enumerate(
+            zip(self.fixed_landmarks, self.moving_landmarks, strict=True)
+        ):
             mapped = fixed.T.unsqueeze(0)
             if transform is not None:
                 batch = max(transform.grid.batch, len(self.fixed_landmarks))
@@ -142,7 +172,9 @@ class Pair:
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Image):
-                one[f.name] = replace(value, tensor=value.tensor[b : b + 1], grid=_element_grid(value.grid, b))
+                one[f.name] = replace(
+                    value, tensor=value.tensor[b : b + 1], grid=_element_grid(value.grid, b)
+                )
             elif isinstance(value, Displacement):
                 one[f.name] = Displacement(value.field[b : b + 1], _element_grid(value.grid, b))
             else:
@@ -151,7 +183,8 @@ class Pair:
 
     @staticmethod
     def collate(pairs: Sequence[Pair]) -> Pair:
-        """Join pairs into one batch. Images of different sizes are padded after their last voxel to the largest.
+        """Join pairs into one batch. Images of different sizes are padded after their last voxel to
+        the largest.
 
         Raises:
             ArgumentError: there is no pair, or something else than pairs.
@@ -159,7 +192,9 @@ class Pair:
         if not pairs:
             raise ArgumentError("Pair.collate: pairs is empty; give one Pair or more")
         for pair in pairs:
-            require_kind(pair, Pair, "Pair.collate: one of pairs", "give Pair(fixed, moving) objects")
+            require_kind(
+                pair, Pair, "Pair.collate: one of pairs", "give Pair(fixed, moving) objects"
+            )
         if len(pairs) == 1:
             pairs[0].labels()  # found once, in the process that loads the pairs
             return pairs[0]
@@ -187,6 +222,10 @@ def _element_grid(grid: Grid, b: int) -> Grid:
 def _join(images: Sequence[Image], border: bool = False) -> Image:
     shape = [max(sizes) for sizes in zip(*(image.grid.shape for image in images), strict=True)]
     padded = [image.padded_to(shape, border) for image in images]
-    affine = np.concatenate([np.broadcast_to(p.grid.affine, (p.tensor.shape[0], 4, 4)) for p in padded])
+    affine = np.concatenate(
+        [np.broadcast_to(p.grid.affine, (p.tensor.shape[0], 4, 4)) for p in padded]
+    )
     first = padded[0]
-    return replace(first, tensor=torch.cat([p.tensor for p in padded]), grid=replace(first.grid, affine=affine))
+    return replace(
+        first, tensor=torch.cat([p.tensor for p in padded]), grid=replace(first.grid, affine=affine)
+    )

@@ -1,4 +1,6 @@
-"""Processing of large images in slabs: the points or a field of a whole clinical scan take gigabytes."""
+"""Processing of large images in slabs: the points or a field of a whole clinical scan take
+gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,16 @@ from lightning_reg.spatial.transforms import Displacement, Transform
 SLAB = 4_000_000
 """Approximate number of voxels of a slab."""
 MARGIN = 2
-"""Margin, in voxels, of the part of an image that a slab maps to: linear interpolation needs one."""
+"""Margin, in voxels, of the part of an image that a slab maps to: linear interpolation needs one.
+"""
 LARGE = 32_000_000
 """Number of voxels above which a field is not stored, but computed slab by slab each time."""
 
 
 @dataclass(frozen=True)
 class Slab:
-    """Consecutive planes of a grid along its first axis, with the neighbouring planes that exist on both sides.
+    """Consecutive planes of a grid along its first axis, with the neighbouring planes that exist on
+    both sides.
 
     Args:
         whole: the grid.
@@ -47,7 +51,10 @@ class Slab:
     @property
     def wide(self) -> Grid:
         """Grid of the slab with its neighbours."""
-        return self.whole.cropped((self.first - self.before, 0, 0), (self.before + self.planes + self.after, *self.whole.shape[1:]))
+        return self.whole.cropped(
+            (self.first - self.before, 0, 0),
+            (self.before + self.planes + self.after, *self.whole.shape[1:]),
+        )
 
     def of(self, tensor: Tensor) -> Tensor:
         """The slab ``(B, C, planes, J, K)`` of a tensor on the whole grid."""
@@ -76,12 +83,18 @@ def slabs(grid: Grid, halo: int = 0) -> Iterator[Slab]:
 
 
 def assembled(grid: Grid, make: Callable[[Slab], Tensor], halo: int = 0) -> Tensor:
-    """Assemble a tensor ``(1, C, I, J, K)`` on a grid slab by slab; ``make`` returns ``(1, C, planes, J, K)``."""
+    """Assemble a tensor ``(1, C, I, J, K)`` on a grid slab by slab; ``make`` returns
+    ``(1, C, planes, J, K)``.
+    """
     whole: Tensor | None = None
     for slab in slabs(grid, halo):
         part = make(slab)
         if whole is None:
-            whole = part if slab.planes == grid.shape[0] else part.new_empty(*part.shape[:2], *grid.shape)
+            whole = (
+                part
+                if slab.planes == grid.shape[0]
+                else part.new_empty(*part.shape[:2], *grid.shape)
+            )
         if whole is not part:
             slab.of(whole).copy_(part)
     assert whole is not None
@@ -89,18 +102,26 @@ def assembled(grid: Grid, make: Callable[[Slab], Tensor], halo: int = 0) -> Tens
 
 
 def warped_slab(image: Image, displacement: Tensor, grid: Grid) -> Image:
-    """:meth:`lightning_reg.spatial.Image.warped_by` on a slab, from the part of the image it maps to: sampling copies its input.
+    """:meth:`lightning_reg.spatial.Image.warped_by` on a slab, from the part of the image it maps
+    to: sampling copies its input.
 
     Args:
         displacement: ``(1, 3, planes, J, K)`` in voxels of the slab's ``grid``.
     """
-    if math.prod(image.grid.shape) < 2 * math.prod(grid.shape) or not bool(torch.isfinite(displacement).all()):
+    if math.prod(image.grid.shape) < 2 * math.prod(grid.shape) or not bool(
+        torch.isfinite(displacement).all()
+    ):
         return image.warped_by(displacement, grid)
-    ends = [[float(u.min()), float(u.max()) + n - 1] for u, n in zip(displacement[0], grid.shape, strict=True)]
+    ends = [
+        [float(u.min()), float(u.max()) + n - 1]
+        for u, n in zip(displacement[0], grid.shape, strict=True)
+    ]
     box = torch.cartesian_prod(*torch.tensor(ends, dtype=torch.float64)).T.unsqueeze(0)
     corners = transform_points(grid.voxel_map(image.grid), box)[0]
     first, shape = [], []
-    for low, high, n in zip(corners.amin(1).tolist(), corners.amax(1).tolist(), image.grid.shape, strict=True):
+    for low, high, n in zip(
+        corners.amin(1).tolist(), corners.amax(1).tolist(), image.grid.shape, strict=True
+    ):
         start = min(max(math.floor(low) - MARGIN, 0), n - 1)
         first.append(start)
         shape.append(max(min(math.ceil(high) + MARGIN, n - 1), start) - start + 1)
@@ -119,7 +140,9 @@ def resampled(image: Image, transform: Transform, grid: Grid) -> Image:
 
 @torch.no_grad()
 def known_on(transform: Transform, grid: Grid) -> Transform:
-    """Sample the transform at every voxel of a grid, to compute it only once; unchanged if the grid is larger than :data:`LARGE`."""
+    """Sample the transform at every voxel of a grid, to compute it only once; unchanged if the grid
+    is larger than :data:`LARGE`.
+    """
     if math.prod(grid.shape) > LARGE:
         return transform
     return Displacement(transform.displacement(grid), grid)
@@ -127,5 +150,11 @@ def known_on(transform: Transform, grid: Grid) -> Transform:
 
 @torch.no_grad()
 def determinant_on(transform: Transform, grid: Grid) -> Tensor:
-    """Determinant of the Jacobian at every voxel of a grid, ``(1, 1, I, J, K)`` in float32, slab by slab."""
-    return assembled(grid, lambda slab: slab.inner(jacobian_determinant(transform.displacement(slab.wide))).float(), halo=1)
+    """Determinant of the Jacobian at every voxel of a grid, ``(1, 1, I, J, K)`` in float32, slab by
+    slab.
+    """
+    return assembled(
+        grid,
+        lambda slab: slab.inner(jacobian_determinant(transform.displacement(slab.wide))).float(),
+        halo=1,
+    )

@@ -1,7 +1,7 @@
 """Transforms: their state and geometry, without learning.
 
-A transform maps points of the fixed image's world to the moving image's world (RAS mm). Its parameters are
-defined on the fixed ``grid``, and it computes in voxels of that grid.
+A transform maps points of the fixed image's world to the moving image's world (RAS mm). Its
+parameters are defined on the fixed ``grid``, and it computes in voxels of that grid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from lightning_reg.spatial.grid import Grid
 
 
 class Transform(ABC):
-    """``phi``: fixed world to moving world. Every method here is abstract: subclasses are final, or abstract themselves."""
+    """``phi``: fixed world to moving world. Every method here is abstract: subclasses are final, or
+    abstract themselves.
+    """
 
     grid: Grid
 
@@ -36,7 +38,9 @@ class Transform(ABC):
 
     @abstractmethod
     def map_voxels(self, points: Tensor) -> Tensor:
-        """Map points ``(B, 3, *any)`` given in voxels of :attr:`grid`; the result is in voxels of the same grid."""
+        """Map points ``(B, 3, *any)`` given in voxels of :attr:`grid`; the result is in voxels of
+        the same grid.
+        """
 
     @abstractmethod
     def map_world(self, points: Tensor) -> Tensor:
@@ -48,20 +52,25 @@ class Transform(ABC):
 
     @abstractmethod
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; default: :attr:`grid`."""
+        """Displacement on any grid, ``(B, 3, I, J, K)`` in voxels of that grid; default:
+        :attr:`grid`.
+        """
 
     @abstractmethod
     def inverse(self) -> Transform:
         """Inverse transform, from the moving to the fixed world, on the same grid.
 
-        Exact for affine maps and velocities; numerical for the others (for its accuracy see :func:`lightning_reg.functional.invert`).
+        Exact for affine maps and velocities; numerical for the others (for its accuracy see
+        :func:`lightning_reg.functional.invert`).
 
         Raises:
             ValueError: an affine matrix is singular.
         """
 
     @abstractmethod
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Transform:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Transform:
         """The transform with its state on a device and in a dtype (at least float32)."""
 
     @property
@@ -86,12 +95,15 @@ def _displacement_point_by_point(transform: Transform, grid: Grid) -> Tensor:
 
 
 def _precise(state: Tensor) -> Tensor:
-    """Convert to at least float32: coordinates take the dtype of the state, and half precision cannot number the voxels of a scan."""
+    """Convert to at least float32: coordinates take the dtype of the state, and half precision
+    cannot number the voxels of a scan.
+    """
     return state.to(torch.promote_types(state.dtype, torch.float32))
 
 
 class SampledTransform(Transform):
-    """Base class of transforms with a displacement per voxel of :attr:`grid`: linear in between, border repeated outside.
+    """Base class of transforms with a displacement per voxel of :attr:`grid`: linear in between,
+    border repeated outside.
 
     Attributes:
         field: the displacement, ``(B, 3, I, J, K)`` voxels of ``grid``.
@@ -102,7 +114,10 @@ class SampledTransform(Transform):
     @abstractmethod
     def __init__(self, field: Tensor, grid: Grid) -> None:
         if tuple(field.shape[2:]) != grid.shape or field.shape[1] != 3:
-            raise ValueError(f"{type(self).__name__}: field {tuple(field.shape)} does not lie on {grid}; expected (B, 3, I, J, K)")
+            raise ValueError(
+                f"{type(self).__name__}: field {tuple(field.shape)} does not lie on {grid};"
+                " expected (B, 3, I, J, K)"
+            )
         self.field, self.grid = _precise(field), grid
 
     def map_voxels(self, points: Tensor) -> Tensor:
@@ -115,7 +130,9 @@ class SampledTransform(Transform):
         return self.field
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """Displacement on any grid; a slice, without interpolation, if the grid is a part of :attr:`grid`."""
+        """Displacement on any grid; a slice, without interpolation, if the grid is a part of
+        :attr:`grid`.
+        """
         if grid is None or grid.matches(self.grid):
             return self.field
         start = grid.begins_in(self.grid)
@@ -139,17 +156,27 @@ class Displacement(SampledTransform):
     def __init__(self, field: Tensor, grid: Grid) -> None:
         super().__init__(field, grid)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Displacement:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Displacement:
         return Displacement(self.field.to(device=device, dtype=dtype), self.grid)
 
     def inverse(self) -> Displacement:
         return Displacement(invert(self.field).displacement, self.grid)
 
     def extended(self, before: Sequence[int], after: Sequence[int]) -> Displacement:
-        """The same transform on a grid with additional voxels at the two ends of each axis, where the border is repeated."""
-        widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
+        """The same transform on a grid with additional voxels at the two ends of each axis, where
+        the border is repeated.
+        """
+        widths = [
+            w
+            for pair in zip(reversed(list(before)), reversed(list(after)), strict=True)
+            for w in pair
+        ]
         shape = [b + n + a for b, n, a in zip(before, self.grid.shape, after, strict=True)]
-        return Displacement(F.pad(self.field, widths, "replicate"), self.grid.cropped([-b for b in before], shape))
+        return Displacement(
+            F.pad(self.field, widths, "replicate"), self.grid.cropped([-b for b in before], shape)
+        )
 
 
 class BSpline(Transform):
@@ -158,13 +185,22 @@ class BSpline(Transform):
     Args:
         control: ``(B, 3, *lattice)`` displacements of the control points, voxels of ``grid``.
         stride: control-point distance per axis, voxels.
-        offset: voxel position of control point 0 per axis; default one stride outside the grid, as in
-            :func:`lightning_reg.functional.lattice_shape` and ITK.
+        offset: voxel position of control point 0 per axis; default one stride outside the grid, as
+            in :func:`lightning_reg.functional.lattice_shape` and ITK.
     """
 
-    def __init__(self, control: Tensor, grid: Grid, stride: Sequence[float], offset: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        control: Tensor,
+        grid: Grid,
+        stride: Sequence[float],
+        offset: Sequence[float] | None = None,
+    ) -> None:
         if control.dim() != 5 or control.shape[1] != 3 or len(stride) != 3 or min(stride) <= 0:
-            raise ValueError(f"BSpline: control points {tuple(control.shape)}, stride {tuple(stride)}; expected (B, 3, I, J, K), above 0")
+            raise ValueError(
+                f"BSpline: control points {tuple(control.shape)}, stride {tuple(stride)}; expected"
+                " (B, 3, I, J, K), above 0"
+            )
         self.control, self.grid, self.stride = _precise(control), grid, tuple(stride)
         self.offset = tuple(-s for s in self.stride) if offset is None else tuple(offset)
 
@@ -178,7 +214,9 @@ class BSpline(Transform):
         return bspline(self.control, self.grid.shape, self.stride, self.offset)
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        """Displacement on any grid, by one matrix product per axis if the axes of the two grids are parallel."""
+        """Displacement on any grid, by one matrix product per axis if the axes of the two grids are
+        parallel.
+        """
         if grid is None or grid.matches(self.grid):
             return self.dense()
         along = grid.parallel(self.grid)
@@ -186,17 +224,29 @@ class BSpline(Transform):
             return _displacement_point_by_point(self, grid)
         stride = [s / f for s, f in zip(self.stride, along[0], strict=True)]
         offset = [(o - t) / f for o, f, t in zip(self.offset, *along, strict=True)]
-        return bspline(self.control, grid.shape, stride, offset) / beside(along[0], self.control).view(1, 3, 1, 1, 1)
+        return bspline(self.control, grid.shape, stride, offset) / beside(
+            along[0], self.control
+        ).view(1, 3, 1, 1, 1)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BSpline:
-        return BSpline(self.control.to(device=device, dtype=dtype), self.grid, self.stride, self.offset)
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> BSpline:
+        return BSpline(
+            self.control.to(device=device, dtype=dtype), self.grid, self.stride, self.offset
+        )
 
     def inverse(self) -> Displacement:
         return Displacement(invert(self.dense()).displacement, self.grid)
 
     def extended(self, before: Sequence[int], after: Sequence[int]) -> BSpline:
-        """The same transform on a lattice with additional control points at the two ends of each axis, repeating the outermost."""
-        widths = [w for pair in zip(reversed(list(before)), reversed(list(after)), strict=True) for w in pair]
+        """The same transform on a lattice with additional control points at the two ends of each
+        axis, repeating the outermost.
+        """
+        widths = [
+            w
+            for pair in zip(reversed(list(before)), reversed(list(after)), strict=True)
+            for w in pair
+        ]
         offset = [o - b * s for o, b, s in zip(self.offset, before, self.stride, strict=True)]
         return BSpline(F.pad(self.control, widths, "replicate"), self.grid, self.stride, offset)
 
@@ -215,7 +265,10 @@ class Affine(Transform):
 
     def __init__(self, matrix: Tensor, grid: Grid) -> None:
         if not isinstance(matrix, Tensor) or matrix.shape[1:] != (4, 4):
-            raise ValueError(f"Affine: {getattr(matrix, 'shape', matrix)} given, where a tensor (B, 4, 4) is meant")
+            raise ValueError(
+                f"Affine: {getattr(matrix, 'shape', matrix)} given, where a tensor (B, 4, 4) is"
+                " meant"
+            )
         self.matrix, self.grid = _precise(matrix), grid
 
     def _voxel_matrix(self) -> Tensor:
@@ -230,12 +283,20 @@ class Affine(Transform):
 
     def dense(self) -> Tensor:
         step = self._voxel_matrix() - torch.eye(4, dtype=torch.float64, device=self.matrix.device)
-        return transform_points(step, self.grid.points(dtype=self.matrix.dtype, device=self.matrix.device))
+        return transform_points(
+            step, self.grid.points(dtype=self.matrix.dtype, device=self.matrix.device)
+        )
 
     def displacement(self, grid: Grid | None = None) -> Tensor:
-        return self.dense() if grid is None or grid.matches(self.grid) else _displacement_point_by_point(self, grid)
+        return (
+            self.dense()
+            if grid is None or grid.matches(self.grid)
+            else _displacement_point_by_point(self, grid)
+        )
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Affine:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Affine:
         return Affine(self.matrix.to(device=device, dtype=dtype), self.grid)
 
     def inverse(self) -> Affine:
@@ -261,7 +322,9 @@ class Velocity(SampledTransform):
         super().__init__(exponentiate(_precise(velocity), squarings), grid)
         self.velocity, self.squarings = velocity, squarings
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Velocity:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Velocity:
         return Velocity(self.velocity.to(device=device, dtype=dtype), self.grid, self.squarings)
 
     def inverse(self) -> Velocity:
@@ -269,13 +332,15 @@ class Velocity(SampledTransform):
 
 
 class IntegratedGradient(SampledTransform):
-    """Transform whose coordinates are the integrals of positive gradients: coordinate *a* never decreases along axis *a*.
+    """Transform whose coordinates are the integrals of positive gradients: coordinate *a* never
+    decreases along axis *a*.
 
-    ``phi_a(x) = sum of gradient_a over the voxels from the first one to x along axis a, minus 1``; a gradient of 1 is the identity.
+    ``phi_a(x) = sum of gradient_a over the voxels from the first one to x along axis a, minus 1``;
+    a gradient of 1 is the identity.
 
     Args:
-        gradient: ``(B, 3, I, J, K)``, of coordinate *a* along axis *a*: the distances between the mapped positions of consecutive
-            voxels, in voxels of ``grid``; at least 0.
+        gradient: ``(B, 3, I, J, K)``, of coordinate *a* along axis *a*: the distances between the
+            mapped positions of consecutive voxels, in voxels of ``grid``; at least 0.
 
     Source: Christodoulidis et al., 2018, Section 2.1 (method 4).
     """
@@ -288,12 +353,15 @@ class IntegratedGradient(SampledTransform):
     def inverse(self) -> Displacement:
         return Displacement(invert(self.field).displacement, self.grid)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> IntegratedGradient:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> IntegratedGradient:
         return IntegratedGradient(self.gradient.to(device=device, dtype=dtype), self.grid)
 
 
 class Composition(Transform):
-    """Composition of transforms: ``Composition([outer, ..., inner])`` is ``x -> outer(...(inner(x)))``.
+    """Composition of transforms: ``Composition([outer, ..., inner])`` is
+    ``x -> outer(...(inner(x)))``.
 
     Its grid is that of the innermost member; the members may have different grids.
     """
@@ -327,10 +395,14 @@ class Composition(Transform):
                 points = member.map_voxels(points)
             else:
                 inside = transform_points(here.voxel_map(there), points)
-                points = points + transform_vectors(there.voxel_map(here), member.map_voxels(inside) - inside)
+                points = points + transform_vectors(
+                    there.voxel_map(here), member.map_voxels(inside) - inside
+                )
         return points
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Composition:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Composition:
         return Composition([member.to(device, dtype) for member in self.members])
 
     def inverse(self) -> Composition:
@@ -361,7 +433,9 @@ class Identity(Transform):
         batch = max(grid.batch, self.grid.batch)
         return torch.zeros(batch, 3, *grid.shape, dtype=self._like.dtype, device=self._like.device)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Identity:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Identity:
         return Identity(self.grid, self._like.to(device=device, dtype=dtype))
 
     def inverse(self) -> Identity:
@@ -373,7 +447,9 @@ class Identity(Transform):
 
 
 def parts(transform: Transform) -> list[Transform]:
-    """Members of a composition, outermost first, with nested ones flattened; any other transform is its own only part."""
+    """Members of a composition, outermost first, with nested ones flattened; any other transform is
+    its own only part.
+    """
     if isinstance(transform, Composition):
         return [part for member in transform.members for part in parts(member)]
     return [transform]
@@ -387,8 +463,9 @@ def split_affine(transform: Transform, grid: Grid) -> tuple[Tensor, Transform | 
         grid: the fixed grid, on which the rest is sampled.
 
     Returns:
-        The product of the leading (outermost) affine maps, ``(1, 4, 4)`` RAS mm in float64, and the rest, which is applied first: a
-        single B-spline as it is, anything else as a displacement on ``grid``, ``None`` if there is no rest.
+        The product of the leading (outermost) affine maps, ``(1, 4, 4)`` RAS mm in float64, and the
+        rest, which is applied first: a single B-spline as it is, anything else as a displacement on
+        ``grid``, ``None`` if there is no rest.
     """
     matrix = torch.eye(4, dtype=torch.float64, device=transform.like.device).unsqueeze(0)
     rest = [part for part in parts(transform) if not isinstance(part, Identity)]

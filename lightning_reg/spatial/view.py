@@ -23,17 +23,23 @@ if TYPE_CHECKING:
 SIDE = 88
 """Voxels along the longest axis of the drawn grid."""
 AXES = (2, 1, 0)
-"""Axes that axial, coronal and sagittal planes are normal to, on a grid with axes right, anterior and superior."""
+"""Axes that axial, coronal and sagittal planes are normal to, on a grid with axes right, anterior
+and superior.
+"""
 
 
 def small_grid(grid: Grid, side: int = SIDE) -> Grid:
     """Coarse grid over the same part of the world, with axes right, anterior and superior."""
-    corners = torch.tensor(list(itertools.product(*((-0.5, n - 0.5) for n in grid.shape))), dtype=torch.float64)
+    corners = torch.tensor(
+        list(itertools.product(*((-0.5, n - 0.5) for n in grid.shape))), dtype=torch.float64
+    )
     world = grid.to_world(corners.T.unsqueeze(0))[0]
     low, high = world.amin(1), world.amax(1)
     spacing = float((high - low).max()) / side
     shape = [max(1, min(side, round(float(extent) / spacing))) for extent in high - low]
-    return Grid.regular((shape[0], shape[1], shape[2]), (spacing,) * 3, (low + spacing / 2).tolist())
+    return Grid.regular(
+        (shape[0], shape[1], shape[2]), (spacing,) * 3, (low + spacing / 2).tolist()
+    )
 
 
 def middle(mask: Image | None, grid: Grid) -> list[int]:
@@ -53,7 +59,9 @@ def plane(grid: Grid, axis: int, index: int) -> Grid:
 
 
 def upright(image: Image, axis: int) -> Tensor:
-    """A plane as rows and columns, anterior or superior up; the patient's right is in column 0 after :func:`mirrored`."""
+    """A plane as rows and columns, anterior or superior up; the patient's right is in column 0
+    after :func:`mirrored`.
+    """
     return image.tensor[0, 0].float().select(axis, 0).T.flip(0)
 
 
@@ -79,7 +87,8 @@ def padded(panel: np.ndarray, side: int) -> np.ndarray:
 
 @torch.no_grad()
 def picture(images: Sequence[Image], grid: Grid | None = None) -> PIL.Image.Image:
-    """Axial, coronal and sagittal planes through the middle side by side, a row per image; the first of each batch and its first channel.
+    """Axial, coronal and sagittal planes through the middle side by side, a row per image; the
+    first of each batch and its first channel.
 
     Args:
         grid: part of the world that is drawn; default that of the first image.
@@ -90,20 +99,35 @@ def picture(images: Sequence[Image], grid: Grid | None = None) -> PIL.Image.Imag
     for image in images:
         slices = [upright(image.resampled(plane(small, axis, at[axis])), axis) for axis in AXES]
         low, high = window(slices)
-        panels = [255 * ((each - low) / (high - low)).clamp(0, 1).numpy()[..., None].repeat(3, 2) for each in slices]
-        rows.append(np.concatenate([padded(mirrored(panel, axis), 2 * SIDE) for axis, panel in zip(AXES, panels, strict=True)], axis=1))
+        panels = [
+            255 * ((each - low) / (high - low)).clamp(0, 1).numpy()[..., None].repeat(3, 2)
+            for each in slices
+        ]
+        rows.append(
+            np.concatenate(
+                [
+                    padded(mirrored(panel, axis), 2 * SIDE)
+                    for axis, panel in zip(AXES, panels, strict=True)
+                ],
+                axis=1,
+            )
+        )
     return PIL.Image.fromarray(np.concatenate(rows).clip(0, 255).astype(np.uint8))
 
 
 def card(title: str, rows: Mapping[str, str], shown: PIL.Image.Image | None = None) -> str:
     """HTML with a title, a table of two columns, and a picture."""
     cells = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+        f"<tr><th style='text-align:left'>{html.escape(name)}</th><td"
+        f" style='text-align:left'>{html.escape(value)}</td></tr>"
         for name, value in rows.items()
     )
     drawn = ""
     if shown is not None:
         buffer = io.BytesIO()
         shown.save(buffer, "png")
-        drawn = f"<img alt='{html.escape(title)}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+        drawn = (
+            f"<img alt='{html.escape(title)}'"
+            f" src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+        )
     return f"<div><b>{html.escape(title)}</b><table>{cells}</table>{drawn}</div>"

@@ -1,13 +1,16 @@
-"""Conformance kit for components: checks of the framework's requirements on each kind, which run in seconds.
+"""Conformance kit for components: checks of the framework's requirements on each kind, which run in
+seconds.
 
 Three ways to run the same checks::
 
-    check_component("head", MyHead)                                # anywhere; raises ConformanceError with all failures
+    check_component("head", MyHead)                                # anywhere; raises
+    ConformanceError with all failures
 
     @parametrize_with_checks("head", {"mine": MyHead})             # pytest, a test per check
     def test_conformance(check): check()
 
-    class TestMyHead(ComponentTests):                              # pytest, with fixtures to override
+    class TestMyHead(ComponentTests):                              # pytest, with fixtures to
+    override
         kind = "head"
         @pytest.fixture
         def factory(self): return MyHead

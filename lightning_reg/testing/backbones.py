@@ -9,21 +9,33 @@ from lightning_reg.components.contracts import require_backbone, require_feature
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.testing.checks import Factory, check, require
 from lightning_reg.testing.fixtures import disturbed, without_gradient
-from lightning_reg.testing.modules import grown, meta_device, require_described, require_finite, require_growth, require_kept
+from lightning_reg.testing.modules import (
+    grown,
+    meta_device,
+    require_described,
+    require_finite,
+    require_growth,
+    require_kept,
+)
 
 _CHANNELS = 1
 
 
 def _made(factory: Factory) -> Backbone:
     backbone = factory()
-    require(isinstance(backbone, Backbone), f"the factory makes {type(backbone).__name__}, which does not derive from Backbone")
+    require(
+        isinstance(backbone, Backbone),
+        f"the factory makes {type(backbone).__name__}, which does not derive from Backbone",
+    )
     assert isinstance(backbone, Backbone)
     require_backbone(backbone)
     return backbone
 
 
 def _images(backbone: Backbone, batch: int = 1, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Random images whose extents are different multiples of ``backbone.multiple``, 8 voxels or more."""
+    """Random images whose extents are different multiples of ``backbone.multiple``, 8 voxels or
+    more.
+    """
     shape = [m * max(2 + axis, -(-8 // m)) for axis, m in enumerate(backbone.multiple)]
     generator = torch.Generator().manual_seed(3)
     both = torch.rand(2, batch, _CHANNELS, *shape, generator=generator)
@@ -36,19 +48,27 @@ def _features(backbone: Backbone, batch: int = 1) -> list[Tensor]:
 
 @check("backbone")
 def declares_levels(factory: Factory) -> None:
-    """The constructor sets ``channels``, ``strides`` and ``multiple``: whole numbers, coarsest level first."""
+    """The constructor sets ``channels``, ``strides`` and ``multiple``: whole numbers, coarsest
+    level first.
+    """
     backbone = _made(factory)
     strides = [s[0] * s[1] * s[2] for s in backbone.strides]
-    require(strides == sorted(strides, reverse=True), f"strides {backbone.strides} are not coarsest first")
+    require(
+        strides == sorted(strides, reverse=True),
+        f"strides {backbone.strides} are not coarsest first",
+    )
     for stride in backbone.strides:
         require(
-            all(m % s == 0 for m, s in zip(backbone.multiple, stride, strict=True)), f"stride {stride} does not divide {backbone.multiple}"
+            all(m % s == 0 for m, s in zip(backbone.multiple, stride, strict=True)),
+            f"stride {stride} does not divide {backbone.multiple}",
         )
 
 
 @check("backbone")
 def features_as_declared(factory: Factory) -> None:
-    """Features have the declared channels and strides, for a batch of two and extents that differ between axes."""
+    """Features have the declared channels and strides, for a batch of two and extents that differ
+    between axes.
+    """
     backbone = _made(factory)
     images = _images(backbone, 2)
     require_features(backbone, backbone(*images), images[0])
@@ -56,7 +76,9 @@ def features_as_declared(factory: Factory) -> None:
 
 @check("backbone")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store them."""
+    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store
+    them.
+    """
     require_described(_made(factory))
 
 
@@ -70,7 +92,10 @@ def elements_are_independent(factory: Factory) -> None:
         both, alone = backbone(fixed, moving), backbone(fixed[1:], moving[1:])
     for level, (a, b) in enumerate(zip(both, alone, strict=True)):
         if a is not None and b is not None:
-            require(torch.allclose(a[1:], b, atol=1e-4, rtol=1e-3), f"level {level} differs by {float((a[1:] - b).abs().max()):.3g}")
+            require(
+                torch.allclose(a[1:], b, atol=1e-4, rtol=1e-3),
+                f"level {level} differs by {float((a[1:] - b).abs().max()):.3g}",
+            )
 
 
 @check("backbone")
@@ -87,7 +112,11 @@ def both_images_are_read(factory: Factory) -> None:
             "their order": backbone(moving, fixed),
         }
     for what, there in others.items():
-        changed = any(not torch.equal(a, b) for a, b in zip(here, there, strict=True) if a is not None and b is not None)
+        changed = any(
+            not torch.equal(a, b)
+            for a, b in zip(here, there, strict=True)
+            if a is not None and b is not None
+        )
         require(changed, f"features do not depend on {what}")
 
 
@@ -103,7 +132,9 @@ def is_deterministic(factory: Factory) -> None:
 @check("backbone")
 def gradients_reach_every_parameter(factory: Factory) -> None:
     """Every parameter gets a gradient."""
-    unused = without_gradient(lambda: grown(_made(factory)), lambda backbone: _features(backbone, 2))
+    unused = without_gradient(
+        lambda: grown(_made(factory)), lambda backbone: _features(backbone, 2)
+    )
     require(not unused, f"no gradient reaches {', '.join(unused[:5])}")
 
 
@@ -123,7 +154,10 @@ def follows_its_device(factory: Factory) -> None:
     with meta_device():
         features = backbone(*images)
     for feature in features:
-        require(feature is None or feature.device.type == "meta", "features are not on the images' device")
+        require(
+            feature is None or feature.device.type == "meta",
+            "features are not on the images' device",
+        )
 
 
 @check("backbone")
@@ -134,5 +168,7 @@ def state_is_kept(factory: Factory) -> None:
 
 @check("backbone")
 def growth(factory: Factory) -> None:
-    """A backbone that grows accepts all level weights that sum to 1, stores them in its state, and refuses others."""
+    """A backbone that grows accepts all level weights that sum to 1, stores them in its state, and
+    refuses others.
+    """
     require_growth(_made(factory), _features)

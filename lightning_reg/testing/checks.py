@@ -13,7 +13,9 @@ from lightning_reg.io.images import first_line
 from lightning_reg.registry import ComponentError, did_you_mean
 
 Factory = Callable[..., Any]
-"""Function that makes a new component: a head from ``(channels, strides)``, every other kind without arguments."""
+"""Function that makes a new component: a head from ``(channels, strides)``, every other kind
+without arguments.
+"""
 KINDS = ("backbone", "head", "composer", "loss", "callback", "dataset")
 
 
@@ -48,18 +50,26 @@ class Check:
             try:
                 self.run(factory)
             except (Exception, SystemExit) as cause:
-                what = str(cause) if isinstance(cause, ConformanceError) else f"{type(cause).__name__}: {first_line(cause)}"
-                raise ConformanceError(f"{self.name}: {what.rstrip('.')}. Expected: {self.meaning}") from cause
+                what = (
+                    str(cause)
+                    if isinstance(cause, ConformanceError)
+                    else f"{type(cause).__name__}: {first_line(cause)}"
+                )
+                raise ConformanceError(
+                    f"{self.name}: {what.rstrip('.')}. Expected: {self.meaning}"
+                ) from cause
 
 
 _CHECKS: dict[str, list[Check]] = {kind: [] for kind in KINDS}
 
 
 def check(kind: str) -> Callable[[Callable[[Factory], None]], Callable[[Factory], None]]:
-    """Register a function as a check of a kind, under its own name; the first line of its docstring is the meaning."""
+    """Register a function as a check of a kind, under its own name; the first line of its docstring
+    is the meaning.
+    """
 
     def registered(run: Callable[[Factory], None]) -> Callable[[Factory], None]:
-        meaning = (run.__doc__ or "").strip().splitlines()[0]
+        meaning = " ".join((run.__doc__ or "").split("\n\n")[0].split())
         _CHECKS[kind].append(Check(kind, run.__name__, meaning, run))
         return run
 
@@ -82,23 +92,31 @@ def checks(kind: str) -> Sequence[Check]:
         ComponentError: no such kind.
     """
     if kind not in KINDS:
-        raise ComponentError(f"There are no checks for '{kind}'{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
-    import_module(f"lightning_reg.testing.{kind}s" if kind != "loss" else "lightning_reg.testing.losses")
+        raise ComponentError(
+            f"There are no checks for '{kind}'{did_you_mean(kind, KINDS)} Kinds:"
+            f" {', '.join(KINDS)}."
+        )
+    import_module(
+        f"lightning_reg.testing.{kind}s" if kind != "loss" else "lightning_reg.testing.losses"
+    )
     return tuple(_CHECKS[kind])
 
 
-def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[str, str] | None = None) -> None:
+def check_component(
+    kind: str, factory: Factory, *, expected_failures: Mapping[str, str] | None = None
+) -> None:
     """Run every check of a kind.
 
     Args:
         kind: see :func:`checks`.
-        factory: class of the component, or a function that makes it. For a head it is called with ``channels`` and
-            ``strides``, otherwise without arguments.
-        expected_failures: reasons by name of the check, for requirements that do not apply to the component.
+        factory: class of the component, or a function that makes it. For a head it is called with
+            ``channels`` and ``strides``, otherwise without arguments.
+        expected_failures: reasons by name of the check, for requirements that do not apply to the
+            component.
 
     Raises:
-        ConformanceError: all failures, a line each (only the first check if it fails, because the others depend on it), or an expected
-            failure that does not fail.
+        ConformanceError: all failures, a line each (only the first check if it fails, because the
+            others depend on it), or an expected failure that does not fail.
         ComponentError: an expected failure names no check.
     """
     expected = expected_failures or {}
@@ -116,10 +134,13 @@ def check_component(kind: str, factory: Factory, *, expected_failures: Mapping[s
         else:
             if one.name in expected:
                 problems.append(
-                    f"{one.name}: it was expected to fail ({expected[one.name]}) and does not; remove it from expected_failures"
+                    f"{one.name}: it was expected to fail ({expected[one.name]}) and does not;"
+                    " remove it from expected_failures"
                 )
     if problems:
-        raise ConformanceError(f"{len(problems)} of {len(known)} checks of a {kind} fail.\n" + "\n".join(problems))
+        raise ConformanceError(
+            f"{len(problems)} of {len(known)} checks of a {kind} fail.\n" + "\n".join(problems)
+        )
 
 
 def require_known(kind: str, expected: Mapping[str, str]) -> None:
@@ -127,8 +148,12 @@ def require_known(kind: str, expected: Mapping[str, str]) -> None:
     names = [one.name for one in checks(kind)]
     for name, reason in expected.items():
         if name not in names:
-            raise ComponentError(f"There is no check '{name}' of a {kind}{did_you_mean(name, names)} Checks: {', '.join(names)}.")
+            raise ComponentError(
+                f"There is no check '{name}' of a {kind}{did_you_mean(name, names)} Checks:"
+                f" {', '.join(names)}."
+            )
         if not reason:
             raise ComponentError(
-                f"The expected failure '{name}' has no reason; give one, so that readers know what the component is not for."
+                f"The expected failure '{name}' has no reason; give one, so that readers know what"
+                " the component is not for."
             )

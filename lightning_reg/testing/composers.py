@@ -1,4 +1,6 @@
-"""Checks of composers. Factory: no arguments; use small networks, for images of 28 x 24 x 21 voxels."""
+"""Checks of composers. Factory: no arguments; use small networks, for images of 28 x 24 x 21
+voxels.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.functional import ssd
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.testing.checks import Factory, check, require
-from lightning_reg.testing.fixtures import SHAPE, disturbed, grid, moved, pair, texture, turned_world, without_gradient
+from lightning_reg.testing.fixtures import (
+    SHAPE,
+    disturbed,
+    grid,
+    moved,
+    pair,
+    texture,
+    turned_world,
+    without_gradient,
+)
 from lightning_reg.testing.modules import (
     grown,
     meta_device,
@@ -24,7 +35,10 @@ from lightning_reg.testing.modules import (
 
 def _made(factory: Factory) -> Composer:
     composer = factory()
-    require(isinstance(composer, Composer), f"the factory makes {type(composer).__name__}, which does not derive from Composer")
+    require(
+        isinstance(composer, Composer),
+        f"the factory makes {type(composer).__name__}, which does not derive from Composer",
+    )
     assert isinstance(composer, Composer)
     return composer
 
@@ -37,36 +51,49 @@ def _registered(composer: Composer, pair: Pair) -> Registration:
 
 def _fields(composer: Composer, of: Pair | None = None) -> list[Tensor]:
     both = pair(batch=2, everything=False) if of is None else of
-    return [level.transform.displacement(level.fixed.grid) for level in _registered(composer, both).levels]
+    return [
+        level.transform.displacement(level.fixed.grid)
+        for level in _registered(composer, both).levels
+    ]
 
 
 @check("composer")
 def makes_a_registration(factory: Factory) -> None:
-    """It returns levels, the last one with the complete transform, in training and in evaluation, also for odd extents."""
+    """It returns levels, the last one with the complete transform, in training and in evaluation,
+    also for odd extents.
+    """
     for shape in (SHAPE, (27, 25, 23)):
         both = pair(shape, batch=2, everything=False)
         for training in (True, False):
             composer = _made(factory).train(training)
             registration = _registered(composer, both)
             field = registration.transform.displacement(both.fixed.grid)
-            require(tuple(field.shape) == (2, 3, *shape), f"the displacement is {tuple(field.shape)}")
+            require(
+                tuple(field.shape) == (2, 3, *shape), f"the displacement is {tuple(field.shape)}"
+            )
 
 
 @check("composer")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are components, numbers, words, or lists of them, so that a checkpoint can store them."""
+    """Constructor arguments are components, numbers, words, or lists of them, so that a checkpoint
+    can store them.
+    """
     require_described(_made(factory))
 
 
 @check("composer")
 def takes_images_of_different_grids(factory: Factory) -> None:
-    """The moving image may have another size, spacing and direction; before training no point moves by more than a voxel."""
+    """The moving image may have another size, spacing and direction; before training no point moves
+    by more than a voxel.
+    """
     both = pair(same_grid=False, everything=False)
     composer = _made(factory).eval()
     with torch.no_grad():
         transform = _registered(composer, both).transform
         points = both.fixed.grid.to_world(both.fixed.grid.points(dtype=torch.float64).flatten(2))
-        shift = (transform.map_world(points) - points).norm(dim=1).max() / both.fixed.grid.spacing.min()
+        shift = (transform.map_world(points) - points).norm(
+            dim=1
+        ).max() / both.fixed.grid.spacing.min()
     require(shift <= 1.0, f"a point of the world moves by {float(shift):.3g} voxels")
 
 
@@ -85,13 +112,19 @@ def elements_are_independent(factory: Factory) -> None:
     disturbed(composer)
     both = pair(batch=2, everything=False)
     with torch.no_grad():
-        wrong = float((_fields(composer, both)[-1][1:] - _fields(composer, both.elements()[1])[-1]).abs().max())
+        wrong = float(
+            (_fields(composer, both)[-1][1:] - _fields(composer, both.elements()[1])[-1])
+            .abs()
+            .max()
+        )
     require(wrong < 1e-2, f"the displacement differs by {wrong:.3g} voxels")
 
 
 @check("composer")
 def does_not_depend_on_directions(factory: Factory) -> None:
-    """A pair that is rotated, mirrored and translated in the world as a whole gets the same displacement in voxels."""
+    """A pair that is rotated, mirrored and translated in the world as a whole gets the same
+    displacement in voxels.
+    """
     composer = _made(factory).eval()
     disturbed(composer)
     both = pair(everything=False)
@@ -112,7 +145,9 @@ def gradients_reach_every_parameter(factory: Factory) -> None:
 
 @check("composer")
 def learns_a_translation(factory: Factory) -> None:
-    """Sixty steps of Adam on a pair shifted along one axis reduce the difference and move points that way, for each axis."""
+    """Sixty steps of Adam on a pair shifted along one axis reduce the difference and move points
+    that way, for each axis.
+    """
     for axis in range(3):
         torch.manual_seed(axis)
         composer, both = _made(factory).train(), _shifted(axis, 2.0)
@@ -120,17 +155,27 @@ def learns_a_translation(factory: Factory) -> None:
         losses = []
         for _ in range(60):
             registration = _registered(composer, both)
-            loss = torch.stack([ssd(level.fixed.tensor, level.warped.tensor).mean() for level in registration.levels]).mean()
+            loss = torch.stack(
+                [
+                    ssd(level.fixed.tensor, level.warped.tensor).mean()
+                    for level in registration.levels
+                ]
+            ).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(float(loss))
         mean = _fields(composer, both)[-1].mean((0, 2, 3, 4))
         require(
-            losses[-1] < 0.8 * losses[0], f"along axis {axis} the squared difference goes from {losses[0]:.3g} to {losses[-1]:.3g} only"
+            losses[-1] < 0.8 * losses[0],
+            f"along axis {axis} the squared difference goes from {losses[0]:.3g} to"
+            f" {losses[-1]:.3g} only",
         )
         moves = ", ".join(f"{float(m):.2f}" for m in mean)
-        require(mean[axis] > 0.1 and mean.argmax() == axis, f"a shift of 2 voxels along axis {axis} is found as ({moves})")
+        require(
+            mean[axis] > 0.1 and mean.argmax() == axis,
+            f"a shift of 2 voxels along axis {axis} is found as ({moves})",
+        )
 
 
 def _shifted(axis: int, voxels: float) -> Pair:
@@ -168,7 +213,9 @@ def state_is_kept(factory: Factory) -> None:
 
 @check("composer")
 def growth_and_stages(factory: Factory) -> None:
-    """Parts that grow or train in stages follow the rules of :class:`Growable` and :class:`Staged`, also in their state."""
+    """Parts that grow or train in stages follow the rules of :class:`Growable` and :class:`Staged`,
+    also in their state.
+    """
     composer = _made(factory).eval()
     require_growth(composer, _fields)
     require_stages(composer)

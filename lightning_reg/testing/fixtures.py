@@ -18,8 +18,15 @@ SHAPE = (28, 24, 21)
 SPACING = (1.4, 1.1, 2.0)
 
 
-def grid(shape: Sequence[int] = SHAPE, spacing: Sequence[float] = SPACING, turn: Sequence[float] = (0.3, -0.2, 0.4), flip: int = 0) -> Grid:
-    """A grid turned by a rotation vector (radians) about its centre, away from the origin, with one axis mirrored."""
+def grid(
+    shape: Sequence[int] = SHAPE,
+    spacing: Sequence[float] = SPACING,
+    turn: Sequence[float] = (0.3, -0.2, 0.4),
+    flip: int = 0,
+) -> Grid:
+    """A grid turned by a rotation vector (radians) about its centre, away from the origin, with one
+    axis mirrored.
+    """
     linear = Rotation.from_rotvec(turn).as_matrix() @ np.diag(spacing)
     linear[:, flip] *= -1
     affine = np.eye(4)
@@ -43,22 +50,32 @@ def turned_world() -> np.ndarray:
 
 
 def truth(grid: Grid, batch: int = 1) -> Displacement:
-    """A smooth field whose largest component is 1.6 voxels of a grid of :data:`SHAPE`; different for each element."""
+    """A smooth field whose largest component is 1.6 voxels of a grid of :data:`SHAPE`; different
+    for each element.
+    """
     generator = torch.Generator().manual_seed(5)
     coarse = torch.randn(batch, 3, 4, 4, 4, generator=generator, dtype=torch.float64)
     field = LF.bspline(coarse, grid.shape, [(n - 1) / 3 for n in grid.shape], [0.0] * 3).float()
-    voxels = torch.tensor([1.6 * n / m for n, m in zip(grid.shape, SHAPE, strict=True)]).view(1, 3, 1, 1, 1)
+    voxels = torch.tensor([1.6 * n / m for n, m in zip(grid.shape, SHAPE, strict=True)]).view(
+        1, 3, 1, 1, 1
+    )
     return Displacement(field / field.abs().amax((1, 2, 3, 4), keepdim=True) * voxels, grid)
 
 
 def texture(points: Tensor) -> Tensor:
-    """A smooth intensity in [0, 1] at points ``(B, 3, ...)`` mm about the origin: waves of 7 to 19 mm."""
+    """A smooth intensity in [0, 1] at points ``(B, 3, ...)`` mm about the origin: waves of 7 to 19
+    mm.
+    """
     x, y, z = points.unbind(1)
-    waves = torch.sin(x / 1.3 + y / 3.1) + torch.sin(y / 1.7 - z / 2.9) + torch.cos(z / 2.3 + x / 2.7)
+    waves = (
+        torch.sin(x / 1.3 + y / 3.1) + torch.sin(y / 1.7 - z / 2.9) + torch.cos(z / 2.3 + x / 2.7)
+    )
     return (0.5 + waves / 6).unsqueeze(1)
 
 
-def pair(shape: Sequence[int] = SHAPE, batch: int = 1, everything: bool = True, same_grid: bool = True) -> Pair:
+def pair(
+    shape: Sequence[int] = SHAPE, batch: int = 1, everything: bool = True, same_grid: bool = True
+) -> Pair:
     """A pair whose true displacement is known: ``fixed(x) = moving(phi(x))`` by construction.
 
     Args:
@@ -68,26 +85,61 @@ def pair(shape: Sequence[int] = SHAPE, batch: int = 1, everything: bool = True, 
     spacing = [s * a / b for s, a, b in zip(SPACING, SHAPE, shape, strict=True)]
     fixed_grid = moving_grid = grid(shape, spacing)
     if not same_grid:
-        moving_grid = grid([n - 3 for n in shape], [s * 1.25 for s in spacing], (-0.2, 0.35, 0.1), flip=1)
+        moving_grid = grid(
+            [n - 3 for n in shape], [s * 1.25 for s in spacing], (-0.2, 0.35, 0.1), flip=1
+        )
     field = truth(fixed_grid, batch)
     center = torch.tensor((-210.0, 133.0, 410.0), dtype=torch.float64).view(1, 3, 1)
 
     def image(world: Tensor, grid: Grid) -> Image:
-        return Image(texture(world - center).float().unflatten(2, grid.shape).expand(batch, -1, -1, -1, -1).clone(), grid)
+        return Image(
+            texture(world - center)
+            .float()
+            .unflatten(2, grid.shape)
+            .expand(batch, -1, -1, -1, -1)
+            .clone(),
+            grid,
+        )
 
     there = moving_grid.to_world(moving_grid.points(dtype=torch.float64).flatten(2))
-    mapped = field.map_world(fixed_grid.to_world(fixed_grid.points(dtype=torch.float64).flatten(2)).expand(batch, -1, -1))
+    mapped = field.map_world(
+        fixed_grid.to_world(fixed_grid.points(dtype=torch.float64).flatten(2)).expand(batch, -1, -1)
+    )
     fixed, moving = image(mapped, fixed_grid), image(there, moving_grid)
     if not everything:
         return Pair(fixed, moving, name=tuple(f"pair {b}" for b in range(batch)))
-    masks = [Image((x.tensor > 0.55).to(torch.int16), x.grid, discrete=True) for x in (fixed, moving)]
-    labels = [Image((x.tensor > 0.4).to(torch.int16) + (x.tensor > 0.6).to(torch.int16), x.grid, discrete=True) for x in (fixed, moving)]
+    masks = [
+        Image((x.tensor > 0.55).to(torch.int16), x.grid, discrete=True) for x in (fixed, moving)
+    ]
+    labels = [
+        Image(
+            (x.tensor > 0.4).to(torch.int16) + (x.tensor > 0.6).to(torch.int16),
+            x.grid,
+            discrete=True,
+        )
+        for x in (fixed, moving)
+    ]
     inside = torch.tensor(shape, dtype=torch.float64).view(1, 3, 1) - 9
-    inner = 4 + inside * torch.rand(batch, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    inner = 4 + inside * torch.rand(
+        batch, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(6)
+    )
     points = fixed_grid.to_world(inner)
     names = tuple(f"pair {b}" for b in range(batch))
-    fixed_points, moving_points = (tuple(p.T for p in both) for both in (points, field.map_world(points)))
-    return Pair(fixed, moving, masks[0], masks[1], labels[0], labels[1], fixed_points, moving_points, field, names)
+    fixed_points, moving_points = (
+        tuple(p.T for p in both) for both in (points, field.map_world(points))
+    )
+    return Pair(
+        fixed,
+        moving,
+        masks[0],
+        masks[1],
+        labels[0],
+        labels[1],
+        fixed_points,
+        moving_points,
+        field,
+        names,
+    )
 
 
 def only(pair: Pair, names: frozenset[str]) -> Pair:
@@ -103,19 +155,33 @@ def disturbed(module: nn.Module, size: float = 0.02) -> None:
             parameter.add_(torch.randn_like(parameter), alpha=size)
 
 
-def without_gradient(make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]) -> list[str]:
-    """Names of parameters that get no gradient in any of three modules: in one, a rectified unit may be off by chance."""
+def without_gradient(
+    make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]
+) -> list[str]:
+    """Names of parameters that get no gradient in any of three modules: in one, a rectified unit
+    may be off by chance.
+    """
     unused: list[set[str]] = []
     for seed in range(3):
         torch.manual_seed(seed)
         module = make()
         disturbed(module)
-        torch.stack([(found * torch.randn_like(found)).sum() for found in output(module)]).sum().backward()
+        torch.stack(
+            [(found * torch.randn_like(found)).sum() for found in output(module)]
+        ).sum().backward()
         gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
-        unused.append({name for name, gradient in gradients.items() if gradient is None or not bool(gradient.abs().sum() > 0)})
+        unused.append(
+            {
+                name
+                for name, gradient in gradients.items()
+                if gradient is None or not bool(gradient.abs().sum() > 0)
+            }
+        )
     return sorted(set.intersection(*unused))
 
 
 def difference(one: Transform, other: Transform, on: Grid, and_on: Grid | None = None) -> float:
     """Largest difference of two displacements, voxels of their grids."""
-    return float((one.displacement(on) - other.displacement(on if and_on is None else and_on)).abs().max())
+    return float(
+        (one.displacement(on) - other.displacement(on if and_on is None else and_on)).abs().max()
+    )

@@ -12,8 +12,22 @@ from lightning_reg.components.interfaces import Head
 from lightning_reg.functional import bspline
 from lightning_reg.spatial import Grid, Transform
 from lightning_reg.testing.checks import Factory, check, require
-from lightning_reg.testing.fixtures import difference, disturbed, grid, moved, turned_world, without_gradient
-from lightning_reg.testing.modules import grown, meta_device, require_described, require_finite, require_growth, require_kept
+from lightning_reg.testing.fixtures import (
+    difference,
+    disturbed,
+    grid,
+    moved,
+    turned_world,
+    without_gradient,
+)
+from lightning_reg.testing.modules import (
+    grown,
+    meta_device,
+    require_described,
+    require_finite,
+    require_growth,
+    require_kept,
+)
 
 CHANNELS = (16, 12, 8)
 STRIDES = ((4, 4, 4), (2, 2, 2), (1, 1, 1))
@@ -24,13 +38,18 @@ def _made(factory: Factory) -> Head:
     parameters = inspect.signature(factory).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     head = factory(**{key: value for key, value in given.items() if anything or key in parameters})
-    require(isinstance(head, Head), f"the factory makes {type(head).__name__}, which does not derive from Head")
+    require(
+        isinstance(head, Head),
+        f"the factory makes {type(head).__name__}, which does not derive from Head",
+    )
     assert isinstance(head, Head)
     return head
 
 
 def _features(shape: tuple[int, ...], batch: int = 1, device: str = "cpu") -> list[Tensor]:
-    """Smooth random features, of unit variance, of images padded to multiples of the coarsest stride."""
+    """Smooth random features, of unit variance, of images padded to multiples of the coarsest
+    stride.
+    """
     generator = torch.Generator().manual_seed(4)
     padded = [-(-n // 4) * 4 for n in shape]
     found = []
@@ -62,19 +81,26 @@ def _moving(factory: Factory) -> Head:
 
 @check("head")
 def makes_transforms(factory: Factory) -> None:
-    """It returns transforms, the result last; their displacement on the fixed grid is ``(B, 3, I, J, K)`` for any image size."""
+    """It returns transforms, the result last; their displacement on the fixed grid is
+    ``(B, 3, I, J, K)`` for any image size.
+    """
     head = _made(factory)
     for shape in ((28, 24, 21), (17, 22, 19)):
         on = grid(shape)
         found = _found(head, on, 2)[-1].displacement(on)
-        require(tuple(found.shape) == (2, 3, *shape), f"the displacement on {on} is {tuple(found.shape)}")
+        require(
+            tuple(found.shape) == (2, 3, *shape),
+            f"the displacement on {on} is {tuple(found.shape)}",
+        )
         require(found.dtype == torch.float32, f"the displacement is {found.dtype}")
         require(torch.isfinite(found).all(), "the displacement is NaN or infinite")
 
 
 @check("head")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store them."""
+    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store
+    them.
+    """
     require_described(_made(factory), ("channels", "strides"))
 
 
@@ -83,7 +109,9 @@ def starts_near_the_identity(factory: Factory) -> None:
     """Before training, no point moves by more than a voxel."""
     with torch.no_grad():
         for field in _fields(_made(factory)):
-            require(field.abs().max() <= 1.0, f"a point moves by {float(field.abs().max()):.3g} voxels")
+            require(
+                field.abs().max() <= 1.0, f"a point moves by {float(field.abs().max()):.3g} voxels"
+            )
 
 
 @check("head")
@@ -99,13 +127,19 @@ def elements_are_independent(factory: Factory) -> None:
     head, on = _moving(factory), grid()
     features = _features(on.shape, 2)
     with torch.no_grad():
-        both, alone = head(features, on)[-1].displacement(on), head([f[1:] for f in features], on)[-1].displacement(on)
-    require(torch.allclose(both[1:], alone, atol=1e-4), f"the displacement differs by {float((both[1:] - alone).abs().max()):.3g} voxels")
+        both, alone = (
+            head(features, on)[-1].displacement(on),
+            head([f[1:] for f in features], on)[-1].displacement(on),
+        )
+    require(
+        torch.allclose(both[1:], alone, atol=1e-4),
+        f"the displacement differs by {float((both[1:] - alone).abs().max()):.3g} voxels",
+    )
 
 
 @check("head")
 def component_a_moves_along_axis_a(factory: Factory) -> None:
-    """Component *a* of the displacement is the motion of mapped world points along voxel axis *a*."""
+    """Component *a* of the displacement is the world points' motion along voxel axis *a*."""
     head, on = _moving(factory), grid()
     with torch.no_grad():
         transform = _found(head, on)[-1]
@@ -119,7 +153,9 @@ def component_a_moves_along_axis_a(factory: Factory) -> None:
 
 @check("head")
 def does_not_depend_on_directions(factory: Factory) -> None:
-    """The same features on a grid rotated, mirrored and translated in the world give the same displacement in voxels."""
+    """The same features on a grid rotated, mirrored and translated in the world give the same
+    displacement in voxels.
+    """
     head, on = _moving(factory), grid()
     there = moved(on, turned_world())
     features = _features(on.shape)
@@ -135,7 +171,9 @@ def has_an_inverse(factory: Factory) -> None:
     disturbed(head, 0.01)
     with torch.no_grad():
         transform = _found(head, on)[-1]
-        points = on.to_world(on.points(dtype=torch.float64)[:, :, 6:-6:3, 6:-6:3, 6:-6:3].flatten(2))
+        points = on.to_world(
+            on.points(dtype=torch.float64)[:, :, 6:-6:3, 6:-6:3, 6:-6:3].flatten(2)
+        )
         back = on.to_voxel(transform.inverse().map_world(transform.map_world(points)))
         wrong = float((back - on.to_voxel(points)).abs().max())
     require(wrong < 0.1, f"points come back {wrong:.3g} voxels away from where they were")
@@ -175,5 +213,7 @@ def state_is_kept(factory: Factory) -> None:
 
 @check("head")
 def growth(factory: Factory) -> None:
-    """A head that grows accepts all level weights that sum to 1, stores them in its state, and refuses others."""
+    """A head that grows accepts all level weights that sum to 1, stores them in its state, and
+    refuses others.
+    """
     require_growth(_made(factory), _fields)

@@ -10,7 +10,15 @@ from torch import Tensor
 from lightning_reg.components.contracts import require_values
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.registry import TrainingError
-from lightning_reg.spatial import Affine, Composition, Displacement, Grid, IntegratedGradient, Pair, Transform
+from lightning_reg.spatial import (
+    Affine,
+    Composition,
+    Displacement,
+    Grid,
+    IntegratedGradient,
+    Pair,
+    Transform,
+)
 from lightning_reg.testing.checks import ConformanceError, Factory, check, require
 from lightning_reg.testing.fixtures import SHAPE, only, pair, truth
 from lightning_reg.testing.modules import require_described
@@ -20,9 +28,15 @@ FIELDS = frozenset(Pair.__dataclass_fields__) - {"fixed", "moving", "name"}
 
 def _made(factory: Factory) -> LossTerm:
     term = factory()
-    require(isinstance(term, LossTerm), f"the factory makes {type(term).__name__}, which does not derive from LossTerm")
+    require(
+        isinstance(term, LossTerm),
+        f"the factory makes {type(term).__name__}, which does not derive from LossTerm",
+    )
     assert isinstance(term, LossTerm)
-    require(term.needs <= FIELDS, f"it needs {', '.join(sorted(term.needs - FIELDS))}, which is no field of a pair")
+    require(
+        term.needs <= FIELDS,
+        f"it needs {', '.join(sorted(term.needs - FIELDS))}, which is no field of a pair",
+    )
     return term
 
 
@@ -31,7 +45,11 @@ def _kinds(field: Tensor, on: Grid) -> list[Transform]:
     affine = torch.eye(4).repeat(field.shape[0], 1, 1)
     affine[:, 0, 3] = field.mean((1, 2, 3, 4))
     steps = 1 + 0.1 * field
-    return [Displacement(field, on), Composition([Displacement(field, on), Affine(affine, on)]), IntegratedGradient(steps, on)]
+    return [
+        Displacement(field, on),
+        Composition([Displacement(field, on), Affine(affine, on)]),
+        IntegratedGradient(steps, on),
+    ]
 
 
 def _level(pair: Pair, transform: Transform, reverse: bool) -> Level:
@@ -44,7 +62,9 @@ def _value(term: LossTerm, pair: Pair, field: Tensor) -> Tensor:
     refused: TrainingError | None = None
     for transform in _kinds(field, pair.fixed.grid):
         try:
-            return require_values(term, term(_level(pair, transform, term.reverse), pair), pair.fixed.tensor.shape[0])
+            return require_values(
+                term, term(_level(pair, transform, term.reverse), pair), pair.fixed.tensor.shape[0]
+            )
         except TrainingError as cause:  # it needs another kind of transform
             refused = cause
     raise ConformanceError(f"it takes no kind of transform ({refused})")
@@ -69,7 +89,9 @@ def one_value_per_element(factory: Factory) -> None:
 
 @check("loss")
 def arguments_are_kept(factory: Factory) -> None:
-    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store them."""
+    """Constructor arguments are numbers, words, or lists of them, so that a checkpoint can store
+    them.
+    """
     require_described(_made(factory))
 
 
@@ -87,27 +109,38 @@ def elements_are_independent(factory: Factory) -> None:
     term, both = _made(factory), pair(batch=2)
     field = truth(both.fixed.grid, 2).field / 2
     together, alone = _value(term, both, field), _value(term, both.elements()[1], field[1:])
-    require(torch.allclose(together[1:], alone, rtol=1e-3, atol=1e-5), f"{float(together[1]):.5g} in a batch, {float(alone[0]):.5g} alone")
+    require(
+        torch.allclose(together[1:], alone, rtol=1e-3, atol=1e-5),
+        f"{float(together[1]):.5g} in a batch, {float(alone[0]):.5g} alone",
+    )
 
 
 @check("loss")
 def prefers_the_truth(factory: Factory) -> None:
-    """It is smaller for the true displacement than for none (a similarity), or smaller for none than for noise (a regulariser)."""
+    """It is smaller for the true displacement than for none (a similarity), or smaller for none
+    than for noise (a regulariser).
+    """
     term, both = _made(factory), pair()
-    identity, true, rough = (float(_value(term, both, f)) for f in (_identity(both), truth(both.fixed.grid).field, _rough(both)))
+    identity, true, rough = (
+        float(_value(term, both, f))
+        for f in (_identity(both), truth(both.fixed.grid).field, _rough(both))
+    )
     told = f"{true:.5g} for the truth, {identity:.5g} for the identity, {rough:.5g} for noise"
     require(true < identity or identity < rough, told)
 
 
 @check("loss")
 def is_differentiable(factory: Factory) -> None:
-    """Gradients of the displacement exist, are finite, and are not all 0 for a wrong displacement."""
+    """Gradients exist, are finite, and are not all 0 for a wrong displacement."""
     term, both = _made(factory), pair()
     total = 0.0
     for wrong in (truth(both.fixed.grid).field / 2, _rough(both)):
         field = wrong.clone().requires_grad_()
         _value(term, both, field).sum().backward()
-        require(field.grad is not None and torch.isfinite(field.grad).all(), "the gradient is missing, NaN or infinite")
+        require(
+            field.grad is not None and torch.isfinite(field.grad).all(),
+            "the gradient is missing, NaN or infinite",
+        )
         assert field.grad is not None
         total += float(field.grad.abs().sum())
     require(total > 0, "the gradient is 0")
@@ -115,7 +148,9 @@ def is_differentiable(factory: Factory) -> None:
 
 @check("loss")
 def is_a_mean(factory: Factory) -> None:
-    """Its value does not grow with the number of voxels: with twice the voxels along each axis it changes by less than a factor of 3."""
+    """Its value does not grow with the number of voxels: with twice the voxels along each axis it
+    changes by less than a factor of 3.
+    """
     term = _made(factory)
     values = []
     for times in (1, 2):
@@ -134,7 +169,10 @@ def mixed_precision(factory: Factory) -> None:
     full = float(_value(term, both, field))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = float(_value(term, both, field))
-    require(abs(half - full) <= 0.05 * abs(full) + 1e-3, f"{full:.5g} in float32, {half:.5g} under autocast")
+    require(
+        abs(half - full) <= 0.05 * abs(full) + 1e-3,
+        f"{full:.5g} in float32, {half:.5g} under autocast",
+    )
 
 
 @check("loss")
@@ -145,4 +183,7 @@ def leaves_its_input_alone(factory: Factory) -> None:
     given: Sequence[Tensor] = (both.fixed.tensor, both.moving.tensor, field)
     before = [tensor.clone() for tensor in given]
     _value(term, both, field)
-    require(all(torch.equal(a, b) for a, b in zip(given, before, strict=True)), "a tensor that it was given has changed")
+    require(
+        all(torch.equal(a, b) for a, b in zip(given, before, strict=True)),
+        "a tensor that it was given has changed",
+    )

@@ -19,14 +19,19 @@ from lightning_reg.testing.fixtures import disturbed
 
 @contextmanager
 def meta_device() -> Iterator[None]:
-    """Skip autocast on the ``meta`` device, on which PyTorch refuses it; devices are checked with ``meta``."""
+    """Skip autocast on the ``meta`` device, on which PyTorch refuses it; devices are checked with
+    ``meta``.
+    """
 
     def tolerant(*args: Any, **kwargs: Any) -> Any:
         kind = kwargs.get("device_type", args[0] if args else "cpu")
         return nullcontext() if str(kind) == "meta" else autocast(*args, **kwargs)
 
     autocast = torch.autocast
-    with mock.patch.object(torch, "autocast", tolerant), mock.patch.object(torch.amp, "autocast", tolerant):
+    with (
+        mock.patch.object(torch, "autocast", tolerant),
+        mock.patch.object(torch.amp, "autocast", tolerant),
+    ):
         yield
 
 
@@ -36,7 +41,10 @@ def require_described(component: object, supplied: tuple[str, ...] = ()) -> None
     Args:
         supplied: arguments from the framework, which no checkpoint stores.
     """
-    require(isinstance(component, Described), f"{type(component).__name__} does not remember its arguments; derive it from its interface")
+    require(
+        isinstance(component, Described),
+        f"{type(component).__name__} does not remember its arguments; derive it from its interface",
+    )
     assert isinstance(component, Described)
     for name, value in arguments_of(component).items():
         if name not in supplied and not isinstance(value, (Described, list, tuple)):
@@ -47,7 +55,9 @@ def require_described(component: object, supplied: tuple[str, ...] = ()) -> None
 
 
 def require_kept(make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]) -> None:
-    """Refuse a module whose outputs a second one with its state dict does not reproduce: its state is incomplete."""
+    """Refuse a module whose outputs a second one with its state dict does not reproduce: its state
+    is incomplete.
+    """
     torch.manual_seed(1)
     first = make()
     disturbed(first)
@@ -59,7 +69,11 @@ def require_kept(make: Callable[[], nn.Module], output: Callable[[Any], list[Ten
     second.load_state_dict(first.state_dict())
     with torch.no_grad():
         for number, (a, b) in enumerate(zip(output(first), output(second), strict=True)):
-            require(torch.equal(a, b), f"output {number} of a module with the same weights differs by {float((a - b).abs().max()):.3g}")
+            require(
+                torch.equal(a, b),
+                f"output {number} of a module with the same weights differs by"
+                f" {float((a - b).abs().max()):.3g}",
+            )
 
 
 def require_finite(tensors: list[Tensor], when: str) -> None:
@@ -90,7 +104,10 @@ def require_growth(module: nn.Module, output: Callable[[Any], list[Tensor]]) -> 
         state = module.state_dict()
         part.grow([1.0] + [0.0] * (levels - 1))
         module.load_state_dict(state)
-        require(abs(part.alpha[0] - 1.0 / levels) < 1e-6, "the state dict does not keep the growth (alpha)")
+        require(
+            abs(part.alpha[0] - 1.0 / levels) < 1e-6,
+            "the state dict does not keep the growth (alpha)",
+        )
         for wrong in ([1.0] * levels if levels > 1 else [0.5], [1.0] * (levels + 1)):
             try:
                 part.grow(wrong)
@@ -100,7 +117,9 @@ def require_growth(module: nn.Module, output: Callable[[Any], list[Tensor]]) -> 
 
 
 def require_stages(module: nn.Module) -> None:
-    """Refuse parts that train in stages and break the rules of :class:`Staged`; other parts are ignored."""
+    """Refuse parts that train in stages and break the rules of :class:`Staged`; other parts are
+    ignored.
+    """
     for part in module.modules():
         if not isinstance(part, Staged):
             continue
@@ -108,10 +127,16 @@ def require_stages(module: nn.Module) -> None:
             part.activate([index])
             for number, network in enumerate(part.networks):
                 trains = [p.requires_grad for p in network.parameters()]
-                require(all(trains) == (number == index) or not trains, f"activate([{index}]) leaves network {number} as it was")
+                require(
+                    all(trains) == (number == index) or not trains,
+                    f"activate([{index}]) leaves network {number} as it was",
+                )
             require(part.active == index + 1, f"activate([{index}]) sets active to {part.active}")
         state = module.state_dict()
         part.activate([0])
         module.load_state_dict(state)
-        require(part.active == len(part.networks), "the state dict does not keep how many networks run (active)")
+        require(
+            part.active == len(part.networks),
+            "the state dict does not keep how many networks run (active)",
+        )
         part.activate(list(range(len(part.networks))))

@@ -1,4 +1,6 @@
-"""Estimate of the duration of a training on this machine, and of the number of steps in a time budget."""
+"""Estimate of the duration of a training on this machine, and of the number of steps in a time
+budget.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,11 @@ def step_seconds(
     every: int = 100,
     accumulated: int = 1,
 ) -> float:
-    """Measure the mean time of a training step on this machine, including its share of the validations, in seconds.
+    """Measure the mean time of a training step on this machine, including its share of the
+    validations, in seconds.
 
-    A copy of the module makes two steps in every state of the training (stages, growing levels); the faster one is used.
+    A copy of the module makes two steps in every state of the training (stages, growing levels);
+    the faster one is used.
 
     Args:
         method: the method's configuration, for its ``stages`` and growth.
@@ -52,12 +56,18 @@ def step_seconds(
         started = time.perf_counter()
         if validation:
             with torch.no_grad():
-                evaluate(validation[0], trial.eval()(validation[0].fixed, validation[0].moving).transform)
+                evaluate(
+                    validation[0], trial.eval()(validation[0].fixed, validation[0].moving).transform
+                )
     return accumulated * total / MOMENTS + len(validation) * (time.perf_counter() - started) / every
 
 
-def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int, fraction: float) -> tuple[Any, ...]:
-    """Bring the module to its state after a fraction of the training; return what determines the time of a step in that state."""
+def _bring_to(
+    module: RegistrationModule, method: Mapping[str, Any], steps: int, fraction: float
+) -> tuple[Any, ...]:
+    """Bring the module to its state after a fraction of the training; return what determines the
+    time of a step in that state.
+    """
     stage = 0
     alive: tuple[bool, ...] = ()
     stages = method.get("stages")
@@ -65,12 +75,16 @@ def _bring_to(module: RegistrationModule, method: Mapping[str, Any], steps: int,
         bounds = stage_bounds([float(stage["steps"]) for stage in stages], steps)
         stage = max(k for k in range(len(stages)) if bounds[k] <= fraction * steps)
         trained = stages[stage]["train"]
-        module.composer.activate(range(len(module.composer.networks)) if trained == "all" else trained)
+        module.composer.activate(
+            range(len(module.composer.networks)) if trained == "all" else trained
+        )
     growing = (method.get("callbacks") or {}).get("alpha_growth")
     for part in module.modules():
         if growing is not None and isinstance(part, Growable) and len(part.alpha) > 1:
             scale = growing.get("time_scale", 1.0)
-            schedule = {key: growing[key] * scale for key in ("start", "ramp", "duration") if key in growing}
+            schedule = {
+                key: growing[key] * scale for key in ("start", "ramp", "duration") if key in growing
+            }
             alpha = growth(fraction * steps, len(part.alpha), **schedule)
             part.grow(alpha)
             alive = tuple(a > 0 for a in alpha)

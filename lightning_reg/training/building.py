@@ -29,44 +29,65 @@ def build_data(config: Mapping[str, Any]) -> RegistrationData:
         UserError: a part is missing or invalid.
     """
     settings = {key: value for key, value in config["data"].items() if key not in FOR_OTHERS}
-    dataset = open_dataset(settings.pop("dataset"), **{key: settings.pop(key, None) for key in CHOICES})
+    dataset = open_dataset(
+        settings.pop("dataset"), **{key: settings.pop(key, None) for key in CHOICES}
+    )
     parts = {
         "dataset": dataset,
         "sampling": build_sampler(config["method"]["sampling"]),
-        "preprocessing": construct("data.preprocessing", Preprocessing, settings.pop("preprocessing", None) or {}),
-        "augmentation": construct("data.augmentation", Augmentation, settings.pop("augmentation", None) or {}),
+        "preprocessing": construct(
+            "data.preprocessing", Preprocessing, settings.pop("preprocessing", None) or {}
+        ),
+        "augmentation": construct(
+            "data.augmentation", Augmentation, settings.pop("augmentation", None) or {}
+        ),
         "cache": construct("data.cache", CacheSettings, settings.pop("cache", None) or {}),
     }
     return construct("data", RegistrationData, settings, seed=config["seed"], **parts)
 
 
 def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
-    """Build the callbacks of a composed configuration, including those of the method; ``null`` leaves one out.
+    """Build the callbacks of a composed configuration, including those of the method; ``null``
+    leaves one out.
 
     Raises:
         ComponentError: a callback is unknown, or refuses an argument.
     """
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
-    callbacks = [build("callbacks", {"name": name, **(spec or {})}, L.Callback) for name, spec in wanted.items() if spec is not None]
+    callbacks = [
+        build("callbacks", {"name": name, **(spec or {})}, L.Callback)
+        for name, spec in wanted.items()
+        if spec is not None
+    ]
     if config["trainer"].get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     stages = build_stages(config["method"])
-    return [*callbacks, construct("method.stages", StageTraining, {}, stages=stages)] if stages else callbacks
+    return (
+        [*callbacks, construct("method.stages", StageTraining, {}, stages=stages)]
+        if stages
+        else callbacks
+    )
 
 
 def build_stages(method: Mapping[str, Any]) -> list[TrainingStage]:
-    """Build the stages of a method; their ``optimizer`` and ``schedule`` contain only the changes to those of the method.
+    """Build the stages of a method; their ``optimizer`` and ``schedule`` contain only the changes
+    to those of the method.
 
     Raises:
-        ComponentError: a stage has invalid arguments, see :class:`~lightning_reg.training.callbacks.stages.TrainingStage`.
+        ComponentError: a stage has invalid arguments, see
+            :class:`~lightning_reg.training.callbacks.stages.TrainingStage`.
     """
     stages = []
     for number, stage in enumerate(method.get("stages") or []):
         arguments = dict(stage)
         if arguments.get("optimizer"):
-            arguments["optimizer"] = build_optimizer({**method["optimizer"], **arguments["optimizer"]})
+            arguments["optimizer"] = build_optimizer(
+                {**method["optimizer"], **arguments["optimizer"]}
+            )
         if arguments.get("schedule"):
-            arguments["schedule"] = build_schedule({**(method.get("schedule") or {}), **arguments["schedule"]})
+            arguments["schedule"] = build_schedule(
+                {**(method.get("schedule") or {}), **arguments["schedule"]}
+            )
         given = {key: value for key, value in arguments.items() if value not in (None, {})}
         stages.append(construct(f"method.stages[{number}]", TrainingStage, given))
     return stages

@@ -20,7 +20,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read tensors and plain values of a checkpoint file. No code from the file is executed.
 
     Raises:
-        TrainingError: the file does not exist, is truncated or damaged (wrong checksum), or was not written by lightning_reg.
+        TrainingError: the file does not exist, is truncated or damaged (wrong checksum), or was not
+            written by lightning_reg.
     """
     path = Path(path)
     if path.is_dir():
@@ -30,23 +31,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     damage = damaged(path)
     if damage:
         whole = whole_checkpoint(path.parent)
-        instead = f"use {whole}" if whole else "use another one, fetch or install it again, or train again"
+        instead = (
+            f"use {whole}"
+            if whole
+            else "use another one, fetch or install it again, or train again"
+        )
         raise TrainingError(f"{path} cannot be read as a checkpoint ({damage}); {instead}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:  # pickle and torch raise different errors for files of other programs
+    except (
+        Exception
+    ) as cause:  # pickle and torch raise different errors for files of other programs
         raise TrainingError(
-            f"{path} cannot be read as a checkpoint: it is a file of PyTorch with other things than tensors and plain values; "
-            "give a checkpoint that lightning_reg wrote."
+            f"{path} cannot be read as a checkpoint: it is a file of PyTorch with other things than"
+            " tensors and plain values; give a checkpoint that lightning_reg wrote."
         ) from cause
     made = checkpoint.get("lightning_reg") if isinstance(checkpoint, dict) else None
     if isinstance(made, dict) and "model" not in made and "method" in made:
         raise TrainingError(
-            f"{path} was written by lightning_reg {made.get('version', 'of an earlier version')} in a form that this one does not read; "
-            "install that version to apply the model, or train it again."
+            f"{path} was written by lightning_reg {made.get('version', 'of an earlier version')} in"
+            " a form that this one does not read; install that version to apply the model, or"
+            " train it again."
         )
     if not isinstance(checkpoint, dict) or not _written_here(checkpoint):
-        raise TrainingError(f"{path} was not written by lightning_reg, or was changed; give a checkpoint of one of its runs.")
+        raise TrainingError(
+            f"{path} was not written by lightning_reg, or was changed; give a checkpoint of one of"
+            " its runs."
+        )
     return checkpoint
 
 
@@ -56,15 +67,27 @@ def _written_here(checkpoint: dict[str, Any]) -> bool:
         return False
     data = made.get("data", {})
     known = data.get("trained", {}) if isinstance(data, dict) else None
-    mappings = (made.get("model"), made.get("preprocessing"), made.get("statistics", {}), data, known)
+    mappings = (
+        made.get("model"),
+        made.get("preprocessing"),
+        made.get("statistics", {}),
+        data,
+        known,
+    )
     components = made.get("components", [])
-    if not isinstance(components, list) or not all(isinstance(one, dict) and one.keys() >= KEPT for one in components):
+    if not isinstance(components, list) or not all(
+        isinstance(one, dict) and one.keys() >= KEPT for one in components
+    ):
         return False
-    return all(isinstance(part, dict) for part in mappings) and all(isinstance(made["model"].get(key), dict) for key in PARTS)
+    return all(isinstance(part, dict) for part in mappings) and all(
+        isinstance(made["model"].get(key), dict) for key in PARTS
+    )
 
 
 def damaged(path: Path) -> str | None:
-    """Describe the damage of a checkpoint file (not an archive, or a wrong checksum); ``None`` if it is intact."""
+    """Describe the damage of a checkpoint file (not an archive, or a wrong checksum); ``None`` if
+    it is intact.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()

@@ -12,7 +12,7 @@ from lightning_reg.registry import TrainingError
 
 
 class NotFiniteError(TrainingError):
-    """A loss or a validation became NaN or infinite; checkpoints that were saved before are good."""
+    """A loss or a validation became NaN or infinite; earlier checkpoints are good."""
 
 
 class _Seen(NamedTuple):
@@ -24,7 +24,9 @@ class _Seen(NamedTuple):
 
 
 class FiniteLoss:
-    """Finiteness of the last step's loss terms, checked later: on a GPU, an immediate check would wait for the step to finish."""
+    """Finiteness of the last step's loss terms, checked later: on a GPU, an immediate check would
+    wait for the step to finish.
+    """
 
     def __init__(self) -> None:
         self._seen: _Seen | None = None
@@ -40,7 +42,8 @@ class FiniteLoss:
         self._seen = _Seen(tuple(terms), finite, ready, step, tuple(pairs))
 
     def require(self, of_any: Callable[[bool], bool] = bool) -> None:
-        """Raise an error if the terms of the last :meth:`watch` were not finite. They are checked once.
+        """Raise an error if the terms of the last :meth:`watch` were not finite. They are checked
+        once.
 
         Args:
             of_any: function that tells whether a condition holds in any of several processes.
@@ -53,10 +56,15 @@ class FiniteLoss:
         seen, self._seen = self._seen, None
         if seen.ready is not None:
             seen.ready.synchronize()
-        broken = [name for name, finite in zip(seen.names, seen.finite.tolist(), strict=True) if not finite]
+        broken = [
+            name
+            for name, finite in zip(seen.names, seen.finite.tolist(), strict=True)
+            if not finite
+        ]
         if of_any(bool(broken)):
             raise NotFiniteError(
-                f"The loss term {' and '.join(broken or ['of another process'])} became NaN or infinite at step {seen.step} on "
-                f"{', '.join(seen.pairs)}; lower method.optimizer.lr, set trainer.gradient_clip_val=1, or train in "
-                "trainer.precision=32-true."
+                f"The loss term {' and '.join(broken or ['of another process'])} became NaN or"
+                f" infinite at step {seen.step} on {', '.join(seen.pairs)}; lower"
+                " method.optimizer.lr, set trainer.gradient_clip_val=1, or train in"
+                " trainer.precision=32-true."
             )

@@ -26,9 +26,10 @@ class Initialization:
 
     Args:
         model: a name, file or address, see :func:`lightning_reg.models.locate`.
-        part: ``all``; ``backbone`` or ``head`` of every network; numbers of stages, as ``[0, 1]``; or a prefix of the weights' names, as
-            ``composer.network.backbone``.
-        preprocessing: ``model`` uses the model's preprocessing, ``data`` that of the configuration (``data.preprocessing``).
+        part: ``all``; ``backbone`` or ``head`` of every network; numbers of stages, as ``[0, 1]``;
+            or a prefix of the weights' names, as ``composer.network.backbone``.
+        preprocessing: ``model`` uses the model's preprocessing, ``data`` that of the configuration
+            (``data.preprocessing``).
     """
 
     model: str
@@ -40,11 +41,20 @@ class Initialization:
             raise ArgumentError(f"model is {self.model!r}; give a name, a file or an address")
         if self.preprocessing not in ("model", "data"):
             raise ArgumentError(f"preprocessing is '{self.preprocessing}'; give model or data")
-        known = "give all, backbone, head, numbers of stages as [0, 1], or the beginning of weights' names as composer.network.backbone"
+        known = (
+            "give all, backbone, head, numbers of stages as [0, 1], or the beginning of weights'"
+            " names as composer.network.backbone"
+        )
         if isinstance(self.part, str):
             if "." not in self.part and self.part not in (*PARTS, "composer"):
-                raise ArgumentError(f"part is '{self.part}'{did_you_mean(self.part, PARTS).rstrip('.')}; {known}")
-        elif not isinstance(self.part, Sequence) or not self.part or not all(type(n) is int and n >= 0 for n in self.part):
+                raise ArgumentError(
+                    f"part is '{self.part}'{did_you_mean(self.part, PARTS).rstrip('.')}; {known}"
+                )
+        elif (
+            not isinstance(self.part, Sequence)
+            or not self.part
+            or not all(type(n) is int and n >= 0 for n in self.part)
+        ):
             raise ArgumentError(f"part is {self.part!r}; {known}")
 
     def wants(self, name: str) -> bool:
@@ -69,7 +79,8 @@ class Source:
         settings: the initialisation.
         state: weights by name, only tensors.
         preprocessing: preprocessing of the model, plain values.
-        data: identity of the data of the model's training, see :func:`lightning_reg.data.datasets.identity.joined`.
+        data: identity of the data of the model's training, see
+            :func:`lightning_reg.data.datasets.identity.joined`.
     """
 
     settings: Initialization
@@ -83,28 +94,53 @@ class Source:
         Raises:
             TrainingError: no weight fits.
         """
-        own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor) and self.settings.wants(name)}
+        own = {
+            name: value
+            for name, value in module.state_dict().items()
+            if isinstance(value, Tensor) and self.settings.wants(name)
+        }
         given = {name: value for name, value in self.state.items() if self.settings.wants(name)}
         if not isinstance(self.settings.part, str):
             there = {int(name.split(".")[2]) for name in given}
             missing = [stage for stage in self.settings.part if stage not in there]
             if missing:
                 raise TrainingError(
-                    f"{self.settings.model} has no stage {missing[0]}; it has {', '.join(map(str, sorted(there))) or 'none'}."
+                    f"{self.settings.model} has no stage {missing[0]}; it has"
+                    f" {', '.join(map(str, sorted(there))) or 'none'}."
                 )
         if not own or not given:
-            prefixes = sorted({name.rpartition(".")[0].rpartition(".")[0] for name in module.state_dict() if name.count(".") > 2})
+            prefixes = sorted(
+                {
+                    name.rpartition(".")[0].rpartition(".")[0]
+                    for name in module.state_dict()
+                    if name.count(".") > 2
+                }
+            )
             close = difflib.get_close_matches(str(self.settings.part), prefixes, n=1, cutoff=0.3)
             raise TrainingError(
-                f"{self.settings.model} and the method have no weights '{self.settings.part}' in common"
-                + (f"; did you mean '{close[0]}'?" if close else "; set init.part to all, or to a prefix of both.")
+                f"{self.settings.model} and the method have no weights '{self.settings.part}' in"
+                " common"
+                + (
+                    f"; did you mean '{close[0]}'?"
+                    if close
+                    else "; set init.part to all, or to a prefix of both."
+                )
             )
-        fits = {name: value for name, value in given.items() if name in own and value.shape == own[name].shape}
+        fits = {
+            name: value
+            for name, value in given.items()
+            if name in own and value.shape == own[name].shape
+        }
         if not fits:
             name = next(iter(own))
-            other = f"{tuple(given[name].shape)} there and {tuple(own[name].shape)} here" if name in given else "not there"
+            other = (
+                f"{tuple(given[name].shape)} there and {tuple(own[name].shape)} here"
+                if name in given
+                else "not there"
+            )
             raise TrainingError(
-                f"No weight of {self.settings.model} fits the method ({name} is {other}); use its architecture (method=...)."
+                f"No weight of {self.settings.model} fits the method ({name} is {other}); use its"
+                " architecture (method=...)."
             )
         with torch.no_grad():
             for name, value in fits.items():
@@ -113,7 +149,11 @@ class Source:
         if 2 * len(fits) < len(own):
             lines += ["Few weights fit: does the method have the model's architecture?"]
         left = [name for name in own if name not in fits]
-        lines += [f"Missing in the model or of another size, not changed: {_listed(left)}."] if left else []
+        lines += (
+            [f"Missing in the model or of another size, not changed: {_listed(left)}."]
+            if left
+            else []
+        )
         spare = [name for name in given if name not in own]
         lines += [f"Unused weights of the model: {_listed(spare)}."] if spare else []
         return lines
@@ -133,22 +173,27 @@ def read_source(spec: Mapping[str, Any] | str) -> Source:
         UserError: there is no such model, or an option is invalid.
     """
     if not isinstance(spec, (str, Mapping)):
-        raise TrainingError(f"init is {spec!r}; give a model's name, a file, or {{model: ..., part: ..., preprocessing: ...}}.")
+        raise TrainingError(
+            f"init is {spec!r}; give a model's name, a file, or {{model: ..., part: ...,"
+            " preprocessing: ...}."
+        )
     arguments = {"model": spec} if isinstance(spec, str) else dict(spec)
     settings = construct("init", Initialization, arguments)
     checkpoint = read_checkpoint(locate(settings.model).path)
     stored = checkpoint["lightning_reg"]
     require_installed(stored.get("components", []), settings.model)
     build_composer(stored["model"]["composer"])  # refuses an unknown composer
-    state = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
+    state = {
+        name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)
+    }
     return Source(settings, state, stored["preprocessing"], stored.get("data", {}))
 
 
 def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, Any], list[str]]:
     """Adapt a configuration to a start from a model; return it with sentences about the changes.
 
-    The model's preprocessing is used, unless the source's settings keep that of the data. ``warm_start`` is switched off in stages whose
-    networks get their weights from the model.
+    The model's preprocessing is used, unless the source's settings keep that of the data.
+    ``warm_start`` is switched off in stages whose networks get their weights from the model.
 
     Args:
         config: configuration of a run, plain values.
@@ -156,13 +201,24 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
     changed, notes = dict(config), []
     if source.settings.preprocessing == "model":
         own = dict(config["data"].get("preprocessing") or {})
-        differs = [f"{key} {own[key]} to {v}" for key, v in source.preprocessing.items() if key in own and _plain(own[key]) != _plain(v)]
+        differs = [
+            f"{key} {own[key]} to {v}"
+            for key, v in source.preprocessing.items()
+            if key in own and _plain(own[key]) != _plain(v)
+        ]
         changed["data"] = {**config["data"], "preprocessing": {**own, **source.preprocessing}}
         if differs:
             keep = '"init={model: ..., preprocessing: data}"'
-            notes.append(f"Images are preprocessed as for the model ({', '.join(differs)}); {keep} keeps data.preprocessing.")
+            notes.append(
+                f"Images are preprocessed as for the model ({', '.join(differs)}); {keep} keeps"
+                " data.preprocessing."
+            )
     stages = [dict(stage) for stage in config["method"].get("stages") or []]
-    given = {int(name.split(".")[2]) for name in source.state if name.startswith("composer.networks.") and source.settings.wants(name)}
+    given = {
+        int(name.split(".")[2])
+        for name in source.state
+        if name.startswith("composer.networks.") and source.settings.wants(name)
+    }
     warm, earlier = [], set[int]()
     for number, stage in enumerate(stages):
         trained = given if stage.get("train", "all") == "all" else set(stage["train"])
@@ -173,7 +229,10 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
         stages[number]["warm_start"] = False
     if warm:
         changed["method"] = {**config["method"], "stages": stages}
-        notes.append(f"Initialised from the model instead of the previous stage: stage {', '.join(map(str, warm))}.")
+        notes.append(
+            "Initialised from the model instead of the previous stage: stage"
+            f" {', '.join(map(str, warm))}."
+        )
     return changed, notes
 
 

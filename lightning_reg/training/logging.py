@@ -21,12 +21,15 @@ from lightning_reg.registry import ComponentError, construct, load
 from lightning_reg.training.metrics_file import MetricsFile
 
 
-def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any], logged: int = 0) -> list[Logger]:
+def make_loggers(
+    spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any], logged: int = 0
+) -> list[Logger]:
     """Make the loggers of a configuration, which write below ``folder``.
 
     Args:
-        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``; ``csv`` adds none. With ``checkpoints``, the
-            best checkpoint is uploaded to Weights & Biases as an artifact.
+        spec: ``{name, **arguments}`` of a logger registered under ``lightning_reg.loggers``;
+            ``csv`` adds none. With ``checkpoints``, the best checkpoint is uploaded to Weights &
+            Biases as an artifact.
         config: configuration, stored with the run by Weights & Biases.
         logged: number of steps that a resumed run has already logged.
 
@@ -49,14 +52,19 @@ def make_loggers(spec: Mapping[str, Any], folder: Path, config: Mapping[str, Any
     try:
         logger = construct(str(name), cls, arguments, **supplied)
     except ModuleNotFoundError as cause:
-        raise ComponentError(f"The logger '{name}' needs a package that is not installed ({first_line(cause)}); install it.") from cause
+        raise ComponentError(
+            f"The logger '{name}' needs a package that is not installed ({first_line(cause)});"
+            " install it."
+        ) from cause
     if isinstance(logger, WandbLogger):
         logger.experiment.config.update(dict(config), allow_val_change=True)
     return [*loggers, logger]
 
 
 def _wandb_id(folder: Path) -> str:
-    """Return the run's identifier at Weights & Biases, stored in its folder, so that a resumed run continues the same entry."""
+    """Return the run's identifier at Weights & Biases, stored in its folder, so that a resumed run
+    continues the same entry.
+    """
     path = folder / "wandb" / "id.txt"
     known = path.read_text(errors="replace").strip() if path.is_file() else ""
     if not re.fullmatch(r"[\w-]{1,64}", known, re.ASCII):
@@ -83,7 +91,9 @@ def log_outcome(
     totals: Mapping[str, float],
     config: Mapping[str, Any],
 ) -> None:
-    """Log figures, the table of cases, the totals and, if configured, the best checkpoint, with the loggers that support them."""
+    """Log figures, the table of cases, the totals and, if configured, the best checkpoint, with the
+    loggers that support them.
+    """
     log_figures(loggers, figures)
     log_cases(loggers, rows)
     for logger in loggers:
@@ -91,14 +101,20 @@ def log_outcome(
             logger.experiment.summary.update({f"final/{k}": v for k, v in totals.items()})
             best = folder / "checkpoints" / "best.ckpt"
             if (config.get("logger") or {}).get("checkpoints") and best.is_file():
-                logger.experiment.log_artifact(str(best), name=f"{logger.experiment.id}-best", type="model")
+                logger.experiment.log_artifact(
+                    str(best), name=f"{logger.experiment.id}-best", type="model"
+                )
             logger.experiment.finish()
         elif isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(_flat(config)), {f"final/{name}": value for name, value in totals.items()})
+            logger.log_hyperparams(
+                dict(_flat(config)), {f"final/{name}": value for name, value in totals.items()}
+            )
             logger.experiment.flush()
 
 
-def log_figures(loggers: Sequence[Logger], figures: Mapping[str, Figure], step: int | None = None) -> None:
+def log_figures(
+    loggers: Sequence[Logger], figures: Mapping[str, Figure], step: int | None = None
+) -> None:
     """Log figures as images."""
     for logger in loggers:
         for name, figure in figures.items():
@@ -113,16 +129,21 @@ def log_cases(loggers: Sequence[Logger], rows: Sequence[Mapping[str, Any]]) -> N
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table("cases", columns=columns, data=[[row.get(c) for c in columns] for row in rows])
+            logger.log_table(
+                "cases", columns=columns, data=[[row.get(c) for c in columns] for row in rows]
+            )
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Flatten a configuration to TensorBoard's hyperparameters: dotted keys, numbers and strings."""
+    """Flatten a configuration to TensorBoard's hyperparameters, by dotted keys."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", value if isinstance(value, (bool, int, float, str)) else str(value)
+            yield (
+                f"{prefix}{key}",
+                value if isinstance(value, (bool, int, float, str)) else str(value),
+            )
 
 
 def figure_pixels(figure: Figure) -> Any:

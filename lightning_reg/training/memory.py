@@ -15,16 +15,19 @@ SMALL = 48
 """Largest extent of the test images, voxels."""
 
 WORK_SPACE = 1.08
-"""Ratio of the growth of a process, whose freed memory is returned at once, to the tensors of a step (measured: 1.07 to 1.14)."""
+"""Ratio of the growth of a process, whose freed memory is returned at once, to the tensors of a
+step (measured: 1.07 to 1.14).
+"""
 
 
 def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
     """Estimate the memory of a training step of ``method.batch_size`` pairs in float32, in GiB.
 
-    The estimate includes parameters, gradients, the optimiser's moments, the tensors of the forward and the backward pass, and the work
-    space of convolutions. The tensors are counted in a step on images of at most 48 voxels along each axis (more, if the method needs
-    larger images) and scaled by the number of voxels. On a CPU, a process takes up to twice as much, because the C library cannot use all
-    parts of its heap that are freed in a step.
+    The estimate includes parameters, gradients, the optimiser's moments, the tensors of the forward
+    and the backward pass, and the work space of convolutions. The tensors are counted in a step on
+    images of at most 48 voxels along each axis (more, if the method needs larger images) and scaled
+    by the number of voxels. On a CPU, a process takes up to twice as much, because the C library
+    cannot use all parts of its heap that are freed in a step.
 
     Args:
         method: see :meth:`~lightning_reg.training.module.RegistrationModule.from_configuration`.
@@ -36,14 +39,20 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
     module = RegistrationModule.from_configuration(method)
     for part in module.modules():
         if isinstance(part, Growable):
-            part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])  # the final state, which needs most memory
+            part.grow(
+                [*[0.0] * (len(part.alpha) - 1), 1.0]
+            )  # the final state, which needs most memory
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     batch, limit = int(method.get("batch_size") or 1), SMALL
     while True:
         small = [min(n, limit) for n in shape]
         try:
-            taken = _peak(module, small) * math.prod(n / s for n, s in zip(shape, small, strict=True))
-            return (4 * parameters + WORK_SPACE * (1 if module.split_batch else batch) * taken) / 2**30
+            taken = _peak(module, small) * math.prod(
+                n / s for n, s in zip(shape, small, strict=True)
+            )
+            return (
+                4 * parameters + WORK_SPACE * (1 if module.split_batch else batch) * taken
+            ) / 2**30
         except DataError:  # too small for its pyramid
             if list(small) == list(shape):
                 raise
@@ -55,4 +64,6 @@ def _peak(module: RegistrationModule, shape: Sequence[int]) -> int:
     with PeakMemory() as memory:
         pair = noise_pair(shape)
         module.loss_of(pair).total.backward()
-    return memory.peak - sum(p.grad.numel() * p.grad.element_size() for p in module.parameters() if p.grad is not None)
+    return memory.peak - sum(
+        p.grad.numel() * p.grad.element_size() for p in module.parameters() if p.grad is not None
+    )

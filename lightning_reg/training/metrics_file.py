@@ -18,11 +18,13 @@ NAME = "metrics.csv"
 
 
 class MetricsFile(Logger):
-    """Logger that writes one row of ``metrics.csv`` per step; the file is rewritten only if columns or old rows have changed.
+    """Logger that writes one row of ``metrics.csv`` per step; the file is rewritten only if columns
+    or old rows have changed.
 
     Args:
         folder: folder of the run.
-        before: for a resumed run, the rows of steps below this one are kept; the others are replaced at the first write.
+        before: for a resumed run, the rows of steps below this one are kept; the others are
+            replaced at the first write.
     """
 
     def __init__(self, folder: Path, before: int = 0) -> None:
@@ -30,7 +32,11 @@ class MetricsFile(Logger):
         self.path = folder / NAME
         self.rows: dict[int, dict[str, str]] = {}
         if before:
-            self.rows = {step: row for step, row in rows_by_step(read_metrics(folder)).items() if step < before}
+            self.rows = {
+                step: row
+                for step, row in rows_by_step(read_metrics(folder)).items()
+                if step < before
+            }
         self._known = {key for row in self.rows.values() for key in row}
         self._columns: list[str] = []
         self._written: int | None = None
@@ -53,16 +59,25 @@ class MetricsFile(Logger):
         return self.save_dir
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Do nothing: the configuration has its own file."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
-        if step in self.rows and self._written == len(self.rows):  # this row is already in the file, always as its last one
+        if step in self.rows and self._written == len(
+            self.rows
+        ):  # this row is already in the file, always as its last one
             self._written = None
         row = self.rows.setdefault(step, {"step": str(step)})
-        row.update({key: str(float(value)) if key != "epoch" else str(int(value)) for key, value in metrics.items()})
+        row.update(
+            {
+                key: str(float(value)) if key != "epoch" else str(int(value))
+                for key, value in metrics.items()
+            }
+        )
         self._known.update(row)
 
     @rank_zero_only
@@ -107,5 +122,11 @@ def rows_by_step(rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
     for row in rows:
         step = row.get("step") or ""
         if step.isdigit():
-            found.setdefault(int(step), {}).update({key: value for key, value in row.items() if key and isinstance(value, str) and value})
+            found.setdefault(int(step), {}).update(
+                {
+                    key: value
+                    for key, value in row.items()
+                    if key and isinstance(value, str) and value
+                }
+            )
     return found

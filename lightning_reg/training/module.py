@@ -20,13 +20,28 @@ from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.components.network import Network
-from lightning_reg.configuration.building import build_composer, build_loss, describe, plain, provenance, without_numpy
+from lightning_reg.configuration.building import (
+    build_composer,
+    build_loss,
+    describe,
+    plain,
+    provenance,
+    without_numpy,
+)
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.identity import identify
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
 from lightning_reg.metrics.extra import ExtraMetric
-from lightning_reg.registry import ArgumentError, ComponentError, TrainingError, blaming, construct, registration, require_kind
+from lightning_reg.registry import (
+    ArgumentError,
+    ComponentError,
+    TrainingError,
+    blaming,
+    construct,
+    registration,
+    require_kind,
+)
 from lightning_reg.registry.provenance import entry, require_installed
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
@@ -46,22 +61,24 @@ from lightning_reg.training.optimizers import (
 class RegistrationModule(L.LightningModule):
     """LightningModule that trains any composer with any loss.
 
-    Batches are :class:`~lightning_reg.spatial.Pair`. Checkpoints contain the names and arguments of all components, the preprocessing of
-    the images and the weights. They are read by :func:`lightning_reg.load`, ``lightning-reg register`` and :meth:`load_from_checkpoint`.
+    Batches are :class:`~lightning_reg.spatial.Pair`. Checkpoints contain the names and arguments of
+    all components, the preprocessing of the images and the weights. They are read by
+    :func:`lightning_reg.load`, ``lightning-reg register`` and :meth:`load_from_checkpoint`.
 
     Args:
         composer: registers a pair.
         loss: evaluates a registration.
-        optimizer: function of the parameters that returns an optimiser; default ``functools.partial(torch.optim.Adam, lr=1e-3)``.
+        optimizer: function of the parameters that returns an optimiser; default
+            ``functools.partial(torch.optim.Adam, lr=1e-3)``.
         schedule: schedule of the learning rate; default constant.
-        split_batch: train with the memory of one element of a batch: every element is recomputed in the backward pass. Needs networks
-            without batch normalisation.
-        preprocessing: preprocessing of the training images, stored in the checkpoint for applying the model; default that of the
-            ``RegistrationData`` given to the trainer.
+        split_batch: train with the memory of one element of a batch: every element is recomputed in
+            the backward pass. Needs networks without batch normalisation.
+        preprocessing: preprocessing of the training images, stored in the checkpoint for applying
+            the model; default that of the ``RegistrationData`` given to the trainer.
 
-    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) and :attr:`identity`
-    (:func:`lightning_reg.data.datasets.identity.identify` of the data) are stored there as well.
-    :attr:`metrics` are measured in validations, in addition to those of the table.
+    :attr:`statistics` (:func:`lightning_reg.data.statistics.statistics` of the training scans) and
+    :attr:`identity` (:func:`lightning_reg.data.datasets.identity.identify` of the data) are stored
+    there as well. :attr:`metrics` are measured in validations, in addition to those of the table.
     """
 
     def __init__(
@@ -75,18 +92,42 @@ class RegistrationModule(L.LightningModule):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        remedy = "wrap it in SingleComposer" if isinstance(composer, Network) else "give a composer, as SingleComposer(network)"
+        remedy = (
+            "wrap it in SingleComposer"
+            if isinstance(composer, Network)
+            else "give a composer, as SingleComposer(network)"
+        )
         require_kind(composer, Composer, "composer", remedy)
         require_kind(loss, LossBundle, "loss", "give LossBundle({name: (weight, term)})")
-        require_kind(preprocessing, (Preprocessing, type(None)), "preprocessing", "give Preprocessing(...)")
-        require_kind(schedule, (Schedule, type(None)), "schedule", "give a schedule, as DecaySchedule(cooldown=0.5)")
-        if optimizer is not None and (isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)):
-            given = "has its parameters already" if isinstance(optimizer, torch.optim.Optimizer) else f"is {optimizer!r}"
-            raise ArgumentError(f"optimizer {given}; give one that waits for them, as functools.partial(torch.optim.Adam, lr=1e-3)")
+        require_kind(
+            preprocessing, (Preprocessing, type(None)), "preprocessing", "give Preprocessing(...)"
+        )
+        require_kind(
+            schedule,
+            (Schedule, type(None)),
+            "schedule",
+            "give a schedule, as DecaySchedule(cooldown=0.5)",
+        )
+        if optimizer is not None and (
+            isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)
+        ):
+            given = (
+                "has its parameters already"
+                if isinstance(optimizer, torch.optim.Optimizer)
+                else f"is {optimizer!r}"
+            )
+            raise ArgumentError(
+                f"optimizer {given}; give one that waits for them, as"
+                " functools.partial(torch.optim.Adam, lr=1e-3)"
+            )
         self.composer, self.loss = composer, loss
-        self.optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        self.optimizer = (
+            functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        )
         if isinstance(optimizer, functools.partial):  # its numbers become part of checkpoints
-            self.optimizer = functools.partial(optimizer.func, *without_numpy(optimizer.args), **without_numpy(optimizer.keywords))
+            self.optimizer = functools.partial(
+                optimizer.func, *without_numpy(optimizer.args), **without_numpy(optimizer.keywords)
+            )
         self.schedule = DecaySchedule() if schedule is None else schedule
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
@@ -96,13 +137,15 @@ class RegistrationModule(L.LightningModule):
         self.split_batch, self._finite = split_batch, FiniteLoss()
         if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
-                "method.split_batch needs networks without batch normalisation: set norm to instance, or split_batch to false."
+                "method.split_batch needs networks without batch normalisation: set norm to"
+                " instance, or split_batch to false."
             )
         self.train_with()
 
     @classmethod
     def from_configuration(cls, method: Mapping[str, Any]) -> RegistrationModule:
-        """Build the module from ``{composer, loss, optimizer, schedule, split_batch}``, plain values; other keys are ignored.
+        """Build the module from ``{composer, loss, optimizer, schedule, split_batch}``, plain
+        values; other keys are ignored.
 
         Raises:
             ComponentError: a component is unknown, or refuses an argument.
@@ -119,7 +162,8 @@ class RegistrationModule(L.LightningModule):
         """Return a specification from which :meth:`from_configuration` builds the module again.
 
         Raises:
-            ComponentError: a class that no installed distribution registers, or an argument that is neither a component nor a plain value.
+            ComponentError: a class that no installed distribution registers, or an argument that is
+                neither a component nor a plain value.
         """
         return {
             "composer": describe(self.composer),
@@ -135,23 +179,40 @@ class RegistrationModule(L.LightningModule):
         Raises:
             ComponentError: a class that no installed distribution registers.
         """
-        optimizer = self.optimizer.func if isinstance(self.optimizer, functools.partial) else self.optimizer
+        optimizer = (
+            self.optimizer.func if isinstance(self.optimizer, functools.partial) else self.optimizer
+        )
         own = [("optimizers", optimizer), ("schedules", type(self.schedule))]
-        return provenance(self.composer, self.loss) + [entry(group, registration(cls, group)) for group, cls in own]  # type: ignore[arg-type]
+        return provenance(self.composer, self.loss) + [
+            entry(group, registration(cls, group))  # type: ignore[arg-type]
+            for group, cls in own
+        ]
 
-    def train_with(self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, steps: int | None = None) -> None:
-        """Choose optimiser and schedule for the next call of :meth:`configure_optimizers`, for a stage of a training.
+    def train_with(
+        self,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
+        steps: int | None = None,
+    ) -> None:
+        """Choose optimiser and schedule for the next call of :meth:`configure_optimizers`, for a
+        stage of a training.
 
         Args:
             optimizer, schedule: default the module's own.
             steps: number of steps of the schedule; default the trainer's.
         """
-        self._optimizer, self._schedule, self._steps = optimizer or self.optimizer, schedule or self.schedule, steps
+        self._optimizer, self._schedule, self._steps = (
+            optimizer or self.optimizer,
+            schedule or self.schedule,
+            steps,
+        )
 
     def compile_networks(self) -> None:
-        """Compile the backbones with ``torch.compile``, which fuses the operations between convolutions. Weights keep their names.
+        """Compile the backbones with ``torch.compile``, which fuses the operations between
+        convolutions. Weights keep their names.
 
-        Heads, warping and the loss are not compiled, because their sizes and grids change from pair to pair.
+        Heads, warping and the loss are not compiled, because their sizes and grids change from pair
+        to pair.
         """
         for part in self.modules():
             if isinstance(part, Network):
@@ -162,10 +223,13 @@ class RegistrationModule(L.LightningModule):
         if stage == "fit" and isinstance(data, RegistrationData):
             self.loss.require(data.available())
             self.preprocessing = self.preprocessing or data.preprocessing
-            if plain(asdict(self.preprocessing), "preprocessing") != plain(asdict(data.preprocessing), "preprocessing"):
+            if plain(asdict(self.preprocessing), "preprocessing") != plain(
+                asdict(data.preprocessing), "preprocessing"
+            ):
                 rank_zero_warn(
-                    f"The model keeps its own preprocessing ({self.preprocessing}), but its training data use another "
-                    f"one ({data.preprocessing}): give the same preprocessing to RegistrationData and to the module."
+                    f"The model keeps its own preprocessing ({self.preprocessing}), but its"
+                    f" training data use another one ({data.preprocessing}): give the same"
+                    " preprocessing to RegistrationData and to the module."
                 )
             self.statistics = self.statistics or data.statistics
             self.identity = self.identity or identify(data.data)
@@ -179,7 +243,10 @@ class RegistrationModule(L.LightningModule):
         """
         precision = str(self.trainer.precision)
         if precision.endswith("true") and precision != "32-true":
-            raise TrainingError(f"precision is {precision}, which is not supported; use 32-true, bf16-mixed or 16-mixed.")
+            raise TrainingError(
+                f"precision is {precision}, which is not supported; use 32-true, bf16-mixed or"
+                " 16-mixed."
+            )
         if self.trainer.checkpoint_callbacks:
             self._stored()
 
@@ -190,7 +257,7 @@ class RegistrationModule(L.LightningModule):
         return registration
 
     def loss_of(self, pair: Pair) -> LossValue:
-        """Register a batch, in both directions if a loss term compares them, and return the loss."""
+        """Register a batch, in both directions if a term compares them; return the loss."""
         registration = self(pair.fixed, pair.moving)
         if self.loss.reverse:
             registration = registration.with_reverse(self(pair.moving, pair.fixed))
@@ -202,21 +269,39 @@ class RegistrationModule(L.LightningModule):
         self._finite.watch(value.terms, self.global_step, pair.name)
         if not value.total.is_cuda:
             self._require_finite()
-        settings: dict[str, Any] = {"batch_size": pair.fixed.tensor.shape[0], "sync_dist": self._processes > 1}
+        settings: dict[str, Any] = {
+            "batch_size": pair.fixed.tensor.shape[0],
+            "sync_dist": self._processes > 1,
+        }
         self.log("train/loss", value.total, prog_bar=True, **settings)
-        self.log_dict({f"train/{name}": term for name, term in value.terms.items()}, prog_bar=len(value.terms) > 1, **settings)
+        self.log_dict(
+            {f"train/{name}": term for name, term in value.terms.items()},
+            prog_bar=len(value.terms) > 1,
+            **settings,
+        )
         return value.total
 
     def training_loss(self, pair: Pair) -> LossValue:
-        """Return :meth:`loss_of` a batch; with ``split_batch``, with the memory of one element, recomputing each in the backward pass."""
+        """Return :meth:`loss_of` a batch; with ``split_batch``, with the memory of one element,
+        recomputing each in the backward pass.
+        """
         if not self.split_batch or pair.fixed.tensor.shape[0] == 1:
             return self.loss_of(pair)
-        values: list[LossValue] = [checkpoint(self.loss_of, element, use_reentrant=False) for element in pair.elements()]
-        terms = {name: torch.stack([value.terms[name] for value in values]).mean() for name in values[0].terms}
+        values: list[LossValue] = [
+            checkpoint(self.loss_of, element, use_reentrant=False) for element in pair.elements()
+        ]
+        terms = {
+            name: torch.stack([value.terms[name] for value in values]).mean()
+            for name in values[0].terms
+        }
         return LossValue(torch.stack([value.total for value in values]).mean(), terms)
 
     def _require_finite(self) -> None:
-        of_any = (lambda broken: self.trainer.strategy.reduce_boolean_decision(broken, all=False)) if self._processes > 1 else bool
+        of_any = (
+            (lambda broken: self.trainer.strategy.reduce_boolean_decision(broken, all=False))
+            if self._processes > 1
+            else bool
+        )
         self._finite.require(of_any)
 
     def on_validation_epoch_start(self) -> None:
@@ -225,7 +310,9 @@ class RegistrationModule(L.LightningModule):
 
     def validation_step(self, pair: Pair, batch_idx: int) -> None:
         for element in pair.elements():
-            self.cases.append(evaluate(element, self(element.fixed, element.moving).transform, extra=self.metrics))
+            self.cases.append(
+                evaluate(element, self(element.fixed, element.moving).transform, extra=self.metrics)
+            )
 
     @property
     def _processes(self) -> int:
@@ -237,21 +324,32 @@ class RegistrationModule(L.LightningModule):
         summary = totals(self.cases)
         if not math.isfinite(primary_error(summary)):
             raise NotFiniteError(
-                f"The validation became NaN or infinite at step {self.global_step} ({self.cases[0].name}); lower method.optimizer.lr or "
-                "set trainer.gradient_clip_val=1."
+                f"The validation became NaN or infinite at step {self.global_step}"
+                f" ({self.cases[0].name}); lower method.optimizer.lr or set"
+                " trainer.gradient_clip_val=1."
             )
         together = self._processes > 1
-        self.log_dict({f"validation/{name}": value for name, value in summary.items()}, sync_dist=together)
+        self.log_dict(
+            {f"validation/{name}": value for name, value in summary.items()}, sync_dist=together
+        )
         self.log("validation/error", primary_error(summary), prog_bar=True, sync_dist=together)
 
     def _gather_cases(self) -> None:
-        """Gather the cases of all processes on every process, in the order of the pairs, which are distributed one by one."""
+        """Gather the cases of all processes on every process, in the order of the pairs, which are
+        distributed one by one.
+        """
         data = getattr(self.trainer, "datamodule", None)
-        if self._processes == 1 or not isinstance(data, RegistrationData) or not data.deals_out_validation:
+        if (
+            self._processes == 1
+            or not isinstance(data, RegistrationData)
+            or not data.deals_out_validation
+        ):
             return
         found: list[list[PairMetrics]] = [[] for _ in range(self._processes)]
         torch.distributed.all_gather_object(found, self.cases)
-        self.cases = [cases[k] for k in range(max(map(len, found))) for cases in found if k < len(cases)]
+        self.cases = [
+            cases[k] for k in range(max(map(len, found))) for cases in found if k < len(cases)
+        ]
 
     def on_test_epoch_start(self) -> None:
         self.cases = []
@@ -262,10 +360,13 @@ class RegistrationModule(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._gather_cases()
-        self.log_dict({f"test/{name}": value for name, value in totals(self.cases).items()}, sync_dist=self._processes > 1)
+        self.log_dict(
+            {f"test/{name}": value for name, value in totals(self.cases).items()},
+            sync_dist=self._processes > 1,
+        )
 
     def predict_step(self, pair: Pair, batch_idx: int) -> Registration:
-        """Return the registration of a batch; its ``transform`` maps the fixed to the moving world."""
+        """Return the registration of a batch; ``transform`` maps fixed to moving world."""
         return self(pair.fixed, pair.moving)
 
     def configure_optimizers(self) -> Any:
@@ -275,17 +376,24 @@ class RegistrationModule(L.LightningModule):
             raise ComponentError(f"The optimizer refuses its arguments: {cause}.") from cause
         steps = self._steps or (self.planned_steps() if self._schedule.counts_steps else 1)
         every = 1 if self._trainer is None else self.trainer.check_val_every_n_epoch or 1
-        return {"optimizer": optimizer, "lr_scheduler": self._schedule.scheduler(optimizer, steps, every)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self._schedule.scheduler(optimizer, steps, every),
+        }
 
     def planned_steps(self) -> int:
-        """Return the number of training steps: that of ``max_steps`` or ``max_epochs`` of the trainer, whichever is less.
+        """Return the number of training steps: that of ``max_steps`` or ``max_epochs`` of the
+        trainer, whichever is less.
 
         Raises:
             TrainingError: the trainer has neither.
         """
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise TrainingError("The learning rate or the stages depend on the trainer's number of steps; give max_steps or max_epochs.")
+            raise TrainingError(
+                "The learning rate or the stages depend on the trainer's number of steps; give"
+                " max_steps or max_epochs."
+            )
         return int(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -301,8 +409,9 @@ class RegistrationModule(L.LightningModule):
         """
         if self.preprocessing is None:
             raise TrainingError(
-                "The module has no preprocessing, which is needed to apply the model; give RegistrationModule(preprocessing="
-                "Preprocessing(...)) that of the training images, or give the trainer a RegistrationData."
+                "The module has no preprocessing, which is needed to apply the model; give"
+                " RegistrationModule(preprocessing=Preprocessing(...)) that of the training images,"
+                " or give the trainer a RegistrationData."
             )
         return {
             "version": __version__,
@@ -314,8 +423,11 @@ class RegistrationModule(L.LightningModule):
         }
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> RegistrationModule:  # type: ignore[override]
-        """Load the trained module of a checkpoint file. As in Lightning, it is in training mode; call ``eval()`` before you apply it.
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any
+    ) -> RegistrationModule:
+        """Load the trained module of a checkpoint file. As in Lightning, it is in training mode;
+        call ``eval()`` before you apply it.
 
         Only tensors and plain values are loaded: no code from the file is executed.
 
@@ -324,12 +436,16 @@ class RegistrationModule(L.LightningModule):
             map_location: device of the weights.
 
         Raises:
-            TrainingError: the file does not exist, is damaged, is of an earlier version, or was not written by lightning_reg.
+            TrainingError: the file does not exist, is damaged, is of an earlier version, or was not
+                written by lightning_reg.
             ComponentError: a component of the model is not installed.
             TypeError: other arguments are given; everything else is in the file.
         """
         if kwargs:
-            raise TypeError(f"load_from_checkpoint takes no {', '.join(kwargs)}: the file says what the model is made of")
+            raise TypeError(
+                f"load_from_checkpoint takes no {', '.join(kwargs)}: the file says what the model"
+                " is made of"
+            )
         checkpoint = read_checkpoint(Path(checkpoint_path).expanduser())
         stored = checkpoint["lightning_reg"]
         components = stored.get("components", [])

@@ -13,18 +13,29 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_reg.configuration.building import plain
-from lightning_reg.registry import ArgumentError, ComponentError, Described, arguments_of, construct, load, registered_name
+from lightning_reg.registry import (
+    ArgumentError,
+    ComponentError,
+    Described,
+    arguments_of,
+    construct,
+    load,
+    registered_name,
+)
 from lightning_reg.training.schedules import cooldown, inverse_time
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-"""A function of the parameters that makes an optimiser: ``functools.partial(torch.optim.Adam, lr=1e-3)``, or the class."""
+"""A function of the parameters that makes an optimiser:
+``functools.partial(torch.optim.Adam, lr=1e-3)``, or the class.
+"""
 
 
 class Schedule(Described, ABC):
     """Learning rate over a training, or over one stage of it.
 
     Attributes:
-        counts_steps: whether the rate depends on the total number of steps, which is unknown if the trainer only limits the time.
+        counts_steps: whether the rate depends on the total number of steps, which is unknown if the
+            trainer only limits the time.
     """
 
     counts_steps: bool = True
@@ -45,12 +56,16 @@ class DecaySchedule(Schedule):
 
     Args:
         decay: per step, see :func:`~lightning_reg.training.schedules.inverse_time`.
-        cooldown: fraction of the steps over which the rate falls to 0, see :func:`~lightning_reg.training.schedules.cooldown`.
+        cooldown: fraction of the steps over which the rate falls to 0, see
+            :func:`~lightning_reg.training.schedules.cooldown`.
     """
 
     def __init__(self, decay: float = 0.0, cooldown: float = 0.0) -> None:
         if decay < 0 or not 0 <= cooldown <= 1:
-            raise ArgumentError(f"decay is {decay} and cooldown {cooldown}; give a number of 0 or more and a fraction from 0 to 1")
+            raise ArgumentError(
+                f"decay is {decay} and cooldown {cooldown}; give a number of 0 or more and a"
+                " fraction from 0 to 1"
+            )
         self.decay, self.cooldown = float(decay), float(cooldown)
         self.counts_steps = self.cooldown > 0
 
@@ -59,12 +74,17 @@ class DecaySchedule(Schedule):
         return inverse_time(step, self.decay) * cooldown(step, steps, self.cooldown)
 
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
-        # a function, because the state of an object, with the old number of steps, would be stored in the checkpoint
-        return {"scheduler": LambdaLR(optimizer, lambda step: self.factor(step, steps)), "interval": "step"}
+        # a function, because the state of an object, with the old number of steps, would be stored
+        # in the checkpoint
+        return {
+            "scheduler": LambdaLR(optimizer, lambda step: self.factor(step, steps)),
+            "interval": "step",
+        }
 
 
 class PlateauSchedule(Schedule):
-    """Reduction by a factor when the validation error stops falling (PyTorch's ``ReduceLROnPlateau``).
+    """Reduction by a factor when the validation error stops falling (PyTorch's
+    ``ReduceLROnPlateau``).
 
     Args:
         factor: factor of each reduction.
@@ -75,18 +95,37 @@ class PlateauSchedule(Schedule):
 
     counts_steps = False
 
-    def __init__(self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
+    def __init__(
+        self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0
+    ) -> None:
         if not 0 < factor < 1:
             raise ArgumentError(f"factor is {factor}; give a number between 0 and 1")
-        self.factor, self.patience, self.threshold, self.min_lr = float(factor), patience, float(threshold), float(min_lr)
+        self.factor, self.patience, self.threshold, self.min_lr = (
+            float(factor),
+            patience,
+            float(threshold),
+            float(min_lr),
+        )
 
     def scheduler(self, optimizer: Optimizer, steps: int, validation_epochs: int) -> dict[str, Any]:
-        falling = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience, threshold=self.threshold, min_lr=self.min_lr)
-        return {"scheduler": falling, "interval": "epoch", "frequency": validation_epochs, "monitor": "validation/error"}
+        falling = ReduceLROnPlateau(
+            optimizer,
+            factor=self.factor,
+            patience=self.patience,
+            threshold=self.threshold,
+            min_lr=self.min_lr,
+        )
+        return {
+            "scheduler": falling,
+            "interval": "epoch",
+            "frequency": validation_epochs,
+            "monitor": "validation/error",
+        }
 
 
 def build_optimizer(spec: Mapping[str, Any]) -> OptimizerFactory:
-    """Build an optimiser factory from ``{name, **arguments}``; ``None`` stands for the class's own default.
+    """Build an optimiser factory from ``{name, **arguments}``; ``None`` stands for the class's own
+    default.
 
     Raises:
         ComponentError: the optimiser is unknown, or refuses an argument.
@@ -94,7 +133,9 @@ def build_optimizer(spec: Mapping[str, Any]) -> OptimizerFactory:
     arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", None)
     cls = load("optimizers", str(name), torch.optim.Optimizer)
-    construct(str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))])  # refuses invalid arguments
+    construct(
+        str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))]
+    )  # refuses invalid arguments
     return functools.partial(cls, **arguments)
 
 
@@ -102,12 +143,14 @@ def describe_optimizer(optimizer: OptimizerFactory) -> dict[str, Any]:
     """Return the specification of an optimiser factory.
 
     Raises:
-        ComponentError: the factory is neither a registered class nor ``functools.partial`` of one with keywords.
+        ComponentError: the factory is neither a registered class nor ``functools.partial`` of one
+            with keywords.
     """
     made = optimizer if isinstance(optimizer, functools.partial) else functools.partial(optimizer)
     if made.args or not isinstance(made.func, type):
         raise ComponentError(
-            "The optimizer of the module is not a class that a checkpoint can name; give functools.partial(torch.optim.Adam, lr=...)."
+            "The optimizer of the module is not a class that a checkpoint can name; give"
+            " functools.partial(torch.optim.Adam, lr=...)."
         )
     return {"name": registered_name(made.func, "optimizers")} | plain(made.keywords, "optimizer")
 
@@ -124,7 +167,9 @@ def build_schedule(spec: Mapping[str, Any]) -> Schedule:
     plateau = arguments.pop("plateau", None)
     if plateau is not None:
         if arguments:
-            raise ComponentError("method.schedule has plateau and something else; keep one of them.")
+            raise ComponentError(
+                "method.schedule has plateau and something else; keep one of them."
+            )
         arguments = {"name": "plateau", **plateau}
     name = arguments.pop("name", "decay")
     cls = load("schedules", str(name), Schedule)
@@ -133,4 +178,6 @@ def build_schedule(spec: Mapping[str, Any]) -> Schedule:
 
 def describe_schedule(schedule: Schedule) -> dict[str, Any]:
     """Return the specification of a schedule."""
-    return {"name": registered_name(type(schedule), "schedules")} | plain(arguments_of(schedule), type(schedule).__name__)
+    return {"name": registered_name(type(schedule), "schedules")} | plain(
+        arguments_of(schedule), type(schedule).__name__
+    )

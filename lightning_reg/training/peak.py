@@ -26,12 +26,14 @@ def noise_pair(shape: Sequence[int]) -> Pair:
 
 
 class PeakMemory(TorchDispatchMode):
-    """A context manager that counts the bytes of the tensors created inside it, forward and backward.
+    """A context manager that counts the bytes of the tensors created inside it, forward and
+    backward.
 
     Attributes:
         peak: largest number of bytes allocated at the same time.
 
-    Work space inside an operation (as of a convolution) is not counted, nor freed memory that the allocator keeps.
+    Work space inside an operation (as of a convolution) is not counted, nor freed memory that the
+    allocator keeps.
     """
 
     def __init__(self) -> None:

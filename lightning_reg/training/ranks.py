@@ -1,4 +1,6 @@
-"""Several processes that train together: the rank of a process, and decisions of the first process for all."""
+"""Several processes that train together: the rank of a process, and decisions of the first process
+for all.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,19 @@ PATIENCE = 1800.0
 
 
 def is_first() -> bool:
-    """Return whether this is the first process, which alone writes to the run's folder and prints messages."""
+    """Return whether this is the first process, which alone writes to the run's folder and prints
+    messages.
+    """
     rank = getattr(rank_zero_only, "rank", None)  # set when Lightning is imported
     if rank is None:
-        rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
+        rank = next(
+            (
+                os.environ[key]
+                for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+                if key in os.environ
+            ),
+            0,
+        )
     return int(rank) == 0
 
 
@@ -34,16 +45,31 @@ def is_started_from_outside() -> bool:
 
 
 def launch() -> str:
-    """Return an identifier that is common to all processes of one start, and different for every start."""
+    """Return an identifier that is common to all processes of one start, and different for every
+    start.
+    """
     if is_started_from_outside():
-        keys = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
+        keys = (
+            "TORCHELASTIC_RUN_ID",
+            "TORCHELASTIC_RESTART_COUNT",
+            "MASTER_PORT",
+            "SLURM_JOB_ID",
+            "SLURM_RESTART_COUNT",
+            "SLURM_STEP_ID",
+        )
         return " ".join(os.environ.get(key, "-") for key in keys)
     return str(os.getpid() if is_first() else os.getppid())
 
 
 def decide(folder: Path, config: Mapping[str, Any], resume: Path | None) -> None:
-    """Write the final configuration (after budget and initialisation) and the checkpoint to resume from, for the other processes."""
-    decided = {"launch": launch(), "config": config, "resume": None if resume is None else str(resume)}
+    """Write the final configuration (after budget and initialisation) and the checkpoint to resume
+    from, for the other processes.
+    """
+    decided = {
+        "launch": launch(),
+        "config": config,
+        "resume": None if resume is None else str(resume),
+    }
     write_whole(folder / DECIDED, json.dumps(decided).encode())
 
 
@@ -62,4 +88,7 @@ def decided(folder: Path, patience: float = PATIENCE) -> tuple[dict[str, Any], P
         except (OSError, DataError, KeyError, TypeError):
             pass
         time.sleep(0.1)
-    raise TrainingError(f"The first process of this training has not written {folder / DECIDED}; do all processes share that folder?")
+    raise TrainingError(
+        f"The first process of this training has not written {folder / DECIDED}; do all processes"
+        " share that folder?"
+    )

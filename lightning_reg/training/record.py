@@ -38,12 +38,14 @@ def write_record(
     seconds: float,
     loggers: Sequence[Logger],
 ) -> None:
-    """Write ``cases.csv``, ``summary.json`` and ``figures/`` of a finished run, and log figures and cases.
+    """Write ``cases.csv``, ``summary.json`` and ``figures/`` of a finished run, and log figures and
+    cases.
 
     Args:
         config: configuration of the run.
         used: components of the run.
-        module: module with the weights for the figures, and the ``cases`` of its last validation on ``pairs``.
+        module: module with the weights for the figures, and the ``cases`` of its last validation on
+            ``pairs``.
     """
     rows = [case.row() for case in module.cases]
     write_cases(folder / "cases.csv", rows)
@@ -54,7 +56,17 @@ def write_record(
         "parameters": sum(p.numel() for p in module.parameters()),
         "seed": config["seed"],
         "device": str(module.device),
-        "versions": {name: version(name) for name in ("lightning-reg", "torch", "lightning", "torchio", "hydra-core", "kornia")}
+        "versions": {
+            name: version(name)
+            for name in (
+                "lightning-reg",
+                "torch",
+                "lightning",
+                "torchio",
+                "hydra-core",
+                "kornia",
+            )
+        }
         | {"python": platform.python_version()},
         "components": list(used),
     }
@@ -63,17 +75,35 @@ def write_record(
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
     log_outcome(loggers, folder, drawn, rows, totals(module.cases), config)
-    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())  # last, because it marks the run as finished
+    write_whole(
+        folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode()
+    )  # last, because it marks the run as finished
     (folder / FAILURE).unlink(missing_ok=True)
 
 
 def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return ``(group, name)`` of the components outside the model: data, metrics, callbacks and logger."""
-    specs = {"datasets": config["data"]["dataset"], "samplers": config["method"]["sampling"], "loggers": config.get("logger") or "csv"}
-    named = [(group, spec if isinstance(spec, str) else str(spec.get("name", "csv"))) for group, spec in specs.items()]
+    """Return ``(group, name)`` of the components outside the model: data, metrics, callbacks and
+    logger.
+    """
+    specs = {
+        "datasets": config["data"]["dataset"],
+        "samplers": config["method"]["sampling"],
+        "loggers": config.get("logger") or "csv",
+    }
+    named = [
+        (group, spec if isinstance(spec, str) else str(spec.get("name", "csv")))
+        for group, spec in specs.items()
+    ]
     wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
-    named += [("metrics", spec if isinstance(spec, str) else str(spec["name"])) for spec in config.get("metrics") or ()]
-    return named + [("callbacks", (spec or {}).get("name", name)) for name, spec in wanted.items() if spec is not None]
+    named += [
+        ("metrics", spec if isinstance(spec, str) else str(spec["name"]))
+        for spec in config.get("metrics") or ()
+    ]
+    return named + [
+        ("callbacks", (spec or {}).get("name", name))
+        for name, spec in wanted.items()
+        if spec is not None
+    ]
 
 
 def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -88,7 +118,10 @@ def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 @torch.no_grad()
 def draw(
-    module: RegistrationModule, pairs: Sequence[Pair], cases: Sequence[PairMetrics], rows: Sequence[Mapping[str, str]]
+    module: RegistrationModule,
+    pairs: Sequence[Pair],
+    cases: Sequence[PairMetrics],
+    rows: Sequence[Mapping[str, str]],
 ) -> dict[str, Figure]:
     """Draw all figures for which the run has data, by name, with panels of the first few pairs."""
     module.eval()
@@ -98,7 +131,10 @@ def draw(
         "tre": figures.tre_boxes(cases),
         "motion": figures.motion_correlation(cases),
     }
-    masked = any(isinstance(term, MaskedTerm) and term.mask in ("fixed", "intersection") for term in module.loss.terms.values())
+    masked = any(
+        isinstance(term, MaskedTerm) and term.mask in ("fixed", "intersection")
+        for term in module.loss.terms.values()
+    )
     for index, pair in enumerate(pairs[:PANELS]):
         on_device = pair.to(module.device)
         transform = module(on_device.fixed, on_device.moving).transform

@@ -21,7 +21,13 @@ from lightning_reg.components.interfaces import Growable
 from lightning_reg.configuration.composition import as_word
 from lightning_reg.configuration.settings import require_machine, require_settings
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.datasets.identity import changes, held_out_but_seen, identify, joined, keep_splits
+from lightning_reg.data.datasets.identity import (
+    changes,
+    held_out_but_seen,
+    identify,
+    joined,
+    keep_splits,
+)
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.io.folders import reason, refuse_links
 from lightning_reg.io.lock import one_writer
@@ -47,7 +53,15 @@ from lightning_reg.training.model import load_weights
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.ranks import decide, decided, is_first
 from lightning_reg.training.record import around, write_record
-from lightning_reg.training.run_folder import NO_LINKS, as_started, clear, to_go_on_from, with_steps, write_config, write_identity
+from lightning_reg.training.run_folder import (
+    NO_LINKS,
+    as_started,
+    clear,
+    to_go_on_from,
+    with_steps,
+    write_config,
+    write_identity,
+)
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
 
 GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")
@@ -58,7 +72,9 @@ FEW = 300
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a run: its folder, the evaluation of the best checkpoint, wall time, and the model's number of parameters."""
+    """Outcome of a run: its folder, the evaluation of the best checkpoint, wall time, and the
+    model's number of parameters.
+    """
 
     folder: Path
     cases: list[PairMetrics]
@@ -78,34 +94,47 @@ def train(
     progress: Callable[[str], None] | None = None,
     overwrite: bool = False,
 ) -> Outcome:
-    """Train, validate the best checkpoint, and write the record. If the folder contains the same run, unfinished, it is resumed.
+    """Train, validate the best checkpoint, and write the record. If the folder contains the same
+    run, unfinished, it is resumed.
 
     Args:
-        config: a composed configuration, plain values, see :func:`lightning_reg.compose`: ``method, data, trainer, logger, callbacks,
-            seed``. With ``budget`` (minutes), the number of steps is chosen to fit on this machine, instead of the method's own number;
+        config: a composed configuration, plain values, see :func:`lightning_reg.compose`:
+            ``method, data, trainer, logger, callbacks, seed``. With ``budget`` (minutes), the
+            number of steps is chosen to fit on this machine, instead of the method's own number;
             with ``init``, training starts from a model's weights.
-        folder: the run's folder, by default a new one below ``runs/``; see ``docs/quickstart.md`` for its contents.
+        folder: the run's folder, by default a new one below ``runs/``; see ``docs/quickstart.md``
+            for its contents.
         resume: checkpoint to resume from, even if ``config`` is different.
         callbacks: Lightning callbacks in addition to those of the configuration.
-        progress: function called with lines before the training: notes about the data, number of steps, duration.
+        progress: function called with lines before the training: notes about the data, number of
+            steps, duration.
         overwrite: first remove a run in the folder; other files in the folder are kept.
 
     Raises:
-        UserError: data, a component or an option are invalid; the folder contains another run or symbolic links, is in use, or can no
-            longer be written. Files written before are kept.
+        UserError: data, a component or an option are invalid; the folder contains another run or
+            symbolic links, is in use, or can no longer be written. Files written before are kept.
         Interrupted: the run was stopped by a signal.
     """
-    folder = Path("runs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}") if folder is None else Path(folder).expanduser()
+    folder = (
+        Path("runs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        if folder is None
+        else Path(folder).expanduser()
+    )
     resume = None if resume is None else Path(resume).expanduser()
     if overwrite and resume is not None:
-        raise TrainingError(f"A run is either resumed or overwritten; leave out overwrite=true to go on with {folder}.")
+        raise TrainingError(
+            "A run is either resumed or overwritten; leave out overwrite=true to go on with"
+            f" {folder}."
+        )
     if not is_first():
         with _failures(folder):
             config, resume = decided(folder)
             return _run(config, folder, resume, None, callbacks, None)
     refuse_links(folder, NO_LINKS)
     with _no_litter(folder), one_writer(folder), _failures(folder):
-        source = read_source(config["init"]) if overwrite and config.get("init") is not None else None  # may be in the removed run
+        source = (
+            read_source(config["init"]) if overwrite and config.get("init") is not None else None
+        )  # may be in the removed run
         if overwrite:
             clear(folder)
         if resume is None:
@@ -134,24 +163,42 @@ def _run(
     if source is not None:
         config, notes = started_from(config, source)
     data = build_data(config)
-    identity, changed = _identity(data.data, before.data, source, folder, bool(config.get("changed_data")))
+    identity, changed = _identity(
+        data.data, before.data, source, folder, bool(config.get("changed_data"))
+    )
     module = RegistrationModule.from_configuration(config["method"])
     if source is not None:
         notes = [*source.load(module), *notes]
         if seen := held_out_but_seen(identity):
-            notes.append(f"{source.settings.model} was trained on scans that are held out here ({seen}): errors on them are too small.")
+            notes.append(
+                f"{source.settings.model} was trained on scans that are held out here ({seen}):"
+                " errors on them are too small."
+            )
     if resume is not None:
-        load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))  # Lightning's own message is very long
+        load_weights(
+            module, read_checkpoint(resume)["state_dict"], str(resume)
+        )  # Lightning's own message is very long
     used = module.components() + entries(around(config))
     notes += [told for one in used if (told := hidden(one["group"], one["name"]))]
     module.metrics = build_metrics(config.get("metrics") or ())
     data.setup()
-    module.preprocessing, module.statistics, module.identity = data.preprocessing, data.statistics, identity
+    module.preprocessing, module.statistics, module.identity = (
+        data.preprocessing,
+        data.statistics,
+        identity,
+    )
     try:
         module.loss.require(data.available())
     except TrainingError as error:
-        if "_mask" in str(error) and (config["data"].get("prepare") or {}).get("lungs") and not data.prepared:
-            raise TrainingError(f"{error} lightning-reg prepare makes the lung masks of these data; train on the prepared data.") from error
+        if (
+            "_mask" in str(error)
+            and (config["data"].get("prepare") or {}).get("lungs")
+            and not data.prepared
+        ):
+            raise TrainingError(
+                f"{error} lightning-reg prepare makes the lung masks of these data; train on the"
+                " prepared data."
+            ) from error
         raise
 
     if config.get("compile"):
@@ -170,10 +217,21 @@ def _run(
         clear(folder)  # remains of a run killed before its first checkpoint
         settle()
 
-    lines = progress is not None and not sys.stdout.isatty()  # a bar in a file would be a heap of fragments
-    settings = {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}} if lines else config
+    lines = (
+        progress is not None and not sys.stdout.isatty()
+    )  # a bar in a file would be a heap of fragments
+    settings = (
+        {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}}
+        if lines
+        else config
+    )
     callbacks = [
-        Saving(folder / "checkpoints", settle, choose_anew=changed, seconds=lambda: before.seconds + time.perf_counter() - started),
+        Saving(
+            folder / "checkpoints",
+            settle,
+            choose_anew=changed,
+            seconds=lambda: before.seconds + time.perf_counter() - started,
+        ),
         RandomState(),
         ValidateLastStep(),
         *build_callbacks(settings),
@@ -182,12 +240,21 @@ def _run(
     ]
     loggers = make_loggers(config.get("logger") or {}, folder, config, before.logged)
     try:
-        trainer = _trainer(settings["trainer"], module, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+        trainer = _trainer(
+            settings["trainer"],
+            module,
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=folder,
+        )
         if is_first() and trainer.world_size > 1:
             decide(folder, config, resume)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
-        raise TrainingError(f"Lightning refuses these settings of the trainer or its callbacks: {' '.join(str(error).split())}") from error
+        raise TrainingError(
+            "Lightning refuses these settings of the trainer or its callbacks:"
+            f" {' '.join(str(error).split())}"
+        ) from error
     best = folder / "checkpoints" / "best.ckpt"
     if best.exists():
         load_weights(module, read_checkpoint(best)["state_dict"], str(best))
@@ -200,11 +267,15 @@ def _run(
     return outcome
 
 
-def _identity(data: Splits, known: Mapping[str, Any], source: Source | None, folder: Path, accepted: bool) -> tuple[dict[str, Any], bool]:
-    """Return the identity of a run's data, and whether they are others than before, which has to be accepted.
+def _identity(
+    data: Splits, known: Mapping[str, Any], source: Source | None, folder: Path, accepted: bool
+) -> tuple[dict[str, Any], bool]:
+    """Return the identity of a run's data, and whether they are others than before, which has to be
+    accepted.
 
     Args:
-        known: identity in the checkpoint from which the run is resumed; empty for a new run or an earlier version.
+        known: identity in the checkpoint from which the run is resumed; empty for a new run or an
+            earlier version.
         accepted: go on with other data; known subjects then keep their split.
 
     Raises:
@@ -217,27 +288,41 @@ def _identity(data: Splits, known: Mapping[str, Any], source: Source | None, fol
         return joined(known, now, source=None if source is None else source.data), False
     if not accepted:
         raise TrainingError(
-            f"The data of the run in {folder} have changed ({told}); restore them, or accept the change with changed_data=true: "
-            "known subjects then keep their split."
+            f"The data of the run in {folder} have changed ({told}); restore them, or accept the"
+            " change with changed_data=true: known subjects then keep their split."
         )
     moved = keep_splits(data, known)
     return joined(known, identify(data), moved), True
 
 
 def _trainer(settings: Mapping[str, Any], module: RegistrationModule, **given: Any) -> L.Trainer:
-    """Make Lightning's trainer; if several processes train growing levels, it allows parameters without a gradient."""
-    given["plugins"] = [WholeCheckpoints(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])]
-    given["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in given["callbacks"])
+    """Make Lightning's trainer; if several processes train growing levels, it allows parameters
+    without a gradient.
+    """
+    given["plugins"] = [
+        WholeCheckpoints(),
+        *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
+    ]
+    given["enable_checkpointing"] = any(
+        isinstance(callback, Checkpoint) for callback in given["callbacks"]
+    )
     trainer = construct("trainer", L.Trainer, settings, **given)
     growing = any(isinstance(part, Growable) and len(part.alpha) > 1 for part in module.modules())
     if trainer.world_size > 1 and growing and settings.get("strategy") in (None, "auto", "ddp"):
-        return construct("trainer", L.Trainer, {**settings, "strategy": "ddp_find_unused_parameters_true"}, **given)
+        return construct(
+            "trainer",
+            L.Trainer,
+            {**settings, "strategy": "ddp_find_unused_parameters_true"},
+            **given,
+        )
     return trainer
 
 
 @dataclass(frozen=True)
 class Before:
-    """Progress of a resumed run: steps made, steps logged, seconds; and the identity of its data, if it is known."""
+    """Progress of a resumed run: steps made, steps logged, seconds; and the identity of its data,
+    if it is known.
+    """
 
     checkpoint: Path | None = None
     steps: int = 0
@@ -247,24 +332,40 @@ class Before:
 
     @staticmethod
     def read(path: Path | None) -> Before:
-        """Raises: TrainingError: the checkpoint is damaged, or of a version from which runs cannot be resumed."""
+        """Raises: TrainingError: the checkpoint is damaged, or of a version from which runs cannot
+        be resumed.
+        """
         if path is None:
             return Before()
         checkpoint = read_checkpoint(path)
         position = checkpoint.get("lightning_reg_position")
-        lacking = [key for key in ("loops", "optimizer_states", "lr_schedulers", "callbacks") if key not in checkpoint]
+        lacking = [
+            key
+            for key in ("loops", "optimizer_states", "lr_schedulers", "callbacks")
+            if key not in checkpoint
+        ]
         if lacking:
-            raise TrainingError(f"{path} lacks {', '.join(lacking)}, which are needed to resume a run; give another checkpoint.")
+            raise TrainingError(
+                f"{path} lacks {', '.join(lacking)}, which are needed to resume a run; give another"
+                " checkpoint."
+            )
         if position is None:
             raise TrainingError(
-                f"{path} was written by an earlier version, or by a Trainer in Python (resume it there with fit(..., ckpt_path=...)); "
-                "start a new run. The model can still be applied."
+                f"{path} was written by an earlier version, or by a Trainer in Python (resume it"
+                " there with fit(..., ckpt_path=...)); start a new run. The model can still be"
+                " applied."
             )
         known = checkpoint["lightning_reg"].get("data", {})
-        return Before(path, checkpoint["global_step"], position["logged"], position["seconds"], known)
+        return Before(
+            path, checkpoint["global_step"], position["logged"], position["seconds"], known
+        )
 
     def told(self) -> list[str]:
-        return [] if self.checkpoint is None else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
+        return (
+            []
+            if self.checkpoint is None
+            else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
+        )
 
 
 @contextmanager
@@ -274,7 +375,11 @@ def _no_litter(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if empty and not (folder / "metrics.csv").exists() and not (folder / "checkpoints").exists():
+        if (
+            empty
+            and not (folder / "metrics.csv").exists()
+            and not (folder / "checkpoints").exists()
+        ):
             clear(folder)
             (folder / ".lock").unlink(missing_ok=True)
             here = Path.cwd()
@@ -288,11 +393,17 @@ def _no_litter(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _failures(folder: Path) -> Iterator[None]:
-    """Name the checkpoint to resume from after a failure: NaN, out of memory, a full disk or a killed process."""
+    """Name the checkpoint to resume from after a failure: NaN, out of memory, a full disk or a
+    killed process.
+    """
 
     def resumable() -> str:
         kept = whole_checkpoint(folder / "checkpoints")
-        return f"{kept} is whole: go on with {as_word('resume', str(kept))}." if kept else "No checkpoint was written yet."
+        return (
+            f"{kept} is whole: go on with {as_word('resume', str(kept))}."
+            if kept
+            else "No checkpoint was written yet."
+        )
 
     try:
         yield
@@ -303,41 +414,73 @@ def _failures(folder: Path) -> Iterator[None]:
         raise Interrupted(last if last.exists() else None) from error
     except (OSError, RuntimeError, MemoryError) as error:
         text = str(error).lower()
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in text for words in OUT_OF_MEMORY):
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+            words in text for words in OUT_OF_MEMORY
+        ):
             what = (
-                "Out of memory: lower data.batch_size, method.composer.backbone.features or the image size (data.preprocessing.shape), "
-                "or set trainer.precision=bf16-mixed; trainer.accumulate_grad_batches keeps the effective batch."
+                "Out of memory: lower data.batch_size, method.composer.backbone.features or the"
+                " image size (data.preprocessing.shape), or set trainer.precision=bf16-mixed;"
+                " trainer.accumulate_grad_batches keeps the effective batch."
             )
         elif isinstance(error, OSError):
-            what = f"{error.filename or folder}: {reason(error)}; make room, or correct the path or its permissions."
+            what = (
+                f"{error.filename or folder}: {reason(error)}; make room, or correct the path or"
+                " its permissions."
+            )
         elif any(words in text for words in GONE):
-            what = "Another process of this training ended, or could not be reached; its own message, if there is one, says why."
+            what = (
+                "Another process of this training ended, or could not be reached; its own message,"
+                " if there is one, says why."
+            )
         elif "dataloader worker" in text:
-            what = "A process that draws training pairs was ended from outside, as happens where memory runs out; set data.workers=0."
+            what = (
+                "A process that draws training pairs was ended from outside, as happens where"
+                " memory runs out; set data.workers=0."
+            )
         else:
             raise
         raise TrainingError(f"{what} {resumable()}") from error
 
 
-def planned(config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool) -> tuple[Mapping[str, Any], str]:
-    """Set the number of steps that the budget allows; return the configuration and a sentence with the number and duration of the steps.
+def planned(
+    config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool
+) -> tuple[Mapping[str, Any], str]:
+    """Set the number of steps that the budget allows; return the configuration and a sentence with
+    the number and duration of the steps.
 
-    The budget is used only if ``trainer.max_steps`` is the method's own number of steps: a value on the command line has priority.
+    The budget is used only if ``trainer.max_steps`` is the method's own number of steps: a value on
+    the command line has priority.
     """
     method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
-    pairs = [data.train_pairs[k] for k in range(data.batch_size)] if data.train_pairs is not None else []
+    pairs = (
+        [data.train_pairs[k] for k in range(data.batch_size)]
+        if data.train_pairs is not None
+        else []
+    )
     accumulated = config["trainer"].get("accumulate_grad_batches") or 1
     epochs = config["trainer"].get("check_val_every_n_epoch") or 1
     every = max(1, data.samples_per_epoch * epochs // (data.batch_size * accumulated))
-    seconds = step_seconds(module, method, max(steps, 1), Pair.collate(pairs), data.validation_pairs, every, accumulated)
+    seconds = step_seconds(
+        module,
+        method,
+        max(steps, 1),
+        Pair.collate(pairs),
+        data.validation_pairs,
+        every,
+        accumulated,
+    )
     own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
     within = ""
     if budget and own and not resumed:
         chosen = max(1, round(60 * budget / seconds))
-        within = f": as many as fit into budget={budget:g} minutes. The paper's own settings: experiment=paper."
+        within = (
+            f": as many as fit into budget={budget:g} minutes. The paper's own settings:"
+            " experiment=paper."
+        )
         if chosen < FEW:
             within += (
-                f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels) smaller by data.preprocessing.spacing."
+                f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels)"
+                " smaller by data.preprocessing.spacing."
             )
         steps = chosen
         config = with_steps(config, steps)

@@ -14,9 +14,13 @@ from lightning_reg.io.folders import write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoint writer, made atomic: a file is written under another name, flushed to the disk, and renamed."""
+    """Lightning's checkpoint writer, made atomic: a file is written under another name, flushed to
+    the disk, and renamed.
+    """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_whole(Path(path), content.getbuffer())

@@ -1,4 +1,6 @@
-"""Cohorts: lists of pairs, registration of each pair once despite killed processes, and the quality page."""
+"""Cohorts: lists of pairs, registration of each pair once despite killed processes, and the quality
+page.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from untrained import checkpoint
 
 from lightning_reg.batch.cohort.collect import collect
 from lightning_reg.batch.cohort.ledger import Ledger
-from lightning_reg.batch.cohort.pairs import CohortPair, pairs_from_folder, pairs_from_series, pairs_from_table, shard
+from lightning_reg.batch.cohort.pairs import (
+    CohortPair,
+    pairs_from_folder,
+    pairs_from_series,
+    pairs_from_table,
+    shard,
+)
 from lightning_reg.batch.cohort.register import ENDED, register_cohort
 from lightning_reg.inference.registrar import Registrar, load
 from lightning_reg.inference.result import Result
@@ -39,7 +47,12 @@ def write(path: Path, seed: int) -> Path:
     from scipy.ndimage import map_coordinates
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(map_coordinates(coarse, index, order=1).astype(np.float32), np.diag([3.0, 3, 3, 1])), path)
+    nib.save(
+        nib.Nifti1Image(
+            map_coordinates(coarse, index, order=1).astype(np.float32), np.diag([3.0, 3, 3, 1])
+        ),
+        path,
+    )
     return path
 
 
@@ -68,22 +81,46 @@ def rows(folder: Path, name: str = "results.csv") -> dict[str, dict[str, str]]:
 
 
 def written(folder: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "pairs").glob("[!.]*/.written.json")}
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in (folder / "pairs").glob("[!.]*/.written.json")
+    }
 
 
 # Which pairs.
 
 
-def test_a_table_gives_its_pairs_names_files_and_what_is_wrong_with_single_lines(tmp_path: Path) -> None:
+def test_a_table_gives_its_pairs_names_files_and_what_is_wrong_with_single_lines(
+    tmp_path: Path,
+) -> None:
     for name in ("a/img.nii.gz", "b/img.nii.gz", "c/img.nii.gz", "c/seg.nii.gz"):
         write(tmp_path / name, 0)
-    lines = ["pair;fixed;moving;moving_labels", ";a/img.nii.gz;b/img.nii.gz;", ";a/img.nii.gz;c/img.nii.gz;c/seg.nii.gz"]
-    lines += ["my pair/1;b/img.nii.gz;c/img.nii.gz;", "my pair/1;b/img.nii.gz;;", ";a/img.nii.gz;d/img.nii.gz;"]
+    lines = [
+        "pair;fixed;moving;moving_labels",
+        ";a/img.nii.gz;b/img.nii.gz;",
+        ";a/img.nii.gz;c/img.nii.gz;c/seg.nii.gz",
+    ]
+    lines += [
+        "my pair/1;b/img.nii.gz;c/img.nii.gz;",
+        "my pair/1;b/img.nii.gz;;",
+        ";a/img.nii.gz;d/img.nii.gz;",
+    ]
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     pairs = pairs_from_table(tmp_path / "pairs.csv")
-    assert [pair.name for pair in pairs] == ["a-img__b-img", "a-img__c-img", "my-pair-1", "my-pair-1-2", "a-img__d-img"]
+    assert [pair.name for pair in pairs] == [
+        "a-img__b-img",
+        "a-img__c-img",
+        "my-pair-1",
+        "my-pair-1-2",
+        "a-img__d-img",
+    ]
     assert pairs[1].sources == {
-        s: tmp_path / f for s, f in (("fixed", "a/img.nii.gz"), ("moving", "c/img.nii.gz"), ("moving_labels", "c/seg.nii.gz"))
+        s: tmp_path / f
+        for s, f in (
+            ("fixed", "a/img.nii.gz"),
+            ("moving", "c/img.nii.gz"),
+            ("moving_labels", "c/seg.nii.gz"),
+        )
     }
     assert [pair.problem is None for pair in pairs] == [True, True, True, False, False]
     assert "Line 5" in str(pairs[3].problem)
@@ -99,9 +136,15 @@ def test_a_path_of_nobodys_home_is_a_problem_of_its_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("fixed,moving,moving\na,b,c\n", "column 'moving' twice"), ("fixed,moving\na,b,c\n", "Line 2 .* more cells")]
+    ("text", "told"),
+    [
+        ("fixed,moving,moving\na,b,c\n", "column 'moving' twice"),
+        ("fixed,moving\na,b,c\n", "Line 2 .* more cells"),
+    ],
 )
-def test_a_table_with_a_column_twice_or_too_many_cells_is_refused(text: str, told: str, tmp_path: Path) -> None:
+def test_a_table_with_a_column_twice_or_too_many_cells_is_refused(
+    text: str, told: str, tmp_path: Path
+) -> None:
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(DataError, match=told):
         pairs_from_table(tmp_path / "pairs.csv")
@@ -113,16 +156,25 @@ def test_a_table_with_an_unknown_column_is_refused(tmp_path: Path) -> None:
         pairs_from_table(tmp_path / "pairs.csv")
 
 
-def test_a_folder_gives_its_usual_pairs_all_to_one_or_each_to_the_one_before(tmp_path: Path) -> None:
+def test_a_folder_gives_its_usual_pairs_all_to_one_or_each_to_the_one_before(
+    tmp_path: Path,
+) -> None:
     for subject in ("x", "y"):
         for time_point in ("t0", "t1", "t2"):
             write(tmp_path / subject / f"{time_point}.nii.gz", 0)
     usual = pairs_from_folder(tmp_path)
     assert [pair.name for pair in usual] == ["x-t0__x-t1", "x-t0__x-t2", "y-t0__y-t1", "y-t0__y-t2"]
     following = pairs_from_folder(tmp_path, consecutive=True)
-    assert [pair.name for pair in following] == ["x-t0__x-t1", "x-t1__x-t2", "y-t0__y-t1", "y-t1__y-t2"]
+    assert [pair.name for pair in following] == [
+        "x-t0__x-t1",
+        "x-t1__x-t2",
+        "y-t0__y-t1",
+        "y-t1__y-t2",
+    ]
     to_one = pairs_from_folder(tmp_path, to="y t1")
-    assert [pair.name for pair in to_one] == [f"y-t1__{n}" for n in ("x-t0", "x-t1", "x-t2", "y-t0", "y-t2")]
+    assert [pair.name for pair in to_one] == [
+        f"y-t1__{n}" for n in ("x-t0", "x-t1", "x-t2", "y-t0", "y-t2")
+    ]
     assert {pair.sources["fixed"] for pair in to_one} == {tmp_path / "y/t1.nii.gz"}
     itself = pairs_from_folder(tmp_path, to=str(tmp_path / "y" / ".." / "y" / "t1.nii.gz"))
     assert len(itself) == 5
@@ -133,8 +185,13 @@ def test_a_folder_gives_its_usual_pairs_all_to_one_or_each_to_the_one_before(tmp
 
 
 def series(folder: Path, count: int = 3) -> tuple[Path, list[np.ndarray]]:
-    frames = [nib.load(write(folder / "frames" / f"f{n}.nii.gz", n)).get_fdata() for n in range(count)]
-    nib.save(nib.Nifti1Image(np.stack(frames, 3).astype(np.float32), np.diag([3.0, 3, 3, 1])), folder / "series.nii.gz")
+    frames = [
+        nib.load(write(folder / "frames" / f"f{n}.nii.gz", n)).get_fdata() for n in range(count)
+    ]
+    nib.save(
+        nib.Nifti1Image(np.stack(frames, 3).astype(np.float32), np.diag([3.0, 3, 3, 1])),
+        folder / "series.nii.gz",
+    )
     return folder / "series.nii.gz", frames
 
 
@@ -146,16 +203,27 @@ def test_a_series_is_registered_to_one_of_its_time_points_or_to_their_mean(tmp_p
     np.testing.assert_allclose(opened["fixed"].get_fdata(), frames[1], atol=1e-6)
     np.testing.assert_allclose(opened["moving"].get_fdata(), frames[2], atol=1e-6)
     from_files = pairs_from_series(tmp_path / "frames", "1")
-    assert [pair.sources["moving"] for pair in from_files] == [tmp_path / "frames" / f"f{n}.nii.gz" for n in (0, 2)]
+    assert [pair.sources["moving"] for pair in from_files] == [
+        tmp_path / "frames" / f"f{n}.nii.gz" for n in (0, 2)
+    ]
     to_mean = pairs_from_series(path, "mean", tmp_path / "out" / "mean.nii.gz")
     assert [pair.name for pair in to_mean] == ["t0", "t1", "t2"]
     assert not (tmp_path / "out").exists()
     assert to_mean[0].described() == {"fixed": f"mean of {path}", "moving": f"{path}[0]"}
     assert to_mean[0].opened()["fixed"] == tmp_path / "out" / "mean.nii.gz"
-    np.testing.assert_allclose(nib.load(tmp_path / "out" / "mean.nii.gz").get_fdata(), np.mean(frames, 0), atol=1e-6)
+    np.testing.assert_allclose(
+        nib.load(tmp_path / "out" / "mean.nii.gz").get_fdata(), np.mean(frames, 0), atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("to", "told"), [("3", "0 to 2, or mean"), ("first", "give the number of a time point"), ("²", "give the number")])
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        ("3", "0 to 2, or mean"),
+        ("first", "give the number of a time point"),
+        ("²", "give the number"),
+    ],
+)
 def test_a_time_point_that_is_not_there_is_refused(to: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=told):
         pairs_from_series(series(tmp_path)[0], to)
@@ -170,7 +238,9 @@ def test_an_image_of_three_axes_is_no_series(tmp_path: Path) -> None:
 def test_shares_are_all_pairs_once_and_of_one_size(of: int) -> None:
     pairs = [CohortPair(str(n)) for n in range(17)]
     shares = [shard(pairs, number, of) for number in range(1, of + 1)]
-    assert sorted((pair.name for share in shares for pair in share), key=int) == [str(n) for n in range(17)]
+    assert sorted((pair.name for share in shares for pair in share), key=int) == [
+        str(n) for n in range(17)
+    ]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
@@ -183,11 +253,15 @@ def test_a_share_that_is_none_is_refused(number: int, of: int) -> None:
 # Registering them.
 
 
-def test_results_are_those_of_each_pair_alone_and_failures_are_rows(registrar: Registrar, tmp_path: Path) -> None:
+def test_results_are_those_of_each_pair_alone_and_failures_are_rows(
+    registrar: Registrar, tmp_path: Path
+) -> None:
     pairs = pairs_from_table(table(tmp_path, 4))
     (tmp_path / "2.nii.gz").write_bytes((tmp_path / "2.nii.gz").read_bytes()[:150])
     seen: list[int] = []
-    told = register_cohort(registrar, pairs, tmp_path / "out", progress=lambda now: seen.append(now.done + now.failed))
+    told = register_cohort(
+        registrar, pairs, tmp_path / "out", progress=lambda now: seen.append(now.done + now.failed)
+    )
     assert (told.done, told.failed, told.total, told.earlier) == (2, 2, 4, 0)
     assert seen == sorted(seen)
     found = rows(tmp_path / "out")
@@ -199,7 +273,9 @@ def test_results_are_those_of_each_pair_alone_and_failures_are_rows(registrar: R
         alone = registrar.register(tmp_path / f"{number}.nii.gz", tmp_path / f"{number + 1}.nii.gz")
         for column, value in alone.case.row().items():
             if column != "case":
-                assert float(found[name][column]) == pytest.approx(value, rel=1e-4, abs=1e-6), column
+                assert float(found[name][column]) == pytest.approx(value, rel=1e-4, abs=1e-6), (
+                    column
+                )
         transform = sitk.ReadTransform(str(tmp_path / "out/pairs" / name / "transform.h5"))
         point = np.array([20.0, 22.0, 17.0])
         mapped = np.array(transform.TransformPoint(tuple(point * [-1, -1, 1]))) * [-1, -1, 1]
@@ -236,7 +312,9 @@ def test_shares_join_to_the_whole(registrar: Registrar, tmp_path: Path) -> None:
     assert list(rows(tmp_path / "out")) == ["p0", "p1", "p2", "p3", "p4"]
 
 
-def test_collecting_says_what_is_missing_and_what_is_damaged(registrar: Registrar, tmp_path: Path) -> None:
+def test_collecting_says_what_is_missing_and_what_is_damaged(
+    registrar: Registrar, tmp_path: Path
+) -> None:
     pairs = pairs_from_table(table(tmp_path, 3))
     register_cohort(registrar, pairs, tmp_path / "out", shard=(1, 2))
     (tmp_path / "out/pairs/p0/transform.h5").unlink()
@@ -253,12 +331,27 @@ def test_collecting_says_what_is_missing_and_what_is_damaged(registrar: Registra
     ("change", "told"),
     [
         (
-            lambda folder, best: ([CohortPair("p0", {"fixed": folder / "1.nii.gz", "moving": folder / "0.nii.gz"})], {}),
+            lambda folder, best: (
+                [CohortPair("p0", {"fixed": folder / "1.nii.gz", "moving": folder / "0.nii.gz"})],
+                {},
+            ),
             "another cohort .pair p0: fixed is",
         ),
-        (lambda folder, best: (None, {"refine": 3}), "was registered with other settings .refine is null there and 3 here"),
-        (lambda folder, best: (None, {"registrar": load(best, start="centers")}), "was registered with other settings .start is"),
-        (lambda folder, best: (None, {"registrar": load(checkpoint(folder / "best.ckpt", seed=5))}), "was registered with other settings"),
+        (
+            lambda folder, best: (None, {"refine": 3}),
+            "was registered with other settings .refine is null there and 3 here",
+        ),
+        (
+            lambda folder, best: (None, {"registrar": load(best, start="centers")}),
+            "was registered with other settings .start is",
+        ),
+        (
+            lambda folder, best: (
+                None,
+                {"registrar": load(checkpoint(folder / "best.ckpt", seed=5))},
+            ),
+            "was registered with other settings",
+        ),
     ],
 )
 def test_another_cohort_or_another_method_is_refused(
@@ -268,7 +361,9 @@ def test_another_cohort_or_another_method_is_refused(
     register_cohort(registrar, pairs, tmp_path / "out")
     other, options = change(tmp_path, best)
     with pytest.raises(UserError, match=told):
-        register_cohort(options.pop("registrar", registrar), other or pairs, tmp_path / "out", **options)
+        register_cohort(
+            options.pop("registrar", registrar), other or pairs, tmp_path / "out", **options
+        )
 
 
 def test_a_model_that_was_trained_again_under_its_path_is_another(tmp_path: Path) -> None:
@@ -283,20 +378,28 @@ def test_a_folder_of_something_else_is_refused(registrar: Registrar, tmp_path: P
         register_cohort(registrar, pairs_from_table(table(tmp_path, 1)), tmp_path)
 
 
-def test_single_pairs_are_registered_again_also_otherwise(registrar: Registrar, best: Path, tmp_path: Path) -> None:
+def test_single_pairs_are_registered_again_also_otherwise(
+    registrar: Registrar, best: Path, tmp_path: Path
+) -> None:
     pairs = pairs_from_table(table(tmp_path, 3))
     register_cohort(registrar, pairs, tmp_path / "out")
     before = written(tmp_path / "out")
-    register_cohort(load(best, start="centers"), pairs, tmp_path / "out", only={"p1"}, files=("transform",))
+    register_cohort(
+        load(best, start="centers"), pairs, tmp_path / "out", only={"p1"}, files=("transform",)
+    )
     after = written(tmp_path / "out")
     assert {name for name in after if after[name] != before[name]} == {"p1"}
     assert not (tmp_path / "out/pairs/p1/warped.nii.gz").exists()
     assert set(rows(tmp_path / "out")) == {"p0", "p1", "p2"}
     (tmp_path / "1.nii.gz").unlink()
-    register_cohort(registrar, pairs_from_table(tmp_path / "pairs.csv"), tmp_path / "out", only={"p1"})
+    register_cohort(
+        registrar, pairs_from_table(tmp_path / "pairs.csv"), tmp_path / "out", only={"p1"}
+    )
     assert rows(tmp_path / "out")["p1"]["status"] == "failed"
     assert Ledger(tmp_path / "out").failed({}) == ["p1"]
-    for path in (tmp_path / "out").rglob("*"):  # as after copying the folder, or with a clock that was set back
+    for path in (tmp_path / "out").rglob(
+        "*"
+    ):  # as after copying the folder, or with a clock that was set back
         os.utime(path, ns=(1, 1) if path.name == "p1.json" else (2, 2))
     assert Ledger(tmp_path / "out").failed({}) == ["p1"]
     assert [row["status"] for row in collect(tmp_path / "out").rows] == ["done", "failed", "done"]
@@ -304,13 +407,17 @@ def test_single_pairs_are_registered_again_also_otherwise(registrar: Registrar, 
         register_cohort(registrar, pairs, tmp_path / "out", only={"p7"})
 
 
-def test_a_full_disk_ends_the_run_and_is_no_failure_of_a_pair(registrar: Registrar, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_ends_the_run_and_is_no_failure_of_a_pair(
+    registrar: Registrar, tmp_path: Path, monkeypatch
+) -> None:
     pairs = pairs_from_table(table(tmp_path, 4))
     save = Result.save
 
     def full(self: Result, folder: Path, **options: Any) -> Path:
         if Path(folder).name == "p1":
-            raise DataError("could not be written") from OSError(errno.ENOSPC, "No space left on device")
+            raise DataError("could not be written") from OSError(
+                errno.ENOSPC, "No space left on device"
+            )
         return save(self, folder, **options)
 
     monkeypatch.setattr(Result, "save", full)
@@ -322,7 +429,9 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_a_pair(registrar: Registr
     assert len(written(tmp_path / "out")) == 4
 
 
-def test_a_defect_is_a_row_with_its_traceback_beside_it(registrar: Registrar, tmp_path: Path, monkeypatch) -> None:
+def test_a_defect_is_a_row_with_its_traceback_beside_it(
+    registrar: Registrar, tmp_path: Path, monkeypatch
+) -> None:
     pairs = pairs_from_table(table(tmp_path, 2))
     whole = registrar.register_inputs
 
@@ -349,7 +458,9 @@ def test_a_stop_leaves_nothing_begun(registrar: Registrar, tmp_path: Path) -> No
     assert register_cohort(registrar, pairs, tmp_path / "out").failed == 0
 
 
-def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(registrar: Registrar, tmp_path: Path, monkeypatch) -> None:
+def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(
+    registrar: Registrar, tmp_path: Path, monkeypatch
+) -> None:
     pairs = pairs_from_table(table(tmp_path, 4))
     ledger = Ledger(tmp_path / "out")
     ledger.begin(pairs, {}, otherwise=True)
@@ -358,7 +469,11 @@ def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(regis
     ledger.note_begun("p1", 2)
     order: list[str] = []
     whole = registrar.register_inputs
-    monkeypatch.setattr(registrar, "register_inputs", lambda inputs, **options: (order.append(inputs.name), whole(inputs, **options))[1])
+    monkeypatch.setattr(
+        registrar,
+        "register_inputs",
+        lambda inputs, **options: (order.append(inputs.name), whole(inputs, **options))[1],
+    )
     (tmp_path / "out/failed").rename(tmp_path / "failed")
     register_cohort(registrar, pairs[:0], tmp_path / "out")
     (tmp_path / "out/failed").mkdir(exist_ok=True)
@@ -388,7 +503,12 @@ def test_killed_at_any_moment_every_pair_is_done_once(best: Path, tmp_path: Path
     words += ["--model", str(best)]
     known: dict[str, int] = {}
     for wanted in (3, 9, 20):
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         while len(written(tmp_path / "out")) < wanted and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -419,26 +539,34 @@ def judged(registrar: Registrar, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_verdicts_are_read_back_and_count_until_the_pair_is_registered_again(judged: Path, registrar: Registrar) -> None:
+def test_verdicts_are_read_back_and_count_until_the_pair_is_registered_again(
+    judged: Path, registrar: Registrar
+) -> None:
     ledger = Ledger(judged)
     assert ledger.verdicts() == {}
     (judged / "quality.csv").write_text('pair,verdict,note\np1,fail,"shoulder, left"\np2,pass,\n')
     assert ledger.verdicts()["p1"] == {"verdict": "fail", "note": "shoulder, left", "result": ""}
     assert ledger.failed(ledger.verdicts()) == ["p1", "p4"]
-    (judged / "quality.csv").write_text(f"pair,verdict,result\np1,fail,{ledger.result('p1')}\np2,pass,{ledger.result('p2')}\n")
+    (judged / "quality.csv").write_text(
+        f"pair,verdict,result\np1,fail,{ledger.result('p1')}\np2,pass,{ledger.result('p2')}\n"
+    )
     assert ledger.failed(ledger.verdicts()) == ["p1", "p4"]
     register_cohort(registrar, pairs_from_table(judged.parent / "pairs.csv"), judged, only={"p1"})
     assert ledger.failed(ledger.verdicts()) == ["p4"]
     with pytest.raises(DataError, match="name the pair 'p11'; did you mean 'p1'"):
         ledger.failed({"p11": {"verdict": "fail"}})
     assert ledger.verdicts()["p2"]["verdict"] == "pass"
-    assert {row["moving"] for row in ledger.write_results(["p0"])} == {str(judged.parent / "1.nii.gz")}
+    assert {row["moving"] for row in ledger.write_results(["p0"])} == {
+        str(judged.parent / "1.nii.gz")
+    }
     (judged / "bad.csv").write_text("pair,verdict\np1,failed\n")
     with pytest.raises(DataError, match=r"Line 2 .* has the verdict 'failed'"):
         ledger.verdicts(judged / "bad.csv")
 
 
-def test_the_page_shows_the_worst_first_and_saves_what_the_keys_say(judged: Path, browser: Any, tmp_path: Path) -> None:
+def test_the_page_shows_the_worst_first_and_saves_what_the_keys_say(
+    judged: Path, browser: Any, tmp_path: Path
+) -> None:
     (judged / "quality.csv").write_text("pair,verdict,note\np3,pass,seen\n")
     found = collect(judged)
     page = browser.new_page(viewport={"width": 1300, "height": 900}, accept_downloads=True)
@@ -449,7 +577,9 @@ def test_the_page_shows_the_worst_first_and_saves_what_the_keys_say(judged: Path
     assert names[0] == "p4"
     assert "cannot be read" in page.locator(".message").first.inner_text()
     assert page.locator("#counts").inner_text() == "1 passed, 0 failed, 4 without a verdict, of 5"
-    assert page.evaluate("[...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth === 352)")
+    assert page.evaluate(
+        "[...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth === 352)"
+    )
     page.keyboard.press("f")
     page.keyboard.press("p")
     page.keyboard.press("n")
@@ -467,10 +597,17 @@ def test_the_page_shows_the_worst_first_and_saves_what_the_keys_say(judged: Path
     saved.value.save_as(tmp_path / "quality.csv")
     verdicts = Ledger(judged).verdicts(tmp_path / "quality.csv")
     expected = {"p3": "pass", names[0]: "fail", names[1]: "fail"}
-    assert {name: found["verdict"] for name, found in verdicts.items()} == {names[2]: "", **expected}
+    assert {name: found["verdict"] for name, found in verdicts.items()} == {
+        names[2]: "",
+        **expected,
+    }
     assert verdicts[names[2]]["note"] == 'a "note", p and f'
     page.reload()
-    assert page.locator("#counts").inner_text().startswith(f"{1 - ('p3' in names[:2])} passed, 2 failed")
+    assert (
+        page.locator("#counts")
+        .inner_text()
+        .startswith(f"{1 - ('p3' in names[:2])} passed, 2 failed")
+    )
     page.close()
 
 
@@ -488,9 +625,15 @@ def test_a_thumbnail_shows_the_patients_right_on_the_left_and_folding_in_red() -
     volume[:, :, :, 12:] += 50.0  # anterior
     image = Image(volume, Grid(shape, turn))
     displacement = torch.zeros(1, 3, *shape)
-    displacement[:, 0, 14:18] = torch.linspace(0, -9, 4).view(4, 1, 1)  # folds, on the patient's left
+    displacement[:, 0, 14:18] = torch.linspace(0, -9, 4).view(
+        4, 1, 1
+    )  # folds, on the patient's left
     picture = np.asarray(
-        thumbnail(Pair(image, image), Displacement(displacement, image.grid), LF.jacobian_determinant(displacement))
+        thumbnail(
+            Pair(image, image),
+            Displacement(displacement, image.grid),
+            LF.jacobian_determinant(displacement),
+        )
     ).astype(int)
     axial = picture[:SIDE, :SIDE, 0]
     inside = np.argwhere(axial > 20)

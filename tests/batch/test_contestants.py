@@ -1,4 +1,6 @@
-"""Methods of an evaluation: transforms of other programs, against SimpleITK, and models of a cross-validation."""
+"""Methods of an evaluation: transforms of other programs, against SimpleITK, and models of a
+cross-validation.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ import yaml
 from untrained import checkpoint
 
 from lightning_reg.batch.cohort.pairs import CohortPair
-from lightning_reg.batch.evaluation.contestants import Case, Contestant, Registering, Transforms, transform_files
+from lightning_reg.batch.evaluation.contestants import (
+    Case,
+    Contestant,
+    Registering,
+    Transforms,
+    transform_files,
+)
 from lightning_reg.batch.evaluation.cross_validation import fold_count, fold_models, named_runs
 from lightning_reg.batch.evaluation.evaluation import Cases, evaluate_cases
 from lightning_reg.cli.evaluate import named
@@ -37,30 +45,46 @@ def subjects() -> tuple[tio.Subject, tio.Subject]:
 
 @pytest.fixture
 def itk(subjects, tmp_path: Path) -> dict[str, sitk.Transform]:
-    """An affine map and a displacement field of ITK's, and the two one after the other: a point goes through the field first."""
+    """An affine map and a displacement field of ITK's, and the two one after the other: a point
+    goes through the field first.
+    """
     reference = subjects[0]["image"].as_sitk()
     affine = sitk.AffineTransform(3)
     affine.SetMatrix((1.05, 0.02, 0, -0.03, 0.97, 0.01, 0, 0.02, 1.01))
     affine.SetTranslation((4.0, -3.0, 2.0))
-    field = sitk.GetImageFromArray(np.random.default_rng(0).normal(0, 3, (*reference.GetSize()[::-1], 3)), isVector=True)
+    field = sitk.GetImageFromArray(
+        np.random.default_rng(0).normal(0, 3, (*reference.GetSize()[::-1], 3)), isVector=True
+    )
     field.CopyInformation(reference)
     sitk.WriteImage(field, str(tmp_path / "field.nii.gz"))
     sitk.WriteTransform(affine, str(tmp_path / "affine.mat"))
     return {
         "affine": affine,
-        "field": sitk.DisplacementFieldTransform(sitk.ReadImage(str(tmp_path / "field.nii.gz"), sitk.sitkVectorFloat64)),
+        "field": sitk.DisplacementFieldTransform(
+            sitk.ReadImage(str(tmp_path / "field.nii.gz"), sitk.sitkVectorFloat64)
+        ),
     }
 
 
-def test_transforms_of_files_are_what_simpleitk_makes_of_them(itk, subjects, tmp_path: Path) -> None:
-    """As antsApplyTransforms -t Warp -t Affine: the image goes through the affine map first, a point of the fixed image last."""
+def test_transforms_of_files_are_what_simpleitk_makes_of_them(
+    itk, subjects, tmp_path: Path
+) -> None:
+    """As antsApplyTransforms -t Warp -t Affine: the image goes through the affine map first, a
+    point of the fixed image last.
+    """
     case = Case("a < b")
     (tmp_path / "a-b1Warp.nii.gz").write_bytes((tmp_path / "field.nii.gz").read_bytes())
     (tmp_path / "a-b0GenericAffine.mat").write_bytes((tmp_path / "affine.mat").read_bytes())
     points = subjects[0]["landmarks"].numpy()[:5]
     flip = np.array([-1.0, -1, 1])
-    expected = [itk["affine"].TransformPoint(itk["field"].TransformPoint((p * flip).tolist())) for p in points]
-    for place in (str(tmp_path), f"{tmp_path}/{{pair}}1Warp.nii.gz, {tmp_path}/{{pair}}0GenericAffine.mat"):
+    expected = [
+        itk["affine"].TransformPoint(itk["field"].TransformPoint((p * flip).tolist()))
+        for p in points
+    ]
+    for place in (
+        str(tmp_path),
+        f"{tmp_path}/{{pair}}1Warp.nii.gz, {tmp_path}/{{pair}}0GenericAffine.mat",
+    ):
         result = Transforms("ants", place).register(case, *subjects)
         np.testing.assert_allclose(result.map_points(points), np.array(expected) * flip, atol=1e-3)
 
@@ -72,7 +96,11 @@ def test_transforms_of_files_are_what_simpleitk_makes_of_them(itk, subjects, tmp
         (["x/deformationField.mha"], ["x/deformationField.mha"]),
         (["x/TransformParameters.0.h5"], ["x/TransformParameters.0.h5"]),
         (
-            ["x/TransformParameters.0.h5", "x/TransformParameters.1.h5", "x/TransformParameters.1-Composite.h5"],
+            [
+                "x/TransformParameters.0.h5",
+                "x/TransformParameters.1.h5",
+                "x/TransformParameters.1-Composite.h5",
+            ],
             ["x/TransformParameters.1-Composite.h5"],
         ),
         (
@@ -89,7 +117,9 @@ def test_transforms_of_files_are_what_simpleitk_makes_of_them(itk, subjects, tmp
         (["x.mat"], ["x.mat"]),
     ],
 )
-def test_files_of_a_pair_are_found_where_programs_leave_them(written: list[str], found: list[str], tmp_path: Path) -> None:
+def test_files_of_a_pair_are_found_where_programs_leave_them(
+    written: list[str], found: list[str], tmp_path: Path
+) -> None:
     for name in written:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -98,31 +128,58 @@ def test_files_of_a_pair_are_found_where_programs_leave_them(written: list[str],
         transform_files(tmp_path, "y")
 
 
-def test_a_place_without_transforms_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
+def test_a_place_without_transforms_is_refused_before_anything_is_registered(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "t.h5").touch()
     with pytest.raises(DataError, match="is a file; give the folder"):
         Transforms("ants", str(tmp_path / "t.h5"))
     with pytest.raises(DataError, match=r"There is no folder .*nowhere of transforms"):
         Transforms("ants", str(tmp_path / "nowhere"))
-    assert Transforms("ants", str(tmp_path / "nowhere" / "{pair}.h5")).settings == {"transforms": f"{tmp_path}/nowhere/{{pair}}.h5"}
+    assert Transforms("ants", str(tmp_path / "nowhere" / "{pair}.h5")).settings == {
+        "transforms": f"{tmp_path}/nowhere/{{pair}}.h5"
+    }
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (["x/TransformParameters.0.h5", "x/TransformParameters.1.h5"], "has 2 transforms .* and no composite of them"),
+        (
+            ["x/TransformParameters.0.h5", "x/TransformParameters.1.h5"],
+            "has 2 transforms .* and no composite of them",
+        ),
         (["x/TransformParameters.1.h5"], "no composite of them with the initial one"),
         (["x/TransformParameters.0.txt"], "has elastix' parameters only"),
-        (["x/deformationField.mha", "x/deformationField.nii"], "has deformationField.mha and deformationField.nii"),
-        (["x1Warp.nii.gz"], "has x1Warp.nii.gz, where x1Warp.nii.gz and x0GenericAffine.mat are expected"),
-        (["x2Warp.nii.gz", "x1Affine.mat", "x0Rigid.mat"], "has x2Warp.nii.gz, x1Affine.mat, x0Rigid.mat, where"),
-        (["x1Warp.nii.gz", "x0GenericAffine.mat", "x0DerivedInitialMovingTranslation.mat"], "where x1Warp.nii.gz and"),
-        (["x/a_1Warp.nii.gz", "x/a_0GenericAffine.mat", "x/b_0GenericAffine.mat"], r"several registrations \(a_\*, b_\*\)"),
-        (["x0GenericAffine.mat", "x_0GenericAffine.mat"], "has x0GenericAffine.mat and x_0GenericAffine.mat for x"),
+        (
+            ["x/deformationField.mha", "x/deformationField.nii"],
+            "has deformationField.mha and deformationField.nii",
+        ),
+        (
+            ["x1Warp.nii.gz"],
+            "has x1Warp.nii.gz, where x1Warp.nii.gz and x0GenericAffine.mat are expected",
+        ),
+        (
+            ["x2Warp.nii.gz", "x1Affine.mat", "x0Rigid.mat"],
+            "has x2Warp.nii.gz, x1Affine.mat, x0Rigid.mat, where",
+        ),
+        (
+            ["x1Warp.nii.gz", "x0GenericAffine.mat", "x0DerivedInitialMovingTranslation.mat"],
+            "where x1Warp.nii.gz and",
+        ),
+        (
+            ["x/a_1Warp.nii.gz", "x/a_0GenericAffine.mat", "x/b_0GenericAffine.mat"],
+            r"several registrations \(a_\*, b_\*\)",
+        ),
+        (
+            ["x0GenericAffine.mat", "x_0GenericAffine.mat"],
+            "has x0GenericAffine.mat and x_0GenericAffine.mat for x",
+        ),
         (["x.mat", "x.nii.gz"], "has x.mat and x.nii.gz for x"),
     ],
 )
-def test_a_part_of_a_transform_and_one_of_several_are_refused(written: list[str], message: str, tmp_path: Path) -> None:
+def test_a_part_of_a_transform_and_one_of_several_are_refused(
+    written: list[str], message: str, tmp_path: Path
+) -> None:
     for name in written:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -144,11 +201,18 @@ def test_an_initial_transform_of_elastix_is_not_left_out(tmp_path: Path) -> None
 
 
 def test_a_warp_without_its_affine_map_is_not_read(itk, tmp_path: Path) -> None:
-    """Alone in its folder, it is what it was named for; the affine map alone maps to the moving image."""
+    """Alone in its folder, it is what it was named for; the affine map alone maps to the moving
+    image.
+    """
     warp, affine = tmp_path / "x_1Warp.nii.gz", tmp_path / "x_0GenericAffine.mat"
     warp.write_bytes((tmp_path / "field.nii.gz").read_bytes())
     sitk.WriteTransform(sitk.TranslationTransform(3, (9.0, -6.0, 3.0)), str(affine))
-    with pytest.raises(DataError, match=r"x_1Warp\.nii\.gz is a part of a transform .* only together with x_0GenericAffine\.mat"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"x_1Warp\.nii\.gz is a part of a transform .* only together with x_0GenericAffine\.mat"
+        ),
+    ):
         read_transform(warp)
     point = torch.tensor([[[10.0], [-20.0], [5.0]]], dtype=torch.float64)
     inner = np.array(itk["field"].TransformPoint((-10.0, 20.0, 5.0)))
@@ -157,9 +221,14 @@ def test_a_warp_without_its_affine_map_is_not_read(itk, tmp_path: Path) -> None:
     both = [path.rename(tmp_path / "folder" / path.name) for path in (warp, affine)]
     for read in (read_transform(*both), read_transform(tmp_path / "folder")):
         np.testing.assert_allclose(read.map_world(point)[0, :, 0].numpy(), expected, atol=1e-3)
-    assert torch.allclose(read_transform(both[1]).map_world(point)[0, :, 0] - point[0, :, 0], torch.tensor([-9.0, 6.0, 3.0]).double())
+    assert torch.allclose(
+        read_transform(both[1]).map_world(point)[0, :, 0] - point[0, :, 0],
+        torch.tensor([-9.0, 6.0, 3.0]).double(),
+    )
     alone = both[0].rename(tmp_path / "x_1Warp.nii.gz")
-    np.testing.assert_allclose(read_transform(alone).map_world(point)[0, :, 0].numpy(), inner * [-1, -1, 1], atol=1e-3)
+    np.testing.assert_allclose(
+        read_transform(alone).map_world(point)[0, :, 0].numpy(), inner * [-1, -1, 1], atol=1e-3
+    )
 
 
 def test_names_and_paths_with_an_equals_sign_are_told_apart(tmp_path: Path, monkeypatch) -> None:
@@ -181,7 +250,9 @@ class Sometimes(Contestant):
         return {}
 
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Any:
-        raise UserError("not today") if case.name.startswith("phantom-1000") else ValueError("broken")
+        raise (
+            UserError("not today") if case.name.startswith("phantom-1000") else ValueError("broken")
+        )
 
 
 def test_failures_are_rows_and_the_others_go_on(model) -> None:
@@ -202,7 +273,10 @@ def test_a_corrupt_file_of_a_table_is_a_row(subjects, model, tmp_path: Path) -> 
     for name, subject in zip(("a", "b"), subjects, strict=True):
         subject["image"].save(tmp_path / f"{name}.nii.gz")
     (tmp_path / "c.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:100])
-    pairs = [CohortPair(other, {"fixed": tmp_path / "a.nii.gz", "moving": tmp_path / f"{other}.nii.gz"}) for other in "bc"]
+    pairs = [
+        CohortPair(other, {"fixed": tmp_path / "a.nii.gz", "moving": tmp_path / f"{other}.nii.gz"})
+        for other in "bc"
+    ]
     found = evaluate_cases([Registering("m", load(model()))], Cases.of_pairs(pairs))["m"]
     assert "ncc_after" in found[0]
     assert f"{tmp_path / 'c.nii.gz'} cannot be read" in found[1]["error"]
@@ -219,7 +293,10 @@ def test_folds_validate_every_subject_once_and_train_on_the_others(of: int) -> N
     validated: list[str] = []
     for number in range(1, of + 1):
         split = Splits(PHANTOM, fold=f"{number}/{of}")
-        names = {which: {record.subject for record in split.records(which)} for which in ("train", "validation")}
+        names = {
+            which: {record.subject for record in split.records(which)}
+            for which in ("train", "validation")
+        }
         assert names["train"] | names["validation"] == everybody
         assert not names["train"] & names["validation"]
         assert split.pairs("validation")
@@ -247,8 +324,12 @@ def runs(folder: Path, *folds: str | None) -> str:
     for number, fold in enumerate(folds):
         place = folder / f"cv_{number}"
         (place / "checkpoints").mkdir(parents=True)
-        (place / "config.yaml").write_text(yaml.safe_dump({"method": {}, "trainer": {}, "data": {"fold": fold}}))
-        checkpoint(place / "checkpoints" / "best.ckpt", preprocessing={"window": [-1000, 500]}, seed=number)
+        (place / "config.yaml").write_text(
+            yaml.safe_dump({"method": {}, "trainer": {}, "data": {"fold": fold}})
+        )
+        checkpoint(
+            place / "checkpoints" / "best.ckpt", preprocessing={"window": [-1000, 500]}, seed=number
+        )
     return str(folder / "cv_*")
 
 
@@ -261,7 +342,9 @@ def test_every_case_is_registered_by_the_model_that_was_not_trained_on_it(tmp_pa
     for fold, place in ((1, "cv_1"), (2, "cv_0")):
         alone = Registering("one", load(tmp_path / place / "checkpoints" / "best.ckpt"))
         expected = evaluate_cases([alone], parts[fold - 1])["one"]
-        assert [row["tre_after_mm"] for row in rows if row["fold"] == fold] == [row["tre_after_mm"] for row in expected]
+        assert [row["tre_after_mm"] for row in rows if row["fold"] == fold] == [
+            row["tre_after_mm"] for row in expected
+        ]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +357,9 @@ def test_every_case_is_registered_by_the_model_that_was_not_trained_on_it(tmp_pa
         ((), "No run is called"),
     ],
 )
-def test_runs_that_are_no_cross_validation_are_refused(folds: tuple[str | None, ...], told: str, tmp_path: Path) -> None:
+def test_runs_that_are_no_cross_validation_are_refused(
+    folds: tuple[str | None, ...], told: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=told):
         named_runs(runs(tmp_path, *folds) if folds else str(tmp_path / "cv_*"))
     with pytest.raises(DataError, match="have 2 and 3 folds"):

@@ -18,7 +18,13 @@ from scipy.ndimage import map_coordinates
 
 from lightning_reg.batch.evaluation import learn2reg
 from lightning_reg.batch.evaluation.contestants import Case, Contestant
-from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation, evaluate_cases, evaluate_dataset, snapped_errors
+from lightning_reg.batch.evaluation.evaluation import (
+    Cases,
+    Evaluation,
+    evaluate_cases,
+    evaluate_dataset,
+    snapped_errors,
+)
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
@@ -39,7 +45,8 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
     fields = {}
     rows = evaluate_dataset(
         registrar, dataset, challenge=True,
-        progress=lambda n, count, name, row, result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
+        progress=lambda n, count, name, row,
+        result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
     )  # fmt: skip
     assert len(rows) == len(fields) == 3
     expected = {
@@ -52,18 +59,41 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
         "folding",
         "sdlogj",
     }
-    assert expected | {"sdlogj_learn2reg", "dice_after_learn2reg", "hd95_after_learn2reg_voxels", "seconds"} <= set(rows[0])
+    assert expected | {
+        "sdlogj_learn2reg",
+        "dice_after_learn2reg",
+        "hd95_after_learn2reg_voxels",
+        "seconds",
+    } <= set(rows[0])
     evaluation = Evaluation({"x": rows, "y": rows}, {"model": "x"})
     folder = evaluation.save(tmp_path / "out", fields=fields)
-    assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == ["disp_0.nii.gz", "disp_1.nii.gz", "disp_2.nii.gz"]
+    assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == [
+        "disp_0.nii.gz",
+        "disp_1.nii.gz",
+        "disp_2.nii.gz",
+    ]
     with (folder / "cases.csv").open() as file:
         read = list(csv.DictReader(file))
     assert [row["method"] for row in read] == ["x"] * 3 + ["y"] * 3
     assert float(read[1]["tre_after_mm"]) == pytest.approx(rows[1]["tre_after_mm"])
     record = json.loads((folder / "metrics.json").read_text())
-    assert record["totals"]["x"]["tre_after_mm"]["mean"] == pytest.approx(np.mean([row["tre_after_mm"] for row in rows]))
-    expected = {"method": "y", "best": "x", "mean": 0.0, "n": 3, "low": None, "high": None, "p": 1.0, "corrected": 1.0}
-    assert next(d for d in record["differences"] if d["metric"] == "tre") == {"metric": "tre", **expected}
+    assert record["totals"]["x"]["tre_after_mm"]["mean"] == pytest.approx(
+        np.mean([row["tre_after_mm"] for row in rows])
+    )
+    expected = {
+        "method": "y",
+        "best": "x",
+        "mean": 0.0,
+        "n": 3,
+        "low": None,
+        "high": None,
+        "p": 1.0,
+        "corrected": 1.0,
+    }
+    assert next(d for d in record["differences"] if d["metric"] == "tre") == {
+        "metric": "tre",
+        **expected,
+    }
     page = (folder / "report.html").read_text()
     assert "worst first" in page
     assert "Wilcoxon" in page
@@ -80,11 +110,14 @@ def test_before_and_after_are_those_of_the_identity(dataset, model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "limit", "cases"), [("train", None, ["0"]), ("validation", 2, ["1000", "1001"]), (None, 3, ["0", "1000", "1001"])]
+    ("split", "limit", "cases"),
+    [("train", None, ["0"]), ("validation", 2, ["1000", "1001"]), (None, 3, ["0", "1000", "1001"])],
 )
 def test_pairs_are_those_of_the_split_up_to_the_limit(split, limit, cases, dataset, model) -> None:
     """Inhalation is the fixed scan."""
-    rows = evaluate_dataset(load(model(preprocessing={"window": [-1000, 500]})), dataset, split=split, limit=limit)
+    rows = evaluate_dataset(
+        load(model(preprocessing={"window": [-1000, 500]})), dataset, split=split, limit=limit
+    )
     assert [row["case"] for row in rows] == [f"phantom-{case} inhale < exhale" for case in cases]
 
 
@@ -94,7 +127,13 @@ def test_refinement_begins_from_the_network_and_takes_its_steps(dataset, model) 
     registrar = replace(registrar, optimization=optimization_of({"ncc": {}}, [stage]))
     found = []
     for refine in (None, 2):
-        evaluate_dataset(registrar, dataset, limit=1, refine=refine, progress=lambda *told: found.append(told[3:]))
+        evaluate_dataset(
+            registrar,
+            dataset,
+            limit=1,
+            refine=refine,
+            progress=lambda *told: found.append(told[3:]),
+        )
     (row, plain), (refined_row, refined) = found
     assert plain.optimized is None
     assert [len(values) - 1 for _, values in refined.optimized.history] == [2]
@@ -141,13 +180,17 @@ def test_the_comparison_is_scipys() -> None:
 
 
 def test_cases_without_a_value_do_not_count() -> None:
-    found = summaries([{"case": "a", "dice_after": 0.5}, {"case": "b", "dice_after": float("nan")}, {"case": "c"}])
+    found = summaries(
+        [{"case": "a", "dice_after": 0.5}, {"case": "b", "dice_after": float("nan")}, {"case": "c"}]
+    )
     assert found["dice_after"]["n"] == 1
 
 
 def pair_with_landmarks() -> Pair:
     grid = Grid.regular((8, 8, 8), (2.0, 3.0, 4.0), (5.0, 6.0, 7.0))
-    points = grid.to_world(torch.tensor([[2.0, 3, 4], [5, 4, 3]], dtype=torch.float64).T.unsqueeze(0))[0].T
+    points = grid.to_world(
+        torch.tensor([[2.0, 3, 4], [5, 4, 3]], dtype=torch.float64).T.unsqueeze(0)
+    )[0].T
     image = Image(torch.rand(1, 1, 8, 8, 8), grid)
     return Pair(image, image, fixed_landmarks=(points,), moving_landmarks=(points,))
 
@@ -160,15 +203,22 @@ def test_snapped_landmarks_are_on_voxel_centres(shift: float, expected: float) -
     field[:, 0] = shift
     errors = snapped_errors(pair, Displacement(field, pair.fixed.grid))
     torch.testing.assert_close(errors, torch.full((2,), expected, dtype=torch.float64))
-    assert snapped_errors(replace(pair, fixed_landmarks=None), Displacement(field, pair.fixed.grid)) is None
+    assert (
+        snapped_errors(replace(pair, fixed_landmarks=None), Displacement(field, pair.fixed.grid))
+        is None
+    )
 
 
 def test_landmarks_are_snapped_to_voxels_of_the_moving_image() -> None:
     """Of 5 mm along the first axis, where those of the fixed image have 2 mm."""
     pair = pair_with_landmarks()
     moving = Grid.regular((8, 9, 10), (5.0, 3.0, 4.0), (1.0, 6.0, 7.0))
-    targets = moving.to_world(torch.tensor([[2.0, 3, 4], [3, 4, 3]], dtype=torch.float64).T.unsqueeze(0))[0].T  # 2 and 1 mm further
-    pair = replace(pair, moving=Image(torch.rand(1, 1, 8, 9, 10), moving), moving_landmarks=(targets,))
+    targets = moving.to_world(
+        torch.tensor([[2.0, 3, 4], [3, 4, 3]], dtype=torch.float64).T.unsqueeze(0)
+    )[0].T  # 2 and 1 mm further
+    pair = replace(
+        pair, moving=Image(torch.rand(1, 1, 8, 9, 10), moving), moving_landmarks=(targets,)
+    )
     errors = snapped_errors(pair, Identity(pair.fixed.grid, torch.zeros(1)))
     torch.testing.assert_close(errors, torch.zeros(2, dtype=torch.float64))
     field = torch.zeros(1, 3, 8, 8, 8)
@@ -179,14 +229,21 @@ def test_landmarks_are_snapped_to_voxels_of_the_moving_image() -> None:
 
 def test_the_challenges_file_warps_as_its_evaluation_does(tmp_path: Path, smooth_field) -> None:
     """``map_coordinates(moving, identity + disp)``, with fixed and moving on different grids."""
-    fixed, moving = Grid.regular((10, 12, 9), (2.0, 2.0, 2.5)), Grid.regular((11, 10, 12), (1.8, 2.5, 2.0), (1.0, -1.0, 0.5))
+    fixed, moving = (
+        Grid.regular((10, 12, 9), (2.0, 2.0, 2.5)),
+        Grid.regular((11, 10, 12), (1.8, 2.5, 2.0), (1.0, -1.0, 0.5)),
+    )
     transform = Displacement(smooth_field(fixed.shape), fixed)
     image = Image(torch.rand(1, 1, *moving.shape), moving)
-    learn2reg.write_displacement(tmp_path / "d.nii.gz", learn2reg.voxel_displacement(transform, fixed, moving))
+    learn2reg.write_displacement(
+        tmp_path / "d.nii.gz", learn2reg.voxel_displacement(transform, fixed, moving)
+    )
     stored = nib.load(tmp_path / "d.nii.gz").get_fdata()
     assert stored.shape == (10, 12, 9, 3)
     identity = np.meshgrid(*(np.arange(n) for n in fixed.shape), indexing="ij")
-    theirs = map_coordinates(image.tensor[0, 0].numpy(), np.moveaxis(stored, -1, 0) + identity, order=1, cval=np.nan)
+    theirs = map_coordinates(
+        image.tensor[0, 0].numpy(), np.moveaxis(stored, -1, 0) + identity, order=1, cval=np.nan
+    )
     ours = image.warped(transform, fixed).tensor[0, 0].numpy()
     assert np.isfinite(theirs).mean() > 0.4
     np.testing.assert_allclose(ours[np.isfinite(theirs)], theirs[np.isfinite(theirs)], atol=1e-4)
@@ -200,12 +257,19 @@ def test_the_challenges_metrics_differ_as_they_should(smooth_field) -> None:
     determinant = np.linalg.det(
         np.stack([np.stack(np.gradient(folded[0, a].numpy()), -1) for a in range(3)], -2) + np.eye(3)
     )[2:-2, 2:-2, 2:-2]  # fmt: skip
-    assert learn2reg.sdlogj(folded) == pytest.approx(np.log(np.clip(determinant + 3, 1e-9, 1e9)).std(), rel=1e-4)
+    assert learn2reg.sdlogj(folded) == pytest.approx(
+        np.log(np.clip(determinant + 3, 1e-9, 1e9)).std(), rel=1e-4
+    )
     grid = Grid.regular((12, 12, 12), (1.0, 1.0, 5.0))
     labels = [torch.zeros(1, 1, 12, 12, 12, dtype=torch.int16) for _ in range(2)]
     labels[0][..., 3:7], labels[1][..., 4:8] = 1, 1
     image = Image(torch.rand(1, 1, 12, 12, 12), grid)
-    pair = Pair(image, image, fixed_labels=Image(labels[0], grid, discrete=True), moving_labels=Image(labels[1], grid, discrete=True))
+    pair = Pair(
+        image,
+        image,
+        fixed_labels=Image(labels[0], grid, discrete=True),
+        moving_labels=Image(labels[1], grid, discrete=True),
+    )
     unmoved = Identity(grid, torch.zeros(1))
     assert learn2reg.overlap(pair, unmoved) == pytest.approx((0.75, 1.0))
     assert learn2reg.overlap(replace(pair, fixed_labels=None), unmoved) is None
@@ -220,7 +284,9 @@ def test_the_challenges_metrics_differ_as_they_should(smooth_field) -> None:
         ([1, 5], [1, 5], (0.25, math.inf)),  # label 5 is warped out of the image
     ],
 )
-def test_labels_that_an_image_lacks_are_left_out_as_in_the_challenge(fixed, moving, expected) -> None:
+def test_labels_that_an_image_lacks_are_left_out_as_in_the_challenge(
+    fixed, moving, expected
+) -> None:
     grid = Grid.regular((12, 12, 12), (1.0, 1.0, 5.0))
     places = {1: slice(2, 6), 2: slice(6, 8), 5: slice(10, 12)}
     maps = [torch.zeros(1, 1, 12, 12, 12, dtype=torch.int16) for _ in range(2)]

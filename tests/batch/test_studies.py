@@ -1,4 +1,6 @@
-"""Studies: finished jobs are not repeated, failures are recorded, and the table compares methods over pairs and seeds."""
+"""Studies: finished jobs are not repeated, failures are recorded, and the table compares methods
+over pairs and seeds.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ from lightning_reg.registry import DataError, TrainingError
 from lightning_reg.training.run_folder import Failure, note_failure
 
 QUICK = (
-    'data=phantom, "data.dataset.shape=[20,18,16]", data.dataset.subjects=2, data.dataset.validation=2, data.dataset.crop=null, '
-    "data.workers=0, data.samples_per_epoch=2, trainer.max_steps=6, budget=null, callbacks.progress_bar=null, trainer.accelerator=cpu"
+    'data=phantom, "data.dataset.shape=[20,18,16]", data.dataset.subjects=2,'
+    " data.dataset.validation=2, data.dataset.crop=null, data.workers=0, data.samples_per_epoch=2,"
+    " trainer.max_steps=6, budget=null, callbacks.progress_bar=null, trainer.accelerator=cpu"
 )
 STUDY = f"""
 common: [{QUICK}]
@@ -46,9 +49,25 @@ def study(folder: Path, text: str = STUDY) -> Path:
 
 
 def call(path: Path, *options: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "lightning_reg.cli.main", "study", str(path), "--out", str(path.parent / "out"), *options]
+    words = [
+        sys.executable,
+        "-m",
+        "lightning_reg.cli.main",
+        "study",
+        str(path),
+        "--out",
+        str(path.parent / "out"),
+        *options,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -67,7 +86,13 @@ def test_a_folder_is_of_one_study_that_may_grow(tmp_path: Path) -> None:
     begin(tmp_path / "s", definition())
     begin(tmp_path / "s", definition(a=("method=velocity",), b=("method=dlir",)))
     assert list(stored_study(tmp_path / "s")["jobs"]) == ["a_s1", "b_s1"]
-    with pytest.raises(DataError, match="holds another study: a_s1 was made with method=velocity, and is to be made with method=dlir"):
+    with pytest.raises(
+        DataError,
+        match=(
+            "holds another study: a_s1 was made with method=velocity, and is to be made with"
+            " method=dlir"
+        ),
+    ):
         begin(tmp_path / "s", definition(a=("method=dlir",)))
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "notes.txt").touch()
@@ -87,7 +112,10 @@ def test_the_state_of_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
 
 def test_a_study_is_refused_before_it_trains_where_its_split_has_no_pairs() -> None:
     words = ("data=phantom", "method=velocity")
-    with pytest.raises(DataError, match=r"The study's split is test, and the data of a have no pairs in it; .*data\.test=2"):
+    with pytest.raises(
+        DataError,
+        match=r"The study's split is test, and the data of a have no pairs in it; .*data\.test=2",
+    ):
         require_pairs(Definition({"a": words}, split="test"))
     require_pairs(Definition({"a": (*words, "data.test=2")}, split="test"))
     require_pairs(Definition({"a": words}, split="validation"))
@@ -103,7 +131,12 @@ class Quick(Training):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log, self.began = folder, (folder / "log.txt").open("ab"), 0
         Quick.started.append(folder.name)
-        self.process = subprocess.Popen(["bash", "-c", self.commands[folder.name]], cwd=folder, stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            ["bash", "-c", self.commands[folder.name]],
+            cwd=folder,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 @pytest.fixture
@@ -117,7 +150,9 @@ def quick(monkeypatch) -> type[Quick]:
 def test_every_end_of_a_job_is_on_record_and_the_others_go_on(quick, tmp_path: Path) -> None:
     quick.commands = {
         "good": "echo '{}' > summary.json",
-        "mistake": "echo; echo 'line'; echo; echo 'data.root is wrong;'; echo 'correct it.'; exit 2",
+        "mistake": (
+            "echo; echo 'line'; echo; echo 'data.root is wrong;'; echo 'correct it.'; exit 2"
+        ),
         "once": "test -e second && echo '{}' > summary.json || { touch second; kill -9 $$; }",
         "always": "kill -9 $$",
         "late": "echo '{}' > summary.json",
@@ -128,7 +163,10 @@ def test_every_end_of_a_job_is_on_record_and_the_others_go_on(quick, tmp_path: P
         "good": "done", "mistake": "failed", "once": "done", "always": "failed", "late": "done",
     }  # fmt: skip
     assert states["mistake"].message == "data.root is wrong; correct it."
-    assert "ended by SIGKILL, as happens where memory runs out" in state_of(tmp_path / "always").message
+    assert (
+        "ended by SIGKILL, as happens where memory runs out"
+        in state_of(tmp_path / "always").message
+    )
     assert quick.started.count("once") == quick.started.count("always") == 2
     quick.started.clear()
     run_jobs(jobs, tmp_path)
@@ -144,13 +182,19 @@ def test_what_another_process_works_on_is_left_to_it(quick, tmp_path: Path) -> N
     (tmp_path / "theirs").mkdir()
     with FileLock(tmp_path / "theirs" / ".lock"):
         states = run_jobs(jobs, tmp_path, wait=False)
-        assert {name: state.status for name, state in states.items()} == {"mine": "done", "theirs": "elsewhere"}
+        assert {name: state.status for name, state in states.items()} == {
+            "mine": "done",
+            "theirs": "elsewhere",
+        }
     assert quick.started == ["mine"]
     assert run_jobs(jobs, tmp_path)["theirs"].status == "done"
 
 
 def test_jobs_run_side_by_side(quick, tmp_path: Path) -> None:
-    wait = "touch here; for k in $(seq 100); do test -e ../{other}/here && echo '{{}}' > summary.json && exit; sleep 0.05; done; exit 3"
+    wait = (
+        "touch here; for k in $(seq 100); do test -e ../{other}/here && echo '{{}}' > summary.json"
+        " && exit; sleep 0.05; done; exit 3"
+    )
     quick.commands = {"a": wait.format(other="b"), "b": wait.format(other="a")}
     states = run_jobs([Job(name, (), name) for name in "ab"], tmp_path, at_once=2)
     assert {state.status for state in states.values()} == {"done"}
@@ -160,8 +204,19 @@ def test_jobs_run_side_by_side(quick, tmp_path: Path) -> None:
 
 
 def finished(name: str, method: str, seed: int, tre: list[float], status: str = "done") -> Run:
-    cases = [{"case": str(n), "tre_before_mm": 9.0, "tre_after_mm": value} for n, value in enumerate(tre)]
-    return Run(name, method, seed, None, [f"method={method}", f"seed={seed}"], status, rows=cases, error=sum(tre) / len(tre))
+    cases = [
+        {"case": str(n), "tre_before_mm": 9.0, "tre_after_mm": value} for n, value in enumerate(tre)
+    ]
+    return Run(
+        name,
+        method,
+        seed,
+        None,
+        [f"method={method}", f"seed={seed}"],
+        status,
+        rows=cases,
+        error=sum(tre) / len(tre),
+    )
 
 
 def test_values_of_a_pair_are_means_over_the_seeds() -> None:
@@ -188,17 +243,26 @@ def test_the_winner_is_the_best_run_of_the_best_method() -> None:
 def test_no_winner_where_no_difference_can_be_significant(tmp_path: Path) -> None:
     """Five pairs give p of 0.0625 at least, by two sides of 2^5 signs; six give 0.031."""
     for pairs, named in ((5, False), (6, True)):
-        outcome = Outcome([finished("a1", "a", 1, [1.0] * pairs), finished("b1", "b", 1, [3.0] * pairs)])
+        outcome = Outcome(
+            [finished("a1", "a", 1, [1.0] * pairs), finished("b1", "b", 1, [3.0] * pairs)]
+        )
         assert (outcome.winner() is not None) is named
-        assert any("no difference can be significant" in note for note in outcome.notes()) is not named
+        assert (
+            any("no difference can be significant" in note for note in outcome.notes()) is not named
+        )
         outcome.write(tmp_path, "Study")
         assert ("The winner" in (tmp_path / "study.html").read_text()) is named
     assert Outcome([finished("a1", "a", 1, [1.0])]).winner() is not None
 
 
 @pytest.mark.parametrize(("steps", "unequal"), [((241, 126), True), ((1000, 950), False)])
-def test_trainings_of_unequal_length_are_said_to_be(steps: tuple[int, int], unequal: bool, tmp_path: Path) -> None:
-    runs = [replace(finished(m, m, 1, [1.0] * 6), steps=count) for m, count in zip("ab", steps, strict=True)]
+def test_trainings_of_unequal_length_are_said_to_be(
+    steps: tuple[int, int], unequal: bool, tmp_path: Path
+) -> None:
+    runs = [
+        replace(finished(m, m, 1, [1.0] * 6), steps=count)
+        for m, count in zip("ab", steps, strict=True)
+    ]
     notes = Outcome(runs).notes()
     assert f"Training steps: a {steps[0]}, b {steps[1]}." in notes
     assert any("unequal length" in note for note in notes) is unequal
@@ -208,10 +272,16 @@ def test_trainings_of_unequal_length_are_said_to_be(steps: tuple[int, int], uneq
 
 
 def test_every_data_set_has_a_table_of_its_own(tmp_path: Path) -> None:
-    jobs = [Job(f"{method}_{data}_s1", (), method, data, 1) for data in ("x", "y") for method in ("a", "b")]
+    jobs = [
+        Job(f"{method}_{data}_s1", (), method, data, 1)
+        for data in ("x", "y")
+        for method in ("a", "b")
+    ]
     for number, job in enumerate(jobs):
         (tmp_path / job.name).mkdir()
-        (tmp_path / job.name / "cases.csv").write_text(f"case,tre_before_mm,tre_after_mm\n1,9,{number}\n2,9,{number}\n")
+        (tmp_path / job.name / "cases.csv").write_text(
+            f"case,tre_before_mm,tre_after_mm\n1,9,{number}\n2,9,{number}\n"
+        )
         (tmp_path / job.name / "summary.json").write_text(json.dumps({"seconds": 60}))
     found = written(tmp_path, jobs, None, "Study")
     assert [place.name for place in found] == ["table_x", "table_y"]
@@ -229,7 +299,9 @@ def test_an_outcome_is_written_also_where_nothing_is_done(tmp_path: Path) -> Non
 
 
 def written_in_time(path: Path, text: bytes) -> bool:
-    """W&B's own process writes its file behind the caller's back, also after the run has been finished."""
+    """W&B's own process writes its file behind the caller's back, also after the run has been
+    finished.
+    """
     deadline = time.monotonic() + 60
     while text not in path.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -242,9 +314,14 @@ def test_an_outcome_is_a_run_of_its_own_at_weights_and_biases(tmp_path: Path, mo
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = tmp_path / "my study"
     folder.mkdir()
-    Outcome([finished("a1", "a", 1, [1.0, 1.0]), finished("b1", "b", 1, [3.0, 3.0])]).to_wandb(folder, "tests")
+    Outcome([finished("a1", "a", 1, [1.0, 1.0]), finished("b1", "b", 1, [3.0, 3.0])]).to_wandb(
+        folder, "tests"
+    )
     (record,) = (folder / "wandb").glob("offline-run-*")
-    tables = {path.name.partition("_")[0]: json.loads(path.read_text()) for path in record.glob("files/media/table/*.json")}
+    tables = {
+        path.name.partition("_")[0]: json.loads(path.read_text())
+        for path in record.glob("files/media/table/*.json")
+    }
     assert [row[0] for row in tables["methods"]["data"]] == ["before", "a", "b"]
     assert [row[0] for row in tables["runs"]["data"]] == ["a1", "b1"]
     assert written_in_time(next(record.glob("*.wandb")), b"my study")
@@ -253,7 +330,16 @@ def test_an_outcome_is_a_run_of_its_own_at_weights_and_biases(tmp_path: Path, mo
 def test_a_sweep_is_read_as_methods_over_seeds(tmp_path: Path) -> None:
     for number, (lr, seed) in enumerate([("0.1", 1), ("0.1", 2), ("0.2", 1), ("0.2", 2)]):
         folder = tmp_path / f"{number}_velocity_s{seed}"
-        note_call(folder, ["run=x", "launcher=joblib", "data=phantom", f"method.optimizer.lr={lr}", f"seed={seed}"])
+        note_call(
+            folder,
+            [
+                "run=x",
+                "launcher=joblib",
+                "data=phantom",
+                f"method.optimizer.lr={lr}",
+                f"seed={seed}",
+            ],
+        )
         if number < 3:
             values = "".join(f"{case},9,{number + 1}\n" for case in "abcdef")
             (folder / "cases.csv").write_text(f"case,tre_before_mm,tre_after_mm\n{values}")
@@ -265,13 +351,25 @@ def test_a_sweep_is_read_as_methods_over_seeds(tmp_path: Path) -> None:
         "2_velocity_s1": ("lr=0.2", 1, "done"), "3_velocity_s2": ("lr=0.2", 2, "waiting"),
     }  # fmt: skip
     assert [row["tre_after_mm"] for row in outcome.rows["lr=0.1"]] == [1.5] * 6
-    assert outcome.winning_command() == "lightning-reg train data=phantom method.optimizer.lr=0.1 seed=1"
+    assert (
+        outcome.winning_command()
+        == "lightning-reg train data=phantom method.optimizer.lr=0.1 seed=1"
+    )
     assert sweep_outcome(tmp_path / "0_velocity_s1") is None
     with pytest.raises(
-        TrainingError, match=r"was called with method\.optimizer\.lr=0\.1, and is called with method\.optimizer\.lr=0\.3 now"
+        TrainingError,
+        match=(
+            r"was called with method\.optimizer\.lr=0\.1, and is called with"
+            r" method\.optimizer\.lr=0\.3 now"
+        ),
     ):
-        note_call(tmp_path / "0_velocity_s1", ["run=x", "data=phantom", "method.optimizer.lr=0.3", "seed=1"])
-    note_call(tmp_path / "0_velocity_s1", ["run=y", "data=phantom", "method.optimizer.lr=0.1", "seed=1"])
+        note_call(
+            tmp_path / "0_velocity_s1",
+            ["run=x", "data=phantom", "method.optimizer.lr=0.3", "seed=1"],
+        )
+    note_call(
+        tmp_path / "0_velocity_s1", ["run=y", "data=phantom", "method.optimizer.lr=0.1", "seed=1"]
+    )
 
 
 # For real.
@@ -288,7 +386,10 @@ def test_a_study_goes_on_where_it_was_killed_and_gives_the_same_table(tmp_path: 
         process, began = call(path), time.monotonic()
         place = path.parent / "out"
         before = len(list(place.glob("*/checkpoints/last.ckpt")))
-        while len(list(place.glob("*/checkpoints/last.ckpt"))) == before and time.monotonic() - began < 60:
+        while (
+            len(list(place.glob("*/checkpoints/last.ckpt"))) == before
+            and time.monotonic() - began < 60
+        ):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -297,7 +398,9 @@ def test_a_study_goes_on_where_it_was_killed_and_gives_the_same_table(tmp_path: 
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 1, out
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    ours, theirs = (rows(folder / "out" / "cases.csv") for folder in (path.parent, tmp_path / "whole"))
+    ours, theirs = (
+        rows(folder / "out" / "cases.csv") for folder in (path.parent, tmp_path / "whole")
+    )
     assert [{**row, "seconds": ""} for row in ours] == [{**row, "seconds": ""} for row in theirs]
     assert [row["status"] for row in rows(place / "runs.csv")] == ["done", "failed", "done"]
     process = call(path)
@@ -311,23 +414,38 @@ def test_a_study_goes_on_where_it_was_killed_and_gives_the_same_table(tmp_path: 
 @pytest.mark.slow
 def test_models_are_evaluated_on_the_studys_split(tmp_path: Path) -> None:
     path = study(
-        tmp_path, f"common: [{QUICK}]\nmethods: {{v: [method=velocity, method.composer.backbone.levels=2]}}\nsplit: validation\nfolds: 2\n"
+        tmp_path,
+        f"common: [{QUICK}]\nmethods: {{v: [method=velocity,"
+        " method.composer.backbone.levels=2]}\nsplit: validation\nfolds: 2\n",
     )
     process = call(path)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert [row["fold"] for row in rows(tmp_path / "out" / "runs.csv")] == ["1/2", "2/2"]
-    evaluated = [row["case"] for fold in "12" for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")]
+    evaluated = [
+        row["case"]
+        for fold in "12"
+        for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")
+    ]
     assert sorted(evaluated) == sorted(row["case"] for row in rows(tmp_path / "out" / "cases.csv"))
     assert len(set(evaluated)) == 4
     path.write_text(path.read_text().replace("split: validation", "split: train"))
     process = call(path, "--table")
     process.communicate(timeout=60)
     assert process.returncode == 1
-    assert all("not been evaluated on the split train" in row["message"] for row in rows(tmp_path / "out" / "runs.csv"))
+    assert all(
+        "not been evaluated on the split train" in row["message"]
+        for row in rows(tmp_path / "out" / "runs.csv")
+    )
     process = call(path)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
-    again = [row["case"] for fold in "12" for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")]
-    assert sorted(again) == sorted(evaluated)  # of two folds each trains on what the other validates
+    again = [
+        row["case"]
+        for fold in "12"
+        for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")
+    ]
+    assert sorted(again) == sorted(
+        evaluated
+    )  # of two folds each trains on what the other validates
     assert read_definition(path).folds == 2

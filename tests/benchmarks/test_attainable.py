@@ -1,4 +1,6 @@
-"""Every method's loss favours the true transform, on its data configurations and on small and large images."""
+"""Every method's loss favours the true transform, on its data configurations and on small and large
+images.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ PRICE = 0.8
 
 ADAPTED = [path.stem for path in (own_directory() / "experiment" / "small").glob("velocity_*.yaml")]
 SHAPES = {"small": ((40, 32, 40), (64, 64, 64)), "large": ((96, 80, 96), (128, 96, 128))}
-"""Voxels: of images for which methods have small settings, and of those on which they are as their papers have them."""
+"""Voxels: of images for which methods have small settings, and of those on which they are as their
+papers have them.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +51,15 @@ def reported(phantoms):
 @pytest.mark.parametrize("size", SHAPES)
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("method", METHODS)
-def test_the_truth_costs_less_than_the_identity(method: str, data: str, size: str, reported) -> None:
+def test_the_truth_costs_less_than_the_identity(
+    method: str, data: str, size: str, reported
+) -> None:
     config = attainable.composed([f"method={method}", f"data={data}"])["method"]
     shape = SHAPES[size][f"velocity_{data}" not in ADAPTED]
-    reports = reported(json.dumps({key: config.get(key) for key in ("composer", "loss", "stages", "optimizer")}), shape)
+    reports = reported(
+        json.dumps({key: config.get(key) for key in ("composer", "loss", "stages", "optimizer")}),
+        shape,
+    )
     assert reports
     for report in reports:
         assert report.truth < report.identity, report
@@ -62,14 +71,18 @@ def test_the_truth_costs_less_than_the_identity(method: str, data: str, size: st
 def test_what_the_loss_asks_for_is_the_truth(method: str) -> None:
     """Minimised over the parameters of the method's own transform, without a network."""
     small = attainable.phantom((40, 32, 40), 1000)
-    _, transform = attainable.minimise(attainable.composed([f"method={method}", "data=phantom"]), small, steps=60)
+    _, transform = attainable.minimise(
+        attainable.composed([f"method={method}", "data=phantom"]), small, steps=60
+    )
     case = evaluate(small, transform)
     assert float(case.tre_after.mean()) < 0.25 * float(case.tre_before.mean())
     assert case.folding < 0.005
 
 
 def test_a_loss_that_does_not_know_the_truth_is_found_out(phantoms) -> None:
-    config = attainable.composed(["method=dlir", "data=phantom", "method.loss.terms.bending.weight=0.05"])
+    config = attainable.composed(
+        ["method=dlir", "data=phantom", "method.loss.terms.bending.weight=0.05"]
+    )
     reports, _ = attainable.minimise(config, phantoms((40, 32, 40)), steps=0)
     assert max(report.price for report in reports) > 5
 

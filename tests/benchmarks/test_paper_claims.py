@@ -14,7 +14,9 @@ import paper_claims
 
 
 def test_seconds_are_those_of_all_the_steps_that_count(tmp_path: Path, monkeypatch) -> None:
-    """Asked to stop, a training goes on and its seconds add up; killed outright, it starts again, as nobody knows them."""
+    """Asked to stop, a training goes on and its seconds add up; killed outright, it starts again,
+    as nobody knows them.
+    """
     resumed: list[Path | None] = []
 
     def asked_to_stop(config: dict, folder: Path, resume: Path | None) -> None:

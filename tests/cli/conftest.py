@@ -14,7 +14,9 @@ Outcome = tuple[int, str, str]
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Outcome]:
-    """Calls an entry point with the words of a command line; returns its exit code and what it printed to stdout and stderr."""
+    """Calls an entry point with the words of a command line; returns its exit code and what it
+    printed to stdout and stderr.
+    """
     monkeypatch.chdir(tmp_path)
 
     def call(main: Callable[[], None], *words: object) -> Outcome:

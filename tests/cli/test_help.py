@@ -22,8 +22,13 @@ ROOT = Path(__file__).parents[2]
 
 def pairs() -> list[list[str]]:
     """Every method on every data set, once each, and every experiment."""
-    names = {group: sorted(p.stem for p in (own_directory() / group).glob("*.yaml")) for group in ("method", "data", "experiment")}
-    found = [[f"method={name}"] for name in names["method"]] + [[f"data={name}"] for name in names["data"]]
+    names = {
+        group: sorted(p.stem for p in (own_directory() / group).glob("*.yaml"))
+        for group in ("method", "data", "experiment")
+    }
+    found = [[f"method={name}"] for name in names["method"]] + [
+        [f"data={name}"] for name in names["data"]
+    ]
     return found + [[f"experiment={name}"] for name in names["experiment"]]
 
 
@@ -35,38 +40,66 @@ def test_every_value_has_a_meaning(overrides: list[str]) -> None:
 
 
 def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> None:
-    values = {value.key: value for value in explained(["method=velocity", "data=hippocampus", "method.composer.head.steps=5"])}
+    values = {
+        value.key: value
+        for value in explained(
+            ["method=velocity", "data=hippocampus", "method.composer.head.steps=5"]
+        )
+    }
     steps = values["method.composer.head.steps"]
     assert (steps.value, steps.type) == (5, "int")
     assert "squarings" in steps.meaning
     assert values["data.root"].value == values["data.dataset.root"].value == NOT_GIVEN
     assert values["method.loss.terms.lncc.window"].value == 5  # of method_data
-    assert values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."  # of another class, to which it refers
+    assert (
+        values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."
+    )  # of another class, to which it refers
     assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["data.fold"].meaning.startswith("cross-validation")  # a comment of the file
-    assert "bf16-mixed on CPU" not in values["trainer.precision"].meaning  # the docstring comes before the comment
+    assert (
+        "bf16-mixed on CPU" not in values["trainer.precision"].meaning
+    )  # the docstring comes before the comment
 
 
 def test_a_comment_of_a_line_is_that_of_the_whole() -> None:
     values = {value.key: value for value in explained(["data=phantom"])}
-    assert values["data.dataset.name"].meaning.startswith("name of the component")  # not that of the line, on the crop
+    assert values["data.dataset.name"].meaning.startswith(
+        "name of the component"
+    )  # not that of the line, on the crop
     assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["callbacks.early_stopping"].meaning.startswith("e.g.")
 
 
 def test_a_term_may_have_the_name_of_another_component_and_one_of_weight_0_none() -> None:
     """Two terms of one class, and a term that is switched off."""
-    terms = {"fine": {"name": "lncc", "weight": 1.0, "window": 3}, "missing": {"weight": 0}, "diffusion": None}
-    config = {"method": {"loss": {"terms": terms}, "callbacks": {"watch": {"name": "early_stopping"}, "panels": None}}}
-    assert list(named(config)) == [("losses", "lncc"), ("losses", "diffusion"), ("callbacks", "early_stopping")]
+    terms = {
+        "fine": {"name": "lncc", "weight": 1.0, "window": 3},
+        "missing": {"weight": 0},
+        "diffusion": None,
+    }
+    config = {
+        "method": {
+            "loss": {"terms": terms},
+            "callbacks": {"watch": {"name": "early_stopping"}, "panels": None},
+        }
+    }
+    assert list(named(config)) == [
+        ("losses", "lncc"),
+        ("losses", "diffusion"),
+        ("callbacks", "early_stopping"),
+    ]
     (window,) = [v for v in described(config, {}) if v.key == "method.loss.terms.fine.window"]
     assert window.meaning.startswith("edge of the local window")
 
 
 def test_a_stage_is_explained_by_its_own_components() -> None:
     values = {value.key: value for value in explained(["method=dlir"])}
-    assert values["method.composer.stages[0].backbone.levels"].meaning.startswith("convolution layers")
-    assert values["method.composer.stages[1].backbone.spacing"].meaning.startswith("control-point distance")
+    assert values["method.composer.stages[0].backbone.levels"].meaning.startswith(
+        "convolution layers"
+    )
+    assert values["method.composer.stages[1].backbone.spacing"].meaning.startswith(
+        "control-point distance"
+    )
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -77,7 +110,9 @@ def test_a_group_lists_its_options(group: str, capsys: pytest.CaptureFixture[str
         assert file.stem in shown
 
 
-def test_help_shows_the_values_of_a_method_or_of_a_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_values_of_a_method_or_of_a_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show(["--help", "method=velocity"], "train.py")
     shown = capsys.readouterr().out
     assert "method.composer.head.steps" in shown
@@ -105,8 +140,16 @@ def test_every_group_of_configurations_is_shown_or_of_another_command() -> None:
 
 
 def test_help_needs_neither_pytorch_nor_hydra() -> None:
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from lightning_reg.cli import options; options.show([], 'train.py')"
-    done = subprocess.run([sys.executable, "-X", "importtime", "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from lightning_reg.cli import options;"
+        " options.show([], 'train.py')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "method=velocity" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "lightning_reg.cli.options" in imported
@@ -125,7 +168,13 @@ MISTAKES = {
 
 
 def refuses_without_pytorch(call: list[str], sentence: str, folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-X", "importtime", *call], capture_output=True, text=True, check=False, cwd=folder)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *call],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
     assert done.returncode == 2
     assert sentence in done.stdout + done.stderr
     assert "lightning_reg.cli" in done.stderr  # imports are listed
@@ -144,10 +193,18 @@ def test_a_mistake_is_answered_without_pytorch(words: str, tmp_path: Path) -> No
 
 
 COMMANDS_WITH_MISTAKES = {
-    "register --fixed image.nii.gz --moving image.nii.gz --out taken": "taken exists; choose another folder",
-    "register --fixed image.nii.gz --moving image.nii.gz --instance lung --out new": "did you mean 'lung_ct'",
-    "register --fixed image.nii.gz --moving image.nii.gz --model nope --out new": "There is no model named 'nope'",
-    "register --fixed image.nii.gz --moving image.nii.gz --model no/best.ckpt --out new": "There is no checkpoint no/best.ckpt",
+    "register --fixed image.nii.gz --moving image.nii.gz --out taken": (
+        "taken exists; choose another folder"
+    ),
+    "register --fixed image.nii.gz --moving image.nii.gz --instance lung --out new": (
+        "did you mean 'lung_ct'"
+    ),
+    "register --fixed image.nii.gz --moving image.nii.gz --model nope --out new": (
+        "There is no model named 'nope'"
+    ),
+    "register --fixed image.nii.gz --moving image.nii.gz --model no/best.ckpt --out new": (
+        "There is no checkpoint no/best.ckpt"
+    ),
     "register --fixed image.nii.gz --moving image.nii.gz --tta --out new": "--tta is of a network",
     "register --fixd image.nii.gz": "There is no option '--fixd'; did you mean '--fixed'",
     "evaluate --instance bspline --data phantm --out new": "did you mean 'phantom'",
@@ -168,15 +225,29 @@ def test_a_mistake_of_a_command_is_answered_without_pytorch(words: str, tmp_path
     (tmp_path / "image.nii.gz").touch()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "kept.txt").touch()
-    refuses_without_pytorch(["-m", "lightning_reg.cli.main", *words.split()], COMMANDS_WITH_MISTAKES[words], tmp_path)
+    refuses_without_pytorch(
+        ["-m", "lightning_reg.cli.main", *words.split()], COMMANDS_WITH_MISTAKES[words], tmp_path
+    )
     assert not (tmp_path / "new").exists()
 
 
 def complete(line: str) -> list[str]:
     """Answers of ``lightning-reg`` to a shell, over the descriptor that argcomplete writes to."""
     script = "import os; os.dup2(1, 8); from lightning_reg.cli.main import main; main()"
-    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_TYPE": "9", "COMP_LINE": line, "COMP_POINT": str(len(line))}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=os.environ | asked)
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_TYPE": "9",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | asked,
+    )
     return [word.strip() for word in done.stdout.splitlines() if word.strip()]
 
 
@@ -187,7 +258,10 @@ def complete(line: str) -> list[str]:
         ("lightning-reg register --fixed-l", ["--fixed-labels", "--fixed-landmarks"]),
         ("lightning-reg train method=v", ["velocity", "voxelmorph"]),
         ("lightning-reg train method.optimizer.l", ["method.optimizer.lr="]),
-        ("lightning-reg train method=dlir method.loss.terms.b", ["method.loss.terms.bending.weight="]),
+        (
+            "lightning-reg train method=dlir method.loss.terms.b",
+            ["method.loss.terms.bending.weight="],
+        ),
         ("lightning-reg register --instance lun", ["lung_ct"]),
     ],
 )
@@ -209,9 +283,16 @@ def test_the_examples_of_every_command_are_understood() -> None:
 def test_one_command_installs_completion_once(shell: str, tmp_path: Path) -> None:
     call = [sys.executable, "-m", "lightning_reg.cli.main", "completion", shell]
     for _ in range(2):
-        subprocess.run([*call, "--install"], check=True, env=os.environ | {"HOME": str(tmp_path)}, capture_output=True)
+        subprocess.run(
+            [*call, "--install"],
+            check=True,
+            env=os.environ | {"HOME": str(tmp_path)},
+            capture_output=True,
+        )
     assert (tmp_path / f".{shell}rc").read_text() == f'eval "$(lightning-reg completion {shell})"\n'
     script = subprocess.run(call, check=True, capture_output=True, text=True).stdout
     assert "_python_argcomplete" in script
     assert ("python3" in script) == (shell == "bash")  # for python train.py
-    assert "COMP_WORDBREAKS=" not in script.replace("_ARGCOMPLETE_COMP_WORDBREAKS=", "")  # the rest of the shell stays as it was
+    assert "COMP_WORDBREAKS=" not in script.replace(
+        "_ARGCOMPLETE_COMP_WORDBREAKS=", ""
+    )  # the rest of the shell stays as it was

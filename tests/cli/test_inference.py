@@ -1,4 +1,6 @@
-"""Commands that use a model: output, and errors as one sentence with exit code 2 and no partial results."""
+"""Commands that use a model: output, and errors as one sentence with exit code 2 and no partial
+results.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def image(path: str, values: np.ndarray, origin: float = 0.0, affine: np.ndarray
 def pair(tmp_path: Path, run) -> dict[str, str]:
     """Two images, and the ways in which others of them are wrong."""
     i, j, k = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
-    blob = 100 * np.exp(-(((i - 8) / 4) ** 2 + ((j - 7) / 3) ** 2 + ((k - 6) / 3) ** 2)).astype(np.float32)
+    blob = 100 * np.exp(-(((i - 8) / 4) ** 2 + ((j - 7) / 3) ** 2 + ((k - 6) / 3) ** 2)).astype(
+        np.float32
+    )
     image("f.nii.gz", blob + RNG.normal(0, 1, SHAPE).astype(np.float32))
     image("m.nii.gz", np.roll(blob, 1, axis=0) + RNG.normal(0, 1, SHAPE).astype(np.float32))
     image("l.nii.gz", (blob > 40).astype(np.uint8))
@@ -68,23 +72,71 @@ def pair(tmp_path: Path, run) -> dict[str, str]:
 
 def words(pair: dict[str, str], **changes: str | None) -> list[str]:
     given = {**pair, "out": "out", **changes}
-    line = ["register", *(w for key, value in given.items() if value is not None for w in (f"--{key.replace('_', '-')}", value))]
+    line = [
+        "register",
+        *(
+            w
+            for key, value in given.items()
+            if value is not None
+            for w in (f"--{key.replace('_', '-')}", value)
+        ),
+    ]
     return line if "model" in given else [*line, ONE_STAGE]
 
 
 def test_register_apply_report(run, pair) -> None:
     code, out, _ = run(
-        *words(pair, fixed_labels="l.nii.gz", moving_labels="l.nii.gz", fixed_landmarks="p.csv", moving_landmarks="p.csv"), "--inverse"
+        *words(
+            pair,
+            fixed_labels="l.nii.gz",
+            moving_labels="l.nii.gz",
+            fixed_landmarks="p.csv",
+            moving_landmarks="p.csv",
+        ),
+        "--inverse",
     )
     assert code == 0
-    for word in ("NCC", "Dice", "TRE, mm", "HD95, mm", "folding", "Everything is in out", "report.html"):
+    for word in (
+        "NCC",
+        "Dice",
+        "TRE, mm",
+        "HD95, mm",
+        "folding",
+        "Everything is in out",
+        "report.html",
+    ):
         assert word in out
-    expected = {"warped.nii.gz", "transform.h5", "displacement.nii.gz", "jacobian.nii.gz", "affine.tfm", "warped_labels.nii.gz"}
+    expected = {
+        "warped.nii.gz",
+        "transform.h5",
+        "displacement.nii.gz",
+        "jacobian.nii.gz",
+        "affine.tfm",
+        "warped_labels.nii.gz",
+    }
     expected |= {"inverse_transform.h5", "metrics.json", "report.html", LISTING}
     assert {p.name for p in Path("out").iterdir()} == expected
-    assert run("apply", "--transform", "out/transform.h5", "--input", "m.nii.gz", "--reference", "f.nii.gz", "--out", "w.nii.gz")[0] == 0
-    np.testing.assert_allclose(nib.load("w.nii.gz").get_fdata(), nib.load("out/warped.nii.gz").get_fdata(), atol=0.01)
-    assert run("apply", "--transform", "out/transform.h5", "--points", "p.csv", "--out", "q.csv")[0] == 0
+    assert (
+        run(
+            "apply",
+            "--transform",
+            "out/transform.h5",
+            "--input",
+            "m.nii.gz",
+            "--reference",
+            "f.nii.gz",
+            "--out",
+            "w.nii.gz",
+        )[0]
+        == 0
+    )
+    np.testing.assert_allclose(
+        nib.load("w.nii.gz").get_fdata(), nib.load("out/warped.nii.gz").get_fdata(), atol=0.01
+    )
+    assert (
+        run("apply", "--transform", "out/transform.h5", "--points", "p.csv", "--out", "q.csv")[0]
+        == 0
+    )
     assert len(Path("q.csv").read_text().splitlines()) == 3
     assert run("report", "out")[0] == 0
     assert run(*words(pair))[0] == 2
@@ -94,26 +146,47 @@ def test_register_apply_report(run, pair) -> None:
 MISTAKES = {
     "no such file": ({"fixed": "none.nii.gz"}, "There is no file none.nii.gz; correct the path."),
     "no image": ({"moving": "text.nii.gz"}, "text.nii.gz cannot be read as an image"),
-    "one slice": ({"fixed": "slice.nii.gz"}, "slice.nii.gz is a single slice (16 x 14 x 1 voxels); give a 3D volume."),
+    "one slice": (
+        {"fixed": "slice.nii.gz"},
+        "slice.nii.gz is a single slice (16 x 14 x 1 voxels); give a 3D volume.",
+    ),
     "constant": ({"moving": "flat.nii.gz"}, "flat.nii.gz is constant (every voxel is 3)"),
     "time points": ({"moving": "four.nii.gz"}, "has 2 channels or time points"),
     "not a number": ({"moving": "nan.nii.gz"}, "NaN or infinite values"),
     "far away": ({"moving": "far.nii.gz"}, "do not overlap in the world"),
-    "empty mask": ({"fixed_mask": "empty.nii.gz"}, "empty.nii.gz is empty (0 everywhere); give another one, or none."),
-    "mask elsewhere": ({"fixed_mask": "elsewhere.nii.gz"}, "elsewhere.nii.gz lies on another grid than its image"),
-    "labels elsewhere": ({"fixed_labels": "elsewhere.nii.gz", "moving_labels": "l.nii.gz"}, "lies on another grid than its image"),
+    "empty mask": (
+        {"fixed_mask": "empty.nii.gz"},
+        "empty.nii.gz is empty (0 everywhere); give another one, or none.",
+    ),
+    "mask elsewhere": (
+        {"fixed_mask": "elsewhere.nii.gz"},
+        "elsewhere.nii.gz lies on another grid than its image",
+    ),
+    "labels elsewhere": (
+        {"fixed_labels": "elsewhere.nii.gz", "moving_labels": "l.nii.gz"},
+        "lies on another grid than its image",
+    ),
     "landmarks outside": (
         {"fixed_landmarks": "outside.csv", "moving_landmarks": "p.csv"},
         "1 of 2 landmarks of fixed lie outside its image",
     ),
-    "landmarks in number": ({"fixed_landmarks": "p.csv", "moving_landmarks": "three.csv"}, "they must correspond one to one"),
+    "landmarks in number": (
+        {"fixed_landmarks": "p.csv", "moving_landmarks": "three.csv"},
+        "they must correspond one to one",
+    ),
     "no model": ({"model": "none.ckpt"}, "There is no checkpoint none.ckpt; correct the path."),
     "another file": ({"model": "notes.ckpt"}, "cannot be read as a checkpoint"),
-    "no instance": ({"instance": "bspine"}, "There is no instance optimisation named 'bspine'; did you mean 'bspline'?"),
+    "no instance": (
+        {"instance": "bspine"},
+        "There is no instance optimisation named 'bspine'; did you mean 'bspline'?",
+    ),
     "no device": ({"device": "gpu"}, "The device 'gpu' cannot be used; use cpu"),
     "steps below 0": ({"refine": "-3"}, "--refine is -3"),
     "no steps, no model": ({"refine": "0"}, "--refine 0 without a model registers nothing"),
-    "skewed axes": ({"fixed": "sheared.nii.gz"}, "are not perpendicular, which ITK cannot represent; resample the fixed image"),
+    "skewed axes": (
+        {"fixed": "sheared.nii.gz"},
+        "are not perpendicular, which ITK cannot represent; resample the fixed image",
+    ),
 }
 
 
@@ -169,7 +242,17 @@ def test_a_mistyped_command_is_one_sentence(line, sentence, run, pair) -> None:
 
 def test_a_reference_elsewhere_is_refused(run, pair) -> None:
     run(*words(pair), "--no-report")
-    line = ["apply", "--transform", "out/transform.h5", "--input", "far.nii.gz", "--reference", "f.nii.gz", "--out", "x.nii.gz"]
+    line = [
+        "apply",
+        "--transform",
+        "out/transform.h5",
+        "--input",
+        "far.nii.gz",
+        "--reference",
+        "f.nii.gz",
+        "--out",
+        "x.nii.gz",
+    ]
     code, _, err = run(*line)
     assert code == 2
     assert "No point of f.nii.gz lands in far.nii.gz under out/transform.h5" in err
@@ -223,29 +306,73 @@ def test_from_training_to_evaluation(run, command, pair) -> None:
         "data.workers=0",
         "data.samples_per_epoch=2",
     ]
-    quick = ["experiment=smoke", "callbacks.progress_bar=null", "trainer.accelerator=cpu", "trainer.max_steps=2"]
-    line = ["train.py", "method=velocity", "method.composer.backbone.levels=2", *small, *quick, "hydra.run.dir=run"]
+    quick = [
+        "experiment=smoke",
+        "callbacks.progress_bar=null",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=2",
+    ]
+    line = [
+        "train.py",
+        "method=velocity",
+        "method.composer.backbone.levels=2",
+        *small,
+        *quick,
+        "hydra.run.dir=run",
+    ]
     assert command(train, *line)[0] == 0
     assert "Run run" in report_again(Path("run")).read_text()
     best = "run/checkpoints/best.ckpt"
-    overrides = ["data.dataset.shape=[16,16,16]", "data.dataset.subjects=1", "data.dataset.validation=2"]
+    overrides = [
+        "data.dataset.shape=[16,16,16]",
+        "data.dataset.subjects=1",
+        "data.dataset.validation=2",
+    ]
     code, out, err = run(
-        "evaluate", "--model", best, "--data", "phantom", *overrides, "--model", f"again={best}", "--out", "e", "--learn2reg", "--refine", 2
+        "evaluate",
+        "--model",
+        best,
+        "--data",
+        "phantom",
+        *overrides,
+        "--model",
+        f"again={best}",
+        "--out",
+        "e",
+        "--learn2reg",
+        "--refine",
+        2,
     )
     assert code == 0, err
-    assert all(word in out for word in ("TRE, mm", "before", "│ run", "│ again", "With 2 pairs p is"))
+    assert all(
+        word in out for word in ("TRE, mm", "before", "│ run", "│ again", "With 2 pairs p is")
+    )
     assert len(list(Path("e/learn2reg").iterdir())) == 2
     code, _, err = run("evaluate", "--model", best, "--data", "phantm", "--out", "e2")
     assert code == 2
     assert "There is no data named 'phantm'; did you mean 'phantom'?" in err
-    code, out, err = run("register", "--fixed", "f.nii.gz", "--moving", "m.nii.gz", "--model", best, "--refine", "3", "--out", "r")
+    code, out, err = run(
+        "register",
+        "--fixed",
+        "f.nii.gz",
+        "--moving",
+        "m.nii.gz",
+        "--model",
+        best,
+        "--refine",
+        "3",
+        "--out",
+        "r",
+    )
     assert code == 0, err
     assert "unlike those the model was trained on" in out
 
 
 def test_many_pairs_say_what_failed_and_that_methods_are_mixed(run, pair) -> None:
     fixed, moving = pair["fixed"], pair["moving"]
-    Path("pairs.csv").write_text(f"pair,fixed,moving\ngood,{fixed},{moving}\nalso,{fixed},{moving}\nbad,{fixed},none.nii.gz\n")
+    Path("pairs.csv").write_text(
+        f"pair,fixed,moving\ngood,{fixed},{moving}\nalso,{fixed},{moving}\nbad,{fixed},none.nii.gz\n"
+    )
     few = "optimization.stages=[{transform: affine, steps: 1}]"
     code, out, _ = run("register", "--pairs", "pairs.csv", "--out", "cohort", few)
     assert code == 1

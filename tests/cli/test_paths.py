@@ -19,10 +19,17 @@ def cohort(folder: Path) -> None:
     """The folder of a cohort with one pair."""
     place = folder / "pairs" / "a"
     place.mkdir(parents=True)
-    record = {"row": {"case": "a"}, "warnings": [], "settings": {"instance": "rigid"}, "seconds": {"all": 1.0}}
+    record = {
+        "row": {"case": "a"},
+        "warnings": [],
+        "settings": {"instance": "rigid"},
+        "seconds": {"all": 1.0},
+    }
     (place / LISTING).write_text(json.dumps({"by": "register", "files": [MARK]}))
     (place / MARK).write_text(json.dumps(record))
-    (folder / "cohort.json").write_text(json.dumps({"pairs": {"a": {"fixed": "[red]/f.nii.gz"}}, "settings": {}}))
+    (folder / "cohort.json").write_text(
+        json.dumps({"pairs": {"a": {"fixed": "[red]/f.nii.gz"}}, "settings": {}})
+    )
 
 
 @pytest.mark.parametrize("name", ["d [old]/res", "out[/b]", "[red]x", "a:heart:b", "\\[b]"])
@@ -33,7 +40,9 @@ def test_a_path_is_printed_as_it_is(command, tmp_path: Path, name: str) -> None:
     assert f"The table is {name}/results.csv; look at {name}/quality.html" in out
 
 
-def test_a_full_disk_is_a_sentence_that_names_the_file(command, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_a_sentence_that_names_the_file(
+    command, tmp_path: Path, monkeypatch
+) -> None:
     cohort(tmp_path / "cohort")
 
     def full(number: int) -> None:
@@ -42,11 +51,17 @@ def test_a_full_disk_is_a_sentence_that_names_the_file(command, tmp_path: Path, 
     monkeypatch.setattr(os, "fsync", full)
     code, _, err = command(main, "lightning-reg", "collect", "cohort")
     assert code == 2
-    assert err.strip() == "cohort/results.csv: No space left on device; correct the path, its permissions or the space on the disk."
+    assert (
+        err.strip()
+        == "cohort/results.csv: No space left on device; correct the path, its permissions or the"
+        " space on the disk."
+    )
     assert sorted(path.name for path in (tmp_path / "cohort").iterdir()) == ["cohort.json", "pairs"]
 
 
-@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.parametrize(
+    "locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
 @pytest.mark.parametrize(
     "words",
     [
@@ -59,8 +74,13 @@ def test_a_path_that_is_not_utf8_is_refused_before_anything_is_computed(
     tmp_path: Path, words: tuple[bytes, ...], locale: dict[str, str]
 ) -> None:
     line = [sys.executable.encode(), b"-m", b"lightning_reg.cli.main", *words]
-    done = subprocess.run(line, cwd=tmp_path, env={**os.environ, **locale}, capture_output=True, check=False)
+    done = subprocess.run(
+        line, cwd=tmp_path, env={**os.environ, **locale}, capture_output=True, check=False
+    )
     assert done.returncode == 2
     assert b"\\udcfc" in done.stderr
-    assert b"cannot be used: its name or the locale is not UTF-8; rename it, or set LC_ALL=C.UTF-8." in done.stderr
+    assert (
+        b"cannot be used: its name or the locale is not UTF-8; rename it, or set LC_ALL=C.UTF-8."
+        in done.stderr
+    )
     assert list(tmp_path.iterdir()) == []

@@ -18,15 +18,19 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 TINY = [
-    "method=velocity", "data=phantom", "data.dataset.shape=[20,18,16]", "data.dataset.subjects=3", "data.dataset.validation=3",
-    "data.dataset.crop=null", "data.workers=0", "budget=null", "callbacks.progress_bar=null", "trainer.accelerator=cpu",
+    "method=velocity", "data=phantom", "data.dataset.shape=[20,18,16]", "data.dataset.subjects=3",
+    "data.dataset.validation=3",
+    "data.dataset.crop=null", "data.workers=0", "budget=null", "callbacks.progress_bar=null",
+    "trainer.accelerator=cpu",
     "method.composer.backbone.levels=2", "data.samples_per_epoch=2",
 ]  # fmt: skip
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def script(name: str) -> str:
-    found = [block for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S) if f"# {name}\n" in block]
+    found = [
+        block for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S) if f"# {name}\n" in block
+    ]
     assert len(found) == 1
     return found[0]
 
@@ -37,18 +41,28 @@ def submit(tmp_path: Path) -> Submit:
     commands = tmp_path / "bin"
     commands.mkdir()
     for name in ("sbatch", "srun", "scontrol"):
-        (commands / name).write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "slurm.py").read_text())
+        (commands / name).write_text(
+            f"#!{sys.executable}\n" + (Path(__file__).parent / "slurm.py").read_text()
+        )
         (commands / name).chmod(0o755)
-    (commands / "lightning-reg").write_text(f'#!/bin/bash\nexec {sys.executable} -m lightning_reg.cli.main "$@"\n')
+    (commands / "lightning-reg").write_text(
+        f'#!/bin/bash\nexec {sys.executable} -m lightning_reg.cli.main "$@"\n'
+    )
     (commands / "lightning-reg").chmod(0o755)
 
-    def call(name: str, *words: str, replacing: dict[str, str] | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        name: str, *words: str, replacing: dict[str, str] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         text = script(name)
         for old, new in (replacing or {}).items():
             assert old in text
             text = text.replace(old, new)
         (tmp_path / name).write_text(text)
-        path = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        path = {
+            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "MPLBACKEND": "Agg",
+        }
         return subprocess.run(
             ["sbatch", name, *words],
             cwd=tmp_path,
@@ -68,10 +82,20 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_goes_on(submit: Submit, tmp_path: Path) -> None:
-    """Two tasks, SIGUSR1 to both once a checkpoint is there; in the end the record of one run, equal to one that was not interrupted."""
+def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_goes_on(
+    submit: Submit, tmp_path: Path
+) -> None:
+    """Two tasks, SIGUSR1 to both once a checkpoint is there; in the end the record of one run,
+    equal to one that was not interrupted.
+    """
     two = {"--ntasks-per-node=4": "--ntasks-per-node=2"}
-    found = submit("train.sbatch", *TINY, "trainer.max_steps=60", replacing=two, STANDIN_SIGNAL="runs/registration/checkpoints/last.ckpt")
+    found = submit(
+        "train.sbatch",
+        *TINY,
+        "trainer.max_steps=60",
+        replacing=two,
+        STANDIN_SIGNAL="runs/registration/checkpoints/last.ckpt",
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     assert (tmp_path / "was-requeued-1000-0").exists()
     assert "The job 1000 is back in the queue" in found.stdout
@@ -82,7 +106,9 @@ def test_a_job_whose_time_is_over_goes_back_into_the_queue_and_goes_on(submit: S
     (tmp_path / "runs/registration").rename(tmp_path / "interrupted")
     whole = submit("train.sbatch", *TINY, "trainer.max_steps=60", replacing=two)
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert rows(tmp_path / "interrupted/metrics.csv") == rows(tmp_path / "runs/registration/metrics.csv")
+    assert rows(tmp_path / "interrupted/metrics.csv") == rows(
+        tmp_path / "runs/registration/metrics.csv"
+    )
 
 
 @pytest.mark.slow
@@ -90,9 +116,16 @@ def test_an_arrays_tasks_are_the_shares_of_a_cohort(submit: Submit, tmp_path: Pa
     for number in range(6):
         values = np.random.default_rng(number).normal(size=(12, 13, 14)).astype(np.float32)
         nib.save(nib.Nifti1Image(values, np.diag([2.0, 2, 2, 1])), tmp_path / f"{number}.nii.gz")
-    (tmp_path / "pairs.csv").write_text("fixed,moving\n" + "".join(f"{n}.nii.gz,{n + 1}.nii.gz\n" for n in range(5)))
+    (tmp_path / "pairs.csv").write_text(
+        "fixed,moving\n" + "".join(f"{n}.nii.gz,{n + 1}.nii.gz\n" for n in range(5))
+    )
     quick = "optimization.stages=[{transform: affine, stride: 2, steps: 3}]"
-    found = submit("cohort.sbatch", quick, replacing={"--array=1-64": "--array=1-2"}, STANDIN_SIGNAL="cohort/pairs/0__1")
+    found = submit(
+        "cohort.sbatch",
+        quick,
+        replacing={"--array=1-64": "--array=1-2"},
+        STANDIN_SIGNAL="cohort/pairs/0__1",
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     assert (tmp_path / "was-requeued-1000_1-0").exists()
     assert len(list((tmp_path / "cohort/pairs").glob("*/transform.h5"))) == 5
@@ -102,9 +135,13 @@ def test_an_arrays_tasks_are_the_shares_of_a_cohort(submit: Submit, tmp_path: Pa
 @pytest.mark.slow
 def test_a_study_is_requeued_with_its_training(submit: Submit, tmp_path: Path) -> None:
     common = [word for word in TINY if not word.startswith("method=")] + ["trainer.max_steps=30"]
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"common": common, "methods": ["velocity"], "seeds": [1, 2]}))
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({"common": common, "methods": ["velocity"], "seeds": [1, 2]})
+    )
     signalled = "runs/study/velocity_s1/checkpoints/last.ckpt"
-    found = submit("study.sbatch", replacing={"--array=1-8": "--array=1-1"}, STANDIN_SIGNAL=signalled)
+    found = submit(
+        "study.sbatch", replacing={"--array=1-8": "--array=1-1"}, STANDIN_SIGNAL=signalled
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     assert (tmp_path / "was-requeued-1000_1-0").exists()
     assert [row["status"] for row in rows(tmp_path / "runs/study/runs.csv")] == ["done", "done"]
@@ -116,4 +153,6 @@ def test_example_files_are_what_they_say() -> None:
     assert (job["spec"]["completions"], job["spec"]["completionMode"]) == (16, "Indexed")
     command = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
     assert command.endswith("--shard $((JOB_COMPLETION_INDEX + 1))/16")
-    assert yaml.safe_load((ROOT / "docs/cluster/sky.yaml").read_text())["run"].startswith("python train.py run=/runs/registration")
+    assert yaml.safe_load((ROOT / "docs/cluster/sky.yaml").read_text())["run"].startswith(
+        "python train.py run=/runs/registration"
+    )

@@ -14,7 +14,9 @@ from lightning_reg.spatial import Displacement, Pair
 
 @pytest.fixture
 def level(pair: Pair) -> Callable[..., Level]:
-    """The level that a displacement ``(B, 3, I, J, K)`` makes of a pair, by default of the fixture's."""
+    """The level that a displacement ``(B, 3, I, J, K)`` makes of a pair, by default of the
+    fixture's.
+    """
 
     def make(field: Tensor, of: Pair = pair) -> Level:
         found = Displacement(field, of.fixed.grid)

@@ -11,7 +11,13 @@ from lightning_reg.registry import ComponentError, build
 SPECS = {
     "progressive_unet": {"levels": 3, "features": 2},
     "unet": {"levels": 3, "features": 2},
-    "unet at half resolution": {"levels": 3, "features": 2, "output_stride": 2, "norm": "instance", "convolutions": 2},
+    "unet at half resolution": {
+        "levels": 3,
+        "features": 2,
+        "output_stride": 2,
+        "norm": "instance",
+        "convolutions": 2,
+    },
     "unet of pooled images": {"levels": 2, "features": 2, "input_stride": 2, "output_stride": 4},
     "lattice": {"spacing": [8, 4, 2], "features": 4},
     "dilated": {"features": [2, 3], "dilations": [1, 2]},
@@ -23,7 +29,9 @@ SPECS = {
 
 
 def make(name: str, **arguments) -> Backbone:
-    return build("backbones", {"name": name.split()[0], **SPECS.get(name, {}), **arguments}, Backbone).eval()
+    return build(
+        "backbones", {"name": name.split()[0], **SPECS.get(name, {}), **arguments}, Backbone
+    ).eval()
 
 
 def test_voxelmorph_has_the_weights_of_its_published_code() -> None:
@@ -50,14 +58,20 @@ def test_voxelmorph_refuses_lists_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("times", [(1, 2, 3), (2, 1, 2)])
-def test_features_have_the_declared_channels_and_strides(name: str, times: tuple[int, int, int]) -> None:
+def test_features_have_the_declared_channels_and_strides(
+    name: str, times: tuple[int, int, int]
+) -> None:
     net = make(name)
     shape = [2 * t * m for t, m in zip(times, net.multiple, strict=True)]
     features = net(torch.rand(2, 1, *shape), torch.rand(2, 1, *shape))
     assert len(features) == len(net.channels) == len(net.strides)
     for feature, channels, stride in zip(features, net.channels, net.strides, strict=True):
         if feature is not None:
-            assert feature.shape == (2, channels, *(n // s for n, s in zip(shape, stride, strict=True)))
+            assert feature.shape == (
+                2,
+                channels,
+                *(n // s for n, s in zip(shape, stride, strict=True)),
+            )
     assert list(net.strides) == sorted(net.strides, reverse=True)
 
 
@@ -100,7 +114,9 @@ def test_the_dual_stream_sees_each_image_alone() -> None:
     net = make("dual_stream")
     fixed, moving = torch.rand(2, 1, 1, 16, 12, 8)
     both, other_way = net(fixed, moving), net(moving, fixed)
-    for maps, exchanged, elsewhere in zip(both, other_way, net(fixed, torch.rand(1, 1, 16, 12, 8)), strict=True):
+    for maps, exchanged, elsewhere in zip(
+        both, other_way, net(fixed, torch.rand(1, 1, 16, 12, 8)), strict=True
+    ):
         (first, second), (third, fourth) = maps.chunk(2, dim=1), exchanged.chunk(2, dim=1)
         torch.testing.assert_close((first, second), (fourth, third))
         torch.testing.assert_close(elsewhere.chunk(2, dim=1)[0], first)
@@ -111,7 +127,9 @@ def test_a_dual_stream_with_weights_of_each_image_treats_them_differently() -> N
     net, image = make("dual_stream", shared=False), torch.rand(1, 1, 16, 12, 8)
     first, second = net(image, image)[-1].chunk(2, dim=1)
     assert not torch.allclose(first, second, atol=1e-3)
-    assert sum(p.numel() for p in net.parameters()) == 2 * sum(p.numel() for p in make("dual_stream").parameters())
+    assert sum(p.numel() for p in net.parameters()) == 2 * sum(
+        p.numel() for p in make("dual_stream").parameters()
+    )
     net = make("dual_stream", shared=False, labels=[1])
     for layer in net.classifiers[1]:
         torch.nn.init.zeros_(layer.weight)
@@ -122,8 +140,14 @@ def test_a_dual_stream_with_weights_of_each_image_treats_them_differently() -> N
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_level(shared: bool) -> None:
-    net = build("backbones", {"name": "dual_stream", "levels": 3, "features": 2, "labels": [3, 7], "shared": shared}, Backbone).eval()
+def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_level(
+    shared: bool,
+) -> None:
+    net = build(
+        "backbones",
+        {"name": "dual_stream", "levels": 3, "features": 2, "labels": [3, 7], "shared": shared},
+        Backbone,
+    ).eval()
     fixed, moving = torch.rand(2, 1, 1, 16, 12, 8)
     for alpha, stride in (([0.0, 0.0, 1.0], 1), ([0.5, 0.5, 0.0], 2)):
         net.grow(alpha)
@@ -134,7 +158,9 @@ def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_le
             assert logits.shape == (1, 3, 16 // stride, 12 // stride, 8 // stride)
             for maps in features:
                 if maps is not None:
-                    pooled = torch.nn.functional.interpolate(logits.softmax(1), maps.shape[2:], mode="area")
+                    pooled = torch.nn.functional.interpolate(
+                        logits.softmax(1), maps.shape[2:], mode="area"
+                    )
                     torch.testing.assert_close(maps.chunk(2, dim=1)[position][:, -3:], pooled)
 
 
@@ -177,7 +203,9 @@ def test_what_makes_no_network_is_refused(name: str, arguments: dict, message: s
 
 @pytest.mark.parametrize("form", ["multiresolution", "no_pooling", "interpolated"])
 def test_the_forms_of_the_fcn(form: str) -> None:
-    net = build("backbones", {"name": "fcn", "features": 3, "norm": "instance", "form": form}, Backbone)
+    net = build(
+        "backbones", {"name": "fcn", "features": 3, "norm": "instance", "form": form}, Backbone
+    )
     images = torch.rand(2, 1, 1, 16, 8, 12)
     found = net(*images)
     assert [tuple(level.shape[2:]) for level in found] == [
@@ -185,9 +213,14 @@ def test_the_forms_of_the_fcn(form: str) -> None:
     ]
     assert [level.shape[1] for level in found] == list(net.channels)
     assert {"multiresolution": 3, "no_pooling": 1, "interpolated": 1}[form] == len(found)
-    assert {"multiresolution": (1, 1, 1), "no_pooling": (1, 1, 1), "interpolated": (4, 4, 4)}[form] == net.strides[-1]
+    assert {"multiresolution": (1, 1, 1), "no_pooling": (1, 1, 1), "interpolated": (4, 4, 4)}[
+        form
+    ] == net.strides[-1]
 
 
 def test_a_form_that_is_not_there() -> None:
-    with pytest.raises(ComponentError, match="form is 'pooled'; use one of multiresolution, no_pooling, interpolated"):
+    with pytest.raises(
+        ComponentError,
+        match="form is 'pooled'; use one of multiresolution, no_pooling, interpolated",
+    ):
         build("backbones", {"name": "fcn", "form": "pooled"}, Backbone)

@@ -25,15 +25,21 @@ HEADS = ["affine", "bspline", "dense", "integrated_gradient", "velocity"]
 @pytest.fixture
 def oblique() -> Grid:
     """Turned, anisotropic, away from the origin, one axis mirrored."""
-    linear = rotation_matrix(torch.tensor([[0.3, -0.2, 0.4]], dtype=torch.float64))[0] @ torch.diag(torch.tensor([2.0, -1.5, 3.0]).double())
+    linear = rotation_matrix(torch.tensor([[0.3, -0.2, 0.4]], dtype=torch.float64))[0] @ torch.diag(
+        torch.tensor([2.0, -1.5, 3.0]).double()
+    )
     affine = torch.eye(4, dtype=torch.float64)
     affine[:3, :3], affine[:3, 3] = linear, torch.tensor([40.0, -70.0, 110.0])
     return Grid((15, 11, 9), affine)  # no multiple of the strides
 
 
-def features(grid: Grid, batch: int = 2, channels: tuple[int, ...] = CHANNELS) -> list[torch.Tensor]:
+def features(
+    grid: Grid, batch: int = 2, channels: tuple[int, ...] = CHANNELS
+) -> list[torch.Tensor]:
     return [
-        torch.rand(batch, c, *(-(-n // 4) * 4 // s for n, s in zip(grid.shape, stride, strict=True)))
+        torch.rand(
+            batch, c, *(-(-n // 4) * 4 // s for n, s in zip(grid.shape, stride, strict=True))
+        )
         for c, stride in zip(channels, STRIDES, strict=True)
     ]
 
@@ -43,7 +49,9 @@ def test_training_starts_next_to_the_identity(name: str, oblique: Grid) -> None:
     head = build("heads", name, Head, channels=CHANNELS, strides=STRIDES)
     displacement = head(features(oblique), oblique)[-1].displacement(oblique)
     assert displacement.shape == (2, 3, *oblique.shape)
-    limit = 0.1 * (oblique.shape[0] if name == "integrated_gradient" else 1)  # sums of steps along an axis
+    limit = 0.1 * (
+        oblique.shape[0] if name == "integrated_gradient" else 1
+    )  # sums of steps along an axis
     assert 0 < float(displacement.detach().abs().max()) < limit
 
 
@@ -51,8 +59,12 @@ def test_training_starts_next_to_the_identity(name: str, oblique: Grid) -> None:
 def test_every_parameter_gets_a_gradient(name: str, oblique: Grid) -> None:
     torch.manual_seed(1)  # not one in which a rectified layer of two units is off
     head = build("heads", name, Head, channels=(4, 64), strides=STRIDES)
-    head(features(oblique, channels=(4, 64)), oblique)[-1].displacement(oblique).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters() if p.requires_grad)
+    head(features(oblique, channels=(4, 64)), oblique)[-1].displacement(
+        oblique
+    ).square().sum().backward()
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters() if p.requires_grad
+    )
 
 
 def bias(layer: torch.nn.Module, value: torch.Tensor) -> None:
@@ -106,19 +118,25 @@ def test_the_affine_map_has_these_parameters_along_the_images_axes() -> None:
 
 
 def test_control_points_lie_where_the_features_are(oblique: Grid) -> None:
-    """A ramp in the features is a ramp in voxels, without a shift by half a stride: splines reproduce linear functions."""
+    """A ramp in the features is a ramp in voxels, without a shift by half a stride: splines
+    reproduce linear functions.
+    """
     head = BSplineHead((1,), ((4, 2, 1),))
     torch.nn.init.zeros_(head.control.bias)
     grid = Grid.regular((32, 16, 12))
     coarse = grid.at_stride((4, 2, 1), (8, 8, 12))
-    ramp = coarse.to_world(coarse.points(dtype=torch.float64)).float()  # voxel coordinates of the fine grid: its affine is the identity
+    ramp = coarse.to_world(
+        coarse.points(dtype=torch.float64)
+    ).float()  # voxel coordinates of the fine grid: its affine is the identity
     for axis in range(3):
         with torch.no_grad():
             head.control.weight.zero_()
             head.control.weight[axis] = 0.1
         transform = head([ramp[:, axis : axis + 1]], grid)[0]
         inside = transform.dense()[0, axis, 8:-8, 4:-4, 2:-2]
-        torch.testing.assert_close(inside, 0.1 * grid.points()[0, axis, 8:-8, 4:-4, 2:-2], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            inside, 0.1 * grid.points()[0, axis, 8:-8, 4:-4, 2:-2], atol=1e-4, rtol=0
+        )
 
 
 def test_a_spacing_picks_the_level_with_that_stride() -> None:
@@ -152,7 +170,9 @@ class Seen(torch.nn.Module):
 
 
 def test_a_pyramid_composes_its_levels_and_shows_each_what_the_coarser_ones_leave() -> None:
-    """Every level moves by a constant: in voxels of the level, whose stride is twice the next one's."""
+    """Every level moves by a constant: in voxels of the level, whose stride is twice the next
+    one's.
+    """
     head = PyramidHead((6, 4), ((4, 4, 4), (2, 2, 2)), features=4, levels="all").eval()
     steps = torch.tensor([[1.0, 0.0, -0.5], [0.25, -1.0, 0.0]])
     for level, step in enumerate(steps):
@@ -182,8 +202,12 @@ def test_a_level_of_a_pyramid_enters_without_changing_the_transform() -> None:
         return head(given, grid)[-1].displacement(grid)
 
     with torch.no_grad():
-        coarse, entering, half, whole = (field([1 - w, w], [maps[0], maps[1] if w else None]) for w in (0.0, 1e-4, 0.5, 1.0))
-    assert float((entering - coarse).abs().max()) < 0.2  # of sampling at whole voxels instead of every other one
+        coarse, entering, half, whole = (
+            field([1 - w, w], [maps[0], maps[1] if w else None]) for w in (0.0, 1e-4, 0.5, 1.0)
+        )
+    assert (
+        float((entering - coarse).abs().max()) < 0.2
+    )  # of sampling at whole voxels instead of every other one
     apart = [float((other - entering).square().mean()) for other in (half, whole)]
     assert 0 < apart[0] < apart[1]
 
@@ -197,18 +221,25 @@ def test_an_antisymmetric_pyramid_leaves_equal_images_where_they_are(antisymmetr
         torch.nn.init.normal_(velocity.weight, std=0.3)
     one = [torch.rand(1, 3, 4, 3, 2), torch.rand(1, 2, 8, 6, 4)]
     equal, different = (
-        [torch.cat([maps, there], dim=1) for maps, there in zip(one, other, strict=True)] for other in (one, [m.flip(2) for m in one])
+        [torch.cat([maps, there], dim=1) for maps, there in zip(one, other, strict=True)]
+        for other in (one, [m.flip(2) for m in one])
     )
     with torch.no_grad():
-        still, moved = (float(head(maps, grid)[-1].field.abs().max()) for maps in (equal, different))
+        still, moved = (
+            float(head(maps, grid)[-1].field.abs().max()) for maps in (equal, different)
+        )
     assert moved > 0.1
     assert still == 0 if antisymmetric else still > 0.1
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_exchanging_the_images_gives_the_opposite_velocity_at_an_antisymmetric_level(level: int) -> None:
+def test_exchanging_the_images_gives_the_opposite_velocity_at_an_antisymmetric_level(
+    level: int,
+) -> None:
     """Only this level moves; without squarings, the field is the velocity."""
-    head = PyramidHead((6, 4), ((4, 4, 4), (2, 2, 2)), features=4, antisymmetric=True, steps=0, levels="all")
+    head = PyramidHead(
+        (6, 4), ((4, 4, 4), (2, 2, 2)), features=4, antisymmetric=True, steps=0, levels="all"
+    )
     for number, velocity in enumerate(head.velocities):
         torch.nn.init.normal_(velocity.weight, std=0.1 * (number == level))
     pairs = [torch.rand(2, 3, 5, 4, 3), torch.rand(2, 2, 10, 8, 6)]
@@ -265,11 +296,15 @@ def test_keypoints_follow_a_shift_and_the_levels_see_what_is_left() -> None:
     head.keypoints.weight.data[:, :, 1, 1, 1] = 4 * torch.rand(6, 2)
 
     def blobs(shift: float) -> torch.Tensor:
-        centres = torch.tensor([[9.0 + shift, 12.0, 10.0], [12.0 + shift, 9.0, 13.0]]).view(2, 3, 1, 1, 1)
+        centres = torch.tensor([[9.0 + shift, 12.0, 10.0], [12.0 + shift, 9.0, 13.0]]).view(
+            2, 3, 1, 1, 1
+        )
         return 5 * torch.exp(-(place - centres).square().sum(1) / 8)[None]
 
     fine = torch.cat([blobs(0), blobs(4)], dim=1)
-    coarse = torch.nn.functional.avg_pool3d(torch.cat([fine[:, :2], fine[:, :1], fine[:, 2:], fine[:, 2:3]], 1), 2)
+    coarse = torch.nn.functional.avg_pool3d(
+        torch.cat([fine[:, :2], fine[:, :1], fine[:, 2:], fine[:, 2:3]], 1), 2
+    )
     with torch.no_grad():
         transform = head([coarse, fine], grid)[-1]
     affine, residual = transform.members
@@ -294,7 +329,9 @@ def test_a_pyramid_refuses_maps_that_are_not_of_two_images() -> None:
 def test_a_velocitys_inverse_is_its_negative(oblique: Grid) -> None:
     head = VelocityHead(CHANNELS, STRIDES)
     torch.nn.init.normal_(head.velocity.weight, std=0.02)
-    flow = head([f.mean((2, 3, 4), keepdim=True).expand_as(f) for f in features(oblique)], oblique)[0]  # smooth
+    flow = head([f.mean((2, 3, 4), keepdim=True).expand_as(f) for f in features(oblique)], oblique)[
+        0
+    ]  # smooth
     points = torch.from_numpy(oblique.center).float().unsqueeze(2).expand(2, -1, -1)
     there = flow.map_world(points).detach()
     assert float((there - points).norm(dim=1).min()) > 0.01
@@ -314,7 +351,9 @@ def test_integrated_gradients_never_fold_along_an_axis(oblique: Grid) -> None:
 
 
 def test_heads_read_the_levels_of_one_stride_as_one() -> None:
-    """The excitation in the convolution's weights, and its parts summed, are what a product and a concatenation would be."""
+    """The excitation in the convolution's weights, and its parts summed, are what a product and a
+    concatenation would be.
+    """
     channels, strides = (4, 2, 3), ((2, 2, 2), (1, 1, 1), (1, 1, 1))
     head = IntegratedGradientHead(channels, strides, features=[4, 3], reduction=2).eval()
     grid = Grid.regular((8, 7, 6))
@@ -327,12 +366,16 @@ def test_heads_read_the_levels_of_one_stride_as_one() -> None:
     torch.nn.init.normal_(affine.last.weight)
     alone = AffineHead((5,), strides[-1:])
     alone.load_state_dict(affine.state_dict())
-    torch.testing.assert_close(affine(features[1:], grid)[0].matrix, alone([together], grid)[0].matrix)
+    torch.testing.assert_close(
+        affine(features[1:], grid)[0].matrix, alone([together], grid)[0].matrix
+    )
 
 
 @pytest.mark.parametrize("kind", ["velocity", "dense", "dense at its own resolution"])
 def test_a_field_at_a_stride_lies_where_its_features_are(kind: str) -> None:
-    """A ramp in the features is the same ramp in the image, also where the stride does not divide the extents (7 voxels)."""
+    """A ramp in the features is the same ramp in the image, also where the stride does not divide
+    the extents (7 voxels).
+    """
     slope, stride = 1e-3, (2, 2, 2)
     grid = Grid.regular((7, 7, 7), (2.0, 1.5, 3.0), (-20.0, 10.0, 4.0))
     centers = 2 * Grid.regular((4, 4, 4)).points() + 0.5
@@ -340,7 +383,9 @@ def test_a_field_at_a_stride_lies_where_its_features_are(kind: str) -> None:
         head, own = VelocityHead((3,), (stride,)), 2
         layer = head.velocity
     else:
-        own = 2 if kind.endswith("resolution") else 1  # voxels of the field's grid, or of the image's
+        own = (
+            2 if kind.endswith("resolution") else 1
+        )  # voxels of the field's grid, or of the image's
         head = DenseHead((3,), (stride,), levels="all" if own == 2 else "finest")
         layer = head.fields[0]
     bias(layer, torch.zeros(3))
@@ -353,18 +398,24 @@ def test_a_field_at_a_stride_lies_where_its_features_are(kind: str) -> None:
 
 
 def test_integrated_gradients_at_a_stride_count_from_the_first_voxel() -> None:
-    """Steps of 1.1 coarse voxels: ``0.1 (c + 1)`` coarse voxels at coarse voxel c, which lies at voxel 2 c + 1/2."""
+    """Steps of 1.1 coarse voxels: ``0.1 (c + 1)`` coarse voxels at coarse voxel c, which lies at
+    voxel 2 c + 1/2.
+    """
     grid = Grid.regular((7, 7, 7), (2.0, 1.5, 3.0), (-20.0, 10.0, 4.0))
     head = IntegratedGradientHead((4, 3), ((4, 4, 4), (2, 2, 2)), features=[4])
     bias(head.gradients, torch.full((3,), math.log(1.1 / 0.9)))
     field = head([torch.rand(1, 4, 2, 2, 2), torch.rand(1, 3, 4, 4, 4)], grid)[0].displacement(grid)
     inside = (..., slice(1, 6), slice(1, 6), slice(1, 6))
-    torch.testing.assert_close(field[inside], 0.1 * (grid.points()[inside] + 1.5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        field[inside], 0.1 * (grid.points()[inside] + 1.5), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_a_velocity_flows_in_as_many_squarings_as_asked_for(steps: int) -> None:
-    """Away from the middle at half the distance per unit time, each of ``2^steps`` parts multiplies the distance alike."""
+    """Away from the middle at half the distance per unit time, each of ``2^steps`` parts multiplies
+    the distance alike.
+    """
     grid = Grid.regular((9, 9, 9))
     head = VelocityHead((3,), ((1, 1, 1),), steps=steps)
     bias(head.velocity, torch.full((3,), -2.0))
@@ -374,11 +425,15 @@ def test_a_velocity_flows_in_as_many_squarings_as_asked_for(steps: int) -> None:
     field = head([grid.points()], grid)[0].displacement(grid)
     middle = (..., slice(3, 6), slice(3, 6), slice(3, 6))
     factor = (1 + 0.5 / 2**steps) ** (2**steps)
-    torch.testing.assert_close(field[middle], (factor - 1) * (grid.points()[middle] - 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        field[middle], (factor - 1) * (grid.points()[middle] - 4), atol=1e-5, rtol=0
+    )
 
 
 def test_a_velocity_that_is_reduced_moves_as_far() -> None:
-    """Constant features: the same motion in mm at half the resolution; the part behind the image's last voxel is there for pooling."""
+    """Constant features: the same motion in mm at half the resolution; the part behind the image's
+    last voxel is there for pooling.
+    """
     grid, maps = Grid.regular((7, 8, 6), (2.0, 1.0, 3.0)), torch.ones(1, 3, 8, 8, 8)
     heads = [VelocityHead((3,), ((1, 1, 1),), steps=2, reduce=reduce) for reduce in (1, 2)]
     for head in heads:
@@ -390,7 +445,9 @@ def test_a_velocity_that_is_reduced_moves_as_far() -> None:
 
 @pytest.mark.parametrize("arguments", [{"reduce": 0}, {"steps": -1}, {"steps": 2.5}])
 def test_a_velocity_that_cannot_be_reduced_or_squared_is_refused(arguments) -> None:
-    with pytest.raises(ComponentError, match=f"^{next(iter(arguments))} is .*; give a whole number"):
+    with pytest.raises(
+        ComponentError, match=f"^{next(iter(arguments))} is .*; give a whole number"
+    ):
         VelocityHead((3,), ((1, 1, 1),), **arguments)
 
 

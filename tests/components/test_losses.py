@@ -14,9 +14,23 @@ from lightning_reg.components.interfaces import Level, LossTerm, Prediction, Reg
 from lightning_reg.configuration.building import build_composer, build_loss
 from lightning_reg.functional import affine_matrix
 from lightning_reg.registry import ComponentError, TrainingError, build, providers
-from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Image, IntegratedGradient, Pair, Transform, Velocity
+from lightning_reg.spatial import (
+    Affine,
+    Composition,
+    Displacement,
+    Grid,
+    Image,
+    IntegratedGradient,
+    Pair,
+    Transform,
+    Velocity,
+)
 
-TERMS = sorted(name for name, offered in providers("losses").items() if offered[0].distribution == "lightning-reg")
+TERMS = sorted(
+    name
+    for name, offered in providers("losses").items()
+    if offered[0].distribution == "lightning-reg"
+)
 OF_PARTS = {"affine_identity", "gradient_identity"}  # those read parameters of a kind of transform
 SIMILARITIES = ["ssd", "ncc", "lncc", "ngf", "mi", "mind", "ssim"]
 KNOWN = ["field_error", "mask_dice", "mask_ssd", "label_dice", "label_ssd", "landmarks"]
@@ -29,13 +43,22 @@ def term(name: str, **arguments) -> LossTerm:
 @pytest.fixture
 def known(pair: Pair, shifted) -> Pair:
     """The fixture's pair, with its truth and corresponding landmarks."""
-    points = pair.fixed.grid.to_world(torch.tensor([[6.0, 9.0, 11.0], [5.0, 8.0, 9.0], [4.0, 6.0, 7.0]]).unsqueeze(0).double())[0].T.float()
+    points = pair.fixed.grid.to_world(
+        torch.tensor([[6.0, 9.0, 11.0], [5.0, 8.0, 9.0], [4.0, 6.0, 7.0]]).unsqueeze(0).double()
+    )[0].T.float()
     there = points + torch.tensor([1.5 * 2.0, 0.0, 0.0])
-    return replace(pair, truth=Displacement(shifted(1.5), pair.fixed.grid), fixed_landmarks=(points,), moving_landmarks=(there,))
+    return replace(
+        pair,
+        truth=Displacement(shifted(1.5), pair.fixed.grid),
+        fixed_landmarks=(points,),
+        moving_landmarks=(there,),
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(TERMS) - OF_PARTS))
-def test_every_term_is_finite_differentiable_and_per_batch_element(name: str, known: Pair, level) -> None:
+def test_every_term_is_finite_differentiable_and_per_batch_element(
+    name: str, known: Pair, level
+) -> None:
     field = (0.9 * torch.randn(2, 3, *known.fixed.grid.shape)).requires_grad_()
     two = Pair.collate([known, known])
     there = level(field, two)
@@ -54,8 +77,12 @@ def test_terms_of_alignment_prefer_the_aligned_pair(name: str, known: Pair, leve
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_terms_of_what_is_known_vanish_when_it_agrees(name: str, known: Pair, level, shifted) -> None:
-    assert float(term(name)(level(shifted(1.5)), known)) < 0.35 * float(term(name)(level(shifted(0.0)), known))
+def test_terms_of_what_is_known_vanish_when_it_agrees(
+    name: str, known: Pair, level, shifted
+) -> None:
+    assert float(term(name)(level(shifted(1.5)), known)) < 0.35 * float(
+        term(name)(level(shifted(0.0)), known)
+    )
 
 
 @pytest.mark.parametrize("root", [False, True])
@@ -75,14 +102,18 @@ def test_the_landmark_term_is_the_distance_in_mm(known: Pair, level, shifted) ->
 
 
 @pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv", "folding"])
-def test_terms_of_regularity_are_zero_for_translations(name: str, pair: Pair, level, shifted) -> None:
+def test_terms_of_regularity_are_zero_for_translations(
+    name: str, pair: Pair, level, shifted
+) -> None:
     assert float(term(name)(level(shifted(1.5)), pair)) == pytest.approx(0, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv"])
 def test_terms_of_regularity_leave_an_affine_part_alone(name: str, pair: Pair, level) -> None:
     grid = pair.fixed.grid
-    matrix = affine_matrix(torch.tensor([[4.0, 1, 2, 0.2, 0, 0.1, 1.2, 0.9, 1, 0.1, 0, 0]]), grid.center)
+    matrix = affine_matrix(
+        torch.tensor([[4.0, 1, 2, 0.2, 0, 0.1, 1.2, 0.9, 1, 0.1, 0, 0]]), grid.center
+    )
     wavy = level(torch.randn(1, 3, *grid.shape))
     with_affine = Composition([wavy.transform, Affine(matrix, grid)])
     both = Level(pair.fixed, pair.moving, with_affine, with_affine)
@@ -92,13 +123,22 @@ def test_terms_of_regularity_leave_an_affine_part_alone(name: str, pair: Pair, l
 
 
 @pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv"])
-def test_terms_of_regularity_look_at_what_the_level_added(name: str, pair: Pair, level, shifted) -> None:
+def test_terms_of_regularity_look_at_what_the_level_added(
+    name: str, pair: Pair, level, shifted
+) -> None:
     """Not at what came before it, which the level before has paid for."""
     grid = pair.fixed.grid
-    rough, still = Displacement(torch.randn(1, 3, *grid.shape), grid), Displacement(shifted(0.5), grid)
-    assert float(term(name)(Level(pair.fixed, pair.moving, Composition([rough, still]), still), pair)) == pytest.approx(0, abs=1e-8)
+    rough, still = (
+        Displacement(torch.randn(1, 3, *grid.shape), grid),
+        Displacement(shifted(0.5), grid),
+    )
+    assert float(
+        term(name)(Level(pair.fixed, pair.moving, Composition([rough, still]), still), pair)
+    ) == pytest.approx(0, abs=1e-8)
     added = Level(pair.fixed, pair.moving, Composition([still, rough]), rough)
-    torch.testing.assert_close(term(name)(added, pair), term(name)(Level(pair.fixed, pair.moving, rough, rough), pair))
+    torch.testing.assert_close(
+        term(name)(added, pair), term(name)(Level(pair.fixed, pair.moving, rough, rough), pair)
+    )
 
 
 def test_folding_counts_by_how_much_the_determinant_is_too_small(pair: Pair, level) -> None:
@@ -108,31 +148,50 @@ def test_folding_counts_by_how_much_the_determinant_is_too_small(pair: Pair, lev
     assert float(term("folding", margin=0.5)(level(mirrored), pair)) == pytest.approx(2.0, rel=1e-4)
 
 
-def test_inverse_consistency_is_the_squared_length_of_the_round_trip(pair: Pair, level, shifted) -> None:
+def test_inverse_consistency_is_the_squared_length_of_the_round_trip(
+    pair: Pair, level, shifted
+) -> None:
     there, back = level(shifted(1.5)), level(shifted(-1.0))
     value = term("inverse_consistency")(replace(there, reverse=back), pair)
     assert float(value) == pytest.approx((0.5 * 2.0) ** 2, rel=1e-5)  # half a voxel of 2 mm
 
 
 def test_inverse_consistency_goes_there_before_it_comes_back(pair: Pair) -> None:
-    """There to twice the distance from the origin, back by ``s`` mm: the round trip moves x by ``x + s``, not by ``x + 2 s``."""
+    """There to twice the distance from the origin, back by ``s`` mm: the round trip moves x by
+    ``x + s``, not by ``x + 2 s``.
+    """
     there, back = torch.eye(4).unsqueeze(0), torch.eye(4).unsqueeze(0)
     there[0, :3, :3] *= 2
     shift = torch.tensor([1.0, 2.0, 3.0])
     back[0, :3, 3] = shift
     forward, backward = Affine(there, pair.fixed.grid), Affine(back, pair.moving.grid)
-    found = Level(pair.fixed, pair.moving, forward, forward, Level(pair.moving, pair.fixed, backward, backward))
+    found = Level(
+        pair.fixed,
+        pair.moving,
+        forward,
+        forward,
+        Level(pair.moving, pair.fixed, backward, backward),
+    )
     world = pair.fixed.grid.to_world(pair.fixed.grid.points(dtype=torch.float64))[0].flatten(1)
     expected = float((world + shift.view(3, 1)).square().sum(0).mean())
     assert float(term("inverse_consistency")(found, pair)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_velocity_and_its_inverse_are_consistent(pair: Pair) -> None:
-    i, j, k = (p / n for p, n in zip(pair.fixed.grid.points()[0], pair.fixed.grid.shape, strict=True))
-    smooth = torch.stack([torch.sin(3 * i + j), torch.cos(2 * j - k), torch.sin(2 * k + i)]).unsqueeze(0)
+    i, j, k = (
+        p / n for p, n in zip(pair.fixed.grid.points()[0], pair.fixed.grid.shape, strict=True)
+    )
+    smooth = torch.stack(
+        [torch.sin(3 * i + j), torch.cos(2 * j - k), torch.sin(2 * k + i)]
+    ).unsqueeze(0)
     flow = Velocity(1.5 * smooth, pair.fixed.grid)
     there, back = (Level(pair.fixed, pair.moving, t, t) for t in (flow, flow.inverse()))
-    moved = float((flow.dense() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1)).square().sum(1).mean())
+    moved = float(
+        (flow.dense() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1))
+        .square()
+        .sum(1)
+        .mean()
+    )
     assert float(term("inverse_consistency")(replace(there, reverse=back), pair)) < 1e-3 * moved
 
 
@@ -144,38 +203,71 @@ def test_terms_of_a_kind_of_transform(pair: Pair, level, shifted) -> None:
     both = Composition([IntegratedGradient(steps, grid), Affine(matrix, grid)])
     found = Level(pair.fixed, pair.moving, both, both)
     moved = 3.0 / grid.size.item()  # mm, as a fraction of the image's size
-    assert float(term("affine_identity")(found, pair)) == pytest.approx((0.25 + moved) / 12, abs=1e-5)
-    assert float(term("gradient_identity")(found, pair)) == pytest.approx(0.5 / steps.numel(), rel=1e-4)
-    with pytest.raises(TrainingError, match="'affine_identity' needs one Affine part in the method's transform, which has 0"):
+    assert float(term("affine_identity")(found, pair)) == pytest.approx(
+        (0.25 + moved) / 12, abs=1e-5
+    )
+    assert float(term("gradient_identity")(found, pair)) == pytest.approx(
+        0.5 / steps.numel(), rel=1e-4
+    )
+    with pytest.raises(
+        TrainingError,
+        match="'affine_identity' needs one Affine part in the method's transform, which has 0",
+    ):
         term("affine_identity")(level(shifted(0.0)), pair)
 
 
 def _waved(shape: tuple[int, ...], size: float) -> Pair:
-    """A pair of ``size`` mm along each axis whose images and truth have one shape, whatever the voxels and millimetres."""
+    """A pair of ``size`` mm along each axis whose images and truth have one shape, whatever the
+    voxels and millimetres.
+    """
     grid = Grid.regular(shape, [size / n for n in shape], [size / n / 2 for n in shape])
     i, j, k = (2 * torch.pi * p / size for p in grid.to_world(grid.points(dtype=torch.float64))[0])
-    wave = torch.stack([torch.sin(i) * torch.cos(j), torch.sin(j + k), torch.cos(k) * torch.sin(i)]).unsqueeze(0)
+    wave = torch.stack(
+        [torch.sin(i) * torch.cos(j), torch.sin(j + k), torch.cos(k) * torch.sin(i)]
+    ).unsqueeze(0)
     field = (0.03 * size * wave / torch.from_numpy(grid.spacing).view(1, 3, 1, 1, 1)).float()
-    intensity = torch.sigmoid(4 * torch.sin(i + 0.5) * torch.cos(j) + 2 * torch.sin(2 * k)).float()[None, None]
-    return Pair(Image(intensity, grid), Image(intensity.flip(3), grid), truth=Displacement(field, grid))
+    intensity = torch.sigmoid(4 * torch.sin(i + 0.5) * torch.cos(j) + 2 * torch.sin(2 * k)).float()[
+        None, None
+    ]
+    return Pair(
+        Image(intensity, grid), Image(intensity.flip(3), grid), truth=Displacement(field, grid)
+    )
 
 
-@pytest.mark.parametrize("name", ["diffusion", "bending", "curvature", "tv", "ngf", "field_error", "gradient_identity"])
+@pytest.mark.parametrize(
+    "name", ["diffusion", "bending", "curvature", "tv", "ngf", "field_error", "gradient_identity"]
+)
 def test_a_weight_means_the_same_at_every_size(name: str) -> None:
-    """One deformation on a finer grid, in a larger body, and at a coarser level of it costs the same."""
+    """One deformation on a finer grid, in a larger body, and at a coarser level of it costs the
+    same.
+    """
     values = []
-    for shape, size in (((32, 32, 32), 64.0), ((64, 64, 64), 64.0), ((32, 32, 32), 640.0), ((48, 40, 56), 200.0)):
+    for shape, size in (
+        ((32, 32, 32), 64.0),
+        ((64, 64, 64), 64.0),
+        ((32, 32, 32), 640.0),
+        ((48, 40, 56), 200.0),
+    ):
         pair = _waved(shape, size)
         found: Transform = Displacement(pair.truth.field * 1.5, pair.fixed.grid)
         if name == "gradient_identity":
             steps = torch.stack(
-                [1 + found.dense()[:, a].diff(dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)) for a in range(3)], 1
+                [
+                    1
+                    + found.dense()[:, a].diff(
+                        dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)
+                    )
+                    for a in range(3)
+                ],
+                1,
             )
             found = IntegratedGradient(steps, pair.fixed.grid)
         fine = Level(pair.fixed, pair.moving, found, found)
         values.append(float(term(name)(fine, pair)))
         if name != "gradient_identity":
-            coarse = Level(pair.fixed.at_stride((2, 2, 2)), pair.moving.at_stride((2, 2, 2)), found, found)
+            coarse = Level(
+                pair.fixed.at_stride((2, 2, 2)), pair.moving.at_stride((2, 2, 2)), found, found
+            )
             values.append(float(term(name)(coarse, pair)))
     assert max(values) < 1.25 * min(values), values
 
@@ -184,24 +276,42 @@ def test_a_weight_means_the_same_at_every_size(name: str) -> None:
 def test_a_masked_term_ignores_what_lies_outside(mask: str, pair: Pair, level, shifted) -> None:
     outside = Image(pair.fixed.tensor + 5 * (1 - pair.fixed_mask.tensor.float()), pair.fixed.grid)
     seen = level(shifted(1.5), replace(pair, fixed=outside))
-    assert float(term("ssd", mask=mask)(seen, pair)) < 0.1 * float(term("ssd")(seen, pair))  # the warped moving mask is soft at its border
+    assert float(term("ssd", mask=mask)(seen, pair)) < 0.1 * float(
+        term("ssd")(seen, pair)
+    )  # the warped moving mask is soft at its border
 
 
 @pytest.mark.parametrize("mask", ["fixed", "moving", "intersection"])
 def test_each_region_is_that_of_its_own_masks(mask: str, pair: Pair, level, shifted) -> None:
     """Slabs that cross: 4 of squared difference in the fixed one, 1 beside it."""
-    fixed_mask, moving_mask = torch.zeros(2, 1, 1, *pair.fixed.grid.shape, dtype=torch.int16).unbind(0)
+    fixed_mask, moving_mask = torch.zeros(
+        2, 1, 1, *pair.fixed.grid.shape, dtype=torch.int16
+    ).unbind(0)
     fixed_mask[:, :, 5:10], moving_mask[..., 3:5] = 1, 1
     grid = pair.fixed.grid
     difference = 1 + fixed_mask.float()
     masks = [Image(m, grid, discrete=True) for m in (fixed_mask, moving_mask)]
-    pair = replace(pair, fixed=Image(difference, grid), moving=Image(0 * difference, grid), fixed_mask=masks[0], moving_mask=masks[1])
+    pair = replace(
+        pair,
+        fixed=Image(difference, grid),
+        moving=Image(0 * difference, grid),
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+    )
     expected = {"fixed": 4.0, "moving": (5 * 4 + 15 * 1) / 20, "intersection": 4.0}[mask]
-    assert float(term("ssd", mask=mask)(level(shifted(0.0), pair), pair)) == pytest.approx(expected, rel=1e-5)
+    assert float(term("ssd", mask=mask)(level(shifted(0.0), pair), pair)) == pytest.approx(
+        expected, rel=1e-5
+    )
     one = fixed_mask.bool() & moving_mask.bool()
     marked = replace(pair, fixed=Image(difference.where(~one, torch.tensor(7.0)), grid))
-    inside = {"fixed": (2 * 49 + 10 * 4) / 12, "moving": (5 * 49 + 15 * 1) / 20, "intersection": 49.0}[mask]
-    assert float(term("ssd", mask=mask)(level(shifted(0.0), marked), marked)) == pytest.approx(inside, rel=1e-5)
+    inside = {
+        "fixed": (2 * 49 + 10 * 4) / 12,
+        "moving": (5 * 49 + 15 * 1) / 20,
+        "intersection": 49.0,
+    }[mask]
+    assert float(term("ssd", mask=mask)(level(shifted(0.0), marked), marked)) == pytest.approx(
+        inside, rel=1e-5
+    )
 
 
 def test_the_overlap_ends_with_the_moving_images_own_grid(pair: Pair, level, shifted) -> None:
@@ -215,19 +325,28 @@ def test_the_overlap_ends_with_the_moving_images_own_grid(pair: Pair, level, shi
 
 
 def test_a_loss_cannot_be_lowered_by_leaving_the_field_of_view(pair: Pair, level, shifted) -> None:
-    """A moving image without structure leaves nothing to move for, though the fixed image differs more on one side."""
+    """A moving image without structure leaves nothing to move for, though the fixed image differs
+    more on one side.
+    """
     right = torch.zeros_like(pair.fixed.tensor)
     right[:, :, 12:] = 1
-    pair = replace(pair, fixed=Image(right, pair.fixed.grid), moving=Image(0 * right, pair.fixed.grid))
+    pair = replace(
+        pair, fixed=Image(right, pair.fixed.grid), moving=Image(0 * right, pair.fixed.grid)
+    )
     field = shifted(3.4).requires_grad_()
     term("ssd", mask="overlap")(level(field, pair), pair).sum().backward()
     assert float(field.grad.abs().max()) == 0
 
 
 @pytest.mark.parametrize("side", ["fixed", "moving"])
-def test_edges_count_whatever_the_contrast_of_either_image(side: str, pair: Pair, level, shifted) -> None:
+def test_edges_count_whatever_the_contrast_of_either_image(
+    side: str, pair: Pair, level, shifted
+) -> None:
     brighter = replace(getattr(pair, side), tensor=20 * getattr(pair, side).tensor)
-    values = [float(term("ngf")(level(shifted(0.7), p), p)) for p in (pair, replace(pair, **{side: brighter}))]
+    values = [
+        float(term("ngf")(level(shifted(0.7), p), p))
+        for p in (pair, replace(pair, **{side: brighter}))
+    ]
     assert values[0] == pytest.approx(values[1], rel=1e-3)
 
 
@@ -237,16 +356,26 @@ def test_edges_count_whatever_the_contrast_of_either_image(side: str, pair: Pair
         ("lncc", {"window": 5}, lambda fixed, warped: 1 - LF.lncc(fixed, warped, 5)),
         ("ssim", {"window": 5}, lambda fixed, warped: 1 - LF.ssim(fixed, warped, 5)),
         ("mi", {"bins": 11}, lambda fixed, warped: -LF.mutual_information(fixed, warped, 11)),
-        ("mind", {"radius": 2, "dilation": 1}, lambda fixed, warped: LF.ssd(LF.mind_ssc(fixed, 2, 1), LF.mind_ssc(warped, 2, 1))),
+        (
+            "mind",
+            {"radius": 2, "dilation": 1},
+            lambda fixed, warped: LF.ssd(LF.mind_ssc(fixed, 2, 1), LF.mind_ssc(warped, 2, 1)),
+        ),
     ],
 )
-def test_arguments_reach_the_measure(name: str, arguments: dict, measure: Callable, pair: Pair, level, shifted) -> None:
+def test_arguments_reach_the_measure(
+    name: str, arguments: dict, measure: Callable, pair: Pair, level, shifted
+) -> None:
     seen = level(shifted(0.7))
-    torch.testing.assert_close(term(name, **arguments)(seen, pair), measure(seen.fixed.tensor, seen.warped.tensor))
+    torch.testing.assert_close(
+        term(name, **arguments)(seen, pair), measure(seen.fixed.tensor, seen.warped.tensor)
+    )
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
-def test_the_overlap_is_where_the_moving_image_has_voxels(name: str, pair: Pair, level, shifted) -> None:
+def test_the_overlap_is_where_the_moving_image_has_voxels(
+    name: str, pair: Pair, level, shifted
+) -> None:
     """Values that the moving image would have beyond its border do not matter."""
     other = replace(pair, moving=replace(pair.moving, padding=-3.0))
     values = [float(term(name, mask="overlap")(level(shifted(6.0), p), p)) for p in (pair, other)]
@@ -256,7 +385,9 @@ def test_the_overlap_is_where_the_moving_image_has_voxels(name: str, pair: Pair,
 
 
 def test_the_bundle_is_the_weighted_sum_over_terms_and_levels(pair: Pair, level, shifted) -> None:
-    bundle = build_loss({"terms": {"ssd": {"weight": 2.0}, "ncc": None}, "level_weights": [0.3, 1.0]})
+    bundle = build_loss(
+        {"terms": {"ssd": {"weight": 2.0}, "ncc": None}, "level_weights": [0.3, 1.0]}
+    )
     one = level(shifted(0.5))
     value = bundle(Registration((one, one)), pair)
     ssd, ncc = (1.3 * float(term(n)(one, pair)) for n in ("ssd", "ncc"))
@@ -264,7 +395,9 @@ def test_the_bundle_is_the_weighted_sum_over_terms_and_levels(pair: Pair, level,
     assert float(value.total) == pytest.approx(2 * ssd + ncc)
 
 
-def test_level_weights_go_from_coarse_to_fine_and_a_call_can_give_others(pair: Pair, level, shifted) -> None:
+def test_level_weights_go_from_coarse_to_fine_and_a_call_can_give_others(
+    pair: Pair, level, shifted
+) -> None:
     bundle = build_loss({"terms": {"ssd": {"weight": 2.0}}, "level_weights": [0.25, 1.0]})
     coarse, fine = level(shifted(0.0)), level(shifted(1.2))
     found = Registration((coarse, fine))
@@ -274,25 +407,41 @@ def test_level_weights_go_from_coarse_to_fine_and_a_call_can_give_others(pair: P
     assert float(bundle(found, pair, [0.0, 3.0]).total) == pytest.approx(2 * 3 * b)
 
 
-def test_a_bundle_restricted_to_what_is_there_keeps_weights_and_levels(pair: Pair, level, shifted) -> None:
-    bundle = build_loss({"terms": {"ssd": {"weight": 2.0}, "field_error": {"weight": 9.0}}, "level_weights": [0.25, 1.0]})
+def test_a_bundle_restricted_to_what_is_there_keeps_weights_and_levels(
+    pair: Pair, level, shifted
+) -> None:
+    bundle = build_loss(
+        {
+            "terms": {"ssd": {"weight": 2.0}, "field_error": {"weight": 9.0}},
+            "level_weights": [0.25, 1.0],
+        }
+    )
     found = Registration((level(shifted(0.0)), level(shifted(1.2))))
     bundle.require(pair.has() | {"truth"})  # some pairs have it
     whole, left = bundle(found, pair), bundle.restricted(pair.has())(found, pair)
     assert set(left.terms) == {"ssd"}
-    assert float(left.total) == pytest.approx(float(whole.total))  # a term without its data counts 0
+    assert float(left.total) == pytest.approx(
+        float(whole.total)
+    )  # a term without its data counts 0
     with pytest.raises(TrainingError, match="Every term of the model's own loss"):
         build_loss({"terms": {"field_error": {}}}).restricted(pair.has())
 
 
 def test_level_weights_of_another_number_are_refused(pair: Pair, level, shifted) -> None:
     with pytest.raises(TrainingError, match="3 values for 1 levels"):
-        build_loss({"terms": {"ssd": None}, "level_weights": [1, 1, 1]})(Registration((level(shifted(0.0)),)), pair)
+        build_loss({"terms": {"ssd": None}, "level_weights": [1, 1, 1]})(
+            Registration((level(shifted(0.0)),)), pair
+        )
 
 
 def test_data_without_what_a_term_needs_are_refused_by_name(pair: Pair) -> None:
     bundle = build_loss({"terms": {"ssd": None, "field_error": {"mask": "fixed"}}})
-    with pytest.raises(TrainingError, match=r"'field_error' needs truth, which the training pairs do not have \(they have fixed, "):
+    with pytest.raises(
+        TrainingError,
+        match=(
+            r"'field_error' needs truth, which the training pairs do not have \(they have fixed, "
+        ),
+    ):
         bundle.require(pair.has())
     bundle.require(pair.has() | {"truth"})
 
@@ -310,12 +459,18 @@ def test_a_term_of_weight_zero_is_left_out_with_its_needs() -> None:
     assert list(bundle.weights) == ["ssd"]
 
 
-def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(pair: Pair, level, shifted) -> None:
-    """The moving labels have a grid of their own; the predictions of both images are on the fixed image's."""
+def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(
+    pair: Pair, level, shifted
+) -> None:
+    """The moving labels have a grid of their own; the predictions of both images are on the fixed
+    image's.
+    """
     assert pair.moving_labels is not None
     assert pair.fixed_labels is not None
     grid = pair.fixed.grid
-    pair = replace(pair, moving_labels=pair.moving_labels.cropped((2, 1, 0), [n - 3 for n in grid.shape]))
+    pair = replace(
+        pair, moving_labels=pair.moving_labels.cropped((2, 1, 0), [n - 3 for n in grid.shape])
+    )
     there = level(shifted(0.0), pair)
     plain = float(term("label_dice")(there, pair))
 
@@ -325,19 +480,33 @@ def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(pa
 
     def value(fixed: Image, moving: Image) -> float:
         predicted = Prediction((1,), fixed, moving)
-        return float(term("label_dice", predicted=2.0)(replace(there, predicted=predicted), pair)) - plain
+        return (
+            float(term("label_dice", predicted=2.0)(replace(there, predicted=predicted), pair))
+            - plain
+        )
 
     first, second = logits(pair.fixed_labels), logits(pair.moving_labels)
     even = Image(torch.zeros_like(first.tensor), grid)  # both probabilities are 0.5
     assert abs(value(first, second)) < 1e-3
-    dices = [LF.soft_dice((x.tensor[:, 1:] > 0).float(), torch.full_like(x.tensor[:, 1:], 0.5)) for x in (first, second)]
+    dices = [
+        LF.soft_dice((x.tensor[:, 1:] > 0).float(), torch.full_like(x.tensor[:, 1:], 0.5))
+        for x in (first, second)
+    ]
     for fixed, moving, missed in ((even, second, dices[0]), (first, even, dices[1])):
         assert value(fixed, moving) == pytest.approx(math.log(2) + 1 - float(missed), rel=1e-3)
 
 
 def test_label_dice_trains_what_the_backbone_predicts(pair: Pair) -> None:
-    backbone = {"name": "dual_stream", "levels": 2, "features": 4, "labels": [1], "norm": "instance"}
-    composer = build_composer({"name": "single", "backbone": backbone, "head": {"name": "pyramid", "features": 4}}).train()
+    backbone = {
+        "name": "dual_stream",
+        "levels": 2,
+        "features": 4,
+        "labels": [1],
+        "norm": "instance",
+    }
+    composer = build_composer(
+        {"name": "single", "backbone": backbone, "head": {"name": "pyramid", "features": 4}}
+    ).train()
     found = composer(pair.fixed, pair.moving).levels[-1]
     assert found.predicted is not None
     assert found.predicted.labels == (1,)
@@ -347,14 +516,22 @@ def test_label_dice_trains_what_the_backbone_predicts(pair: Pair) -> None:
     assert gradients
 
 
-def test_label_dice_refuses_predictions_of_a_network_that_makes_none(pair: Pair, level, shifted) -> None:
-    with pytest.raises(TrainingError, match="the network predicts no labels; give the backbone dual_stream the values"):
+def test_label_dice_refuses_predictions_of_a_network_that_makes_none(
+    pair: Pair, level, shifted
+) -> None:
+    with pytest.raises(
+        TrainingError,
+        match="the network predicts no labels; give the backbone dual_stream the values",
+    ):
         term("label_dice", predicted=1.0)(level(shifted(0.0)), pair)
     with pytest.raises(ComponentError, match="give a weight of 0 or more"):
         term("label_dice", predicted=-1.0)
     even = Image(torch.zeros(1, 2, *pair.fixed.grid.shape), pair.fixed.grid)
     other = replace(level(shifted(0.0)), predicted=Prediction((17,), even, even))
-    with pytest.raises(TrainingError, match=r"predicts the labels \[17\], and .* has \[1\]; give the values in the label maps"):
+    with pytest.raises(
+        TrainingError,
+        match=r"predicts the labels \[17\], and .* has \[1\]; give the values in the label maps",
+    ):
         term("label_dice", predicted=1.0)(other, pair)
 
 
@@ -367,7 +544,9 @@ def test_structures_at_a_coarse_level_are_not_shifted(name: str, stride: int) ->
     inside = ((i - 11.2) / 7) ** 2 + ((j - 9.1) / 6) ** 2 + ((k - 7.6) / 5) ** 2 < 1
     structure = Image(inside[None, None].short(), grid, discrete=True)
     pair = Pair(structure, structure, structure, structure, structure, structure)
-    coarse = Image(structure.tensor.float(), grid).at_resolution(grid.at_stride((stride,) * 3, [n // stride for n in grid.shape]))
+    coarse = Image(structure.tensor.float(), grid).at_resolution(
+        grid.at_stride((stride,) * 3, [n // stride for n in grid.shape])
+    )
     values = {}
     for shift in (-0.5, 0.0, 0.5):
         field = torch.zeros(1, 3, *coarse.grid.shape)
@@ -386,4 +565,6 @@ def test_equal_structures_agree_at_every_resolution(name: str) -> None:
     pair = Pair(structure, structure, structure, structure, structure, structure)
     coarse = Image(structure.tensor.float(), grid).at_stride((4, 4, 4))
     still = Displacement(torch.zeros(1, 3, *coarse.grid.shape), coarse.grid)
-    assert float(term(name)(Level(coarse, coarse, still, still), pair)) == pytest.approx(0, abs=1e-10)
+    assert float(term(name)(Level(coarse, coarse, still, still), pair)) == pytest.approx(
+        0, abs=1e-10
+    )

@@ -34,7 +34,10 @@ def grow(module: nn.Module, alpha: list[float]) -> None:
             part.grow(alpha)
 
 
-@pytest.mark.parametrize(("alpha", "computed"), [([1, 0, 0], 1), ([0.4, 0.6, 0], 2), ([0, 1, 0], 2), ([0, 0.5, 0.5], 3), ([0, 0, 1], 3)])
+@pytest.mark.parametrize(
+    ("alpha", "computed"),
+    [([1, 0, 0], 1), ([0.4, 0.6, 0], 2), ([0, 1, 0], 2), ([0, 0.5, 0.5], 3), ([0, 0, 1], 3)],
+)
 def test_levels_without_weight_are_not_computed(alpha: list[float], computed: int) -> None:
     net = ProgressiveUNet(levels=LEVELS, features=4)
     net.grow(alpha)
@@ -42,10 +45,16 @@ def test_levels_without_weight_are_not_computed(alpha: list[float], computed: in
     assert [f is not None for f in features] == [i < computed for i in range(LEVELS)]
     for level, feature in enumerate(features[:computed]):
         assert feature is not None
-        assert feature.shape == (1, net.channels[level], *(n // s for n, s in zip((16, 8, 12), net.strides[level], strict=True)))
+        assert feature.shape == (
+            1,
+            net.channels[level],
+            *(n // s for n, s in zip((16, 8, 12), net.strides[level], strict=True)),
+        )
 
 
-@pytest.mark.parametrize("alpha", [[1.0, 0, 0], [0.4, 0.6, 0], [0, 1.0, 0], [0, 0.5, 0.5], [0, 0, 1.0]])
+@pytest.mark.parametrize(
+    "alpha", [[1.0, 0, 0], [0.4, 0.6, 0], [0, 1.0, 0], [0, 0.5, 0.5], [0, 0, 1.0]]
+)
 def test_gradients_reach_exactly_what_the_weights_use(alpha: list[float], pair: Pair) -> None:
     net = composer()
     grow(net, alpha)
@@ -64,10 +73,15 @@ def test_gradients_reach_exactly_what_the_weights_use(alpha: list[float], pair: 
 
 
 def test_the_output_is_the_weighted_sum_of_the_levels(pair: Pair) -> None:
-    """With every input at its own level (beta = 1 below the top) a two-level state is a mixture of its parts."""
+    """With every input at its own level (beta = 1 below the top) a two-level state is a mixture of
+    its parts.
+    """
     net = composer().eval()
     head = net.network.heads[0]
-    features = [torch.rand(1, n, *(s // stride for s in (20, 16, 12))) for n, stride in ((16, 4), (8, 2), (4, 1))]
+    features = [
+        torch.rand(1, n, *(s // stride for s in (20, 16, 12)))
+        for n, stride in ((16, 4), (8, 2), (4, 1))
+    ]
     single = []
     for level in range(LEVELS):
         head.grow([float(i == level) for i in range(LEVELS)])
@@ -90,7 +104,9 @@ def test_the_state_dict_carries_the_growth(pair: Pair) -> None:
     source, target = composer(), composer()
     grow(source, [0.25, 0.75, 0])
     target.load_state_dict(source.state_dict())
-    a, b = (net.eval()(pair.fixed, pair.moving).transform.displacement() for net in (source, target))
+    a, b = (
+        net.eval()(pair.fixed, pair.moving).transform.displacement() for net in (source, target)
+    )
     torch.testing.assert_close(a, b)
 
 
@@ -103,17 +119,24 @@ def test_weights_that_do_not_sum_to_one_are_refused(alpha: list[float]) -> None:
 def test_sizes_that_do_not_divide_are_padded_and_cropped() -> None:
     grid = Grid.regular((18, 13, 11))
     net = composer()
-    found = net(Image(torch.rand(1, 1, 18, 13, 11), grid), Image(torch.rand(1, 1, 18, 13, 11), grid)).transform
+    found = net(
+        Image(torch.rand(1, 1, 18, 13, 11), grid), Image(torch.rand(1, 1, 18, 13, 11), grid)
+    ).transform
     assert found.displacement().shape == (1, 3, 18, 13, 11)
 
 
 def test_too_many_levels_for_the_image_is_one_sentence(pair: Pair) -> None:
-    with pytest.raises(DataError, match=r"20 x 16 x 12 voxels are too small .* by 32 x 32 x 32.*backbone\.levels"):
+    with pytest.raises(
+        DataError, match=r"20 x 16 x 12 voxels are too small .* by 32 x 32 x 32.*backbone\.levels"
+    ):
         composer(6)(pair.fixed, pair.moving)
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
-@pytest.mark.parametrize("shape", [(1, 3, 8, 6, 5), (1, 3, 4, 6, 5), (1, 3, 7, 6, 5), (2, 3, 8, 6, 5), (1, 30, 40, 30, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 3, 8, 6, 5), (1, 3, 4, 6, 5), (1, 3, 7, 6, 5), (2, 3, 8, 6, 5), (1, 30, 40, 30, 3)],
+)
 def test_the_fast_convolution_is_a_convolution(shape: tuple[int, ...], dilation: int) -> None:
     fast = Convolution(shape[1], 4, dilation=dilation).double()
     plain = nn.Conv3d(shape[1], 4, 3, padding=dilation, dilation=dilation).double()
@@ -133,12 +156,20 @@ def test_the_fast_convolution_is_a_convolution(shape: tuple[int, ...], dilation:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_fast_normalisation_is_instance_normalisation(batch: int, layout: torch.memory_format) -> None:
-    """As a group per channel: the gradient of PyTorch 2.13's ``F.instance_norm`` is wrong where channels come last."""
+def test_the_fast_normalisation_is_instance_normalisation(
+    batch: int, layout: torch.memory_format
+) -> None:
+    """As a group per channel: the gradient of PyTorch 2.13's ``F.instance_norm`` is wrong where
+    channels come last.
+    """
     fast = InstanceNorm(4).double()
     for parameter in fast.parameters():
         nn.init.normal_(parameter)
-    x = (torch.rand(batch, 4, 6, 5, 7, dtype=torch.float64) * 3 + 1).contiguous(memory_format=layout).requires_grad_()
+    x = (
+        (torch.rand(batch, 4, 6, 5, 7, dtype=torch.float64) * 3 + 1)
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+    )
     for module in (fast.train(), fast.eval()):
         found, expected = module(x), F.group_norm(x, 4, fast.weight, fast.bias)
         torch.testing.assert_close(found, expected)
@@ -150,7 +181,9 @@ def test_the_fast_normalisation_is_instance_normalisation(batch: int, layout: to
 
 
 def test_inputs_are_the_images_pooled_to_the_level() -> None:
-    """At alpha = [1, 0, 0] the network reads the images at the coarsest resolution and nothing finer."""
+    """At alpha = [1, 0, 0] the network reads the images at the coarsest resolution and nothing
+    finer.
+    """
     net = ProgressiveUNet(levels=LEVELS, features=4).eval()
     net.grow([1, 0, 0])
     fixed, moving = torch.rand(1, 1, 16, 8, 12), torch.rand(1, 1, 16, 8, 12)
@@ -159,9 +192,16 @@ def test_inputs_are_the_images_pooled_to_the_level() -> None:
 
 
 def test_a_refining_level_enters_without_changing_the_field(pair: Pair) -> None:
-    """With ``refine``, a level whose own convolution is still zero passes on what the coarser ones found."""
-    head = single(BACKBONE, {"name": "dense", "levels": "weighted", "refine": True}).network.heads[0]
-    features = [torch.rand(1, n, *(s // stride for s in (20, 16, 12))) for n, stride in ((16, 4), (8, 2), (4, 1))]
+    """With ``refine``, a level whose own convolution is still zero passes on what the coarser ones
+    found.
+    """
+    head = single(BACKBONE, {"name": "dense", "levels": "weighted", "refine": True}).network.heads[
+        0
+    ]
+    features = [
+        torch.rand(1, n, *(s // stride for s in (20, 16, 12)))
+        for n, stride in ((16, 4), (8, 2), (4, 1))
+    ]
     for field in head.fields:
         nn.init.zeros_(field.weight)
     nn.init.normal_(head.fields[0].bias)

@@ -12,7 +12,11 @@ from lightning_reg.configuration.building import build_composer
 from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Image, Pair
 
-AFFINE = {"backbone": {"name": "siamese", "levels": 2, "features": 3}, "head": "affine", "stride": 2}
+AFFINE = {
+    "backbone": {"name": "siamese", "levels": 2, "features": 3},
+    "head": "affine",
+    "stride": 2,
+}
 SPLINE = {"backbone": {"name": "lattice", "spacing": 4, "features": 3}, "head": "bspline"}
 UNET = {"name": "unet", "levels": 2, "features": 2}
 
@@ -37,7 +41,9 @@ def other(pair: Pair) -> Image:
     return pair.moving.resampled(grid)
 
 
-def test_the_result_is_the_composition_and_the_last_stage_acts_on_the_fixed_points_first(stack, pair: Pair, other: Image) -> None:
+def test_the_result_is_the_composition_and_the_last_stage_acts_on_the_fixed_points_first(
+    stack, pair: Pair, other: Image
+) -> None:
     stack.eval()
     level = stack(pair.fixed, other).levels[-1]
     kinds = [type(part) for part in flat(level.transform)]
@@ -45,7 +51,10 @@ def test_the_result_is_the_composition_and_the_last_stage_acts_on_the_fixed_poin
     point = torch.from_numpy(pair.fixed.grid.center).float().unsqueeze(2)
     affine, coarse, fine = flat(level.transform)
     torch.testing.assert_close(
-        level.transform.map_world(point), affine.map_world(coarse.map_world(fine.map_world(point))), atol=1e-3, rtol=0
+        level.transform.map_world(point),
+        affine.map_world(coarse.map_world(fine.map_world(point))),
+        atol=1e-3,
+        rtol=0,
     )
     assert level.fixed is pair.fixed
     assert level.moving is other
@@ -53,10 +62,16 @@ def test_the_result_is_the_composition_and_the_last_stage_acts_on_the_fixed_poin
 
 
 def flat(transform) -> list:
-    return [p for m in transform.members for p in flat(m)] if isinstance(transform, Composition) else [transform]
+    return (
+        [p for m in transform.members for p in flat(m)]
+        if isinstance(transform, Composition)
+        else [transform]
+    )
 
 
-def test_a_stage_sees_the_moving_image_as_the_stages_before_left_it(stack, pair: Pair, other: Image) -> None:
+def test_a_stage_sees_the_moving_image_as_the_stages_before_left_it(
+    stack, pair: Pair, other: Image
+) -> None:
     seen = []
     stack.networks[2].register_forward_pre_hook(lambda module, images: seen.extend(images))
     stack.eval()
@@ -70,15 +85,22 @@ def test_the_affine_stage_reads_images_of_their_own_sizes(stack, pair: Pair, oth
     seen = []
     stack.networks[0].backbone.register_forward_pre_hook(lambda module, images: seen.extend(images))
     stack(pair.fixed, other)
-    assert [tuple(x.shape[2:]) for x in seen] == [(12, 8, 8), (12, 12, 8)]  # halved, then padded to multiples of four
+    assert [tuple(x.shape[2:]) for x in seen] == [
+        (12, 8, 8),
+        (12, 12, 8),
+    ]  # halved, then padded to multiples of four
 
 
-def test_frozen_stages_run_without_gradients_and_later_ones_not_at_all(stack, pair: Pair, other: Image) -> None:
+def test_frozen_stages_run_without_gradients_and_later_ones_not_at_all(
+    stack, pair: Pair, other: Image
+) -> None:
     stack.train()
     stack.activate([1])
     calls = [0, 0, 0]
     for index, network in enumerate(stack.networks):
-        network.register_forward_hook(lambda module, inputs, output, index=index: calls.__setitem__(index, calls[index] + 1))
+        network.register_forward_hook(
+            lambda module, inputs, output, index=index: calls.__setitem__(index, calls[index] + 1)
+        )
     registration = stack(pair.fixed, other)
     assert calls == [1, 1, 0]
     assert len(registration.levels) == 1
@@ -91,19 +113,29 @@ def test_frozen_stages_run_without_gradients_and_later_ones_not_at_all(stack, pa
 
 
 def test_a_frozen_stage_between_trained_ones_is_a_constant(pair: Pair, other: Image) -> None:
-    """Its output does not follow its input: gradients of the stage before pass by it, not through it."""
+    """Its output does not follow its input: gradients of the stage before pass by it, not through
+    it.
+    """
     stack = wild(stacked([AFFINE, {**SPLINE, "stride": 2}, SPLINE])).train()
     stack.activate([0, 2])
     affine, frozen, last = flat(stack(pair.fixed, other).transform)
-    assert [affine.matrix.requires_grad, frozen.control.requires_grad, last.control.requires_grad] == [True, False, True]
+    assert [
+        affine.matrix.requires_grad,
+        frozen.control.requires_grad,
+        last.control.requires_grad,
+    ] == [True, False, True]
 
 
 def test_a_level_sees_both_images_averaged_over_its_voxels(pair: Pair) -> None:
-    fixed, moving = (Image(torch.rand(1, 1, *pair.fixed.grid.shape), pair.fixed.grid) for _ in range(2))
+    fixed, moving = (
+        Image(torch.rand(1, 1, *pair.fixed.grid.shape), pair.fixed.grid) for _ in range(2)
+    )
     composer = multilevel(UNET, "dense", [4, 2, 1]).train()
     for level, stride in zip(composer(fixed, moving).levels, (4, 2, 1), strict=True):
         for seen, whole in ((level.fixed, fixed), (level.moving, moving)):
-            torch.testing.assert_close(seen.tensor, torch.nn.functional.avg_pool3d(whole.tensor, stride))
+            torch.testing.assert_close(
+                seen.tensor, torch.nn.functional.avg_pool3d(whole.tensor, stride)
+            )
             torch.testing.assert_close(seen.grid.center, whole.grid.center)
 
 
@@ -141,14 +173,21 @@ def test_a_stage_trains_on_patches_and_applies_to_the_whole(pair: Pair, other: I
     assert {level.fixed.grid.shape for level in patches} == {(8, 10, 12)}
     assert len({tuple(level.fixed.grid.center[0].tolist()) for level in patches}) > 3
     for level in patches:  # the voxels are those of the whole image at that place
-        torch.testing.assert_close(level.fixed.tensor, pair.fixed.resampled(level.fixed.grid).tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            level.fixed.tensor, pair.fixed.resampled(level.fixed.grid).tensor, atol=1e-5, rtol=0
+        )
     assert composer.eval()(pair.fixed, other).levels[-1].fixed is pair.fixed
 
 
 def test_patches_reach_both_ends_of_every_axis(pair: Pair) -> None:
     shape = [n - 1 for n in pair.fixed.grid.shape]
     composer = stacked([{**SPLINE, "patch": shape}]).train()
-    starts = [composer(pair.fixed, pair.moving).levels[0].fixed.grid.to_world(torch.zeros(1, 3, 1).double()) for _ in range(24)]
+    starts = [
+        composer(pair.fixed, pair.moving)
+        .levels[0]
+        .fixed.grid.to_world(torch.zeros(1, 3, 1).double())
+        for _ in range(24)
+    ]
     voxels = torch.cat([pair.fixed.grid.to_voxel(start)[0].T for start in starts]).round().int()
     assert voxels.amin(0).tolist() == [0, 0, 0]
     assert voxels.amax(0).tolist() == [1, 1, 1]
@@ -157,14 +196,18 @@ def test_patches_reach_both_ends_of_every_axis(pair: Pair) -> None:
 def test_a_network_inherits_the_weights_before_it(pair: Pair) -> None:
     composer = wild(multilevel(UNET, "dense", [2, 1]))
     composer.inherit(1)
-    for a, b in zip(composer.networks[0].parameters(), composer.networks[1].parameters(), strict=True):
+    for a, b in zip(
+        composer.networks[0].parameters(), composer.networks[1].parameters(), strict=True
+    ):
         assert torch.equal(a, b)
         assert a.data_ptr() != b.data_ptr()
     with pytest.raises(ValueError, match="another architecture"):
         stacked([AFFINE, SPLINE]).inherit(1)
 
 
-def test_a_loaded_composer_runs_as_many_stages_as_it_was_saved_with(stack, pair: Pair, other: Image) -> None:
+def test_a_loaded_composer_runs_as_many_stages_as_it_was_saved_with(
+    stack, pair: Pair, other: Image
+) -> None:
     stack.activate([1])
     state, fresh = stack.state_dict(), stacked([AFFINE, {**SPLINE, "stride": 2}, SPLINE])
     fresh.load_state_dict(state)
@@ -175,7 +218,9 @@ def test_a_loaded_composer_runs_as_many_stages_as_it_was_saved_with(stack, pair:
     )
 
 
-def test_the_fine_grid_refines_what_a_coarse_network_found_by_composing_functions(pair: Pair) -> None:
+def test_the_fine_grid_refines_what_a_coarse_network_found_by_composing_functions(
+    pair: Pair,
+) -> None:
     """Not by adding displacements: where the coarse field varies, the two differ."""
     composer = wild(multilevel(UNET, "dense", [2, 1]))
     with torch.no_grad():
@@ -187,5 +232,7 @@ def test_the_fine_grid_refines_what_a_coarse_network_found_by_composing_function
 
 
 def test_a_stage_with_an_unknown_key() -> None:
-    with pytest.raises(ComponentError, match="'stage 1' does not take an argument 'strid'; did you mean 'stride'"):
+    with pytest.raises(
+        ComponentError, match="'stage 1' does not take an argument 'strid'; did you mean 'stride'"
+    ):
         build_composer({"name": "stacked", "stages": [AFFINE, {**SPLINE, "strid": 2}]})

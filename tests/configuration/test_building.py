@@ -28,13 +28,23 @@ def test_a_description_makes_the_same_module_again(method: str) -> None:
 
 
 PHANTOM = reg.PhantomDataset(subjects=1, validation=1, shape=[24, 20, 22], crop=None)
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
 def network(init: str = "default") -> reg.Network:
     backbone = reg.UNet(levels=2, features=2, norm="none")
     return reg.Network(
-        backbone, [reg.AffineHead(backbone.channels, backbone.strides), reg.DenseHead(backbone.channels, backbone.strides)], init
+        backbone,
+        [
+            reg.AffineHead(backbone.channels, backbone.strides),
+            reg.DenseHead(backbone.channels, backbone.strides),
+        ],
+        init,
     )
 
 
@@ -50,11 +60,20 @@ def test_composers_of_objects_are_those_of_specifications() -> None:
 
 
 def test_terms_keep_their_names_weights_and_arguments() -> None:
-    loss = reg.LossBundle({"fine": (0.5, reg.LNCC(window=5)), "lncc": reg.LNCC(window=9), "bending": (1e-3, reg.Bending())}, [0.5, 1.0])
+    loss = reg.LossBundle(
+        {
+            "fine": (0.5, reg.LNCC(window=5)),
+            "lncc": reg.LNCC(window=9),
+            "bending": (1e-3, reg.Bending()),
+        },
+        [0.5, 1.0],
+    )
     again = build_loss(describe(loss))
     assert again.weights == {"fine": 0.5, "lncc": 1.0, "bending": 1e-3}
     assert again.level_weights == [0.5, 1.0]
-    assert [describe(term) for term in again.terms.values()] == [describe(term) for term in loss.terms.values()]
+    assert [describe(term) for term in again.terms.values()] == [
+        describe(term) for term in loss.terms.values()
+    ]
     assert describe(loss)["terms"]["fine"]["name"] == "lncc"
 
 
@@ -86,7 +105,10 @@ def test_a_class_that_nobody_registers_is_refused_when_it_is_saved() -> None:
     module = module_of(Unregistered, preprocessing=reg.Preprocessing())
     with pytest.raises(
         reg.ComponentError,
-        match=r'entry-points."lightning_reg.heads"\] the line unregistered = "tests.components.test_building:Unregistered"',
+        match=(
+            r'entry-points."lightning_reg.heads"\] the line unregistered ='
+            r' "tests.configuration.test_building:Unregistered"'
+        ),
     ):
         module.on_save_checkpoint({})
 
@@ -104,7 +126,13 @@ def test_an_optimizer_that_no_name_has_is_refused_when_it_is_saved() -> None:
 
 
 def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: Path) -> None:
-    data = reg.RegistrationData(PHANTOM, reg.GroupPairs, reg.Preprocessing(window=(-1000, 500)), samples_per_epoch=2, workers=0)
+    data = reg.RegistrationData(
+        PHANTOM,
+        reg.GroupPairs,
+        reg.Preprocessing(window=(-1000, 500)),
+        samples_per_epoch=2,
+        workers=0,
+    )
     module = module_of(reg.DenseHead)
     trainer = L.Trainer(max_steps=2, default_root_dir=tmp_path, **QUIET)
     trainer.fit(module, data)
@@ -116,14 +144,18 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
     assert loaded.schedule.patience == 3
     pair = data.validation_pairs[0]
     torch.testing.assert_close(
-        loaded(pair.fixed, pair.moving).transform.displacement(), module.eval()(pair.fixed, pair.moving).transform.displacement()
+        loaded(pair.fixed, pair.moving).transform.displacement(),
+        module.eval()(pair.fixed, pair.moving).transform.displacement(),
     )
     (tested,) = L.Trainer(**QUIET).test(loaded, datamodule=data, verbose=False)
     assert tested["test/tre_after_mm"] == pytest.approx(loaded.cases[0].value("tre"))
     (validated,) = L.Trainer(**QUIET).validate(loaded, datamodule=data, verbose=False)
     assert validated["validation/tre_after_mm"] == tested["test/tre_after_mm"]
     (registration,) = L.Trainer(**QUIET).predict(loaded, datamodule=data)
-    torch.testing.assert_close(registration.transform.displacement(), loaded(pair.fixed, pair.moving).transform.displacement())
+    torch.testing.assert_close(
+        registration.transform.displacement(),
+        loaded(pair.fixed, pair.moving).transform.displacement(),
+    )
     scans = [PHANTOM.load(record)["image"] for record in PHANTOM.records()[:2]]
     assert reg.load(tmp_path / "model.ckpt").register(*scans).displacement.abs().max() > 0
 
@@ -131,9 +163,15 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda b: reg.Network(b, reg.DenseHead([7], [(1, 1, 1)])), r"made for channels \[7\], and UNet has \[4, 2\]"),
+        (
+            lambda b: reg.Network(b, reg.DenseHead([7], [(1, 1, 1)])),
+            r"made for channels \[7\], and UNet has \[4, 2\]",
+        ),
         (lambda b: reg.Network(b, []), "no head"),
-        (lambda b: reg.Network(b, [torch.nn.Identity()]), "head is an object of Identity; give objects of classes"),
+        (
+            lambda b: reg.Network(b, [torch.nn.Identity()]),
+            "head is an object of Identity; give objects of classes",
+        ),
         (lambda b: reg.Network(b, reg.DenseHead), "head is the class DenseHead; give objects"),
         (lambda b: reg.Network("unet", []), "backbone is 'unet'; give an object"),
         (lambda b: reg.LossBundle({"ncc": (1.0, torch.nn.Identity())}), "'ncc' is Identity; give"),
@@ -145,17 +183,47 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.NCC(mask="lungs"), "mask is 'lungs'; use one of"),
         (lambda b: reg.UNet(norm="instnace"), "norm is 'instnace'; use one of"),
         (lambda b: reg.DecaySchedule(cooldown=5), "cooldown 5; give"),
-        (lambda b: module_of(reg.DenseHead, composer=reg.Network(b, head_of(b))), "object of Network; wrap it in SingleComposer"),
-        (lambda b: module_of(reg.DenseHead, loss=reg.NCC()), "loss is an object of NCC; give LossBundle"),
-        (lambda b: module_of(reg.DenseHead, optimizer=torch.optim.Adam(b.parameters())), "optimizer has its parameters already; give"),
+        (
+            lambda b: module_of(reg.DenseHead, composer=reg.Network(b, head_of(b))),
+            "object of Network; wrap it in SingleComposer",
+        ),
+        (
+            lambda b: module_of(reg.DenseHead, loss=reg.NCC()),
+            "loss is an object of NCC; give LossBundle",
+        ),
+        (
+            lambda b: module_of(reg.DenseHead, optimizer=torch.optim.Adam(b.parameters())),
+            "optimizer has its parameters already; give",
+        ),
         (lambda b: module_of(reg.DenseHead, optimizer="adam"), "optimizer is 'adam'; give one"),
-        (lambda b: module_of(reg.DenseHead, schedule=torch.optim.lr_scheduler.StepLR), "schedule is the class StepLR; give a schedule"),
-        (lambda b: reg.RegistrationData("scans"), r"dataset is 'scans'; give a data set, as FolderDataset\('scans'\)"),
-        (lambda b: reg.RegistrationData(PHANTOM, "groups"), "sampling is 'groups'; give a sampler's class"),
-        (lambda b: reg.RegistrationData(PHANTOM, batch_size=0), "batch_size is 0; give a whole number"),
-        (lambda b: reg.RegistrationData(PHANTOM, samples_per_epoch=0), "samples_per_epoch is 0; give a whole number"),
-        (lambda b: reg.RegistrationData(PHANTOM, preprocessing={}), r"Preprocessing is an object of dict; give Preprocessing\("),
-        (lambda b: reg.RegistrationData(PHANTOM, max_validation_pairs=-1), "max_validation_pairs is -1; give"),
+        (
+            lambda b: module_of(reg.DenseHead, schedule=torch.optim.lr_scheduler.StepLR),
+            "schedule is the class StepLR; give a schedule",
+        ),
+        (
+            lambda b: reg.RegistrationData("scans"),
+            r"dataset is 'scans'; give a data set, as FolderDataset\('scans'\)",
+        ),
+        (
+            lambda b: reg.RegistrationData(PHANTOM, "groups"),
+            "sampling is 'groups'; give a sampler's class",
+        ),
+        (
+            lambda b: reg.RegistrationData(PHANTOM, batch_size=0),
+            "batch_size is 0; give a whole number",
+        ),
+        (
+            lambda b: reg.RegistrationData(PHANTOM, samples_per_epoch=0),
+            "samples_per_epoch is 0; give a whole number",
+        ),
+        (
+            lambda b: reg.RegistrationData(PHANTOM, preprocessing={}),
+            r"Preprocessing is an object of dict; give Preprocessing\(",
+        ),
+        (
+            lambda b: reg.RegistrationData(PHANTOM, max_validation_pairs=-1),
+            "max_validation_pairs is -1; give",
+        ),
         (lambda b: reg.Splits("scans"), "dataset is 'scans'; give"),
         (lambda b: reg.Splits(PHANTOM, held_out=0.3), "held_out is 0.3; give"),
         (lambda b: reg.Preprocessing(crop="lung"), "crop is 'lung'; give"),
@@ -165,9 +233,18 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.LossBundle({"a.b": reg.NCC()}), "cannot be called 'a.b'"),
         (lambda b: reg.SingleComposer(b), r"network is an object of UNet; give Network\("),
         (lambda b: reg.StackedComposer([]), "without networks"),
-        (lambda b: reg.Member(reg.Network(b, head_of(b)), stride=0), "stride is .0, 0, 0.; give three whole numbers"),
-        (lambda b: reg.Member(reg.Network(b, head_of(b)), patch=8), "patch is 8; give three whole numbers"),
-        (lambda b: reg.Optimization([reg.FitStage("affine", 1)], reg.NCC()), "loss is an object of NCC; give LossBundle"),
+        (
+            lambda b: reg.Member(reg.Network(b, head_of(b)), stride=0),
+            "stride is .0, 0, 0.; give three whole numbers",
+        ),
+        (
+            lambda b: reg.Member(reg.Network(b, head_of(b)), patch=8),
+            "patch is 8; give three whole numbers",
+        ),
+        (
+            lambda b: reg.Optimization([reg.FitStage("affine", 1)], reg.NCC()),
+            "loss is an object of NCC; give LossBundle",
+        ),
         (lambda b: reg.Optimization([{}], None), "A stage is an object of dict; give FitStage"),
         (lambda b: reg.StageTraining([{}]), "A stage is an object of dict; give TrainingStage"),
     ],
@@ -186,15 +263,36 @@ def test_an_optimizers_refusal_names_it() -> None:
 @pytest.mark.parametrize(
     ("head", "settings", "error", "message"),
     [
-        ("unregistered", {"enable_checkpointing": True}, reg.ComponentError, "registered by no installed distribution"),
-        ("dense", {"precision": "bf16-true"}, reg.TrainingError, "precision is bf16-true, .* bf16-mixed"),
+        (
+            "unregistered",
+            {"enable_checkpointing": True},
+            reg.ComponentError,
+            "registered by no installed distribution",
+        ),
+        (
+            "dense",
+            {"precision": "bf16-true"},
+            reg.TrainingError,
+            "precision is bf16-true, .* bf16-mixed",
+        ),
     ],
 )
-def test_what_would_end_a_training_later_is_refused_before_its_first_step(tmp_path: Path, head, settings, error, message: str) -> None:
-    module = module_of({"unregistered": Unregistered, "dense": reg.DenseHead}[head], preprocessing=reg.Preprocessing())
+def test_what_would_end_a_training_later_is_refused_before_its_first_step(
+    tmp_path: Path, head, settings, error, message: str
+) -> None:
+    module = module_of(
+        {"unregistered": Unregistered, "dense": reg.DenseHead}[head],
+        preprocessing=reg.Preprocessing(),
+    )
     steps: list[int] = []
     module.training_step = lambda *_: steps.append(1)
-    data = reg.RegistrationData(PHANTOM, reg.GroupPairs, reg.Preprocessing(window=(-1000, 500)), samples_per_epoch=2, workers=0)
+    data = reg.RegistrationData(
+        PHANTOM,
+        reg.GroupPairs,
+        reg.Preprocessing(window=(-1000, 500)),
+        samples_per_epoch=2,
+        workers=0,
+    )
     trainer = L.Trainer(max_steps=2, default_root_dir=tmp_path, **(QUIET | settings))
     with pytest.raises(error, match=message):
         trainer.fit(module, data)
@@ -208,9 +306,17 @@ def test_the_signature_is_that_of_the_constructor() -> None:
 
 
 def test_a_checkpoint_of_an_earlier_version_is_one_sentence(tmp_path: Path) -> None:
-    old = {"version": "0.1.0", "method": {"composer": {}, "loss": {}, "optimizer": {}}, "preprocessing": {}}
+    old = {
+        "version": "0.1.0",
+        "method": {"composer": {}, "loss": {}, "optimizer": {}},
+        "preprocessing": {},
+    }
     torch.save({"lightning_reg": old, "state_dict": {}}, tmp_path / "old.ckpt")
     with pytest.raises(
-        reg.TrainingError, match=r"written by lightning_reg 0.1.0 in a form that this one does not read; install that version"
+        reg.TrainingError,
+        match=(
+            r"written by lightning_reg 0.1.0 in a form that this one does not read; install that"
+            r" version"
+        ),
     ):
         reg.load(tmp_path / "old.ckpt")

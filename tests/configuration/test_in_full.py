@@ -28,8 +28,13 @@ def test_another_backbone_is_one_override(key: str, value: str) -> None:
 
 
 def test_a_backbone_with_arguments_is_taken_whole() -> None:
-    assert composer("method.composer.backbone={name: unet, levels: 3}")["backbone"] == {"name": "unet", "levels": 3}
-    assert composer("method.composer.backbone=unet", "method.composer.backbone.levels=2")["backbone"] == {"name": "unet", "levels": 2}
+    assert composer("method.composer.backbone={name: unet, levels: 3}")["backbone"] == {
+        "name": "unet",
+        "levels": 3,
+    }
+    assert composer("method.composer.backbone=unet", "method.composer.backbone.levels=2")[
+        "backbone"
+    ] == {"name": "unet", "levels": 2}
 
 
 def test_two_heads_are_one_override() -> None:
@@ -44,22 +49,36 @@ def test_values_without_a_name_are_set_in_the_configured_one() -> None:
 
 
 def test_terms_and_callbacks_are_added_without_a_plus() -> None:
-    method = compose(["method=velocity", "method.loss.terms.ngf.weight=0.5", "method.callbacks.averaged_weights={}"])["method"]
+    method = compose(
+        [
+            "method=velocity",
+            "method.loss.terms.ngf.weight=0.5",
+            "method.callbacks.averaged_weights={}",
+        ]
+    )["method"]
     assert method["loss"]["terms"]["ngf"] == {"weight": 0.5}
     assert method["callbacks"] == {"averaged_weights": {}}
 
 
 def test_what_is_added_may_be_given_arguments_and_what_is_misspelt_is_refused() -> None:
-    terms = compose(["method=velocity", "method.loss.terms.ngf.weight=0.5", "method.loss.terms.ngf.edge=2"])["method"]["loss"]["terms"]
+    terms = compose(
+        ["method=velocity", "method.loss.terms.ngf.weight=0.5", "method.loss.terms.ngf.edge=2"]
+    )["method"]["loss"]["terms"]
     assert terms["ngf"] == {"weight": 0.5, "edge": 2}
-    for misspelt in ("method.loss.terms.lncc.windw=3", "method.composer.backbone.levls=3", "method.optimizer.lrr=1"):
+    for misspelt in (
+        "method.loss.terms.lncc.windw=3",
+        "method.composer.backbone.levls=3",
+        "method.optimizer.lrr=1",
+    ):
         with pytest.raises(UserError, match="There is no option"):
             compose(["method=velocity", misspelt])
 
 
 TEXTS = [
-    "epoch=3", "a#b", "me@site", "100%", "with blank", "a,b", "p(1)", "br[2]", "Lungen_ä", "dollar$HOME", "colon:x", "quote's", "~t",
-    "{brace}", "tr*", "${oc.env:HOME}", "null", "007", "1e5", "true", "back\\slash", "end\\", "\\'x", "a\\\\'b", "\\${x}",
+    "epoch=3", "a#b", "me@site", "100%", "with blank", "a,b", "p(1)", "br[2]", "Lungen_ä",
+    "dollar$HOME", "colon:x", "quote's", "~t",
+    "{brace}", "tr*", "${oc.env:HOME}", "null", "007", "1e5", "true", "back\\slash", "end\\",
+    "\\'x", "a\\\\'b", "\\${x}",
     "runs/2024-01-01", "/a/b", "a/ä b", "7/x",
 ]  # fmt: skip
 
@@ -85,14 +104,24 @@ def test_backbones_can_be_swept() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["method=dlir", "seed=1", "+a.b=1", "~method.loss.terms.lncc", "method.composer.backbone.levels", "-m"]
+    "override",
+    [
+        "method=dlir",
+        "seed=1",
+        "+a.b=1",
+        "~method.loss.terms.lncc",
+        "method.composer.backbone.levels",
+        "-m",
+    ],
 )
 def test_others_stay_as_they_are(override: str) -> None:
     assert in_full([override]) == [override]
 
 
 def test_a_method_of_stages_has_no_backbone_to_replace() -> None:
-    with pytest.raises(UserError, match=r"'method.composer.backbone' exists for other choices of method"):
+    with pytest.raises(
+        UserError, match=r"'method.composer.backbone' exists for other choices of method"
+    ):
         compose(["method=dlir", "method.composer.backbone=unet"])
 
 
@@ -113,5 +142,10 @@ def test_options_are_found_by_the_words_that_people_use(given: str, meant: str) 
 
 
 def test_what_the_words_lead_to_is_there() -> None:
-    keys = [key for meant in WORDS.values() for key in meant.replace(", or ", " ").split() if key not in ("in", "minutes")]
+    keys = [
+        key
+        for meant in WORDS.values()
+        for key in meant.replace(", or ", " ").split()
+        if key not in ("in", "minutes")
+    ]
     assert set(keys) <= set(_known_keys())

@@ -1,4 +1,6 @@
-"""Check of data sets: all planted faults are found at once, correct files are unchanged, and repaired files are correct."""
+"""Check of data sets: all planted faults are found at once, correct files are unchanged, and
+repaired files are correct.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ SHAPE = (40, 34, 36)
 
 
 def form(folder: Path, subjects: int = 4, shape: tuple[int, int, int] = SHAPE) -> Path:
-    """A manifest of the phantom's pairs, masks, lobes and landmarks, one subject held out; values in HU, an origin that is not 0."""
+    """A manifest of the phantom's pairs, masks, lobes and landmarks, one subject held out; values
+    in HU, an origin that is not 0.
+    """
     lines = ["subject,time,split,image,mask,labels,landmarks"]
     affine = np.diag([*providers.spacing(shape), 1.0])
     affine[:3, 3] = (40.0, -90.0, 300.0)
@@ -39,9 +43,14 @@ def form(folder: Path, subjects: int = 4, shape: tuple[int, int, int] = SHAPE) -
             for path, array in zip(paths, (phase.image, phase.mask, phase.lobes), strict=True):
                 nib.Nifti1Image(array, affine).to_filename(folder / path)
             grid = Grid(shape, torch.from_numpy(affine))
-            write_points(folder / f"points_{number}_{time}.csv", grid.to_world(torch.from_numpy(phase.landmarks.T)[None])[0].T)
+            write_points(
+                folder / f"points_{number}_{time}.csv",
+                grid.to_world(torch.from_numpy(phase.landmarks.T)[None])[0].T,
+            )
             split = "validation" if number == subjects - 1 else "train"
-            lines.append(f"s{number},{time},{split},{paths[0]},{paths[1]},{paths[2]},points_{number}_{time}.csv")
+            lines.append(
+                f"s{number},{time},{split},{paths[0]},{paths[1]},{paths[2]},points_{number}_{time}.csv"
+            )
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -54,7 +63,11 @@ def same(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def change(path: Path, array: Callable[[np.ndarray], np.ndarray] = same, affine: Callable[[np.ndarray], np.ndarray] = same) -> None:
+def change(
+    path: Path,
+    array: Callable[[np.ndarray], np.ndarray] = same,
+    affine: Callable[[np.ndarray], np.ndarray] = same,
+) -> None:
     image = nib.load(path)
     nib.Nifti1Image(array(np.asarray(image.dataobj)), affine(image.affine)).to_filename(path)
 
@@ -114,7 +127,9 @@ def fewer(folder: Path) -> None:
 
 
 def of(
-    name: str, array: Callable[[np.ndarray], np.ndarray] = same, affine: Callable[[np.ndarray], np.ndarray] = same
+    name: str,
+    array: Callable[[np.ndarray], np.ndarray] = same,
+    affine: Callable[[np.ndarray], np.ndarray] = same,
 ) -> Callable[[Path], None]:
     """A change of one file."""
     return lambda folder: change(folder / f"{name}_1_inhale.nii.gz", array, affine)
@@ -147,28 +162,60 @@ def pair_apart(folder: Path) -> None:
 
 Plant = Callable[[Path], object]
 PLANTED: dict[str, tuple[Plant, str, str]] = {
-    "truncated": (lambda f: image(f).write_bytes(image(f).read_bytes()[:700]), "error", "cannot be read"),
-    "magic": (lambda f: image(f).write_bytes(gzip.compress(b"x" * 5000)), "error", "cannot be read as an image"),
+    "truncated": (
+        lambda f: image(f).write_bytes(image(f).read_bytes()[:700]),
+        "error",
+        "cannot be read",
+    ),
+    "magic": (
+        lambda f: image(f).write_bytes(gzip.compress(b"x" * 5000)),
+        "error",
+        "cannot be read as an image",
+    ),
     "nan": (of("image", nan), "error", "5 NaN or infinite"),
     "constant": (of("image", np.zeros_like), "error", "is constant"),
     "clipped": (of("image", lambda a: a.clip(max=0)), "warning", "intensities are clipped"),
     "forms": (two_forms, "error", "placed differently by its qform and its sform"),
     "no size": (no_size, "error", "has a voxel size of 0 x"),
-    "no size in the qform": (lambda f: no_size(f, qform=True), "error", "its header has a voxel size of 0 x"),
+    "no size in the qform": (
+        lambda f: no_size(f, qform=True),
+        "error",
+        "its header has a voxel size of 0 x",
+    ),
     "sheared": (of("image", affine=sheared), "warning", "axes that are not perpendicular"),
     "mask grid": (of("mask", lambda a: a[:-3]), "error", "lies on another grid"),
     "empty mask": (of("mask", np.zeros_like), "error", "is empty"),
     "fractions": (of("lobes", lambda a: a.astype(np.float32) * 0.7), "error", "no whole numbers"),
     "apart": (lambda f: change_all(f, far_away), "error", "do not overlap in the world"),
-    "spacing": (lambda f: change_all(f, lambda a: a @ np.diag([3, 1, 1, 1])), "warning", "has a voxel size of"),
+    "spacing": (
+        lambda f: change_all(f, lambda a: a @ np.diag([3, 1, 1, 1])),
+        "warning",
+        "has a voxel size of",
+    ),
     "shifted": (of("image", lambda a: a + 1024), "warning", "CT shifted by 1024"),
     "units": (of("image", lambda a: (a + 1100) // 9), "warning", "is not in HU"),
     "pair apart": (pair_apart, "error", "are a pair and in two splits (train, validation)"),
-    "one file": (table("image_3_inhale", "image_1_inhale"), "warning", "is 2 scans, in different splits"),
-    "double": (lambda f: image(f).write_bytes((f / "image_3_inhale.nii.gz").read_bytes()), "error", "in different splits"),
-    "two splits": (table("s1,exhale,train", "s1,exhale,validation"), "error", "s1 is in the splits train and validation"),
+    "one file": (
+        table("image_3_inhale", "image_1_inhale"),
+        "warning",
+        "is 2 scans, in different splits",
+    ),
+    "double": (
+        lambda f: image(f).write_bytes((f / "image_3_inhale.nii.gz").read_bytes()),
+        "error",
+        "in different splits",
+    ),
+    "two splits": (
+        table("s1,exhale,train", "s1,exhale,validation"),
+        "error",
+        "s1 is in the splits train and validation",
+    ),
     "no validation": (table("validation", "train"), "error", "No scan is in the split validation"),
-    "some masks": (table("mask_1_inhale.nii.gz", ""), "warning", "1 of 6 train scans have no masks"),
+    "some masks": (
+        table("mask_1_inhale.nii.gz", ""),
+        "warning",
+        "1 of 6 train scans have no masks",
+    ),
     "lps": (lps, "error", "they fit if they are LPS mm:"),
     "voxels": (lambda f: voxels(f, 0), "error", "voxels counted from 0"),
     "decimal commas": (points("x;y;z\n1,5;2,5;3,5\n"), "error", "has the columns x;y;z"),
@@ -193,9 +240,14 @@ def test_sound_data_have_no_findings_and_are_measured(sound: Path) -> None:
     found = check(opened(sound), workers=1)
     assert found.findings == []
     assert found.pairs == {"train": 3, "validation": 1}
-    assert all(scan.units == "HU" and scan.parts == ("mask", "labels", "landmarks") for scan in found.scans)
+    assert all(
+        scan.units == "HU" and scan.parts == ("mask", "labels", "landmarks") for scan in found.scans
+    )
     assert len(found.measured) == 4
-    assert all(5 < row["tre_before_mm"] < 30 and 0.3 < row["dice_before"] < 1 and row["overlap"] == 1 for row in found.measured)
+    assert all(
+        5 < row["tre_before_mm"] < 30 and 0.3 < row["dice_before"] < 1 and row["overlap"] == 1
+        for row in found.measured
+    )
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -204,7 +256,9 @@ def test_what_is_planted_is_found(sound: Path, tmp_path: Path, name: str) -> Non
     plant, level, text = PLANTED[name]
     plant(folder)
     found = check(opened(folder))
-    assert any(f.level == level and text in f.text for f in found.findings), [f.text for f in found.findings]
+    assert any(f.level == level and text in f.text for f in found.findings), [
+        f.text for f in found.findings
+    ]
     assert len(found.scans) == 8
 
 
@@ -221,20 +275,31 @@ def test_everything_is_found_at_once_by_several_processes(sound: Path, tmp_path:
 
 
 def test_landmarks_inside_the_image_but_of_another_convention(tmp_path: Path) -> None:
-    """About an origin in the middle, LPS points lie inside as well: the mask tells, or without one the images around the points."""
+    """About an origin in the middle, LPS points lie inside as well: the mask tells, or without one
+    the images around the points.
+    """
     folder = form(tmp_path / "data", 2, (64, 56, 60))
     middle = np.array([334.0, 262.0, 300.0]) / 2
     for path in folder.glob("*.nii.gz"):
-        change(path, affine=lambda a: np.block([[a[:3, :3], -middle[:, None]], [np.zeros((1, 3)), 1.0]]))
+        change(
+            path,
+            affine=lambda a: np.block([[a[:3, :3], -middle[:, None]], [np.zeros((1, 3)), 1.0]]),
+        )
     for path in folder.glob("points*.csv"):
-        write_points(path, read_points(path).values - torch.tensor([40.0, -90.0, 300.0]) - torch.from_numpy(middle))
+        write_points(
+            path,
+            read_points(path).values
+            - torch.tensor([40.0, -90.0, 300.0])
+            - torch.from_numpy(middle),
+        )
     assert not [f for f in check(opened(folder)).findings if f.kind == "landmarks"]
     for path in folder.glob("points*.csv"):
         lps(folder, path.name)
     rewritten(folder / "manifest.csv", "mask_", "image_")
     (folder / "manifest.csv").write_text(
         "\n".join(
-            ",".join(c for k, c in enumerate(line.split(",")) if k != 4) for line in (folder / "manifest.csv").read_text().splitlines()
+            ",".join(c for k, c in enumerate(line.split(",")) if k != 4)
+            for line in (folder / "manifest.csv").read_text().splitlines()
         )
     )
     found = [f.text for f in check(opened(folder)).findings if f.kind == "landmarks"]
@@ -266,7 +331,9 @@ def test_the_header_with_the_voxel_size_is_taken(sound: Path, tmp_path: Path) ->
     two_forms(folder)
     repair(opened(folder), tmp_path / "fixed")
     (record,) = [r for r in opened(tmp_path / "fixed").records() if r.name == "s1 inhale"]
-    np.testing.assert_allclose(nib.load(record.image).affine, nib.load(sound / "image_1_inhale.nii.gz").affine, atol=1e-3)
+    np.testing.assert_allclose(
+        nib.load(record.image).affine, nib.load(sound / "image_1_inhale.nii.gz").affine, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -288,7 +355,10 @@ def test_numbers_of_every_convention_are_read_as_the_same_points(convention: str
     [
         (torch.linspace(-1000, 800, 1000), "HU"),
         (torch.rand(1000), "0 to 1"),
-        (torch.cat([torch.zeros(400), torch.full((500,), 1050.0), torch.tensor([1900.0])]), "HU + 1024"),
+        (
+            torch.cat([torch.zeros(400), torch.full((500,), 1050.0), torch.tensor([1900.0])]),
+            "HU + 1024",
+        ),
         (torch.linspace(0, 255, 1000), "arbitrary"),
     ],
 )
@@ -313,18 +383,30 @@ if __name__ == "__main__":
     folder = copied(sound, tmp_path / "data")
     (folder / "manifest.csv").write_text("\n".join([lines[0], *more]))
     (tmp_path / "run.py").write_text(code)
-    result = subprocess.run([sys.executable, str(tmp_path / "run.py"), str(folder)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[0] == "96"
 
 
 def test_time_points_that_are_taken_for_subjects(tmp_path: Path) -> None:
     for number in range(4):
-        for time, phase in zip(("baseline", "followup"), providers.phases(number, (12, 12, 12)), strict=True):
+        for time, phase in zip(
+            ("baseline", "followup"), providers.phases(number, (12, 12, 12)), strict=True
+        ):
             providers.nifti(tmp_path / f"p{number}_{time}.nii.gz", phase.image)
     os.symlink(tmp_path, tmp_path / "round")
     spec = {"name": "folder", "root": str(tmp_path)}
     found = check(open_dataset(spec))
     assert [f.kind for f in found.findings] == ["names"]
-    assert "8 subjects have one scan each, and their names have 4 beginnings (such as p0_baseline, p0_followup)" in found.findings[0].text
-    assert check(open_dataset(spec | {"pattern": r"(?P<subject>p\d+)_(?P<time>\w+)"})).findings == []
+    assert (
+        "8 subjects have one scan each, and their names have 4 beginnings (such as p0_baseline,"
+        " p0_followup)" in found.findings[0].text
+    )
+    assert (
+        check(open_dataset(spec | {"pattern": r"(?P<subject>p\d+)_(?P<time>\w+)"})).findings == []
+    )

@@ -46,14 +46,21 @@ def dice(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_images_masks_and_landmarks_go_together_and_the_manifest_leads_back(raw, tmp_path: Path) -> None:
+def test_images_masks_and_landmarks_go_together_and_the_manifest_leads_back(
+    raw, tmp_path: Path
+) -> None:
     data = open_dataset(raw)
     done = prepare(data, tmp_path / "out", CROPPED)
     assert (len(done.rows), done.reused, done.problems) == (4, 0, [])
     prepared = open_dataset({"name": "pairs", "root": str(tmp_path / "out")})
     assert [r.name for r in prepared.records()] == [r.name for r in data.records()]
     assert prepared.pairs("train") == data.pairs("train")
-    for row, before, after in zip(read_rows(tmp_path / "out" / "manifest.csv"), data.subjects(), prepared.subjects(), strict=True):
+    for row, before, after in zip(
+        read_rows(tmp_path / "out" / "manifest.csv"),
+        data.subjects(),
+        prepared.subjects(),
+        strict=True,
+    ):
         raw_scan, scan = scan_from_subject(before), scan_from_subject(after)
         assert scan.image.grid.shape == SHAPE
         assert row.original.matches(raw_scan.image.grid)
@@ -61,7 +68,10 @@ def test_images_masks_and_landmarks_go_together_and_the_manifest_leads_back(raw,
         assert scan.image.grid.overlap(raw_scan.image.grid) > 0.99
         back = replace(scan.mask, tensor=scan.mask.tensor).resampled(row.original)
         assert dice(back.tensor > 0, raw_scan.mask.tensor > 0) > 0.9
-        smooth, other = Image(raw_scan.image.tensor, raw_scan.image.grid, -1000).resampled(scan.image.grid), scan.image
+        smooth, other = (
+            Image(raw_scan.image.tensor, raw_scan.image.grid, -1000).resampled(scan.image.grid),
+            scan.image,
+        )
         assert float((smooth.tensor - other.tensor).abs().mean()) < 80
 
 
@@ -80,16 +90,25 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(raw, tmp_path: Pat
     assert prepare(open_dataset(raw), out, CROPPED).reused == 3
     assert prepare(open_dataset(raw), out, replace(CROPPED, margin=9.0)).reused == 0
     table = tmp_path / "raw" / "pairs.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[:2]))  # the second pair is no longer there
+    table.write_text(
+        "\n".join(table.read_text().splitlines()[:2])
+    )  # the second pair is no longer there
     prepare(open_dataset(raw), out, replace(CROPPED, margin=9.0))
-    assert sorted(p.name for p in (out / "images").iterdir()) == ["pair1_fixed.nii.gz", "pair1_moving.nii.gz"]
+    assert sorted(p.name for p in (out / "images").iterdir()) == [
+        "pair1_fixed.nii.gz",
+        "pair1_moving.nii.gz",
+    ]
 
 
 def test_intensities_that_are_no_whole_numbers_stay_what_they_are(tmp_path: Path) -> None:
     source = {"name": "oasis", "root": str(providers.oasis(tmp_path / "raw", subjects=4))}
     prepare(open_dataset(source), tmp_path / "out", Preparation())
-    before, after = (open_dataset({"name": "oasis", "root": str(tmp_path / name)}) for name in ("raw", "out"))
-    assert [(r.name, r.split) for r in after.records()] == [(r.name, r.split) for r in before.records()]
+    before, after = (
+        open_dataset({"name": "oasis", "root": str(tmp_path / name)}) for name in ("raw", "out")
+    )
+    assert [(r.name, r.split) for r in after.records()] == [
+        (r.name, r.split) for r in before.records()
+    ]
     assert after.pairs() == before.pairs()
     one, other = (data.subjects()[0] for data in (before, after))
     assert len(one["image"].data.unique()) > 100
@@ -103,13 +122,25 @@ def test_several_processes_write_the_same(raw, tmp_path: Path) -> None:
     one, two = ((tmp_path / n / "manifest.csv").read_text() for n in "12")
     assert one == two
     for path in (tmp_path / "1" / "images").iterdir():
-        np.testing.assert_array_equal(nib.load(path).get_fdata(), nib.load(tmp_path / "2" / "images" / path.name).get_fdata())
+        np.testing.assert_array_equal(
+            nib.load(path).get_fdata(), nib.load(tmp_path / "2" / "images" / path.name).get_fdata()
+        )
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:
     raw, out = providers.pairs(tmp_path / "raw", count=8), tmp_path / "out"
-    call = [sys.executable, "-m", "lightning_reg.cli.main", "prepare", "pairs", "--source", str(raw), "--out", str(out)]
+    call = [
+        sys.executable,
+        "-m",
+        "lightning_reg.cli.main",
+        "prepare",
+        "pairs",
+        "--source",
+        str(raw),
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(list(out.glob(".prepared/*.json"))) < 3:
@@ -122,7 +153,10 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:
     for path in (out / "images").iterdir():
         nib.load(path).get_fdata()
     spec = {"name": "pairs", "root": str(out)}
-    with pytest.raises(DataError, match="has not been prepared to the end; run the same lightning-reg prepare again"):
+    with pytest.raises(
+        DataError,
+        match="has not been prepared to the end; run the same lightning-reg prepare again",
+    ):
         open_dataset(spec)
     again = subprocess.run(call, capture_output=True, text=True, check=True).stdout
     reused = int(re.search(r"(\d+) of them were there already", again)[1])
@@ -131,9 +165,13 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(open_dataset(spec).records()) == 16
 
 
-def test_what_is_wrong_with_some_scans_is_said_at_the_end_and_the_others_are_there(raw, tmp_path: Path) -> None:
+def test_what_is_wrong_with_some_scans_is_said_at_the_end_and_the_others_are_there(
+    raw, tmp_path: Path
+) -> None:
     images = tmp_path / "raw" / "images"
-    (images / "patient 0" / "fixed.nii.gz").write_bytes((images / "patient 0" / "fixed.nii.gz").read_bytes()[:500])
+    (images / "patient 0" / "fixed.nii.gz").write_bytes(
+        (images / "patient 0" / "fixed.nii.gz").read_bytes()[:500]
+    )
     (images / "patient 1" / "moving.csv").write_text("i,j,k\n1,2,3\n\n4,5,6\n")
     done = prepare(open_dataset(raw), tmp_path / "out", Preparation())
     assert len(done.rows) == 2
@@ -154,7 +192,10 @@ def test_folders_that_are_not_ours_and_the_source_itself(raw, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"lies in the source .* which is never written to"):
         prepare(scans, tmp_path / "scans" / "out", Preparation())
     prepare(scans, tmp_path / "out", Preparation())
-    with pytest.raises(DataError, match=r"holds data prepared from another source .folder .*scans.; choose another folder"):
+    with pytest.raises(
+        DataError,
+        match=r"holds data prepared from another source .folder .*scans.; choose another folder",
+    ):
         prepare(data, tmp_path / "out", Preparation())
     with pytest.raises(DataError, match=r"cannot be made .*; choose another folder"):
         prepare(data, Path("/proc/nowhere"), Preparation())
@@ -165,15 +206,21 @@ def test_folders_that_are_not_ours_and_the_source_itself(raw, tmp_path: Path) ->
         prepare(data, tmp_path / "file", Preparation())
 
 
-def test_a_disk_that_cannot_be_written_stops_with_one_sentence(raw, tmp_path: Path, monkeypatch) -> None:
-    """Every write of an image fails as on a full disk: one sentence, not one per scan, and no half file."""
+def test_a_disk_that_cannot_be_written_stops_with_one_sentence(
+    raw, tmp_path: Path, monkeypatch
+) -> None:
+    """Every write of an image fails as on a full disk: one sentence, not one per scan, and no half
+    file.
+    """
 
     def full(path: Path, *_: object) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("lightning_reg.curation.prepare.write_image", full)
-    with pytest.raises(DataError, match=r"cannot be written .*the disk is full.*the same command continues") as caught:
+    with pytest.raises(
+        DataError, match=r"cannot be written .*the disk is full.*the same command continues"
+    ) as caught:
         prepare(open_dataset(raw), tmp_path / "out", Preparation())
     assert str(caught.value).count("cannot be written") == 1
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
@@ -182,7 +229,9 @@ def test_a_disk_that_cannot_be_written_stops_with_one_sentence(raw, tmp_path: Pa
 def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(ValueError, match="spacing and shape are both given"):
         Preparation(spacing=2.0, shape=SHAPE)
-    with pytest.raises(ComponentError, match="no lung segmentation named 'segmentd'; did you mean 'segmented'"):
+    with pytest.raises(
+        ComponentError, match="no lung segmentation named 'segmentd'; did you mean 'segmented'"
+    ):
         Preparation(lungs="segmentd")
     with pytest.raises(ValueError, match="crop is 'body'"):
         Geometry(crop="body")
@@ -198,7 +247,10 @@ def test_lungs_are_found_and_the_air_around_the_body_is_not() -> None:
     subject, truth = phantom()
     found = lung_mask(subject["image"], "phantom")
     assert dice(found, truth) > 0.96
-    turned = tio.ScalarImage(tensor=subject["image"].data.flip(3), affine=subject["image"].affine @ np.diag([1.0, 1, -1, 1]))
+    turned = tio.ScalarImage(
+        tensor=subject["image"].data.flip(3),
+        affine=subject["image"].affine @ np.diag([1.0, 1, -1, 1]),
+    )
     assert dice(lung_mask(turned, "turned").flip(2), truth) > 0.96
     assert float(plain_mask(subject["image"]).float().mean()) > 1.5 * float(truth.float().mean())
     with pytest.raises(DataError, match=r"No lungs are found in brain .* is it a chest CT in HU"):
@@ -221,17 +273,26 @@ def test_the_trachea_is_no_lung_whichever_end_of_the_image_is_its_top(upside_dow
 
 @pytest.mark.data
 def test_lungs_of_real_scans(public_data: Path) -> None:
-    """Against the masks that the scans come with; half of a thorax, cut through the other lung, padded outside the field of view."""
+    """Against the masks that the scans come with; half of a thorax, cut through the other lung,
+    padded outside the field of view.
+    """
     for name in ("baseline", "followup"):
         folder = public_data / "lung_ct_pair"
-        image, mask = tio.ScalarImage(folder / f"3DCT_lung_{name}.mha"), tio.LabelMap(folder / f"3DCT_lung_{name}_mask.mha")
+        image, mask = (
+            tio.ScalarImage(folder / f"3DCT_lung_{name}.mha"),
+            tio.LabelMap(folder / f"3DCT_lung_{name}_mask.mha"),
+        )
         assert dice(lung_mask(image, name), mask.data[0] > 0) > 0.975
 
 
 def test_lungs_by_threshold_and_by_shape_crop_alike() -> None:
     subject, truth = phantom((64, 56, 60))
-    segmented = Preparation(lungs="segmented", crop="lungs", margin=5)(tio.Subject(name="a", image=subject["image"]))
-    threshold = Preparation(lungs="threshold", crop="lungs", margin=5)(tio.Subject(name="b", image=subject["image"]))
+    segmented = Preparation(lungs="segmented", crop="lungs", margin=5)(
+        tio.Subject(name="a", image=subject["image"])
+    )
+    threshold = Preparation(lungs="threshold", crop="lungs", margin=5)(
+        tio.Subject(name="b", image=subject["image"])
+    )
     assert segmented["image"].spatial_shape == threshold["image"].spatial_shape
     assert segmented["image"].spatial_shape[0] < 64
     assert int(segmented["mask"].data.sum()) < int(threshold["mask"].data.sum())
@@ -261,9 +322,13 @@ def test_a_models_preprocessing_is_the_whole_way_and_training_does_the_rest() ->
 
 
 def test_steps_that_cannot_be_one_way_are_refused() -> None:
-    """A crop in training of what has been resampled, or cropped otherwise, could not be repeated on raw images."""
+    """A crop in training of what has been resampled, or cropped otherwise, could not be repeated on
+    raw images.
+    """
     for done in (Geometry(True, None, 5.0, None, (32, 32, 32)), Geometry(True, "mask")):
-        with pytest.raises(DataError, match=r"data\.preprocessing\.crop is lungs, and the data have been"):
+        with pytest.raises(
+            DataError, match=r"data\.preprocessing\.crop is lungs, and the data have been"
+        ):
             Preprocessing(crop="lungs").following(done)
     done = Geometry(True, "mask", 5.0)
     assert Preprocessing(crop="mask", margin=2.0).following(done).margin == 5.0
@@ -271,10 +336,15 @@ def test_steps_that_cannot_be_one_way_are_refused() -> None:
     assert Preprocessing(canonical=False).following(done).canonical
     uncropped = Geometry(True, None, 5.0, None, (32, 32, 32))
     whole = Preprocessing(crop="mask", shape=(32, 32, 32))
-    assert (whole.remaining(uncropped).crop, whole.remaining(uncropped).shape) == ("mask", (32, 32, 32))
+    assert (whole.remaining(uncropped).crop, whole.remaining(uncropped).shape) == (
+        "mask",
+        (32, 32, 32),
+    )
 
 
-def test_what_a_killed_run_with_other_settings_left_is_done_again(raw, tmp_path: Path, monkeypatch) -> None:
+def test_what_a_killed_run_with_other_settings_left_is_done_again(
+    raw, tmp_path: Path, monkeypatch
+) -> None:
     out = tmp_path / "out"
     prepare(open_dataset(raw), out, CROPPED)
 
@@ -282,7 +352,9 @@ def test_what_a_killed_run_with_other_settings_left_is_done_again(raw, tmp_path:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lightning_reg.curation.prepare.write_points", killed)  # images are there by then, the scan's state is not
+        patch.setattr(
+            "lightning_reg.curation.prepare.write_points", killed
+        )  # images are there by then, the scan's state is not
         with pytest.raises(KeyboardInterrupt):
             prepare(open_dataset(raw), out, replace(CROPPED, shape=(10, 10, 10)))
     assert prepare(open_dataset(raw), out, CROPPED).reused == 3
@@ -303,15 +375,24 @@ def test_a_table_of_ones_own_in_the_form(tmp_path: Path) -> None:
     """Only the required columns, semicolons, a folder beside it; all mistakes at once."""
     nifti = providers.nifti(tmp_path / "bilder" / "é 1.nii.gz", providers.phases(0)[0].image)
     (tmp_path / "manifest.csv").write_text(
-        f"subject;split;image\na;train;{nifti.relative_to(tmp_path)}\nb;validation;{nifti}\n", encoding="utf-8"
+        f"subject;split;image\na;train;{nifti.relative_to(tmp_path)}\nb;validation;{nifti}\n",
+        encoding="utf-8",
     )
     data = PreparedDataset(str(tmp_path))
     assert [r.name for r in data.records()] == ["a", "b"]
     assert data.load(data.records()[0])["image"].spatial_shape == providers.SHAPE
-    (tmp_path / "manifest.csv").write_text("subject,split,image\na,train,x.nii\na,train,y.nii\nb,tests,z.nii\n")
+    (tmp_path / "manifest.csv").write_text(
+        "subject,split,image\na,train,x.nii\na,train,y.nii\nb,tests,z.nii\n"
+    )
     with pytest.raises(DataError) as caught:
         PreparedDataset(str(tmp_path))
-    for text in ("no file", "x.nii", "y.nii", "second scan named 'a'", "the split 'tests'; did you mean 'test'?"):
+    for text in (
+        "no file",
+        "x.nii",
+        "y.nii",
+        "second scan named 'a'",
+        "the split 'tests'; did you mean 'test'?",
+    ):
         assert text in str(caught.value)
     (tmp_path / "manifest.csv").write_text("subject,splitt,image\na,train,x.nii\n")
     with pytest.raises(DataError, match="has no column 'split'; did you mean 'splitt'"):
@@ -322,8 +403,14 @@ def test_a_table_of_ones_own_in_the_form(tmp_path: Path) -> None:
 
 def test_options_of_the_raw_files_are_refused_for_prepared_ones(tmp_path: Path) -> None:
     raw = providers.dirlab(tmp_path / "raw", cases=(1,))
-    prepare(open_dataset({"name": "dirlab", "root": str(raw)}), tmp_path / "out", Preparation(shape=(16, 16, 16)))
-    with pytest.raises(ComponentError, match=r"data\.dataset\.offset is about the provider's files"):
+    prepare(
+        open_dataset({"name": "dirlab", "root": str(raw)}),
+        tmp_path / "out",
+        Preparation(shape=(16, 16, 16)),
+    )
+    with pytest.raises(
+        ComponentError, match=r"data\.dataset\.offset is about the provider's files"
+    ):
         open_dataset({"name": "dirlab", "root": str(tmp_path / "out"), "offset": 0})
     assert json.loads((tmp_path / "out" / "geometry.json").read_text())["shape"] == [16, 16, 16]
 

@@ -27,7 +27,9 @@ PUBLISHED = (3.89, 4.34, 6.94, 9.83, 7.48, 10.89, 11.03, 14.99, 7.92, 7.30)
 @pytest.fixture(scope="module", params=providers.RAW)
 def raw(request, tmp_path_factory) -> tuple[str, Splits]:
     folder = tmp_path_factory.mktemp(request.param)
-    return request.param, open_dataset({"name": request.param, "root": str(providers.RAW[request.param](folder))})
+    return request.param, open_dataset(
+        {"name": request.param, "root": str(providers.RAW[request.param](folder))}
+    )
 
 
 def test_every_scan_loads_and_has_a_split(raw) -> None:
@@ -43,9 +45,15 @@ def test_every_scan_loads_and_has_a_split(raw) -> None:
         assert data.records()[fixed].split == data.records()[moving].split
 
 
-@pytest.mark.parametrize(("name", "seed", "tolerance"), [("creatis", 0, 0.01), ("nlst", 1, 0.01), ("dirlab", 1, 0.51)])
-def test_landmarks_are_where_the_provider_put_them(tmp_path: Path, name: str, seed: int, tolerance: float) -> None:
-    """In voxels of the canonical image, whatever the file counts in: LPS mm, voxels from 0, voxels from 1 of flipped axes (rounded)."""
+@pytest.mark.parametrize(
+    ("name", "seed", "tolerance"), [("creatis", 0, 0.01), ("nlst", 1, 0.01), ("dirlab", 1, 0.51)]
+)
+def test_landmarks_are_where_the_provider_put_them(
+    tmp_path: Path, name: str, seed: int, tolerance: float
+) -> None:
+    """In voxels of the canonical image, whatever the file counts in: LPS mm, voxels from 0, voxels
+    from 1 of flipped axes (rounded).
+    """
     data = open_dataset({"name": name, "root": str(providers.RAW[name](tmp_path))})
     first, second = (Preparation()(data.dataset.load(record)) for record in data.records()[:2])
     shape = (64, 64, 47) if name == "dirlab" else providers.SHAPE
@@ -53,46 +61,69 @@ def test_landmarks_are_where_the_provider_put_them(tmp_path: Path, name: str, se
     for subject, phase in zip((first, second), providers.phases(seed, shape), strict=True):
         scan = scan_from_subject(subject)
         voxels = scan.image.grid.to_voxel(scan.landmarks.double().T[None])[0].T.numpy()
-        np.testing.assert_allclose(voxels, phase.landmarks * factor + (factor - 1) / 2, atol=tolerance)
+        np.testing.assert_allclose(
+            voxels, phase.landmarks * factor + (factor - 1) / 2, atol=tolerance
+        )
 
 
 def test_axes_of_raw_files_and_metaimages_are_the_patients(tmp_path: Path) -> None:
     """The same phantom by three providers: the array to the right, front and top is found again."""
-    data = open_dataset({"name": "dirlab", "root": str(providers.dirlab(tmp_path / "d", cases=(1,)))})
+    data = open_dataset(
+        {"name": "dirlab", "root": str(providers.dirlab(tmp_path / "d", cases=(1,)))}
+    )
     stored = providers.phases(1, (64, 64, 47))[0].image.repeat(4, 0).repeat(4, 1).repeat(2, 2)
     prepared = Preparation()(data.dataset.load(data.records()[0]))
     np.testing.assert_array_equal(prepared["image"].data[0].numpy(), np.maximum(stored, -1000))
-    np.testing.assert_allclose(prepared["image"].affine[:3, :3], np.diag([0.97, 0.97, 2.5]), atol=1e-12)
+    np.testing.assert_allclose(
+        prepared["image"].affine[:3, :3], np.diag([0.97, 0.97, 2.5]), atol=1e-12
+    )
     data = open_dataset({"name": "creatis", "root": str(providers.creatis(tmp_path / "c"))})
     np.testing.assert_array_equal(
-        Preparation()(data.dataset.load(data.records()[0]))["image"].data[0].numpy(), providers.phases(0)[0].image
+        Preparation()(data.dataset.load(data.records()[0]))["image"].data[0].numpy(),
+        providers.phases(0)[0].image,
     )
     data = open_dataset({"name": "nlst", "root": str(providers.nlst_dicom(tmp_path / "n"))})
     np.testing.assert_array_equal(
-        Preparation()(data.dataset.load(data.records()[0]))["image"].data[0].numpy(), providers.phases(0)[0].image
+        Preparation()(data.dataset.load(data.records()[0]))["image"].data[0].numpy(),
+        providers.phases(0)[0].image,
     )
 
 
 @pytest.mark.slow
 @pytest.mark.data
 def test_the_published_landmark_errors_of_dirlab(public_data: Path, tmp_path: Path) -> None:
-    """The real 300 landmarks of all ten cases, images of the right length with something in them: raw in, our files, TRE."""
+    """The real 300 landmarks of all ten cases, images of the right length with something in them:
+    raw in, our files, TRE.
+    """
     for case, voxels in VOXELS.items():
         pack = tmp_path / "raw" / (f"Case{case}Pack" if case != 8 else "Case8Deploy")
         (pack / "Images").mkdir(parents=True)
         points = pack / ("ExtremePhases" if case < 6 else "extremePhases")
         points.mkdir()
         for phase in ("T00", "T50"):
-            image = pack / "Images" / f"case{case}_{phase}{'_s' if case == 1 else '-ssm' if case < 6 else ''}.img"
+            image = (
+                pack
+                / "Images"
+                / f"case{case}_{phase}{'_s' if case == 1 else '-ssm' if case < 6 else ''}.img"
+            )
             with image.open("wb") as file:  # mostly a hole
                 file.write(np.arange(100, dtype="<i2").tobytes())
                 file.truncate(2 * int(np.prod(voxels)))
-            name = f"case{case}_300_{phase}_xyz.txt" if case < 6 else f"case{case}_dirLab300_{phase}_xyz.txt"
-            (points / (f"C{name[1:]}" if case < 6 else name)).write_bytes((public_data / "dirlab_landmarks" / name).read_bytes())
+            name = (
+                f"case{case}_300_{phase}_xyz.txt"
+                if case < 6
+                else f"case{case}_dirLab300_{phase}_xyz.txt"
+            )
+            (points / (f"C{name[1:]}" if case < 6 else name)).write_bytes(
+                (public_data / "dirlab_landmarks" / name).read_bytes()
+            )
     data = open_dataset({"name": "dirlab", "root": str(tmp_path / "raw")})
     prepare(data, tmp_path / "out", Preparation(spacing=12.0), workers=2)
     prepared = PreparedDataset(str(tmp_path / "out"))
-    errors = [(read_points(f.landmarks).world() - read_points(m.landmarks).world()).norm(dim=1) for f, m in prepared.pairs()]
+    errors = [
+        (read_points(f.landmarks).world() - read_points(m.landmarks).world()).norm(dim=1)
+        for f, m in prepared.pairs()
+    ]
     assert [e.numel() for e in errors] == [300] * 10
     assert [round(float(e.mean()), 2) for e in errors] == list(PUBLISHED)
     everything = torch.cat(errors)
@@ -104,11 +135,26 @@ def test_a_raw_file_of_the_wrong_length(tmp_path: Path) -> None:
     image = folder / "Case1Pack" / "Images" / "case1_T00_s.img"
     image.write_bytes(image.read_bytes()[:-100])
     data = open_dataset({"name": "dirlab", "root": str(folder)})
-    with pytest.raises(DataError, match=r"case1_T00_s\.img has 12,320,668 bytes; case1 is 256 x 256 x 94 voxels of 2 bytes, 12,320,768"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"case1_T00_s\.img has 12,320,668 bytes; case1 is 256 x 256 x 94 voxels of 2 bytes,"
+            r" 12,320,768"
+        ),
+    ):
         data.subjects()[0]
-    with pytest.raises(ComponentError, match="does not take an argument 'ofset'; did you mean 'offset'"):
+    with pytest.raises(
+        ComponentError, match="does not take an argument 'ofset'; did you mean 'offset'"
+    ):
         open_dataset({"name": "dirlab", "root": str(folder), "ofset": 0})
-    assert float(open_dataset({"name": "dirlab", "root": str(folder), "offset": 0, "air": 0}).subjects()[1]["image"].data.max()) > 1000
+    assert (
+        float(
+            open_dataset({"name": "dirlab", "root": str(folder), "offset": 0, "air": 0})
+            .subjects()[1]["image"]
+            .data.max()
+        )
+        > 1000
+    )
 
 
 def test_the_raw_pairs_of_copdgene(tmp_path: Path) -> None:
@@ -124,7 +170,9 @@ def test_the_raw_pairs_of_copdgene(tmp_path: Path) -> None:
     subject = data.subjects()[0]
     scan = scan_from_subject(subject)
     assert subject["image"].spatial_shape == (512, 512, 121)
-    i, j, k = scan.image.grid.to_voxel(scan.landmarks.double().T[None])[0].round().long()[:, 0].tolist()
+    i, j, k = (
+        scan.image.grid.to_voxel(scan.landmarks.double().T[None])[0].round().long()[:, 0].tolist()
+    )
     assert float(scan.image.tensor[0, 0, i, j, k]) == 2000 - 1024
     assert [r.name for r in data.records()] == ["copd1 inhale", "copd1 exhale"]
 
@@ -137,7 +185,9 @@ def test_the_popi_model_is_read_without_its_artefact(tmp_path: Path) -> None:
 
 
 def test_contours_fill_the_cavity(tmp_path: Path) -> None:
-    """Label 1 is at the bright disc that the generator drew; ED is the larger one, in both of its series' layouts."""
+    """Label 1 is at the bright disc that the generator drew; ED is the larger one, in both of its
+    series' layouts.
+    """
     data = open_dataset({"name": "sunnybrook", "root": str(providers.sunnybrook(tmp_path))})
     sizes = {}
     for record, subject in zip(data.records(), data.subjects(), strict=True):
@@ -164,12 +214,16 @@ def test_acdc_has_the_qforms_voxel_size(tmp_path: Path) -> None:
 
 
 def test_boxes_around_the_hippocampus(tmp_path: Path) -> None:
-    data = open_dataset({"name": "adni_hippocampus", "root": str(providers.adni_hippocampus(tmp_path))})
+    data = open_dataset(
+        {"name": "adni_hippocampus", "root": str(providers.adni_hippocampus(tmp_path))}
+    )
     left = data.subjects()[0]
     assert left["image"].spatial_shape == (32, 48, 48)
     np.testing.assert_allclose(left["image"].spacing, (1, 1, 1))
     assert data.records("train")[0].labels is None
-    assert all(record.labels and "CSF" not in record.labels.name for record in data.records("validation"))
+    assert all(
+        record.labels and "CSF" not in record.labels.name for record in data.records("validation")
+    )
     right = open_dataset({"name": "adni_hippocampus", "root": str(tmp_path), "side": "right"})
     assert float(right.subjects()[0]["image"].affine[0, 3]) > 0 > float(left["image"].affine[0, 3])
     with pytest.raises(ComponentError, match="side is 'both'; give left or right"):
@@ -212,33 +266,52 @@ def test_the_challenges_pairs_validate(tmp_path: Path) -> None:
 
 def test_held_out_subjects_by_number_and_by_name(tmp_path: Path) -> None:
     spec = {"name": "copdgene", "root": str(providers.copdgene(tmp_path))}
-    assert [r.subject for r in open_dataset(spec, held_out=1).records("validation")] == ["12109M"] * 2
+    assert [r.subject for r in open_dataset(spec, held_out=1).records("validation")] == [
+        "12109M"
+    ] * 2
     data = open_dataset(spec, held_out=["12042G"])
     assert [r.subject for r in data.records("validation")] == ["12042G"] * 2
     assert data.pairs("validation") == [(0, 1)]
     assert len(data.pairs("train")) == 2
     assert len(open_dataset(spec, limit=1).records("train")) == 2
-    with pytest.raises(DataError, match="names the subject '12042', which is not there; did you mean '12042G'"):
+    with pytest.raises(
+        DataError, match="names the subject '12042', which is not there; did you mean '12042G'"
+    ):
         open_dataset(spec, held_out=["12042"])
     with pytest.raises(DataError, match=r"data\.held_out is 3 of 3 subjects"):
         open_dataset(spec, held_out=3)
 
 
 def test_subjects_kept_for_the_test(tmp_path: Path) -> None:
-    """By number the last training subjects, or by name; validation and training have none of them, whatever else is chosen."""
+    """By number the last training subjects, or by name; validation and training have none of them,
+    whatever else is chosen.
+    """
     for number in range(8):
-        providers.nifti(tmp_path / f"p{number}.nii.gz", providers.phases(number, (12, 12, 12))[0].image)
+        providers.nifti(
+            tmp_path / f"p{number}.nii.gz", providers.phases(number, (12, 12, 12))[0].image
+        )
 
     def splits(**choices: object) -> dict[str, str]:
         opened = open_dataset({"name": "folder", "root": str(tmp_path)}, **choices)
         assert bool(opened.pairs("test")) == ("test" in choices)
-        return {split: "".join(r.subject[1] for r in opened.records(split)) for split in ("train", "validation", "test")}
+        return {
+            split: "".join(r.subject[1] for r in opened.records(split))
+            for split in ("train", "validation", "test")
+        }
 
     assert splits() == {"train": "012345", "validation": "67", "test": ""}
     assert splits(test=2) == {"train": "0123", "validation": "67", "test": "45"}
     assert splits(test=2, held_out=3) == {"train": "012", "validation": "367", "test": "45"}
-    assert splits(test=["p0", "p7"], held_out=2) == {"train": "1234", "validation": "56", "test": "07"}
-    assert splits(test=["p0", "p7"], fold="1/3") == {"train": "2356", "validation": "14", "test": "07"}
+    assert splits(test=["p0", "p7"], held_out=2) == {
+        "train": "1234",
+        "validation": "56",
+        "test": "07",
+    }
+    assert splits(test=["p0", "p7"], fold="1/3") == {
+        "train": "2356",
+        "validation": "14",
+        "test": "07",
+    }
     assert splits(test=2, limit=1) == {"train": "0", "validation": "67", "test": "45"}
     for choices, message in (
         ({"test": 6}, r"data\.test is 6 of 6 subjects"),
@@ -262,17 +335,30 @@ def test_a_record_says_what_it_is() -> None:
 
 
 def test_names_of_folders_above_the_data_mean_nothing(tmp_path: Path) -> None:
-    data = open_dataset({"name": "acdc", "root": str(providers.acdc(tmp_path / "testing" / "acdc"))})
+    data = open_dataset(
+        {"name": "acdc", "root": str(providers.acdc(tmp_path / "testing" / "acdc"))}
+    )
     assert {record.split for record in data.records()} == {"train", "validation"}
     providers.acdc(tmp_path / "both")
     (tmp_path / "both" / "testing").mkdir()
-    (tmp_path / "both" / "training" / "patient002").rename(tmp_path / "both" / "testing" / "patient002")
+    (tmp_path / "both" / "training" / "patient002").rename(
+        tmp_path / "both" / "testing" / "patient002"
+    )
     data = open_dataset({"name": "acdc", "root": str(tmp_path / "both")}, held_out=1)
-    assert {r.subject: r.split for r in data.records()} == {"patient001": "train", "patient005": "validation", "patient002": "test"}
+    assert {r.subject: r.split for r in data.records()} == {
+        "patient001": "train",
+        "patient005": "validation",
+        "patient002": "test",
+    }
     assert [
-        r.subject for r in open_dataset({"name": "acdc", "root": str(tmp_path / "both")}, held_out="patient001").records("validation")
+        r.subject
+        for r in open_dataset(
+            {"name": "acdc", "root": str(tmp_path / "both")}, held_out="patient001"
+        ).records("validation")
     ] == ["patient001"] * 2
-    data = open_dataset({"name": "folder", "root": str(providers.bids(tmp_path / "derivatives" / "x"))})
+    data = open_dataset(
+        {"name": "folder", "root": str(providers.bids(tmp_path / "derivatives" / "x"))}
+    )
     assert len(data.records()) == 8
 
 
@@ -289,7 +375,10 @@ def test_an_atlas_stays_with_its_pairs_whoever_is_held_out(tmp_path: Path) -> No
 
 def test_a_subject_of_several_lines_is_in_one_split(tmp_path: Path) -> None:
     providers.pairs(tmp_path, count=4)
-    rows = [f"images/patient {n}/fixed.nii.gz,images/patient {n}/moving.nii.gz,s{n // 2}" for n in range(4)]
+    rows = [
+        f"images/patient {n}/fixed.nii.gz,images/patient {n}/moving.nii.gz,s{n // 2}"
+        for n in range(4)
+    ]
     (tmp_path / "own.csv").write_text("fixed,moving,subject\n" + "\n".join(rows) + "\n")
     data = open_dataset({"name": "pairs", "root": str(tmp_path / "own.csv")})
     assert {(r.subject, r.split) for r in data.records()} == {("s0", "train"), ("s1", "validation")}
@@ -311,7 +400,10 @@ def test_a_description_without_validation_pairs(tmp_path: Path) -> None:
 
 
 def test_a_limit_is_a_number_of_subjects(tmp_path: Path) -> None:
-    spec = {"name": "copdgene", "root": str(providers.copdgene(tmp_path, patients=("1²3", "12042G", "P1")))}
+    spec = {
+        "name": "copdgene",
+        "root": str(providers.copdgene(tmp_path, patients=("1²3", "12042G", "P1"))),
+    }
     (tmp_path / "P1" / "P1_EXP_STD_USD_COPD.nrrd").rename(tmp_path / "P1" / "P1_EXP.nrrd")
     assert len(open_dataset(spec).records()) == 6
     with pytest.raises(DataError, match=r"data\.limit is -1; give a number"):

@@ -20,18 +20,25 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair
 DEFORMED = {
     "affine": {"affine": {"scales": 0.1, "degrees": 8, "translation": 6}},
     "elastic": {"elastic": {"num_control_points": 6, "max_displacement": 5}},
-    "both": {"affine": {"scales": 0.05, "degrees": 5}, "elastic": {"num_control_points": 6, "max_displacement": 3}},
+    "both": {
+        "affine": {"scales": 0.05, "degrees": 5},
+        "elastic": {"num_control_points": 6, "max_displacement": 3},
+    },
 }
 
 
 def colour(world: torch.Tensor) -> torch.Tensor:
     """A smooth pattern of the world ``(1, 3, I, J, K)``, mm."""
     x, y, z = (world[:, a : a + 1] for a in range(3))
-    return (torch.sin(x / 11) + torch.cos(y / 13 + 1) + torch.sin(z / 12 + x / 37)).float() / 6 + 0.5
+    return (
+        torch.sin(x / 11) + torch.cos(y / 13 + 1) + torch.sin(z / 12 + x / 37)
+    ).float() / 6 + 0.5
 
 
 def oblique_grid() -> Grid:
-    linear = rotation_matrix(torch.tensor([[0.2, -0.3, 0.15]], dtype=torch.float64))[0] @ torch.diag(torch.tensor([2.0, 2.4, 2.2]).double())
+    linear = rotation_matrix(torch.tensor([[0.2, -0.3, 0.15]], dtype=torch.float64))[
+        0
+    ] @ torch.diag(torch.tensor([2.0, 2.4, 2.2]).double())
     affine = torch.eye(4, dtype=torch.float64)
     affine[:3, :3], affine[:3, 3] = linear, torch.tensor([12.0, -30.0, 7.0])
     return Grid((36, 30, 33), affine)
@@ -39,16 +46,25 @@ def oblique_grid() -> Grid:
 
 @pytest.fixture
 def pair() -> Pair:
-    """Different, oblique grids; ``fixed(x) = pattern(phi(x))`` and ``moving = pattern``, so that ``fixed = moving o phi`` exactly."""
+    """Different, oblique grids; ``fixed(x) = pattern(phi(x))`` and ``moving = pattern``, so that
+    ``fixed = moving o phi`` exactly.
+    """
     fixed_grid = oblique_grid()
     moving_grid = fixed_grid.resized([41, 36, 38]).cropped((1, -2, 2), fixed_grid.shape)
     generator = torch.Generator().manual_seed(3)
     control = (torch.rand(1, 3, 6, 6, 6, generator=generator) - 0.5) * 3
-    truth = Displacement(bspline(control, fixed_grid.shape, [n / 5 for n in fixed_grid.shape], [0.0, 0.0, 0.0]), fixed_grid)
+    truth = Displacement(
+        bspline(control, fixed_grid.shape, [n / 5 for n in fixed_grid.shape], [0.0, 0.0, 0.0]),
+        fixed_grid,
+    )
     points = fixed_grid.to_world(fixed_grid.points(dtype=torch.float64))
     fixed = Image(colour(truth.map_world(points.flatten(2)).view(points.shape)), fixed_grid, 0.5)
-    moving = Image(colour(moving_grid.to_world(moving_grid.points(dtype=torch.float64))), moving_grid, 0.5)
-    inside = torch.tensor([n - 1.0 for n in fixed_grid.shape]) * (0.3 + 0.4 * torch.rand(15, 3, generator=generator))
+    moving = Image(
+        colour(moving_grid.to_world(moving_grid.points(dtype=torch.float64))), moving_grid, 0.5
+    )
+    inside = torch.tensor([n - 1.0 for n in fixed_grid.shape]) * (
+        0.3 + 0.4 * torch.rand(15, 3, generator=generator)
+    )
     landmarks = fixed_grid.to_world(inside.double().T[None])
     return Pair(
         fixed, moving,
@@ -63,7 +79,14 @@ def require_consistent(pair: Pair, tolerance: float, voxels: float = 0.05) -> No
     inner = (slice(None), slice(None), *[slice(margin, -margin)] * 3)
     mapped = pair.truth.map_voxels(pair.fixed.grid.points())
     there = pair.fixed.grid.voxel_map(pair.moving.grid)
-    at = (torch.from_numpy(there[:, :3, :3]) @ mapped.flatten(2).double() + torch.from_numpy(there[:, :3, 3:])).view(mapped.shape).float()
+    at = (
+        (
+            torch.from_numpy(there[:, :3, :3]) @ mapped.flatten(2).double()
+            + torch.from_numpy(there[:, :3, 3:])
+        )
+        .view(mapped.shape)
+        .float()
+    )
     upper = torch.tensor(pair.moving.grid.shape).view(1, 3, 1, 1, 1) - 1
     known = ((at > margin) & (at < upper - margin)).all(1, keepdim=True)[inner]
     assert float(known.float().mean()) > 0.1
@@ -83,11 +106,15 @@ def test_the_pair_is_consistent_to_begin_with(pair: Pair) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_turns_and_flips_are_exact(pair: Pair, axis: int) -> None:
-    """Four quarter turns are none, and each of them is a rotation; voxels are moved, not interpolated."""
+    """Four quarter turns are none, and each of them is a rotation; voxels are moved, not
+    interpolated.
+    """
     changes = set()
     for seed in range(30):
         changed = Augmentation(turn=[axis])(pair, [seed])
-        assert sorted(changed.fixed.tensor.flatten().tolist()) == sorted(pair.fixed.tensor.flatten().tolist())
+        assert sorted(changed.fixed.tensor.flatten().tolist()) == sorted(
+            pair.fixed.tensor.flatten().tolist()
+        )
         assert np.linalg.det(changed.fixed.grid.affine) * np.linalg.det(pair.fixed.grid.affine) > 0
         np.testing.assert_allclose(changed.fixed.grid.center, pair.fixed.grid.center)
         require_consistent(changed, 0.003)
@@ -101,26 +128,37 @@ def test_turns_and_flips_are_exact(pair: Pair, axis: int) -> None:
 
 def test_a_flip_is_torchios(pair: Pair) -> None:
     changed = rotated(pair, [0, 1, 2], [True, False, False])
-    expected = tio.Flip(axes=(0,))(tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0]))
+    expected = tio.Flip(axes=(0,))(
+        tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0])
+    )
     torch.testing.assert_close(changed.fixed.tensor[0], expected.data)
     np.testing.assert_allclose(changed.fixed.grid.affine[0], expected.affine, atol=1e-9)
 
 
 @pytest.mark.parametrize("separately", [[], ["affine", "elastic"]])
 @pytest.mark.parametrize("name", DEFORMED)
-def test_deformed_pairs_keep_their_truth_and_landmarks(pair: Pair, name: str, separately: list[str]) -> None:
+def test_deformed_pairs_keep_their_truth_and_landmarks(
+    pair: Pair, name: str, separately: list[str]
+) -> None:
     for seed in range(3):
         changed = Augmentation(**DEFORMED[name], separately=separately)(pair, [seed])
         require_consistent(changed, 0.012, voxels=0.12)
         assert float((changed.fixed.tensor - pair.fixed.tensor).abs().mean()) > 0.005
-        moves = [getattr(changed, f"{side}_landmarks")[0] - getattr(pair, f"{side}_landmarks")[0] for side in ("fixed", "moving")]
+        moves = [
+            getattr(changed, f"{side}_landmarks")[0] - getattr(pair, f"{side}_landmarks")[0]
+            for side in ("fixed", "moving")
+        ]
         apart = float((moves[0].mean(0) - moves[1].mean(0)).norm())
         assert apart > 0.3 if separately else apart < 0.3
 
 
 def test_an_affine_change_is_torchios(pair: Pair) -> None:
     """The image that TorchIO makes of the same draw."""
-    arguments = {"scales": (1.1, 1.1, 0.9, 0.9, 1, 1), "degrees": (5, 5, 0, 0, -7, -7), "translation": (2, 2, -3, -3, 1, 1)}
+    arguments = {
+        "scales": (1.1, 1.1, 0.9, 0.9, 1, 1),
+        "degrees": (5, 5, 0, 0, -7, -7),
+        "translation": (2, 2, -3, -3, 1, 1),
+    }
     changed = Augmentation(affine=arguments)(pair, [0])
     image = tio.ScalarImage(tensor=pair.fixed.tensor[0], affine=pair.fixed.grid.affine[0])
     expected = tio.Affine((1.1, 0.9, 1), (5, 0, -7), (2, -3, 1), default_pad_value=0.5)(image).data
@@ -136,9 +174,13 @@ def test_crops_keep_what_lies_in_both(pair: Pair, separately: list[str]) -> None
         changed = Augmentation(crop_mm=8.0, separately=separately)(pair, [seed])
         shapes.add(changed.fixed.grid.shape)
         most = np.floor(8.0 / pair.fixed.grid.spacing[0] + 1)
-        assert (np.array(changed.fixed.grid.shape) >= np.array(pair.fixed.grid.shape) - 2 * most).all()
+        assert (
+            np.array(changed.fixed.grid.shape) >= np.array(pair.fixed.grid.shape) - 2 * most
+        ).all()
         assert len(changed.fixed_landmarks[0]) == len(changed.moving_landmarks[0])
-        torch.testing.assert_close(changed.landmark_errors(pair.truth)[0].max(), torch.tensor(0.0), atol=0.2, rtol=0)
+        torch.testing.assert_close(
+            changed.landmark_errors(pair.truth)[0].max(), torch.tensor(0.0), atol=0.2, rtol=0
+        )
     assert len(shapes) > 3
     in_plane = Augmentation(crop_voxels=[4, 4, 0])(pair, [1])
     assert in_plane.fixed.grid.shape[2] == pair.fixed.grid.shape[2]
@@ -159,10 +201,16 @@ def test_intensities_change_alike_or_separately(pair: Pair, name: str) -> None:
 def test_a_seed_says_it_all_and_nothing_global_changes(pair: Pair) -> None:
     everything = Augmentation(0.1, 0.2, 0.3, [0, 1], [2], **DEFORMED["both"], crop_mm=5)
     state = torch.get_rng_state()
-    first, again, other = everything(pair, [1, 2]), everything(pair, [1, 2]), everything(pair, [1, 3])
+    first, again, other = (
+        everything(pair, [1, 2]),
+        everything(pair, [1, 2]),
+        everything(pair, [1, 3]),
+    )
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(first.fixed.tensor, again.fixed.tensor)
-    assert first.fixed.tensor.shape != other.fixed.tensor.shape or not torch.equal(first.fixed.tensor, other.fixed.tensor)
+    assert first.fixed.tensor.shape != other.fixed.tensor.shape or not torch.equal(
+        first.fixed.tensor, other.fixed.tensor
+    )
     assert Augmentation()(pair, [1]) is pair
 
 
@@ -172,7 +220,10 @@ def test_a_seed_says_it_all_and_nothing_global_changes(pair: Pair) -> None:
         ({"flip": [3]}, "flip is [3]; give axes"),
         ({"separately": ["noize"]}, "separately names 'noize'; did you mean 'noise'?"),
         ({"crop_voxels": [4]}, "crop_voxels is [4]; give three numbers"),
-        ({"affine": {"degree": 5}}, "'data.augmentation.affine' does not take an argument 'degree'; did you mean 'degrees'"),
+        (
+            {"affine": {"degree": 5}},
+            "'data.augmentation.affine' does not take an argument 'degree'; did you mean 'degrees'",
+        ),
     ],
 )
 def test_settings_that_cannot_be(arguments: dict, message: str) -> None:
@@ -182,8 +233,17 @@ def test_settings_that_cannot_be(arguments: dict, message: str) -> None:
 
 
 def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: Pair) -> None:
-    data = data_of("phantom", {"name": "groups"}, augmentation={"turn": [2], "noise": 0.1, **DEFORMED["affine"]}, augment_on="device")
-    stand = SimpleNamespace(training=True, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=7)), global_rank=0)
+    data = data_of(
+        "phantom",
+        {"name": "groups"},
+        augmentation={"turn": [2], "noise": 0.1, **DEFORMED["affine"]},
+        augment_on="device",
+    )
+    stand = SimpleNamespace(
+        training=True,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=7)),
+        global_rank=0,
+    )
     data.trainer = stand
     batch = Pair.collate([pair, pair])
     first, again = data.on_after_batch_transfer(batch, 0), data.on_after_batch_transfer(batch, 0)
@@ -191,7 +251,10 @@ def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: 
     a, b = first.elements()
     assert a.fixed.tensor.shape[0] == 1
     assert not torch.equal(a.moving.tensor, b.moving.tensor)
-    for element in Augmentation(**DEFORMED["affine"])(pair, [1]), *Pair.collate([pair, pair]).elements():
+    for element in (
+        Augmentation(**DEFORMED["affine"])(pair, [1]),
+        *Pair.collate([pair, pair]).elements(),
+    ):
         require_consistent(element, 0.012, voxels=0.12)
     stand.training = False
     assert data.on_after_batch_transfer(batch, 0) is batch
@@ -200,7 +263,10 @@ def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: 
 
 
 def test_gamma_makes_images_darker_and_brighter(pair: Pair) -> None:
-    changes = [float((Augmentation(gamma=0.3)(pair, [seed]).fixed.tensor - pair.fixed.tensor).mean()) for seed in range(12)]
+    changes = [
+        float((Augmentation(gamma=0.3)(pair, [seed]).fixed.tensor - pair.fixed.tensor).mean())
+        for seed in range(12)
+    ]
     assert min(changes) < -0.01 < 0.01 < max(changes)
 
 
@@ -211,23 +277,31 @@ def test_crops_are_alike_or_separate(pair: Pair, side: str) -> None:
     for seed in range(6):
         alike = Augmentation(crop_voxels=[5, 4, 6], separately=[])(same, [seed])
         assert alike.fixed.grid.matches(alike.moving.grid)
-    apart = [Augmentation(crop_voxels=[5, 4, 6], separately=["crop"])(same, [seed]) for seed in range(6)]
+    apart = [
+        Augmentation(crop_voxels=[5, 4, 6], separately=["crop"])(same, [seed]) for seed in range(6)
+    ]
     assert not any(cropped.fixed.grid.matches(cropped.moving.grid) for cropped in apart)
 
 
 def test_a_crop_in_mm_cuts_as_many_voxels_as_fit_into_it() -> None:
-    """Of 8 mm in voxels of 1, 2 and 4 mm, at either end of each axis; half of an axis stays whatever is asked for."""
+    """Of 8 mm in voxels of 1, 2 and 4 mm, at either end of each axis; half of an axis stays
+    whatever is asked for.
+    """
     grid = Grid.regular((40, 36, 32), (1.0, 2.0, 4.0), (3.0, -5.0, 8.0))
     image = Image(torch.rand(1, 1, *grid.shape), grid)
     starts, ends = [], []
     for seed in range(60):
         cropped = Augmentation(crop_mm=8.0)(Pair(image, image), [seed]).fixed.grid
-        start = grid.to_voxel(cropped.to_world(torch.zeros(1, 3, 1).double()))[0, :, 0].round().int()
+        start = (
+            grid.to_voxel(cropped.to_world(torch.zeros(1, 3, 1).double()))[0, :, 0].round().int()
+        )
         starts.append(start)
         ends.append(torch.tensor(grid.shape) - start - torch.tensor(cropped.shape))
     for cut in (torch.stack(starts), torch.stack(ends)):
         assert cut.amin(0).tolist() == [0, 0, 0]
         assert cut.amax(0).tolist() == [8, 4, 2]
     for seed in range(8):
-        left = Augmentation(crop_voxels=[100, 100, 100])(Pair(image, image), [seed]).fixed.grid.shape
+        left = Augmentation(crop_voxels=[100, 100, 100])(
+            Pair(image, image), [seed]
+        ).fixed.grid.shape
         assert all(n >= whole / 2 for n, whole in zip(left, grid.shape, strict=True))

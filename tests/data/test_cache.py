@@ -1,4 +1,6 @@
-"""Cache of preprocessed scans: one decoding, identical values in memory and files, safety with several processes."""
+"""Cache of preprocessed scans: one decoding, identical values in memory and files, safety with
+several processes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,13 @@ def make(number: int) -> Scan:
     grid = Grid.regular(SHAPE, (1.0, 2.0, 3.0), (number, 0, 0))
     image = Image(torch.rand(1, 1, *SHAPE, generator=generator), grid, padding=-0.5)
     mask = Image((image.tensor > 0.5).short(), grid, discrete=True)
-    return Scan(f"s{number} a", image, mask, landmarks=torch.rand(4, 3, generator=generator), group=f"s{number}")
+    return Scan(
+        f"s{number} a",
+        image,
+        mask,
+        landmarks=torch.rand(4, 3, generator=generator),
+        group=f"s{number}",
+    )
 
 
 class Counted:
@@ -47,7 +55,12 @@ def cache(settings: CacheSettings, count: int = 6, **more) -> tuple[ScanCache, C
 
 
 def require_same(scan: Scan, other: Scan) -> None:
-    assert (scan.name, scan.group, scan.image.padding, scan.mask.discrete) == (other.name, other.group, other.image.padding, True)
+    assert (scan.name, scan.group, scan.image.padding, scan.mask.discrete) == (
+        other.name,
+        other.group,
+        other.image.padding,
+        True,
+    )
     assert torch.equal(scan.image.tensor, other.image.tensor)
     assert torch.equal(scan.mask.tensor, other.mask.tensor)
     assert torch.equal(scan.landmarks, other.landmarks)
@@ -57,7 +70,9 @@ def require_same(scan: Scan, other: Scan) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kept", ["memory", "files", "both"])
-def test_scans_are_made_once_and_are_the_same_wherever_they_are_kept(tmp_path: Path, monkeypatch, kept: str, workers: int) -> None:
+def test_scans_are_made_once_and_are_the_same_wherever_they_are_kept(
+    tmp_path: Path, monkeypatch, kept: str, workers: int
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     memory = 2.5 * BYTES / 2**30 if kept == "both" else 8
     settings = CacheSettings(memory, str(tmp_path / "cache") if kept == "files" else None)
@@ -152,7 +167,9 @@ def test_what_has_been_read_is_not_read_again(tmp_path: Path, monkeypatch, worke
 
 def test_a_folder_that_cannot_be_written() -> None:
     scans, _ = cache(CacheSettings(folder="/proc/nowhere"))
-    with pytest.raises(DataError, match=r"cannot keep preprocessed scans .*set data\.cache\.folder"):
+    with pytest.raises(
+        DataError, match=r"cannot keep preprocessed scans .*set data\.cache\.folder"
+    ):
         _ = scans[0]
     with pytest.raises(ValueError, match="memory is -1; give GiB"):
         CacheSettings(-1)
@@ -161,11 +178,29 @@ def test_a_folder_that_cannot_be_written() -> None:
 def test_build_sampler_are_the_same_from_memory_and_from_files(tmp_path: Path) -> None:
     """Also with workers, for which files are mapped in each process."""
     pairs = []
-    for settings, workers in (({"memory": 8}, 0), ({"folder": str(tmp_path)}, 0), ({"folder": str(tmp_path)}, 2), ({"memory": 8}, 2)):
+    for settings, workers in (
+        ({"memory": 8}, 0),
+        ({"folder": str(tmp_path)}, 0),
+        ({"folder": str(tmp_path)}, 2),
+        ({"memory": 8}, 2),
+    ):
         dataset = {"name": "phantom", "subjects": 2, "validation": 1, "shape": [16, 12, 12]}
-        data = data_of(dataset, {"name": "groups"}, {"window": [-1000, 500]}, cache=settings, workers=workers, samples_per_epoch=4, seed=3)
+        data = data_of(
+            dataset,
+            {"name": "groups"},
+            {"window": [-1000, 500]},
+            cache=settings,
+            workers=workers,
+            samples_per_epoch=4,
+            seed=3,
+        )
         data.setup()
-        pairs.append([(pair.name, pair.fixed.tensor.clone(), pair.fixed_mask.tensor.clone()) for pair in data.train_dataloader()])
+        pairs.append(
+            [
+                (pair.name, pair.fixed.tensor.clone(), pair.fixed_mask.tensor.clone())
+                for pair in data.train_dataloader()
+            ]
+        )
     for other in pairs[1:]:
         for a, b in zip(pairs[0], other, strict=True):
             assert a[0] == b[0]
@@ -177,7 +212,9 @@ def test_build_sampler_are_the_same_from_memory_and_from_files(tmp_path: Path) -
 def test_what_workers_need_travels_to_processes_that_are_started_afresh() -> None:
     """As on macOS and Windows, where nothing is inherited."""
     dataset = {"name": "phantom", "subjects": 1, "validation": 1, "shape": [12, 12, 12]}
-    data = data_of(dataset, {"name": "groups"}, {"window": [-1000, 500]}, samples_per_epoch=2, workers=0)
+    data = data_of(
+        dataset, {"name": "groups"}, {"window": [-1000, 500]}, samples_per_epoch=2, workers=0
+    )
     data.setup()
     travelled = pickle.loads(pickle.dumps(data.train_pairs))
     assert torch.equal(travelled[1].fixed.tensor, data.train_pairs[1].fixed.tensor)
@@ -193,7 +230,9 @@ def test_the_data_beside_a_header_count_too(tmp_path: Path) -> None:
     assert key == fingerprint(Record("s", image=header))
     (tmp_path / "a.raw").write_bytes(b"12")
     assert key != fingerprint(Record("s", image=header))
-    with pytest.raises(DataError, match=r"nowhere\.nii cannot be read; .* make the data set complete"):
+    with pytest.raises(
+        DataError, match=r"nowhere\.nii cannot be read; .* make the data set complete"
+    ):
         fingerprint(Record("s", image=tmp_path / "nowhere.nii"))
 
 

@@ -58,7 +58,9 @@ def test_two_subjects_have_corresponding_labels_and_no_true_transform() -> None:
         assert pair.truth is None
         assert pair.fixed_labels is not None
         assert pair.moving_labels is not None
-        here, there = (label_values(side.tensor) for side in (pair.fixed_labels, pair.moving_labels))
+        here, there = (
+            label_values(side.tensor) for side in (pair.fixed_labels, pair.moving_labels)
+        )
         assert here == there
         assert len(here) <= 9
 
@@ -116,7 +118,9 @@ def test_a_folder_of_label_maps_is_a_data_set_without_images(tmp_path: Path) -> 
     for number, scan in enumerate(maps(6)):
         assert scan.labels is not None
         array = scan.labels.tensor[0, 0].numpy().astype(np.float32)
-        nib.Nifti1Image(array, scan.labels.grid.affine[0]).to_filename(tmp_path / f"s{number}.nii.gz")
+        nib.Nifti1Image(array, scan.labels.grid.affine[0]).to_filename(
+            tmp_path / f"s{number}.nii.gz"
+        )
     data = LabelMapsDataset(tmp_path)
     assert [r.split for r in data.records()].count("validation") == 2
     subject = data.load(data.records()[0])

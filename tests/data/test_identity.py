@@ -10,7 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lightning_reg.data.datasets.identity import BLOCK, BLOCKS, changes, content, identify, joined, keep_splits, trained_images
+from lightning_reg.data.datasets.identity import (
+    BLOCK,
+    BLOCKS,
+    changes,
+    content,
+    identify,
+    joined,
+    keep_splits,
+    trained_images,
+)
 from lightning_reg.data.datasets.own import FolderDataset, PairsDataset
 from lightning_reg.data.datasets.splits import Splits
 
@@ -50,7 +59,9 @@ def test_content_is_that_of_the_bytes_and_not_of_the_name(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("at", [0, BLOCK - 1, -1, -BLOCK])
-def test_a_large_file_is_known_by_its_size_and_its_beginning_and_end(at: int, tmp_path: Path) -> None:
+def test_a_large_file_is_known_by_its_size_and_its_beginning_and_end(
+    at: int, tmp_path: Path
+) -> None:
     values = bytearray(np.random.default_rng(0).bytes(3 * BLOCK * BLOCKS))
     (tmp_path / "a").write_bytes(values)
     (tmp_path / "longer").write_bytes(values + b"\0")
@@ -71,7 +82,11 @@ def test_one_voxel_in_a_large_compressed_file_is_noticed(tmp_path: Path) -> None
 def test_data_that_moved_are_the_same(tmp_path: Path) -> None:
     known = identify(Splits(FolderDataset(scans(tmp_path / "here"))))
     row = known["scans"][0]
-    assert (row["scan"], row["split"], row["files"]["image"]["file"]) == ("P1 a", "train", "P1/a.nii.gz")
+    assert (row["scan"], row["split"], row["files"]["image"]["file"]) == (
+        "P1 a",
+        "train",
+        "P1/a.nii.gz",
+    )
     assert row["files"]["image"]["bytes"] == (tmp_path / "here" / "P1" / "a.nii.gz").stat().st_size
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert changes(known, identify(Splits(FolderDataset(tmp_path / "there")))) is None
@@ -96,23 +111,37 @@ def renamed(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told", "after"),
     [
-        (removed, "missing: P2 a, P2 b", {"P1": "train", "P3": "train", "P4": "train", "P5": "validation"}),
+        (
+            removed,
+            "missing: P2 a, P2 b",
+            {"P1": "train", "P3": "train", "P4": "train", "P5": "validation"},
+        ),
         (added, "new: P6 a; P5 would change from validation to train", None),
         (replaced, "changed: P2 a", None),
-        (renamed, "missing: P1 a, P1 b; new: P9 a, P9 b; P5 would change from validation to train", {"P9": "train", "P5": "validation"}),
+        (
+            renamed,
+            "missing: P1 a, P1 b; new: P9 a, P9 b; P5 would change from validation to train",
+            {"P9": "train", "P5": "validation"},
+        ),
     ],
 )
-def test_changes_are_named_and_known_subjects_keep_their_split(change, told: str, after: dict | None, tmp_path: Path) -> None:
+def test_changes_are_named_and_known_subjects_keep_their_split(
+    change, told: str, after: dict | None, tmp_path: Path
+) -> None:
     known = joined({}, identify(Splits(FolderDataset(scans(tmp_path / "x")))))
     change(tmp_path / "x")
     data = Splits(FolderDataset(tmp_path / "x"))
     assert changes(known, identify(data)) == told
     moved = keep_splits(data, known)
     now = splits(data)
-    assert {row["subject"] for row in known["scans"] if row["split"] == "train"} & {s for s in now if now[s] != "train"} == set()
+    assert {row["subject"] for row in known["scans"] if row["split"] == "train"} & {
+        s for s in now if now[s] != "train"
+    } == set()
     assert after is None or after.items() <= now.items()
     assert all(fixed.split == moving.split for fixed, moving in data.named_pairs())
-    again = Splits(FolderDataset(tmp_path / "x"))  # the next time, the accepted state is the known one
+    again = Splits(
+        FolderDataset(tmp_path / "x")
+    )  # the next time, the accepted state is the known one
     later = joined(known, identify(data), moved)
     again.assign(later["moved"])
     assert changes(later, identify(again)) is None
@@ -131,7 +160,13 @@ def test_what_was_trained_on_and_comes_back_is_not_held_out(tmp_path: Path) -> N
 
 def test_an_image_of_both_splits_is_not_counted_as_trained_on(tmp_path: Path) -> None:
     names = [write(tmp_path / f"{n}.nii.gz", n).name for n in range(5)]
-    lines = ["fixed,moving,split", *(f"{names[0]},{name},{'validation' if name == names[4] else 'train'}" for name in names[1:])]
+    lines = [
+        "fixed,moving,split",
+        *(
+            f"{names[0]},{name},{'validation' if name == names[4] else 'train'}"
+            for name in names[1:]
+        ),
+    ]
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     data = Splits(PairsDataset(tmp_path / "pairs.csv"))
     known = joined({}, identify(data))

@@ -1,4 +1,6 @@
-"""Training pairs: identical epochs for any number of workers, correct true transforms, cases of different sizes."""
+"""Training pairs: identical epochs for any number of workers, correct true transforms, cases of
+different sizes.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,20 @@ def smooth_scan(shape: tuple[int, int, int], name: str = "scan") -> Scan:
     grid = Grid.regular(shape, (2.0, 2.5, 3.0), (5.0, -7.0, 11.0))
     i, j, k = grid.points()[0]
     image = torch.sin(i / 4) + torch.cos(j / 5) + torch.sin(k / 3 + i / 7)
-    return Scan(name, Image(image[None, None], grid), Image((image > 0)[None, None].short(), grid, discrete=True))
+    return Scan(
+        name,
+        Image(image[None, None], grid),
+        Image((image > 0)[None, None].short(), grid, discrete=True),
+    )
 
 
 def data(workers: int | str, sampling: dict = SYNTHETIC, **settings) -> RegistrationData:
     dataset = {"name": "phantom", "subjects": 2, "validation": 1, "shape": [16, 12, 12]}
-    settings = {"samples_per_epoch": 6, "augmentation": {"noise": 0.1, "gamma": 0.2}, "seed": 5} | settings
+    settings = {
+        "samples_per_epoch": 6,
+        "augmentation": {"noise": 0.1, "gamma": 0.2},
+        "seed": 5,
+    } | settings
     return data_of(dataset, sampling, {"window": [-1000, 500]}, workers=workers, **settings)
 
 
@@ -43,7 +53,15 @@ def epoch(module: RegistrationData, number: int = 0) -> list[Pair]:
     return list(loader)
 
 
-@pytest.mark.parametrize("sampling", [SYNTHETIC, {"name": "inter_subject"}, {"name": "groups", "patch": [8, 9, 7]}, {"name": "pairs"}])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SYNTHETIC,
+        {"name": "inter_subject"},
+        {"name": "groups", "patch": [8, 9, 7]},
+        {"name": "pairs"},
+    ],
+)
 def test_an_epoch_is_the_same_with_any_number_of_workers(sampling: dict) -> None:
     runs = [epoch(data(workers, sampling), 3) for workers in (0, 1, 2)]
     for a, b in itertools.pairwise(runs):
@@ -91,7 +109,8 @@ def test_the_fixed_image_is_the_moving_one_through_the_truth(shape: tuple[int, i
     pair = SyntheticDeformation().draw(smooth_scan(shape), np.random.default_rng(3))
     warped = pair.moving.warped(pair.truth)
     inside = (pair.truth.map_voxels(pair.fixed.grid.points()) > 3).all(1) & (
-        pair.truth.map_voxels(pair.fixed.grid.points()) < torch.tensor(shape).view(1, 3, 1, 1, 1) - 4
+        pair.truth.map_voxels(pair.fixed.grid.points())
+        < torch.tensor(shape).view(1, 3, 1, 1, 1) - 4
     ).all(1)
     margin = torch.zeros_like(inside)
     margin[:, 4:-4, 4:-4, 4:-4] = True
@@ -101,9 +120,13 @@ def test_the_fixed_image_is_the_moving_one_through_the_truth(shape: tuple[int, i
 
 
 def test_amplitudes_are_fractions_of_the_extent() -> None:
-    """Control points lie within the amplitude and reach towards it; the field, a convex combination of them, stays inside."""
+    """Control points lie within the amplitude and reach towards it; the field, a convex combination
+    of them, stays inside.
+    """
     shape = (40, 20, 30)
-    fields = torch.cat([RandomBSpline(4, 0.1).draw(shape, np.random.default_rng(seed)) for seed in range(20)])
+    fields = torch.cat(
+        [RandomBSpline(4, 0.1).draw(shape, np.random.default_rng(seed)) for seed in range(20)]
+    )
     for axis, extent in enumerate(shape):
         reached = float(fields[:, axis].abs().max())
         assert 0.04 * extent < reached <= 0.1 * extent
@@ -111,12 +134,20 @@ def test_amplitudes_are_fractions_of_the_extent() -> None:
 
 def test_masks_and_labels_go_with_the_images() -> None:
     pair = SyntheticDeformation().draw(smooth_scan((24, 20, 28)), np.random.default_rng(1))
-    agreement = ((pair.fixed.tensor > 0) == (pair.fixed_mask.tensor > 0)).float()[:, :, 5:-5, 5:-5, 5:-5].mean()
+    agreement = (
+        ((pair.fixed.tensor > 0) == (pair.fixed_mask.tensor > 0))
+        .float()[:, :, 5:-5, 5:-5, 5:-5]
+        .mean()
+    )
     assert agreement > 0.93
 
 
 def test_inter_subject_pairs_are_two_scans_of_their_own_sizes() -> None:
-    scans = [smooth_scan((12, 10, 14), "a"), smooth_scan((10, 12, 12), "b"), smooth_scan((14, 14, 10), "c")]
+    scans = [
+        smooth_scan((12, 10, 14), "a"),
+        smooth_scan((10, 12, 12), "b"),
+        smooth_scan((14, 14, 10), "c"),
+    ]
     pairs = InterSubjectPairs(scans, [], seed=0)
     names = {pairs[i].name[0] for i in range(60)}
     assert names == {f"{a} < {b}" for a, b in itertools.permutations("abc", 2)}
@@ -130,7 +161,11 @@ def test_one_scan_has_no_inter_subject_pairs() -> None:
 
 
 def grouped(shape: tuple[int, int, int] = (12, 10, 14)) -> list[Scan]:
-    return [replace(smooth_scan(shape, f"{subject} {time}"), group=subject) for subject in "ab" for time in "012"]
+    return [
+        replace(smooth_scan(shape, f"{subject} {time}"), group=subject)
+        for subject in "ab"
+        for time in "012"
+    ]
 
 
 def test_scans_of_a_group_are_paired_in_all_ways_and_directions() -> None:
@@ -150,19 +185,32 @@ def test_pairs_of_subjects_are_never_of_one_group() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 6.0])
 def test_patches_lie_at_corresponding_places(offset: float) -> None:
-    """The moving image is the fixed one on another grid: its patch shows the same place of the world, to half a voxel."""
+    """The moving image is the fixed one on another grid: its patch shows the same place of the
+    world, to half a voxel.
+    """
     fixed = smooth_scan((30, 28, 26), "a")
-    other = Grid.regular((34, 30, 25), (2.2, 2.2, 3.1), (5.0 - offset, -7.0 - offset, 11.0 - offset))
+    other = Grid.regular(
+        (34, 30, 25), (2.2, 2.2, 3.1), (5.0 - offset, -7.0 - offset, 11.0 - offset)
+    )
     moving = Scan("b", fixed.image.resampled(other), fixed.mask.resampled(other))
-    drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [12, 40, 10]})([fixed, moving], [(0, 1)], 4)
+    drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [12, 40, 10]})(
+        [fixed, moving], [(0, 1)], 4
+    )
     for item in range(6):
         pair = drawn[item]
         assert pair.fixed.grid.shape == (12, 28, 10)
         assert pair.moving.grid.shape == (12, 30, 10)
         assert pair.fixed_mask.grid.shape == (12, 28, 10)
-        torch.testing.assert_close(pair.fixed.tensor, fixed.image.resampled(pair.fixed.grid).tensor, atol=1e-5, rtol=0)
-        apart = np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0] / pair.moving.grid.spacing[0]
-        assert float(apart[[0, 2]].max()) <= 4  # at most as far as the moving image's border forces it
+        torch.testing.assert_close(
+            pair.fixed.tensor, fixed.image.resampled(pair.fixed.grid).tensor, atol=1e-5, rtol=0
+        )
+        apart = (
+            np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0]
+            / pair.moving.grid.spacing[0]
+        )
+        assert (
+            float(apart[[0, 2]].max()) <= 4
+        )  # at most as far as the moving image's border forces it
     centers = {tuple(drawn[item].fixed.grid.center[0].tolist()) for item in range(6)}
     assert len(centers) > 3
     with pytest.raises(DataError, match="three numbers of voxels"):
@@ -170,9 +218,14 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
 
 
 def test_a_misspelt_sampling_or_argument() -> None:
-    with pytest.raises(ComponentError, match="no sampler named 'intersubject'; did you mean 'inter_subject'"):
+    with pytest.raises(
+        ComponentError, match="no sampler named 'intersubject'; did you mean 'inter_subject'"
+    ):
         build_sampler({"name": "intersubject"})([], [], 0)
-    with pytest.raises(ComponentError, match="'synthetic' does not take an argument 'learnt'; did you mean 'learned'"):
+    with pytest.raises(
+        ComponentError,
+        match="'synthetic' does not take an argument 'learnt'; did you mean 'learned'",
+    ):
         build_sampler({"name": "synthetic", "learnt": []})([], [], 0)
 
 
@@ -181,7 +234,10 @@ def test_augmentation_changes_each_image_for_itself_and_nothing_else() -> None:
     changed = Augmentation(noise=0.1)(pair, [1, 2])
     again = Augmentation(noise=0.1)(pair, [1, 2])
     assert torch.equal(changed.fixed.tensor, again.fixed.tensor)
-    noise = [(getattr(changed, k).tensor - getattr(pair, k).tensor).flatten() for k in ("fixed", "moving")]
+    noise = [
+        (getattr(changed, k).tensor - getattr(pair, k).tensor).flatten()
+        for k in ("fixed", "moving")
+    ]
     assert abs(float(torch.corrcoef(torch.stack(noise))[0, 1])) < 0.1
     assert changed.truth is pair.truth
     assert Augmentation()(pair, [1]) is pair
@@ -191,12 +247,18 @@ def test_validation_pairs_are_those_of_the_data_and_synthetic_ones() -> None:
     module = data(0, {"name": "synthetic", "patch": [8, 8, 8]}, synthetic_validation=2)
     module.setup()
     assert [pair.truth is not None for pair in module.validation_pairs] == [False, True, True]
-    assert [pair.fixed_labels is not None for pair in module.validation_pairs] == [True, False, False]
+    assert [pair.fixed_labels is not None for pair in module.validation_pairs] == [
+        True,
+        False,
+        False,
+    ]
     assert module.validation_pairs[0].fixed_landmarks is not None
     with pytest.raises(DataError, match="nothing to validate on"):
         data(0, max_validation_pairs=0).setup()
     for arguments in ({"synthetic_validation": -1}, {"seed": "a"}, {"seed": -1}):
-        with pytest.raises(ComponentError, match=f"{next(iter(arguments))} is .*; give a whole number, 0 or more"):
+        with pytest.raises(
+            ComponentError, match=f"{next(iter(arguments))} is .*; give a whole number, 0 or more"
+        ):
             data(0, **arguments)
 
 
@@ -210,7 +272,9 @@ def test_an_interpolating_spline_passes_through_what_was_drawn(lattice) -> None:
     points = [lattice] * 3 if isinstance(lattice, int) else lattice
     shape = tuple(8 * (n - 1) + 1 for n in points)  # lattice points are voxels
     spline = RandomBSpline(lattice, [0.1, 0.05, 0.2], "interpolating")
-    drawn = np.random.default_rng(4).uniform(-1, 1, (3, *points)) * (np.array([0.1, 0.05, 0.2]) * shape).reshape(3, 1, 1, 1)
+    drawn = np.random.default_rng(4).uniform(-1, 1, (3, *points)) * (
+        np.array([0.1, 0.05, 0.2]) * shape
+    ).reshape(3, 1, 1, 1)
     field = spline.draw(shape, np.random.default_rng(4))
     assert field[0, :, ::8, ::8, ::8].numpy() == pytest.approx(drawn, abs=1e-3)
     flatter = RandomBSpline(lattice, [0.1, 0.05, 0.2]).draw(shape, np.random.default_rng(4))
@@ -226,17 +290,27 @@ def test_amplitudes_are_per_component() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"lattice": 4, "amplitude": 0.1, "spline": "cubic"}, "spline is 'cubic'"), ({"lattice": 1, "amplitude": 0.1}, "2 points or more")],
+    [
+        ({"lattice": 4, "amplitude": 0.1, "spline": "cubic"}, "spline is 'cubic'"),
+        ({"lattice": 1, "amplitude": 0.1}, "2 points or more"),
+    ],
 )
 def test_a_spline_that_cannot_be_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ComponentError, match=message):
-        SyntheticDeformation(learned=[arguments]).draw(smooth_scan((12, 12, 12)), np.random.default_rng(0))
+        SyntheticDeformation(learned=[arguments]).draw(
+            smooth_scan((12, 12, 12)), np.random.default_rng(0)
+        )
 
 
 def test_outside_the_scan_lies_its_padding_or_its_border() -> None:
     scan = smooth_scan((20, 18, 22))
-    scan = replace(scan, image=replace(scan.image, tensor=scan.image.tensor + 10))  # the padding of 0 cannot be mistaken
-    air, border = (SyntheticDeformation(outside=o).draw(scan, np.random.default_rng(1)) for o in ("padding", "border"))
+    scan = replace(
+        scan, image=replace(scan.image, tensor=scan.image.tensor + 10)
+    )  # the padding of 0 cannot be mistaken
+    air, border = (
+        SyntheticDeformation(outside=o).draw(scan, np.random.default_rng(1))
+        for o in ("padding", "border")
+    )
     assert float(air.moving.tensor.min()) < 5
     assert float(border.moving.tensor.min()) > 7
     torch.testing.assert_close(air.truth.field, border.truth.field)
@@ -247,10 +321,18 @@ def test_sliding_leaves_what_lies_beside_the_mask_at_its_height() -> None:
     mask = torch.zeros(1, 1, 40, 32, 20, dtype=torch.int16)
     mask[:, :, 12:28, 10:22, 4:9] = 1
     scan = replace(scan, mask=Image(mask, scan.image.grid, discrete=True))
-    moving, sliding = (SyntheticDeformation(augment=(), sliding=s).draw(scan, np.random.default_rng(2)).truth.field for s in (None, 5.0))
+    moving, sliding = (
+        SyntheticDeformation(augment=(), sliding=s).draw(scan, np.random.default_rng(2)).truth.field
+        for s in (None, 5.0)
+    )
     torch.testing.assert_close(sliding[:, :2], moving[:, :2])
     assert float(sliding[:, 2, :6].abs().max()) < 0.02 * float(moving[:, 2, :6].abs().max())
-    core = (slice(None), 2, slice(18, 22), slice(15, 17))  # over the whole height, above and below the mask as well
+    core = (
+        slice(None),
+        2,
+        slice(18, 22),
+        slice(15, 17),
+    )  # over the whole height, above and below the mask as well
     torch.testing.assert_close(sliding[core], moving[core], rtol=0.02, atol=0.02)
 
 
@@ -260,7 +342,9 @@ def test_density_follows_the_change_of_volume_inside_the_mask() -> None:
     half = torch.ones_like(scan.mask.tensor)
     half[..., :12] = 0
     scan = replace(scan, mask=Image(half, scan.image.grid, discrete=True))
-    pair = SyntheticDeformation(augment=(), density=True, outside="border").draw(scan, np.random.default_rng(3))
+    pair = SyntheticDeformation(augment=(), density=True, outside="border").draw(
+        scan, np.random.default_rng(3)
+    )
     inside = pair.fixed_mask.tensor > 0
     volume = jacobian_determinant(pair.truth.field).clamp(0.3, 3.0)
     torch.testing.assert_close(pair.fixed.tensor[inside], 0.5 * volume[inside])
@@ -268,12 +352,22 @@ def test_density_follows_the_change_of_volume_inside_the_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    "sampling", [SYNTHETIC, {"name": "inter_subject"}, {"name": "groups"}, {"name": "pairs"}, {"name": "inter_subject", "patch": [8, 6, 7]}]
+    "sampling",
+    [
+        SYNTHETIC,
+        {"name": "inter_subject"},
+        {"name": "groups"},
+        {"name": "pairs"},
+        {"name": "inter_subject", "patch": [8, 6, 7]},
+    ],
 )
 def test_the_seed_and_the_number_of_an_item_decide_it(sampling: dict) -> None:
     def drawn(seed: int) -> list[torch.Tensor]:
         pairs = build_sampler(sampling)(grouped(), [(0, 1), (3, 4), (1, 2), (4, 5)], seed)
-        parts = [(list(map(ord, p.name[0])), p.fixed.tensor.flatten(), p.fixed.grid.center[0]) for p in (pairs[item] for item in range(12))]
+        parts = [
+            (list(map(ord, p.name[0])), p.fixed.tensor.flatten(), p.fixed.grid.center[0])
+            for p in (pairs[item] for item in range(12))
+        ]
         return [torch.cat([torch.as_tensor(part) for part in item]) for item in parts]
 
     def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[bool]:
@@ -296,27 +390,39 @@ def test_patches_reach_both_ends_of_every_axis() -> None:
     scans = [smooth_scan((12, 10, 14), name) for name in "ab"]
     drawn = build_sampler({"name": "pairs", "patch": [11, 9, 13]})(scans, [(0, 1)], 3)
     grids = [drawn[item].fixed.grid for item in range(24)]
-    starts = [scans[0].image.grid.to_voxel(grid.to_world(torch.zeros(1, 3, 1).double()))[0, :, 0] for grid in grids]
+    starts = [
+        scans[0].image.grid.to_voxel(grid.to_world(torch.zeros(1, 3, 1).double()))[0, :, 0]
+        for grid in grids
+    ]
     starts = torch.stack(starts).round().int()
     assert starts.amin(0).tolist() == [0, 0, 0]
     assert starts.amax(0).tolist() == [1, 1, 1]
 
 
 def test_patches_have_one_middle_in_the_world_whatever_the_voxels() -> None:
-    """To half a voxel of the finer image, whose patch covers half of the other's and finds room everywhere."""
+    """To half a voxel of the finer image, whose patch covers half of the other's and finds room
+    everywhere.
+    """
     fixed = smooth_scan((20, 18, 16), "a")
     moving = Scan("b", fixed.image.resampled(fixed.image.grid.resized((40, 36, 32))))
-    drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [10, 9, 8]})([fixed, moving], [(0, 1)], 4)
+    drawn = build_sampler({"name": "pairs", "both_directions": False, "patch": [10, 9, 8]})(
+        [fixed, moving], [(0, 1)], 4
+    )
     for item in range(8):
         pair = drawn[item]
-        apart = np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0] / pair.moving.grid.spacing[0]
+        apart = (
+            np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0]
+            / pair.moving.grid.spacing[0]
+        )
         assert float(apart.max()) <= 0.5 + 1e-6
 
 
 def test_the_first_part_of_a_deformation_acts_first() -> None:
     shape = (20, 18, 16)
     first, second = {"lattice": 4, "amplitude": 0.2}, {"lattice": 3, "amplitude": 0.2}
-    pair = SyntheticDeformation(augment=(), learned=(first, second), working_stride=1).draw(smooth_scan(shape), np.random.default_rng(2))
+    pair = SyntheticDeformation(augment=(), learned=(first, second), working_stride=1).draw(
+        smooth_scan(shape), np.random.default_rng(2)
+    )
     rng = np.random.default_rng(2)
     inner, outer = (RandomBSpline(**part).draw(shape, rng) for part in (first, second))
     torch.testing.assert_close(pair.truth.field, compose(outer, inner))
@@ -340,6 +446,9 @@ def test_a_resumed_epoch_goes_on_at_the_pair_after_the_last_step() -> None:
     module.setup()
     progress = SimpleNamespace(current=SimpleNamespace(state_dict=lambda: {"processed": 2}))
     module.trainer = SimpleNamespace(
-        current_epoch=3, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)), global_rank=0, world_size=1
+        current_epoch=3,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
+        global_rank=0,
+        world_size=1,
     )
     assert list(module.train_dataloader().sampler) == [22, 23]

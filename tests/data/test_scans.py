@@ -12,7 +12,15 @@ import torchio as tio
 
 from lightning_reg.data.datasets.splits import open_dataset
 from lightning_reg.data.preprocessing import Geometry, Preprocessing
-from lightning_reg.data.scans import Scan, check_landmarks, make_pair, original, read_subject, scan_from_subject, subject_from_scan
+from lightning_reg.data.scans import (
+    Scan,
+    check_landmarks,
+    make_pair,
+    original,
+    read_subject,
+    scan_from_subject,
+    subject_from_scan,
+)
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image
 
@@ -20,7 +28,9 @@ SHAPE = (12, 10, 9)
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    nib.Nifti1Image(array, np.diag([2.0, 2.5, 3.0, 1.0]) if affine is None else affine).to_filename(path)
+    nib.Nifti1Image(array, np.diag([2.0, 2.5, 3.0, 1.0]) if affine is None else affine).to_filename(
+        path
+    )
     return path
 
 
@@ -47,7 +57,9 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "count"), [(np.nan, 3), (np.inf, 3)])
-def test_values_that_are_not_finite(tmp_path: Path, noise: np.ndarray, value: float, count: int) -> None:
+def test_values_that_are_not_finite(
+    tmp_path: Path, noise: np.ndarray, value: float, count: int
+) -> None:
     noise[2, 3, :count] = value
     with pytest.raises(DataError, match=r"bad\.nii has 3 NaN or infinite values"):
         read_subject("x", save(tmp_path / "bad.nii", noise))
@@ -59,7 +71,10 @@ def test_a_constant_image(tmp_path: Path) -> None:
 
 
 def test_a_4d_image(tmp_path: Path, noise: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"series\.nii has 2 channels or time points where a single 3D volume is meant"):
+    with pytest.raises(
+        DataError,
+        match=r"series\.nii has 2 channels or time points where a single 3D volume is meant",
+    ):
         read_subject("x", save(tmp_path / "series.nii", np.stack([noise, noise], axis=-1)))
 
 
@@ -73,7 +88,9 @@ def test_labels_on_another_grid(tmp_path: Path, noise: np.ndarray) -> None:
     moved = np.diag([2.0, 2.5, 3.0, 1.0])
     moved[0, 3] = 4
     labels = save(tmp_path / "labels.nii", (noise > 100).astype(np.uint8), moved)
-    with pytest.raises(DataError, match=r"labels\.nii lies on another grid than its image .*image\.nii"):
+    with pytest.raises(
+        DataError, match=r"labels\.nii lies on another grid than its image .*image\.nii"
+    ):
         read_subject("x", image, labels=labels)
 
 
@@ -99,15 +116,28 @@ def test_landmarks_that_do_not_correspond_in_number() -> None:
         ("ABCD", "BCDE", None),
     ],
 )
-def test_landmarks_correspond_by_their_labels(fixed: str, moving: str, order: list[int] | None) -> None:
+def test_landmarks_correspond_by_their_labels(
+    fixed: str, moving: str, order: list[int] | None
+) -> None:
     """Also on the way through a subject, and where the same labels are in another order only."""
-    image, points = Image(torch.rand(1, 1, 6, 6, 6), Grid.regular((6, 6, 6))), torch.rand(4, 3, dtype=torch.float64) * 4
+    image, points = (
+        Image(torch.rand(1, 1, 6, 6, 6), Grid.regular((6, 6, 6))),
+        torch.rand(4, 3, dtype=torch.float64) * 4,
+    )
     scans = [
-        scan_from_subject(subject_from_scan(Scan(name, image, landmarks=points, landmark_labels=tuple(labels))))
+        scan_from_subject(
+            subject_from_scan(Scan(name, image, landmarks=points, landmark_labels=tuple(labels)))
+        )
         for name, labels in (("f", fixed), ("m", moving))
     ]
     if order is None:
-        with pytest.raises(DataError, match="The landmark B is number 2 of f and number 1 of m, and other labels are in one of them only"):
+        with pytest.raises(
+            DataError,
+            match=(
+                "The landmark B is number 2 of f and number 1 of m, and other labels are in one of"
+                " them only"
+            ),
+        ):
             make_pair(*scans)
         return
     pair = make_pair(*scans)
@@ -123,7 +153,9 @@ def test_landmarks_outside() -> None:
 
 
 def test_preprocessing_keeps_the_world_and_maps_the_window(noise: np.ndarray) -> None:
-    """Flipped and permuted axes come out as right, anterior, superior; every landmark stays on its voxel's intensity."""
+    """Flipped and permuted axes come out as right, anterior, superior; every landmark stays on its
+    voxel's intensity.
+    """
     affine = np.array([[0, 0, -3.0, 50], [-2.0, 0, 0, 20], [0, 2.5, 0, -10], [0, 0, 0, 1]])
     grid = Grid(SHAPE, torch.from_numpy(affine))
     index = torch.tensor([[3, 4, 5], [7, 2, 6]])
@@ -135,7 +167,9 @@ def test_preprocessing_keeps_the_world_and_maps_the_window(noise: np.ndarray) ->
     assert float(done.image.tensor.max()) <= 1
     where = done.image.grid.to_voxel(landmarks.T.unsqueeze(0))[0].round().long()
     expected = ((torch.from_numpy(noise)[tuple(index.T)] - 50) / 100).clamp(0, 1)
-    torch.testing.assert_close(done.image.tensor[0, 0][tuple(where)], expected.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        done.image.tensor[0, 0][tuple(where)], expected.float(), atol=1e-5, rtol=0
+    )
 
 
 def test_preprocessing_resamples_and_centers() -> None:
@@ -148,11 +182,18 @@ def test_preprocessing_resamples_and_centers() -> None:
 
 @pytest.mark.parametrize(
     "geometry",
-    [Geometry(spacing=0.001), Geometry(spacing=(1.0, 1e-9, 1.0)), Geometry(shape=(60_000, 60_000, 60_000))],
+    [
+        Geometry(spacing=0.001),
+        Geometry(spacing=(1.0, 1e-9, 1.0)),
+        Geometry(shape=(60_000, 60_000, 60_000)),
+    ],
 )
 def test_grids_that_no_memory_holds(geometry: Geometry, noise: np.ndarray) -> None:
     subject = read_subject("scan", (noise, np.eye(4)))
-    with pytest.raises(DataError, match="The memory does not suffice for the new grid of scan; give a larger spacing"):
+    with pytest.raises(
+        DataError,
+        match="The memory does not suffice for the new grid of scan; give a larger spacing",
+    ):
         geometry(subject)
 
 
@@ -161,13 +202,18 @@ def test_itk_without_memory(noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("Exception thrown in SimpleITK\nFailed to allocate memory for image.")
 
     monkeypatch.setattr(tio.Resample, "__call__", fail)
-    with pytest.raises(DataError, match="The memory does not suffice for the new grid of scan; give a larger spacing"):
+    with pytest.raises(
+        DataError,
+        match="The memory does not suffice for the new grid of scan; give a larger spacing",
+    ):
         Geometry(spacing=0.5)(read_subject("scan", (noise, np.eye(4))))
 
 
 def test_centering_moves_landmarks_too() -> None:
     moved = Preprocessing(center=True)(subject_from_scan(scan(origin=40.0, landmarks=2)))
-    torch.testing.assert_close(moved.image.grid.to_voxel(moved.landmarks.T.unsqueeze(0)), torch.full((1, 3, 2), 4.0))
+    torch.testing.assert_close(
+        moved.image.grid.to_voxel(moved.landmarks.T.unsqueeze(0)), torch.full((1, 3, 2), 4.0)
+    )
 
 
 def test_subjects_survive_the_way_through_torchio() -> None:
@@ -179,7 +225,9 @@ def test_subjects_survive_the_way_through_torchio() -> None:
 
 @pytest.mark.data
 def test_hippocampus_crops_load(public_data: Path) -> None:
-    data = open_dataset({"name": "hippocampus", "root": str(public_data / "hippocampus")}, held_out=4, limit=6)
+    data = open_dataset(
+        {"name": "hippocampus", "root": str(public_data / "hippocampus")}, held_out=4, limit=6
+    )
     process = Preprocessing(center=True)
     scans = [process(subject) for subject in data.subjects("validation")]
     assert len(scans) == 4
@@ -191,7 +239,11 @@ def test_hippocampus_crops_load(public_data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fixed", "moving", "name"),
-    [("p1 inhale", "p1 exhale", "p1 inhale < exhale"), ("p1", "p2", "p1 < p2"), ("p1 inhale", "p2 exhale", "p1 inhale < p2 exhale")],
+    [
+        ("p1 inhale", "p1 exhale", "p1 inhale < exhale"),
+        ("p1", "p2", "p1 < p2"),
+        ("p1 inhale", "p2 exhale", "p1 inhale < p2 exhale"),
+    ],
 )
 def test_pairs_are_named_by_their_scans(fixed: str, moving: str, name: str) -> None:
     assert make_pair(scan(fixed), scan(moving)).name == (name,)
@@ -202,7 +254,9 @@ def test_percentiles_are_mapped_to_0_and_1() -> None:
     grid = Grid.regular((11, 10, 10), (2.0, 2.5, 3.0))
     ramp = torch.linspace(-300, 700, 1100).view(1, 1, *grid.shape)
     done = Preprocessing(percentiles=(10, 80))(subject_from_scan(Scan("ramp", Image(ramp, grid))))
-    torch.testing.assert_close(done.image.tensor, ((ramp + 200) / 700).clamp(0, 1), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        done.image.tensor, ((ramp + 200) / 700).clamp(0, 1), atol=2e-3, rtol=0
+    )
 
 
 def test_a_crop_leaves_a_margin_in_mm() -> None:
@@ -217,7 +271,9 @@ def test_a_crop_leaves_a_margin_in_mm() -> None:
     torch.testing.assert_close(cut.mask.tensor.sum(), mask.sum())
 
 
-def test_outside_an_image_that_is_read_lies_its_smallest_value(tmp_path: Path, noise: np.ndarray) -> None:
+def test_outside_an_image_that_is_read_lies_its_smallest_value(
+    tmp_path: Path, noise: np.ndarray
+) -> None:
     found = original(read_subject("fixed", save(tmp_path / "image.nii", noise)))
     assert found.image.padding == float(noise.min())
 
@@ -226,7 +282,14 @@ def test_a_pair_keeps_what_belongs_to_either_side() -> None:
     sides = []
     for number, name in enumerate(("one", "two")):
         made = scan(name, origin=3.0 * number, landmarks=4)
-        parts = [Image(torch.full((1, 1, *SHAPE), 10 * number + k, dtype=torch.int16), made.image.grid, discrete=True) for k in (1, 2)]
+        parts = [
+            Image(
+                torch.full((1, 1, *SHAPE), 10 * number + k, dtype=torch.int16),
+                made.image.grid,
+                discrete=True,
+            )
+            for k in (1, 2)
+        ]
         sides.append(Scan(name, made.image, *parts, made.landmarks))
     pair = make_pair(*sides)
     for side, made in zip(("fixed", "moving"), sides, strict=True):

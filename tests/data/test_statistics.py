@@ -14,14 +14,23 @@ from lightning_reg.spatial import Grid, Image
 SHAPE = (20, 16, 12)
 
 
-def scan(low: float = 0.2, high: float = 0.7, spacing: tuple[float, float, float] = (2.0, 2.5, 3.0)) -> Scan:
+def scan(
+    low: float = 0.2, high: float = 0.7, spacing: tuple[float, float, float] = (2.0, 2.5, 3.0)
+) -> Scan:
     """A ramp of intensities."""
-    return Scan("fixed", Image(torch.linspace(low, high, 20 * 16 * 12).view(1, 1, *SHAPE), Grid.regular(SHAPE, spacing)))
+    return Scan(
+        "fixed",
+        Image(
+            torch.linspace(low, high, 20 * 16 * 12).view(1, 1, *SHAPE), Grid.regular(SHAPE, spacing)
+        ),
+    )
 
 
 def test_statistics_are_ranges_of_quantiles_and_of_extents_in_mm() -> None:
     known = statistics([scan(), scan(0.1, 0.5, (1.0, 3.0, 3.5))])
-    for (low, high), (small, large) in zip(known["extent_mm"], ((20, 40), (40, 48), (36, 42)), strict=True):
+    for (low, high), (small, large) in zip(
+        known["extent_mm"], ((20, 40), (40, 48), (36, 42)), strict=True
+    ):
         assert (low, high) == pytest.approx((small, large))
     middle = known["quantiles"][len(known["quantiles"]) // 2]
     assert middle == pytest.approx([0.3, 0.45], abs=1e-3)

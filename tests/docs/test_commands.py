@@ -37,8 +37,12 @@ QUICK = [
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Code blocks of a language; one that follows a comment ``<!-- not run: reason -->`` is left out."""
-    found = re.findall(rf"(<!-- not run: [^>]*-->\n)?```{language}\n(.*?)```", page.read_text(), re.S)
+    """Code blocks of a language; one that follows a comment ``<!-- not run: reason -->`` is left
+    out.
+    """
+    found = re.findall(
+        rf"(<!-- not run: [^>]*-->\n)?```{language}\n(.*?)```", page.read_text(), re.S
+    )
     return [joined(code) for skipped, code in found if not skipped]
 
 
@@ -49,7 +53,12 @@ def joined(code: str) -> str:
 
 def train_commands() -> list[str]:
     """Every ``python train.py`` that the pages show, once."""
-    lines = [line.split("  #")[0].strip() for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    lines = [
+        line.split("  #")[0].strip()
+        for page in PAGES
+        for block in blocks(page, "bash")
+        for line in block.splitlines()
+    ]
     commands = [part.strip() for line in lines for part in line.split("&&")]
     return sorted({c for c in commands if c.startswith("python train.py")})
 
@@ -59,12 +68,18 @@ def train_commands() -> list[str]:
 def test_a_shown_command_runs(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     small = [] if "--cfg" in words else [*QUICK, "experiment=smoke"]
-    small += ["method.composer.backbone.levels=2"] if small and not any(word.startswith("method=") for word in words) else []
+    small += (
+        ["method.composer.backbone.levels=2"]
+        if small and not any(word.startswith("method=") for word in words)
+        else []
+    )
     of_the_phantom = ("data.dataset.crop",) if "data=shapes" in words else ()
     small = [o for o in small if o not in words and not o.startswith(of_the_phantom)]
     environment = os.environ | {"MPLBACKEND": "Agg", "WANDB_MODE": "offline"}
     call = [sys.executable, str(ROOT / "train.py"), *words[2:], *small]
-    result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -78,7 +93,11 @@ def example(tmp_path_factory) -> Path:
 
 def execute_page(name: str, folder: Path) -> None:
     """A page's blocks in order."""
-    shown = re.findall(r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.S)
+    shown = re.findall(
+        r"(<!-- not run: [^>]*-->\n)?```(bash|python)\n(.*?)```",
+        (ROOT / "docs" / f"{name}.md").read_text(),
+        re.S,
+    )
     for skipped, language, code in shown:
         if not skipped:
             execute(language, code, folder)
@@ -86,8 +105,12 @@ def execute_page(name: str, folder: Path) -> None:
 
 def execute(language: str, code: str, folder: Path) -> None:
     call = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    result = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
+    result = subprocess.run(
+        call, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -100,9 +123,15 @@ def test_the_pages_on_registration_hold(example: Path) -> None:
         for skipped, language, code in shown:
             if not skipped and "PhantomDataset" not in code:
                 execute(language, code, example)
-    assert {"result", "evaluated", "from_python", "again.nii.gz", "lobes.nii.gz", "mapped.csv", "back.csv"} <= {
-        p.name for p in example.iterdir()
-    }
+    assert {
+        "result",
+        "evaluated",
+        "from_python",
+        "again.nii.gz",
+        "lobes.nii.gz",
+        "mapped.csv",
+        "back.csv",
+    } <= {p.name for p in example.iterdir()}
 
 
 @pytest.mark.slow
@@ -137,27 +166,55 @@ def test_images_that_do_not_overlap_are_registered_by_their_centers_alone(tmp_pa
     command = f"{blocks(page, 'bash')[0].strip()}".replace("result", "other")
     assert command.count("--start centers") == 1
     for start in ("", "--start headers", "--start auto"):
-        with pytest.raises(AssertionError, match=r"(?s)do not overlap in the world.*--start centers"):
+        with pytest.raises(
+            AssertionError, match=r"(?s)do not overlap in the world.*--start centers"
+        ):
             execute("bash", command.replace("--start centers", start), tmp_path)
         assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
 def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
-    """Its blocks in order, as a reader follows them: edits go into the file that the text before them names, studies are listed."""
+    """Its blocks in order, as a reader follows them: edits go into the file that the text before
+    them names, studies are listed.
+    """
     site = tmp_path / "site"
-    quick = " ".join(["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"])
+    quick = " ".join(
+        [
+            "data.dataset.shape=[16,16,16]",
+            "data.dataset.crop=null",
+            "data.dataset.subjects=1",
+            "data.dataset.validation=1",
+        ]
+    )
     page = (ROOT / "docs" / "tutorials" / "plugin.md").read_text()
     before = 0
-    for shown in re.finditer(r"(<!-- not run: [^>]*-->\n)?```(bash|python|yaml)\n(.*?)```", page, re.S):
-        text, before, (skipped, language, code) = page[before : shown.start()], shown.end(), shown.groups()
+    for shown in re.finditer(
+        r"(<!-- not run: [^>]*-->\n)?```(bash|python|yaml)\n(.*?)```", page, re.S
+    ):
+        text, before, (skipped, language, code) = (
+            page[before : shown.start()],
+            shown.end(),
+            shown.groups(),
+        )
         if language == "bash":
             for line in joined(code).splitlines():
                 if line.startswith("pip install"):
                     install(tmp_path / "robust_terms", site=site)
                     continue
-                line += " -q -p no:cacheprovider" if line.startswith("pytest") else f" {quick}" if " train " in line else ""
-                execute("bash", f"export PYTHONPATH={site}:${{PYTHONPATH:-}}\n{line}{' --list' if skipped else ''}", tmp_path)
+                line += (
+                    " -q -p no:cacheprovider"
+                    if line.startswith("pytest")
+                    else f" {quick}"
+                    if " train " in line
+                    else ""
+                )
+                execute(
+                    "bash",
+                    "export"
+                    f" PYTHONPATH={site}:${{PYTHONPATH:-}}\n{line}{' --list' if skipped else ''}",
+                    tmp_path,
+                )
             continue
         path = tmp_path / re.findall(r"`([\w/]+\.(?:py|yaml))`", text)[-1]
         if line := re.search(r"replace the line\n`(.*)` by", text):
@@ -169,7 +226,10 @@ def test_the_tutorial_on_plugins_holds(tmp_path: Path) -> None:
     for name in ("robust_terms_phantom", "velocity_phantom"):
         assert list((tmp_path / "runs").glob(f"{name}/*/summary.json"))
     (configuration,) = (tmp_path / "runs").glob("robust_terms_phantom/*/config.yaml")
-    assert yaml.safe_load(configuration.read_text())["method"]["loss"]["terms"]["robust_terms"] == {"weight": 4.0, "limit": 0.5}
+    assert yaml.safe_load(configuration.read_text())["method"]["loss"]["terms"]["robust_terms"] == {
+        "weight": 4.0,
+        "limit": 0.5,
+    }
 
 
 @pytest.mark.slow
@@ -183,7 +243,9 @@ def test_the_page_on_data_holds(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_on_python_and_its_notebook_hold(tmp_path: Path) -> None:
     """The notebook is the page's; its cells run one after the other."""
-    spec = importlib.util.spec_from_file_location("from_page", ROOT / "docs" / "notebooks" / "from_page.py")
+    spec = importlib.util.spec_from_file_location(
+        "from_page", ROOT / "docs" / "notebooks" / "from_page.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -196,7 +258,11 @@ def test_the_page_on_python_and_its_notebook_hold(tmp_path: Path) -> None:
 
 
 def test_every_data_set_has_a_page() -> None:
-    configured = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")} - {"prepared", "pairs", "folder"}
+    configured = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")} - {
+        "prepared",
+        "pairs",
+        "folder",
+    }
     assert configured == {path.stem for path in (ROOT / "docs" / "data").glob("*.md")}
     for name in configured:
         assert f"(data/{name}.md)" in (ROOT / "docs" / "data.md").read_text()
@@ -207,7 +273,18 @@ def test_every_data_set_has_a_page() -> None:
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Every page, the generated ones and every cross-reference among them."""
     site = tmp_path / "site"
-    call = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(site)]
+    call = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-d",
+        str(tmp_path / "doctrees"),
+        str(ROOT / "docs"),
+        str(site),
+    ]
     result = subprocess.run(call, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     values = (site / "reference" / "configuration.html").read_text()
@@ -219,19 +296,25 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         for name in providers(group):
             assert f"<h3>{name}<" in components, name
     index = (site / "searchindex.js").read_text()
-    for page in (path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")):
+    for page in (
+        path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")
+    ):
         assert f'"{page}"' in index, page
     warp = (site / "reference" / "api" / "lightning_reg.functional.html").read_text()
     assert 'id="lightning_reg.functional.warp.warp"' in warp
 
 
-def test_an_installed_package_of_ones_own_is_not_on_the_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_installed_package_of_ones_own_is_not_on_the_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(ROOT / "docs")
     pages = importlib.import_module("reference_pages")
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "of_ones_own.yaml").write_text("# A method. More.\n")
-    monkeypatch.setattr("lightning_reg.configuration.values.plugin_packages", lambda: {"own": tmp_path})
+    monkeypatch.setattr(
+        "lightning_reg.configuration.values.plugin_packages", lambda: {"own": tmp_path}
+    )
     assert "of_ones_own" in pages.options("method")
     directive = object.__new__(pages.GroupOptions)
     directive.arguments = ["method"]
@@ -270,9 +353,19 @@ def test_the_method_of_ones_own_trains(tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "method").mkdir(parents=True)
     (tmp_path / "my_conf" / "method" / "flows.yaml").write_text(method)
     (command,) = re.findall(r"```bash\npython train.py (.*)\n```", page.read_text())
-    steps = [o for o in QUICK if not o.startswith("trainer.max_steps")] + ["trainer.max_steps=9", "data.samples_per_epoch=4"]
+    steps = [o for o in QUICK if not o.startswith("trainer.max_steps")] + [
+        "trainer.max_steps=9",
+        "data.samples_per_epoch=4",
+    ]
     call = [sys.executable, str(ROOT / "train.py"), *command.split(), *steps]
-    result = subprocess.run(call, cwd=tmp_path, env=os.environ | {"MPLBACKEND": "Agg"}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        call,
+        cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     assert next(tmp_path.glob("runs/flows_phantom/*/summary.json"))
 
@@ -287,14 +380,21 @@ KINDS = {"backbone", "head", "composer", "loss", "callback", "dataset"}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_example_of_a_component_passes_the_kit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_component_passes_the_kit(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each page's class, as a reader would copy it."""
     (code,) = blocks(ROOT / "docs" / "plugins" / f"{kind}.md", "python")
     module = type(sys)(f"example_{kind}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where pickle looks for it
     exec(compile(code, f"{kind}.md", "exec"), module.__dict__)
-    (cls,) = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
-    factory = {"composer": lambda: cls(small_network()), "dataset": lambda: cls(root=visits(tmp_path))}.get(kind, cls)
+    (cls,) = [
+        v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__
+    ]
+    factory = {
+        "composer": lambda: cls(small_network()),
+        "dataset": lambda: cls(root=visits(tmp_path)),
+    }.get(kind, cls)
     check_component(kind, factory)
 
 
@@ -307,7 +407,9 @@ def visits(folder: Path) -> Path:
     for subject in ("a", "b", "c"):
         for visit in ("baseline", "followup"):
             (folder / subject).mkdir(exist_ok=True)
-            values = np.random.default_rng(ord(subject)).normal(100, 10, (9, 8, 7)).astype(np.float32)
+            values = (
+                np.random.default_rng(ord(subject)).normal(100, 10, (9, 8, 7)).astype(np.float32)
+            )
             nib.Nifti1Image(values, np.eye(4)).to_filename(folder / subject / f"{visit}.nii.gz")
     return folder
 
@@ -317,7 +419,8 @@ def test_the_examples_of_the_other_groups_fit_their_interfaces() -> None:
     names: dict[str, object] = {"__name__": "example_others"}
     exec(code, names)
     groups = {
-        "LongestDisplacement": "metrics", "Provenance": "report_sections", "FeetFirst": "starts", "EverythingDark": "lung_segmentations",
+        "LongestDisplacement": "metrics", "Provenance": "report_sections", "FeetFirst": "starts",
+        "EverythingDark": "lung_segmentations",
         "Hello": "commands",
     }  # fmt: skip
     for name, group in groups.items():
@@ -334,7 +437,9 @@ def test_the_table_of_checks_is_that_of_the_kit() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "plugins.md").read_text() == module.page(), "run python tests/testing/table.py"
+    assert (ROOT / "docs" / "plugins.md").read_text() == module.page(), (
+        "run python tests/testing/table.py"
+    )
 
 
 @pytest.mark.slow
@@ -346,6 +451,17 @@ def test_the_page_on_plugins_holds(tmp_path: Path) -> None:
     execute("bash", new, tmp_path)
     assert installing == "pip install -e my_method"
     install(tmp_path / "my_method", site=site)
-    quick = " ".join(["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"])
-    for line in (f"{testing} -q -p no:cacheprovider", f"{training} {quick}", *commands[1].splitlines()):
+    quick = " ".join(
+        [
+            "data.dataset.shape=[16,16,16]",
+            "data.dataset.crop=null",
+            "data.dataset.subjects=1",
+            "data.dataset.validation=1",
+        ]
+    )
+    for line in (
+        f"{testing} -q -p no:cacheprovider",
+        f"{training} {quick}",
+        *commands[1].splitlines(),
+    ):
         execute("bash", f"export PYTHONPATH={site}\n{line}", tmp_path)

@@ -19,7 +19,9 @@ from lightning_reg.training.checkpoints import damaged, read_checkpoint
 from lightning_reg.training.run import train
 
 STOPPED = 130
-PROCESSES = multiprocessing.get_context("forkserver")  # forks a process that has imported everything and computed nothing
+PROCESSES = multiprocessing.get_context(
+    "forkserver"
+)  # forks a process that has imported everything and computed nothing
 PROCESSES.set_forkserver_preload(["faults.killing"])
 
 
@@ -58,9 +60,15 @@ def uninterrupted(config: Mapping[str, Any], folder: Path) -> float:
 
 
 def killed_until_done(
-    config: Mapping[str, Any], folder: Path, seconds: float, rng: random.Random, kills: int, signals: tuple[int, ...] = (signal.SIGKILL,)
+    config: Mapping[str, Any],
+    folder: Path,
+    seconds: float,
+    rng: random.Random,
+    kills: int,
+    signals: tuple[int, ...] = (signal.SIGKILL,),
 ) -> list[str]:
-    """Send the same command again and again, killed ``kills`` times at random moments; what went wrong.
+    """Send the same command again and again, killed ``kills`` times at random moments; what went
+    wrong.
 
     After each kill every checkpoint has to be whole.
     """
@@ -73,9 +81,18 @@ def killed_until_done(
                 sent = rng.choice(signals)
                 os.kill(process.pid, sent)
         process.join()
-        unborn = sent == signal.SIGINT and process.exitcode == 1 and "Traceback" not in log_of(folder)  # before it listened
-        if process.exitcode not in (0, STOPPED) and not (sent and process.exitcode == -sent) and not unborn:
-            wrong.append(f"attempt {attempt} after signal {sent} ended with {process.exitcode}: {log_of(folder)}")
+        unborn = (
+            sent == signal.SIGINT and process.exitcode == 1 and "Traceback" not in log_of(folder)
+        )  # before it listened
+        if (
+            process.exitcode not in (0, STOPPED)
+            and not (sent and process.exitcode == -sent)
+            and not unborn
+        ):
+            wrong.append(
+                f"attempt {attempt} after signal {sent} ended with {process.exitcode}:"
+                f" {log_of(folder)}"
+            )
             break
         for path in (folder / "checkpoints").glob("*.ckpt"):
             damage = damaged(path)
@@ -85,7 +102,9 @@ def killed_until_done(
 
 
 def differences(whole: Path, parts: Path) -> list[str]:
-    """In what two runs differ: checkpoints (weights, optimiser, schedules, loops, random state) and every logged value."""
+    """In what two runs differ: checkpoints (weights, optimiser, schedules, loops, random state) and
+    every logged value.
+    """
     wrong = []
     for name in ("best.ckpt", "last.ckpt"):
         ours, theirs = (read_checkpoint(folder / "checkpoints" / name) for folder in (whole, parts))
@@ -101,9 +120,25 @@ def differences(whole: Path, parts: Path) -> list[str]:
 def unlike(ours: Any, theirs: Any, key: str = "") -> list[str]:
     """Keys of nested values at which the two are not equal."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return [found for k in {**ours, **theirs} for found in unlike(ours.get(k), theirs.get(k), f"{key}/{k}")]
-    if isinstance(ours, (list, tuple)) and isinstance(theirs, (list, tuple)) and len(ours) == len(theirs):
-        return [found for k, (a, b) in enumerate(zip(ours, theirs, strict=True)) for found in unlike(a, b, f"{key}/{k}")]
+        return [
+            found
+            for k in {**ours, **theirs}
+            for found in unlike(ours.get(k), theirs.get(k), f"{key}/{k}")
+        ]
+    if (
+        isinstance(ours, (list, tuple))
+        and isinstance(theirs, (list, tuple))
+        and len(ours) == len(theirs)
+    ):
+        return [
+            found
+            for k, (a, b) in enumerate(zip(ours, theirs, strict=True))
+            for found in unlike(a, b, f"{key}/{k}")
+        ]
     if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
         return [] if ours.shape == theirs.shape and torch.equal(ours, theirs) else [key]
-    return [] if ours == theirs or (ours != ours and theirs != theirs) else [f"{key}: {str(ours)[:40]} and {str(theirs)[:40]}"]
+    return (
+        []
+        if ours == theirs or (ours != ours and theirs != theirs)
+        else [f"{key}: {str(ours)[:40]} and {str(theirs)[:40]}"]
+    )

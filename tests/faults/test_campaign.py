@@ -1,4 +1,6 @@
-"""Every bad input and setting of the campaign gives one sentence that names its object, and leaves no file."""
+"""Every bad input and setting of the campaign gives one sentence that names its object, and leaves
+no file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Results after kills and on full disks, randomly damaged files, readers with arbitrary text, and memory over many registrations."""
+"""Results after kills and on full disks, randomly damaged files, readers with arbitrary text, and
+memory over many registrations.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def _save_for_ever(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_result_that_is_overwritten_is_the_old_or_the_new_one(ready: Path, tmp_path: Path) -> None:
+def test_a_result_that_is_overwritten_is_the_old_or_the_new_one(
+    ready: Path, tmp_path: Path
+) -> None:
     for name in ("fixed.nii.gz", "moving.nii.gz"):
         shutil.copy(ready / name, tmp_path)
     rng = random.Random(5)
@@ -85,7 +89,12 @@ def test_a_result_that_is_overwritten_is_the_old_or_the_new_one(ready: Path, tmp
         assert (tmp_path / "out" / "notes.txt").read_text() == "years"
     with in_folder(tmp_path):
         assert command((*REGISTER, "--out", "out", "--overwrite"))[0] == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "fixed.nii.gz", "moving.nii.gz", "out"]  # what kills left is cleared
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "first",
+        "fixed.nii.gz",
+        "moving.nii.gz",
+        "out",
+    ]  # what kills left is cleared
 
 
 PREPARE = (
@@ -130,9 +139,13 @@ def _contents(folder: Path) -> dict[str, bytes]:
     """Every visible file; compressed ones without their time."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if path.is_file() and not any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        ):
             content = path.read_bytes()
-            found[str(path.relative_to(folder))] = gzip.decompress(content) if path.suffix == ".gz" else content
+            found[str(path.relative_to(folder))] = (
+                gzip.decompress(content) if path.suffix == ".gz" else content
+            )
     return found
 
 
@@ -144,7 +157,9 @@ def small_disk(folder: Path, mebibytes: float) -> Iterator[None]:
     """A file system of its own on ``folder``, where the machine allows it."""
     folder.mkdir()
     size = f"size={int(mebibytes * 1024)}k"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip("no file system can be mounted here")
     try:
@@ -160,11 +175,60 @@ def small_disk(folder: Path, mebibytes: float) -> Iterator[None]:
         (0.05, (*REGISTER, "--out", "disk/out")),
         (
             0.004,
-            ("apply", "--transform", "transform.h5", "--input", "moving.nii.gz", "--reference", "fixed.nii.gz", "--out", "disk/x.nii.gz"),
+            (
+                "apply",
+                "--transform",
+                "transform.h5",
+                "--input",
+                "moving.nii.gz",
+                "--reference",
+                "fixed.nii.gz",
+                "--out",
+                "disk/x.nii.gz",
+            ),
         ),
-        (0.02, ("prepare", "folder", "--source", "scans", "--out", "disk/new", "--shape", "64", "64", "64")),
-        (0.05, ("evaluate", "--model", "model.ckpt", "--data", "prepared", "data.root=prepared", "--out", "disk/out")),
-        (0.01, ("export", "--model", "model.ckpt", "--onnx", "disk/net.onnx", "--shape", "16", "16", "16")),
+        (
+            0.02,
+            (
+                "prepare",
+                "folder",
+                "--source",
+                "scans",
+                "--out",
+                "disk/new",
+                "--shape",
+                "64",
+                "64",
+                "64",
+            ),
+        ),
+        (
+            0.05,
+            (
+                "evaluate",
+                "--model",
+                "model.ckpt",
+                "--data",
+                "prepared",
+                "data.root=prepared",
+                "--out",
+                "disk/out",
+            ),
+        ),
+        (
+            0.01,
+            (
+                "export",
+                "--model",
+                "model.ckpt",
+                "--onnx",
+                "disk/net.onnx",
+                "--shape",
+                "16",
+                "16",
+                "16",
+            ),
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -175,7 +239,11 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(
     shutil.copytree(ready, work)
     with small_disk(work / "disk", mebibytes), in_folder(work):
         code, text = command(words)
-        left = [p for p in (work / "disk").rglob("*") if p.is_file() and not any(n.startswith(".") for n in p.relative_to(work).parts)]
+        left = [
+            p
+            for p in (work / "disk").rglob("*")
+            if p.is_file() and not any(n.startswith(".") for n in p.relative_to(work).parts)
+        ]
     assert code == 2, text
     assert "disk" in text
     assert "Traceback" not in text
@@ -185,9 +253,12 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(
 @pytest.mark.slow
 def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
     words = (
-        "train", "method=velocity", "method.composer.backbone.levels=2", "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",
-        "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "data.samples_per_epoch=2",
-        "trainer.max_steps=6", "trainer.accelerator=cpu", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false", "run=disk/run",
+        "train", "method=velocity", "method.composer.backbone.levels=2",
+        "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",
+        "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1",
+        "data.workers=0", "data.samples_per_epoch=2",
+        "trainer.max_steps=6", "trainer.accelerator=cpu", "callbacks.progress_bar=null",
+        "trainer.enable_progress_bar=false", "run=disk/run",
     )  # fmt: skip
     with in_folder(tmp_path), small_disk(tmp_path / "disk", 0.25):
         code, text = command(words)
@@ -204,15 +275,91 @@ def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) ->
 
 READ: dict[str, tuple[str, ...]] = {
     "fixed.nii.gz": (*REGISTER, "--out", "out"),
-    "fixed.mha": ("register", "--fixed", "fixed.mha", "--moving", "moving.nii.gz", STEPS, "--out", "out"),
-    "fixed.nrrd": ("register", "--fixed", "fixed.nrrd", "--moving", "moving.nii.gz", STEPS, "--out", "out"),
-    "fixed_labels.nii.gz": (*REGISTER, "--fixed-labels", "fixed_labels.nii.gz", "--moving-labels", "moving_labels.nii.gz", "--out", "out"),
-    "fixed.csv": (*REGISTER, "--fixed-landmarks", "fixed.csv", "--moving-landmarks", "moving.csv", "--out", "out"),
-    "points.mrk.json": ("apply", "--transform", "transform.h5", "--points", "points.mrk.json", "--out", "out.csv"),
-    "model.ckpt": ("register", "--fixed", "fixed.nii.gz", "--moving", "moving.nii.gz", "--model", "model.ckpt", "--out", "out"),
-    "transform.h5": ("apply", "--transform", "transform.h5", "--points", "fixed.csv", "--out", "out.csv"),
-    "affine.tfm": ("apply", "--transform", "affine.tfm", "--points", "fixed.csv", "--out", "out.csv"),
-    "displacement.nii.gz": ("apply", "--transform", "displacement.nii.gz", "--points", "fixed.csv", "--out", "out.csv"),
+    "fixed.mha": (
+        "register",
+        "--fixed",
+        "fixed.mha",
+        "--moving",
+        "moving.nii.gz",
+        STEPS,
+        "--out",
+        "out",
+    ),
+    "fixed.nrrd": (
+        "register",
+        "--fixed",
+        "fixed.nrrd",
+        "--moving",
+        "moving.nii.gz",
+        STEPS,
+        "--out",
+        "out",
+    ),
+    "fixed_labels.nii.gz": (
+        *REGISTER,
+        "--fixed-labels",
+        "fixed_labels.nii.gz",
+        "--moving-labels",
+        "moving_labels.nii.gz",
+        "--out",
+        "out",
+    ),
+    "fixed.csv": (
+        *REGISTER,
+        "--fixed-landmarks",
+        "fixed.csv",
+        "--moving-landmarks",
+        "moving.csv",
+        "--out",
+        "out",
+    ),
+    "points.mrk.json": (
+        "apply",
+        "--transform",
+        "transform.h5",
+        "--points",
+        "points.mrk.json",
+        "--out",
+        "out.csv",
+    ),
+    "model.ckpt": (
+        "register",
+        "--fixed",
+        "fixed.nii.gz",
+        "--moving",
+        "moving.nii.gz",
+        "--model",
+        "model.ckpt",
+        "--out",
+        "out",
+    ),
+    "transform.h5": (
+        "apply",
+        "--transform",
+        "transform.h5",
+        "--points",
+        "fixed.csv",
+        "--out",
+        "out.csv",
+    ),
+    "affine.tfm": (
+        "apply",
+        "--transform",
+        "affine.tfm",
+        "--points",
+        "fixed.csv",
+        "--out",
+        "out.csv",
+    ),
+    "displacement.nii.gz": (
+        "apply",
+        "--transform",
+        "displacement.nii.gz",
+        "--points",
+        "fixed.csv",
+        "--out",
+        "out.csv",
+    ),
     "method.yaml": (*REGISTER, "--instance", "method.yaml", "--out", "out"),
     "run/config.yaml": ("train", "resume=run"),
     "run/checkpoints/last.ckpt": ("train", "resume=run", "trainer.max_steps=3"),
@@ -228,22 +375,35 @@ CHECKED = (".gz", ".ckpt")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", READ)
-def test_damage_at_random_places_is_found_or_harmless(ready: Path, tmp_path: Path, file: str) -> None:
+def test_damage_at_random_places_is_found_or_harmless(
+    ready: Path, tmp_path: Path, file: str
+) -> None:
     rng = random.Random(file)
     for number in range(6):
         where = rng.random()
-        spoil = truncated(file, where) if number % 2 else flipped(file, where, rng.choice((1, 4, 16)))
+        spoil = (
+            truncated(file, where) if number % 2 else flipped(file, where, rng.choice((1, 4, 16)))
+        )
         case = Case(f"{file} {number}", READ[file], "", spoil)
         found, printed = verdict(case, ready, tmp_path / f"{number}")
-        assert found not in ("traceback", "hang"), f"{'cut' if number % 2 else 'flipped'} at {where:.3f}: {printed}"
-        if file.endswith(CHECKED) and found == "silent":  # the name and time in a gzip header are not part of the content
-            assert where < 0.01 and not number % 2, f"{'cut' if number % 2 else 'flipped'} at {where:.3f} was not found"
+        assert found not in (
+            "traceback",
+            "hang",
+        ), f"{'cut' if number % 2 else 'flipped'} at {where:.3f}: {printed}"
+        if (
+            file.endswith(CHECKED) and found == "silent"
+        ):  # the name and time in a gzip header are not part of the content
+            assert where < 0.01 and not number % 2, (
+                f"{'cut' if number % 2 else 'flipped'} at {where:.3f} was not found"
+            )
         shutil.rmtree(tmp_path / f"{number}")
 
 
 # Readers under any text.
 
-ANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["markups", "controlPoints", "position", "coordinateSystem", "x"]), inner),
@@ -256,19 +416,25 @@ JSON = st.recursive(
     lambda rows: "\n".join(",".join(row) for row in (["x", "y", "z"], *rows))))  # fmt: skip
 def test_any_table_of_points_is_read_or_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "points.csv"
-    path.write_text(content, encoding="utf-8", errors="surrogatepass" if content.isascii() else "replace")
+    path.write_text(
+        content, encoding="utf-8", errors="surrogatepass" if content.isascii() else "replace"
+    )
     with contextlib.suppress(DataError):
         points = read_points(path)
         assert points.values.shape[1] == 3
         assert bool(torch.isfinite(points.values).all())
 
 
-CELLS = st.text(max_size=6) | st.sampled_from(["a", "train", "fixed.nii.gz", "1", "nan", "subject", "split", "image", "..", "~x"])
+CELLS = st.text(max_size=6) | st.sampled_from(
+    ["a", "train", "fixed.nii.gz", "1", "nan", "subject", "split", "image", "..", "~x"]
+)
 
 
 @ANY
 @given(rows=st.lists(st.lists(CELLS, max_size=5), max_size=4), separator=st.sampled_from(",;\t"))
-def test_any_manifest_is_read_or_refused(tmp_path: Path, rows: list[list[str]], separator: str) -> None:
+def test_any_manifest_is_read_or_refused(
+    tmp_path: Path, rows: list[list[str]], separator: str
+) -> None:
     path = tmp_path / "manifest.csv"
     lines = [separator.join(row) for row in (["subject", "split", "image"], *rows)]
     path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
@@ -309,7 +475,12 @@ def test_any_configuration_of_a_run_is_read_or_refused(tmp_path: Path, content: 
 @given(key=st.sampled_from([key for key, _, _ in RULES]), value=JSON)
 def test_any_setting_is_taken_or_refused_by_name(key: str, value: Any) -> None:
     parts = {name: {} for name in ("composer", "loss", "optimizer", "sampling")}
-    config: dict[str, Any] = {"seed": 1, "method": parts, "data": {"dataset": "phantom"}, "trainer": {"accelerator": "cpu"}}
+    config: dict[str, Any] = {
+        "seed": 1,
+        "method": parts,
+        "data": {"dataset": "phantom"},
+        "trainer": {"accelerator": "cpu"},
+    }
     *path, name = key.split(".")
     holder = config
     for part in path:
@@ -333,7 +504,11 @@ def test_the_memory_of_five_hundred_registrations_is_flat(ready: Path) -> None:
     for number in range(500):
         registrar.register(ready / "fixed.nii.gz", ready / "moving.nii.gz").metrics()
         if number % 100 == 99:
-            used.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+            used.append(
+                int(Path("/proc/self/statm").read_text().split()[1])
+                * resource.getpagesize()
+                / 2**20
+            )
     assert used[-1] - used[0] < 40, used
 
 

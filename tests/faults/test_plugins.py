@@ -12,9 +12,12 @@ import pytest
 from test_packaging import install
 
 TRAIN = [
-    "train", "method=velocity", "method.composer.backbone.levels=2", "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",
-    "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "data.samples_per_epoch=2",
-    "trainer.max_steps=1", "trainer.accelerator=cpu", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false",
+    "train", "method=velocity", "method.composer.backbone.levels=2",
+    "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",
+    "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1",
+    "data.workers=0", "data.samples_per_epoch=2",
+    "trainer.max_steps=1", "trainer.accelerator=cpu", "callbacks.progress_bar=null",
+    "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 UNET = """
     from lightning_reg.components import Backbone
@@ -100,18 +103,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
         lines = [
-            f'[project.entry-points."lightning_reg.{g}"]\n{p.partition(" = ")[0]} = "{p.partition(" = ")[2]}"' for g, p in points.items()
+            f'[project.entry-points."lightning_reg.{g}"]\n{p.partition(" = ")[0]} ='
+            f' "{p.partition(" = ")[2]}"'
+            for g, p in points.items()
         ]
-        head = f'[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n[project]\nname = "{name}"\nversion = "7.1"\n'
+        head = (
+            '[build-system]\nrequires = ["hatchling"]\nbuild-backend ='
+            f' "hatchling.build"\n[project]\nname = "{name}"\nversion = "7.1"\n'
+        )
         (sources / name / "pyproject.toml").write_text(head + "\n".join(lines) + "\n")
     install(*[sources / name for name in BROKEN], site=installed)
     return installed
 
 
 def command(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(site), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(site),
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+    }
     line = [sys.executable, "-m", "lightning_reg.cli.main", *words]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=55)
+    return subprocess.run(
+        line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=55
+    )
 
 
 @pytest.mark.slow
@@ -140,7 +154,11 @@ def test_they_disturb_nobody(site: Path, tmp_path: Path) -> None:
         ("method.composer.backbone={name: twin}", "twina 7.1", "provided twice"),
         ("method.composer.backbone={name: bare}", "bare 7.1", "'multiple'"),
         ("method.composer.backbone={name: flat}", "flat 7.1", "strides"),
-        ("method.composer.backbone={name: wrongmaps}", "wrongmaps 7.1", "features of (1, 1, 16, 16, 16)"),
+        (
+            "method.composer.backbone={name: wrongmaps}",
+            "wrongmaps 7.1",
+            "features of (1, 1, 16, 16, 16)",
+        ),
         ("+method.loss.terms.scalarterm.weight=1", "scalarterm 7.1", "one value per element"),
         ("data.dataset={name: noimage}", "noimage 7.1", "image"),
         ("data.dataset={name: nosubject}", "nosubject 7.1", "Subject"),
@@ -149,14 +167,20 @@ def test_they_disturb_nobody(site: Path, tmp_path: Path) -> None:
         ("method=twin", "twinb 7.1", "provided twice"),
     ],
 )
-def test_whoever_asks_for_one_is_told_whose_it_is(site: Path, tmp_path: Path, override: str, distribution: str, words: str) -> None:
+def test_whoever_asks_for_one_is_told_whose_it_is(
+    site: Path, tmp_path: Path, override: str, distribution: str, words: str
+) -> None:
     if override.startswith("method="):
         line = ["train", override]
     else:  # the group's own arguments give way to the name alone
         key = override.partition("=")[0]
         replaced = [key.removeprefix("+")] if "={name: " in override else []
         line = [word for word in TRAIN if not any(word.startswith(f"{part}.") for part in replaced)]
-        line += [f"{key}=null", f"++{key}.name={override.partition('name: ')[2].rstrip('}')}"] if replaced else [override]
+        line += (
+            [f"{key}=null", f"++{key}.name={override.partition('name: ')[2].rstrip('}')}"]
+            if replaced
+            else [override]
+        )
     result = command(site, tmp_path, *line)
     assert result.returncode == 2, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
@@ -165,7 +189,9 @@ def test_whoever_asks_for_one_is_told_whose_it_is(site: Path, tmp_path: Path, ov
 
 
 @pytest.mark.slow
-def test_one_of_two_of_the_same_name_is_chosen_with_its_distribution(site: Path, tmp_path: Path) -> None:
+def test_one_of_two_of_the_same_name_is_chosen_with_its_distribution(
+    site: Path, tmp_path: Path
+) -> None:
     rest = [word for word in TRAIN if not word.startswith("method.composer.backbone.")]
     head = ["method.composer.head=null", "++method.composer.head.name=dense"]
     both = ["method.composer.backbone=null", "++method.composer.backbone.name=twina.twin"]
@@ -176,7 +202,11 @@ def test_one_of_two_of_the_same_name_is_chosen_with_its_distribution(site: Path,
 @pytest.mark.slow
 def test_a_data_set_need_not_say_whose_scan_it_is(site: Path, tmp_path: Path) -> None:
     rest = [word for word in TRAIN if not word.startswith("data.dataset.")]
-    given = ["data.dataset=null", "++data.dataset.name=nogroup", "method.sampling={name: inter_subject}"]
+    given = [
+        "data.dataset=null",
+        "++data.dataset.name=nogroup",
+        "method.sampling={name: inter_subject}",
+    ]
     result = command(site, tmp_path, *rest, *given)
     assert result.returncode == 0, result.stderr
 
@@ -187,6 +217,16 @@ def test_the_list_names_what_is_wrong_with_each(site: Path, tmp_path: Path) -> N
     result = command(site, tmp_path, "plugins", "--check")
     assert result.returncode == 1
     text = " ".join(result.stdout.split())
-    for name in ("raises", "exits", "lacks", "elsewhere", "badyaml", "samename", "twina", "twinb", "noconf"):
+    for name in (
+        "raises",
+        "exits",
+        "lacks",
+        "elsewhere",
+        "badyaml",
+        "samename",
+        "twina",
+        "twinb",
+        "noconf",
+    ):
         assert f"{name} 7.1" in text, name
     assert "Traceback" not in result.stderr

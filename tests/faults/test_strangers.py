@@ -1,4 +1,6 @@
-"""Folders made by strangers: nothing is written or read through their links, and their names lead nowhere else."""
+"""Folders made by strangers: nothing is written or read through their links, and their names lead
+nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ from lightning_reg.registry import DataError
 from lightning_reg.training.run import train
 
 PHANTOM = {"name": "phantom", "subjects": 1, "validation": 0, "shape": [16, 16, 16]}
-RECORD = {"row": {"case": "a"}, "warnings": [], "settings": {"instance": "rigid"}, "seconds": {"all": 1.0}}
+RECORD = {
+    "row": {"case": "a"},
+    "warnings": [],
+    "settings": {"instance": "rigid"},
+    "seconds": {"all": 1.0},
+}
 
 
 def training(folder: Path) -> None:
@@ -60,7 +67,9 @@ def cohort(folder: Path, name: str = "a") -> None:
         *[(name, studying) for name in ("a_s1", "a_s1/log.txt", ".study.lock")],
     ],
 )  # fmt: skip
-def test_no_link_in_a_folder_is_followed(tmp_path: Path, link: str, used: Callable[[Path], object]) -> None:
+def test_no_link_in_a_folder_is_followed(
+    tmp_path: Path, link: str, used: Callable[[Path], object]
+) -> None:
     folder, victim = tmp_path / "folder", tmp_path / "victim"
     folder.mkdir()
     if used is collect:
@@ -82,7 +91,9 @@ def test_no_link_in_a_folder_is_followed(tmp_path: Path, link: str, used: Callab
 def test_the_pairs_of_a_cohort_are_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "result").mkdir()
     cohort(tmp_path / "cohort", "../../result")
-    with pytest.raises(DataError, match=r"has a pair '\.\./\.\./result', which is not the name of a folder"):
+    with pytest.raises(
+        DataError, match=r"has a pair '\.\./\.\./result', which is not the name of a folder"
+    ):
         collect(tmp_path / "cohort")
     cohort(tmp_path / "other")
     (tmp_path / "other" / "pairs" / "a" / MARK).unlink()

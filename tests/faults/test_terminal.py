@@ -22,7 +22,9 @@ def begun(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     with (folder / "log.txt").open("wb") as log:
         line = [sys.executable, "-m", "lightning_reg.cli.main", *words]
-        return subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            line, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def until(process: subprocess.Popen[bytes], folder: Path, words: str) -> None:
@@ -36,8 +38,12 @@ def until(process: subprocess.Popen[bytes], folder: Path, words: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_signal_to_the_whole_process_group_stops_and_saves(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name
+)
+def test_a_signal_to_the_whole_process_group_stops_and_saves(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """As ``^C`` in a terminal, with a process that draws pairs; the log grows line by line."""
     process = begun(tmp_path, *LONG)
     until(process, tmp_path, "step 4 of 100,000: loss ")
@@ -66,7 +72,10 @@ def test_a_signal_to_the_whole_process_group_stops_and_saves(tmp_path: Path, num
 @pytest.mark.parametrize("words", [("train", "--help"), ("plugins",), ("--help",)])
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, words: tuple[str, ...]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "lightning_reg.cli.main", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "lightning_reg.cli.main", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -79,11 +88,20 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, words: tuple[str, 
 
 @pytest.mark.slow
 def test_what_nobody_foresaw_is_called_a_defect_and_its_traceback_is_kept(tmp_path: Path) -> None:
-    code = "import lightning_reg.inference.registrar as r\ndef broken(*a, **k): raise RuntimeError('a bolt')\nr.conventional = broken\n"
+    code = (
+        "import lightning_reg.inference.registrar as r\ndef broken(*a, **k): raise RuntimeError('a"
+        " bolt')\nr.conventional = broken\n"
+    )
     line = code + "import sys\nfrom lightning_reg.cli.main import main\nsys.argv[1:] = {}\nmain()\n"
     (tmp_path / "a.nii").touch()
     words = ["register", "--fixed", "a.nii", "--moving", "a.nii", "--out", "out"]
-    done = subprocess.run([sys.executable, "-c", line.format(words)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", line.format(words)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 70
     assert "This is a defect" in done.stderr
     assert "RuntimeError: a bolt" in done.stderr
@@ -91,6 +109,10 @@ def test_what_nobody_foresaw_is_called_a_defect_and_its_traceback_is_kept(tmp_pa
     (kept,) = tmp_path.glob("lightning-reg-*.txt")
     assert "in broken" in kept.read_text()
     shown = subprocess.run(
-        [sys.executable, "-c", line.format([*words, "--debug"])], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", line.format([*words, "--debug"])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Traceback" in shown.stderr

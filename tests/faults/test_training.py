@@ -18,8 +18,10 @@ from lightning_reg.training.run_folder import with_steps
 METHODS = sorted(path.stem for path in (own_directory() / "method").glob("*.yaml"))
 POLITE = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SMALL = [
-    "data.dataset.shape=[16,14,16]", "data.dataset.crop=null", "data.dataset.subjects=2", "data.dataset.validation=2", "data.workers=0",
-    "data.samples_per_epoch=3", "data.batch_size=1", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
+    "data.dataset.shape=[16,14,16]", "data.dataset.crop=null", "data.dataset.subjects=2",
+    "data.dataset.validation=2", "data.workers=0",
+    "data.samples_per_epoch=3", "data.batch_size=1", "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
     "callbacks.progress_bar=null", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 OF_METHOD = {
@@ -32,14 +34,20 @@ OF_METHOD = {
 
 
 def tiny(method: str, steps: int = 8) -> dict[str, Any]:
-    """A method on two small phantoms, with validations after every third step; staged ones in all their stages."""
+    """A method on two small phantoms, with validations after every third step; staged ones in all
+    their stages.
+    """
     config = compose([f"method={method}", *SMALL, *OF_METHOD.get(method, [])])
     return with_steps(config, steps)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], Path, float]]:
-    """Configuration, folder and seconds of each method's uninterrupted run, made when first asked for."""
+def whole(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[dict[str, Any], Path, float]]:
+    """Configuration, folder and seconds of each method's uninterrupted run, made when first asked
+    for.
+    """
 
     class Runs(dict[str, tuple[dict[str, Any], Path, float]]):
         def __missing__(self, method: str) -> tuple[dict[str, Any], Path, float]:
@@ -52,7 +60,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_at_random_and_sent_again_it_is_the_uninterrupted_run(whole, tmp_path: Path, method: str) -> None:
+def test_killed_at_random_and_sent_again_it_is_the_uninterrupted_run(
+    whole, tmp_path: Path, method: str
+) -> None:
     config, folder, seconds = whole[method]
     rng = random.Random(f"kill {method}")
     assert not killed_until_done(config, tmp_path / "killed", seconds, rng, kills=3)
@@ -72,18 +82,29 @@ def test_killed_at_random_and_sent_again_it_is_the_uninterrupted_run(whole, tmp_
     {"trainer": {"check_val_every_n_epoch": 2, "max_steps": 13}},
     {"method": {"schedule": {"plateau": {"patience": 0, "factor": 0.5}}}},
 ], ids=lambda changes: "-".join(key for part in changes.values() for key in part))  # fmt: skip
-def test_whatever_the_settings_a_killed_run_is_the_uninterrupted_one(tmp_path: Path, changes: dict[str, dict[str, Any]]) -> None:
+def test_whatever_the_settings_a_killed_run_is_the_uninterrupted_one(
+    tmp_path: Path, changes: dict[str, dict[str, Any]]
+) -> None:
     config = tiny("velocity")
     for group, values in changes.items():
         config[group].update(values)
     seconds = uninterrupted(config, tmp_path / "whole")
-    assert not killed_until_done(config, tmp_path / "parts", seconds, random.Random(1), kills=4, signals=(signal.SIGKILL, *POLITE))
+    assert not killed_until_done(
+        config,
+        tmp_path / "parts",
+        seconds,
+        random.Random(1),
+        kills=4,
+        signals=(signal.SIGKILL, *POLITE),
+    )
     assert not differences(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.slow
 def test_a_finished_run_that_is_extended_is_the_longer_run(tmp_path: Path) -> None:
-    """With nothing else that depends on the number of steps; at the end of an epoch, and inside one but for the validation there."""
+    """With nothing else that depends on the number of steps; at the end of an epoch, and inside one
+    but for the validation there.
+    """
     config = tiny("velocity", 9)
     config["method"]["schedule"] = {}
     uninterrupted(config, tmp_path / "whole")
@@ -94,7 +115,11 @@ def test_a_finished_run_that_is_extended_is_the_longer_run(tmp_path: Path) -> No
 
         train(copy.deepcopy(config), folder, folder / "checkpoints" / "last.ckpt")
         found = differences(tmp_path / "whole", folder)
-        assert not [line for line in found if steps == 6 or ("best.ckpt" not in line and "metrics.csv" not in line)], found
+        assert not [
+            line
+            for line in found
+            if steps == 6 or ("best.ckpt" not in line and "metrics.csv" not in line)
+        ], found
 
 
 @pytest.mark.slow

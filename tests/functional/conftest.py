@@ -30,8 +30,16 @@ def noise(generator: torch.Generator) -> Callable[..., Tensor]:
 def smooth(generator: torch.Generator) -> Callable[..., Tensor]:
     """A smooth field ``(batch, channels, *shape)`` whose largest value is ``size``."""
 
-    def make(shape: tuple[int, ...], size: float = 1.0, channels: int | None = None, batch: int = 1) -> Tensor:
-        coarse = torch.randn(batch, channels or len(shape), *[4] * len(shape), generator=generator, dtype=torch.float64)
+    def make(
+        shape: tuple[int, ...], size: float = 1.0, channels: int | None = None, batch: int = 1
+    ) -> Tensor:
+        coarse = torch.randn(
+            batch,
+            channels or len(shape),
+            *[4] * len(shape),
+            generator=generator,
+            dtype=torch.float64,
+        )
         field = LF.bspline(coarse, shape, [(n - 1) / 3 for n in shape], [0.0] * len(shape))
         return field * (size / field.abs().max())
 
@@ -41,7 +49,9 @@ def smooth(generator: torch.Generator) -> Callable[..., Tensor]:
 def linear_field(matrix: Tensor, shape: tuple[int, ...], center: Tensor | None = None) -> Tensor:
     """``u(x) = matrix (x - center)`` on a grid, in voxels."""
     points = LF.identity_points(shape, dtype=matrix.dtype)
-    middle = torch.tensor([(n - 1) / 2 for n in shape], dtype=matrix.dtype) if center is None else center
+    middle = (
+        torch.tensor([(n - 1) / 2 for n in shape], dtype=matrix.dtype) if center is None else center
+    )
     return torch.einsum("ab,zb...->za...", matrix, points - middle.view(1, -1, *[1] * len(shape)))
 
 

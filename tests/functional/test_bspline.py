@@ -20,7 +20,9 @@ CASES = [
 
 
 def scipy_matrix(count, positions):
-    """Values of the ``count`` uniform cubic splines whose centres are 0 .. count - 1, at lattice positions."""
+    """Values of the ``count`` uniform cubic splines whose centres are 0 .. count - 1, at lattice
+    positions.
+    """
     knots = np.arange(-2.0, count + 2)
     return ScipySpline(knots, np.eye(count), 3, extrapolate=True)(positions)
 
@@ -30,7 +32,10 @@ def test_bspline_is_scipys(shape, stride, noise):
     lattice = LF.lattice_shape(shape, stride)
     control = noise(2, len(shape), *lattice)
     out = LF.bspline(control, shape, stride, [-s for s in stride])
-    matrices = [scipy_matrix(n, (np.arange(size) + s) / s) for n, size, s in zip(lattice, shape, stride, strict=True)]
+    matrices = [
+        scipy_matrix(n, (np.arange(size) + s) / s)
+        for n, size, s in zip(lattice, shape, stride, strict=True)
+    ]
     letters = "ijk"[: len(shape)]
     spec = ",".join(f"{x.upper()}{x}" for x in letters) + f",bc{letters}->bc{letters.upper()}"
     expected = np.einsum(spec, *matrices, control.numpy(), optimize=True)
@@ -46,12 +51,16 @@ def test_bspline_is_itks(shape, stride, noise):
     transform = sitk.BSplineTransform(dims, 3)
     transform.SetTransformDomainOrigin([0.0] * dims)
     transform.SetTransformDomainDirection(np.eye(dims).ravel().tolist())
-    transform.SetTransformDomainPhysicalDimensions([m * s for m, s in zip(mesh, reversed(stride), strict=True)])
+    transform.SetTransformDomainPhysicalDimensions(
+        [m * s for m, s in zip(mesh, reversed(stride), strict=True)]
+    )
     transform.SetTransformDomainMeshSize(mesh)
     transform.SetParameters(control[0].flip(0).flatten().tolist())
     rng = np.random.default_rng(3)
     points = rng.random((40, dims)) * (np.array(shape) - 1)
-    out = LF.bspline_at(control, torch.tensor(points.T)[None], stride, [-s for s in stride])[0].T.numpy()
+    out = LF.bspline_at(control, torch.tensor(points.T)[None], stride, [-s for s in stride])[
+        0
+    ].T.numpy()
     expected = np.array([transform.TransformPoint(p[::-1].tolist())[::-1] for p in points]) - points
     np.testing.assert_allclose(out, expected, atol=1e-10)
 
@@ -62,7 +71,9 @@ def test_at_voxel_centres_both_evaluations_agree(shape, stride, offset, noise):
     control = noise(2, 2, *LF.lattice_shape(shape, stride))
     start = [offset * s for s in stride]
     points = LF.identity_points(shape, dtype=torch.float64)
-    torch.testing.assert_close(LF.bspline_at(control, points, stride, start), LF.bspline(control, shape, stride, start))
+    torch.testing.assert_close(
+        LF.bspline_at(control, points, stride, start), LF.bspline(control, shape, stride, start)
+    )
 
 
 @pytest.mark.parametrize(("shape", "stride"), CASES)
@@ -80,7 +91,9 @@ def test_a_linear_lattice_gives_a_ramp(axis):
     lattice = LF.lattice_shape(shape, stride)
     index = LF.identity_points(lattice, dtype=torch.float64)[:, axis : axis + 1]
     dense = LF.bspline((index - 1) * stride[axis], shape, stride, [-s for s in stride])
-    torch.testing.assert_close(dense, LF.identity_points(shape, dtype=torch.float64)[:, axis : axis + 1])
+    torch.testing.assert_close(
+        dense, LF.identity_points(shape, dtype=torch.float64)[:, axis : axis + 1]
+    )
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -92,14 +105,25 @@ def test_the_lattice_extends_by_its_border(axis, noise):
     stride, offset = (2.0, 3.0, 2.5), [0.0, 0.0, 0.0]
     further = list(offset)
     further[axis] -= 3 * stride[axis]
-    points = 12 * torch.rand(1, 3, 200, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 2
-    torch.testing.assert_close(LF.bspline_at(control, points, stride, offset), LF.bspline_at(wider, points, stride, further))
-    torch.testing.assert_close(LF.bspline(control, (9, 11, 13), stride, offset), LF.bspline(wider, (9, 11, 13), stride, further))
+    points = (
+        12 * torch.rand(1, 3, 200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        - 2
+    )
+    torch.testing.assert_close(
+        LF.bspline_at(control, points, stride, offset),
+        LF.bspline_at(wider, points, stride, further),
+    )
+    torch.testing.assert_close(
+        LF.bspline(control, (9, 11, 13), stride, offset),
+        LF.bspline(wider, (9, 11, 13), stride, further),
+    )
 
 
 def test_far_outside_the_value_is_that_of_the_corner(noise):
     control = noise(1, 3, 4, 5, 6)
-    points = torch.tensor([[-900.0, 900.0], [-900.0, 900.0], [-900.0, 900.0]], dtype=torch.float64)[None]
+    points = torch.tensor([[-900.0, 900.0], [-900.0, 900.0], [-900.0, 900.0]], dtype=torch.float64)[
+        None
+    ]
     out = LF.bspline_at(control, points, (2.0, 3.0, 2.5), (0.0, 0.0, 0.0))
     torch.testing.assert_close(out[0, :, 0], control[0, :, 0, 0, 0])
     torch.testing.assert_close(out[0, :, 1], control[0, :, -1, -1, -1])
@@ -121,7 +145,12 @@ def test_batches_broadcast(control_batch, point_batch, noise):
     out = LF.bspline_at(control, points, (2.0, 3.0, 2.5), (-2.0, -3.0, -2.5))
     assert out.shape == (3, 2, 4, 5)
     for b in range(3):
-        one = LF.bspline_at(control[b % control_batch][None], points[b % point_batch][None], (2.0, 3.0, 2.5), (-2.0, -3.0, -2.5))
+        one = LF.bspline_at(
+            control[b % control_batch][None],
+            points[b % point_batch][None],
+            (2.0, 3.0, 2.5),
+            (-2.0, -3.0, -2.5),
+        )
         torch.testing.assert_close(out[b], one[0])
 
 
@@ -131,7 +160,9 @@ def test_a_subdivided_lattice_holds_the_same_spline(shape, stride, noise):
     half = [s / 2 for s in stride]
     finer = LF.subdivide(control, LF.lattice_shape(shape, half))
     expected = LF.bspline(control, shape, stride, [-s for s in stride])
-    torch.testing.assert_close(LF.bspline(finer, shape, half, [-s for s in half]), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        LF.bspline(finer, shape, half, [-s for s in half]), expected, atol=1e-12, rtol=0
+    )
 
 
 @pytest.mark.parametrize("derivative", [1, 2])
@@ -144,7 +175,9 @@ def test_derivatives_of_the_basis_are_scipys(derivative, noise):
 
 
 def test_bending_from_control_points_is_that_of_a_finely_sampled_field(noise):
-    """On a lattice far wider than the voxels the differences on voxels come close to the derivatives."""
+    """On a lattice far wider than the voxels the differences on voxels come close to the
+    derivatives.
+    """
     shape, stride, spacing = (60, 66, 72), (15.0, 13.0, 18.0), (1.0, 2.0, 1.5)
     control = noise(2, 3, *LF.lattice_shape(shape, stride))
     offset = [-s for s in stride]
@@ -152,4 +185,6 @@ def test_bending_from_control_points_is_that_of_a_finely_sampled_field(noise):
     on_voxels = LF.bending(LF.bspline(control, shape, stride, offset), spacing)
     torch.testing.assert_close(found, on_voxels, rtol=0.08, atol=0)
     affine = LF.identity_points(control.shape[2:], dtype=control.dtype)
-    assert float(LF.bspline_bending(affine, shape, stride, offset, spacing).max()) < 1e-4 * float(found.min())
+    assert float(LF.bspline_bending(affine, shape, stride, offset, spacing).max()) < 1e-4 * float(
+        found.min()
+    )

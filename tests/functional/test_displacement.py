@@ -14,7 +14,10 @@ SHAPES = {2: (21, 26), 3: (17, 19, 22)}
 
 def affine_pair(dims):
     """Two linear parts that do not commute, and what they are about."""
-    first, second = torch.zeros(dims, dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
+    first, second = (
+        torch.zeros(dims, dims, dtype=torch.float64),
+        torch.zeros(dims, dims, dtype=torch.float64),
+    )
     first[0, 1], first[0, 0], second[1, 0], second[-1, -1] = 0.08, -0.05, -0.06, 0.07
     return first, second
 
@@ -56,7 +59,9 @@ def test_inverse_round_trips(dims, size, smooth, interior):
     inverse = LF.invert(u, tolerance=1e-6)
     assert inverse.residual.shape == (2, 1, *SHAPES[dims])
     assert float(inverse.residual.max()) < 1e-6
-    torch.testing.assert_close(LF.compose(u, inverse.displacement), torch.zeros_like(u), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        LF.compose(u, inverse.displacement), torch.zeros_like(u), atol=1e-6, rtol=0
+    )
     margin = int(size) + 1
     left = interior(LF.compose(inverse.displacement, u), margin)
     torch.testing.assert_close(left, torch.zeros_like(left), atol=0.03 * size, rtol=0)
@@ -75,7 +80,9 @@ def test_inverse_of_an_affine_field(linear_field, interior):
     eye = torch.eye(3, dtype=torch.float64)
     inverse = LF.invert(linear_field(matrix, SHAPES[3]), tolerance=1e-8)
     expected = linear_field(torch.linalg.inv(eye + matrix) - eye, SHAPES[3])
-    torch.testing.assert_close(interior(inverse.displacement, 5), interior(expected, 5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        interior(inverse.displacement, 5), interior(expected, 5), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -86,14 +93,18 @@ def test_a_stretch_by_more_than_two_is_inverted(axis, linear_field, interior):
     eye = torch.eye(3, dtype=torch.float64)
     inverse = LF.invert(linear_field(matrix, SHAPES[3]), tolerance=1e-6)
     expected = linear_field(torch.linalg.inv(eye + matrix) - eye, SHAPES[3])
-    torch.testing.assert_close(interior(inverse.displacement, 4), interior(expected, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        interior(inverse.displacement, 4), interior(expected, 4), atol=1e-5, rtol=0
+    )
 
 
 def test_the_residual_says_where_a_fold_has_no_inverse():
     u = torch.zeros(1, 3, 15, 5, 6)
     u[:, 0] = -2.5 * (torch.arange(15.0) - 7).clamp(-2, 2).view(1, 15, 1, 1)
     result = LF.invert(u)
-    expected = (result.displacement + LF.warp(u, result.displacement, padding="border")).norm(dim=1, keepdim=True)
+    expected = (result.displacement + LF.warp(u, result.displacement, padding="border")).norm(
+        dim=1, keepdim=True
+    )
     torch.testing.assert_close(result.residual, expected)
     assert torch.isfinite(result.displacement).all()
 
@@ -101,7 +112,11 @@ def test_the_residual_says_where_a_fold_has_no_inverse():
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("steps", [1, 4, 7])
 def test_a_constant_velocity_comes_out_constant(dims, steps):
-    velocity = torch.tensor([3.0, -7.5, 12.0][:dims]).view(1, dims, *[1] * dims).expand(1, dims, *SHAPES[dims])
+    velocity = (
+        torch.tensor([3.0, -7.5, 12.0][:dims])
+        .view(1, dims, *[1] * dims)
+        .expand(1, dims, *SHAPES[dims])
+    )
     torch.testing.assert_close(LF.exponentiate(velocity, steps), velocity, atol=1e-4, rtol=0)
 
 
@@ -109,7 +124,9 @@ def test_a_constant_velocity_comes_out_constant(dims, steps):
 def test_a_linear_velocity_flows_to_the_matrix_exponential(dims, linear_field, interior):
     first, second = affine_pair(dims)
     matrix = 2 * (first + second)
-    expected = linear_field(torch.matrix_exp(matrix) - torch.eye(dims, dtype=torch.float64), SHAPES[dims])
+    expected = linear_field(
+        torch.matrix_exp(matrix) - torch.eye(dims, dtype=torch.float64), SHAPES[dims]
+    )
     flow = LF.exponentiate(linear_field(matrix, SHAPES[dims]), steps=12)
     torch.testing.assert_close(interior(flow, 4), interior(expected, 4), atol=2e-3, rtol=0)
 
@@ -146,7 +163,9 @@ def test_half_the_velocity_twice_is_the_whole(smooth, interior):
     torch.testing.assert_close(LF.compose(half, half), LF.exponentiate(velocity, steps=7))
 
 
-@pytest.mark.parametrize("function", [LF.exponentiate, lambda u: LF.invert(u).displacement, lambda u: LF.compose(u, -u)])
+@pytest.mark.parametrize(
+    "function", [LF.exponentiate, lambda u: LF.invert(u).displacement, lambda u: LF.compose(u, -u)]
+)
 def test_a_batch_is_its_items(function, smooth):
     u = smooth((9, 11, 13), 1.2, batch=2)
     together = function(u)
@@ -163,7 +182,9 @@ MIXED = {
     "transform_points": lambda u, p: LF.transform_points(LF.affine_matrix(p), 40 * u),
     "transform_vectors": lambda u, p: LF.transform_vectors(LF.affine_matrix(p), 40 * u),
     "bspline": lambda u, p: LF.bspline(u, (12, 14, 16), (3.0, 4.0, 2.5), (-3.0, -4.0, -2.5)),
-    "bspline_at": lambda u, p: LF.bspline_at(u, LF.identity_points((12, 14, 16)), (3.0, 4.0, 2.5), (-3.0, -4.0, -2.5)),
+    "bspline_at": lambda u, p: LF.bspline_at(
+        u, LF.identity_points((12, 14, 16)), (3.0, 4.0, 2.5), (-3.0, -4.0, -2.5)
+    ),
     "affine_matrix": lambda u, p: LF.affine_matrix(p, torch.tensor([120.0, -80.0, 310.0])),
     "rotation_matrix": lambda u, p: LF.rotation_matrix(p[:, 3:6]),
     "jacobian_determinant": lambda u, p: LF.jacobian_determinant(u),

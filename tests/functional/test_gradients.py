@@ -1,4 +1,6 @@
-"""Derivatives against finite differences, in double precision, at points away from the kinks of linear interpolation."""
+"""Derivatives against finite differences, in double precision, at points away from the kinks of
+linear interpolation.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ SHAPE = (3, 4, 5)
 
 
 def check(function, *inputs):
-    return gradcheck(function, [t.detach().clone().requires_grad_() for t in inputs], eps=1e-6, atol=1e-6)
+    return gradcheck(
+        function, [t.detach().clone().requires_grad_() for t in inputs], eps=1e-6, atol=1e-6
+    )
 
 
 @pytest.fixture
@@ -34,11 +38,15 @@ def away(generator):
 @pytest.mark.parametrize("padding", [0.0, -1.5, "border"])
 def test_sample(padding, noise, off_lattice):
     points = torch.cat([off_lattice, off_lattice[..., :2] + 2.0, off_lattice[..., :1] - 9.0], dim=2)
-    assert check(lambda image, points: LF.sample(image, points, padding=padding), noise(1, 2, *SHAPE), points)
+    assert check(
+        lambda image, points: LF.sample(image, points, padding=padding), noise(1, 2, *SHAPE), points
+    )
 
 
 def test_sample_in_two_dimensions(noise):
-    assert check(LF.sample, noise(2, 1, 4, 5), torch.tensor([[[0.3, 2.4], [1.6, 3.3]]], dtype=torch.float64))
+    assert check(
+        LF.sample, noise(2, 1, 4, 5), torch.tensor([[[0.3, 2.4], [1.6, 3.3]]], dtype=torch.float64)
+    )
 
 
 def test_compose(noise, away):
@@ -56,7 +64,11 @@ def test_bspline(noise):
 
 def test_bspline_at(noise, off_lattice):
     control = noise(1, 1, 4, 5, 5)
-    assert check(lambda c, p: LF.bspline_at(c, p, STRIDE, OFFSET), control, torch.cat([off_lattice, off_lattice + 4], dim=2))
+    assert check(
+        lambda c, p: LF.bspline_at(c, p, STRIDE, OFFSET),
+        control,
+        torch.cat([off_lattice, off_lattice + 4], dim=2),
+    )
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-8, 0.3])
@@ -88,14 +100,23 @@ def test_lncc_weights_may_move(noise):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
-    "function", [LF.ncc, lambda f, w, m: LF.lncc(f, w, 3, m), LF.ssd, lambda f, w, m: LF.ngf(f, w, (0.3, 0.4), 1.5, m)]
+    "function",
+    [
+        LF.ncc,
+        lambda f, w, m: LF.lncc(f, w, 3, m),
+        LF.ssd,
+        lambda f, w, m: LF.ngf(f, w, (0.3, 0.4), 1.5, m),
+    ],
 )
 def test_similarity(function, masked, noise):
     mask = noise(1, 1, *SHAPE).sigmoid() if masked else None
     assert check(lambda f, w: function(f, w, mask), noise(1, 1, *SHAPE), noise(1, 1, *SHAPE))
 
 
-@pytest.mark.parametrize("function", [LF.bending, LF.curvature, LF.diffusion, LF.isotropic_total_variation, LF.total_variation])
+@pytest.mark.parametrize(
+    "function",
+    [LF.bending, LF.curvature, LF.diffusion, LF.isotropic_total_variation, LF.total_variation],
+)
 def test_regularity(function, noise):
     assert check(lambda u: function(u, (0.7, 1.3, 2.5)), noise(1, 3, *SHAPE))
 
@@ -132,7 +153,12 @@ def test_gradients_reach_the_identity():
     u = torch.zeros(1, 3, 5, 6, 7, requires_grad=True)
     image = torch.rand(1, 1, 5, 6, 7, generator=torch.Generator().manual_seed(1))
     phi = LF.exponentiate(u)
-    loss = LF.lncc(image, LF.warp(image.flip(2), phi), 3) + LF.bending(phi) + LF.diffusion(phi) + LF.total_variation(phi)
+    loss = (
+        LF.lncc(image, LF.warp(image.flip(2), phi), 3)
+        + LF.bending(phi)
+        + LF.diffusion(phi)
+        + LF.total_variation(phi)
+    )
     (loss + LF.jacobian_determinant(phi).mean()).sum().backward()
     assert torch.isfinite(u.grad).all()
     assert float(u.grad.abs().max()) > 0

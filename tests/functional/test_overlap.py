@@ -11,7 +11,10 @@ from lightning_reg import functional as LF
 
 
 def boxes():
-    first, second = torch.zeros(2, 1, 6, 7, 8, dtype=torch.int64), torch.zeros(2, 1, 6, 7, 8, dtype=torch.int64)
+    first, second = (
+        torch.zeros(2, 1, 6, 7, 8, dtype=torch.int64),
+        torch.zeros(2, 1, 6, 7, 8, dtype=torch.int64),
+    )
     first[:, :, 0:4, 0:2, 0:2] = 1
     second[:, :, 1:5, 0:2, 0:2] = 1
     first[0, :, :, 6, 7] = 4
@@ -39,7 +42,9 @@ def test_one_hot():
 
 @pytest.mark.parametrize("values", [[0, 2, 7], [-3, 0, 4], [0, 70_000], [0.0, 1.0]])
 def test_label_values_are_those_of_the_map(values):
-    labels = torch.tensor(values)[torch.randint(len(values), (1, 1, 9, 8, 7), generator=torch.Generator().manual_seed(0))]
+    labels = torch.tensor(values)[
+        torch.randint(len(values), (1, 1, 9, 8, 7), generator=torch.Generator().manual_seed(0))
+    ]
     assert LF.label_values(labels) == sorted(values)
     assert LF.label_values(labels[..., :0]) == []
 

@@ -29,11 +29,20 @@ def test_zero_for_translations(function, dims):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize(("function", "power"), [(LF.diffusion, 2), (LF.total_variation, 1), (LF.bending, None), (LF.curvature, None)])
+@pytest.mark.parametrize(
+    ("function", "power"),
+    [(LF.diffusion, 2), (LF.total_variation, 1), (LF.bending, None), (LF.curvature, None)],
+)
 def test_linear_fields(function, power, dims):
-    """The first-order terms give the size of the matrix, in mm per mm; the second-order ones do not see it."""
-    matrix = torch.tensor([[0.2, -0.1, 0.05], [0.15, -0.3, 0.12], [-0.07, 0.08, 0.25]], dtype=torch.float64)[:dims, :dims]
-    field = on_grid(lambda x: torch.einsum("ab,zb...->za...", matrix, x), SHAPES[dims], SPACING[dims])
+    """The first-order terms give the size of the matrix, in mm per mm; the second-order ones do not
+    see it.
+    """
+    matrix = torch.tensor(
+        [[0.2, -0.1, 0.05], [0.15, -0.3, 0.12], [-0.07, 0.08, 0.25]], dtype=torch.float64
+    )[:dims, :dims]
+    field = on_grid(
+        lambda x: torch.einsum("ab,zb...->za...", matrix, x), SHAPES[dims], SPACING[dims]
+    )
     expected = 0.0 if power is None else (matrix.abs() ** power).sum().item()
     assert function(field, SPACING[dims]).item() == pytest.approx(expected, abs=1e-12)
 
@@ -63,7 +72,11 @@ def test_the_value_does_not_depend_on_the_grid(function):
 
     def waves(x):
         phase = 2 * math.pi * x / length
-        u = [phase[:, 0].sin() + phase[:, 1].cos(), (phase[:, 0] + phase[:, 2]).cos(), 0.5 * (phase[:, 1] - phase[:, 2]).sin()]
+        u = [
+            phase[:, 0].sin() + phase[:, 1].cos(),
+            (phase[:, 0] + phase[:, 2]).cos(),
+            0.5 * (phase[:, 1] - phase[:, 2]).sin(),
+        ]
         return torch.stack(u, dim=1)
 
     values = []
@@ -104,19 +117,31 @@ def test_isotropic_total_variation_is_its_formula(noise):
     at = field[:, :, :-1, :-1, :-1]
     ahead = [field[:, :, 1:, :-1, :-1], field[:, :, :-1, 1:, :-1], field[:, :, :-1, :-1, 1:]]
     mm = spacing.view(1, 3, 1, 1, 1)
-    square = torch.stack([(((other - at) * mm) / spacing[a]).square().sum(1) for a, other in enumerate(ahead)]).sum(0)
+    square = torch.stack(
+        [(((other - at) * mm) / spacing[a]).square().sum(1) for a, other in enumerate(ahead)]
+    ).sum(0)
     expected = ((square + 0.05**2).sqrt() - 0.05).flatten(1).mean(1)
     torch.testing.assert_close(LF.isotropic_total_variation(field, spacing, flat=0.05), expected)
 
 
 def test_a_jump_costs_by_its_height_and_not_by_its_steepness():
-    """Along an axis, and along the diagonal of two, where the sum of absolute components is larger by the root of two."""
+    """Along an axis, and along the diagonal of two, where the sum of absolute components is larger
+    by the root of two.
+    """
     points = LF.identity_points((40, 40, 5), dtype=torch.float64)
 
     def jump(direction: list[float], width: float) -> torch.Tensor:
-        along = (points * torch.tensor(direction, dtype=torch.float64).view(1, 3, 1, 1, 1)).sum(1, keepdim=True)
+        along = (points * torch.tensor(direction, dtype=torch.float64).view(1, 3, 1, 1, 1)).sum(
+            1, keepdim=True
+        )
         middle = 19.5 * sum(direction)
-        return torch.cat([((along - middle) / width).clamp(-0.5, 0.5), torch.zeros(1, 2, 40, 40, 5, dtype=torch.float64)], dim=1)
+        return torch.cat(
+            [
+                ((along - middle) / width).clamp(-0.5, 0.5),
+                torch.zeros(1, 2, 40, 40, 5, dtype=torch.float64),
+            ],
+            dim=1,
+        )
 
     def cost(field: torch.Tensor) -> float:
         return float(LF.isotropic_total_variation(field, flat=1e-6)) * 39 * 39

@@ -17,7 +17,12 @@ AXES = [(dims, axis) for dims in (2, 3) for axis in range(dims)]
 def points_around(shape, generator, count=500, margin=3.0, batch=1):
     """Random points of which some lie outside, none at a tie of nearest neighbours."""
     extent = torch.tensor(shape, dtype=torch.float64).view(1, -1, 1)
-    return torch.rand(batch, len(shape), count, generator=generator, dtype=torch.float64) * (extent + 2 * margin) - margin - 0.4871
+    return (
+        torch.rand(batch, len(shape), count, generator=generator, dtype=torch.float64)
+        * (extent + 2 * margin)
+        - margin
+        - 0.4871
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -26,9 +31,13 @@ def points_around(shape, generator, count=500, margin=3.0, batch=1):
 def test_sample_is_scipys_map_coordinates(dims, mode, padding, noise, generator):
     image, points = noise(1, 2, *SHAPES[dims]), points_around(SHAPES[dims], generator)
     out = LF.sample(image, points, mode, padding)
-    kind = {"mode": "nearest"} if padding == "border" else {"mode": "grid-constant", "cval": padding}
+    kind = (
+        {"mode": "nearest"} if padding == "border" else {"mode": "grid-constant", "cval": padding}
+    )
     for channel in range(2):
-        expected = map_coordinates(image[0, channel].numpy(), points[0].numpy(), order=int(mode == "linear"), **kind)
+        expected = map_coordinates(
+            image[0, channel].numpy(), points[0].numpy(), order=int(mode == "linear"), **kind
+        )
         np.testing.assert_allclose(out[0, channel].numpy(), expected, atol=1e-10)
 
 
@@ -54,8 +63,12 @@ def test_whole_shift_is_a_slice(dims, axis, mode, noise):
     displacement = torch.zeros(1, dims, *SHAPES[dims])
     displacement[:, axis] = 2
     warped, d, n = LF.warp(image, displacement, mode, padding=7.0), 2 + axis, SHAPES[dims][axis]
-    torch.testing.assert_close(warped.narrow(d, 0, n - 2), image.narrow(d, 2, n - 2), atol=2e-5, rtol=0)
-    torch.testing.assert_close(warped.narrow(d, n - 1, 1), torch.full_like(warped.narrow(d, n - 1, 1), 7.0))
+    torch.testing.assert_close(
+        warped.narrow(d, 0, n - 2), image.narrow(d, 2, n - 2), atol=2e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        warped.narrow(d, n - 1, 1), torch.full_like(warped.narrow(d, n - 1, 1), 7.0)
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -65,7 +78,9 @@ def test_a_batch_is_its_items(dims, padding, noise):
     image, displacement = noise(3, 2, *shape), 2 * noise(3, dims, *shape)
     together = LF.warp(image, displacement, padding=padding)
     for b in range(3):
-        torch.testing.assert_close(together[b : b + 1], LF.warp(image[b : b + 1], displacement[b : b + 1], padding=padding))
+        torch.testing.assert_close(
+            together[b : b + 1], LF.warp(image[b : b + 1], displacement[b : b + 1], padding=padding)
+        )
 
 
 def test_one_image_for_many_point_sets_and_the_reverse(noise, generator):
@@ -76,14 +91,22 @@ def test_one_image_for_many_point_sets_and_the_reverse(noise, generator):
     torch.testing.assert_close(one_set, LF.sample(image, points[:1].repeat(2, 1, 1)))
 
 
-@pytest.mark.parametrize("through", [None, np.diag([1.0, 2.0, 1.0, 1.0])[None], np.eye(4)[[1, 0, 2, 3]][None]])
+@pytest.mark.parametrize(
+    "through", [None, np.diag([1.0, 2.0, 1.0, 1.0])[None], np.eye(4)[[1, 0, 2, 3]][None]]
+)
 @pytest.mark.parametrize("apple", [False, True])
-def test_grids_are_contiguous_on_apples_gpus_and_not_copied_elsewhere(monkeypatch, apple, through, noise):
+def test_grids_are_contiguous_on_apples_gpus_and_not_copied_elsewhere(
+    monkeypatch, apple, through, noise
+):
     """A stand-in for the device; two images at one grid, which repeats it, too."""
     points, image, given = noise(1, 3, 4, 5, 6), noise(2, 1, *SHAPES[3]), []
     expected = LF.sample(image, points, through=through)
     sampled = F.grid_sample
-    monkeypatch.setattr(F, "grid_sample", lambda values, grid, **how: given.append(grid) or sampled(values, grid, **how))
+    monkeypatch.setattr(
+        F,
+        "grid_sample",
+        lambda values, grid, **how: given.append(grid) or sampled(values, grid, **how),
+    )
     monkeypatch.setattr("lightning_reg.functional.points.on_apple", lambda tensor: apple)
     assert LF.to_grid_sample(points, SHAPES[3], through).is_contiguous() == apple
     torch.testing.assert_close(LF.sample(image, points, through=through), expected)
@@ -124,7 +147,9 @@ def test_points_of_another_dimension_are_refused(noise):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.bool])
 def test_nearest_keeps_labels(dtype, generator):
-    labels = torch.randint(0, 2 if dtype == torch.bool else 100, (1, 1, *SHAPES[3]), generator=generator).to(dtype)
+    labels = torch.randint(
+        0, 2 if dtype == torch.bool else 100, (1, 1, *SHAPES[3]), generator=generator
+    ).to(dtype)
     out = LF.warp(labels, torch.zeros(1, 3, *SHAPES[3]), mode="nearest")
     assert out.dtype == dtype
     assert torch.equal(out, labels)
@@ -180,7 +205,9 @@ def test_pool_refuses_what_does_not_divide(noise):
 def test_a_resized_ramp_keeps_its_extent(shape):
     old = (9, 11, 13)
     ramps = LF.identity_points(old, dtype=torch.float64)
-    ratio = torch.tensor([o / n for o, n in zip(old, shape, strict=True)], dtype=torch.float64).view(1, 3, 1, 1, 1)
+    ratio = torch.tensor(
+        [o / n for o, n in zip(old, shape, strict=True)], dtype=torch.float64
+    ).view(1, 3, 1, 1, 1)
     expected = ratio * (LF.identity_points(shape, dtype=torch.float64) + 0.5) - 0.5
     upper = torch.tensor(old, dtype=torch.float64).view(1, 3, 1, 1, 1) - 1
     torch.testing.assert_close(LF.resize(ramps, shape), expected.clamp_min(0).minimum(upper))
@@ -216,8 +243,13 @@ def test_a_resized_translation_scales_along_its_axis(axis):
     torch.testing.assert_close(LF.resize_displacement(field, shape), expected)
 
 
-@pytest.mark.parametrize("function", [LF.warp, lambda image, u: LF.compose(image.expand(-1, 3, -1, -1, -1), u)])
+@pytest.mark.parametrize(
+    "function", [LF.warp, lambda image, u: LF.compose(image.expand(-1, 3, -1, -1, -1), u)]
+)
 def test_coarse_dtypes_do_not_coarsen_coordinates(function):
     """A field of zeros in bfloat16 moves nothing, however large the grid."""
-    image, u = torch.linspace(0, 1, 400).expand(1, 1, 2, 3, 400), torch.zeros(1, 3, 2, 3, 400, dtype=torch.bfloat16)
+    image, u = (
+        torch.linspace(0, 1, 400).expand(1, 1, 2, 3, 400),
+        torch.zeros(1, 3, 2, 3, 400, dtype=torch.bfloat16),
+    )
     torch.testing.assert_close(function(image, u).float()[:, :1], image, atol=1e-3, rtol=0)

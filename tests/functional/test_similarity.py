@@ -33,7 +33,9 @@ def test_lncc_is_the_loop_over_windows(dims, window, noise):
     assert LF.lncc(fixed, warped, window).item() == pytest.approx(expected.mean(), rel=1e-9)
     mask = torch.zeros(1, 1, *SHAPES[dims], dtype=torch.float64)
     mask[:, :, 2:5] = 1
-    assert LF.lncc(fixed, warped, window, mask).item() == pytest.approx(expected[2:5].mean(), rel=1e-9)
+    assert LF.lncc(fixed, warped, window, mask).item() == pytest.approx(
+        expected[2:5].mean(), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("window", [3, 5, 9])
@@ -42,7 +44,10 @@ def test_box_mean_is_scipys_uniform_filter(dims, window, noise, interior):
     shape = tuple(n + window for n in SHAPES[dims])
     image = noise(1, 2, *shape)
     expected = np.stack([uniform_filter(channel, window) for channel in image[0].numpy()])
-    torch.testing.assert_close(interior(LF.box_mean(image, window), window // 2), interior(torch.tensor(expected)[None], window // 2))
+    torch.testing.assert_close(
+        interior(LF.box_mean(image, window), window // 2),
+        interior(torch.tensor(expected)[None], window // 2),
+    )
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -58,7 +63,9 @@ def test_a_window_wider_than_the_image(noise):
     image = noise(1, 1, 3, 4, 12)
     wide = LF.box_mean(image, 9)
     assert wide.shape == image.shape
-    torch.testing.assert_close(wide[..., 5], image[..., 1:10].mean((2, 3, 4), keepdim=True)[..., 0].expand(1, 1, 3, 4))
+    torch.testing.assert_close(
+        wide[..., 5], image[..., 1:10].mean((2, 3, 4), keepdim=True)[..., 0].expand(1, 1, 3, 4)
+    )
 
 
 def test_an_even_window_is_refused(noise):
@@ -69,9 +76,13 @@ def test_an_even_window_is_refused(noise):
 @pytest.mark.parametrize(("gain", "offset"), [(2.0, 0.0), (0.3, 5.0), (-1.5, -2.0)])
 def test_ncc_ignores_gain_and_offset_but_not_the_sign(gain, offset, noise):
     fixed, other = noise(2, 1, *SHAPES[3]), noise(2, 1, *SHAPES[3])
-    torch.testing.assert_close(LF.ncc(fixed, gain * fixed + offset), torch.full((2,), np.sign(gain)).double())
+    torch.testing.assert_close(
+        LF.ncc(fixed, gain * fixed + offset), torch.full((2,), np.sign(gain)).double()
+    )
     mixed = LF.ncc(fixed, fixed + other)
-    torch.testing.assert_close(LF.ncc(fixed, gain * (fixed + other) + offset), np.sign(gain) * mixed)
+    torch.testing.assert_close(
+        LF.ncc(fixed, gain * (fixed + other) + offset), np.sign(gain) * mixed
+    )
     for b in range(2):
         expected = np.corrcoef(fixed[b].flatten(), (fixed + other)[b].flatten())[0, 1]
         assert mixed[b].item() == pytest.approx(expected, rel=1e-6)
@@ -80,7 +91,9 @@ def test_ncc_ignores_gain_and_offset_but_not_the_sign(gain, offset, noise):
 @pytest.mark.parametrize(("gain", "offset"), [(2.0, 0.0), (0.3, 5.0), (-1.5, -2.0)])
 def test_lncc_of_a_linear_copy_is_one(gain, offset, noise):
     fixed = noise(2, 1, *SHAPES[3])
-    torch.testing.assert_close(LF.lncc(fixed, gain * fixed + offset, 3), torch.ones(2).double(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        LF.lncc(fixed, gain * fixed + offset, 3), torch.ones(2).double(), atol=5e-3, rtol=0
+    )
     assert float(LF.lncc(fixed, noise(2, 1, *SHAPES[3]), 3).max()) < 0.5
 
 
@@ -90,7 +103,9 @@ def test_lncc_of_an_offset_in_float32_is_that_in_float64(gain, offset, noise):
     fixed, warped = noise(2, 1, 12, 13, 14).sigmoid(), noise(2, 1, 12, 13, 14).sigmoid()
     fixed, warped = fixed + warped, warped + 0.5 * fixed
     fixed[:, :, :4], warped[:, :, :5] = 0.5, 0.25
-    exact, single = ([(gain * image + offset).float() for image in (fixed, warped)] for _ in range(2))
+    exact, single = (
+        [(gain * image + offset).float() for image in (fixed, warped)] for _ in range(2)
+    )
     exact = [image.double().requires_grad_() for image in exact]
     single = [image.requires_grad_() for image in single]
     values = [LF.lncc(*images, window=5) for images in (exact, single)]
@@ -104,7 +119,10 @@ def test_lncc_of_an_offset_in_float32_is_that_in_float64(gain, offset, noise):
 
 @pytest.mark.parametrize("function", [LF.ncc, LF.lncc])
 def test_flat_images_score_zero_with_finite_gradient(function):
-    fixed, warped = torch.full((1, 1, 5, 6, 7), 0.3), torch.full((1, 1, 5, 6, 7), 0.8, requires_grad=True)
+    fixed, warped = (
+        torch.full((1, 1, 5, 6, 7), 0.3),
+        torch.full((1, 1, 5, 6, 7), 0.8, requires_grad=True),
+    )
     value = function(fixed, warped)
     value.sum().backward()
     assert value.item() == pytest.approx(0, abs=1e-4)
@@ -129,7 +147,11 @@ def test_a_mask_is_a_cut(function, channels, noise):
 
 
 def test_soft_weights_weigh(noise):
-    fixed, warped, weight = noise(1, 1, *SHAPES[3]), noise(1, 1, *SHAPES[3]), noise(1, 1, *SHAPES[3]).sigmoid()
+    fixed, warped, weight = (
+        noise(1, 1, *SHAPES[3]),
+        noise(1, 1, *SHAPES[3]),
+        noise(1, 1, *SHAPES[3]).sigmoid(),
+    )
     expected = np.average((fixed - warped).numpy() ** 2, weights=weight.numpy())
     assert LF.ssd(fixed, warped, weight).item() == pytest.approx(expected)
 
@@ -145,7 +167,9 @@ def test_an_empty_mask_gives_zero(noise):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_mutual_information_is_that_of_the_histogram(masked, noise):
-    """Of images whose values are bin centres: the histogram is exact. kornia's estimate, with its own kernel, is near."""
+    """Of images whose values are bin centres: the histogram is exact. kornia's estimate, with its
+    own kernel, is near.
+    """
     fixed = noise(2, 1, 12, 11, 10).mul(2).round().clamp(-3, 3)
     warped = (fixed + noise(2, 1, 12, 11, 10)).round().clamp(-3, 3)
     mask = (noise(2, 1, 12, 11, 10) > 0).double() if masked else None
@@ -156,16 +180,23 @@ def test_mutual_information_is_that_of_the_histogram(masked, noise):
         joint = np.histogram2d(f, w, bins=7, range=[[-3.5, 3.5]] * 2)[0] / inside.sum()
         outer = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
         seen = joint > 0
-        assert found[b].item() == pytest.approx((joint[seen] * np.log(joint[seen] / outer[seen])).sum(), rel=1e-4)
+        assert found[b].item() == pytest.approx(
+            (joint[seen] * np.log(joint[seen] / outer[seen])).sum(), rel=1e-4
+        )
 
 
 def test_mutual_information_orders_images_as_kornia_does(smooth, noise):
     if not hasattr(losses, "mutual_information_loss"):
         pytest.skip("this version of kornia has no mutual information")
     fixed = smooth((12, 14, 13), channels=1)
-    others = [torch.sin(4 * fixed) + size * noise(1, 1, 12, 14, 13) for size in (0.0, 0.1, 0.4, 2.0)]
+    others = [
+        torch.sin(4 * fixed) + size * noise(1, 1, 12, 14, 13) for size in (0.0, 0.1, 0.4, 2.0)
+    ]
     ours = [LF.mutual_information(fixed, other, 16).item() for other in others]
-    theirs = [-losses.mutual_information_loss(other.flatten(1), fixed.flatten(1), num_bins=16).item() for other in others]
+    theirs = [
+        -losses.mutual_information_loss(other.flatten(1), fixed.flatten(1), num_bins=16).item()
+        for other in others
+    ]
     assert ours == sorted(ours, reverse=True)
     assert theirs == sorted(theirs, reverse=True)
     assert np.corrcoef(ours, theirs)[0, 1] > 0.98
@@ -177,15 +208,21 @@ def test_ngf_is_one_minus_the_squared_cosine_of_strong_edges(linear_field):
     points = LF.identity_points((6, 7, 8), dtype=torch.float64)
     spacing = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
     a, b = torch.tensor([3.0, 0.0, 4.0]), torch.tensor([0.0, 5.0, 5.0])
-    images = [torch.einsum("a,zaijk->zijk", g.double() * spacing, points).unsqueeze(1) for g in (a, b)]
+    images = [
+        torch.einsum("a,zaijk->zijk", g.double() * spacing, points).unsqueeze(1) for g in (a, b)
+    ]
     cosine = float((a @ b) / (a.norm() * b.norm()))
     assert LF.ngf(*images, (1e-6, 1e-6), spacing).item() == pytest.approx(1 - cosine**2, rel=1e-6)
     edges = (float(a.norm()), torch.tensor([float(b.norm())]))
     weak = (cosine + 1) / 2  # gradients as long as the edge parameters: half of what is compared
     assert LF.ngf(*images, edges, spacing).item() == pytest.approx(1 - weak**2, rel=1e-6)
-    assert LF.ngf(images[0], -2 * images[0], (edges[0], 2 * edges[0]), spacing).item() == pytest.approx(0, abs=1e-12)
+    assert LF.ngf(
+        images[0], -2 * images[0], (edges[0], 2 * edges[0]), spacing
+    ).item() == pytest.approx(0, abs=1e-12)
     flat = torch.zeros_like(images[0])
-    assert LF.ngf(flat, flat, edges, spacing).item() == pytest.approx(0, abs=1e-12)  # where there is no edge in either, nothing differs
+    assert LF.ngf(flat, flat, edges, spacing).item() == pytest.approx(
+        0, abs=1e-12
+    )  # where there is no edge in either, nothing differs
 
 
 def test_the_mean_gradient_is_in_intensity_per_mm(linear_field):
@@ -205,7 +242,9 @@ def test_gradients_count_inside_the_mask(axis):
     steep = torch.where(front, along, 6 + across)
     mask = (along < 5).double()
     assert LF.ngf(along, steep, (1e-3, 1e-3), mask=mask).item() == pytest.approx(0, abs=1e-9)
-    assert LF.ngf(along, steep, (1e-3, 1e-3), mask=(along > 7).double()).item() == pytest.approx(1, abs=1e-4)
+    assert LF.ngf(along, steep, (1e-3, 1e-3), mask=(along > 7).double()).item() == pytest.approx(
+        1, abs=1e-4
+    )
     doubled = torch.where(front, along, 2 * along - 6)
     assert LF.mean_gradient(doubled, 0.5, mask).item() == pytest.approx(2)
     assert LF.mean_gradient(doubled, 0.5, (along > 7).double()).item() == pytest.approx(4)
@@ -213,7 +252,9 @@ def test_gradients_count_inside_the_mask(axis):
 
 @pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (2, 1), (1, 4)])
 def test_mind_sees_as_far_as_its_patches_reach(radius, dilation, noise):
-    """A voxel's descriptor changes with voxels up to ``radius + dilation`` away, and with none beyond."""
+    """A voxel's descriptor changes with voxels up to ``radius + dilation`` away, and with none
+    beyond.
+    """
     image, reach = noise(1, 1, 15, 17, 19), radius + dilation
     here = LF.mind_ssc(image, radius, dilation)[..., 7, 8, 9]
     for axis in range(3):
@@ -226,13 +267,20 @@ def test_mind_sees_as_far_as_its_patches_reach(radius, dilation, noise):
 
 
 @pytest.mark.parametrize(
-    "measure", [LF.ngf, lambda f, w: -LF.mutual_information(f, w), lambda f, w: LF.ssd(LF.mind_ssc(f), LF.mind_ssc(w))]
+    "measure",
+    [
+        LF.ngf,
+        lambda f, w: -LF.mutual_information(f, w),
+        lambda f, w: LF.ssd(LF.mind_ssc(f), LF.mind_ssc(w)),
+    ],
 )
 def test_multimodal_measures_do_not_mind_inverted_contrast(measure, smooth):
     image, other = smooth((14, 15, 13), channels=1), smooth((14, 15, 13), channels=1)
     same, different = measure(image, 1 - image).item(), measure(image, other).item()
     assert same < different
-    assert measure(image, image).item() == pytest.approx(same, abs=0.02 * abs(different - same) + 1e-9)
+    assert measure(image, image).item() == pytest.approx(
+        same, abs=0.02 * abs(different - same) + 1e-9
+    )
 
 
 def test_mind_has_twelve_channels_in_zero_to_one_and_ignores_gain_and_offset(smooth, noise):
@@ -246,13 +294,17 @@ def test_mind_has_twelve_channels_in_zero_to_one_and_ignores_gain_and_offset(smo
 
 @pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (2, 1)])
 def test_mind_repeats_the_border_as_the_reference_does(radius, dilation, noise):
-    """ConvexAdam's order of operations: shifted images of the repeated border, their squared differences repeated again."""
+    """ConvexAdam's order of operations: shifted images of the repeated border, their squared
+    differences repeated again.
+    """
     image, channels = noise(1, 1, 9, 10, 11), []
     wide = np.pad(image[0, 0].numpy(), dilation, "edge")
 
     def shifted(axis: int, sign: int) -> np.ndarray:
         inner = [slice(dilation, -dilation)] * 3
-        inner[axis] = slice(dilation + sign * dilation, wide.shape[axis] - dilation + sign * dilation)
+        inner[axis] = slice(
+            dilation + sign * dilation, wide.shape[axis] - dilation + sign * dilation
+        )
         return wide[tuple(inner)]
 
     neighbours = [(axis, sign) for axis in range(3) for sign in (1, -1)]
@@ -274,7 +326,9 @@ def test_mind_turns_with_the_image(axis, noise):
     """Mirroring an axis only exchanges the roles of its two neighbours."""
     image = noise(1, 1, 9, 10, 11)
     there = LF.mind_ssc(image).sort(dim=1).values
-    torch.testing.assert_close(LF.mind_ssc(image.flip(2 + axis)).flip(2 + axis).sort(dim=1).values, there)
+    torch.testing.assert_close(
+        LF.mind_ssc(image.flip(2 + axis)).flip(2 + axis).sort(dim=1).values, there
+    )
 
 
 def test_ssim_is_one_for_equal_images_and_counts_inside_the_mask(noise):

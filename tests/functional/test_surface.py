@@ -20,7 +20,12 @@ def blob(center: tuple[float, float, float], radius: float) -> torch.Tensor:
 CHALLENGE = [  # two blobs, the voxel size, and what is measured
     (((9, 8, 11), 5.5), ((11, 7, 13), 6.2), SPACING, (3.0, 1.011986174565, 4.242640687119)),
     (((9, 8, 11), 5.5), ((11, 7, 13), 6.2), (0.7, 0.7, 3.0), (6.0, 1.251502295878, 9.054280755532)),
-    (((9, 8, 11), 1.2), ((10, 5, 7), 7.4), SPACING, (14.256577429383, 4.213565668816, 15.52417469626)),
+    (
+        ((9, 8, 11), 1.2),
+        ((10, 5, 7), 7.4),
+        SPACING,
+        (14.256577429383, 4.213565668816, 15.52417469626),
+    ),
     # at the border of the image
     (((2, 8, 11), 5.5), ((4, 9, 20), 6.2), (1.0, 1.0, 1.0), (8.0, 4.152820383804, 8.831760866328)),
 ]
@@ -54,7 +59,10 @@ def test_equal_masks_touch_and_a_missing_one_has_no_distance() -> None:
 
 
 def test_labels_one_by_one() -> None:
-    first, second = torch.zeros(20, 16, 24, dtype=torch.int16), torch.zeros(20, 16, 24, dtype=torch.int16)
+    first, second = (
+        torch.zeros(20, 16, 24, dtype=torch.int16),
+        torch.zeros(20, 16, 24, dtype=torch.int16),
+    )
     for label, center in ((1, (6, 8, 6)), (7, (13, 8, 17))):
         first[blob(center, 4.0)] = label
         second[blob((center[0] + 1, center[1], center[2]), 4.0)] = label

@@ -17,7 +17,9 @@ from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
 LPS = np.array([-1.0, -1.0, 1.0])
-POINTS = np.array([[-209.0, 131.0, 411.0], [-212.5, 135.0, 405.0], [-207.0, 129.0, 414.0]])  # RAS mm
+POINTS = np.array(
+    [[-209.0, 131.0, 411.0], [-212.5, 135.0, 405.0], [-207.0, 129.0, 414.0]]
+)  # RAS mm
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def transform(tmp_path: Path) -> tuple[Path, sitk.AffineTransform]:
 
 
 def write(path: Path, header: str, points: np.ndarray) -> Path:
-    path.write_text("\n".join([header, *(",".join(f"{v:.6f}" for v in point) for point in points)]) + "\n")
+    path.write_text(
+        "\n".join([header, *(",".join(f"{v:.6f}" for v in point) for point in points)]) + "\n"
+    )
     return path
 
 
@@ -44,7 +48,9 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("space", ["RAS", "LPS", "voxel"])
-def test_points_are_mapped_in_their_own_space(space: str, inverse: bool, transform, tmp_path: Path, fixed_grid: Grid) -> None:
+def test_points_are_mapped_in_their_own_space(
+    space: str, inverse: bool, transform, tmp_path: Path, fixed_grid: Grid
+) -> None:
     """Voxels count in the reference; what is written is in millimetres."""
     path, affine = transform
     theirs = affine.GetInverse() if inverse else affine
@@ -53,9 +59,16 @@ def test_points_are_mapped_in_their_own_space(space: str, inverse: bool, transfo
     if space == "voxel":
         write_image(tmp_path / "fixed.nii.gz", torch.rand(1, 1, *fixed_grid.shape), fixed_grid)
         reference = str(tmp_path / "fixed.nii.gz")
-        given = write(tmp_path / "p.csv", "i,j,k", fixed_grid.to_voxel(torch.from_numpy(POINTS).T.unsqueeze(0))[0].T.numpy())
+        given = write(
+            tmp_path / "p.csv",
+            "i,j,k",
+            fixed_grid.to_voxel(torch.from_numpy(POINTS).T.unsqueeze(0))[0].T.numpy(),
+        )
     else:
-        given = write(tmp_path / "p.csv", *(("x,y,z", POINTS) if space == "RAS" else ("x_lps,y_lps,z_lps", POINTS * LPS)))
+        given = write(
+            tmp_path / "p.csv",
+            *(("x,y,z", POINTS) if space == "RAS" else ("x_lps,y_lps,z_lps", POINTS * LPS)),
+        )
     apply_to_points(path, given, tmp_path / "q.csv", reference=reference, inverse=inverse)
     header, found = read(tmp_path / "q.csv")
     assert header == (["x_lps", "y_lps", "z_lps"] if space == "LPS" else ["x", "y", "z"])
@@ -67,23 +80,49 @@ def test_points_are_mapped_in_their_own_space(space: str, inverse: bool, transfo
 def test_images_are_resampled_as_by_itk(
     labels: bool, inverse: bool, transform, tmp_path: Path, fixed_grid: Grid, moving_grid: Grid
 ) -> None:
-    """Onto the reference's grid, on oblique grids; outside an image is its minimum, outside labels 0."""
+    """Onto the reference's grid, on oblique grids; outside an image is its minimum, outside labels
+    0.
+    """
     path, affine = transform
     generator = torch.Generator().manual_seed(2)
     values = torch.rand(1, 1, *moving_grid.shape, generator=generator) * 900 - 1000
     kind = sitk.sitkFloat32
     if labels:
-        values, kind = torch.randint(1, 9, (1, 1, *moving_grid.shape), generator=generator, dtype=torch.int16), sitk.sitkInt16
+        values, kind = (
+            torch.randint(1, 9, (1, 1, *moving_grid.shape), generator=generator, dtype=torch.int16),
+            sitk.sitkInt16,
+        )
     write_image(tmp_path / "m.nii.gz", values, moving_grid)
     write_image(tmp_path / "f.nii.gz", torch.rand(1, 1, *fixed_grid.shape), fixed_grid)
-    apply_to_image(path, str(tmp_path / "m.nii.gz"), str(tmp_path / "f.nii.gz"), tmp_path / "w.nii.gz", labels=labels, inverse=inverse)
-    moving, fixed = (sitk.ReadImage(str(tmp_path / name), kind) for name in ("m.nii.gz", "f.nii.gz"))
-    inner = sitk.GetImageFromArray(np.pad(np.ones([n - 2 for n in reversed(moving_grid.shape)], np.uint8), 1))
+    apply_to_image(
+        path,
+        str(tmp_path / "m.nii.gz"),
+        str(tmp_path / "f.nii.gz"),
+        tmp_path / "w.nii.gz",
+        labels=labels,
+        inverse=inverse,
+    )
+    moving, fixed = (
+        sitk.ReadImage(str(tmp_path / name), kind) for name in ("m.nii.gz", "f.nii.gz")
+    )
+    inner = sitk.GetImageFromArray(
+        np.pad(np.ones([n - 2 for n in reversed(moving_grid.shape)], np.uint8), 1)
+    )
     inner.CopyInformation(moving)
-    theirs, outside = affine.GetInverse() if inverse else affine, 0 if labels else float(values.min())
+    theirs, outside = (
+        affine.GetInverse() if inverse else affine,
+        0 if labels else float(values.min()),
+    )
     mode = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
-    expected = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, theirs, mode, outside)).transpose()
-    inside = sitk.GetArrayFromImage(sitk.Resample(inner, fixed, theirs, sitk.sitkNearestNeighbor, 0)).transpose() > 0
+    expected = sitk.GetArrayFromImage(
+        sitk.Resample(moving, fixed, theirs, mode, outside)
+    ).transpose()
+    inside = (
+        sitk.GetArrayFromImage(
+            sitk.Resample(inner, fixed, theirs, sitk.sitkNearestNeighbor, 0)
+        ).transpose()
+        > 0
+    )
     written = nib.load(tmp_path / "w.nii.gz")
     assert labels or written.get_data_dtype() == np.float32
     found = np.asarray(written.dataobj).astype(float)
@@ -95,7 +134,9 @@ def test_images_are_resampled_as_by_itk(
     assert (found[far] == outside).mean() > 0.4
 
 
-def test_a_label_map_that_is_interpolated_linearly_is_said(transform, tmp_path: Path, fixed_grid: Grid) -> None:
+def test_a_label_map_that_is_interpolated_linearly_is_said(
+    transform, tmp_path: Path, fixed_grid: Grid
+) -> None:
     """An image of as few whole numbers, whose neighbours differ, is none."""
     labels = torch.zeros(1, 1, *fixed_grid.shape, dtype=torch.int16)
     labels[:, :, 2:9, 3:12, 4:13] = 7
@@ -110,9 +151,15 @@ def test_a_label_map_that_is_interpolated_linearly_is_said(transform, tmp_path: 
     ):
         path = str(tmp_path / f"{name}.nii.gz")
         write_image(Path(path), values, fixed_grid)
-        warning = apply_to_image(transform[0], path, path, tmp_path / f"{name}_out.nii.gz", labels=given)
+        warning = apply_to_image(
+            transform[0], path, path, tmp_path / f"{name}_out.nii.gz", labels=given
+        )
         assert (warning is not None) == warned
-        assert not warned or f"{name}.nii.gz looks like a label map or a mask, and was interpolated linearly" in str(warning)
+        assert (
+            not warned
+            or f"{name}.nii.gz looks like a label map or a mask, and was interpolated linearly"
+            in str(warning)
+        )
 
 
 def test_images_that_never_meet_are_refused(transform, tmp_path: Path, fixed_grid: Grid) -> None:
@@ -120,14 +167,21 @@ def test_images_that_never_meet_are_refused(transform, tmp_path: Path, fixed_gri
     far = fixed_grid.cropped((500, 0, 0), fixed_grid.shape)
     write_image(tmp_path / "far.nii.gz", torch.rand(1, 1, *fixed_grid.shape), far)
     with pytest.raises(DataError, match=r"No point of .*f\.nii\.gz lands in .*far\.nii\.gz"):
-        apply_to_image(transform[0], str(tmp_path / "far.nii.gz"), str(tmp_path / "f.nii.gz"), tmp_path / "w.nii.gz")
+        apply_to_image(
+            transform[0],
+            str(tmp_path / "far.nii.gz"),
+            str(tmp_path / "f.nii.gz"),
+            tmp_path / "w.nii.gz",
+        )
 
 
 def test_the_folder_of_a_result_is_its_transform(transform, tmp_path: Path) -> None:
     path, affine = transform
     given = write(tmp_path / "p.csv", "x,y,z", POINTS)
     (tmp_path / "result").mkdir()
-    with pytest.raises(DataError, match=r"The folder .*result has no transform; give a result of a registration"):
+    with pytest.raises(
+        DataError, match=r"The folder .*result has no transform; give a result of a registration"
+    ):
         apply_to_points(tmp_path / "result", given, tmp_path / "q.csv")
     sitk.WriteTransform(sitk.ReadTransform(str(path)), str(tmp_path / "result" / "transform.h5"))
     apply_to_points(tmp_path / "result", given, tmp_path / "q.csv")

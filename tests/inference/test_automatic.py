@@ -45,14 +45,21 @@ def test_images_that_correlate_are_of_one_modality(tmp_path: Path) -> None:
 def test_images_that_do_not_are_of_two(tmp_path: Path) -> None:
     """Bright where the other is dark, inside and not in the background."""
     values, told = scene(), []
-    fixed, moving = saved(tmp_path, "fixed", values), saved(tmp_path, "moving", np.where(values > 0, 1.1 - values, 0))
-    result = lightning_reg.conventional(overrides=QUICK).register(fixed, moving, progress=told.append)
+    fixed, moving = (
+        saved(tmp_path, "fixed", values),
+        saved(tmp_path, "moving", np.where(values > 0, 1.1 - values, 0)),
+    )
+    result = lightning_reg.conventional(overrides=QUICK).register(
+        fixed, moving, progress=told.append
+    )
     assert result.optimized is not None
     assert result.optimized.unlike is not None
     assert result.optimized.unlike < 0
     assert any("two modalities" in line for line in told)
     assert any("registered as two modalities" in warning for warning in result.warnings)
-    likes = lightning_reg.conventional(overrides=[*QUICK, "optimization.likeness=-1"]).register(fixed, moving)
+    likes = lightning_reg.conventional(overrides=[*QUICK, "optimization.likeness=-1"]).register(
+        fixed, moving
+    )
     assert likes.optimized is not None
     assert likes.optimized.unlike is None
 
@@ -60,14 +67,22 @@ def test_images_that_do_not_are_of_two(tmp_path: Path) -> None:
 def test_ct_of_lungs_is_registered_as_such(tmp_path: Path) -> None:
     body = np.where(scene() > 0, 40.0, -1000.0)
     body[8:26, 8:30, 8:28] = -700 - 100 * scene()[8:26, 8:30, 8:28]
-    fixed, moving = saved(tmp_path, "fixed", body), saved(tmp_path, "moving", np.roll(body, 1, axis=1))
+    fixed, moving = (
+        saved(tmp_path, "fixed", body),
+        saved(tmp_path, "moving", np.roll(body, 1, axis=1)),
+    )
     told: list[str] = []
-    result = lightning_reg.conventional(overrides=QUICK).register(fixed, moving, progress=told.append)
+    result = lightning_reg.conventional(overrides=QUICK).register(
+        fixed, moving, progress=told.append
+    )
     assert result.settings["instance"] == "lung_ct"
     assert result.working.fixed.tensor.min() == 0  # of the window from -1000 HU
     assert "CT of the lungs: lung_ct" in told
     other = saved(tmp_path, "mr", scene())
-    assert lightning_reg.conventional(overrides=QUICK).register(fixed, other).settings["instance"] == "auto"
+    assert (
+        lightning_reg.conventional(overrides=QUICK).register(fixed, other).settings["instance"]
+        == "auto"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Direction of registration: a network that aligns two centres of mass, on oblique grids, from both starts."""
+"""Direction of registration: a network that aligns two centres of mass, on oblique grids, from both
+starts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SPOT = {"fixed": (-211.0, 134.0, 408.0), "moving": (-207.0, 130.5, 413.0)}  # RA
 
 
 class Centres(Composer):
-    """The translation from the fixed image's centre of mass to the moving one's, as a transform of some kind."""
+    """The translation from the fixed image's centre of mass to the moving one's, as a transform of
+    some kind.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -44,12 +48,16 @@ class Centres(Composer):
 
 def center_of_mass(image: Image) -> Tensor:
     weight = image.tensor.double()
-    return (weight * image.grid.to_world(image.grid.points(dtype=torch.float64))).sum((0, 2, 3, 4)) / weight.sum()
+    return (weight * image.grid.to_world(image.grid.points(dtype=torch.float64))).sum(
+        (0, 2, 3, 4)
+    ) / weight.sum()
 
 
 def spot(grid: Grid, side: str, away: Tensor) -> tuple[Tensor, Tensor]:
     """An array with its affine: a Gaussian of 2.5 mm, and everything moved in the world."""
-    points = grid.to_world(grid.points(dtype=torch.float64)) - torch.tensor(SPOT[side], dtype=torch.float64).view(1, 3, 1, 1, 1)
+    points = grid.to_world(grid.points(dtype=torch.float64)) - torch.tensor(
+        SPOT[side], dtype=torch.float64
+    ).view(1, 3, 1, 1, 1)
     affine = torch.from_numpy(grid.affine[0]).clone()
     affine[:3, 3] += away
     return 300 * torch.exp(-points.square().sum(1)[0] / 12.5), affine
@@ -57,10 +65,16 @@ def spot(grid: Grid, side: str, away: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("kind", ["affine", "field", "bspline", "affine and field"])
 @pytest.mark.parametrize("start", ["headers", "centers"])
-def test_a_fixed_point_is_led_to_its_place_in_the_moving_image(kind, start, fixed_grid, moving_grid) -> None:
+def test_a_fixed_point_is_led_to_its_place_in_the_moving_image(
+    kind, start, fixed_grid, moving_grid
+) -> None:
     """From the centres of the grids on each other the two worlds may lie anywhere."""
-    away = torch.tensor([400.0, -900.0, 70.0] if start == "centers" else [0.0, 0.0, 0.0], dtype=torch.float64)
-    registrar = Registrar(Preprocessing(canonical=False, percentiles=(0, 100)), Centres(kind), start=start)
+    away = torch.tensor(
+        [400.0, -900.0, 70.0] if start == "centers" else [0.0, 0.0, 0.0], dtype=torch.float64
+    )
+    registrar = Registrar(
+        Preprocessing(canonical=False, percentiles=(0, 100)), Centres(kind), start=start
+    )
     points = {side: torch.tensor([SPOT[side]], dtype=torch.float64) for side in SPOT}
     points["moving"] = points["moving"] + away
     nothing = torch.zeros_like(away)
@@ -70,23 +84,35 @@ def test_a_fixed_point_is_led_to_its_place_in_the_moving_image(kind, start, fixe
         fixed_landmarks=points["fixed"].numpy(), moving_landmarks=points["moving"].numpy(),
     )  # fmt: skip
     assert float(result.case.tre_after) < 0.1
-    torch.testing.assert_close(torch.from_numpy(result.map_points(points["fixed"])), points["moving"], atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(result.map_points(points["fixed"])), points["moving"], atol=0.1, rtol=0
+    )
     apart = points["moving"] - points["fixed"]
     if start == "centers":
         apart = apart - (torch.from_numpy(moving_grid.center - fixed_grid.center) + away)
     tre = result.metrics()["tre_mm"]
-    assert (tre["before"], tre["after"]) == (pytest.approx(float(apart.norm()), rel=1e-4), pytest.approx(0, abs=0.1))
+    assert (tre["before"], tre["after"]) == (
+        pytest.approx(float(apart.norm()), rel=1e-4),
+        pytest.approx(0, abs=0.1),
+    )
     assert result.similarity["ncc"]["after"] > 0.98 > result.similarity["ncc"]["before"]
 
 
-def test_the_metrics_of_a_result_name_before_and_after_for_every_label(fixed_grid, moving_grid) -> None:
+def test_the_metrics_of_a_result_name_before_and_after_for_every_label(
+    fixed_grid, moving_grid
+) -> None:
     """Labels that are there only in one image have no distance, and count 0 in their Dice."""
     registrar = Registrar(Preprocessing(canonical=False, percentiles=(0, 100)), Centres("affine"))
-    sides = {side: spot(grid, side, torch.zeros(3)) for side, grid in (("fixed", fixed_grid), ("moving", moving_grid))}
+    sides = {
+        side: spot(grid, side, torch.zeros(3))
+        for side, grid in (("fixed", fixed_grid), ("moving", moving_grid))
+    }
     labels = {side: ((array > 150).short() * 2, affine) for side, (array, affine) in sides.items()}
     labels["fixed"][0][0, 0, 0] = 5
     both = {side: tuple(value.numpy() for value in pair) for side, pair in sides.items()}
-    maps = {f"{side}_labels": tuple(value.numpy() for value in pair) for side, pair in labels.items()}
+    maps = {
+        f"{side}_labels": tuple(value.numpy() for value in pair) for side, pair in labels.items()
+    }
     metrics = registrar.register(both["fixed"], both["moving"], **maps).metrics()
     for name in ("dice", "hd95_mm", "assd_mm", "hd_mm"):
         assert set(metrics[name]["labels"]) == {"2", "5"}
@@ -99,9 +125,15 @@ def test_the_metrics_of_a_result_name_before_and_after_for_every_label(fixed_gri
 
 
 def test_the_weights_of_a_network_are_fitted_from_what_it_finds(model, files) -> None:
-    """The objective of a network's stage begins at the one of the network's own result, fixed and moving as they were."""
+    """The objective of a network's stage begins at the one of the network's own result, fixed and
+    moving as they were.
+    """
     loss = "optimization.loss={ssd: {weight: 100}}"
-    registrar = lightning_reg.load(model(), refinement="network", overrides=[loss, "optimization.stages=[{transform: network, steps: 1}]"])
+    registrar = lightning_reg.load(
+        model(),
+        refinement="network",
+        overrides=[loss, "optimization.stages=[{transform: network, steps: 1}]"],
+    )
     optimized = registrar.register(files["fixed"], files["moving"], refine=1).optimized
     assert optimized is not None
     assert optimized.history[0][1][0] == pytest.approx(optimized.before, rel=1e-3)
@@ -112,9 +144,16 @@ def test_the_weights_of_a_network_are_fitted_from_what_it_finds(model, files) ->
 
 def test_refinement_goes_on_from_the_network(fixed_grid, moving_grid) -> None:
     """Its objective is small from the start; that of the images as they lie is not."""
-    optimization = optimization_of({"ncc": {"mask": "overlap"}}, [{"transform": "affine", "steps": 1, "lr": 1e-3}])
-    registrar = Registrar(Preprocessing(canonical=False, percentiles=(0, 100)), Centres("field"), optimization)
-    sides = [tuple(v.numpy() for v in spot(grid, side, torch.zeros(3))) for side, grid in (("fixed", fixed_grid), ("moving", moving_grid))]
+    optimization = optimization_of(
+        {"ncc": {"mask": "overlap"}}, [{"transform": "affine", "steps": 1, "lr": 1e-3}]
+    )
+    registrar = Registrar(
+        Preprocessing(canonical=False, percentiles=(0, 100)), Centres("field"), optimization
+    )
+    sides = [
+        tuple(v.numpy() for v in spot(grid, side, torch.zeros(3)))
+        for side, grid in (("fixed", fixed_grid), ("moving", moving_grid))
+    ]
     refined = registrar.register(*sides, refine=1).optimized
     alone = replace(registrar, composer=None).register(*sides, refine=1).optimized
     assert refined is not None

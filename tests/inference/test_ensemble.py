@@ -1,4 +1,6 @@
-"""Ensembles of registrations: mean, spread, and variants that keep the pair's position in the world."""
+"""Ensembles of registrations: mean, spread, and variants that keep the pair's position in the
+world.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def files(tmp_path: Path, fixed_grid: Grid, moving_grid: Grid) -> dict[str, Path
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_flip_leaves_every_voxel_where_it_is(axis: int, fixed_grid: Grid, moving_grid: Grid) -> None:
+def test_a_flip_leaves_every_voxel_where_it_is(
+    axis: int, fixed_grid: Grid, moving_grid: Grid
+) -> None:
     pair = Pair(*(Image(torch.rand(1, 1, *grid.shape), grid) for grid in (fixed_grid, moving_grid)))  # type: ignore[arg-type]
     turned = flipped(pair, axis)
     assert not turned.fixed.grid.matches(fixed_grid)
@@ -39,15 +43,26 @@ def test_a_flip_leaves_every_voxel_where_it_is(axis: int, fixed_grid: Grid, movi
         torch.testing.assert_close(other.resampled(one.grid).tensor, one.tensor, atol=1e-4, rtol=0)
 
 
-def test_padding_in_front_leaves_every_voxel_where_it_is(fixed_grid: Grid, moving_grid: Grid) -> None:
-    pair = Pair(*(Image(torch.rand(1, 1, *grid.shape), grid, padding=0.25) for grid in (fixed_grid, moving_grid)))  # type: ignore[arg-type]
+def test_padding_in_front_leaves_every_voxel_where_it_is(
+    fixed_grid: Grid, moving_grid: Grid
+) -> None:
+    pair = Pair(
+        *(
+            Image(torch.rand(1, 1, *grid.shape), grid, padding=0.25)
+            for grid in (fixed_grid, moving_grid)
+        )
+    )  # type: ignore[arg-type]
     wider = padded_in_front(pair)
     assert wider.fixed.grid.shape == tuple(n + 2 for n in fixed_grid.shape)
     assert float(wider.fixed.tensor[0, 0, 0, 0, 0]) == 0.25
-    torch.testing.assert_close(wider.fixed.resampled(fixed_grid).tensor, pair.fixed.tensor, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        wider.fixed.resampled(fixed_grid).tensor, pair.fixed.tensor, atol=1e-4, rtol=0
+    )
 
 
-def test_the_transform_is_the_mean_and_the_spread_what_they_differ_by(tmp_path: Path, files: dict[str, Path]) -> None:
+def test_the_transform_is_the_mean_and_the_spread_what_they_differ_by(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
     paths = [checkpoint(tmp_path / f"{seed}.ckpt", seed=seed) for seed in (1, 2, 3)]
     alone = [lightning_reg.load(path).register(**files) for path in paths]
     result = Ensemble([lightning_reg.load(path) for path in paths]).register(**files)
@@ -65,11 +80,17 @@ def test_a_model_three_times_has_no_spread(tmp_path: Path, files: dict[str, Path
     result = Ensemble([registrar] * 3).register(**files)
     assert result.spread is not None
     assert float(result.spread.max()) < 1e-4
-    torch.testing.assert_close(result.displacement, registrar.register(**files).displacement, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        result.displacement, registrar.register(**files).displacement, atol=1e-4, rtol=0
+    )
 
 
-def test_augmented_members_agree_where_the_network_does_not_care(tmp_path: Path, files: dict[str, Path]) -> None:
-    """A head without weights gives the identity however the pair is presented: the variants are mapped back to one world."""
+def test_augmented_members_agree_where_the_network_does_not_care(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    """A head without weights gives the identity however the pair is presented: the variants are
+    mapped back to one world.
+    """
     path = checkpoint(tmp_path / "a.ckpt")
     kept = torch.load(path, weights_only=True)
     for name, value in kept["state_dict"].items():
@@ -84,8 +105,12 @@ def test_augmented_members_agree_where_the_network_does_not_care(tmp_path: Path,
     assert len(variants()) == 5
 
 
-def test_a_constant_velocity_keeps_its_direction_in_the_world_of_each_variant(tmp_path: Path, files: dict[str, Path]) -> None:
-    """A constant output of the network is along the *stored* axes: flipped twice along one axis the mean keeps the two others."""
+def test_a_constant_velocity_keeps_its_direction_in_the_world_of_each_variant(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    """A constant output of the network is along the *stored* axes: flipped twice along one axis the
+    mean keeps the two others.
+    """
     path = checkpoint(tmp_path / "a.ckpt")
     kept = torch.load(path, weights_only=True)
     for name, value in kept["state_dict"].items():
@@ -96,8 +121,15 @@ def test_a_constant_velocity_keeps_its_direction_in_the_world_of_each_variant(tm
     torch.save(kept, path)
     registrar = lightning_reg.load(path)
     plain = registrar.register(**files).displacement[..., 4:-4, 4:-4, 4:-4].mean((0, 2, 3, 4))
-    mean = models([path], lightning_reg.load, True).register(**files).displacement[..., 4:-4, 4:-4, 4:-4].mean((0, 2, 3, 4))
-    torch.testing.assert_close(mean, plain * 3 / 5, atol=0.05, rtol=0)  # of five members one has each axis turned
+    mean = (
+        models([path], lightning_reg.load, True)
+        .register(**files)
+        .displacement[..., 4:-4, 4:-4, 4:-4]
+        .mean((0, 2, 3, 4))
+    )
+    torch.testing.assert_close(
+        mean, plain * 3 / 5, atol=0.05, rtol=0
+    )  # of five members one has each axis turned
 
 
 def test_files_report_and_record(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -107,14 +139,18 @@ def test_files_report_and_record(tmp_path: Path, files: dict[str, Path]) -> None
     written = nib.load(folder / "spread.nii.gz").get_fdata()
     np.testing.assert_allclose(written, result.spread[0, 0].numpy(), atol=1e-3)  # type: ignore[index]
     record = json.loads((folder / "metrics.json").read_text())
-    assert record["metrics"]["spread_mm"]["largest"] == pytest.approx(float(result.spread.max()), rel=1e-4)  # type: ignore[union-attr]
+    assert record["metrics"]["spread_mm"]["largest"] == pytest.approx(
+        float(result.spread.max()), rel=1e-4
+    )  # type: ignore[union-attr]
     assert len(record["settings"]["members"]) == 2
     page = (folder / "report.html").read_text()
     assert "<h2>Spread</h2>" in page
     assert report_again(folder).read_text().count("<h2>Spread</h2>") == 1
     points = torch.tensor([[-210.0, 133.0, 410.0]], dtype=torch.float64).T.unsqueeze(0)
     transform = read_transform(folder / "transform.h5")
-    torch.testing.assert_close(transform.map_world(points), result.transform.map_world(points), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        transform.map_world(points), result.transform.map_world(points), atol=1e-2, rtol=0
+    )
 
 
 def test_one_member_is_none(tmp_path: Path) -> None:

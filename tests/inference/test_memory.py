@@ -26,7 +26,9 @@ from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image, Pair
 from lightning_reg.training.peak import PeakMemory
 
-FEW = [f"optimization.stages.{stage}.steps={steps}" for stage, steps in enumerate((20, 10, 10, 5, 5))]
+FEW = [
+    f"optimization.stages.{stage}.steps={steps}" for stage, steps in enumerate((20, 10, 10, 5, 5))
+]
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def test_tensors_count_while_they_are_alive_forward_and_backward() -> None:
         assert (memory.alive, memory.peak) == (2 * size, 2 * size)
         del squared, view
         assert (memory.alive, memory.peak) == (size, 2 * size)
-        (doubled * torch.ones(1000)).sum().backward()  # keeps doubled's factor; makes gradients of the size of weight
+        (
+            doubled * torch.ones(1000)
+        ).sum().backward()  # keeps doubled's factor; makes gradients of the size of weight
         assert memory.peak >= 3 * size
     assert memory.peak < 8 * size
 
@@ -68,7 +72,9 @@ def test_a_finer_stage_takes_more_and_so_does_a_term_with_more_channels() -> Non
     assert of("optimization.loss.mind.weight=1", "optimization.stages.4.stride=1") > 1.3 * finer
     two_modalities = of(name="multimodal")
     assert two_modalities != usual
-    assert of(name="auto") == max(usual, two_modalities)  # which of the two it will be is not known before
+    assert of(name="auto") == max(
+        usual, two_modalities
+    )  # which of the two it will be is not known before
 
 
 @pytest.mark.parametrize("per_voxel", [20.0, 200.0])
@@ -85,7 +91,9 @@ def test_the_voxels_for_a_memory_take_no_more_than_it(per_voxel: float) -> None:
         need.voxels(2.5 * GIB)
 
 
-def test_a_small_memory_means_coarser_voxels_and_the_transform_is_of_the_original_images(nothing_else, files) -> None:
+def test_a_small_memory_means_coarser_voxels_and_the_transform_is_of_the_original_images(
+    nothing_else, files
+) -> None:
     plain = lightning_reg.conventional("bspline", FEW).register(**files)
     lines: list[str] = []
     told = lightning_reg.conventional("bspline", FEW, memory=1.0e-3)
@@ -96,9 +104,15 @@ def test_a_small_memory_means_coarser_voxels_and_the_transform_is_of_the_origina
     assert result.warped.spatial_shape == plain.warped.spatial_shape
     assert result.settings["memory"] == 1.0e-3
     assert any(line.startswith("coarser, to keep within 0.001 GiB: Grid(") for line in lines)
-    before, after = (float(getattr(result.case, f"tre_{when}").mean()) for when in ("before", "after"))
+    before, after = (
+        float(getattr(result.case, f"tre_{when}").mean()) for when in ("before", "after")
+    )
     assert after < 0.7 * before
-    assert lightning_reg.conventional("bspline", FEW, memory=1.0).register(**files).working.fixed.grid.matches(plain.working.fixed.grid)
+    assert (
+        lightning_reg.conventional("bspline", FEW, memory=1.0)
+        .register(**files)
+        .working.fixed.grid.matches(plain.working.fixed.grid)
+    )
 
 
 def test_too_little_memory_is_said_with_what_is_enough(nothing_else, files) -> None:
@@ -110,12 +124,17 @@ def test_too_little_memory_is_said_with_what_is_enough(nothing_else, files) -> N
 
 
 def test_a_model_is_refused_what_it_cannot_do_with_less(nothing_else, files, model) -> None:
-    with pytest.raises(UserError, match=r"takes some .* GiB, and 0.0 GiB of memory are allowed; register without the model"):
+    with pytest.raises(
+        UserError,
+        match=r"takes some .* GiB, and 0.0 GiB of memory are allowed; register without the model",
+    ):
         lightning_reg.load(model(), memory=1e-4).register(**files)
     assert lightning_reg.load(model(), memory=1.0).register(**files).warped.spatial_shape
 
 
-def test_large_images_are_refused_before_the_system_ends_the_process(monkeypatch, nothing_else, files) -> None:
+def test_large_images_are_refused_before_the_system_ends_the_process(
+    monkeypatch, nothing_else, files
+) -> None:
     monkeypatch.setattr(ours, "LARGE", 1000)
     registrar = lightning_reg.conventional("bspline", FEW)
     monkeypatch.setattr(ours, "available", lambda: 2**20)
@@ -136,10 +155,15 @@ def test_the_systems_memory_is_read() -> None:
 
 
 @pytest.mark.parametrize("memory", [None, 1.0])
-def test_pairs_come_one_after_the_other_where_memory_counts(monkeypatch, tmp_path: Path, files, memory: float | None) -> None:
+def test_pairs_come_one_after_the_other_where_memory_counts(
+    monkeypatch, tmp_path: Path, files, memory: float | None
+) -> None:
     """Otherwise the next ones are read while a pair is registered and written."""
     table = tmp_path / "pairs.csv"
-    table.write_text("pair,fixed,moving\n" + "".join(f"p{n},{files['fixed']},{files['moving']}\n" for n in range(3)))
+    table.write_text(
+        "pair,fixed,moving\n"
+        + "".join(f"p{n},{files['fixed']},{files['moving']}\n" for n in range(3))
+    )
     lines: list[str] = []
     lock = threading.Lock()
 
@@ -157,8 +181,12 @@ def test_pairs_come_one_after_the_other_where_memory_counts(monkeypatch, tmp_pat
     module = sys.modules[register_cohort.__module__]
     monkeypatch.setattr(module, "_read", noted("read", module._read))
     monkeypatch.setattr(Result, "save", noted("write", Result.save))
-    registrar = lightning_reg.conventional("bspline", ["optimization.stages=[{transform: affine, steps: 2}]"], memory=memory)
-    told = register_cohort(registrar, pairs_from_table(table), tmp_path / "out", files=("thumbnail",))
+    registrar = lightning_reg.conventional(
+        "bspline", ["optimization.stages=[{transform: affine, steps: 2}]"], memory=memory
+    )
+    told = register_cohort(
+        registrar, pairs_from_table(table), tmp_path / "out", files=("thumbnail",)
+    )
     assert told.done == 3
     one = ["begin read", "end read", "begin write", "end write"]
     assert (lines == 3 * one) == (memory is not None)
@@ -169,23 +197,54 @@ def test_a_process_keeps_within_its_memory(tmp_path: Path) -> None:
     """Less than the images would take at their own voxels; measured by the system."""
     shape, limit = (240, 224, 224), 3.0
     coarse = torch.rand(1, 1, 10, 10, 10, generator=torch.Generator().manual_seed(0))
-    volume = torch.nn.functional.interpolate(1000 * coarse, size=shape, mode="trilinear")[0, 0].to(torch.int16).numpy()
+    volume = (
+        torch.nn.functional.interpolate(1000 * coarse, size=shape, mode="trilinear")[0, 0]
+        .to(torch.int16)
+        .numpy()
+    )
     for name, shift in (("fixed", 0.0), ("moving", 3.0)):
         affine = np.diag([0.8, 0.8, 1.0, 1.0])
         affine[0, 3] = shift
         nib.save(nib.Nifti1Image(volume, affine), tmp_path / f"{name}.nii.gz")
-    stages = "optimization.stages=[{transform: affine, stride: 4, steps: 20}, {transform: bspline, stride: 1, spacing: 8, steps: 1}]"
-    command = [sys.executable, "-m", "lightning_reg.cli.main", "register", "--fixed", "fixed.nii.gz", "--moving", "moving.nii.gz"]
-    command += ["--out", "out", "--memory", str(limit), "--no-report", "--files", "warped,transform", stages]
+    stages = (
+        "optimization.stages=[{transform: affine, stride: 4, steps: 20}, {transform: bspline,"
+        " stride: 1, spacing: 8, steps: 1}]"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_reg.cli.main",
+        "register",
+        "--fixed",
+        "fixed.nii.gz",
+        "--moving",
+        "moving.nii.gz",
+    ]
+    command += [
+        "--out",
+        "out",
+        "--memory",
+        str(limit),
+        "--no-report",
+        "--files",
+        "warped,transform",
+        stages,
+    ]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert used.ru_maxrss / 2**20 < limit
-    ncc = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["similarity"]["ncc"]
+    ncc = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["similarity"][
+        "ncc"
+    ]
     assert ncc["after"] > ncc["before"]
     assert nib.load(tmp_path / "out" / "warped.nii.gz").shape == shape
     optimization = lightning_reg.conventional("bspline", [stages]).optimization
     assert optimization is not None
     image = Image(torch.zeros(1).expand(1, 1, *shape), Grid.regular(shape))
     size = math.prod(shape)
-    assert Need(12 * size, size, size, optimization_bytes(optimization, Pair(image, image))).at(size) / GIB > limit
+    assert (
+        Need(12 * size, size, size, optimization_bytes(optimization, Pair(image, image))).at(size)
+        / GIB
+        > limit
+    )

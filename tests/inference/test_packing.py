@@ -21,8 +21,10 @@ from lightning_reg.training.run import train
 
 tomllib = pytest.importorskip("tomllib")
 QUICK = [
-    "method=velocity", "data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=2", "data.dataset.validation=2",
-    "data.workers=0", "data.samples_per_epoch=4", "trainer.accelerator=cpu", "callbacks.progress_bar=null", "trainer.max_steps=4",
+    "method=velocity", "data.dataset.shape=[16,16,16]", "data.dataset.crop=null",
+    "data.dataset.subjects=2", "data.dataset.validation=2",
+    "data.workers=0", "data.samples_per_epoch=4", "trainer.accelerator=cpu",
+    "callbacks.progress_bar=null", "trainer.max_steps=4",
     "method.composer.backbone={name: unet, levels: 2, features: 4, output_stride: 2, norm: none}",
 ]  # fmt: skip
 
@@ -61,13 +63,27 @@ def test_weights_are_halved_where_nothing_changes_and_kept_where_it_does(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = pack(run, tmp_path / "half", licence="CC0-1.0")
-    state = torch.load(tmp_path / "half" / "src" / "half" / "model.ckpt", weights_only=True)["state_dict"]
-    assert all(value.dtype == torch.float16 for name, value in state.items() if isinstance(value, torch.Tensor))
-    assert half.card.weights.startswith("float16, which changes no displacement on 2 validation pairs by more than")
+    state = torch.load(tmp_path / "half" / "src" / "half" / "model.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    assert all(
+        value.dtype == torch.float16
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    )
+    assert half.card.weights.startswith(
+        "float16, which changes no displacement on 2 validation pairs by more than"
+    )
     monkeypatch.setattr(packing, "TOLERANCE", -1.0)
     whole = pack(run, tmp_path / "whole", licence="CC0-1.0")
-    state = torch.load(tmp_path / "whole" / "src" / "whole" / "model.ckpt", weights_only=True)["state_dict"]
-    assert all(value.dtype == torch.float32 for name, value in state.items() if isinstance(value, torch.Tensor))
+    state = torch.load(tmp_path / "whole" / "src" / "whole" / "model.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    assert all(
+        value.dtype == torch.float32
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    )
     assert whole.card.weights.startswith("float32 (float16 would change")
     assert half.bytes < 0.8 * whole.bytes
 
@@ -77,16 +93,23 @@ def test_nothing_of_the_machine_is_in_the_package(run: Path, tmp_path: Path) -> 
     for path in (tmp_path / "mine").rglob("*"):
         if path.is_file():
             assert str(run.parent).encode() not in path.read_bytes(), path
-    config = {"data": {"root": "/home/me/scans", "dataset": {"name": "folder", "root": "/home/me/scans"}}, "run": "/home/me/run"}
+    config = {
+        "data": {"root": "/home/me/scans", "dataset": {"name": "folder", "root": "/home/me/scans"}},
+        "run": "/home/me/run",
+    }
     kept = portable(config)
     assert kept["data"] == {"root": "???", "dataset": {"name": "folder", "root": "${data.root}"}}
     assert kept["run"] is None
 
 
-@pytest.mark.parametrize("title", ["C:\\temp \\x", 'a "quoted" one', "two\nlines", '"""; import os', "Schläfe, 3 T"])
+@pytest.mark.parametrize(
+    "title", ["C:\\temp \\x", 'a "quoted" one', "two\nlines", '"""; import os', "Schläfe, 3 T"]
+)
 def test_any_title_makes_a_package_that_can_be_read(run: Path, tmp_path: Path, title: str) -> None:
     pack(run, tmp_path / "mine", licence="cc-by-4.0", title=title)
-    project = tomllib.loads((tmp_path / "mine" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((tmp_path / "mine" / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     assert project["description"] == " ".join(title.split())
     assert project["license"] == "CC-BY-4.0"
     compile((tmp_path / "mine" / "src" / "mine" / "__init__.py").read_text(), "x", "exec")
@@ -102,17 +125,28 @@ def test_a_packed_model_installs_and_registers_by_name(run: Path, tmp_path: Path
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "lightning_reg.cli.main", *words]
-        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
 
     assert "thorax_model" in command("models").stdout
     evaluated = command(
         "evaluate", "--model", "thorax_model", "--data", "phantom", "--out", "out",
-        "data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=2", "data.dataset.validation=2",
+        "data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=2",
+        "data.dataset.validation=2",
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     training = yaml.safe_load((site / "thorax_model" / "training.yaml").read_text())
     assert training["method"]["composer"]["backbone"]["features"] == 4
-    again = command("train", "--config-path", str(site / "thorax_model"), "--config-name", "training", "run=again", "trainer.max_steps=2")
+    again = command(
+        "train",
+        "--config-path",
+        str(site / "thorax_model"),
+        "--config-name",
+        "training",
+        "run=again",
+        "trainer.max_steps=2",
+    )
     assert again.returncode == 0, again.stderr
 
 
@@ -148,7 +182,9 @@ def test_what_cannot_be_packed_is_a_sentence(run: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"is no SPDX expression; write one, as CC-BY-4\.0"):
             pack(run, tmp_path / "mine", licence=licence)
     for name in ("torch", "lightning_reg", "json"):
-        with pytest.raises(UserError, match=f"A package '{name}' is installed, which this one would replace"):
+        with pytest.raises(
+            UserError, match=f"A package '{name}' is installed, which this one would replace"
+        ):
             pack(run, tmp_path / name, licence="CC0-1.0")
     with pytest.raises(UserError, match="is a checkpoint; give the run's folder"):
         pack(run / "checkpoints" / "best.ckpt", tmp_path / "mine", licence="CC0-1.0")
@@ -156,7 +192,18 @@ def test_what_cannot_be_packed_is_a_sentence(run: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there exists; choose another folder"):
         pack(run, tmp_path / "there", licence="CC0-1.0")
-    line = [sys.executable, "-m", "lightning_reg.cli.main", "models", "pack", str(run), "--out", str(tmp_path / "mine")]
-    result = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    line = [
+        sys.executable,
+        "-m",
+        "lightning_reg.cli.main",
+        "models",
+        "pack",
+        str(run),
+        "--out",
+        str(tmp_path / "mine"),
+    ]
+    result = subprocess.run(
+        line, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
     assert result.returncode == 2
     assert "A model needs a licence" in result.stderr

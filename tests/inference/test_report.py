@@ -22,7 +22,9 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def folder(files, tmp_path_factory) -> Path:
-    result = lightning_reg.conventional("bspline", [*QUICK, "optimization.stages.4.steps=2"]).register(**files)
+    result = lightning_reg.conventional(
+        "bspline", [*QUICK, "optimization.stages.4.steps=2"]
+    ).register(**files)
     return result.save(tmp_path_factory.mktemp("report") / "out", inverse=True)
 
 
@@ -31,7 +33,10 @@ def page(folder, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.errors, page.requests = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: page.errors.append(message.text) if message.type == "error" else None,
+    )
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto((folder / "report.html").as_uri())
     page.wait_for_function("document.body.dataset.drawn")
@@ -41,7 +46,10 @@ def page(folder, browser):
 
 def pixels(page, plane: str) -> list[int]:
     """Every 97th byte of a canvas, a stand-in for what is seen."""
-    script = "id => { const c = document.getElementById(id); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+    script = (
+        "id => { const c = document.getElementById(id); const d ="
+        " c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+    )
     return page.evaluate(script + "return Array.from(d).filter((_, i) => i % 97 === 0) }", plane)
 
 
@@ -59,7 +67,9 @@ def test_the_sliders_move_the_planes(page) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["swipe", "checker", "overlay", "difference", "fixed", "other", "grid", "jacobian"])
+@pytest.mark.parametrize(
+    "mode", ["swipe", "checker", "overlay", "difference", "fixed", "other", "grid", "jacobian"]
+)
 def test_every_view_draws_and_before_differs_from_after(page, mode: str) -> None:
     page.uncheck("#points")
     page.uncheck("#contours")

@@ -42,10 +42,13 @@ def dicom(path: Path, stored: np.ndarray, kind: str = "CT", **attributes: Any) -
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     described = {
-        "SOPClassUID": SOP[kind], "SOPInstanceUID": meta.MediaStorageSOPInstanceUID, "Modality": "CT", "StudyInstanceUID": "1.2.3",
-        "SeriesInstanceUID": "1.2.3.4", "FrameOfReferenceUID": "1.2.3.5", "Columns": stored.shape[0], "Rows": stored.shape[1],
+        "SOPClassUID": SOP[kind], "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "Modality": "CT", "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4", "FrameOfReferenceUID": "1.2.3.5",
+        "Columns": stored.shape[0], "Rows": stored.shape[1],
         "PixelSpacing": [1.5, 2.0], "ImageOrientationPatient": list(OBLIQUE), "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 1,
+        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
+        "HighBit": 15, "PixelRepresentation": 1,
         "PixelData": stored.T.tobytes(),
     }  # fmt: skip
     for key, value in {**described, **attributes}.items():
@@ -54,7 +57,9 @@ def dicom(path: Path, stored: np.ndarray, kind: str = "CT", **attributes: Any) -
     file.save_as(str(path), enforce_file_format=True)
 
 
-def series(folder: Path, values: np.ndarray, changes: dict[int, dict[str, Any]], **attributes: Any) -> Path:
+def series(
+    folder: Path, values: np.ndarray, changes: dict[int, dict[str, Any]], **attributes: Any
+) -> Path:
     """One file per slice, 3 mm apart, with changed attributes of some slices."""
     folder.mkdir()
     for k in range(values.shape[2]):
@@ -92,14 +97,21 @@ def multiframe(
     for k, distance in enumerate(distances):
         frame = Dataset()
         frame.PlanePositionSequence = group(ImagePositionPatient=place(distance))
-        frame.FrameContentSequence = group(StackID="1", TemporalPositionIndex=given.get("time", [1] * 8)[k])
+        frame.FrameContentSequence = group(
+            StackID="1", TemporalPositionIndex=given.get("time", [1] * 8)[k]
+        )
         frame.MREchoSequence = group(EffectiveEchoTime=given.get("echo", [20.0] * 8)[k])
-        frame.MRImageFrameTypeSequence = group(FrameType=["ORIGINAL", "PRIMARY", given.get("type", ["M"] * 8)[k]])
+        frame.MRImageFrameTypeSequence = group(
+            FrameType=["ORIGINAL", "PRIMARY", given.get("type", ["M"] * 8)[k]]
+        )
         if "slope" in given:
-            frame.PixelValueTransformationSequence = group(RescaleSlope=given["slope"][k], RescaleIntercept=-7.0)
+            frame.PixelValueTransformationSequence = group(
+                RescaleSlope=given["slope"][k], RescaleIntercept=-7.0
+            )
         frames.append(frame)
     dicom(
-        path, stored, "frames", NumberOfFrames=stored.shape[2], SharedFunctionalGroupsSequence=[shared],
+        path, stored, "frames", NumberOfFrames=stored.shape[2],
+        SharedFunctionalGroupsSequence=[shared],
         PerFrameFunctionalGroupsSequence=frames, PixelSpacing=None, ImageOrientationPatient=None,
     )  # fmt: skip
     return path
@@ -109,7 +121,9 @@ def require_placed(source: Path, expected: np.ndarray) -> None:
     """Slices in the order of their places, 3 mm apart from FIRST; pixels of 2 x 1.5 mm."""
     image = read_image(source)
     np.testing.assert_allclose(image.data[0].numpy(), expected, rtol=1e-12)
-    axes = np.stack([np.array(OBLIQUE[:3]) * 2.0, np.array(OBLIQUE[3:]) * 1.5, NORMAL * 3.0], axis=1)
+    axes = np.stack(
+        [np.array(OBLIQUE[:3]) * 2.0, np.array(OBLIQUE[3:]) * 1.5, NORMAL * 3.0], axis=1
+    )
     np.testing.assert_allclose(image.affine[:3, :3], np.diag([-1, -1, 1]) @ axes, atol=1e-5)
     np.testing.assert_allclose(image.affine[:3, 3], FIRST * (-1, -1, 1), atol=1e-5)
 
@@ -118,7 +132,9 @@ def require_placed(source: Path, expected: np.ndarray) -> None:
     "slopes",
     [[1] + [0.25] * 7, [1] + [0.0003] * 7, [1] + [100] * 7, [2e-4 * (k + 1) for k in range(8)]],
 )
-def test_every_slice_has_its_own_slope(slopes: list[float], values: np.ndarray, tmp_path: Path) -> None:
+def test_every_slice_has_its_own_slope(
+    slopes: list[float], values: np.ndarray, tmp_path: Path
+) -> None:
     changes = {k: {"RescaleSlope": slope, "RescaleIntercept": k} for k, slope in enumerate(slopes)}
     series(tmp_path / "s", values, changes, kind="PT")
     require_placed(tmp_path / "s", values * np.array(slopes) + np.arange(8))
@@ -126,7 +142,9 @@ def test_every_slice_has_its_own_slope(slopes: list[float], values: np.ndarray, 
 
 @pytest.mark.parametrize("order", [range(8), range(7, -1, -1), (0, 2, 4, 6, 1, 3, 5, 7)])
 @pytest.mark.parametrize("slopes", [None, [2.5, 1, 0.5, 3, 1, 1, 2, 4]])
-def test_frames_are_at_their_places_with_their_slopes(order: Sequence[int], slopes: Any, values: np.ndarray, tmp_path: Path) -> None:
+def test_frames_are_at_their_places_with_their_slopes(
+    order: Sequence[int], slopes: Any, values: np.ndarray, tmp_path: Path
+) -> None:
     path = multiframe(
         tmp_path / "im",
         values[:, :, order],
@@ -174,7 +192,9 @@ REFUSED: dict[str, tuple[dict[int, dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_series_that_are_not_one_regular_volume(name: str, values: np.ndarray, tmp_path: Path) -> None:
+def test_series_that_are_not_one_regular_volume(
+    name: str, values: np.ndarray, tmp_path: Path
+) -> None:
     changes, message = REFUSED[name]
     series(tmp_path / "s", values, changes)
     if name == "size":
@@ -253,11 +273,15 @@ def test_frames_without_places_and_segmentations(values: np.ndarray, tmp_path: P
 
 
 @pytest.mark.parametrize("length", [-1500, 1200, -20])
-def test_damaged_slices_are_named(length: int, values: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damaged_slices_are_named(
+    length: int, values: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     values = np.random.default_rng(0).integers(0, 3000, (40, 30, 8)).astype(np.int16)
     path = series(tmp_path / "s", values, {}) / "s4.dcm"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(DataError, match=r"s4\.dcm .*damaged or cut off; replace or remove it") as caught:
+    with pytest.raises(
+        DataError, match=r"s4\.dcm .*damaged or cut off; replace or remove it"
+    ) as caught:
         read_image(tmp_path / "s")
     assert voxels(tmp_path / "s") == 0
     assert "/tmp/SimpleITK" not in str(caught.value) + capfd.readouterr().err

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from lightning_reg.io.folders import LISTING, MARK, Beside, inside, refuse_links, write_whole, written_file, written_whole
+from lightning_reg.io.folders import (
+    LISTING,
+    MARK,
+    Beside,
+    inside,
+    refuse_links,
+    write_whole,
+    written_file,
+    written_whole,
+)
 from lightning_reg.io.lock import one_writer
 from lightning_reg.registry import DataError
 
@@ -56,7 +65,10 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_exists_stays_unless_told_otherwise(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", "old")
-    with pytest.raises(DataError, match="exists; choose another folder, or pass --overwrite"), written_whole(folder):
+    with (
+        pytest.raises(DataError, match="exists; choose another folder, or pass --overwrite"),
+        written_whole(folder),
+    ):
         pass
     with pytest.raises(RuntimeError):
         interrupted(folder)
@@ -70,7 +82,10 @@ def test_what_exists_stays_unless_told_otherwise(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years")
-    with pytest.raises(DataError, match="holds no results"), written_whole(tmp_path / "home", overwrite=True):
+    with (
+        pytest.raises(DataError, match="holds no results"),
+        written_whole(tmp_path / "home", overwrite=True),
+    ):
         pass
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
 
@@ -105,7 +120,12 @@ except DataError as error:
 
 def test_a_disk_without_room(tmp_path: Path) -> None:
     """A limit on the size of files stands in for it: writing fails half-way through."""
-    result = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "out")], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "could not be written" in result.stdout
     assert "nothing was left behind" in result.stdout
     assert names(tmp_path) == []
@@ -120,7 +140,10 @@ def test_a_single_file(tmp_path: Path) -> None:
         interrupted_file(tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "1"
     assert names(tmp_path) == ["x.csv"]
-    with pytest.raises(DataError, match="There is no folder"), written_file(tmp_path / "none" / "x.csv"):
+    with (
+        pytest.raises(DataError, match="There is no folder"),
+        written_file(tmp_path / "none" / "x.csv"),
+    ):
         pass
 
 
@@ -134,7 +157,10 @@ def test_several_writers_of_a_file_disturb_neither_each_other_nor_a_reader(tmp_p
     write_whole(path, b"z")
     stale = tmp_path / f".x[1].csv.partial-{socket.gethostname()}-{ended_process()}-0123"
     stale.write_bytes(b"half")
-    writers = [multiprocessing.get_context("fork").Process(target=_write_often, args=(path, letter)) for letter in "abcdef"]
+    writers = [
+        multiprocessing.get_context("fork").Process(target=_write_often, args=(path, letter))
+        for letter in "abcdef"
+    ]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
@@ -151,7 +177,9 @@ def ended_process() -> int:
 
 
 def test_a_folder_behind_a_link_or_that_one_works_in(tmp_path: Path, monkeypatch) -> None:
-    """A mount point and the working folder stay the folder they are: the one cannot be renamed, the other would be lost."""
+    """A mount point and the working folder stay the folder they are: the one cannot be renamed, the
+    other would be lost.
+    """
     (tmp_path / "out").mkdir()
     (tmp_path / "link").symlink_to("out")
     results(tmp_path / "link", "x")
@@ -184,7 +212,10 @@ def test_a_strangers_files_stay(tmp_path: Path, monkeypatch, inside: bool, excha
     (folder / "new.txt").rename(folder / "kept.txt")
     results(folder, "newer", overwrite=True)
     assert names(folder) == ["kept.txt", MARK, "notes"]
-    with pytest.raises(DataError, match="holds results of lightning-reg register"), written_whole(folder, overwrite=True, by="evaluate"):
+    with (
+        pytest.raises(DataError, match="holds results of lightning-reg register"),
+        written_whole(folder, overwrite=True, by="evaluate"),
+    ):
         pass
 
 
@@ -223,12 +254,16 @@ def rewritten(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../victim.txt", "notes/../../victim.txt", "VICTIM"])
 @pytest.mark.parametrize("within", [False, True])
-def test_a_listing_that_names_files_elsewhere_moves_none(tmp_path: Path, monkeypatch, name: str, within: bool) -> None:
+def test_a_listing_that_names_files_elsewhere_moves_none(
+    tmp_path: Path, monkeypatch, name: str, within: bool
+) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("years")
     folder = results(tmp_path / "out", "old")
     (folder / "notes").mkdir()
-    (folder / LISTING).write_text(json.dumps({"by": "register", "files": [MARK, name.replace("VICTIM", str(victim))]}))
+    (folder / LISTING).write_text(
+        json.dumps({"by": "register", "files": [MARK, name.replace("VICTIM", str(victim))]})
+    )
     if within:
         monkeypatch.chdir(folder)
     with pytest.raises(DataError, match="is no path inside"):
@@ -248,9 +283,15 @@ def test_links_are_refused_where_they_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "run" / "figures").mkdir(parents=True)
     (tmp_path / "alias").symlink_to("run")
     (tmp_path / "run" / "mine").symlink_to("../victim")
-    refuse_links(tmp_path / "alias", ("figures", "cases.csv"))  # a folder given by a link, and a link of the user's own in it
+    refuse_links(
+        tmp_path / "alias", ("figures", "cases.csv")
+    )  # a folder given by a link, and a link of the user's own in it
     assert inside(tmp_path, "run/mine", links=True) == tmp_path / "run" / "mine"
-    for link, name in (("cases.csv", "cases.csv"), ("figures/a.png", "figures"), ("more", "more/a.png")):
+    for link, name in (
+        ("cases.csv", "cases.csv"),
+        ("figures/a.png", "figures"),
+        ("more", "more/a.png"),
+    ):
         (tmp_path / "run" / link).symlink_to("../nowhere")
         with pytest.raises(DataError, match=f"{link} is a symbolic link"):
             refuse_links(tmp_path / "run", (name,))

@@ -37,7 +37,9 @@ def values() -> np.ndarray:
     return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 
 
-def file_of(path: Path, values: np.ndarray, qform: int, sform: int, form: str, unit: str = "mm") -> Path:
+def file_of(
+    path: Path, values: np.ndarray, qform: int, sform: int, form: str, unit: str = "mm"
+) -> Path:
     """A file whose qform is OBLIQUE, whatever the codes."""
     header = nib.Nifti1Header()
     header.set_data_shape(SHAPE)
@@ -45,7 +47,12 @@ def file_of(path: Path, values: np.ndarray, qform: int, sform: int, form: str, u
     header.set_zooms(SIZES)
     header.set_qform(OBLIQUE)
     header.set_sform(FORMS[form])
-    header["qform_code"], header["sform_code"], header["magic"], header["vox_offset"] = qform, sform, b"n+1", 352
+    header["qform_code"], header["sform_code"], header["magic"], header["vox_offset"] = (
+        qform,
+        sform,
+        b"n+1",
+        352,
+    )
     header.set_xyzt_units(unit)
     path.write_bytes(header.binaryblock + bytes(4) + values.tobytes(order="F"))
     return path
@@ -66,13 +73,17 @@ def by_itk(path: Path) -> np.ndarray | None:
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> float:
-    corners = np.array([[*corner, 1] for corner in itertools.product(*[(0, n - 1) for n in SHAPE])]).T
+    corners = np.array(
+        [[*corner, 1] for corner in itertools.product(*[(0, n - 1) for n in SHAPE])]
+    ).T
     return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
 
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("form", FORMS)
-def test_voxels_lie_where_itk_puts_them(form: str, unit: str, values: np.ndarray, tmp_path: Path) -> None:
+def test_voxels_lie_where_itk_puts_them(
+    form: str, unit: str, values: np.ndarray, tmp_path: Path
+) -> None:
     size = UNITS[unit]
     mm = np.diag([size, size, size, 1.0])
     for qform, sform in itertools.product(range(4), range(5)):
@@ -83,30 +94,47 @@ def test_voxels_lie_where_itk_puts_them(form: str, unit: str, values: np.ndarray
         found = doubts(image, path)
         if itk is None:
             np.testing.assert_allclose(image.affine, nibabel, rtol=1e-5)
-            assert [doubt.text.partition(" (off by ")[0] for doubt in found] == [f"{path} has axes that are not perpendicular"]
+            assert [doubt.text.partition(" (off by ")[0] for doubt in found] == [
+                f"{path} has axes that are not perpendicular"
+            ]
             continue
         assert apart(image.affine, itk) <= size * min(SIZES) / 2
         assert bool(found) == (apart(nibabel, itk) > size * min(SIZES) / 2), (qform, sform)
         if found:
             np.testing.assert_allclose(image.affine, itk, rtol=1e-5, atol=1e-4 * size)
             forms = qform or sform
-            assert ("is placed differently by its qform and its sform" if forms else "does not say where") in found[0].text
+            assert (
+                "is placed differently by its qform and its sform"
+                if forms
+                else "does not say where"
+            ) in found[0].text
 
 
 def test_registered_files_are_those_that_itk_reads(values: np.ndarray, tmp_path: Path) -> None:
     from lightning_reg.inference.registrar import Inputs
 
-    fixed, moving = (file_of(tmp_path / f"{n}.nii", values, q, s, "mirrored") for n, q, s in (("f", 0, 0), ("m", 1, 2)))
+    fixed, moving = (
+        file_of(tmp_path / f"{n}.nii", values, q, s, "mirrored")
+        for n, q, s in (("f", 0, 0), ("m", 1, 2))
+    )
     warnings = Inputs.read({"fixed": str(fixed), "moving": moving}).warnings
     assert [text.split(";")[0] for text in warnings] == [
         f"{fixed} does not say where its voxels lie (no qform, no sform)",
-        f"{moving} is placed differently by its qform and its sform (up to {apart(OBLIQUE, FORMS['mirrored']):.3g} mm apart)",
+        (
+            f"{moving} is placed differently by its qform and its sform (up to"
+            f" {apart(OBLIQUE, FORMS['mirrored']):.3g} mm apart)"
+        ),
     ]
     assert Inputs.read({"fixed": (values, OBLIQUE), "moving": (values, OBLIQUE)}).warnings == []
 
 
-@pytest.mark.parametrize("name", ["x.nii", "X.NII", "x.nii.gz", "X.NII.GZ", "x.Nii.gz", "x.img", "X.IMG", "x.hdr", "x.img.gz"])
-def test_the_ending_does_not_change_the_reader(name: str, values: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["x.nii", "X.NII", "x.nii.gz", "X.NII.GZ", "x.Nii.gz", "x.img", "X.IMG", "x.hdr", "x.img.gz"],
+)
+def test_the_ending_does_not_change_the_reader(
+    name: str, values: np.ndarray, tmp_path: Path
+) -> None:
     values[0, 0, 0] = np.nan
     kind = nib.Nifti1Image if ".nii" in name.lower() else nib.Nifti1Pair
     image = kind(values, FORMS["mirrored"])
@@ -116,11 +144,15 @@ def test_the_ending_does_not_change_the_reader(name: str, values: np.ndarray, tm
     if kind is nib.Nifti1Pair:
         image.to_filename(tmp_path / name)
     else:
-        (tmp_path / name).write_bytes(gzip.compress(image.to_bytes()) if name.lower().endswith("gz") else image.to_bytes())
+        (tmp_path / name).write_bytes(
+            gzip.compress(image.to_bytes()) if name.lower().endswith("gz") else image.to_bytes()
+        )
     path = tmp_path / name
     found = read_image(path)
     np.testing.assert_array_equal(found.data[0].numpy(), values)
-    np.testing.assert_allclose(found.affine, np.diag([1e-3, 1e-3, 1e-3, 1]) @ OBLIQUE, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        found.affine, np.diag([1e-3, 1e-3, 1e-3, 1]) @ OBLIQUE, rtol=1e-4, atol=1e-7
+    )
     assert voxels(path) == values.size
     assert is_nifti(path)
     assert len(doubts(found, path)) == 1
@@ -131,21 +163,32 @@ def test_reasons_for_compressed_files(name: str, values: np.ndarray, tmp_path: P
     raw = nib.Nifti1Image(values, OBLIQUE).to_bytes()
     path, content = tmp_path / name, bytearray(gzip.compress(raw))
     path.write_bytes(content + b"text")
-    with pytest.raises(DataError, match="its compressed data are damaged, or are followed by something else"):
+    with pytest.raises(
+        DataError, match="its compressed data are damaged, or are followed by something else"
+    ):
         read_image(path)
     content[-6] ^= 1
-    for block, reason in ((bytes(content), "are damaged, .* CRC check failed"), (raw, "not compressed although its name says so")):
+    for block, reason in (
+        (bytes(content), "are damaged, .* CRC check failed"),
+        (raw, "not compressed although its name says so"),
+    ):
         path.write_bytes(block)
         with pytest.raises(DataError, match=reason):
             read_image(path)
     (tmp_path / "x.nii").write_bytes(gzip.compress(raw))
-    with pytest.raises(DataError, match=r"compressed although its name does not say so; let its name end in \.nii\.gz"):
+    with pytest.raises(
+        DataError,
+        match=r"compressed although its name does not say so; let its name end in \.nii\.gz",
+    ):
         read_image(tmp_path / "x.nii")
 
 
 def test_files_without_a_place(values: np.ndarray, tmp_path: Path) -> None:
     nib.AnalyzeImage(values, np.eye(4)).to_filename(tmp_path / "x.img")
-    with pytest.raises(DataError, match="it is an Analyze file, which does not say where its voxels lie; convert it to NIfTI"):
+    with pytest.raises(
+        DataError,
+        match="it is an Analyze file, which does not say where its voxels lie; convert it to NIfTI",
+    ):
         read_image(tmp_path / "x.img")
     path = file_of(tmp_path / "x.nii", values, 1, 1, "equal")
     block = bytearray(path.read_bytes())
@@ -158,7 +201,11 @@ def test_files_without_a_place(values: np.ndarray, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [5e-5, 1e-4, 90.0])
 def test_voxels_of_every_size(size: float, values: np.ndarray, tmp_path: Path) -> None:
     grid = Grid(SHAPE, np.diag([size, size, 2 * size, 1]))
-    write_image(tmp_path / "x.nii.gz", Image(tio.ScalarImage(tensor=values[None]).data[None], grid).tensor, grid)
+    write_image(
+        tmp_path / "x.nii.gz",
+        Image(tio.ScalarImage(tensor=values[None]).data[None], grid).tensor,
+        grid,
+    )
     header = nib.load(tmp_path / "x.nii.gz").header
     assert header.get_xyzt_units()[0] == "mm"
     assert placement(header).doubt == ""
@@ -168,7 +215,9 @@ def test_voxels_of_every_size(size: float, values: np.ndarray, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("place", "value"), [(76, 0.0), (80, -2.0), (76, 5.0)])
-def test_headers_that_nibabel_corrects(place: int, value: float, values: np.ndarray, tmp_path: Path) -> None:
+def test_headers_that_nibabel_corrects(
+    place: int, value: float, values: np.ndarray, tmp_path: Path
+) -> None:
     """Negative voxel sizes, and a qfac that is neither 1 nor -1."""
     path = file_of(tmp_path / "x.nii", values, 1, 2, "mirrored")
     before = doubts(read_image(path), path)

@@ -18,7 +18,9 @@ from lightning_reg.registry import DataError
 
 LINES = [f"{b}: &{b} [{', '.join(9 * [f'*{a}'])}]" for a, b in itertools.pairwise("abcdefghi")]
 NINES = "\n".join(["a: &a [x, x, x, x, x, x, x, x, x]", *LINES])
-MERGES = "\n".join(["a: &a {k: 1}", *(line.replace("[", "{<<: [").replace("]", "]}") for line in LINES)])
+MERGES = "\n".join(
+    ["a: &a {k: 1}", *(line.replace("[", "{<<: [").replace("]", "]}") for line in LINES)]
+)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,9 @@ MERGES = "\n".join(["a: &a {k: 1}", *(line.replace("[", "{<<: [").replace("]", "
         ("x.json", b"\x80", "cannot be read as JSON"),
     ],
 )
-def test_what_is_no_plain_bounded_value_is_refused(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+def test_what_is_no_plain_bounded_value_is_refused(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as refused:
@@ -62,8 +66,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 VALUES: dict[str, Any] = {
-    "exponent": 1e-5, "text": "1e-5", "date": "2024-01-01", "number": "1.5", "large": 1e300, "infinite": float("inf"), "word": "null",
-    "umlaut": "ä", "whole": 3, "hexadecimal": "0x1f", "list": [[1, "a"], {}], "root": "${data.root}",
+    "exponent": 1e-5, "text": "1e-5", "date": "2024-01-01", "number": "1.5", "large": 1e300,
+    "infinite": float("inf"), "word": "null",
+    "umlaut": "ä", "whole": 3, "hexadecimal": "0x1f", "list": [[1, "a"], {}],
+    "root": "${data.root}",
 }  # fmt: skip
 
 
@@ -79,11 +85,16 @@ def test_values_are_read_as_they_were_written_and_as_hydra_reads_them(tmp_path: 
     assert read_yaml(path)["b"] == {"k": 1e-5, "day": "2024-01-01"}
 
 
-def test_the_deepest_and_largest_files_of_this_project_are_far_from_the_limits(tmp_path: Path) -> None:
+def test_the_deepest_and_largest_files_of_this_project_are_far_from_the_limits(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(as_yaml(compose(["method=dlir", "data=phantom"])))
     assert path.stat().st_size < LARGEST_YAML / 100
-    assert max(len(line) - len(line.lstrip(" -")) for line in path.read_text().splitlines()) / 2 < DEPTH / 3
+    assert (
+        max(len(line) - len(line.lstrip(" -")) for line in path.read_text().splitlines()) / 2
+        < DEPTH / 3
+    )
     deep: Any = 1
     for _ in range(DEPTH - 1):
         deep = [deep]
@@ -92,6 +103,12 @@ def test_the_deepest_and_largest_files_of_this_project_are_far_from_the_limits(t
 
 
 def test_no_other_module_reads_yaml_or_json_files() -> None:
-    reading = re.compile(r"safe_load|yaml\.load|json\.load\(|json\.loads\((?!json\.dumps)|OmegaConf\.load")
-    files = [path for path in Path(lightning_reg.__file__).parent.rglob("*.py") if reading.search(path.read_text(encoding="utf-8"))]
+    reading = re.compile(
+        r"safe_load|yaml\.load|json\.load\(|json\.loads\((?!json\.dumps)|OmegaConf\.load"
+    )
+    files = [
+        path
+        for path in Path(lightning_reg.__file__).parent.rglob("*.py")
+        if reading.search(path.read_text(encoding="utf-8"))
+    ]
     assert [path.name for path in files] == ["reading.py"]

@@ -15,7 +15,10 @@ from lightning_reg.metrics.statistics import holm
 
 
 def rows(values: Any, **columns: Any) -> list[dict[str, Any]]:
-    found = [{"case": f"c{n}", "tre_before_mm": 9.0 + n, "tre_after_mm": float(v)} for n, v in enumerate(values)]
+    found = [
+        {"case": f"c{n}", "tre_before_mm": 9.0 + n, "tre_after_mm": float(v)}
+        for n, v in enumerate(values)
+    ]
     return [row | {key: of[n] for key, of in columns.items()} for n, row in enumerate(found)]
 
 
@@ -47,10 +50,14 @@ def test_differences_are_scipys_against_the_best_mean_and_corrected_by_metric() 
     assert comparison.ranked() == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("column", "best"), [("tre_after_mm", "low"), ("dice_after", "high"), ("folding", "low")])
+@pytest.mark.parametrize(
+    ("column", "best"), [("tre_after_mm", "low"), ("dice_after", "high"), ("folding", "low")]
+)
 def test_the_best_is_the_lowest_error_or_the_highest_overlap(column: str, best: str) -> None:
     data = {"low": 0.1, "high": 0.9}
-    comparison = Comparison({name: rows([1.0] * 3, **{column: [value] * 3}) for name, value in data.items()})
+    comparison = Comparison(
+        {name: rows([1.0] * 3, **{column: [value] * 3}) for name, value in data.items()}
+    )
     metric = next(metric for metric in comparison.metrics if metric.column() == column)
     assert comparison.best(metric) == best
 
@@ -81,7 +88,10 @@ def test_methods_that_begin_differently_have_a_row_each_before() -> None:
     table = comparison.cells()
     assert list(table) == ["before (model)", "before (a, b)", "model", "a", "b"]
     assert [table[name][0].mean for name in list(table)[:2]] == [5.0, 10.0]
-    assert "The methods start differently: each row 'before' is for the methods that it names." in comparison.notes()
+    assert (
+        "The methods start differently: each row 'before' is for the methods that it names."
+        in comparison.notes()
+    )
 
 
 def test_columns_are_chosen_in_their_order() -> None:
@@ -98,31 +108,51 @@ def test_folding_is_shown_in_percent_and_kept_as_a_fraction() -> None:
     comparison = Comparison({"a": rows([1, 2, 3], folding=[0.01, 0.02, 0.03])})
     place = comparison.header().index("folding, % ↓")
     assert comparison.cells()["a"][place - 1].text() == "2.00 ± 1.00"
-    assert next(line for line in comparison.csv().splitlines() if ",folding," in line).split(",")[2] == "0.02"
+    assert (
+        next(line for line in comparison.csv().splitlines() if ",folding," in line).split(",")[2]
+        == "0.02"
+    )
 
 
 def test_a_method_that_lacks_values_that_others_have_is_never_the_best() -> None:
     """Its mean is over the easy cases: where it lost the label there is no distance."""
-    good, lost = rows([2.0] * 8, hd95_after_mm=[5.0] * 8), rows([9.0] * 8, hd95_after_mm=[4.0] * 6 + [float("nan")] * 2)
+    good, lost = (
+        rows([2.0] * 8, hd95_after_mm=[5.0] * 8),
+        rows([9.0] * 8, hd95_after_mm=[4.0] * 6 + [float("nan")] * 2),
+    )
     comparison = Comparison({"lost": lost, "good": good})
     hd95 = next(metric for metric in comparison.metrics if metric.key == "hd95")
     assert comparison.best(hd95) == "good"
     assert (
-        Comparison({"lost": [{**row, "tre_after_mm": 1.0} if n else {"case": "c0"} for n, row in enumerate(lost)], "good": good}).ranked()[
-            0
-        ]
+        Comparison(
+            {
+                "lost": [
+                    {**row, "tre_after_mm": 1.0} if n else {"case": "c0"}
+                    for n, row in enumerate(lost)
+                ],
+                "good": good,
+            }
+        ).ranked()[0]
         == "good"
     )
     place = 1 + comparison.metrics.index(hd95)
-    assert [line.split(" | ")[place].strip(" |") for line in comparison.markdown().splitlines()[3:5]] == [
+    assert [
+        line.split(" | ")[place].strip(" |") for line in comparison.markdown().splitlines()[3:5]
+    ] == [
         "4.00 ± 0.00\\*†",
         "**5.00 ± 0.00**",
     ]
-    assert "HD95, mm †: no value where others have one (lost in 2): the column is over 6 pairs." in comparison.notes()
+    assert (
+        "HD95, mm †: no value where others have one (lost in 2): the column is over 6 pairs."
+        in comparison.notes()
+    )
 
 
 def test_a_metric_that_few_pairs_have_says_so_and_equal_means_are_not_bold() -> None:
-    first = [{"case": str(n), "dice_after": 0.5, **({"tre_after_mm": 1.0} if n < 2 else {})} for n in range(7)]
+    first = [
+        {"case": str(n), "dice_after": 0.5, **({"tre_after_mm": 1.0} if n < 2 else {})}
+        for n in range(7)
+    ]
     comparison = Comparison({"a": first, "b": first})
     assert "TRE, mm: over the 2 pairs that have it." in comparison.notes()
     assert "With 2 pairs p is" in " ".join(comparison.notes())
@@ -149,7 +179,9 @@ def test_too_few_pairs_for_a_test_are_said(cases: int, methods: int, told: str) 
 
 
 def test_forms_have_every_method_once_with_its_mean() -> None:
-    comparison = Comparison({"ours_1 & co": rows([1, 2, 3, 4, 5, 6, 7]), "a|b": rows([2, 3, 4, 5, 6, 7, 9])})
+    comparison = Comparison(
+        {"ours_1 & co": rows([1, 2, 3, 4, 5, 6, 7]), "a|b": rows([2, 3, 4, 5, 6, 7, 9])}
+    )
     lines = list(csv.DictReader(io.StringIO(comparison.csv())))
     assert [(line["method"], line["metric"], float(line["mean"])) for line in lines] == [
         ("ours_1 & co", "tre_after_mm", 4.0),

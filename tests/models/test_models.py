@@ -1,4 +1,6 @@
-"""Models by name: installed, in files, and on servers that are slow, cut connections, or send other content."""
+"""Models by name: installed, in files, and on servers that are slow, cut connections, or send other
+content.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,14 @@ from lightning_reg.models import Card, locate, read_card, write_card
 from lightning_reg.models import download as downloads
 from lightning_reg.registry import UserError
 
-CARD = Card("a test", "nothing", "CC0-1.0", "none", {"on": "on nothing", "Dice": 0.5}, "anything", 3)
+CARD = Card(
+    "a test", "nothing", "CC0-1.0", "none", {"on": "on nothing", "Dice": 0.5}, "anything", 3
+)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves ``content``; ``cut``: bytes after which each connection ends; ``ranges``: whether it resumes.
+    """Serves ``content``; ``cut``: bytes after which each connection ends; ``ranges``: whether it
+    resumes.
 
     ``leads``: address to which it redirects once; ``endless``: a body without an end.
     """
@@ -116,10 +121,15 @@ def test_a_cut_connection_is_taken_up_where_it_ended(server: type[Server]) -> No
     assert server.asked == [None, "bytes=70000-", "bytes=140000-", "bytes=210000-", "bytes=280000-"]
 
 
-def test_a_server_that_cannot_resume_sends_it_again(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_resume_sends_it_again(
+    server: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.ranges, server.cut = False, 70_000
     monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
-    with pytest.raises(UserError, match=r"cannot be fetched.*0\.1 MB of it are kept, and the same command goes on from there"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot be fetched.*0\.1 MB of it are kept, and the same command goes on from there",
+    ):
         locate(address(server))
     server.cut = None
     assert locate(address(server)).path.read_bytes() == server.content
@@ -128,10 +138,14 @@ def test_a_server_that_cannot_resume_sends_it_again(server: type[Server], monkey
 def test_what_is_not_what_it_should_be_is_not_kept(server: type[Server], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not match its checksum .*nothing was kept"):
         locate(address(server, b"something else"))
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert not [
+        path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"
+    ]
 
 
-def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(
+    server: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.pause = 0.02
     assert locate(address(server)).path.read_bytes() == server.content
     server.content, server.pause = os.urandom(100_000), 3.0
@@ -141,8 +155,17 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server: type[Server
         locate(address(server))
 
 
-@pytest.mark.parametrize("leads", ["http://example.invalid/best.ckpt", "ftp://127.0.0.1/best.ckpt", "http://localhost:1@example.invalid/x"])
-def test_a_redirect_to_what_is_not_encrypted_is_not_followed(server: type[Server], leads: str) -> None:
+@pytest.mark.parametrize(
+    "leads",
+    [
+        "http://example.invalid/best.ckpt",
+        "ftp://127.0.0.1/best.ckpt",
+        "http://localhost:1@example.invalid/x",
+    ],
+)
+def test_a_redirect_to_what_is_not_encrypted_is_not_followed(
+    server: type[Server], leads: str
+) -> None:
     server.leads = leads
     with pytest.raises(UserError, match="which is not encrypted"):
         locate(address(server))
@@ -155,7 +178,9 @@ def test_a_body_without_an_end_is_cut_and_does_not_hinder_the_next_download(
 ) -> None:
     server.endless = True
     monkeypatch.setattr(downloads, "LARGEST", 1_000_000)
-    with pytest.raises(UserError, match="is larger than 0 GiB, so it is no model; nothing was kept"):
+    with pytest.raises(
+        UserError, match="is larger than 0 GiB, so it is no model; nothing was kept"
+    ):
         locate(address(server))
     assert not list((tmp_path / "cache").rglob("*.part"))
     server.pause = 0.02
@@ -167,7 +192,9 @@ def test_a_body_without_an_end_is_cut_and_does_not_hinder_the_next_download(
     assert locate(address(server)).path.read_bytes() == server.content
 
 
-def test_a_full_disk_keeps_no_part(server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_no_part(
+    server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(url: str, partial: Path, *args: object) -> None:
         partial.write_bytes(b"x")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -178,7 +205,9 @@ def test_a_full_disk_keeps_no_part(server: type[Server], tmp_path: Path, monkeyp
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
-def test_without_a_network_the_cache_works_and_the_rest_is_a_sentence(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_cache_works_and_the_rest_is_a_sentence(
+    server: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     known, unknown = address(server), address(server, b"never seen")
     path = locate(known).path
 
@@ -187,7 +216,13 @@ def test_without_a_network_the_cache_works_and_the_rest_is_a_sentence(server: ty
 
     monkeypatch.setattr(downloads.OPENER, "open", none)
     assert locate(known).path == path
-    with pytest.raises(UserError, match=r"Name or service not known.*nothing of it is in the cache.*give a file or an installed model"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"Name or service not known.*nothing of it is in the cache.*give a file or an installed"
+            r" model"
+        ),
+    ):
         locate(unknown)
 
 
@@ -216,7 +251,9 @@ def test_a_file_that_is_not_there_and_an_error_of_the_server(server: type[Server
         locate(address(server))
 
 
-def test_hugging_face_is_asked_by_its_own_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hugging_face_is_asked_by_its_own_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked = []
 
     def fetch(repository: str, file: str, revision: str) -> str:
@@ -229,7 +266,9 @@ def test_hugging_face_is_asked_by_its_own_library(monkeypatch: pytest.MonkeyPatc
     sys.modules["huggingface_hub"].hf_hub_download = fetch  # type: ignore[attr-defined]
     assert locate("hf://owner/repo/folder/best.ckpt@v1.0").path == tmp_path / "file.ckpt"
     assert asked == [("owner/repo", "folder/best.ckpt", "v1.0")]
-    with pytest.raises(UserError, match=r"cannot be downloaded \(ValueError: Revision Not Found pages\)"):
+    with pytest.raises(
+        UserError, match=r"cannot be downloaded \(ValueError: Revision Not Found pages\)"
+    ):
         locate("hf://owner/repo/best.ckpt@gone")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'lightning-reg\[hub\]'"):
@@ -242,7 +281,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = tmp_path / "site" / "nice_models-1.2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nice-models\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text("[lightning_reg.models]\nbrain = nice_models.brain\nempty = nice_models.empty\n")
+    (info / "entry_points.txt").write_text(
+        "[lightning_reg.models]\nbrain = nice_models.brain\nempty = nice_models.empty\n"
+    )
     folder = tmp_path / "site" / "nice_models" / "brain"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("raise RuntimeError('a model runs no code')\n")
@@ -259,22 +300,43 @@ def test_an_installed_model_is_found_by_name_and_nothing_of_it_is_imported(packa
         assert located.card == CARD
     registrar = lightning_reg.load("brain")
     assert registrar.settings["model"] == "nice_models.brain"
-    with pytest.raises(UserError, match=r"no model named 'brian', and no such file; did you mean 'brain'\?"):
+    with pytest.raises(
+        UserError, match=r"no model named 'brian', and no such file; did you mean 'brain'\?"
+    ):
         locate("brian")
     other = package / "other_models-1.0.dist-info"
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other-models\nVersion: 1.0\n")
     (other / "entry_points.txt").write_text("[lightning_reg.models]\nbrain = nice_models.brain\n")
-    with pytest.raises(UserError, match=r"provided twice, by .*write (nice_models\.brain or other_models|other_models\.brain or nice)"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"provided twice, by .*write (nice_models\.brain or other_models|other_models\.brain or"
+            r" nice)"
+        ),
+    ):
         locate("brain")
-    with pytest.raises(UserError, match=r"'empty' of nice-models 1\.2 has no model\.ckpt in nice_models\.empty; reinstall nice-models"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"'empty' of nice-models 1\.2 has no model\.ckpt in nice_models\.empty; reinstall"
+            r" nice-models"
+        ),
+    ):
         locate("empty")
 
 
-def test_without_a_model_the_packages_of_a_clone_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """This repository's own; from a wheel, whose configurations have no plugins beside them, where they are."""
+def test_without_a_model_the_packages_of_a_clone_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """This repository's own; from a wheel, whose configurations have no plugins beside them, where
+    they are.
+    """
     monkeypatch.setattr("lightning_reg.cli.models.installed", list)
-    for folder, expected in ((own_directory(), "plugins/lightning_reg_hippocampus"), (tmp_path / "conf", "plugins/ of the project's")):
+    for folder, expected in (
+        (own_directory(), "plugins/lightning_reg_hippocampus"),
+        (tmp_path / "conf", "plugins/ of the project's"),
+    ):
         monkeypatch.setattr("lightning_reg.cli.models.own_directory", lambda folder=folder: folder)
         terminal = Console(record=True, width=400)
         monkeypatch.setattr("lightning_reg.cli.models.console", lambda terminal=terminal: terminal)
@@ -285,12 +347,18 @@ def test_without_a_model_the_packages_of_a_clone_are_named(monkeypatch: pytest.M
         assert "lightning_reg_symmetric" not in text
 
 
-def test_the_command_lists_describes_and_fetches(package: Path, server: type[Server], tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])}
+def test_the_command_lists_describes_and_fetches(
+    package: Path, server: type[Server], tmp_path: Path
+) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
+    }
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "lightning_reg.cli.main", "models", *words]
-        return subprocess.run(line, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+        return subprocess.run(
+            line, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+        )
 
     listed = command("--json")
     assert listed.returncode == 1  # 'empty' is broken
@@ -301,7 +369,9 @@ def test_the_command_lists_describes_and_fetches(package: Path, server: type[Ser
     described = command("describe", "brain")
     assert "Not for" in described.stdout
     assert "CC0-1.0" in described.stdout
-    plain = json.loads(command("describe", str(package / "nice_models" / "brain" / "model.ckpt"), "--json").stdout)
+    plain = json.loads(
+        command("describe", str(package / "nice_models" / "brain" / "model.ckpt"), "--json").stdout
+    )
     assert {"unet", "velocity", "lncc"} <= {one["name"] for one in plain["components"]}
     missing = command("fetch", "nosuch.ckpt")
     assert (missing.returncode, missing.stdout.strip()) == (2, "")
@@ -317,7 +387,10 @@ def test_the_command_lists_describes_and_fetches(package: Path, server: type[Ser
         ("a: [", "cannot be read"),
         ("- 1", "no 'key: value'"),
         ("title: x", "lacks data, licence"),
-        ("title: 3\ndata: d\nlicence: l\ntraining: t\naccuracy: {}\nnot_for: n\nparameters: 1", "title is 3; give text"),
+        (
+            "title: 3\ndata: d\nlicence: l\ntraining: t\naccuracy: {}\nnot_for: n\nparameters: 1",
+            "title is 3; give text",
+        ),
         ("titel: x", "did you mean 'title'"),
     ],
 )

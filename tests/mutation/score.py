@@ -1,7 +1,8 @@
 """Mutation score: the fraction of small realistic mistakes that the tests detect.
 
-``python tests/mutation/score.py [ROOM ...] [--jobs 2] [--list]`` applies every mistake of ``tests/mutation/ROOM.yaml``, one at a time, to a
-copy of the repository, runs the tests named with it, and prints which mistakes survive. A mistake is an entry
+``python tests/mutation/score.py [ROOM ...] [--jobs 2] [--list]`` applies every mistake of
+``tests/mutation/ROOM.yaml``, one at a time, to a copy of the repository, runs the tests named with
+it, and prints which mistakes survive. A mistake is an entry
 
     - name: loss with the wrong sign
       file: lightning_reg/training/module.py
@@ -9,8 +10,8 @@ copy of the repository, runs the tests named with it, and prints which mistakes 
       new: return -value.total
       tests: [tests/training/test_learning.py]
 
-``old`` must occur exactly once in the file. The tests of a mistake are first run without it, because a failing test cannot detect anything.
-The exit status is 0 if at least 95 % are detected.
+``old`` must occur exactly once in the file. The tests of a mistake are first run without it,
+because a failing test cannot detect anything. The exit status is 0 if at least 95 % are detected.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ TIMEOUT = 900  # seconds; a mistake that makes the tests hang is noticed
 
 
 def mistakes(rooms: list[str]) -> list[dict[str, Any]]:
-    """Entries of the rooms' tables (all rooms where none is named), checked against the files they change."""
+    """Entries of the rooms' tables (all rooms where none is named), checked against the files they
+    change.
+    """
     found = []
     for table in sorted(Path(__file__).parent.glob("*.yaml")):
         if rooms and table.stem not in rooms:
@@ -41,14 +44,19 @@ def mistakes(rooms: list[str]) -> list[dict[str, Any]]:
         for entry in yaml.safe_load(table.read_text()):
             count = (ROOT / entry["file"]).read_text().count(entry["old"])
             if count != 1:
-                raise SystemExit(f"{table.name}, {entry['name']!r}: its text stands {count} times in {entry['file']}; expected once")
+                raise SystemExit(
+                    f"{table.name}, {entry['name']!r}: its text stands {count} times in"
+                    f" {entry['file']}; expected once"
+                )
             found.append(entry | {"room": table.stem})
     return found
 
 
 def copy_repository(folder: Path) -> Path:
     """Copy of the files that git tracks or would track."""
-    names = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, text=True).split("\0")
+    names = subprocess.check_output(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, text=True
+    ).split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -58,16 +66,37 @@ def copy_repository(folder: Path) -> Path:
 
 def passes(folder: Path, tests: list[str]) -> bool:
     """Whether the tests pass in a copy; a run that takes too long does not."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "slow or not slow", *tests]
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "slow or not slow",
+        *tests,
+    ]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         code = process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
         return False
-    if code not in (0, 1, 2):  # 2: the mistake breaks an import; anything else is the table's own mistake
+    if code not in (
+        0,
+        1,
+        2,
+    ):  # 2: the mistake breaks an import; anything else is the table's own mistake
         raise SystemExit(f"pytest ended with status {code} for {' '.join(tests)}")
     return code == 0
 
@@ -108,17 +137,33 @@ def main() -> int:
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
             sets = sorted({tuple(m["tests"]) for m in made})
-            broken = [s for s, good in zip(sets, pool.map(lambda s: run(passes, list(s)), sets), strict=True) if not good]
+            broken = [
+                s
+                for s, good in zip(
+                    sets, pool.map(lambda s: run(passes, list(s)), sets), strict=True
+                )
+                if not good
+            ]
             if broken:
-                raise SystemExit("these tests fail without any mistake: " + "; ".join(" ".join(s) for s in broken))
+                raise SystemExit(
+                    "these tests fail without any mistake: "
+                    + "; ".join(" ".join(s) for s in broken)
+                )
             results = []
-            for mistake, killed in zip(made, pool.map(lambda m: run(noticed, m), made), strict=True):
+            for mistake, killed in zip(
+                made, pool.map(lambda m: run(noticed, m), made), strict=True
+            ):
                 results.append(killed)
-                print(f"{'noticed ' if killed else 'SURVIVES'}  {mistake['room']}: {mistake['name']}", flush=True)
+                print(
+                    f"{'noticed ' if killed else 'SURVIVES'}  {mistake['room']}: {mistake['name']}",
+                    flush=True,
+                )
     for room in sorted({m["room"] for m in made}):
         of_room = [killed for m, killed in zip(made, results, strict=True) if m["room"] == room]
         print(f"{room}: {sum(of_room)} of {len(of_room)}")
-    print(f"all: {sum(results)} of {len(results)}, {100 * sum(results) / max(len(results), 1):.0f} %")
+    print(
+        f"all: {sum(results)} of {len(results)}, {100 * sum(results) / max(len(results), 1):.0f} %"
+    )
     return 0 if sum(results) >= 0.95 * len(results) else 1
 
 

@@ -23,7 +23,14 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def tensors(pair: Pair) -> list[torch.Tensor]:
-    images = [pair.fixed, pair.moving, pair.fixed_mask, pair.moving_mask, pair.fixed_labels, pair.moving_labels]
+    images = [
+        pair.fixed,
+        pair.moving,
+        pair.fixed_mask,
+        pair.moving_mask,
+        pair.fixed_labels,
+        pair.moving_labels,
+    ]
     return [i.tensor for i in images] + [
         pair.truth.field,
         torch.from_numpy(pair.fixed.grid.affine),
@@ -46,7 +53,9 @@ def test_the_seed_decides_everything_and_nothing_else_is_touched() -> None:
 
 def test_the_phases_have_different_noise() -> None:
     noisy, clean = breathing_thorax(2, (24, 24, 24)), breathing_thorax(2, (24, 24, 24), noise=0.0)
-    fixed, moving = (getattr(noisy, f).tensor - getattr(clean, f).tensor for f in ("fixed", "moving"))
+    fixed, moving = (
+        getattr(noisy, f).tensor - getattr(clean, f).tensor for f in ("fixed", "moving")
+    )
     assert fixed.std().item() == pytest.approx(17, rel=0.1)
     assert abs(float((fixed * moving).mean())) < 0.1 * 17**2
 
@@ -65,7 +74,9 @@ def test_everything_is_there_on_one_oblique_anisotropic_grid(pair: Pair) -> None
     assert np.abs(grid.affine[0, :3, 3]).min() > 1
     assert pair.fixed.padding == pair.moving.padding == -1000
     assert pair.fixed.tensor.dtype == torch.float32
-    assert all(i.discrete and i.tensor.dtype == torch.uint8 for i in (pair.fixed_mask, pair.moving_labels))
+    assert all(
+        i.discrete and i.tensor.dtype == torch.uint8 for i in (pair.fixed_mask, pair.moving_labels)
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -73,10 +84,15 @@ def test_landmarks_follow_the_closed_form(seed: int) -> None:
     pair = breathing_thorax(seed, (20, 24, 22))
     fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
     assert 40 <= len(fixed) <= 100
-    assert np.abs(draw_subject(seed).map_world(fixed.double().numpy().T).T - moving.numpy()).max() < 1e-3
+    assert (
+        np.abs(draw_subject(seed).map_world(fixed.double().numpy().T).T - moving.numpy()).max()
+        < 1e-3
+    )
     for points, image in ((fixed, pair.fixed), (moving, pair.moving)):
         inside = image.grid.to_voxel(points.T.double().unsqueeze(0))[0]
-        assert bool(((inside >= 0) & (inside <= torch.tensor(image.grid.shape).view(3, 1) - 1)).all())
+        assert bool(
+            ((inside >= 0) & (inside <= torch.tensor(image.grid.shape).view(3, 1) - 1)).all()
+        )
 
 
 def test_landmarks_are_vessels_in_the_lungs_and_truth_maps_them(pair: Pair) -> None:
@@ -101,7 +117,9 @@ def test_truth_neither_folds_nor_comes_near(pair: Pair) -> None:
 
 
 def test_the_diaphragm_moves_up_and_the_apex_hardly(pair: Pair) -> None:
-    upward = (torch.from_numpy(pair.fixed.grid.affine[0, :3, :3]).float() @ pair.truth.field[0].flatten(1))[2].view(pair.fixed.grid.shape)
+    upward = (
+        torch.from_numpy(pair.fixed.grid.affine[0, :3, :3]).float() @ pair.truth.field[0].flatten(1)
+    )[2].view(pair.fixed.grid.shape)
     lung = pair.fixed_mask.tensor[0, 0] > 0
     heights = lung.nonzero()[:, 2].float()
     levels = torch.arange(lung.shape[2]).expand_as(upward)
@@ -115,14 +133,24 @@ def test_truth_registers_the_images(pair: Pair) -> None:
     density = jacobian_determinant(pair.truth.field)
     assert ncc(pair.fixed.tensor, density * (warped + 1000) - 1000, mask) > 0.85
     assert ncc(pair.fixed.tensor, pair.moving.tensor, mask) < 0.6
-    moving_mask = dataclasses.replace(pair.moving_mask, tensor=pair.moving_mask.tensor.float(), discrete=False)
+    moving_mask = dataclasses.replace(
+        pair.moving_mask, tensor=pair.moving_mask.tensor.float(), discrete=False
+    )
     assert dice(moving_mask.warped(pair.truth).tensor > 0.5, mask > 0.5, [1]) > 0.97
-    assert dice(pair.moving_labels.warped(pair.truth).tensor, pair.fixed_labels.tensor, [1, 2, 3, 4, 5]).min() > 0.85
+    assert (
+        dice(
+            pair.moving_labels.warped(pair.truth).tensor, pair.fixed_labels.tensor, [1, 2, 3, 4, 5]
+        ).min()
+        > 0.85
+    )
 
 
 def test_hounsfield_units_are_those_of_a_thorax(pair: Pair) -> None:
     assert pair.fixed.tensor[0, 0, 0, 0, -1] == pytest.approx(-1000, abs=90)
-    medians = [i.tensor[m.tensor > 0].median() for i, m in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))]
+    medians = [
+        i.tensor[m.tensor > 0].median()
+        for i, m in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
+    ]
     assert -900 < medians[0] < medians[1] - 10 < -740
     hu = pair.fixed.tensor
     soft, bone = ((hu > 0) & (hu < 120)).float().mean(), ((hu > 250) & (hu < 800)).float().mean()
@@ -135,16 +163,28 @@ def test_hounsfield_units_are_those_of_a_thorax(pair: Pair) -> None:
 
 
 def test_lobes_fill_the_lungs(pair: Pair) -> None:
-    for labels, mask in ((pair.fixed_labels, pair.fixed_mask), (pair.moving_labels, pair.moving_mask)):
+    for labels, mask in (
+        (pair.fixed_labels, pair.fixed_mask),
+        (pair.moving_labels, pair.moving_mask),
+    ):
         assert labels.tensor.unique().tolist() == [0, 1, 2, 3, 4, 5]
         assert torch.equal(labels.tensor > 0, mask.tensor > 0)
-    centers = [(pair.fixed_labels.tensor[0, 0] == n).nonzero().double().mean(0) for n in range(1, 6)]
-    assert min(c[0] for c in centers[:3]) > max(c[0] for c in centers[3:])  # the first axis runs to the right
+    centers = [
+        (pair.fixed_labels.tensor[0, 0] == n).nonzero().double().mean(0) for n in range(1, 6)
+    ]
+    assert min(c[0] for c in centers[:3]) > max(
+        c[0] for c in centers[3:]
+    )  # the first axis runs to the right
     assert centers[0][2] > centers[2][2]
     assert centers[1][1] > centers[2][1]
     assert centers[3][2] > centers[4][2]
-    assert pair.fixed_labels.tensor.eq(1).sum() + pair.fixed_labels.tensor.eq(2).sum() > 0.5 * pair.fixed_labels.tensor.eq(4).sum()
-    right, left = (sum(int(pair.fixed_labels.tensor.eq(n).sum()) for n in side) for side in ((1, 2, 3), (4, 5)))
+    assert (
+        pair.fixed_labels.tensor.eq(1).sum() + pair.fixed_labels.tensor.eq(2).sum()
+        > 0.5 * pair.fixed_labels.tensor.eq(4).sum()
+    )
+    right, left = (
+        sum(int(pair.fixed_labels.tensor.eq(n).sum()) for n in side) for side in ((1, 2, 3), (4, 5))
+    )
     assert right > left
 
 
@@ -156,14 +196,25 @@ def test_any_shape_shows_the_same_subject(shape: tuple[int, int, int]) -> None:
     for name in ("fixed", "moving"):
         ours, theirs = getattr(pair, name).tensor, getattr(reference, name).tensor
         assert float(ours.mean()) == pytest.approx(float(theirs.mean()), abs=15)
-    volumes = [float(p.fixed_mask.tensor.sum() * p.fixed.grid.spacing.prod()) for p in (pair, reference)]
+    volumes = [
+        float(p.fixed_mask.tensor.sum() * p.fixed.grid.spacing.prod()) for p in (pair, reference)
+    ]
     assert volumes[0] == pytest.approx(volumes[1], rel=0.08)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_breathing_inverts_and_keeps_the_spine(seed: int) -> None:
-    breathing = draw_breathing(np.random.default_rng(seed), half_width=122.0, half_depth=86.0, spine=-60.0, base=-80.0, apex=115.0)
-    points = np.random.default_rng(seed).uniform(-1, 1, (3, 3000)) * np.array([[160.0], [125.0], [150.0]])
+    breathing = draw_breathing(
+        np.random.default_rng(seed),
+        half_width=122.0,
+        half_depth=86.0,
+        spine=-60.0,
+        base=-80.0,
+        apex=115.0,
+    )
+    points = np.random.default_rng(seed).uniform(-1, 1, (3, 3000)) * np.array(
+        [[160.0], [125.0], [150.0]]
+    )
     assert np.abs(breathing.map(breathing.inverse(points)) - points).max() < 1e-6
     assert breathing.jacobian_determinant(points).min() > 0.3
     spine = np.stack([np.zeros(50), np.full(50, -60.0), np.linspace(-140, 140, 50)])
@@ -182,12 +233,24 @@ def test_scans_are_cut_to_the_lungs_of_both_phases() -> None:
     whole, cut = (PhantomDataset(1, 1, (40, 32, 40), crop=crop) for crop in (None, 12.0))
     for time in (0, 1):
         before, after = (dataset.load(dataset.records()[time]) for dataset in (whole, cut))
-        assert all(a < b for a, b in zip(after["image"].spatial_shape, before["image"].spatial_shape, strict=True))
-        assert int(after["mask"].data.sum()) == int(before["mask"].data.sum())  # nothing of the lungs is lost
+        assert all(
+            a < b
+            for a, b in zip(
+                after["image"].spatial_shape, before["image"].spatial_shape, strict=True
+            )
+        )
+        assert int(after["mask"].data.sum()) == int(
+            before["mask"].data.sum()
+        )  # nothing of the lungs is lost
         torch.testing.assert_close(after["landmarks"], before["landmarks"])
         spacing = torch.tensor(after["image"].spacing)
         inside = after["mask"].data[0].nonzero()
-        margins = torch.stack([inside.amin(0), torch.tensor(after["image"].spatial_shape) - 1 - inside.amax(0)]) * spacing
+        margins = (
+            torch.stack(
+                [inside.amin(0), torch.tensor(after["image"].spatial_shape) - 1 - inside.amax(0)]
+            )
+            * spacing
+        )
         assert float(margins.min()) > 12 - float(spacing.max())
     fixed, moving = (cut.load(record)["image"] for record in cut.records()[:2])
     assert fixed.spatial_shape == moving.spatial_shape  # one box for both
@@ -196,9 +259,20 @@ def test_scans_are_cut_to_the_lungs_of_both_phases() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_on_exhalation_the_chest_falls_and_narrows(seed: int) -> None:
-    """Points of the front go back and those of the sides inwards, beside what moves irregularly inside."""
-    breathing = draw_breathing(np.random.default_rng(seed), half_width=122.0, half_depth=86.0, spine=-60.0, base=-80.0, apex=115.0)
-    right, left, front = np.array([[165.0, -165.0, 0.0], [0.0, 0.0, 116.0], [-10.0, -10.0, -10.0]]).T
+    """Points of the front go back and those of the sides inwards, beside what moves irregularly
+    inside.
+    """
+    breathing = draw_breathing(
+        np.random.default_rng(seed),
+        half_width=122.0,
+        half_depth=86.0,
+        spine=-60.0,
+        base=-80.0,
+        apex=115.0,
+    )
+    right, left, front = np.array(
+        [[165.0, -165.0, 0.0], [0.0, 0.0, 116.0], [-10.0, -10.0, -10.0]]
+    ).T
     moved = breathing.displacement(np.stack([right, left, front], axis=1))
     assert moved[0, 0] < -0.5 < 0.5 < moved[0, 1]
     assert moved[1, 2] < -2
@@ -211,7 +285,10 @@ def test_inhaled_lungs_are_larger_and_come_first_in_pairs() -> None:
     assert fixed.subject == moving.subject
     volumes = [int(data.load(record)["mask"].data.sum()) for record in (fixed, moving)]
     assert volumes[0] > 1.05 * volumes[1]
-    subjects = [{record.subject for record in data.records() if record.split == split} for split in ("train", "validation")]
+    subjects = [
+        {record.subject for record in data.records() if record.split == split}
+        for split in ("train", "validation")
+    ]
     assert [len(names) for names in subjects] == [2, 2]
     assert not subjects[0] & subjects[1]
 
@@ -225,10 +302,13 @@ def test_the_box_of_both_lungs_has_its_margin_in_mm() -> None:
         mask[:, :, first[0] : last[0] + 1, first[1] : last[1] + 1, first[2] : last[2] + 1] = 1
         masks.append(Image(mask, grid, discrete=True))
     points = (torch.tensor([[0.0, 40.0, 30.0]]),)
-    cut = cropped_to_lungs(Pair(image, image, *masks, fixed_landmarks=points, moving_landmarks=points), 7.0)
+    cut = cropped_to_lungs(
+        Pair(image, image, *masks, fixed_landmarks=points, moving_landmarks=points), 7.0
+    )
     for part in (cut.fixed, cut.moving, cut.fixed_mask, cut.moving_mask):
         assert part.grid.shape == (20 - 10 + 1 + 8, 15 - 6 + 1 + 6, 19 - 2 + 1 + 2)
         torch.testing.assert_close(
-            part.grid.to_world(torch.zeros(1, 3, 1).double()), grid.to_world(torch.tensor([[[6.0], [3], [0]]]).double())
+            part.grid.to_world(torch.zeros(1, 3, 1).double()),
+            grid.to_world(torch.tensor([[[6.0], [3], [0]]]).double()),
         )
     assert cut.fixed_landmarks == points

@@ -1,4 +1,6 @@
-"""Metrics, report sections, starts, lung segmentations and commands of another distribution, in real use."""
+"""Metrics, report sections, starts, lung segmentations and commands of another distribution, in
+real use.
+"""
 
 from __future__ import annotations
 
@@ -99,14 +101,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     axes = np.meshgrid(*(np.arange(n) for n in (16, 14, 12)), indexing="ij")
     for side, shift in (("fixed", 0.0), ("moving", 1.0)):
         values = np.exp(-sum(((a - 6 - shift) / 4.0) ** 2 for a in axes)).astype(np.float32)
-        nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])).to_filename(folder / f"{side}.nii.gz")
+        nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])).to_filename(
+            folder / f"{side}.nii.gz"
+        )
     return folder
 
 
 def command(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]), "MPLBACKEND": "Agg"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
+        "MPLBACKEND": "Agg",
+    }
     line = [sys.executable, "-m", "lightning_reg.cli.main", *words]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        line, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def register(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -116,10 +125,14 @@ def register(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.slow
 def test_metric_section_and_start_of_a_registration(site: Path, tmp_path: Path) -> None:
-    result = register(site, tmp_path, "--metric", "longest", "--section", "notes", "--start", "above")
+    result = register(
+        site, tmp_path, "--metric", "longest", "--section", "notes", "--start", "above"
+    )
     assert result.returncode == 0, result.stderr
     assert "longest displacement, mm" in result.stdout
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["extra"]["longest displacement, mm"]
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["extra"][
+        "longest displacement, mm"
+    ]
     assert found["before"] == 0.0
     assert found["after"] > 0.5
     page = (tmp_path / "out" / "report.html").read_text()
@@ -137,11 +150,16 @@ def test_metric_section_and_start_of_a_registration(site: Path, tmp_path: Path) 
     [
         (["--metric", "lngest"], "There is no metric named 'lngest'; did you mean 'longest'?"),
         (["--metric", "words"], "The metric Words returned str; return a number or None."),
-        (["--section", "fails"], "The report section 'fails' (Fails) of mine-all 1.0 failed at writing its section"),
+        (
+            ["--section", "fails"],
+            "The report section 'fails' (Fails) of mine-all 1.0 failed at writing its section",
+        ),
         (["--start", "abvoe"], "There is no start named 'abvoe'; did you mean 'above'?"),
     ],
 )
-def test_what_is_wrong_with_one_is_a_sentence(site: Path, tmp_path: Path, words: list[str], message: str) -> None:
+def test_what_is_wrong_with_one_is_a_sentence(
+    site: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
     result = register(site, tmp_path, *words)
     assert result.returncode == 2
     assert message in " ".join(result.stderr.split())
@@ -150,30 +168,46 @@ def test_what_is_wrong_with_one_is_a_sentence(site: Path, tmp_path: Path, words:
 @pytest.mark.slow
 def test_a_metric_of_a_training_is_logged_and_kept(site: Path, tmp_path: Path) -> None:
     quick = [
-        "method=velocity", "method.composer.backbone.levels=2", "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",
-        "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0", "data.samples_per_epoch=2",
+        "method=velocity", "method.composer.backbone.levels=2",
+        "method.composer.backbone.features=4", "data.dataset.shape=[16,16,16]",
+        "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1",
+        "data.workers=0", "data.samples_per_epoch=2",
         "trainer.max_steps=2", "trainer.accelerator=cpu", "callbacks.progress_bar=null",
     ]  # fmt: skip
-    result = command(site, tmp_path, "train", *quick, "run=mine", "metrics=[longest,{name: longest, times: 2}]")
+    result = command(
+        site, tmp_path, "train", *quick, "run=mine", "metrics=[longest,{name: longest, times: 2}]"
+    )
     assert result.returncode == 0, result.stderr
     header = (tmp_path / "runs" / "mine" / "metrics.csv").read_text().splitlines()[0]
     assert "validation/longest_after_mm" in header
     with (tmp_path / "runs" / "mine" / "cases.csv").open() as file:
         assert float(next(csv.DictReader(file))["longest_after_mm"]) >= 0
     components = json.loads((tmp_path / "runs" / "mine" / "summary.json").read_text())["components"]
-    assert {"group": "metrics", "name": "longest", "distribution": "mine-all", "version": "1.0"} in components
-    assert {"phantom", "groups", "velocity", "adam", "progress_bar"} & {one["name"] for one in components} >= {
+    assert {
+        "group": "metrics",
+        "name": "longest",
+        "distribution": "mine-all",
+        "version": "1.0",
+    } in components
+    assert {"phantom", "groups", "velocity", "adam", "progress_bar"} & {
+        one["name"] for one in components
+    } >= {
         "phantom",
         "velocity",
         "adam",
     }
 
 
-def test_a_command_has_its_options_and_exit_code_and_built_in_ones_stay(site: Path, tmp_path: Path) -> None:
+def test_a_command_has_its_options_and_exit_code_and_built_in_ones_stay(
+    site: Path, tmp_path: Path
+) -> None:
     assert "mine" in command(site, tmp_path, "--help").stdout
     result = command(site, tmp_path, "mine", "--number", "4")
     assert (result.stdout.strip(), result.returncode) == ("one more is 5", 3)
-    assert "There is no option '--nubmer'; did you mean '--number'" in command(site, tmp_path, "mine", "--nubmer", "4").stderr
+    assert (
+        "There is no option '--nubmer'; did you mean '--number'"
+        in command(site, tmp_path, "mine", "--nubmer", "4").stderr
+    )
     assert "progressive" in command(site, tmp_path, "train", "--help").stdout
 
 
@@ -182,6 +216,10 @@ def test_lungs_by_another_method(site: Path, monkeypatch: pytest.MonkeyPatch) ->
     subject = tio.Subject(name="x", image=tio.ScalarImage(site / "fixed.nii.gz"))
     prepared = Preparation(lungs="halves", crop="lungs", margin=0.0)(subject)
     assert prepared["image"].spatial_shape == (8, 14, 12)
-    with pytest.raises(UserError, match=r"'too_small' returned \(2, 2, 2\) for x, whose size is \(16, 14, 12\)"):
-        Preparation(lungs="too_small")(tio.Subject(name="x", image=tio.ScalarImage(site / "fixed.nii.gz")))
+    with pytest.raises(
+        UserError, match=r"'too_small' returned \(2, 2, 2\) for x, whose size is \(16, 14, 12\)"
+    ):
+        Preparation(lungs="too_small")(
+            tio.Subject(name="x", image=tio.ScalarImage(site / "fixed.nii.gz"))
+        )
     sys.modules.pop("mine_all", None)

@@ -39,7 +39,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def installed(distribution: str, **heads: str) -> None:
         info = tmp_path / f"{distribution}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
         lines = "\n".join(f"{name} = {target}" for name, target in heads.items())
         (info / "entry_points.txt").write_text(f"[lightning_reg.heads]\n{lines}\n")
 
@@ -64,14 +66,21 @@ def test_listing_imports_nothing(install) -> None:
 
 
 def test_not_found_names_the_nearest_and_what_there_is() -> None:
-    with pytest.raises(ComponentError, match=r"no head named 'dens'; did you mean 'dense'\?.*dense \(lightning-reg\)"):
+    with pytest.raises(
+        ComponentError,
+        match=r"no head named 'dens'; did you mean 'dense'\?.*dense \(lightning-reg\)",
+    ):
         load("heads", "dens", Head)
 
 
 def test_a_broken_plugin_is_named_and_leaves_the_others_alone(install) -> None:
     install("broken-heads", broken="broken_heads:Any")
     with pytest.raises(
-        ComponentError, match=r"'broken' of broken-heads 1\.0 could not be imported.*a_library_that_is_not_there.*reinstall"
+        ComponentError,
+        match=(
+            r"'broken' of broken-heads 1\.0 could not be"
+            r" imported.*a_library_that_is_not_there.*reinstall"
+        ),
     ):
         load("heads", "broken", Head)
     assert load("heads", "dense", Head)
@@ -81,7 +90,11 @@ def test_provided_twice_names_both(install) -> None:
     install("nice-heads", good="third_party_heads:Good")
     install("other-heads", good="third_party_heads:Unfinished")
     with pytest.raises(
-        ComponentError, match=r"provided twice, by .*nice-heads.* and .*other-heads|provided twice, by .*other-heads.* and .*nice"
+        ComponentError,
+        match=(
+            r"provided twice, by .*nice-heads.* and .*other-heads|provided twice, by"
+            r" .*other-heads.* and .*nice"
+        ),
     ):
         load("heads", "good", Head)
 
@@ -102,11 +115,19 @@ def test_wrong_interface_names_what_is_missing(install, target: str, message: st
 
 
 def test_unknown_missing_and_refused_arguments() -> None:
-    with pytest.raises(ComponentError, match=r"'progressive_unet' does not take an argument 'feature'; did you mean 'features'\?"):
+    with pytest.raises(
+        ComponentError,
+        match=r"'progressive_unet' does not take an argument 'feature'; did you mean 'features'\?",
+    ):
         build("backbones", {"name": "progressive_unet", "feature": 8}, Backbone)
     with pytest.raises(ComponentError, match="'dense' needs an argument 'channels'"):
         build("heads", "dense", Head)
-    with pytest.raises(ComponentError, match=r"'progressive_unet' cannot be made from .*norm is 'bach'; use one of batch, instance"):
+    with pytest.raises(
+        ComponentError,
+        match=(
+            r"'progressive_unet' cannot be made from .*norm is 'bach'; use one of batch, instance"
+        ),
+    ):
         build("backbones", {"name": "progressive_unet", "norm": "bach"}, Backbone)
     with pytest.raises(ComponentError, match="without a name"):
         build("heads", {"levels": "finest"}, Head)

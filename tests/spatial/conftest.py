@@ -33,14 +33,22 @@ class ITK:
 
     @classmethod
     def image(cls, image: Image) -> sitk.Image:
-        return cls.place(sitk.GetImageFromArray(image.tensor[0, 0].numpy().transpose(2, 1, 0).copy()), image.grid)
+        return cls.place(
+            sitk.GetImageFromArray(image.tensor[0, 0].numpy().transpose(2, 1, 0).copy()), image.grid
+        )
 
     @classmethod
     def resampled(cls, image: Image, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
         """``(1, 1, I, J, K)``: the image on ``grid``, through a transform if there is one."""
         reference = cls.place(sitk.Image(*grid.shape, sitk.sitkFloat32), grid)
         kind = sitk.sitkNearestNeighbor if image.discrete else sitk.sitkLinear
-        out = sitk.Resample(cls.image(image), reference, transform or sitk.Transform(3, sitk.sitkIdentity), kind, image.padding)
+        out = sitk.Resample(
+            cls.image(image),
+            reference,
+            transform or sitk.Transform(3, sitk.sitkIdentity),
+            kind,
+            image.padding,
+        )
         return torch.tensor(sitk.GetArrayFromImage(out).transpose(2, 1, 0).copy())[None, None]
 
     @staticmethod
@@ -55,19 +63,25 @@ class ITK:
     def field(cls, field: Tensor, grid: Grid) -> sitk.DisplacementFieldTransform:
         linear = FLIP @ grid.affine[0, :3, :3]
         vectors = np.einsum("ab,bijk->kjia", linear, field[0].double().numpy())
-        image = cls.place(sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True), grid)
+        image = cls.place(
+            sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True), grid
+        )
         return sitk.DisplacementFieldTransform(image)
 
     @classmethod
     def bspline(cls, spline: BSpline) -> sitk.BSplineTransform:
-        """Coefficients in LPS mm; the domain begins at voxel 0, one control point inside the lattice."""
+        """Coefficients in LPS mm; the domain begins at voxel 0, one control point inside the
+        lattice.
+        """
         origin, spacing, direction = cls.geometry(spline.grid)
         lattice = spline.control.shape[2:]
         mesh = [n - 3 for n in lattice]
         transform = sitk.BSplineTransform(3, 3)
         transform.SetTransformDomainOrigin(origin)
         transform.SetTransformDomainDirection(direction)
-        transform.SetTransformDomainPhysicalDimensions([m * s * v for m, s, v in zip(mesh, spline.stride, spacing, strict=True)])
+        transform.SetTransformDomainPhysicalDimensions(
+            [m * s * v for m, s, v in zip(mesh, spline.stride, spacing, strict=True)]
+        )
         transform.SetTransformDomainMeshSize(mesh)
         linear = FLIP @ spline.grid.affine[0, :3, :3]
         vectors = np.einsum("ab,bijk->akji", linear, spline.control[0].double().numpy())
@@ -77,13 +91,20 @@ class ITK:
     @staticmethod
     def points(transform: sitk.Transform, points: Tensor) -> Tensor:
         """RAS mm through an ITK transform, ``(1, 3, N)``."""
-        moved = [FLIP @ transform.TransformPoint((FLIP @ p).tolist()) for p in points[0].T.double().numpy()]
+        moved = [
+            FLIP @ transform.TransformPoint((FLIP @ p).tolist())
+            for p in points[0].T.double().numpy()
+        ]
         return torch.tensor(np.array(moved).T)[None]
 
     @classmethod
-    def assert_same_map(cls, ours: Transform, theirs: sitk.Transform, points: Tensor, tolerance: float = 1e-3) -> None:
+    def assert_same_map(
+        cls, ours: Transform, theirs: sitk.Transform, points: Tensor, tolerance: float = 1e-3
+    ) -> None:
         moved = ours.map_world(points)
-        torch.testing.assert_close(moved.double(), cls.points(theirs, points), atol=tolerance, rtol=0)
+        torch.testing.assert_close(
+            moved.double(), cls.points(theirs, points), atol=tolerance, rtol=0
+        )
         assert float((moved - points).norm(dim=1).max()) > 100 * tolerance
 
 

@@ -1,4 +1,6 @@
-"""Metrics of a pair against closed forms, for a shift by two voxels along the last axis of an oblique grid."""
+"""Metrics of a pair against closed forms, for a shift by two voxels along the last axis of an
+oblique grid.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ import torch
 
 from lightning_reg import functional as LF
 from lightning_reg.metrics import PairMetrics, evaluate, totals
-from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image, Pair, Transform, slabs
+from lightning_reg.spatial import (
+    Affine,
+    Composition,
+    Displacement,
+    Grid,
+    Identity,
+    Image,
+    Pair,
+    Transform,
+    slabs,
+)
 
 VOXELS, MM = 2, 4.0  # the shift, on voxels of 1.4 x 1.1 x 2.0 mm
 
@@ -26,7 +38,9 @@ def shift(grid: Grid, voxels: float = VOXELS) -> Affine:
 
 @pytest.fixture
 def scene(fixed_grid, generator) -> Pair:
-    """Noise, a plane of label 3, landmarks and a true field. Only inside the mask are the moving image and the truth the shifted ones."""
+    """Noise, a plane of label 3, landmarks and a true field. Only inside the mask are the moving
+    image and the truth the shifted ones.
+    """
     i, j, k = fixed_grid.points()[:, [0]], fixed_grid.points()[:, [1]], fixed_grid.points()[:, [2]]
     wide = torch.rand(1, 1, 12, 15, 19, generator=generator)
     mask = (i > 1) & (i < 7) & (j > 2) & (k > 2) & (k < 12)
@@ -34,13 +48,19 @@ def scene(fixed_grid, generator) -> Pair:
     fixed = wide[..., VOXELS:].where(mask, torch.rand(1, 1, *fixed_grid.shape, generator=generator))
     truth = torch.zeros(1, 3, *fixed_grid.shape)
     truth[:, 2] = torch.where(mask, VOXELS, 7.0)[:, 0]
-    landmarks = fixed_grid.to_world(torch.tensor([[3.0, 4, 5], [6, 12, 9], [5, 7, 4]], dtype=torch.float64).T.unsqueeze(0))
+    landmarks = fixed_grid.to_world(
+        torch.tensor([[3.0, 4, 5], [6, 12, 9], [5, 7, 4]], dtype=torch.float64).T.unsqueeze(0)
+    )
     return Pair(
         fixed=Image(fixed, fixed_grid),
         moving=Image(moving, fixed_grid),
         fixed_mask=Image(mask.short(), fixed_grid, discrete=True),
-        fixed_labels=Image(3 * (k == 6).expand(1, 1, 12, 15, 17).short(), fixed_grid, discrete=True),
-        moving_labels=Image(3 * (k == 8).expand(1, 1, 12, 15, 17).short(), fixed_grid, discrete=True),
+        fixed_labels=Image(
+            3 * (k == 6).expand(1, 1, 12, 15, 17).short(), fixed_grid, discrete=True
+        ),
+        moving_labels=Image(
+            3 * (k == 8).expand(1, 1, 12, 15, 17).short(), fixed_grid, discrete=True
+        ),
         fixed_landmarks=(landmarks[0].T,),
         moving_landmarks=(shift(fixed_grid).map_world(landmarks)[0].T,),
         truth=Displacement(truth, fixed_grid),
@@ -90,49 +110,81 @@ def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
     k = torch.arange(17.0)
     field = torch.zeros(1, 3, *fixed_grid.shape)
     field[:, 2] = torch.where(k < 13, 0.25 * k, 3.25 - 4 * (k - 13))
-    inside, everywhere = (evaluate(pair, Displacement(field, fixed_grid)) for pair in (scene, replace(scene, fixed_mask=None)))
+    inside, everywhere = (
+        evaluate(pair, Displacement(field, fixed_grid))
+        for pair in (scene, replace(scene, fixed_mask=None))
+    )
     assert (inside.folding, inside.sd_j) == (0, pytest.approx(0, abs=1e-5))
     assert inside.sdlogj == pytest.approx(0, abs=1e-5)
     assert everywhere.folding == pytest.approx(4 / 17)  # from voxel 13 on
     assert everywhere.sd_j > 1
     assert list(inside.jacobian.values()) == pytest.approx([1.25] * 4, abs=1e-5)
     assert list(everywhere.jacobian) == ["1", "5", "95", "99"]
-    determinants = np.repeat([1.25, -0.875, -3.0], [13, 1, 3])  # central differences at voxel 13: (1.25 - 3) / 2
-    assert list(everywhere.jacobian.values()) == pytest.approx(np.percentile(determinants, [1, 5, 95, 99]).tolist(), abs=0.02)
+    determinants = np.repeat(
+        [1.25, -0.875, -3.0], [13, 1, 3]
+    )  # central differences at voxel 13: (1.25 - 3) / 2
+    assert list(everywhere.jacobian.values()) == pytest.approx(
+        np.percentile(determinants, [1, 5, 95, 99]).tolist(), abs=0.02
+    )
 
 
-def test_label_numbers_of_the_moving_image_may_need_more_bits_than_the_fixed_images(scene, fixed_grid) -> None:
+def test_label_numbers_of_the_moving_image_may_need_more_bits_than_the_fixed_images(
+    scene, fixed_grid
+) -> None:
     """65539 is 3 in 16 bits."""
     large = scene.moving_labels.tensor.int() // 3 * 65539
-    found = evaluate(replace(scene, moving_labels=replace(scene.moving_labels, tensor=large)), shift(fixed_grid), surfaces=True)
+    found = evaluate(
+        replace(scene, moving_labels=replace(scene.moving_labels, tensor=large)),
+        shift(fixed_grid),
+        surfaces=True,
+    )
     assert found.dice_after == {3: 0.0, 65539: 0.0}
-    assert all(math.isnan(value) for distances in found.surface_after.values() for value in distances)
+    assert all(
+        math.isnan(value) for distances in found.surface_after.values() for value in distances
+    )
 
 
 @pytest.mark.parametrize("planes", [1, 5])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("start", [None, 1.0])
-def test_slabs_are_counted_together(monkeypatch, scene, fixed_grid, smooth_field, planes: int, masked: bool, start: float | None) -> None:
-    """Every metric of an image that is evaluated a few planes at a time is the one it has at once, next to a fold, too."""
+def test_slabs_are_counted_together(
+    monkeypatch, scene, fixed_grid, smooth_field, planes: int, masked: bool, start: float | None
+) -> None:
+    """Every metric of an image that is evaluated a few planes at a time is the one it has at once,
+    next to a fold, too.
+    """
     field = smooth_field(fixed_grid.shape, 12.0)
     transform = Composition([shift(fixed_grid, 0.7), Displacement(field, fixed_grid)])
     masks = {"moving_mask": scene.fixed_mask} if masked else {"fixed_mask": None}
-    pairs = [replace(scene, **masks), replace(scene, **masks, fixed_labels=None, moving_labels=None)]
+    pairs = [
+        replace(scene, **masks),
+        replace(scene, **masks, fixed_labels=None, moving_labels=None),
+    ]
     before = None if start is None else shift(fixed_grid, start)
     at_once = [evaluate(pair, transform, before, surfaces=True) for pair in pairs]
     assert at_once[0].folding > 0
     inside = scene.fixed_mask.tensor if masked else None
-    assert at_once[0].ndv == pytest.approx(float(LF.non_diffeomorphic_volume(transform.displacement(fixed_grid), inside)))
+    assert at_once[0].ndv == pytest.approx(
+        float(LF.non_diffeomorphic_volume(transform.displacement(fixed_grid), inside))
+    )
     monkeypatch.setattr(sys.modules[slabs.__module__], "SLAB", planes * 15 * 17)
     for pair, whole in zip(pairs, at_once, strict=True):
         found = evaluate(pair, transform, before, surfaces=True)
-        values, expected = ({key: value for key, value in case.row().items() if key != "case"} for case in (found, whole))
+        values, expected = (
+            {key: value for key, value in case.row().items() if key != "case"}
+            for case in (found, whole)
+        )
         assert values == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 def test_masks_are_compared_where_there_are_no_labels(scene, fixed_grid) -> None:
     moved = scene.fixed_mask.warped(shift(fixed_grid, -VOXELS))
-    pair = replace(scene, fixed_labels=None, moving_labels=None, moving_mask=replace(moved, tensor=7 * moved.tensor))
+    pair = replace(
+        scene,
+        fixed_labels=None,
+        moving_labels=None,
+        moving_mask=replace(moved, tensor=7 * moved.tensor),
+    )
     found = evaluate(pair, shift(fixed_grid), start=shift(fixed_grid, 1))
     assert found.mask_after == 1
     assert found.mask_before == pytest.approx(8 / 9)  # nine slices, one slice apart
@@ -142,7 +194,13 @@ def test_masks_are_compared_where_there_are_no_labels(scene, fixed_grid) -> None
 
 def test_a_row_has_the_means_over_landmarks_and_labels() -> None:
     case = PairMetrics(
-        "a", 0.0, 0.1, torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0]), dice_before={1: 0.2, 2: math.nan, 5: 0.4}, dice_after={1: 0.9}
+        "a",
+        0.0,
+        0.1,
+        torch.tensor([3.0, 5.0]),
+        torch.tensor([1.0, 1.0]),
+        dice_before={1: 0.2, 2: math.nan, 5: 0.4},
+        dice_after={1: 0.9},
     )
     row = case.row()
     assert (row["tre_before_mm"], row["tre_after_mm"]) == (4, 1)
@@ -159,4 +217,6 @@ def test_totals_are_means_over_cases_and_spread_over_landmarks() -> None:
     assert (found["tre_before_mm"], found["tre_after_mm"]) == (4, 2)
     every = [1.0, 3.0, 6.0, 6.0, 6.0, 6.0]
     mean = sum(every) / 6
-    assert found["tre_before_sd_mm"] == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in every) / 6))
+    assert found["tre_before_sd_mm"] == pytest.approx(
+        math.sqrt(sum((v - mean) ** 2 for v in every) / 6)
+    )

@@ -59,7 +59,9 @@ def test_a_pooled_grid_lies_at_the_means_of_its_voxels(factor, fixed_grid):
     grid = fixed_grid.cropped((0, 0, 0), (6, 15, 9) if factor[0] == 3 else (12, 15, 18))
     world = grid.to_world(grid.points(dtype=torch.float64))
     pooled = grid.pooled(factor)
-    torch.testing.assert_close(pooled.to_world(pooled.points(dtype=torch.float64)), LF.pool(world, factor))
+    torch.testing.assert_close(
+        pooled.to_world(pooled.points(dtype=torch.float64)), LF.pool(world, factor)
+    )
     np.testing.assert_allclose(pooled.spacing, grid.spacing * factor)
 
 
@@ -76,8 +78,13 @@ def test_a_grid_that_does_not_divide_is_not_pooled_to_another_spacing(fixed_grid
 def test_a_resized_grid_keeps_its_faces(shape, fixed_grid):
     resized = fixed_grid.resized(shape)
     for corner in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)):
-        faces = [torch.tensor([c * n - 0.5 for c, n in zip(corner, g.shape, strict=True)]).double() for g in (fixed_grid, resized)]
-        torch.testing.assert_close(resized.to_world(faces[1].view(1, 3, 1)), fixed_grid.to_world(faces[0].view(1, 3, 1)))
+        faces = [
+            torch.tensor([c * n - 0.5 for c, n in zip(corner, g.shape, strict=True)]).double()
+            for g in (fixed_grid, resized)
+        ]
+        torch.testing.assert_close(
+            resized.to_world(faces[1].view(1, 3, 1)), fixed_grid.to_world(faces[0].view(1, 3, 1))
+        )
 
 
 @pytest.mark.parametrize("start", [(2, 0, 0), (0, -3, 0), (1, 2, -4)])
@@ -110,23 +117,32 @@ def test_matches(fixed_grid, moving_grid):
     assert not fixed_grid.matches(moving_grid)
     assert not fixed_grid.matches(fixed_grid.cropped((0, 0, 0), (12, 15, 18)))
     assert fixed_grid.matches(Grid(fixed_grid.shape, np.tile(fixed_grid.affine, (3, 1, 1))))
-    assert not fixed_grid.matches(Grid(fixed_grid.shape, np.concatenate([fixed_grid.affine, shifted(1).affine])))
+    assert not fixed_grid.matches(
+        Grid(fixed_grid.shape, np.concatenate([fixed_grid.affine, shifted(1).affine]))
+    )
 
 
 def test_overlap_of_halves(fixed_grid):
     assert fixed_grid.overlap(fixed_grid) == 1
     assert fixed_grid.overlap(Grid(fixed_grid.shape, fixed_grid.affine.copy())) == 1
-    assert fixed_grid.overlap(fixed_grid.cropped((0, 0, 0), (6, 15, 17))) == pytest.approx(0.5, abs=0.05)
+    assert fixed_grid.overlap(fixed_grid.cropped((0, 0, 0), (6, 15, 17))) == pytest.approx(
+        0.5, abs=0.05
+    )
     assert fixed_grid.overlap(fixed_grid.cropped((0, 40, 0), (12, 15, 17))) == 0
     assert fixed_grid.cropped((3, 3, 3), (4, 5, 6)).overlap(fixed_grid) == 1
-    two = Grid(fixed_grid.shape, np.concatenate([fixed_grid.affine, fixed_grid.cropped((0, 40, 0), (12, 15, 17)).affine]))
+    two = Grid(
+        fixed_grid.shape,
+        np.concatenate([fixed_grid.affine, fixed_grid.cropped((0, 40, 0), (12, 15, 17)).affine]),
+    )
     assert two.overlap(fixed_grid) == 0
 
 
 def test_features_that_do_not_reach_the_end_are_refused():
     grid = Grid.regular((8, 8, 9))
     assert grid.at_stride((2, 2, 2), (4, 4, 5)).shape == (4, 4, 5)
-    with pytest.raises(ValueError, match=r"\(4, 4, 4\) at a stride of \(2, 2, 2\) voxels do not cover \(8, 8, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"\(4, 4, 4\) at a stride of \(2, 2, 2\) voxels do not cover \(8, 8, 9\)"
+    ):
         grid.at_stride((2, 2, 2), (4, 4, 4))
 
 
@@ -164,7 +180,9 @@ def test_points_of_an_image(fixed_grid, margin):
     for axis in range(3):
         for end in (0.0, float(last[axis])):
             points = (last / 2).repeat(3, 1)
-            points[:, axis] = end + torch.tensor([-margin - 1e-6, 1e-6 if end == 0 else -1e-6, margin + 1e-6])
+            points[:, axis] = end + torch.tensor(
+                [-margin - 1e-6, 1e-6 if end == 0 else -1e-6, margin + 1e-6]
+            )
             inside = fixed_grid.contains(fixed_grid.to_world(points.T[None]), margin)[0].tolist()
             assert inside == ([False, True, True] if end == 0 else [True, True, False])
 
@@ -202,7 +220,9 @@ def test_single_precision_keeps_micrometres(fixed_grid, generator):
 
 def test_the_size_is_the_edge_of_a_cube_of_the_same_volume():
     """4 x 27 x 8 voxels of 2 x 0.5 x 2 mm: 1728 cubic millimetres, whatever the direction."""
-    np.testing.assert_allclose(Grid.regular((4, 27, 8), (2.0, 0.5, 2.0), (9.0, 0.0, -5.0)).size, [12.0])
+    np.testing.assert_allclose(
+        Grid.regular((4, 27, 8), (2.0, 0.5, 2.0), (9.0, 0.0, -5.0)).size, [12.0]
+    )
 
 
 def test_a_frame_counts_millimetres_along_the_axes_from_the_centre(fixed_grid):
@@ -210,7 +230,9 @@ def test_a_frame_counts_millimetres_along_the_axes_from_the_centre(fixed_grid):
     np.testing.assert_allclose(there @ back, np.eye(4)[None], atol=1e-12)
     point = torch.tensor([0.0, 3.0, 0.0], dtype=torch.float64).view(1, 3, 1)
     along = fixed_grid.affine[:, :3, 1] / 1.1
-    np.testing.assert_allclose(LF.transform_points(there, point)[..., 0], fixed_grid.center + 3 * along)
+    np.testing.assert_allclose(
+        LF.transform_points(there, point)[..., 0], fixed_grid.center + 3 * along
+    )
 
 
 def test_parallel_grids_differ_by_a_scale_and_a_shift_per_axis(fixed_grid, moving_grid):
@@ -225,10 +247,17 @@ def test_parallel_grids_differ_by_a_scale_and_a_shift_per_axis(fixed_grid, movin
 def test_a_part_of_a_grid_begins_at_its_voxel(fixed_grid) -> None:
     assert fixed_grid.cropped((2, 0, 5), (4, 15, 12)).begins_in(fixed_grid) == [2, 0, 5]
     assert fixed_grid.begins_in(fixed_grid) == [0, 0, 0]
-    for start, shape in (((2, 0, 6), (4, 15, 12)), ((-1, 0, 0), (4, 4, 4)), ((0.5, 0, 0), (4, 4, 4))):  # beyond, before, between
+    for start, shape in (
+        ((2, 0, 6), (4, 15, 12)),
+        ((-1, 0, 0), (4, 4, 4)),
+        ((0.5, 0, 0), (4, 4, 4)),
+    ):  # beyond, before, between
         assert fixed_grid.cropped(start, shape).begins_in(fixed_grid) is None
     assert fixed_grid.resized((24, 15, 17)).begins_in(fixed_grid) is None
-    assert Grid(fixed_grid.shape, fixed_grid.affine @ np.diag([1, -1, 1, 1.0])).begins_in(fixed_grid) is None
+    assert (
+        Grid(fixed_grid.shape, fixed_grid.affine @ np.diag([1, -1, 1, 1.0])).begins_in(fixed_grid)
+        is None
+    )
 
 
 def test_a_field_on_a_part_of_its_grid_is_that_part(fixed_grid, smooth_field) -> None:

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Identity, Image, warped_slab
+from lightning_reg.spatial import (
+    Affine,
+    Composition,
+    Displacement,
+    Grid,
+    Identity,
+    Image,
+    warped_slab,
+)
 
 
 @pytest.fixture
@@ -17,11 +25,17 @@ def picture(moving_grid, smooth_field):
 
 @pytest.fixture
 def labels(moving_grid, smooth_field):
-    return Image((3 * smooth_field(moving_grid.shape, 1.0, channels=1)).round().to(torch.int16), moving_grid, discrete=True)
+    return Image(
+        (3 * smooth_field(moving_grid.shape, 1.0, channels=1)).round().to(torch.int16),
+        moving_grid,
+        discrete=True,
+    )
 
 
 def inside(image, grid, transform=None, margin=0.6):
-    """Voxels of ``grid`` that are read inside the image: where ITK and this project extend it differently does not count."""
+    """Voxels of ``grid`` that are read inside the image: where ITK and this project extend it
+    differently does not count.
+    """
     points = grid.to_world(grid.points(dtype=torch.float64))
     read = image.grid.to_voxel(points if transform is None else transform.map_world(points))
     upper = torch.tensor(image.grid.shape).view(1, 3, 1, 1, 1) - 1 - margin
@@ -31,7 +45,9 @@ def inside(image, grid, transform=None, margin=0.6):
 def test_on_another_grid(picture, fixed_grid, itk):
     found, mask = picture.resampled(fixed_grid), inside(picture, fixed_grid)
     assert found.grid is fixed_grid
-    torch.testing.assert_close(found.tensor[mask], itk.resampled(picture, fixed_grid)[mask], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found.tensor[mask], itk.resampled(picture, fixed_grid)[mask], atol=1e-5, rtol=0
+    )
     assert 0.3 < float(mask.double().mean()) < 0.95
     assert float(found.tensor.min()) == -3
 
@@ -80,13 +96,20 @@ def test_warped(kind, discrete, picture, labels, fixed_grid, smooth_field, rigid
         torch.testing.assert_close(found.tensor[mask], expected[mask], atol=2e-4, rtol=0)
 
 
-def test_the_moving_image_is_sampled_once(fixed_grid, moving_grid, generator, rigid, smooth_field, itk):
+def test_the_moving_image_is_sampled_once(
+    fixed_grid, moving_grid, generator, rigid, smooth_field, itk
+):
     """White noise is blurred by every interpolation."""
     noise = Image(torch.randn(1, 1, *moving_grid.shape, generator=generator), moving_grid)
     field = smooth_field(fixed_grid.shape, 1.0)
     transform = Composition([Affine(rigid.float(), fixed_grid), Displacement(field, fixed_grid)])
     found = noise.warped(transform)
-    once = LF.sample(noise.tensor.double(), moving_grid.to_voxel(transform.map_world(fixed_grid.to_world(fixed_grid.points().double()))))
+    once = LF.sample(
+        noise.tensor.double(),
+        moving_grid.to_voxel(
+            transform.map_world(fixed_grid.to_world(fixed_grid.points().double()))
+        ),
+    )
     torch.testing.assert_close(found.tensor, once.float(), atol=2e-3, rtol=0)
     mask = inside(noise, fixed_grid, transform)
     twice = noise.resampled(fixed_grid).warped(transform)
@@ -95,7 +118,10 @@ def test_the_moving_image_is_sampled_once(fixed_grid, moving_grid, generator, ri
 
 def test_a_warp_onto_a_third_grid(picture, fixed_grid, smooth_field, itk):
     field = smooth_field(fixed_grid.shape, 1.5)
-    transform, third = Displacement(field, fixed_grid), fixed_grid.cropped((3, 2, 4), (7, 9, 8)).resized((9, 14, 8))
+    transform, third = (
+        Displacement(field, fixed_grid),
+        fixed_grid.cropped((3, 2, 4), (7, 9, 8)).resized((9, 14, 8)),
+    )
     found = picture.warped(transform, third)
     assert found.grid is third
     mask = inside(picture, third, transform)
@@ -110,8 +136,12 @@ def test_a_world_translation_reads_from_there(axis, fixed_grid):
     world = Image(wide.to_world(wide.points(dtype=torch.float64)), wide)
     matrix = torch.eye(4, dtype=torch.float64)[None]
     matrix[:, axis, 3] = 2.5
-    moved = world.warped(Affine(matrix, fixed_grid)).tensor - fixed_grid.to_world(fixed_grid.points(dtype=torch.float64))
-    expected = torch.tensor([2.5 if a == axis else 0.0 for a in range(3)], dtype=torch.float64).view(1, 3, 1, 1, 1)
+    moved = world.warped(Affine(matrix, fixed_grid)).tensor - fixed_grid.to_world(
+        fixed_grid.points(dtype=torch.float64)
+    )
+    expected = torch.tensor(
+        [2.5 if a == axis else 0.0 for a in range(3)], dtype=torch.float64
+    ).view(1, 3, 1, 1, 1)
     torch.testing.assert_close(moved, expected.expand_as(moved))
 
 
@@ -119,7 +149,10 @@ def test_batches_broadcast(picture, fixed_grid, smooth_field):
     fields = smooth_field(fixed_grid.shape, 1.5, batch=2)
     both = picture.warped(Displacement(fields, fixed_grid))
     for b in range(2):
-        torch.testing.assert_close(both.tensor[b : b + 1], picture.warped(Displacement(fields[b : b + 1], fixed_grid)).tensor)
+        torch.testing.assert_close(
+            both.tensor[b : b + 1],
+            picture.warped(Displacement(fields[b : b + 1], fixed_grid)).tensor,
+        )
 
 
 def test_padding_goes_behind_the_last_voxel(picture):
@@ -133,7 +166,9 @@ def test_padding_goes_behind_the_last_voxel(picture):
 def test_pooling_an_image_moves_nothing(fixed_grid):
     grid = fixed_grid.cropped((0, 0, 0), (12, 15, 18))
     world = Image(grid.to_world(grid.points(dtype=torch.float64)), grid).pooled((2, 3, 6))
-    torch.testing.assert_close(world.tensor, world.grid.to_world(world.grid.points(dtype=torch.float64)))
+    torch.testing.assert_close(
+        world.tensor, world.grid.to_world(world.grid.points(dtype=torch.float64))
+    )
 
 
 def test_nearest_resizing_of_labels(labels):
@@ -156,8 +191,15 @@ def test_to_moves_the_tensor(device, picture):
     assert moved.grid is picture.grid
 
 
-def test_mixed_precision_samples_where_single_precision_does(picture, fixed_grid, smooth_field, rigid):
-    transform = Composition([Affine(rigid.float(), fixed_grid), Displacement(smooth_field(fixed_grid.shape, 1.5), fixed_grid)])
+def test_mixed_precision_samples_where_single_precision_does(
+    picture, fixed_grid, smooth_field, rigid
+):
+    transform = Composition(
+        [
+            Affine(rigid.float(), fixed_grid),
+            Displacement(smooth_field(fixed_grid.shape, 1.5), fixed_grid),
+        ]
+    )
     expected = picture.warped(transform).tensor, picture.resampled(fixed_grid).tensor
     with torch.autocast("cpu", torch.bfloat16):
         found = picture.warped(transform).tensor, picture.resampled(fixed_grid).tensor
@@ -185,8 +227,12 @@ def test_an_image_is_averaged_to_a_coarser_grid_and_then_resampled():
     assert grid.stride_to(coarse) == [3, 2, 1]
     torch.testing.assert_close(image.at_resolution(coarse).tensor, image.pooled((3, 2, 1)).tensor)
     assert image.at_resolution(grid) is image
-    beside = Grid.regular((4, 4, 8), (6.2, 3.1, 3.0), (12.0, -3.0, 6.0))  # not quite at whole strides
-    torch.testing.assert_close(image.at_resolution(beside).tensor, image.pooled((3, 2, 1)).resampled(beside).tensor)
+    beside = Grid.regular(
+        (4, 4, 8), (6.2, 3.1, 3.0), (12.0, -3.0, 6.0)
+    )  # not quite at whole strides
+    torch.testing.assert_close(
+        image.at_resolution(beside).tensor, image.pooled((3, 2, 1)).resampled(beside).tensor
+    )
 
 
 def test_a_crop_keeps_its_place():
@@ -204,11 +250,18 @@ def test_at_a_stride_that_does_not_divide_the_border_is_repeated():
 
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("reach", [3.0, 60.0])
-def test_a_slab_reads_what_it_reaches_and_finds_what_the_whole_image_has(fixed_grid, moving_grid, smooth_field, discrete, reach) -> None:
+def test_a_slab_reads_what_it_reaches_and_finds_what_the_whole_image_has(
+    fixed_grid, moving_grid, smooth_field, discrete, reach
+) -> None:
     """Also where it reaches beyond the image, on every side."""
     fine = moving_grid.resized([4 * n for n in moving_grid.shape])
     values = smooth_field(fine.shape, 5.0, channels=1)
-    image = Image(values.round().short() if discrete else values, fine, padding=0 if discrete else -2.0, discrete=discrete)
+    image = Image(
+        values.round().short() if discrete else values,
+        fine,
+        padding=0 if discrete else -2.0,
+        discrete=discrete,
+    )
     displacement = smooth_field(fixed_grid.shape, reach)
     for first, planes in ((0, 3), (5, 4), (11, 1)):
         part = fixed_grid.cropped((first, 0, 0), (planes, *fixed_grid.shape[1:]))
@@ -224,7 +277,12 @@ def test_a_slab_reads_what_it_reaches_and_finds_what_the_whole_image_has(fixed_g
 
 def test_a_slab_that_lies_between_voxels_reads_both(generator) -> None:
     grid = Grid.regular((40, 12, 11))
-    image, part = Image(torch.rand(1, 1, 40, 12, 11, generator=generator), grid, padding=-1.0), grid.cropped((10, 0, 0), (3, 12, 11))
+    image, part = (
+        Image(torch.rand(1, 1, 40, 12, 11, generator=generator), grid, padding=-1.0),
+        grid.cropped((10, 0, 0), (3, 12, 11)),
+    )
     for step in (-0.5, 0.5):
         shift = torch.full((1, 3, *part.shape), step)
-        torch.testing.assert_close(warped_slab(image, shift, part).tensor, image.warped_by(shift, part).tensor)
+        torch.testing.assert_close(
+            warped_slab(image, shift, part).tensor, image.warped_by(shift, part).tensor
+        )

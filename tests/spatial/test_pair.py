@@ -19,15 +19,21 @@ def make_pair(generator, smooth_field, moving_grid):
 
     def make(shape, count, offset=0.0):
         grid = Grid.regular(shape, (1.5, 0.9, 2.0), (100.0 + offset, -50.0, 300.0))
-        truth = Displacement(smooth_field(shape, 1.0) + torch.tensor([2.0, -1.0, 0.5]).view(1, 3, 1, 1, 1), grid)
+        truth = Displacement(
+            smooth_field(shape, 1.0) + torch.tensor([2.0, -1.0, 0.5]).view(1, 3, 1, 1, 1), grid
+        )
         fixed = Image(torch.rand(1, 1, *shape, generator=generator), grid, padding=-1.0)
-        landmarks = grid.to_world(5 * torch.rand(1, 3, count, generator=generator, dtype=torch.float64))
+        landmarks = grid.to_world(
+            5 * torch.rand(1, 3, count, generator=generator, dtype=torch.float64)
+        )
         return Pair(
             fixed=fixed,
             moving=Image(torch.rand(1, 1, *moving_grid.shape, generator=generator), moving_grid),
             fixed_mask=Image(torch.ones(1, 1, *shape, dtype=torch.uint8), grid, discrete=True),
             fixed_labels=Image(torch.full((1, 1, *shape), 3), grid, discrete=True),
-            moving_labels=Image(torch.full((1, 1, *moving_grid.shape), 7), moving_grid, discrete=True),
+            moving_labels=Image(
+                torch.full((1, 1, *moving_grid.shape), 7), moving_grid, discrete=True
+            ),
             fixed_landmarks=(landmarks[0].T,),
             moving_landmarks=(truth.map_world(landmarks)[0].T,),
             truth=truth,
@@ -93,17 +99,27 @@ def test_collated_landmarks_are_those_of_the_items(batch):
     for transform in (None, "truth"):
         errors = joined.landmark_errors(transform and joined.truth)
         for pair, found in zip(pairs, errors, strict=True):
-            torch.testing.assert_close(found, pair.landmark_errors(transform and pair.truth)[0], atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                found, pair.landmark_errors(transform and pair.truth)[0], atol=1e-4, rtol=0
+            )
 
 
 def test_a_collated_field_extends_by_its_border(batch, generator):
     """The truth maps points in the last voxel, and beyond it, as it did before."""
     pairs, joined = batch
-    points = torch.cat([5 + 6 * torch.rand(1, 3, 50, generator=generator, dtype=torch.float64), torch.full((1, 3, 1), 30.0)], dim=2)
+    points = torch.cat(
+        [
+            5 + 6 * torch.rand(1, 3, 50, generator=generator, dtype=torch.float64),
+            torch.full((1, 3, 1), 30.0),
+        ],
+        dim=2,
+    )
     worlds = torch.cat([pair.fixed.grid.to_world(points) for pair in pairs])
     together = joined.truth.map_world(worlds)
     for b, pair in enumerate(pairs):
-        torch.testing.assert_close(together[b : b + 1], pair.truth.map_world(worlds[b : b + 1]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            together[b : b + 1], pair.truth.map_world(worlds[b : b + 1]), atol=1e-4, rtol=0
+        )
 
 
 def test_collated_images_warp_as_alone(batch):
@@ -112,7 +128,12 @@ def test_collated_images_warp_as_alone(batch):
     for b, pair in enumerate(pairs):
         i, j, k = pair.fixed.grid.shape
         alone = pair.moving.warped(pair.truth).tensor[0]
-        torch.testing.assert_close(together.tensor[b, :, : i - 1, : j - 1, : k - 1], alone[:, : i - 1, : j - 1, : k - 1], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            together.tensor[b, :, : i - 1, : j - 1, : k - 1],
+            alone[:, : i - 1, : j - 1, : k - 1],
+            atol=1e-4,
+            rtol=0,
+        )
 
 
 def test_one_pair_is_its_own_batch(make_pair):
@@ -129,13 +150,25 @@ def test_a_field_that_one_pair_lacks_is_dropped(make_pair):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"fixed": torch.zeros(1, 1, 8, 8, 8)}, "Pair: fixed is an object of Tensor; give an Image"),
+        (
+            {"fixed": torch.zeros(1, 1, 8, 8, 8)},
+            "Pair: fixed is an object of Tensor; give an Image",
+        ),
         ({"moving": None}, "Pair: moving is None; give an Image"),
         ({"fixed_mask": torch.zeros(1, 1, 8, 8, 8)}, "Pair: fixed_mask is an object of Tensor"),
-        ({"fixed_landmarks": torch.zeros(4, 3)}, "Pair: fixed_landmarks is an object of Tensor; give a tuple"),
+        (
+            {"fixed_landmarks": torch.zeros(4, 3)},
+            "Pair: fixed_landmarks is an object of Tensor; give a tuple",
+        ),
         ({"truth": torch.zeros(1, 3, 8, 8, 8)}, "Pair: truth is an object of Tensor"),
-        ({"fixed_landmarks": (torch.zeros(4, 3),) * 2}, "Pair: batches of different length: fixed 1, moving 1, .*fixed_landmarks 2"),
-        ({"moving": Image(torch.zeros(2, 1, 8, 8, 8), Grid.regular((8, 8, 8)))}, "Pair: batches of different length: fixed 1, moving 2"),
+        (
+            {"fixed_landmarks": (torch.zeros(4, 3),) * 2},
+            "Pair: batches of different length: fixed 1, moving 1, .*fixed_landmarks 2",
+        ),
+        (
+            {"moving": Image(torch.zeros(2, 1, 8, 8, 8), Grid.regular((8, 8, 8)))},
+            "Pair: batches of different length: fixed 1, moving 2",
+        ),
     ],
 )
 def test_a_pair_of_something_else_is_refused(make_pair, changed, message):
@@ -175,15 +208,25 @@ def test_elements_are_the_pairs_of_the_batch(batch):
         torch.testing.assert_close(element.fixed.tensor[..., :i, :j, :k], pair.fixed.tensor)
         np.testing.assert_allclose(element.fixed.grid.affine, pair.fixed.grid.affine)
         np.testing.assert_allclose(element.truth.grid.affine, pair.truth.grid.affine)
-        torch.testing.assert_close(element.landmark_errors(element.truth)[0], pair.landmark_errors(pair.truth)[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            element.landmark_errors(element.truth)[0],
+            pair.landmark_errors(pair.truth)[0],
+            atol=1e-4,
+            rtol=0,
+        )
         assert element.name == pair.name
 
 
 def test_every_part_of_a_pair_is_cropped_on_its_own_side(make_pair, moving_grid, world_points):
-    """The part stays at its place: images, masks and labels, and the truth, which is on the fixed side."""
+    """The part stays at its place: images, masks and labels, and the truth, which is on the fixed
+    side.
+    """
     pair = make_pair((9, 11, 13), 4)
     cut = pair.cropped(((2, 1, 3), (6, 8, 7)), ((4, 0, 5), (9, 12, 8)))
-    fixed, moving = pair.fixed.grid.cropped((2, 1, 3), (6, 8, 7)), moving_grid.cropped((4, 0, 5), (9, 12, 8))
+    fixed, moving = (
+        pair.fixed.grid.cropped((2, 1, 3), (6, 8, 7)),
+        moving_grid.cropped((4, 0, 5), (9, 12, 8)),
+    )
     for image, grid, whole in ((cut.fixed, fixed, pair.fixed), (cut.moving, moving, pair.moving)):
         assert image.grid.matches(grid)
         torch.testing.assert_close(image.tensor, whole.resampled(grid).tensor, atol=1e-5, rtol=0)
@@ -191,5 +234,7 @@ def test_every_part_of_a_pair_is_cropped_on_its_own_side(make_pair, moving_grid,
     assert cut.fixed_labels.grid.matches(fixed)
     assert cut.moving_labels.grid.matches(moving)
     points = world_points(fixed, margin=0.0)
-    torch.testing.assert_close(cut.truth.map_world(points), pair.truth.map_world(points), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        cut.truth.map_world(points), pair.truth.map_world(points), atol=1e-5, rtol=0
+    )
     assert cut.fixed_landmarks is None

@@ -15,11 +15,17 @@ from lightning_reg.spatial import Grid, Image, Pair
 from lightning_reg.spatial.view import SIDE, card
 
 
-def marked(corner: tuple[int, int, int], affine: np.ndarray, shape: tuple[int, int, int] = (12, 10, 8)) -> Image:
-    """An image that is 1 in the octant of a corner (0 or 1 per axis: right to left, posterior to anterior, inferior to superior)."""
+def marked(
+    corner: tuple[int, int, int], affine: np.ndarray, shape: tuple[int, int, int] = (12, 10, 8)
+) -> Image:
+    """An image that is 1 in the octant of a corner (0 or 1 per axis: right to left, posterior to
+    anterior, inferior to superior).
+    """
     grid = Grid(shape, affine)
     points = grid.to_world(
-        torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in shape), indexing="ij")).view(1, 3, -1)
+        torch.stack(
+            torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in shape), indexing="ij")
+        ).view(1, 3, -1)
     )
     center = grid.to_world((torch.tensor(shape, dtype=torch.float64).view(1, 3, 1) - 1) / 2)
     inside = ((points > center) == torch.tensor([bool(c) for c in corner]).view(1, 3, 1)).all(1)
@@ -31,9 +37,18 @@ def drawn(html: str) -> np.ndarray:
     return np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(encoded))))
 
 
-@pytest.mark.parametrize("flip", [np.diag([1.0, 1.0, 1.0, 1.0]), np.diag([-2.0, 1.5, 1.0, 1.0]), np.diag([1.0, -1.0, -2.5, 1.0])])
+@pytest.mark.parametrize(
+    "flip",
+    [
+        np.diag([1.0, 1.0, 1.0, 1.0]),
+        np.diag([-2.0, 1.5, 1.0, 1.0]),
+        np.diag([1.0, -1.0, -2.5, 1.0]),
+    ],
+)
 def test_the_patients_right_is_left_and_anterior_and_superior_are_up(flip: np.ndarray) -> None:
-    """RAS: +x is left to right of the patient, so the right-anterior-superior octant is at the left and top of every plane."""
+    """RAS: +x is left to right of the patient, so the right-anterior-superior octant is at the left
+    and top of every plane.
+    """
     image = marked((1, 1, 1), flip)
     view = drawn(image._repr_html_())[..., 0]
     side = 2 * SIDE
@@ -41,13 +56,24 @@ def test_the_patients_right_is_left_and_anterior_and_superior_are_up(flip: np.nd
     axial, coronal, sagittal = (view[:, n * side : (n + 1) * side].astype(float) for n in range(3))
     half = side // 2
     for plane in (axial, coronal):
-        assert plane[:half, :half].sum() > 3 * (plane.sum() - plane[:half, :half].sum())  # right is left, anterior or superior up
-    assert sagittal[:half, half:].sum() > 3 * (sagittal.sum() - sagittal[:half, half:].sum())  # anterior is right
+        assert plane[:half, :half].sum() > 3 * (
+            plane.sum() - plane[:half, :half].sum()
+        )  # right is left, anterior or superior up
+    assert sagittal[:half, half:].sum() > 3 * (
+        sagittal.sum() - sagittal[:half, half:].sum()
+    )  # anterior is right
 
 
 def test_an_image_tells_shape_voxel_size_and_values() -> None:
-    image = Image(torch.linspace(-1000, 500, 2 * 3 * 4 * 5).view(2, 1, 3, 4, 5), Grid.regular((3, 4, 5), (1.0, 2.0, 2.5)))
-    assert repr(image) == "Image(3 x 4 x 5 voxels, 2 images; 1 x 2 x 2.5 mm; (1, 3, 5) mm RAS; intensities, float32, -1000 to 500, on cpu)"
+    image = Image(
+        torch.linspace(-1000, 500, 2 * 3 * 4 * 5).view(2, 1, 3, 4, 5),
+        Grid.regular((3, 4, 5), (1.0, 2.0, 2.5)),
+    )
+    assert (
+        repr(image)
+        == "Image(3 x 4 x 5 voxels, 2 images; 1 x 2 x 2.5 mm; (1, 3, 5) mm RAS; intensities,"
+        " float32, -1000 to 500, on cpu)"
+    )
     assert "1 x 2 x 2.5 mm" in image._repr_html_()
     meta = Image(torch.empty(1, 1, 3, 4, 5, device="meta"), image.grid)
     assert "img" not in meta._repr_html_()
@@ -60,7 +86,10 @@ def test_a_pair_shows_the_fixed_above_the_moving_image() -> None:
     view = drawn(pair._repr_html_())[..., 0].astype(float)
     side = 2 * SIDE
     assert view.shape == (2 * side, 3 * side)
-    above, below = view[: side // 2, : side // 2].sum(), view[side + side // 2 :, side // 2 : side].sum()
+    above, below = (
+        view[: side // 2, : side // 2].sum(),
+        view[side + side // 2 :, side // 2 : side].sum(),
+    )
     assert above > 0.9 * view[:side, :side].sum()
     assert below > 0.9 * view[side:, :side].sum()
     assert "also: fixed mask" in repr(pair)

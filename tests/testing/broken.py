@@ -1,6 +1,7 @@
 """For every kind, a correct component and, for each check, a component that fails only this check.
 
-``BROKEN[kind][check]`` is ``(description of the fault, factory)``; the table in ``docs/plugins.md`` is generated from it.
+``BROKEN[kind][check]`` is ``(description of the fault, factory)``; the table in ``docs/plugins.md``
+is generated from it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ import torch.nn.functional as F
 import torchio as tio
 from torch import Tensor, nn
 
-from lightning_reg.components import Backbone, Features, Growable, Head, Level, LossTerm, Registration, Staged
+from lightning_reg.components import (
+    Backbone,
+    Features,
+    Growable,
+    Head,
+    Level,
+    LossTerm,
+    Registration,
+    Staged,
+)
 from lightning_reg.components.composers.single import SingleComposer
 from lightning_reg.components.composers.stacked import StackedComposer
 from lightning_reg.components.network import Network
@@ -28,8 +38,15 @@ from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
 class Backbone_(Backbone):
     def __init__(self, width: int = 4) -> None:
         super().__init__()
-        self.channels, self.strides, self.multiple = (width, width), ((2, 2, 2), (1, 1, 1)), (2, 2, 2)
-        self.fine, self.coarse = nn.Conv3d(2, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)
+        self.channels, self.strides, self.multiple = (
+            (width, width),
+            ((2, 2, 2), (1, 1, 1)),
+            (2, 2, 2),
+        )
+        self.fine, self.coarse = (
+            nn.Conv3d(2, width, 3, padding=1),
+            nn.Conv3d(width, width, 3, padding=1),
+        )
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
         fine = F.leaky_relu(self.fine(torch.cat([fixed, moving], 1)))
@@ -45,7 +62,9 @@ class FinestFirst(Backbone_):
 
 class OneMapTooMany(Backbone_):
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
-        return [torch.cat([f, f[:, :1]], 1) for f in super().forward(fixed, moving) if f is not None]
+        return [
+            torch.cat([f, f[:, :1]], 1) for f in super().forward(fixed, moving) if f is not None
+        ]
 
 
 class TakesAnObject(Backbone_):
@@ -55,7 +74,9 @@ class TakesAnObject(Backbone_):
 
 class MinusTheBatchsMean(Backbone_):
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
-        return [f - f.mean(0, keepdim=True) for f in super().forward(fixed, moving) if f is not None]
+        return [
+            f - f.mean(0, keepdim=True) for f in super().forward(fixed, moving) if f is not None
+        ]
 
 
 class ReadsTheFixedImage(Backbone_):
@@ -65,7 +86,11 @@ class ReadsTheFixedImage(Backbone_):
 
 class DropsOutAlways(Backbone_):
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
-        return [F.dropout(f, 0.1, training=True) for f in super().forward(fixed, moving) if f is not None]
+        return [
+            F.dropout(f, 0.1, training=True)
+            for f in super().forward(fixed, moving)
+            if f is not None
+        ]
 
 
 class HasALayerLeft(Backbone_):
@@ -75,7 +100,9 @@ class HasALayerLeft(Backbone_):
 
 
 def cancelled(tensor: Tensor) -> Tensor:
-    """The inverse of a mean square of some tenths, by a difference that half precision has no digits for, ``(B, 1, 1)``."""
+    """The inverse of a mean square of some tenths, by a difference that half precision has no
+    digits for, ``(B, 1, 1)``.
+    """
     flat = tensor.flatten(1).unsqueeze(1)
     product = flat @ flat.transpose(1, 2) / flat.shape[2]  # in half precision under autocast
     return 1 / ((product + 1000) - 1000)
@@ -83,12 +110,20 @@ def cancelled(tensor: Tensor) -> Tensor:
 
 class DividesByADifference(Backbone_):
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
-        return [f * cancelled(fixed)[..., None, None] for f in super().forward(fixed, moving) if f is not None]
+        return [
+            f * cancelled(fixed)[..., None, None]
+            for f in super().forward(fixed, moving)
+            if f is not None
+        ]
 
 
 class MakesTensorsOnTheCpu(Backbone_):
     def forward(self, fixed: Tensor, moving: Tensor) -> Features:
-        return [f * torch.ones(f.shape[1], 1, 1, 1) for f in super().forward(fixed, moving) if f is not None]
+        return [
+            f * torch.ones(f.shape[1], 1, 1, 1)
+            for f in super().forward(fixed, moving)
+            if f is not None
+        ]
 
 
 class KeepsAnAttribute(Backbone_):
@@ -234,7 +269,9 @@ class ComposerOf(SingleComposer):
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
         transform = super().forward(fixed, moving).transform
-        changed = Displacement(self.change(transform.displacement(fixed.grid), fixed.grid), fixed.grid)
+        changed = Displacement(
+            self.change(transform.displacement(fixed.grid), fixed.grid), fixed.grid
+        )
         return Registration((Level(fixed, moving, changed, changed),))
 
 
@@ -368,7 +405,14 @@ class Callback_(L.Callback):
     def __init__(self) -> None:
         self.count = 0
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         self.count += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -379,7 +423,14 @@ class Callback_(L.Callback):
 
 
 class StopsAtOnce(Callback_):
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         trainer.should_stop = True
 
 
@@ -391,7 +442,14 @@ class KeepsAPath(Callback_):
 class CountsAnew(Callback_):
     """Changes weights by a count that no checkpoint has."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         with torch.no_grad():
             for parameter in pl_module.parameters():
@@ -414,7 +472,10 @@ class Dataset_(RegistrationDataset):
 
     def load(self, record: Record) -> tio.Subject:
         generator = torch.Generator().manual_seed(self.seed + int(record.subject[1:]))
-        return tio.Subject(name=record.name, image=tio.ScalarImage(tensor=torch.rand(1, 9, 8, 7, generator=generator)))
+        return tio.Subject(
+            name=record.name,
+            image=tio.ScalarImage(tensor=torch.rand(1, 9, 8, 7, generator=generator)),
+        )
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
         return usual_pairs(self.found)
@@ -428,7 +489,9 @@ class NamesTwice(Dataset_):
 class NamesFilesThatAreNotThere(Dataset_):
     def __init__(self) -> None:
         super().__init__()
-        self.found = [replace(record, image=Path("/nowhere/at/all.nii.gz")) for record in self.found]
+        self.found = [
+            replace(record, image=Path("/nowhere/at/all.nii.gz")) for record in self.found
+        ]
 
 
 class PairsAcrossSplits(Dataset_):
@@ -488,7 +551,8 @@ class Rooted(Dataset_):
 
 Factory = Callable[..., Any]
 SOUND: dict[str, Factory] = {
-    "backbone": Backbone_, "head": Head_, "composer": ComposerOf, "loss": Term_, "callback": Callback_, "dataset": Rooted,
+    "backbone": Backbone_, "head": Head_, "composer": ComposerOf, "loss": Term_,
+    "callback": Callback_, "dataset": Rooted,
 }  # fmt: skip
 BROKEN: dict[str, dict[str, tuple[str, Factory]]] = {
     "backbone": {
@@ -499,7 +563,10 @@ BROKEN: dict[str, dict[str, tuple[str, Factory]]] = {
         "both_images_are_read": ("the fixed image read twice", ReadsTheFixedImage),
         "is_deterministic": ("dropout in evaluation", DropsOutAlways),
         "gradients_reach_every_parameter": ("a layer that is left over", HasALayerLeft),
-        "mixed_precision": ("a difference taken in half precision and divided by", DividesByADifference),
+        "mixed_precision": (
+            "a difference taken in half precision and divided by",
+            DividesByADifference,
+        ),
         "follows_its_device": ("a tensor made on the CPU", MakesTensorsOnTheCpu),
         "state_is_kept": ("a random tensor that is no buffer", KeepsAnAttribute),
         "growth": ("the growth left out of the state", ForgetsItsGrowth),
@@ -510,11 +577,20 @@ BROKEN: dict[str, dict[str, tuple[str, Factory]]] = {
         "starts_near_the_identity": ("a bias of three voxels", StartsFarAway),
         "can_move": ("an output times 0", NeverMoves),
         "elements_are_independent": ("half of the batch's mean subtracted", HeadMinusTheBatchsMean),
-        "component_a_moves_along_axis_a": ("components in the order of `grid_sample`", ReversesComponents),
-        "does_not_depend_on_directions": ("voxels multiplied by a number of the affine", ReadsDirections),
+        "component_a_moves_along_axis_a": (
+            "components in the order of `grid_sample`",
+            ReversesComponents,
+        ),
+        "does_not_depend_on_directions": (
+            "voxels multiplied by a number of the affine",
+            ReadsDirections,
+        ),
         "has_an_inverse": ("a transform that says it is its own inverse", HasNoInverse),
         "gradients_reach_every_parameter": ("a layer that is left over", HeadHasALayerLeft),
-        "mixed_precision": ("a difference taken in half precision and divided by", HeadDividesByADifference),
+        "mixed_precision": (
+            "a difference taken in half precision and divided by",
+            HeadDividesByADifference,
+        ),
         "follows_its_device": ("a tensor made on the CPU", HeadMakesTensorsOnTheCpu),
         "state_is_kept": ("a random tensor that is no buffer", HeadKeepsAnAttribute),
         "growth": ("any weights accepted", HeadForgetsItsGrowth),
@@ -522,13 +598,25 @@ BROKEN: dict[str, dict[str, tuple[str, Factory]]] = {
     "composer": {
         "makes_a_registration": ("no levels", HasNoLevels),
         "arguments_are_kept": ("a function as an argument", ComposerTakesAnObject),
-        "takes_images_of_different_grids": ("the moving image taken to lie on the fixed grid", IgnoresGrids),
+        "takes_images_of_different_grids": (
+            "the moving image taken to lie on the fixed grid",
+            IgnoresGrids,
+        ),
         "starts_near_the_identity": ("a shift of two voxels", ComposerStartsFarAway),
-        "elements_are_independent": ("half of the batch's mean subtracted", ComposerMinusTheBatchsMean),
-        "does_not_depend_on_directions": ("a shift by a number of the affine", ComposerReadsDirections),
+        "elements_are_independent": (
+            "half of the batch's mean subtracted",
+            ComposerMinusTheBatchsMean,
+        ),
+        "does_not_depend_on_directions": (
+            "a shift by a number of the affine",
+            ComposerReadsDirections,
+        ),
         "gradients_reach_every_parameter": ("a network that is left over", HasANetworkLeft),
         "learns_a_translation": ("a field without its gradient", Detaches),
-        "mixed_precision": ("a difference taken in half precision and divided by", ComposerDividesByADifference),
+        "mixed_precision": (
+            "a difference taken in half precision and divided by",
+            ComposerDividesByADifference,
+        ),
         "follows_its_device": ("a tensor made on the CPU", ComposerMakesTensorsOnTheCpu),
         "state_is_kept": ("a random tensor that is no buffer", ComposerKeepsAnAttribute),
         "growth_and_stages": ("a stage that freezes nothing", FreezesNothing),
@@ -541,7 +629,10 @@ BROKEN: dict[str, dict[str, tuple[str, Factory]]] = {
         "prefers_the_truth": ("the sign reversed", WrongSign),
         "is_differentiable": ("values detached", HasNoGradient),
         "is_a_mean": ("a sum over voxels", Sums),
-        "mixed_precision": ("a difference taken in half precision and divided by", TermDividesByADifference),
+        "mixed_precision": (
+            "a difference taken in half precision and divided by",
+            TermDividesByADifference,
+        ),
         "leaves_its_input_alone": ("the fixed image halved in place", ChangesTheImage),
     },
     "callback": {

@@ -22,7 +22,11 @@ def table() -> str:
         for check in checks(kind):
             meaning = re.sub(r":\w+:`(\w+)`", r"`\1`", check.meaning).replace("``", "`")
             rows.append(f"| `{check.name}` | {meaning} | {broken[check.name][0]} |")
-        parts.append(f"**{kind}**\n\n| check | expected | caught |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")
+        parts.append(
+            f"**{kind}**\n\n| check | expected | caught |\n| --- | --- | --- |\n"
+            + "\n".join(rows)
+            + "\n"
+        )
     return "\n".join(parts)
 
 

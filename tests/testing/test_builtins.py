@@ -45,7 +45,11 @@ def own(group: str, interface: type) -> dict[str, Callable[..., Any]]:
         make.__signature__ = __import__("inspect").signature(cls)  # type: ignore[attr-defined]
         return make
 
-    return {name: factory(name) for name, offered in providers(group).items() if any(p.distribution == OWN for p in offered)}
+    return {
+        name: factory(name)
+        for name, offered in providers(group).items()
+        if any(p.distribution == OWN for p in offered)
+    }
 
 
 def composer(spec: dict[str, Any]) -> Callable[[], Composer]:
@@ -87,7 +91,14 @@ def test_losses(check: Callable[[], None]) -> None:
     check()
 
 
-@parametrize_with_checks("callback", {k: v for k, v in own("callbacks", L.Callback).items() if k not in ("learning_rate", "progress_bar")})
+@parametrize_with_checks(
+    "callback",
+    {
+        k: v
+        for k, v in own("callbacks", L.Callback).items()
+        if k not in ("learning_rate", "progress_bar")
+    },
+)
 def test_callbacks(check: Callable[[], None]) -> None:
     check()
 

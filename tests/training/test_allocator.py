@@ -23,14 +23,18 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> tuple[bool, int]:
-    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
+    )
     kept, count = done.stdout.split()
     return kept == "True", int(count)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_pages_are_not_cleared_again_at_every_step() -> None:
-    """24 MB twice, five times, in pages of 4 KiB. Without it all are; with it one of the two blocks may still be, by the heap's layout."""
+    """24 MB twice, five times, in pages of 4 KiB. Without it all are; with it one of the two blocks
+    may still be, by the heap's layout.
+    """
     kept, count = faults("kept")
     if not kept:
         pytest.skip("the C library has no mallopt")

@@ -24,7 +24,9 @@ class Steps(L.Callback):
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
+    ) -> None:
         self.weights.append(vector(pl_module))
 
 
@@ -32,11 +34,17 @@ def vector(module: torch.nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
 
 
-def trained(callback: AveragedWeights, tmp_path: Path, steps: int = 6) -> tuple[reg.RegistrationModule, list[Tensor]]:
+def trained(
+    callback: AveragedWeights, tmp_path: Path, steps: int = 6
+) -> tuple[reg.RegistrationModule, list[Tensor]]:
     torch.manual_seed(0)
     backbone = reg.UNet(levels=2, features=2, norm="none")
-    network = reg.Network(backbone, reg.DenseHead(backbone.channels, backbone.strides, levels="weighted"))
-    module = reg.RegistrationModule(reg.SingleComposer(network), reg.LossBundle({"ssd": reg.SSD()}), preprocessing=WINDOW)
+    network = reg.Network(
+        backbone, reg.DenseHead(backbone.channels, backbone.strides, levels="weighted")
+    )
+    module = reg.RegistrationModule(
+        reg.SingleComposer(network), reg.LossBundle({"ssd": reg.SSD()}), preprocessing=WINDOW
+    )
     data = reg.RegistrationData(
         reg.PhantomDataset(subjects=1, validation=1, shape=[16, 16, 16], crop=None),
         reg.GroupPairs,
@@ -45,8 +53,19 @@ def trained(callback: AveragedWeights, tmp_path: Path, steps: int = 6) -> tuple[
         workers=0,
     )
     seen = Steps()
-    settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = L.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[callback, seen], **settings)
+    settings = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(
+        max_steps=steps,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        callbacks=[callback, seen],
+        **settings,
+    )
     trainer.fit(module, data)
     trainer.save_checkpoint(tmp_path / "kept.ckpt")
     return module, seen.weights
@@ -65,13 +84,19 @@ def test_what_has_grown_is_kept_with_the_average(tmp_path: Path) -> None:
     """A copy that is made before the training does not grow with it."""
 
     class Grow(AveragedWeights):
-        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
+        ) -> None:
             for part in pl_module.modules():
                 if isinstance(part, Growable):
                     part.grow([0.25, 0.75])
 
     trained(Grow(start=0), tmp_path)
-    extra = {key: state for key, state in read_checkpoint(tmp_path / "kept.ckpt")["state_dict"].items() if key.endswith("_extra_state")}
+    extra = {
+        key: state
+        for key, state in read_checkpoint(tmp_path / "kept.ckpt")["state_dict"].items()
+        if key.endswith("_extra_state")
+    }
     assert extra
     assert all(state["alpha"] == [0.25, 0.75] for state in extra.values() if "alpha" in state)
 

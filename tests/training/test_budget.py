@@ -31,7 +31,12 @@ GROWING = {
     "callbacks": {"alpha_growth": {"start": -20, "ramp": 20, "duration": 60}},
 }
 STAGED = GROWING | {
-    "composer": {"name": "multilevel", "strides": [2, 1], "backbone": {"name": "unet", "levels": 2, "features": 4}, "head": "dense"},
+    "composer": {
+        "name": "multilevel",
+        "strides": [2, 1],
+        "backbone": {"name": "unet", "levels": 2, "features": 4},
+        "head": "dense",
+    },
     "stages": [{"steps": 1, "train": [0]}, {"steps": 1, "train": [1]}],
     "callbacks": {},
 }
@@ -47,14 +52,22 @@ LINEAR_DEFORMABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("method", [GROWING, STAGED])
-def test_every_state_of_a_training_is_timed_and_the_module_left_alone(method: Mapping[str, Any], pair: Pair, monkeypatch) -> None:
+def test_every_state_of_a_training_is_timed_and_the_module_left_alone(
+    method: Mapping[str, Any], pair: Pair, monkeypatch
+) -> None:
     module = RegistrationModule.from_configuration(method)
-    before = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    before = {
+        name: value
+        for name, value in module.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
     seen = []
 
     def timed(trial: RegistrationModule, batch: Pair) -> float:
         staged = getattr(trial.composer, "active", 0)
-        grown = tuple(a > 0 for part in trial.modules() if hasattr(part, "alpha") for a in part.alpha)
+        grown = tuple(
+            a > 0 for part in trial.modules() if hasattr(part, "alpha") for a in part.alpha
+        )
         seen.append((staged, grown))
         return 1.0 if len(seen) < 3 else 3.0  # the first state is the cheap one
 
@@ -81,13 +94,21 @@ def test_another_number_of_steps_keeps_the_shape_of_the_training() -> None:
     assert "time_scale" not in GROWING["callbacks"]["alpha_growth"]
 
 
-@pytest.mark.parametrize(("resumed", "own", "steps"), [(False, True, 600), (True, True, 250), (False, False, 250)])
-def test_a_budget_is_minutes_of_the_methods_own_training(resumed: bool, own: bool, steps: int, pair: Pair, monkeypatch) -> None:
-    """Steps of a fifth of a second in two minutes; a number of steps that was asked for stays, and so does that of a resumed run."""
+@pytest.mark.parametrize(
+    ("resumed", "own", "steps"), [(False, True, 600), (True, True, 250), (False, False, 250)]
+)
+def test_a_budget_is_minutes_of_the_methods_own_training(
+    resumed: bool, own: bool, steps: int, pair: Pair, monkeypatch
+) -> None:
+    """Steps of a fifth of a second in two minutes; a number of steps that was asked for stays, and
+    so does that of a resumed run.
+    """
     monkeypatch.setattr(run, "step_seconds", lambda *_: 0.2)
     method = GROWING | {"steps": 1000 if own else 777}
     config = {"method": method, "trainer": {"max_steps": 250}, "budget": 2, "time_scale": 0.25}
-    data = SimpleNamespace(train_pairs=[pair], batch_size=1, samples_per_epoch=10, validation_pairs=[pair])
+    data = SimpleNamespace(
+        train_pairs=[pair], batch_size=1, samples_per_epoch=10, validation_pairs=[pair]
+    )
     found, told = planned(config, RegistrationModule.from_configuration(method), data, resumed)
     assert found["trainer"]["max_steps"] == steps
     assert told.startswith(f"{steps} steps, about {duration(steps * 0.2)} here")
@@ -98,10 +119,15 @@ def test_validation_takes_its_share_of_a_step(pair: Pair, monkeypatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(budget, "_timed", lambda *_: 0.0)
     monkeypatch.setattr(budget.time, "perf_counter", lambda: float(next(clock)))
-    assert step_seconds(RegistrationModule.from_configuration(STAGED), STAGED, 100, pair, [pair] * 4, 10) == pytest.approx(0.4)
+    assert step_seconds(
+        RegistrationModule.from_configuration(STAGED), STAGED, 100, pair, [pair] * 4, 10
+    ) == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(3, "10 seconds"), (52, "50 seconds"), (1000, "17 minutes"), (9000, "2.5 hours")])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3, "10 seconds"), (52, "50 seconds"), (1000, "17 minutes"), (9000, "2.5 hours")],
+)
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
@@ -112,8 +138,13 @@ def test_a_batch_in_parts_has_the_same_loss_and_gradient(pair: Pair) -> None:
     found = []
     for parts in (False, True):
         method = LINEAR_DEFORMABLE | {"split_batch": parts}
-        method["composer"] = method["composer"] | {"backbone": LINEAR_DEFORMABLE["composer"]["backbone"] | {"recompute": parts}}
-        method["composer"]["head"] = [{"name": "affine"}, {"name": "integrated_gradient", "features": [4, 4], "recompute": parts}]
+        method["composer"] = method["composer"] | {
+            "backbone": LINEAR_DEFORMABLE["composer"]["backbone"] | {"recompute": parts}
+        }
+        method["composer"]["head"] = [
+            {"name": "affine"},
+            {"name": "integrated_gradient", "features": [4, 4], "recompute": parts},
+        ]
         torch.manual_seed(3)
         module = RegistrationModule.from_configuration(method)
         value = module.training_loss(batch)
@@ -126,5 +157,7 @@ def test_a_batch_in_parts_has_the_same_loss_and_gradient(pair: Pair) -> None:
 
 
 def test_a_batch_in_parts_is_not_for_batch_normalisation() -> None:
-    with pytest.raises(ComponentError, match="split_batch needs networks without batch normalisation"):
+    with pytest.raises(
+        ComponentError, match="split_batch needs networks without batch normalisation"
+    ):
         RegistrationModule.from_configuration(STAGED | {"split_batch": True})

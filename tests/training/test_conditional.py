@@ -17,14 +17,25 @@ from lightning_reg.registry import TrainingError, UserError
 from lightning_reg.training.module import RegistrationModule
 
 WINDOW = reg.Preprocessing(window=(-1000, 500))
-TINY = ["data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1"]
+TINY = [
+    "data.dataset.shape=[16,16,16]",
+    "data.dataset.crop=null",
+    "data.dataset.subjects=1",
+    "data.dataset.validation=1",
+]
 CONDITIONAL = [
     "method=velocity",
     "method.composer.backbone={levels: 2, features: 4, norm: instance}",
     "+method.composer.backbone.conditioned=[0.01,1]",
     "+method.callbacks.conditional_weight={term: diffusion}",
 ]
-QUIET = ["trainer.max_steps=4", "trainer.enable_progress_bar=false", "budget=null", "data.workers=0", "callbacks.progress_bar=null"]
+QUIET = [
+    "trainer.max_steps=4",
+    "trainer.enable_progress_bar=false",
+    "budget=null",
+    "data.workers=0",
+    "callbacks.progress_bar=null",
+]
 
 
 class Seen(L.Callback):
@@ -38,7 +49,9 @@ class Seen(L.Callback):
     def _now(module: Any) -> tuple[float, float]:
         return module.loss.weights["diffusion"], conditionings(module)[0].weight
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Any) -> None:
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Any
+    ) -> None:
         self.steps.append(self._now(pl_module))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,7 +66,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     return folder / "run" / "checkpoints" / "best.ckpt", seen
 
 
-def test_every_step_has_a_weight_of_its_own_and_a_validation_the_configured_one(trained: tuple[Path, Seen]) -> None:
+def test_every_step_has_a_weight_of_its_own_and_a_validation_the_configured_one(
+    trained: tuple[Path, Seen],
+) -> None:
     _, seen = trained
     assert len({loss for loss, _ in seen.steps}) == 4
     assert all(loss == pytest.approx(told) and 0.01 <= told <= 1 for loss, told in seen.steps)
@@ -65,7 +80,10 @@ def test_the_model_registers_for_a_weight(trained: tuple[Path, Seen], tmp_path: 
     rng, files = np.random.default_rng(0), []
     for name in ("fixed", "moving"):
         files.append(tmp_path / f"{name}.nii.gz")
-        nib.save(nib.Nifti1Image(rng.uniform(-1000, 500, (16, 16, 16)).astype(np.float32), np.eye(4)), files[-1])
+        nib.save(
+            nib.Nifti1Image(rng.uniform(-1000, 500, (16, 16, 16)).astype(np.float32), np.eye(4)),
+            files[-1],
+        )
     registrar = reg.load(path)
     plain, other = registrar.register(*files), reg.load(path, weight=0.01).register(*files)
     assert plain.weights is not None
@@ -77,7 +95,10 @@ def test_the_model_registers_for_a_weight(trained: tuple[Path, Seen], tmp_path: 
     grid = plain.pair.fixed.grid
     again = plain.weights.register(0.01).displacement(grid)
     assert np.array_equal(again.numpy(), other.transform.displacement(grid).numpy())
-    assert np.array_equal(registrar.register(*files).transform.displacement(grid).numpy(), plain.transform.displacement(grid).numpy())
+    assert np.array_equal(
+        registrar.register(*files).transform.displacement(grid).numpy(),
+        plain.transform.displacement(grid).numpy(),
+    )
     plain.save(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('alt="weight ') == len(plain.weights.offered)
@@ -86,7 +107,10 @@ def test_the_model_registers_for_a_weight(trained: tuple[Path, Seen], tmp_path: 
 
 
 def test_a_weight_that_the_model_does_not_take_is_refused(trained: tuple[Path, Seen]) -> None:
-    with pytest.raises(UserError, match=r"cannot register for a weight of 5; the network takes weights from 0.01 to 1"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot register for a weight of 5; the network takes weights from 0.01 to 1",
+    ):
         reg.load(trained[0], weight=5.0)
 
 
@@ -98,7 +122,9 @@ def test_a_weight_that_the_model_does_not_take_is_refused(trained: tuple[Path, S
         (["method.loss.terms.diffusion.weight=3"], "The weight of diffusion is 3"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_first_step(changes: list[str], message: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_before_the_first_step(
+    changes: list[str], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(TrainingError, match=message):
         reg.train(reg.compose([*TINY, *CONDITIONAL, *QUIET, *changes]), tmp_path / "run")
 

@@ -13,7 +13,9 @@ def test_what_was_seen_is_refused_once_and_by_name() -> None:
     watch = FiniteLoss()
     watch.require()
     watch.watch({"lncc": torch.tensor(1.0), "bending": torch.tensor(float("nan"))}, 7, ["a", "b"])
-    with pytest.raises(TrainingError, match=r"loss term bending became NaN or infinite at step 7 on a, b"):
+    with pytest.raises(
+        TrainingError, match=r"loss term bending became NaN or infinite at step 7 on a, b"
+    ):
         watch.require()
     watch.require()
 

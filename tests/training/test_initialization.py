@@ -38,17 +38,23 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 def equal(one: RegistrationModule, path: Path, part: str) -> bool:
     state = torch.load(path, weights_only=True)["state_dict"]
-    return all(torch.equal(value, state[name]) for name, value in one.state_dict().items() if part in name)
+    return all(
+        torch.equal(value, state[name]) for name, value in one.state_dict().items() if part in name
+    )
 
 
 def test_all_weights_are_taken(tmp_path: Path) -> None:
     path, mine = checkpoint(tmp_path / "a.ckpt"), module()
     count = len(mine.composer.state_dict())
-    assert read_source(str(path)).load(mine) == [f"Started from {path}: {count} of {count} weights."]
+    assert read_source(str(path)).load(mine) == [
+        f"Started from {path}: {count} of {count} weights."
+    ]
     assert equal(mine, path, "composer")
 
 
-@pytest.mark.parametrize(("part", "taken", "left"), [("backbone", "backbone", "heads"), ("head", "heads", "backbone")])
+@pytest.mark.parametrize(
+    ("part", "taken", "left"), [("backbone", "backbone", "heads"), ("head", "heads", "backbone")]
+)
 def test_a_part_leaves_the_rest_alone(part: str, taken: str, left: str, tmp_path: Path) -> None:
     path, mine = checkpoint(tmp_path / "a.ckpt"), module()
     before = {name: value.clone() for name, value in mine.state_dict().items() if left in name}
@@ -62,7 +68,13 @@ def test_a_prefix_is_of_whole_words(tmp_path: Path) -> None:
     assert wanted.wants("composer.network.heads.0.velocity.weight")
     assert not wanted.wants("composer.network.heads.01.velocity.weight")
     path = checkpoint(tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match=r"no weights 'composer\.netwrok\.backbone' in common; did you mean 'composer\.network\.backbone"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"no weights 'composer\.netwrok\.backbone' in common; did you mean"
+            r" 'composer\.network\.backbone"
+        ),
+    ):
         read_source({"model": str(path), "part": "composer.netwrok.backbone"}).load(module())
 
 
@@ -79,16 +91,35 @@ def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     mine = module(changed(head={"name": "dense"}))
     lines = read_source(str(path)).load(mine)
-    assert "Missing in the model or of another size, not changed: composer.network.heads.0.fields.0.weight" in lines[1]
+    assert (
+        "Missing in the model or of another size, not changed:"
+        " composer.network.heads.0.fields.0.weight" in lines[1]
+    )
     assert "Unused weights of the model: composer.network.heads.0.velocity.weight" in lines[2]
     assert equal(mine, path, "backbone")
-    wider = module(changed(backbone={"name": "unet", "levels": 2, "features": 6, "output_stride": 2, "norm": "none"}))
+    wider = module(
+        changed(
+            backbone={
+                "name": "unet",
+                "levels": 2,
+                "features": 6,
+                "output_stride": 2,
+                "norm": "none",
+            }
+        )
+    )
     lines = read_source(str(path)).load(wider)
     assert lines[1] == "Few weights fit: does the method have the model's architecture?"
     assert "another size" in lines[2]
-    nothing = changed(backbone={"name": "lattice", "spacing": 2, "features": 8}, head={"name": "dense"})
+    nothing = changed(
+        backbone={"name": "lattice", "spacing": 2, "features": 8}, head={"name": "dense"}
+    )
     with pytest.raises(
-        UserError, match=r"No weight of .* fits the method \(composer\.network\.backbone.* is not there\); use its architecture"
+        UserError,
+        match=(
+            r"No weight of .* fits the method \(composer\.network\.backbone.* is not there\); use"
+            r" its architecture"
+        ),
     ):
         read_source(str(path)).load(module(nothing))
 
@@ -96,7 +127,10 @@ def test_what_does_not_fit_is_said_and_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"model": "x.ckpt", "parts": "all"}, "'init' does not take an argument 'parts'; did you mean 'part'"),
+        (
+            {"model": "x.ckpt", "parts": "all"},
+            "'init' does not take an argument 'parts'; did you mean 'part'",
+        ),
         ({"part": "all"}, "'init' needs an argument 'model'"),
         ({"model": "x.ckpt", "preprocessing": "mine"}, "give model or data"),
         ({"model": "x.ckpt", "part": [-1]}, "numbers of stages"),
@@ -115,9 +149,12 @@ def test_what_cannot_be_started_from_is_a_sentence(spec: Any, message: str) -> N
 
 
 QUICK = [
-    "method=velocity", "data.dataset.shape=[16,16,16]", "data.dataset.crop=null", "data.dataset.subjects=2", "data.dataset.validation=1",
-    "data.workers=0", "data.samples_per_epoch=2", "trainer.accelerator=cpu", "callbacks.progress_bar=null",
-    "method.composer.backbone={name: unet, levels: 2, features: 4, output_stride: 2, norm: none}", "method.optimizer.lr=0.0",
+    "method=velocity", "data.dataset.shape=[16,16,16]", "data.dataset.crop=null",
+    "data.dataset.subjects=2", "data.dataset.validation=1",
+    "data.workers=0", "data.samples_per_epoch=2", "trainer.accelerator=cpu",
+    "callbacks.progress_bar=null",
+    "method.composer.backbone={name: unet, levels: 2, features: 4, output_stride: 2, norm: none}",
+    "method.optimizer.lr=0.0",
 ]  # fmt: skip
 
 
@@ -125,13 +162,18 @@ def test_images_are_prepared_as_the_models_were_unless_said_otherwise(tmp_path: 
     path = checkpoint(tmp_path / "a.ckpt", preprocessing={"percentiles": [0, 100]})
     config: dict[str, Any] = {
         "method": {},
-        "data": {"preprocessing": {"window": [-1000, 500], "percentiles": [0.5, 99.5], "center": False}},
+        "data": {
+            "preprocessing": {"window": [-1000, 500], "percentiles": [0.5, 99.5], "center": False}
+        },
     }
     made, told = started_from(config, read_source(str(path)))
     assert made["data"]["preprocessing"]["window"] is None
     assert made["data"]["preprocessing"]["percentiles"] == [0, 100]
     assert "window [-1000, 500] to None" in told[0]
-    assert started_from(config, read_source({"model": str(path), "preprocessing": "data"})) == (config, [])
+    assert started_from(config, read_source({"model": str(path), "preprocessing": "data"})) == (
+        config,
+        [],
+    )
 
 
 def test_a_training_starts_from_the_model_and_its_checkpoint_says_so(tmp_path: Path) -> None:
@@ -165,15 +207,27 @@ def test_a_stage_that_the_model_has_does_not_start_from_the_one_before(tmp_path:
     assert "Initialised from the model instead of the previous stage: stage 1." in lines
     ours = RegistrationModule.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     theirs = RegistrationModule.load_from_checkpoint(path).state_dict()
-    networks = [{name.split(".", 3)[3]: v for name, v in ours.state_dict().items() if f"networks.{n}." in name} for n in (0, 1)]
+    networks = [
+        {
+            name.split(".", 3)[3]: v
+            for name, v in ours.state_dict().items()
+            if f"networks.{n}." in name
+        }
+        for n in (0, 1)
+    ]
     for name, value in networks[1].items():
         start = theirs[f"composer.networks.1.{name}"]
         if isinstance(value, torch.Tensor):
             assert float((value - start).abs().max()) < 1e-2  # two steps of Adam
             assert "weight" not in name or float((value - networks[0][name]).abs().max()) > 1e-2
-    warm = {"data": {}, "method": {"stages": [{"train": [0]}, {"train": "all", "warm_start": True}]}}
+    warm = {
+        "data": {},
+        "method": {"stages": [{"train": [0]}, {"train": "all", "warm_start": True}]},
+    }
     first = read_source({"model": str(path), "part": [0]})
-    assert started_from(warm, first)[0]["method"]["stages"][1]["warm_start"] is True  # network 1 has nothing of the model
+    assert (
+        started_from(warm, first)[0]["method"]["stages"][1]["warm_start"] is True
+    )  # network 1 has nothing of the model
 
 
 def test_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Learning: decreasing loss, gradients of every parameter, same direction in validation and training, storage of the best weights."""
+"""Learning: decreasing loss, gradients of every parameter, same direction in validation and
+training, storage of the best weights.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,17 @@ from lightning_reg.training.module import RegistrationModule, primary_error
 from lightning_reg.training.run import train
 
 METHOD: dict[str, Any] = {
-    "composer": {"name": "single", "backbone": {"name": "unet", "levels": 2, "features": 4, "norm": "instance"}, "head": "dense"},
+    "composer": {
+        "name": "single",
+        "backbone": {"name": "unet", "levels": 2, "features": 4, "norm": "instance"},
+        "head": "dense",
+    },
     "loss": {"terms": {"ssd": {}}},
     "optimizer": {"name": "adam", "lr": 0.01},
 }
 QUIET: dict[str, Any] = {
-    "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+    "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
+    "enable_progress_bar": False, "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }  # fmt: skip
 
@@ -39,7 +46,10 @@ def blobs() -> Pair:
     """A blob, and the same 1.5 voxels further along the first axis, with the truth."""
     grid = Grid.regular((20, 16, 12), (2.0, 2.5, 3.0), (-30.0, 12.0, 7.0))
     i, j, k = grid.points()[0]
-    images = [torch.exp(-(((i - 9 - s) / 5) ** 2 + ((j - 8) / 4) ** 2 + ((k - 6) / 3) ** 2))[None, None] for s in (0.0, 1.5)]
+    images = [
+        torch.exp(-(((i - 9 - s) / 5) ** 2 + ((j - 8) / 4) ** 2 + ((k - 6) / 3) ** 2))[None, None]
+        for s in (0.0, 1.5)
+    ]
     field = torch.zeros(1, 3, *grid.shape)
     field[:, 0] = 1.5
     return Pair(Image(images[0], grid), Image(images[1], grid), truth=Displacement(field, grid))
@@ -51,13 +61,17 @@ def loader(pairs: list[Pair]) -> DataLoader[Pair]:
 
 @pytest.fixture(scope="module")
 def learned() -> tuple[RegistrationModule, RegistrationModule, Pair]:
-    """A module before and after 120 steps on one pair in both directions, the latter with its last validation; and the pair."""
+    """A module before and after 120 steps on one pair in both directions, the latter with its last
+    validation; and the pair.
+    """
     torch.manual_seed(2)
     module, pair = RegistrationModule.from_configuration(METHOD), blobs()
     reverse = Pair(pair.moving, pair.fixed)
     before = RegistrationModule.from_configuration(METHOD)
     before.load_state_dict(module.state_dict())
-    L.Trainer(max_steps=120, max_epochs=-1, **QUIET).fit(module, loader([pair, reverse] * 60), loader([pair]))
+    L.Trainer(max_steps=120, max_epochs=-1, **QUIET).fit(
+        module, loader([pair, reverse] * 60), loader([pair])
+    )
     return before, module, pair
 
 
@@ -82,12 +96,18 @@ def test_validation_sees_the_images_as_training_does(learned: Learned) -> None:
 
 def test_every_parameter_is_trained(learned: Learned) -> None:
     before, after, _ = learned
-    still = [name for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True) if torch.equal(old, new)]
+    still = [
+        name
+        for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        if torch.equal(old, new)
+    ]
     assert still == []
 
 
 def test_both_directions_are_compared_on_their_own_grids() -> None:
-    """One constant output, in voxels of 2 mm there and of 4 mm back: 1.5 voxels each way are 9 mm in all."""
+    """One constant output, in voxels of 2 mm there and of 4 mm back: 1.5 voxels each way are 9 mm
+    in all.
+    """
     method = METHOD | {"loss": {"terms": {"inverse_consistency": {"weight": 0.5}}}}
     module = RegistrationModule.from_configuration(method).eval()
     (head,) = module.composer.network.heads
@@ -104,7 +124,9 @@ def test_both_directions_are_compared_on_their_own_grids() -> None:
 
 
 def test_the_rate_follows_decay_and_cooldown_together() -> None:
-    module = RegistrationModule.from_configuration(METHOD | {"schedule": {"decay": 0.1, "cooldown": 0.25}})
+    module = RegistrationModule.from_configuration(
+        METHOD | {"schedule": {"decay": 0.1, "cooldown": 0.25}}
+    )
     module.train_with(steps=40)
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
@@ -119,8 +141,12 @@ def test_the_rate_follows_decay_and_cooldown_together() -> None:
 
 @pytest.mark.parametrize("absent", range(5))
 def test_a_better_registration_has_a_smaller_primary_error(absent: int) -> None:
-    """With all or some of the metrics: distances fall, overlap and correlation rise. The first of the list decides."""
-    there = ["tre_after_mm", "dice_after", "field_error_after_mm", "mask_dice_after", "ncc_after"][absent:]
+    """With all or some of the metrics: distances fall, overlap and correlation rise. The first of
+    the list decides.
+    """
+    there = ["tre_after_mm", "dice_after", "field_error_after_mm", "mask_dice_after", "ncc_after"][
+        absent:
+    ]
     good = {name: 0.3 if name.endswith("_mm") else 0.9 for name in there}
     bad = {name: 2.5 if name.endswith("_mm") else 0.4 for name in there}
     assert primary_error(good) < primary_error(bad)
@@ -128,7 +154,11 @@ def test_a_better_registration_has_a_smaller_primary_error(absent: int) -> None:
 
 
 def draws() -> list[Any]:
-    return [torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random(), random.gauss(0, 1)]]  # noqa: NPY002
+    return [
+        torch.rand(3).tolist(),
+        np.random.rand(3).tolist(),  # noqa: NPY002
+        [random.random(), random.gauss(0, 1)],
+    ]
 
 
 def test_the_random_state_of_every_library_goes_on_where_it_was() -> None:
@@ -160,8 +190,13 @@ class Scripted(L.LightningModule):
 
 
 def fit(module: Scripted, epochs: int, steps: int, *callbacks: L.Callback) -> None:
-    train, validation = DataLoader(torch.zeros(steps, 1), batch_size=1), DataLoader(torch.zeros(1, 1), batch_size=1)
-    L.Trainer(max_steps=epochs * steps, max_epochs=-1, callbacks=list(callbacks), **QUIET).fit(module, train, validation)
+    train, validation = (
+        DataLoader(torch.zeros(steps, 1), batch_size=1),
+        DataLoader(torch.zeros(1, 1), batch_size=1),
+    )
+    L.Trainer(max_steps=epochs * steps, max_epochs=-1, callbacks=list(callbacks), **QUIET).fit(
+        module, train, validation
+    )
 
 
 def test_the_best_checkpoint_is_that_of_the_smallest_error(tmp_path: Path) -> None:
@@ -183,7 +218,9 @@ def test_patience_counts_the_validations_since_the_best() -> None:
     stale = []
     for error in (3.0, 1.0, 2.0, 1.5, 0.9, 0.95):
         measured = {"validation/error": torch.tensor(error)}
-        fitting = SimpleNamespace(sanity_checking=False, state=SimpleNamespace(fn="fit"), callback_metrics=measured)
+        fitting = SimpleNamespace(
+            sanity_checking=False, state=SimpleNamespace(fn="fit"), callback_metrics=measured
+        )
         callback.on_validation_end(fitting, None)
         stale.append(callback.stale)
     assert stale == [0, 0, 1, 2, 0, 1]
@@ -194,30 +231,46 @@ def test_patience_counts_the_validations_since_the_best() -> None:
 def config() -> dict[str, Any]:
     """Eight steps, validated after each, at a rate that leads away from the images."""
     return {
-        "method": METHOD | {"optimizer": {"name": "adam", "lr": 0.5}, "sampling": {"name": "groups"}},
+        "method": (
+            METHOD | {"optimizer": {"name": "adam", "lr": 0.5}, "sampling": {"name": "groups"}}
+        ),
         "data": {
             "dataset": {"name": "phantom", "subjects": 1, "validation": 1, "shape": [16, 12, 12]},
             "preprocessing": {"window": [-1000, 500]},
             "samples_per_epoch": 1,
             "workers": 0,
         },
-        "trainer": QUIET | {"max_steps": 8, "max_epochs": -1, "log_every_n_steps": 1, "use_distributed_sampler": False},
+        "trainer": (
+            QUIET
+            | {
+                "max_steps": 8,
+                "max_epochs": -1,
+                "log_every_n_steps": 1,
+                "use_distributed_sampler": False,
+            }
+        ),
         "logger": {"name": "csv"},
         "seed": 3,
     }
 
 
-def test_the_record_and_the_checkpoint_are_of_the_best_weights(config: dict, tmp_path: Path) -> None:
+def test_the_record_and_the_checkpoint_are_of_the_best_weights(
+    config: dict, tmp_path: Path
+) -> None:
     for key in ("logger", "enable_checkpointing"):
         del config["trainer"][key]
     folder = train(config, tmp_path / "run").folder
     with (folder / "metrics.csv").open(newline="") as file:
-        errors = {int(row["step"]): float(row["validation/error"]) for row in csv.DictReader(file) if row["validation/error"]}
+        errors = {
+            int(row["step"]): float(row["validation/error"])
+            for row in csv.DictReader(file)
+            if row["validation/error"]
+        }
     best = min(errors, key=errors.__getitem__)
     assert errors[max(errors)] > 1.2 * errors[best]
     totals = json.loads((folder / "summary.json").read_text())["totals"]
     assert totals["tre_after_mm"] == pytest.approx(errors[best], rel=1e-4)
     assert read_checkpoint(folder / "checkpoints" / "best.ckpt")["global_step"] == best + 1
     module = RegistrationModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").eval()
-    (_, (low, high), _) = module.statistics["extent_mm"]
+    _, (low, high), _ = module.statistics["extent_mm"]
     assert 0 < low <= high

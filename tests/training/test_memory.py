@@ -58,11 +58,19 @@ print(memory("VmHWM") - before, step_memory(settings, (96, 96, 96)) - parameters
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process' memory from /proc")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="reads the process' memory from /proc"
+)
 @pytest.mark.parametrize("method", ["velocity", "progressive", "voxelmorph"])
 def test_a_process_grows_by_the_estimate_if_freed_memory_is_returned_at_once(method: str) -> None:
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", GROWTH, method], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, method],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     growth, estimate = map(float, done.stdout.split())
     assert estimate == pytest.approx(growth, rel=0.15)
 
@@ -70,14 +78,23 @@ def test_a_process_grows_by_the_estimate_if_freed_memory_is_returned_at_once(met
 def test_it_grows_with_the_batch_and_the_images() -> None:
     settings = own("velocity")
     one = memory.step_memory(settings, (64, 64, 64))
-    for grown in (memory.step_memory(settings | {"batch_size": 2}, (64, 64, 64)), memory.step_memory(settings, (128, 64, 64))):
+    for grown in (
+        memory.step_memory(settings | {"batch_size": 2}, (64, 64, 64)),
+        memory.step_memory(settings, (128, 64, 64)),
+    ):
         assert 1.5 * one < grown <= 2 * one  # the parameters stay
 
 
 def test_parameters_count_four_times() -> None:
-    """Themselves, their gradients and two moments; images of 8^3 add next to nothing to those of a wide network."""
+    """Themselves, their gradients and two moments; images of 8^3 add next to nothing to those of a
+    wide network.
+    """
     method = {
-        "composer": {"name": "single", "backbone": {"name": "unet", "levels": 2, "features": 64}, "head": "dense"},
+        "composer": {
+            "name": "single",
+            "backbone": {"name": "unet", "levels": 2, "features": 64},
+            "head": "dense",
+        },
         "loss": {"terms": {"ssd": {}}},
         "optimizer": {"name": "adam"},
     }

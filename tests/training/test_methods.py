@@ -1,4 +1,6 @@
-"""Every configured method on one tiny phantom: training improves it, and its steps run on meta tensors."""
+"""Every configured method on one tiny phantom: training improves it, and its steps run on meta
+tensors.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,31 @@ from lightning_reg.spatial import Pair
 from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule
 
-METHODS = ["progressive", "multilevel", "dlir", "linear_deformable", "deep_supervision", "velocity", "voxelmorph"]
-TINY = ["data.dataset.shape=[32,28,30]", "data.dataset.crop=null", "data.dataset.subjects=1", "data.dataset.validation=1", "data.workers=0"]
+METHODS = [
+    "progressive",
+    "multilevel",
+    "dlir",
+    "linear_deformable",
+    "deep_supervision",
+    "velocity",
+    "voxelmorph",
+]
+TINY = [
+    "data.dataset.shape=[32,28,30]",
+    "data.dataset.crop=null",
+    "data.dataset.subjects=1",
+    "data.dataset.validation=1",
+    "data.workers=0",
+]
 SMALLER = {
     "progressive": ["method.composer.backbone.levels=3"],
     "deep_supervision": ["method.composer.backbone.features=8"],
     "velocity": ["method.composer.backbone.levels=3", "method.composer.backbone.features=8"],
-    "voxelmorph": ["method.composer.backbone.encoder=[8,8]", "method.composer.backbone.decoder=[8,8]", "method.composer.backbone.last=[8]"],
+    "voxelmorph": [
+        "method.composer.backbone.encoder=[8,8]",
+        "method.composer.backbone.decoder=[8,8]",
+        "method.composer.backbone.last=[8]",
+    ],
 }
 RATE = {"multilevel": 3e-3, "linear_deformable": 3e-3, "progressive": 3e-3}
 STEPS = 60
@@ -51,7 +71,9 @@ def grown(module: RegistrationModule) -> RegistrationModule:
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("method", METHODS)
 def test_sixty_steps_lower_the_error(method: str, pairs: list[Pair]) -> None:
-    """Landmarks, or (learned from true fields) the field come closer; a loss with the wrong sign takes them apart."""
+    """Landmarks, or (learned from true fields) the field come closer; a loss with the wrong sign
+    takes them apart.
+    """
     torch.manual_seed(3)
     pair, metric = (pairs[1], "field_error") if method == "progressive" else (pairs[0], "tre")
     module = grown(RegistrationModule.from_configuration(settings(method))).train()
@@ -70,7 +92,9 @@ def test_sixty_steps_lower_the_error(method: str, pairs: list[Pair]) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_needs_no_values(method: str, pairs: list[Pair]) -> None:
-    """Forward, loss, backward and a step of the optimiser on PyTorch's meta device: what waits for a value, or mixes devices, fails."""
+    """Forward, loss, backward and a step of the optimiser on PyTorch's meta device: what waits for
+    a value, or mixes devices, fails.
+    """
     module = grown(RegistrationModule.from_configuration(settings(method))).train()
     small = (pairs[1] if method == "progressive" else pairs[0]).to("meta")
     module = module.to("meta")
@@ -85,7 +109,9 @@ def test_a_step_needs_no_values(method: str, pairs: list[Pair]) -> None:
 
 
 class Arrivals(TorchDispatchMode):
-    """Notes which functions of the project copy tensors from the CPU to another device, other than by :func:`functional.beside`."""
+    """Notes which functions of the project copy tensors from the CPU to another device, other than
+    by :func:`functional.beside`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,8 +120,14 @@ class Arrivals(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         given = [a for a in args if isinstance(a, torch.Tensor)]
-        if isinstance(made, torch.Tensor) and made.device.type == "meta" and any(t.device.type == "cpu" for t in given):
-            frames = [frame for frame in traceback.extract_stack() if "lightning_reg" in frame.filename]
+        if (
+            isinstance(made, torch.Tensor)
+            and made.device.type == "meta"
+            and any(t.device.type == "cpu" for t in given)
+        ):
+            frames = [
+                frame for frame in traceback.extract_stack() if "lightning_reg" in frame.filename
+            ]
             if frames and frames[-1].name != "beside":
                 self.found.append(f"{frames[-1].filename}:{frames[-1].lineno}")
         return made

@@ -14,16 +14,23 @@ from lightning_reg.training.schedules import cooldown, growth, inverse_time
 @pytest.mark.parametrize(
     ("step", "alpha"),
     [
-        (0, [1, 0, 0, 0, 0]), (100, [1, 0, 0, 0, 0]), (150, [0.75, 0.25, 0, 0, 0]), (300, [0, 1, 0, 0, 0]), (700, [0, 0, 1, 0, 0]),
-        (1100, [0, 0, 0, 1, 0]), (1400, [0, 0, 0, 0.5, 0.5]), (1500, [0, 0, 0, 0, 1]), (100_000, [0, 0, 0, 0, 1]),
+        (0, [1, 0, 0, 0, 0]), (100, [1, 0, 0, 0, 0]), (150, [0.75, 0.25, 0, 0, 0]),
+        (300, [0, 1, 0, 0, 0]), (700, [0, 0, 1, 0, 0]),
+        (1100, [0, 0, 0, 1, 0]), (1400, [0, 0, 0, 0.5, 0.5]), (1500, [0, 0, 0, 0, 1]),
+        (100_000, [0, 0, 0, 0, 1]),
     ],
 )  # fmt: skip
 def test_growth_is_that_of_figure_2(step: int, alpha: list[float]) -> None:
     assert growth(step, 5) == pytest.approx(alpha)
 
 
-@pytest.mark.parametrize(("levels", "arguments"), [(5, {}), (3, {"start": -30, "ramp": 20, "duration": 60}), (1, {}), (4, {"ramp": 300})])
-def test_weights_sum_to_one_at_every_iteration_and_at_most_two_levels_share_them(levels: int, arguments: dict) -> None:
+@pytest.mark.parametrize(
+    ("levels", "arguments"),
+    [(5, {}), (3, {"start": -30, "ramp": 20, "duration": 60}), (1, {}), (4, {"ramp": 300})],
+)
+def test_weights_sum_to_one_at_every_iteration_and_at_most_two_levels_share_them(
+    levels: int, arguments: dict
+) -> None:
     for step in range(0, 2000, 7):
         alpha = growth(step, levels, **arguments)
         assert sum(alpha) == pytest.approx(1)
@@ -52,7 +59,9 @@ def test_inverse_time() -> None:
 
 
 def test_the_cooldown_falls_linearly_to_zero_over_the_last_part() -> None:
-    assert [cooldown(t, 80, 0.25) for t in (0, 59, 60, 65, 70, 79, 80, 90)] == pytest.approx([1, 1, 1, 0.75, 0.5, 0.05, 0, 0])
+    assert [cooldown(t, 80, 0.25) for t in (0, 59, 60, 65, 70, 79, 80, 90)] == pytest.approx(
+        [1, 1, 1, 0.75, 0.5, 0.05, 0, 0]
+    )
     assert {cooldown(t, 80, 0.0) for t in (0, 40, 80)} == {1.0}
 
 

@@ -61,7 +61,8 @@ def staged() -> dict[str, Any]:
             "workers": 0,
         },
         "trainer": {
-            "max_steps": 9, "max_epochs": -1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False,
+            "max_steps": 9, "max_epochs": -1, "accelerator": "cpu", "enable_progress_bar": False,
+            "enable_model_summary": False,
             "num_sanity_val_steps": 0, "log_every_n_steps": 1, "use_distributed_sampler": False,
         },
         "logger": {"name": "csv"},
@@ -71,14 +72,23 @@ def staged() -> dict[str, Any]:
 
 
 class Watch(L.Callback):
-    """Keeps copies of the networks' weights before every step, and the rate and kind of the optimiser."""
+    """Keeps copies of the networks' weights before every step, and the rate and kind of the
+    optimiser.
+    """
 
     def __init__(self) -> None:
         self.weights: list[list[torch.Tensor]] = []
         self.optimizers: list[tuple[str, float]] = []
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:
-        self.weights.append([torch.cat([p.detach().flatten() for p in n.parameters()]).clone() for n in pl_module.composer.networks])
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.weights.append(
+            [
+                torch.cat([p.detach().flatten() for p in n.parameters()]).clone()
+                for n in pl_module.composer.networks
+            ]
+        )
         self.optimizers.append((type(optimizer).__name__, optimizer.param_groups[0]["lr"]))
 
 
@@ -90,25 +100,35 @@ def watched(config: dict, folder: Path, monkeypatch, *more: L.Callback) -> Watch
     return watch
 
 
-def test_stages_train_what_they_name_and_start_warm_with_a_fresh_optimiser(config: dict, tmp_path: Path, monkeypatch) -> None:
+def test_stages_train_what_they_name_and_start_warm_with_a_fresh_optimiser(
+    config: dict, tmp_path: Path, monkeypatch
+) -> None:
     watch = watched(config, tmp_path / "run", monkeypatch)
     coarse, fine = zip(*watch.weights, strict=True)
     changed = [[not torch.equal(a, b) for a, b in itertools.pairwise(w)] for w in (coarse, fine)]
-    assert changed[0] == [True] * 3 + [False] * 4 + [True]  # between the nine steps; frozen while the second network trains
+    assert changed[0] == [True] * 3 + [False] * 4 + [
+        True
+    ]  # between the nine steps; frozen while the second network trains
     assert changed[1] == [False] * 2 + [True] * 6  # inherits at the fourth step
     assert torch.equal(fine[3], coarse[3])
     kinds, rates = zip(*watch.optimizers, strict=True)
     assert kinds == ("Adam",) * 7 + ("SGD",) * 2
-    assert rates == pytest.approx([0.01, 0.01, 0.01 * 2 / 3, 0.002, 0.002, 0.002, 0.001, 0.01, 0.01])
+    assert rates == pytest.approx(
+        [0.01, 0.01, 0.01 * 2 / 3, 0.002, 0.002, 0.002, 0.001, 0.01, 0.01]
+    )
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         stages = [float(row["stage"]) for row in csv.DictReader(file) if row["stage"]]
     assert stages == [0] * 3 + [1] * 4 + [2] * 2
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 7])
-def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, whole: Path, tmp_path: Path, monkeypatch, stop: int) -> None:
+def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(
+    config: dict, whole: Path, tmp_path: Path, monkeypatch, stop: int
+) -> None:
     class Stop(L.Callback):
-        def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        def on_before_backward(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
+        ) -> None:
             if trainer.global_step == stop:
                 signal.raise_signal(signal.SIGINT)
 
@@ -116,8 +136,14 @@ def test_interrupted_in_a_stage_and_resumed_is_uninterrupted(config: dict, whole
         watched(config, tmp_path / "parts", monkeypatch, Stop())
     parts = train(copy.deepcopy(config), tmp_path / "parts", resume=stopped.value.checkpoint).folder
     expected = read_checkpoint(str(whole / "checkpoints" / "last.ckpt"))["state_dict"]
-    for name, value in read_checkpoint(str(parts / "checkpoints" / "last.ckpt"))["state_dict"].items():
-        assert torch.equal(value, expected[name]) if isinstance(value, torch.Tensor) else value == expected[name], name
+    for name, value in read_checkpoint(str(parts / "checkpoints" / "last.ckpt"))[
+        "state_dict"
+    ].items():
+        assert (
+            torch.equal(value, expected[name])
+            if isinstance(value, torch.Tensor)
+            else value == expected[name]
+        ), name
 
 
 def test_a_checkpoint_of_an_early_stage_runs_that_stage_only(config: dict, tmp_path: Path) -> None:
@@ -128,30 +154,57 @@ def test_a_checkpoint_of_an_early_stage_runs_that_stage_only(config: dict, tmp_p
     assert module.composer.active == 1
 
 
-def test_a_stage_ends_early_when_it_no_longer_helps(config: dict, tmp_path: Path, monkeypatch) -> None:
+def test_a_stage_ends_early_when_it_no_longer_helps(
+    config: dict, tmp_path: Path, monkeypatch
+) -> None:
     """With a rate of zero no validation is better than the first."""
     config["method"]["optimizer"]["lr"] = 0.0
-    config["method"]["stages"] = [{"steps": 12, "train": [0], "patience": 1}, {"steps": 4, "train": [1], "optimizer": {"lr": 0.01}}]
+    config["method"]["stages"] = [
+        {"steps": 12, "train": [0], "patience": 1},
+        {"steps": 4, "train": [1], "optimizer": {"lr": 0.01}},
+    ]
     config["trainer"]["max_steps"] = 16
     watch = watched(config, tmp_path / "run", monkeypatch)
-    assert [rate > 0 for _, rate in watch.optimizers] == [False] * 8 + [True] * 4  # two epochs of four, then the last stage in full
+    assert [rate > 0 for _, rate in watch.optimizers] == [False] * 8 + [
+        True
+    ] * 4  # two epochs of four, then the last stage in full
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"stages": [{"steps": 1, "train": [2]}]}, TrainingError, r"expected some of 0 to 1, got \[2\]"),
-        ({"stages": [{"steps": 1, "trian": [0]}]}, ComponentError, r"'method.stages\[0\]' does not take an argument 'trian'"),
-        ({"stages": [{"steps": 0, "train": [0]}]}, ComponentError, "give each stage more than 0"),
-        ({"stages": [{"steps": 1, "train": "all", "warm_start": True}]}, ComponentError, "nothing was trained before it"),
         (
-            {"composer": {"name": "single", "backbone": {"name": "unet", "levels": 2, "features": 2}, "head": "dense"}},
+            {"stages": [{"steps": 1, "train": [2]}]},
+            TrainingError,
+            r"expected some of 0 to 1, got \[2\]",
+        ),
+        (
+            {"stages": [{"steps": 1, "trian": [0]}]},
+            ComponentError,
+            r"'method.stages\[0\]' does not take an argument 'trian'",
+        ),
+        ({"stages": [{"steps": 0, "train": [0]}]}, ComponentError, "give each stage more than 0"),
+        (
+            {"stages": [{"steps": 1, "train": "all", "warm_start": True}]},
+            ComponentError,
+            "nothing was trained before it",
+        ),
+        (
+            {
+                "composer": {
+                    "name": "single",
+                    "backbone": {"name": "unet", "levels": 2, "features": 2},
+                    "head": "dense",
+                }
+            },
             TrainingError,
             "method.stages needs a composer of several networks, and SingleComposer is not one",
         ),
     ],
 )
-def test_stages_that_cannot_be(config: dict, tmp_path: Path, change: dict, error: type[Exception], message: str) -> None:
+def test_stages_that_cannot_be(
+    config: dict, tmp_path: Path, change: dict, error: type[Exception], message: str
+) -> None:
     config["method"].update(change)
     with pytest.raises(error, match=message):
         train(config, tmp_path / "run")
@@ -169,7 +222,9 @@ def test_stage_bounds_stretch_the_shares_to_the_steps() -> None:
     assert stage_bounds([5], 7) == [0, 7]
 
 
-def test_the_rate_falls_when_the_validation_stays(config: dict, tmp_path: Path, monkeypatch) -> None:
+def test_the_rate_falls_when_the_validation_stays(
+    config: dict, tmp_path: Path, monkeypatch
+) -> None:
     """ReduceLROnPlateau on the validation error, as method 4 has it."""
     del config["method"]["stages"]
     config["method"]["optimizer"] = {"name": "adam", "lr": 1e-5}

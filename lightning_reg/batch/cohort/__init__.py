@@ -1,1 +1,3 @@
-"""Registration of many pairs: lists of pairs, sequential or parallel runs, results, and visual quality control."""
+"""Registration of many pairs: lists of pairs, sequential or parallel runs, results, and visual
+quality control.
+"""

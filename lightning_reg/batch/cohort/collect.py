@@ -35,7 +35,8 @@ class Collected:
 
 
 def collect(folder: str | Path) -> Collected:
-    """Write ``results.csv`` of all pairs and ``quality.html``, and check that every pair of the cohort has all its files.
+    """Write ``results.csv`` of all pairs and ``quality.html``, and check that every pair of the
+    cohort has all its files.
 
     Raises:
         DataError: the folder is not that of a cohort.
@@ -46,4 +47,6 @@ def collect(folder: str | Path) -> Collected:
     known = {row["pair"] for row in rows}
     damaged = [damage for name in names if ledger.done(name) and (damage := ledger.damage(name))]
     write_quality_page(ledger, rows)
-    return Collected(rows, [name for name in names if name not in known], damaged, ledger.folder / PAGE)
+    return Collected(
+        rows, [name for name in names if name not in known], damaged, ledger.folder / PAGE
+    )

@@ -42,11 +42,16 @@ class Frame:
         """
         image = _series(self.path)
         if not 0 <= self.number < image.shape[3]:
-            raise DataError(f"{self.path} has {image.shape[3]} time points, counted from 0, and none numbered {self.number}.")
+            raise DataError(
+                f"{self.path} has {image.shape[3]} time points, counted from 0, and none numbered"
+                f" {self.number}."
+            )
         try:
             return nib.Nifti1Image(np.asarray(image.dataobj[..., self.number]), image.affine)
         except (OSError, ValueError, EOFError) as cause:
-            raise DataError(f"{self.path} cannot be read as an image ({itk_reason(cause)}); replace the file.") from cause
+            raise DataError(
+                f"{self.path} cannot be read as an image ({itk_reason(cause)}); replace the file."
+            ) from cause
 
     def __str__(self) -> str:
         return f"{self.path.resolve()}[{self.number}]"
@@ -91,7 +96,8 @@ class CohortPair:
 
     Args:
         name: unique in its cohort; also the name of its folder.
-        sources: files by ``fixed, moving, fixed_mask, ...``, see :func:`lightning_reg.data.scans.read_pair`.
+        sources: files by ``fixed, moving, fixed_mask, ...``, see
+            :func:`lightning_reg.data.scans.read_pair`.
         problem: a sentence, if the pair's line of the table is not valid.
     """
 
@@ -107,25 +113,39 @@ class CohortPair:
         """
         if self.problem is not None:
             raise DataError(self.problem)
-        return {key: source if isinstance(source, Path) else source.read() for key, source in self.sources.items()}
+        return {
+            key: source if isinstance(source, Path) else source.read()
+            for key, source in self.sources.items()
+        }
 
     def images(self) -> set[str]:
-        """Contents of the two images, see :func:`~lightning_reg.data.datasets.identity.content`, as far as they can be read."""
+        """Contents of the two images, see :func:`~lightning_reg.data.datasets.identity.content`, as
+        far as they can be read.
+        """
         found = [self.sources[side] for side in SIDES if side in self.sources]
         frames = [(source.path, source.number) for source in found if isinstance(source, Frame)]
         files = [(source, None) for source in found if isinstance(source, Path)]
-        return {told for path, number in (*files, *frames) if (told := content(path, number)) is not None}
+        return {
+            told
+            for path, number in (*files, *frames)
+            if (told := content(path, number)) is not None
+        }
 
     def described(self) -> dict[str, str]:
         """The sources as text, for the record."""
-        paths = {key: source.resolve() if isinstance(source, Path) else source for key, source in self.sources.items()}
+        paths = {
+            key: source.resolve() if isinstance(source, Path) else source
+            for key, source in self.sources.items()
+        }
         return {key: str(path) for key, path in paths.items()}
 
 
 def pairs_from_table(table: Path) -> list[CohortPair]:
-    """Read the pairs of a table with the columns of :class:`~lightning_reg.data.datasets.own.PairsDataset` and a column ``pair``, the name.
+    """Read the pairs of a table with the columns of
+    :class:`~lightning_reg.data.datasets.own.PairsDataset` and a column ``pair``, the name.
 
-    A line that is not valid gives a pair with a :attr:`~CohortPair.problem`, so that the other pairs can be registered.
+    A line that is not valid gives a pair with a :attr:`~CohortPair.problem`, so that the other
+    pairs can be registered.
 
     Raises:
         DataError: no such file, it is not a table, or a column is missing or unknown.
@@ -135,11 +155,22 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
     files, homeless = [], {}
     for line, cells in lines:
         try:
-            files.append({key: table.parent / Path(cells[key]).expanduser() for key in columns if cells.get(key)})
+            files.append(
+                {
+                    key: table.parent / Path(cells[key]).expanduser()
+                    for key in columns
+                    if cells.get(key)
+                }
+            )
         except RuntimeError:  # ~ and an unknown user
             files.append({})
-            homeless[line] = f"Line {line} of {table} has a path that begins with ~ and a user's name that this machine does not know."
-    usual = _usual_names([[sources[side] for side in SIDES if side in sources] for sources in files])
+            homeless[line] = (
+                f"Line {line} of {table} has a path that begins with ~ and a user's name that this"
+                " machine does not know."
+            )
+    usual = _usual_names(
+        [[sources[side] for side in SIDES if side in sources] for sources in files]
+    )
     named = [cells.get("pair") or name for (_, cells), name in zip(lines, usual, strict=True)]
     found = []
     for name, sources, (line, _) in zip(_unique(named), files, lines, strict=True):
@@ -147,20 +178,27 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
         gone = [path for path in sources.values() if not path.exists()]
         problem = homeless.get(line)
         if problem is None and lacking:
-            problem = f"Line {line} of {table} has no {lacking[0]} image; give one, or remove the line."
+            problem = (
+                f"Line {line} of {table} has no {lacking[0]} image; give one, or remove the line."
+            )
         elif problem is None and gone:
             problem = f"Line {line} of {table}: there is no {gone[0]}; correct the path."
         found.append(CohortPair(name, dict(sources), problem))
     return found
 
 
-def pairs_from_folder(folder: Path, to: str | None = None, consecutive: bool = False) -> list[CohortPair]:
-    """Pairs of the scans in a folder, of all splits, see :func:`~lightning_reg.data.datasets.own.find_layout`.
+def pairs_from_folder(
+    folder: Path, to: str | None = None, consecutive: bool = False
+) -> list[CohortPair]:
+    """Pairs of the scans in a folder, of all splits, see
+    :func:`~lightning_reg.data.datasets.own.find_layout`.
 
     Args:
-        to: a scan's name, or a file: the fixed image for all (other) scans; ``None``: the pairs listed in the folder, or the usual pairs,
-            see :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
-        consecutive: register every scan of a subject to the previous one, in the order of their names.
+        to: a scan's name, or a file: the fixed image for all (other) scans; ``None``: the pairs
+            listed in the folder, or the usual pairs, see
+            :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
+        consecutive: register every scan of a subject to the previous one, in the order of their
+            names.
 
     Raises:
         DataError: there are no scans, no such scan, or no pairs.
@@ -170,24 +208,37 @@ def pairs_from_folder(folder: Path, to: str | None = None, consecutive: bool = F
     if consecutive:
         pairs = [(a, b) for a, b in itertools.pairwise(records) if a.subject == b.subject]
         if not pairs:
-            raise DataError(f"{folder} has one scan per subject, so that none follows another; give their reference (--to).")
+            raise DataError(
+                f"{folder} has one scan per subject, so that none follows another; give their"
+                " reference (--to)."
+            )
     elif to is not None:
         fixed = _reference(to, records)
-        pairs = [(fixed, record) for record in records if record.name != fixed.name and not _same(record.image, fixed.image)]
+        pairs = [
+            (fixed, record)
+            for record in records
+            if record.name != fixed.name and not _same(record.image, fixed.image)
+        ]
     else:
         new = dict(zip(layout.records, records, strict=True))
-        pairs = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or ()] or usual_pairs(records)
+        pairs = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or ()] or usual_pairs(
+            records
+        )
     if not pairs:
         raise DataError(f"{folder} has no pairs to register; give a second scan.")
     names = _unique([f"{fixed.name}__{moving.name}" for fixed, moving in pairs])
-    return [CohortPair(name, _sources(fixed, moving)) for name, (fixed, moving) in zip(names, pairs, strict=True)]
+    return [
+        CohortPair(name, _sources(fixed, moving))
+        for name, (fixed, moving) in zip(names, pairs, strict=True)
+    ]
 
 
 def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> list[CohortPair]:
     """Pairs of the time points of a series with a fixed time point or with their mean.
 
     Args:
-        series: a 4D NIfTI file, or a folder with one file (or DICOM folder) per time point, in the order of their names.
+        series: a 4D NIfTI file, or a folder with one file (or DICOM folder) per time point, in the
+            order of their names.
         to: number of the fixed time point, counted from 0, or ``mean``.
         mean: file for the mean image, written when it is first read.
 
@@ -196,21 +247,34 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
     """
     points: Sequence[Path | Frame]
     if series.is_dir():
-        inside = [path for path in series.iterdir() if is_image(path)] or [path for path in series.iterdir() if path.is_dir()]
+        inside = [path for path in series.iterdir() if is_image(path)] or [
+            path for path in series.iterdir() if path.is_dir()
+        ]
         files = sorted(inside, key=natural)
         points, names = files, [stem(path) for path in files]
     else:
         count = int(_series(series).shape[3])
-        points, names = [Frame(series, k) for k in range(count)], [f"t{k:0{len(str(count - 1))}d}" for k in range(count)]
+        points, names = (
+            [Frame(series, k) for k in range(count)],
+            [f"t{k:0{len(str(count - 1))}d}" for k in range(count)],
+        )
     if len(points) < 2:
         raise DataError(f"{series} has {len(points)} time points; give two or more.")
     chosen = int(to) if re.fullmatch("[0-9]+", to) else None
     if to != "mean" and (chosen is None or chosen >= len(points)):
-        raise DataError(f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean.")
-    fixed: Source = MeanImage(series, points, mean or series.with_name("mean.nii.gz")) if chosen is None else points[chosen]
+        raise DataError(
+            f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean."
+        )
+    fixed: Source = (
+        MeanImage(series, points, mean or series.with_name("mean.nii.gz"))
+        if chosen is None
+        else points[chosen]
+    )
     labels = _unique(names)
     return [
-        CohortPair(label, {"fixed": fixed, "moving": p}) for k, (label, p) in enumerate(zip(labels, points, strict=True)) if k != chosen
+        CohortPair(label, {"fixed": fixed, "moving": p})
+        for k, (label, p) in enumerate(zip(labels, points, strict=True))
+        if k != chosen
     ]
 
 
@@ -221,7 +285,9 @@ def shard(pairs: Sequence[CohortPair], number: int, of: int) -> list[CohortPair]
         DataError: no such share.
     """
     if of < 1 or not 1 <= number <= of:
-        raise DataError(f"There is no share {number}/{of}; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}.")
+        raise DataError(
+            f"There is no share {number}/{of}; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}."
+        )
     return list(pairs[number - 1 :: of])
 
 
@@ -230,10 +296,14 @@ def _series(path: Path) -> Any:
         image = nib.load(path)
         shape = image.shape
     except Exception as cause:  # nibabel raises many types of exception for an unreadable file
-        raise DataError(f"{path} cannot be read as a time series ({itk_reason(cause)}); give a 4D NIfTI file, or a folder.") from cause
+        raise DataError(
+            f"{path} cannot be read as a time series ({itk_reason(cause)}); give a 4D NIfTI file,"
+            " or a folder."
+        ) from cause
     if len(shape) != 4:
         raise DataError(
-            f"{path} has {len(shape)} axes and is no time series; give a 4D NIfTI file, or a folder with a file per time point."
+            f"{path} has {len(shape)} axes and is no time series; give a 4D NIfTI file, or a folder"
+            " with a file per time point."
         )
     return image
 
@@ -247,7 +317,10 @@ def _write_mean(points: Sequence[Path | Frame], path: Path) -> None:
         if total is None:
             total, affine = values.copy(), image.affine
         elif values.shape != total.shape or not np.allclose(affine, image.affine, atol=1e-4):
-            raise DataError(f"{point} has another grid than the first time point, so there is no mean of them; give a number (--to).")
+            raise DataError(
+                f"{point} has another grid than the first time point, so there is no mean of them;"
+                " give a number (--to)."
+            )
         else:
             total += values
     assert total is not None
@@ -260,7 +333,9 @@ def _same(one: Path | None, other: Path | None) -> bool:
 
 
 def _plain(record: Record, points: bool) -> Record:
-    """The record without its split; its landmarks are kept only with ``points``: their files describe their own format."""
+    """The record without its split; its landmarks are kept only with ``points``: their files
+    describe their own format.
+    """
     return replace(record, split="train", landmarks=record.landmarks if points else None)
 
 
@@ -273,7 +348,8 @@ def _reference(to: str, records: Sequence[Record]) -> Record:
         return Record(stem(path), image=path)
     some = ", ".join(list(named)[:8])
     raise DataError(
-        f"There is no scan and no file '{to}'{did_you_mean(to, list(named))} There are {some}{', ...' if len(named) > 8 else ''}."
+        f"There is no scan and no file '{to}'{did_you_mean(to, list(named))} There are"
+        f" {some}{', ...' if len(named) > 8 else ''}."
     )
 
 
@@ -288,7 +364,9 @@ def _sources(fixed: Record, moving: Record) -> dict[str, Source]:
 
 
 def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
-    """Names ``fixed__moving``; each part includes as many parent folders as are needed to distinguish all files."""
+    """Names ``fixed__moving``; each part includes as many parent folders as are needed to
+    distinguish all files.
+    """
     files = {path for pair in pairs for path in pair}
     depth = 1
     while depth < 6 and len({_tail(path, depth) for path in files}) < len(files):
@@ -297,7 +375,11 @@ def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
 
 
 def _tail(path: Path, depth: int) -> str:
-    return "-".join([*path.parent.parts[max(0, len(path.parent.parts) - depth + 1) :], stem(path)] if depth > 1 else [stem(path)])
+    return "-".join(
+        [*path.parent.parts[max(0, len(path.parent.parts) - depth + 1) :], stem(path)]
+        if depth > 1
+        else [stem(path)]
+    )
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -21,7 +21,8 @@ PAGE = "quality.html"
 
 
 def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
-    """Write ``quality.html`` into a cohort's folder: a card for every finished or failed pair, with its thumbnail if it has one.
+    """Write ``quality.html`` into a cohort's folder: a card for every finished or failed pair, with
+    its thumbnail if it has one.
 
     Args:
         rows: of the results; verdicts in the folder (``quality.csv``) are shown.
@@ -37,7 +38,10 @@ def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / PAGE).read_text(encoding="utf-8"))
     content = Markup(json.dumps(data).replace("<", "\\u003c"))
-    write_whole(ledger.folder / PAGE, template.render(title=f"Quality of {len(rows)} registrations", data=content).encode())
+    write_whole(
+        ledger.folder / PAGE,
+        template.render(title=f"Quality of {len(rows)} registrations", data=content).encode(),
+    )
 
 
 def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -50,8 +54,17 @@ def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 def _pair(ledger: Ledger, row: Row, verdict: Mapping[str, str]) -> dict[str, Any]:
     path = inside(ledger.place(row["pair"]), THUMBNAIL)
-    image = f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
+    image = (
+        f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        if path.is_file()
+        else ""
+    )
     values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
     shown = verdict if ledger.counts(row["pair"], verdict) else {}
-    known = {"name": row["pair"], "message": row.get("message", ""), "values": values, "image": image}
+    known = {
+        "name": row["pair"],
+        "message": row.get("message", ""),
+        "values": values,
+        "image": image,
+    }
     return {**known, **shown, "result": ledger.result(row["pair"])}

@@ -31,7 +31,10 @@ EVERY = 30.0
 """Seconds between updates of the table of results."""
 TRIM = 25
 """Number of pairs after which freed memory is returned to the system."""
-ENDED = "The process was ended twice while it worked on this pair, as happens where memory runs out; register it alone (--only)."
+ENDED = (
+    "The process was ended twice while it worked on this pair, as happens where memory runs out;"
+    " register it alone (--only)."
+)
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,18 @@ def register_cohort(
 ) -> Progress:
     """Register the pairs that have not been registered yet, with reading and writing in parallel.
 
-    A pair that cannot be registered becomes a row of the results with an error message, and the other pairs are registered; the next call
-    tries it again. If the process is killed, the next call repeats only the pairs in progress.
+    A pair that cannot be registered becomes a row of the results with an error message, and the
+    other pairs are registered; the next call tries it again. If the process is killed, the next
+    call repeats only the pairs in progress.
 
     Args:
-        registrar: a trained model (:func:`lightning_reg.load`), an ensemble, or a method without a model
-            (:func:`lightning_reg.conventional`).
+        registrar: a trained model (:func:`lightning_reg.load`), an ensemble, or a method without a
+            model (:func:`lightning_reg.conventional`).
         pairs: of the whole cohort, see :mod:`lightning_reg.batch.cohort.pairs`.
         folder: of the cohort; new, or of the same pairs and settings.
         refine: steps of instance optimisation, see :meth:`Registrar.register`.
-        shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or machines that share the folder.
+        shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or
+            machines that share the folder.
         only: names of pairs to register, even if they are finished; no other pairs are registered.
         inverse, report, files: of each pair, see :meth:`Result.save`.
         progress: called after every pair.
@@ -95,7 +100,8 @@ def register_cohort(
         The counts, after the last pair.
 
     Raises:
-        UserError: the folder belongs to another cohort, another process writes it, or the disk is full.
+        UserError: the folder belongs to another cohort, another process writes it, or the disk is
+            full.
     """
     ledger = Ledger(Path(folder).expanduser())
     number, of = shard
@@ -106,8 +112,18 @@ def register_cohort(
             raise DataError(f"The cohort has no pair '{unknown[0]}'; correct its name.")
         own = [pair for pair in own if pair.name in only]
     ledger.begin(pairs, _settings(registrar, refine, files), otherwise=only is not None)
-    table, names = (RESULTS, ledger.pairs()) if of == 1 else (f"results-{number}-of-{of}.csv", [pair.name for pair in share])
-    run = _Run(registrar, ledger, refine, {"inverse": inverse, "report": report, "files": files}, again=only is not None)
+    table, names = (
+        (RESULTS, ledger.pairs())
+        if of == 1
+        else (f"results-{number}-of-{of}.csv", [pair.name for pair in share])
+    )
+    run = _Run(
+        registrar,
+        ledger,
+        refine,
+        {"inverse": inverse, "report": report, "files": files},
+        again=only is not None,
+    )
     with one_writer(ledger.folder / ".shards" / f"{number}-of-{of}"):
         try:
             with closing(run.through(own)) as told_after_each:
@@ -123,11 +139,20 @@ def register_cohort(
     return run.told(len(own))
 
 
-def _settings(registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]) -> dict[str, Any]:
+def _settings(
+    registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]
+) -> dict[str, Any]:
     members = registrar.members if isinstance(registrar, Ensemble) else [registrar]
-    described = [{**member.settings, "start": member.start, "weights": _digest(member.settings.get("model"))} for member in members]
+    described = [
+        {**member.settings, "start": member.start, "weights": _digest(member.settings.get("model"))}
+        for member in members
+    ]
     augmented = [member.variant is not None for member in members]
-    return {**(described[0] if len(members) == 1 else {"members": described, "augmented": augmented}), "refine": refine, "files": [*files]}
+    return {
+        **(described[0] if len(members) == 1 else {"members": described, "augmented": augmented}),
+        "refine": refine,
+        "files": [*files],
+    }
 
 
 def _digest(model: Any) -> str | None:
@@ -138,16 +163,33 @@ def _digest(model: Any) -> str | None:
 class _Run:
     """Pipeline of pairs: threads read ahead and write; the calling thread registers."""
 
-    def __init__(self, registrar: Registrar | Ensemble, ledger: Ledger, refine: int | None, save: Mapping[str, Any], again: bool) -> None:
-        self.registrar, self.ledger, self.refine, self.save, self.again = registrar, ledger, refine, save, again
+    def __init__(
+        self,
+        registrar: Registrar | Ensemble,
+        ledger: Ledger,
+        refine: int | None,
+        save: Mapping[str, Any],
+        again: bool,
+    ) -> None:
+        self.registrar, self.ledger, self.refine, self.save, self.again = (
+            registrar,
+            ledger,
+            refine,
+            save,
+            again,
+        )
         self.done = self.failed = self.earlier = 0
         bounded = isinstance(registrar, Registrar) and registrar.memory is not None
-        self.ahead, self.behind = (1, 0) if bounded else (AT_ONCE, AT_ONCE)  # one pair at a time if memory is limited
+        self.ahead, self.behind = (
+            (1, 0) if bounded else (AT_ONCE, AT_ONCE)
+        )  # one pair at a time if memory is limited
         self.flying: dict[str, int] = {}
         self.started = self.tabled = time.monotonic()
 
     def told(self, total: int) -> Progress:
-        return Progress(self.done, self.failed, total, self.earlier, time.monotonic() - self.started)
+        return Progress(
+            self.done, self.failed, total, self.earlier, time.monotonic() - self.started
+        )
 
     def table_is_due(self) -> bool:
         due = time.monotonic() - self.tabled > EVERY
@@ -161,10 +203,14 @@ class _Run:
         if not self.again:
             left = [pair for pair in pairs if not self.ledger.done(pair.name)]
             for name in {pair.name for pair in pairs} - {pair.name for pair in left}:
-                self.ledger.note_begun(name, 0)  # left by a process killed right after writing the pair
+                self.ledger.note_begun(
+                    name, 0
+                )  # left by a process killed right after writing the pair
         self.earlier = len(pairs) - len(left)
         begun = {pair.name: self.ledger.begun(pair.name) for pair in left}
-        queue = deque(sorted(left, key=lambda pair: begun[pair.name]))  # last: pairs that may have ended a process
+        queue = deque(
+            sorted(left, key=lambda pair: begun[pair.name])
+        )  # last: pairs that may have ended a process
         ahead: deque[tuple[CohortPair, Future[Inputs]]] = deque()
         behind: deque[tuple[CohortPair, Future[None]]] = deque()
         with ThreadPoolExecutor(AT_ONCE) as readers, ThreadPoolExecutor(AT_ONCE) as writers:
@@ -181,7 +227,9 @@ class _Run:
                         self.flying[pair.name] = begun[pair.name]
                         self.ledger.note_begun(pair.name, begun[pair.name] + 1)
                         try:
-                            result = self.registrar.register_inputs(reading.result(), refine=self.refine)
+                            result = self.registrar.register_inputs(
+                                reading.result(), refine=self.refine
+                            )
                         except Exception as error:
                             self._note(pair, error)
                         else:
@@ -203,7 +251,9 @@ class _Run:
 
     def _finish(self, pair: CohortPair, writing: Future[None]) -> None:
         error = writing.exception()
-        if error is None or (isinstance(error, DataError) and not self.again and self.ledger.done(pair.name)):  # another process was faster
+        if error is None or (
+            isinstance(error, DataError) and not self.again and self.ledger.done(pair.name)
+        ):  # another process was faster
             self.ledger.succeed(pair.name)
             self.flying.pop(pair.name, None)
             self.done += 1
@@ -219,9 +269,14 @@ class _Run:
             DataError: the disk is full.
         """
         if _disk_is_full(error):
-            raise DataError(f"The disk of {self.ledger.folder} is full; make room and send the same command again.") from error
+            raise DataError(
+                f"The disk of {self.ledger.folder} is full; make room and send the same command"
+                " again."
+            ) from error
         known = isinstance(error, UserError)
-        self.ledger.fail(pair.name, in_words(error), "" if known else "".join(traceback.format_exception(error)))
+        self.ledger.fail(
+            pair.name, in_words(error), "" if known else "".join(traceback.format_exception(error))
+        )
         self.flying.pop(pair.name, None)
         self.failed += 1
 

@@ -1,4 +1,6 @@
-"""Methods that an evaluation compares: models, instance optimisation, and transforms that another program wrote."""
+"""Methods that an evaluation compares: models, instance optimisation, and transforms that another
+program wrote.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from lightning_reg.registry import DataError, UserError
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of an evaluation: its name and, in a cross-validation, the fold that validates on it, counted from 1."""
+    """A pair of an evaluation: its name and, in a cross-validation, the fold that validates on it,
+    counted from 1.
+    """
 
     name: str
     fold: int | None = None
@@ -57,7 +61,7 @@ class Contestant(ABC):
         return self
 
     def trained_on(self, case: Case) -> frozenset[str]:
-        """Contents of the images that the model of a case was trained on, as far as they are known."""
+        """Contents of the images that a case's model was trained on, as far as they are known."""
         return frozenset()
 
 
@@ -84,7 +88,12 @@ class Registering(Contestant):
         return self.registrar.trained_on
 
     def after(self, done: Geometry) -> Contestant:
-        return replace(self, registrar=replace(self.registrar, preprocessing=self.registrar.preprocessing.remaining(done)))
+        return replace(
+            self,
+            registrar=replace(
+                self.registrar, preprocessing=self.registrar.preprocessing.remaining(done)
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,9 @@ class Folds(Contestant):
 
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
         if case.fold is None or case.fold not in self.folds:
-            raise UserError(f"{self.name} has no model of fold {case.fold}, in which {case.name} is validated.")
+            raise UserError(
+                f"{self.name} has no model of fold {case.fold}, in which {case.name} is validated."
+            )
         return self.folds[case.fold].register(case, fixed, moving)
 
     def trained_on(self, case: Case) -> frozenset[str]:
@@ -112,16 +123,20 @@ class Folds(Contestant):
         return frozenset() if fold is None else fold.trained_on(case)
 
     def after(self, done: Geometry) -> Contestant:
-        return replace(self, folds={number: fold.after(done) for number, fold in self.folds.items()})
+        return replace(
+            self, folds={number: fold.after(done) for number, fold in self.folds.items()}
+        )
 
 
 @dataclass(frozen=True)
 class Transforms(Contestant):
-    """Transforms in files, of ITK, ANTs, elastix or this project, from points of the fixed image to points of the moving one.
+    """Transforms in files, of ITK, ANTs, elastix or this project, from points of the fixed image to
+    points of the moving one.
 
     Args:
-        place: a folder, searched by :func:`transform_files`; or a path that contains ``{pair}``; or several such paths, separated by
-            commas, in the order of ``antsApplyTransforms -t``: the first one is applied to a point first.
+        place: a folder, searched by :func:`transform_files`; or a path that contains ``{pair}``; or
+            several such paths, separated by commas, in the order of ``antsApplyTransforms -t``: the
+            first one is applied to a point first.
         metrics: measured in addition to those of the table.
 
     Raises:
@@ -137,7 +152,10 @@ class Transforms(Contestant):
             return
         folder = Path(self.place).expanduser()
         if folder.is_file():
-            raise DataError(f"{folder} is a file; give the folder with all pairs' transforms, or a pattern of paths with {{pair}} in it.")
+            raise DataError(
+                f"{folder} is a file; give the folder with all pairs' transforms, or a pattern of"
+                " paths with {pair} in it."
+            )
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder} of transforms; correct the path.")
 
@@ -148,7 +166,9 @@ class Transforms(Contestant):
     def register(self, case: Case, fixed: tio.Subject, moving: tio.Subject) -> Result:
         pair = make_pair(original(fixed), original(moving), overlapping=False)
         transform = read_transform(*self.files(file_name(case.name)))
-        return Result(pair, transform, identity(pair), pair, settings=dict(self.settings), extra=self.metrics)
+        return Result(
+            pair, transform, identity(pair), pair, settings=dict(self.settings), extra=self.metrics
+        )
 
     def files(self, name: str) -> list[Path]:
         """Files of a case; the first one is applied to points of the fixed image first.
@@ -157,10 +177,16 @@ class Transforms(Contestant):
             DataError: there are none.
         """
         if "{pair}" in self.place:
-            paths = [Path(part.strip().replace("{pair}", name)).expanduser() for part in self.place.split(",")]
+            paths = [
+                Path(part.strip().replace("{pair}", name)).expanduser()
+                for part in self.place.split(",")
+            ]
             gone = [path for path in paths if not path.is_file()]
             if gone:
-                raise DataError(f"There is no transform {gone[0]} of {self.name}; correct the pattern {self.place}.")
+                raise DataError(
+                    f"There is no transform {gone[0]} of {self.name}; correct the pattern"
+                    f" {self.place}."
+                )
             return paths
         return transform_files(Path(self.place).expanduser(), name)
 
@@ -168,9 +194,10 @@ class Transforms(Contestant):
 def transform_files(folder: Path, name: str) -> list[Path]:
     """Files of a pair's transform in a folder of transforms.
 
-    The following layouts are recognised: a cohort's folder of this project (``pairs/NAME/transform.h5``); ``NAME.h5`` (or another ending
-    of ITK); a displacement field ``NAME.nii.gz``; ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``, or the
-    affine map alone; and a folder ``NAME`` of :func:`~lightning_reg.io.transform_files.files_in`.
+    The following layouts are recognised: a cohort's folder of this project
+    (``pairs/NAME/transform.h5``); ``NAME.h5`` (or another ending of ITK); a displacement field
+    ``NAME.nii.gz``; ANTs' ``NAME1Warp.nii.gz`` with ``NAME0GenericAffine.mat``, or the affine map
+    alone; and a folder ``NAME`` of :func:`~lightning_reg.io.transform_files.files_in`.
 
     Raises:
         DataError: none of these is there, several are, or only a part of one.
@@ -179,15 +206,18 @@ def transform_files(folder: Path, name: str) -> list[Path]:
         if place.is_dir() and (found := files_in(place)):
             return found
     chains = [chain for prefix in (name, f"{name}_") if (chain := ants_files(folder, prefix))]
-    chains = chains or [[path] for ending in TRANSFORM_ENDINGS if (path := folder / f"{name}{ending}").is_file()]
+    chains = chains or [
+        [path] for ending in TRANSFORM_ENDINGS if (path := folder / f"{name}{ending}").is_file()
+    ]
     if len(chains) > 1:
         raise DataError(
-            f"{folder} has {chains[0][0].name} and {chains[1][0].name} for {name}; give a pattern of paths with {{pair}} in it, which "
-            "names the files to apply."
+            f"{folder} has {chains[0][0].name} and {chains[1][0].name} for {name}; give a pattern"
+            " of paths with {pair} in it, which names the files to apply."
         )
     if chains:
         return chains[0]
     raise DataError(
-        f"{folder} has no transform of {name}; looked for {name}.h5 (.tfm, .mat, .nii.gz, ...), {name}1Warp.nii.gz, {name}/transform.h5 "
-        "and others, see docs/evaluate.md; or give a pattern of paths with {pair} in it."
+        f"{folder} has no transform of {name}; looked for {name}.h5 (.tfm, .mat, .nii.gz, ...),"
+        f" {name}1Warp.nii.gz, {name}/transform.h5 and others, see docs/evaluate.md; or give a"
+        " pattern of paths with {pair} in it."
     )

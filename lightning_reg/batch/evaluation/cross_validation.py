@@ -22,29 +22,49 @@ def named_runs(pattern: str) -> tuple[int, Runs]:
         pattern: of the runs' folders, as ``runs/velocity_fold*``.
 
     Raises:
-        DataError: no run matches, a run has no fold, a fold is missing or occurs twice, or the runs differ in their number of folds.
+        DataError: no run matches, a run has no fold, a fold is missing or occurs twice, or the runs
+            differ in their number of folds.
     """
-    folders = sorted(path for path in map(Path, glob.glob(str(Path(pattern).expanduser()))) if (path / CONFIG).is_file())
+    folders = sorted(
+        path
+        for path in map(Path, glob.glob(str(Path(pattern).expanduser())))
+        if (path / CONFIG).is_file()
+    )
     if not folders:
-        raise DataError(f"No run is called {pattern}; give a pattern of their folders, in quotation marks: --folds 'runs/velocity_fold*'.")
+        raise DataError(
+            f"No run is called {pattern}; give a pattern of their folders, in quotation marks:"
+            " --folds 'runs/velocity_fold*'."
+        )
     found: Runs = {}
     counts: dict[int, Path] = {}
     for folder in folders:
         fold = read_config(folder)["data"].get("fold")
         if fold is None:
-            raise DataError(f"{folder} is no run of a fold (its data.fold is null); give a pattern that leaves it out.")
+            raise DataError(
+                f"{folder} is no run of a fold (its data.fold is null); give a pattern that leaves"
+                " it out."
+            )
         number, of = read_fold(fold)
         counts.setdefault(of, folder)
         if number in found:
-            raise DataError(f"{found[number]} and {folder} are both of fold {fold}; give a pattern that leaves one out.")
+            raise DataError(
+                f"{found[number]} and {folder} are both of fold {fold}; give a pattern that leaves"
+                " one out."
+            )
         found[number] = folder
     if len(counts) > 1:
         one, other = list(counts.items())[:2]
-        raise DataError(f"{one[1]} is of {one[0]} folds and {other[1]} of {other[0]}; give a pattern of one cross-validation.")
+        raise DataError(
+            f"{one[1]} is of {one[0]} folds and {other[1]} of {other[0]}; give a pattern of one"
+            " cross-validation."
+        )
     count = next(iter(counts))
     lacking = [str(number) for number in range(1, count + 1) if number not in found]
     if lacking:
-        raise DataError(f"{pattern} lacks the fold {', '.join(lacking)} of {count}; train it: data.fold={lacking[0]}/{count}.")
+        raise DataError(
+            f"{pattern} lacks the fold {', '.join(lacking)} of {count}; train it:"
+            f" data.fold={lacking[0]}/{count}."
+        )
     return count, found
 
 
@@ -56,15 +76,26 @@ def fold_count(runs: Sequence[tuple[int, Runs]]) -> int:
     """
     counts = sorted({count for count, _ in runs})
     if len(counts) > 1:
-        raise DataError(f"The cross-validations have {counts[0]} and {counts[1]} folds; compare those with the same number of folds.")
+        raise DataError(
+            f"The cross-validations have {counts[0]} and {counts[1]} folds; compare those with the"
+            " same number of folds."
+        )
     return counts[0]
 
 
-def fold_models(name: str, pattern: str, load: Callable[[Path], Registrar], refine: int | None = None) -> Folds:
+def fold_models(
+    name: str, pattern: str, load: Callable[[Path], Registrar], refine: int | None = None
+) -> Folds:
     """The best checkpoints of a cross-validation's runs.
 
     Raises:
         DataError: see :func:`named_runs`, or a run has no checkpoint.
     """
     _, runs = named_runs(pattern)
-    return Folds(name, {n: Registering(name, load(folder / "checkpoints" / "best.ckpt"), refine) for n, folder in sorted(runs.items())})
+    return Folds(
+        name,
+        {
+            n: Registering(name, load(folder / "checkpoints" / "best.ckpt"), refine)
+            for n, folder in sorted(runs.items())
+        },
+    )

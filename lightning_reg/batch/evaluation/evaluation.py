@@ -1,4 +1,6 @@
-"""Evaluation of methods on the pairs of a data set or a table: per case, summarised, and compared with each other."""
+"""Evaluation of methods on the pairs of a data set or a table: per case, summarised, and compared
+with each other.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ class Evaluation:
     """The rows of one or several methods on the same cases.
 
     Args:
-        rows: for each method, one row per case: values by column, ``case`` first; ``error``, a sentence, for a case that failed.
+        rows: for each method, one row per case: values by column, ``case`` first; ``error``, a
+            sentence, for a case that failed.
         settings: of the data and the methods.
         columns: of the table of methods, see :class:`~lightning_reg.metrics.comparison.Comparison`.
     """
@@ -47,26 +50,43 @@ class Evaluation:
     columns: Sequence[str] | None = None
 
     def totals(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Per method and column ``mean, sd, low, high, n``, see :func:`~lightning_reg.metrics.statistics.summary`."""
+        """Per method and column ``mean, sd, low, high, n``, see
+        :func:`~lightning_reg.metrics.statistics.summary`.
+        """
         return {name: summaries(rows) for name, rows in self.rows.items()}
 
     def comparison(self) -> Comparison:
         """Compare the methods on the cases that all of them registered."""
         return Comparison(self.rows, self.columns)
 
-    def save(self, folder: str | Path, overwrite: bool = False, fields: Mapping[str, Tensor] | None = None) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        overwrite: bool = False,
+        fields: Mapping[str, Tensor] | None = None,
+    ) -> Path:
         """Write the tables and the report into a folder.
 
-        Files: ``cases.csv``, ``metrics.json``, ``table.csv``, ``table.md``, ``table.tex``, ``report.html`` and, with ``fields``,
+        Files: ``cases.csv``, ``metrics.json``, ``table.csv``, ``table.md``, ``table.tex``,
+            ``report.html`` and, with ``fields``,
         displacements in Learn2Reg's format in ``learn2reg``.
         """
         comparison = self.comparison()
         with written_whole(Path(folder), overwrite, "evaluate") as partial:
-            write_rows(partial / "cases.csv", [{"method": name, **row} for name, rows in self.rows.items() for row in rows])
-            for ending, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
+            write_rows(
+                partial / "cases.csv",
+                [{"method": name, **row} for name, rows in self.rows.items() for row in rows],
+            )
+            for ending, text in (
+                ("csv", comparison.csv()),
+                ("md", comparison.markdown()),
+                ("tex", comparison.latex()),
+            ):
                 (partial / f"table.{ending}").write_text(text, encoding="utf-8")
             differences = [vars(difference) for difference in comparison.differences]
-            record = finite({"totals": self.totals(), "differences": differences, "settings": self.settings})
+            record = finite(
+                {"totals": self.totals(), "differences": differences, "settings": self.settings}
+            )
             (partial / MARK).write_text(json.dumps(record, indent=2, default=str) + "\n")
             for name, field in (fields or {}).items():
                 (partial / "learn2reg").mkdir(exist_ok=True)
@@ -82,7 +102,8 @@ class Cases:
     Args:
         cases: in order.
         read: function from the index of a case to its fixed and moving subjects.
-        data: the data set of the cases, whose scans may have been prepared; ``None``: images have not been prepared.
+        data: the data set of the cases, whose scans may have been prepared; ``None``: images have
+            not been prepared.
         images: function from the index of a case to the contents of its images, see
             :func:`~lightning_reg.data.datasets.identity.content`.
     """
@@ -93,7 +114,13 @@ class Cases:
     images: Callable[[int], Collection[str]] = lambda number: ()
 
     @classmethod
-    def of(cls, data: Splits, split: Split | None = "validation", limit: int | None = None, fold: int | None = None) -> Cases:
+    def of(
+        cls,
+        data: Splits,
+        split: Split | None = "validation",
+        limit: int | None = None,
+        fold: int | None = None,
+    ) -> Cases:
         """The pairs of a split.
 
         Raises:
@@ -101,9 +128,15 @@ class Cases:
         """
         pairs = data.pairs(split)[:limit]
         if not pairs:
-            raise DataError(f"The data have no pairs in their split '{split or 'all'}'; choose another data set or split.")
+            raise DataError(
+                f"The data have no pairs in their split '{split or 'all'}'; choose another data set"
+                " or split."
+            )
         records, subjects = data.records(split), data.subjects(split)
-        cases = [Case(pair_name(records[fixed].name, records[moving].name), fold) for fixed, moving in pairs]
+        cases = [
+            Case(pair_name(records[fixed].name, records[moving].name), fold)
+            for fixed, moving in pairs
+        ]
 
         @functools.cache
         def image(number: int) -> str | None:
@@ -123,7 +156,9 @@ class Cases:
             inputs = Inputs.read(pairs[number].opened(), pairs[number].name)
             return inputs.fixed, inputs.moving
 
-        return cls([Case(pair.name) for pair in pairs], read, images=lambda number: pairs[number].images())
+        return cls(
+            [Case(pair.name) for pair in pairs], read, images=lambda number: pairs[number].images()
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Cases]) -> Cases:
@@ -139,14 +174,19 @@ class Cases:
 
 
 def evaluate_cases(
-    contestants: Sequence[Contestant], cases: Cases, *, challenge: bool = False, progress: Callable[..., None] | None = None
+    contestants: Sequence[Contestant],
+    cases: Cases,
+    *,
+    challenge: bool = False,
+    progress: Callable[..., None] | None = None,
 ) -> dict[str, list[Row]]:
-    """Measure every contestant on every case, on the original grids. A case that fails is a row with an ``error``.
+    """Measure every contestant on every case, on the original grids. A case that fails is a row
+    with an ``error``.
 
     Args:
         challenge: add Learn2Reg's variants.
-        progress: called after every case of every contestant with the case's number, the number of cases, the contestant's name, the row
-            and the result (``None``: it failed).
+        progress: called after every case of every contestant with the case's number, the number of
+            cases, the contestant's name, the row and the result (``None``: it failed).
 
     Raises:
         DataError: two contestants have the same name, or no contestant could register any case.
@@ -156,8 +196,14 @@ def evaluate_cases(
     if double is not None:
         raise DataError(f"Two methods are called '{double}'; give them names: --model NAME=MODEL.")
     if any(name.split(" ")[0] == "before" for name in names):
-        raise DataError("A method is called 'before', which is the name of a row in the tables; give it another name.")
-    ready = [contestant if cases.data is None else contestant.after(cases.data.geometry) for contestant in contestants]
+        raise DataError(
+            "A method is called 'before', which is the name of a row in the tables; give it another"
+            " name."
+        )
+    ready = [
+        contestant if cases.data is None else contestant.after(cases.data.geometry)
+        for contestant in contestants
+    ]
     rows: dict[str, list[Row]] = {name: [] for name in names}
     first: Exception | None = None
     for number, case in enumerate(cases.cases):
@@ -170,7 +216,11 @@ def evaluate_cases(
                 result = contestant.register(case, *subjects)
                 row = {**case_row(result, challenge), "case": case.name, **fold}
             except Exception as error:
-                row, result, first = {"case": case.name, **fold, "error": in_words(error)}, None, first or error
+                row, result, first = (
+                    {"case": case.name, **fold, "error": in_words(error)},
+                    None,
+                    first or error,
+                )
             rows[contestant.name].append(row)
             if progress is not None:
                 progress(number, len(cases.cases), contestant.name, row, result)
@@ -187,7 +237,11 @@ def seen_in_training(contestants: Sequence[Contestant], cases: Cases) -> list[st
     told = []
     for contestant in contestants:
         known = [contestant.trained_on(case) for case in cases.cases]
-        count = sum(not images.isdisjoint(cases.images(number)) for number, images in enumerate(known) if images)
+        count = sum(
+            not images.isdisjoint(cases.images(number))
+            for number, images in enumerate(known)
+            if images
+        )
         if count:
             name = "the model" if contestant.name == "model" else contestant.name
             of = f"{count} of {len(cases.cases)} pairs contain scans that {name} was trained on"
@@ -222,7 +276,9 @@ def evaluate_dataset(
     contestant, cases = Registering("model", registrar, refine), Cases.of(data, split, limit)
     for told in seen_in_training([contestant], cases):
         warnings.warn(told, stacklevel=2)
-    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)[contestant.name]
+    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)[
+        contestant.name
+    ]
 
 
 def case_row(result: Result, challenge: bool = False) -> Row:
@@ -232,7 +288,9 @@ def case_row(result: Result, challenge: bool = False) -> Row:
     if snapped is not None:
         row["tre_after_snapped_mm"] = float(snapped.mean())
     if challenge:
-        field = learn2reg.voxel_displacement(result.transform, result.pair.fixed.grid, result.pair.moving.grid)
+        field = learn2reg.voxel_displacement(
+            result.transform, result.pair.fixed.grid, result.pair.moving.grid
+        )
         row["sdlogj_learn2reg"] = learn2reg.sdlogj(field)
         overlap = learn2reg.overlap(result.pair, result.transform)
         if overlap is not None:
@@ -241,9 +299,11 @@ def case_row(result: Result, challenge: bool = False) -> Row:
 
 
 def snapped_errors(pair: Pair, transform: Transform) -> Tensor | None:
-    """TRE per landmark, ``(N,)`` mm, with every mapped point moved to the nearest voxel centre of the moving image.
+    """TRE per landmark, ``(N,)`` mm, with every mapped point moved to the nearest voxel centre of
+    the moving image.
 
-    Source: R. Castillo et al., Phys. Med. Biol. 54, 2009: the landmarks of DIR-Lab were set on voxel centres.
+    Source: R. Castillo et al., Phys. Med. Biol. 54, 2009: the landmarks of DIR-Lab were set on
+        voxel centres.
     """
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
         return None

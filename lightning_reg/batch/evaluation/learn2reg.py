@@ -1,6 +1,7 @@
 """Files of the Learn2Reg challenge, and its variants of metrics.
 
-They allow comparison with the challenge's leaderboards. For any other purpose, report the metrics of this project where the two differ.
+They allow comparison with the challenge's leaderboards. For any other purpose, report the metrics
+of this project where the two differ.
 Source: the evaluation code published by the challenge (Hering et al., IEEE TMI 42(3), 2023;
 https://github.com/MDL-UzL/L2R, ``evaluation/utils.py``).
 """
@@ -14,23 +15,38 @@ import nibabel as nib
 import torch
 from torch import Tensor
 
-from lightning_reg.functional import dice, jacobian_determinant, label_values, surface_distances, transform_points
+from lightning_reg.functional import (
+    dice,
+    jacobian_determinant,
+    label_values,
+    surface_distances,
+    transform_points,
+)
 from lightning_reg.spatial import Grid, Pair, Transform
 
 
 def voxel_displacement(transform: Transform, fixed: Grid, moving: Grid) -> Tensor:
-    """``moving voxel of phi(x) - x`` for every voxel ``x`` of the fixed grid, ``(1, 3, I, J, K)``."""
+    """``moving voxel of phi(x) - x`` at every voxel ``x`` of the fixed grid, (1, 3, I, J, K)."""
     points = fixed.points()
-    return transform_points(fixed.voxel_map(moving), points + transform.displacement(fixed)) - points
+    return (
+        transform_points(fixed.voxel_map(moving), points + transform.displacement(fixed)) - points
+    )
 
 
 def write_displacement(path: Path, displacement: Tensor) -> None:
     """The challenge's file: float32 NIfTI ``(I, J, K, 3)`` in voxels, identity affine."""
-    nib.save(nib.Nifti1Image(displacement[0].permute(1, 2, 3, 0).contiguous().float().numpy(), torch.eye(4).numpy()), path)
+    nib.save(
+        nib.Nifti1Image(
+            displacement[0].permute(1, 2, 3, 0).contiguous().float().numpy(), torch.eye(4).numpy()
+        ),
+        path,
+    )
 
 
 def sdlogj(displacement: Tensor) -> float:
-    """The challenge's SDlogJ: standard deviation of ``log(clip(det J + 3, 1e-9, 1e9))``, without two voxels at each border."""
+    """The challenge's SDlogJ: standard deviation of ``log(clip(det J + 3, 1e-9, 1e9))``, without
+    two voxels at each border.
+    """
     determinant = jacobian_determinant(displacement)[..., 2:-2, 2:-2, 2:-2]
     return float((determinant + 3).clamp(1e-9, 1e9).log().std(correction=0))
 

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import cast
 
 from lightning_reg.batch.evaluation.contestants import Registering
-from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation, evaluate_cases, seen_in_training
+from lightning_reg.batch.evaluation.evaluation import (
+    Cases,
+    Evaluation,
+    evaluate_cases,
+    seen_in_training,
+)
 from lightning_reg.batch.studies.definition import Definition
 from lightning_reg.batch.studies.jobs import state_of
 from lightning_reg.batch.studies.outcome import EVALUATION, evaluation_settings
@@ -21,21 +26,34 @@ from lightning_reg.training.run_folder import read_config
 
 
 def require_pairs(definition: Definition) -> None:
-    """Refuse a study whose data have no pairs of the split on which its trained models will be evaluated.
+    """Refuse a study whose data have no pairs of the split on which its trained models will be
+    evaluated.
 
     Raises:
         UserError: see above, or the data cannot be opened.
     """
-    for job in definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)] if definition.split else ():
+    for job in (
+        definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)]
+        if definition.split
+        else ()
+    ):
         data = compose(job.overrides)["data"]
         opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
         if not opened.pairs(cast(Split, definition.split)):
-            remedy = "keep two or more subjects for it, as data.test=2" if definition.split == "test" else "hold out more (data.held_out)"
-            raise DataError(f"The study's split is {definition.split}, and the data of {job.method} have no pairs in it; {remedy}.")
+            remedy = (
+                "keep two or more subjects for it, as data.test=2"
+                if definition.split == "test"
+                else "hold out more (data.held_out)"
+            )
+            raise DataError(
+                f"The study's split is {definition.split}, and the data of {job.method} have no"
+                f" pairs in it; {remedy}."
+            )
 
 
 def evaluate_run(folder: Path, split: str) -> bool:
-    """Evaluate a run's best checkpoint on the original grids of its data; returns false if it is not finished or already evaluated.
+    """Evaluate a run's best checkpoint on the original grids of its data; returns false if it is
+    not finished or already evaluated.
 
     Raises:
         UserError: the data have no such pairs, or none of them can be registered.

@@ -71,10 +71,23 @@ class Training:
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("WANDB_RUN_GROUP", folder.resolve().parent.name)
-        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, f"run={quoted(str(folder.resolve()))}"]
+        words = [
+            sys.executable,
+            "-m",
+            "lightning_reg.cli.main",
+            "train",
+            *overrides,
+            f"run={quoted(str(folder.resolve()))}",
+        ]
         self.log = (folder / LOG).open("ab")
         self.began = self.log.tell()
-        self.process = subprocess.Popen(words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+        self.process = subprocess.Popen(
+            words,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
 
     def stop(self) -> None:
         """Ask the training to save a checkpoint and end; it can be resumed."""
@@ -93,13 +106,17 @@ class Training:
             return State("stopped")
         if _locked(self.folder):
             return State("elsewhere")
-        failed = Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())
+        failed = (
+            Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())
+        )
         note_failure(self.folder, failed)
         return State("failed", failed.message, failed.passing)
 
     @staticmethod
     def _killed(code: int) -> str:
-        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
+        name = (
+            signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
+        )
         hint = ", as happens where memory runs out" if name == "SIGKILL" else ""
         return f"The process was ended by {name}{hint}; send the same command again to go on."
 
@@ -109,7 +126,11 @@ class Training:
             file.seek(self.began)
             text = file.read().decode(errors="replace")
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
-        return paragraphs[-1][-600:] if paragraphs else f"It ended with the code {self.process.returncode} and no output."
+        return (
+            paragraphs[-1][-600:]
+            if paragraphs
+            else f"It ended with the code {self.process.returncode} and no output."
+        )
 
 
 def summary(folder: Path) -> dict[str, object]:

@@ -1,4 +1,6 @@
-"""Search for settings with Optuna: each trial is a training in its own process; several machines can share the journal."""
+"""Search for settings with Optuna: each trial is a training in its own process; several machines
+can share the journal.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,16 @@ WARMUP = 2
 """Number of validations of a trial before it may be pruned."""
 
 
-def search(definition: Definition, folder: Path, retry: bool = False, tell: Callable[[str], None] | None = None) -> None:
+def search(
+    definition: Definition,
+    folder: Path,
+    retry: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> None:
     """Train trials until the processes that share the folder have finished the requested number.
 
-    A failed trial is recorded, and the search continues. A trial whose process was killed is restarted with the same settings, and its
-    training resumes from its last checkpoint.
+    A failed trial is recorded, and the search continues. A trial whose process was killed is
+    restarted with the same settings, and its training resumes from its last checkpoint.
 
     Args:
         retry: repeat failed trials.
@@ -57,7 +64,11 @@ def search(definition: Definition, folder: Path, retry: bool = False, tell: Call
 
     def finished() -> int:
         states = optuna.trial.TrialState
-        ended = [t for t in study.get_trials(deepcopy=False) if t.state in (states.COMPLETE, states.PRUNED) or "message" in t.user_attrs]
+        ended = [
+            t
+            for t in study.get_trials(deepcopy=False)
+            if t.state in (states.COMPLETE, states.PRUNED) or "message" in t.user_attrs
+        ]
         return len({t.user_attrs.get("folder") for t in ended})
 
     def objective(trial: Any) -> tuple[float, ...] | float:
@@ -69,15 +80,23 @@ def search(definition: Definition, folder: Path, retry: bool = False, tell: Call
         place = folder / name
         place.mkdir(exist_ok=True)
         with FileLock(place / WORKER):
-            say(f"[{finished()} of {asked.trials} done] {name} begins: {' '.join(f'{k}={_short(v)}' for k, v in trial.params.items())}")
+            say(
+                f"[{finished()} of {asked.trials} done] {name} begins:"
+                f" {' '.join(f'{k}={_short(v)}' for k, v in trial.params.items())}"
+            )
             values = _train(trial, overrides, place, folder, asked, say)
-        shown = ", ".join(f"{key} {value:.4g}" for key, value in zip(asked.objectives, values, strict=True))
+        shown = ", ".join(
+            f"{key} {value:.4g}" for key, value in zip(asked.objectives, values, strict=True)
+        )
         say(f"{name} done: {shown}")
         return values if len(values) > 1 else values[0]
 
     def stop_or_go_on(study: Any, trial: Any) -> None:
         if trial.state == optuna.trial.TrialState.PRUNED:
-            say(f"{trial.user_attrs['folder']} pruned: its validation error is above the others' median")
+            say(
+                f"{trial.user_attrs['folder']} pruned: its validation error is above the others'"
+                " median"
+            )
         if finished() >= asked.trials:
             study.stop()
 
@@ -94,17 +113,32 @@ def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, .
         if isinstance(of, Mapping):
             low, high, log, step = of["low"], of["high"], bool(of.get("log")), of.get("step")
             if isinstance(low, int) and isinstance(high, int):
-                value: Any = trial.suggest_int(key, low, high, log=log, **({} if step is None else {"step": step}))
+                value: Any = trial.suggest_int(
+                    key, low, high, log=log, **({} if step is None else {"step": step})
+                )
             else:
                 value = trial.suggest_float(key, low, high, log=log, step=step)
         else:
             value = trial.suggest_categorical(key, list(of))
         chosen.append(f"{key}={as_override(value)}")
     on = next(iter(definition.data.values()), ())
-    return (*definition.common, *on, *definition.methods[method], f"seed={definition.seeds[0]}", *chosen)
+    return (
+        *definition.common,
+        *on,
+        *definition.methods[method],
+        f"seed={definition.seeds[0]}",
+        *chosen,
+    )
 
 
-def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, asked: Search, say: Callable[[str], None]) -> tuple[float, ...]:
+def _train(
+    trial: Any,
+    overrides: Sequence[str],
+    place: Path,
+    folder: Path,
+    asked: Search,
+    say: Callable[[str], None],
+) -> tuple[float, ...]:
     """Train a trial unless it is finished; returns its objectives.
 
     Raises:
@@ -138,13 +172,17 @@ def _train(trial: Any, overrides: Sequence[str], place: Path, folder: Path, aske
     found = summary(place)
     totals: Any = found["totals"]
     values = {"error": primary_error(totals), "seconds": float(str(found["seconds"]))}
-    return tuple(float(values[key]) if key in values else float(totals[key]) for key in asked.objectives)
+    return tuple(
+        float(values[key]) if key in values else float(totals[key]) for key in asked.objectives
+    )
 
 
 def _others(study: Any, folder: Path, place: Path) -> list[list[tuple[int, float]]]:
     """Learning curves of the finished trials."""
     done = _optuna().trial.TrialState.COMPLETE
-    names = {t.user_attrs["folder"] for t in study.get_trials(deepcopy=False) if t.state == done} - {place.name}
+    names = {
+        t.user_attrs["folder"] for t in study.get_trials(deepcopy=False) if t.state == done
+    } - {place.name}
     return [_finished_curve(folder / name) for name in names]
 
 
@@ -154,34 +192,53 @@ def _finished_curve(place: Path) -> list[tuple[int, float]]:
     return learning_curve(place)
 
 
-def _is_hopeless(curve: Sequence[tuple[int, float]], others: Sequence[Sequence[tuple[int, float]]]) -> bool:
-    """Whether a trial's smallest validation error so far is above the median of those of the finished trials up to the same step.
+def _is_hopeless(
+    curve: Sequence[tuple[int, float]], others: Sequence[Sequence[tuple[int, float]]]
+) -> bool:
+    """Whether a trial's smallest validation error so far is above the median of those of the
+    finished trials up to the same step.
 
     Optuna's pruners support one objective only.
     """
     if len(curve) < WARMUP:
         return False
     step = curve[-1][0]
-    there = [min(error for at, error in other if at <= step) for other in others if other and other[0][0] <= step <= other[-1][0]]
+    there = [
+        min(error for at, error in other if at <= step)
+        for other in others
+        if other and other[0][0] <= step <= other[-1][0]
+    ]
     return len(there) >= FEWEST and min(error for _, error in curve) > median(there)
 
 
 def _begin_again(study: Any, folder: Path, retry: bool) -> None:
-    """Queue trials whose process was killed (with ``retry``, also failed trials) again, with the same settings and folder."""
+    """Queue trials whose process was killed (with ``retry``, also failed trials) again, with the
+    same settings and folder.
+    """
     states = _optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        if trial.state == states.RUNNING and not _is_worked_on(folder / str(trial.user_attrs.get("folder", "none"))):
+        if trial.state == states.RUNNING and not _is_worked_on(
+            folder / str(trial.user_attrs.get("folder", "none"))
+        ):
             study.tell(trial.number, state=states.FAIL)
     trials = study.get_trials(deepcopy=False)
-    waiting = {t.user_attrs.get("folder") for t in trials if t.state in (states.WAITING, states.RUNNING)}
-    last: dict[str, Any] = {str(t.user_attrs["folder"]): t for t in trials if "folder" in t.user_attrs}
+    waiting = {
+        t.user_attrs.get("folder") for t in trials if t.state in (states.WAITING, states.RUNNING)
+    }
+    last: dict[str, Any] = {
+        str(t.user_attrs["folder"]): t for t in trials if "folder" in t.user_attrs
+    }
     for name, trial in last.items():
         again = trial.user_attrs.get("again", 0)
-        killed = trial.state == states.FAIL and "message" not in trial.user_attrs and again < RETRIES
+        killed = (
+            trial.state == states.FAIL and "message" not in trial.user_attrs and again < RETRIES
+        )
         failed = trial.state == states.FAIL and "message" in trial.user_attrs and retry
         if (killed or failed) and name not in waiting:
-            study.enqueue_trial(trial.params, user_attrs={"folder": name, "again": again + 1 if killed else 0})
+            study.enqueue_trial(
+                trial.params, user_attrs={"folder": name, "again": again + 1 if killed else 0}
+            )
 
 
 def _is_worked_on(place: Path) -> bool:
@@ -198,7 +255,8 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
     """Write ``trials.csv``, ``study.png`` and ``study.html``.
 
     Returns:
-        Whether the search has ended with a result, and lines of text on the best trials: those that no other trial dominates.
+        Whether the search has ended with a result, and lines of text on the best trials: those that
+        no other trial dominates.
     """
     asked = definition.search
     assert asked is not None
@@ -206,22 +264,39 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
         raise DataError(f"{folder} holds no search yet; start it without --table or --list.")
     study, states = _study(folder, asked, create=False), _optuna().trial.TrialState
     trials = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
-    trials = list({t.user_attrs["folder"]: t for t in trials}.values())  # the last attempt of each trial
+    trials = list(
+        {t.user_attrs["folder"]: t for t in trials}.values()
+    )  # the last attempt of each trial
     complete = [t for t in trials if t.state == states.COMPLETE]
-    best = sorted((t for t in complete if not any(_dominates(o.values, t.values) for o in complete)), key=lambda t: t.values)
+    best = sorted(
+        (t for t in complete if not any(_dominates(o.values, t.values) for o in complete)),
+        key=lambda t: t.values,
+    )
     rows = [
-        {"trial": t.user_attrs["folder"], "state": t.state.name.lower(), **dict(zip(asked.objectives, t.values or (), strict=False))}
+        {
+            "trial": t.user_attrs["folder"],
+            "state": t.state.name.lower(),
+            **dict(zip(asked.objectives, t.values or (), strict=False)),
+        }
         | {**t.params, "message": t.user_attrs.get("message", "")}
         for t in trials
     ]
     figure = trials_figure(asked.objectives, [t.values for t in complete], [t.values for t in best])
-    commands = {t.user_attrs["folder"]: shlex.join(["lightning-reg", "train", *t.user_attrs["overrides"]]) for t in best}
+    commands = {
+        t.user_attrs["folder"]: shlex.join(["lightning-reg", "train", *t.user_attrs["overrides"]])
+        for t in best
+    }
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    shown = [Row([_short(row.get(key, "")) for key in keys], emphasis=row["trial"] in commands) for row in rows]
+    shown = [
+        Row([_short(row.get(key, "")) for key in keys], emphasis=row["trial"] in commands)
+        for row in rows
+    ]
     sections = [
         Section("Trials", figures=[Picture.of("objectives", figure)]),
         Section("Best", ("trial", *asked.objectives, "command"), [
-            Row((t.user_attrs["folder"], *(f"{v:.4g}" for v in t.values), commands[t.user_attrs["folder"]])) for t in best
+            Row((folder, *(f"{v:.4g}" for v in t.values), commands[folder]))
+            for t in best
+            if (folder := t.user_attrs["folder"])
         ], "No other trial is at least as good in every objective and better in one."),
         Section("All trials", keys, shown),
     ]  # fmt: skip
@@ -231,17 +306,26 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
         figure.savefig(partial, dpi=110)
     with written_file(folder / "trials.csv", overwrite=True) as partial:
         write_rows(partial, rows)
-    pruned, failed = sum(t.state == states.PRUNED for t in trials), sum("message" in t.user_attrs for t in trials)
+    pruned, failed = (
+        sum(t.state == states.PRUNED for t in trials),
+        sum("message" in t.user_attrs for t in trials),
+    )
     lines = [f"{len(complete)} trials done, {pruned} pruned, {failed} failed."]
     for t in best:
-        values = ", ".join(f"{key} {value:.4g}" for key, value in zip(asked.objectives, t.values, strict=True))
-        lines.append(f"Best: {t.user_attrs['folder']} ({values})\n  {commands[t.user_attrs['folder']]}")
+        values = ", ".join(
+            f"{key} {value:.4g}" for key, value in zip(asked.objectives, t.values, strict=True)
+        )
+        lines.append(
+            f"Best: {t.user_attrs['folder']} ({values})\n  {commands[t.user_attrs['folder']]}"
+        )
     return bool(complete) and len(complete) + pruned + failed >= asked.trials, lines
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether a trial is at least as good in every objective and better in one."""
-    return all(a <= b for a, b in zip(one, other, strict=True)) and any(a < b for a, b in zip(one, other, strict=True))
+    return all(a <= b for a, b in zip(one, other, strict=True)) and any(
+        a < b for a, b in zip(one, other, strict=True)
+    )
 
 
 def _short(value: object) -> str:
@@ -260,13 +344,24 @@ def _optuna() -> Any:
 def _study(folder: Path, asked: Search, create: bool) -> Any:
     optuna = _optuna()
     refuse_links(folder, (JOURNAL,))
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    )
     if not create:
         return _checked(folder, optuna.load_study(study_name=NAME, storage=storage))
-    sampler = optuna.samplers.TPESampler(seed=asked.seed + os.getpid())  # a different seed for every process
+    sampler = optuna.samplers.TPESampler(
+        seed=asked.seed + os.getpid()
+    )  # a different seed for every process
     directions = ["minimize"] * len(asked.objectives)
     return _checked(
-        folder, optuna.create_study(study_name=NAME, storage=storage, sampler=sampler, directions=directions, load_if_exists=True)
+        folder,
+        optuna.create_study(
+            study_name=NAME,
+            storage=storage,
+            sampler=sampler,
+            directions=directions,
+            load_if_exists=True,
+        ),
     )
 
 
@@ -276,5 +371,12 @@ def _checked(folder: Path, study: Any) -> Any:
     Raises:
         DataError: a trial's folder is elsewhere, or has symbolic links.
     """
-    refuse_links(folder, [str(t.user_attrs["folder"]) for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs])
+    refuse_links(
+        folder,
+        [
+            str(t.user_attrs["folder"])
+            for t in study.get_trials(deepcopy=False)
+            if "folder" in t.user_attrs
+        ],
+    )
     return study

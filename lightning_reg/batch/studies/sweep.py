@@ -28,10 +28,13 @@ def note_call(folder: Path, overrides: Sequence[str]) -> None:
     if path.is_file():
         there, here = (sorted(set(_settings(words))) for words in (read_json(path), overrides))
         if there != here:
-            old, new = " ".join(set(there) - set(here)) or "less", " ".join(set(here) - set(there)) or "less"
+            old, new = (
+                " ".join(set(there) - set(here)) or "less",
+                " ".join(set(here) - set(there)) or "less",
+            )
             raise TrainingError(
-                f"{folder} was called with {old}, and is called with {new} now: choose another name (run=...). To add runs to a sweep "
-                "later, use a study (lightning-reg study)."
+                f"{folder} was called with {old}, and is called with {new} now: choose another name"
+                " (run=...). To add runs to a sweep later, use a study (lightning-reg study)."
             )
     write_whole(path, (json.dumps(list(overrides)) + "\n").encode())
 
@@ -44,7 +47,9 @@ def _settings(overrides: Sequence[str]) -> list[str]:
 def sweep_outcome(folder: Path) -> Outcome | None:
     """Outcome of the runs in a sweep's folder; ``None`` if there are none."""
     called: dict[str, list[str]] = {}
-    for path in sorted(folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)):
+    for path in sorted(
+        folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)
+    ):
         called[path.parent.name] = _settings(read_json(path))
     if not called:
         return None
@@ -55,7 +60,11 @@ def sweep_outcome(folder: Path) -> Outcome | None:
         own = [word for word in words if word not in common and word.partition("=")[0] not in APART]
         seed, fold = settings.get("seed", ""), settings.get("data.fold")
         method = " ".join(_short(word) for word in own) or settings.get("method", "runs")
-        runs.append(Run.read(folder / name, method, int(seed) if seed.isdigit() else None, fold, words, None))
+        runs.append(
+            Run.read(
+                folder / name, method, int(seed) if seed.isdigit() else None, fold, words, None
+            )
+        )
     return Outcome(runs)
 
 
@@ -65,6 +74,8 @@ def _number(name: str) -> int:
 
 
 def _short(word: str) -> str:
-    """Short form of an override: ``velocity`` for ``method=velocity``, ``lr=0.001`` for ``method.optimizer.lr=0.001``."""
+    """Short form of an override: ``velocity`` for ``method=velocity``, ``lr=0.001`` for
+    ``method.optimizer.lr=0.001``.
+    """
     key, _, value = word.partition("=")
     return value if "." not in key else f"{key.rpartition('.')[2]}={value}"

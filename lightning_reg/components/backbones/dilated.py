@@ -15,18 +15,21 @@ from lightning_reg.registry import ArgumentError
 class DilatedEncoder(Backbone):
     """Dilated convolutions at full resolution; all their outputs and both images are the features.
 
-    The levels all have the same stride, the images first. Heads read them together, without copying them into one tensor.
+    The levels all have the same stride, the images first. Heads read them together, without copying
+    them into one tensor.
 
     Source: Christodoulidis et al., 2018, Section 2.2.
 
     Args:
         features: feature maps per layer; the paper gives only the total of 290 with the images.
-        dilations: per layer; the receptive field is one plus twice their sum (25 voxels in the paper).
+        dilations: per layer; the receptive field is one plus twice their sum (25 voxels in the
+            paper).
         channels: channels of the two images together.
         norm: ``instance`` (as in the paper), ``batch`` or ``none``.
         slope: negative slope of the leaky ReLU.
         stride: the images are average-pooled by this factor first (1 in the paper).
-        recompute: store only the layers' outputs for the backward pass and recompute the rest: half the memory, a third more time.
+        recompute: store only the layers' outputs for the backward pass and recompute the rest: half
+            the memory, a third more time.
     """
 
     def __init__(
@@ -41,12 +44,16 @@ class DilatedEncoder(Backbone):
     ) -> None:
         super().__init__()
         if len(features) != len(dilations):
-            raise ArgumentError(f"features has {len(features)} values and dilations {len(dilations)}; give one per layer")
+            raise ArgumentError(
+                f"features has {len(features)} values and dilations {len(dilations)}; give one per"
+                " layer"
+            )
         self.channels, self.strides = (channels, *features), ((stride,) * 3,) * (1 + len(features))
         self.multiple, self.recompute = (stride,) * 3, recompute
         sizes = [channels, *features]
         self.layers = nn.ModuleList(
-            ConvBlock(a, b, norm=norm, dilation=d, slope=slope) for a, b, d in zip(sizes, sizes[1:], dilations, strict=False)
+            ConvBlock(a, b, norm=norm, dilation=d, slope=slope)
+            for a, b, d in zip(sizes, sizes[1:], dilations, strict=False)
         )
         fast_layout(self)
 

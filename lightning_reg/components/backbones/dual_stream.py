@@ -15,22 +15,25 @@ from lightning_reg.registry import ArgumentError
 
 
 class DualStream(Backbone, Growable):
-    """A U-net applied to each image separately. The maps of every level are those of the fixed image, then those of the moving image.
+    """A U-net applied to each image separately. The maps of every level are those of the fixed
+    image, then those of the moving image.
 
-    The features do not depend on the alignment of the images; the head (``pyramid``) combines them. While the network grows, levels above
-    the last one with a non-zero weight are not computed.
+    The features do not depend on the alignment of the images; the head (``pyramid``) combines them.
+    While the network grows, levels above the last one with a non-zero weight are not computed.
 
-    With ``labels``, a convolution of the finest features predicts each image's labels, and every level gets their probabilities in addition
-    to its maps. The loss term ``label_dice`` trains them (its ``predicted``).
+    With ``labels``, a convolution of the finest features predicts each image's labels, and every
+    level gets their probabilities in addition to its maps. The loss term ``label_dice`` trains them
+    (its ``predicted``).
 
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
     Args:
-        levels, features, convolutions, input_stride, output_stride, norm, slope, conditioned, widest: of the network, see
+        levels, features, convolutions, input_stride, output_stride: of the network, see
             :class:`~lightning_reg.components.backbones.unet.UNet`.
+        norm, slope, conditioned, widest: of the network, as there.
         channels: channels of one image.
-        shared: whether one network processes both images. If not, each image has its own weights, for two modalities of which the fixed
-            image is always the same one.
+        shared: whether one network processes both images. If not, each image has its own weights,
+            for two modalities of which the fixed image is always the same one.
         labels: values of labels to be predicted for each image; 0 is the background.
 
     Raises:
@@ -53,33 +56,64 @@ class DualStream(Backbone, Growable):
         widest: int | None = None,
     ) -> None:
         super().__init__()
-        if any(not isinstance(value, int) or value < 1 for value in labels) or len(set(labels)) < len(labels):
-            raise ArgumentError(f"labels is {list(labels)}; give different whole numbers above 0, the values in the label maps")
-        settings = (levels, features, convolutions, input_stride, output_stride, channels, norm, slope, conditioned, widest)
+        if any(not isinstance(value, int) or value < 1 for value in labels) or len(
+            set(labels)
+        ) < len(labels):
+            raise ArgumentError(
+                f"labels is {list(labels)}; give different whole numbers above 0, the values in the"
+                " label maps"
+            )
+        settings = (
+            levels,
+            features,
+            convolutions,
+            input_stride,
+            output_stride,
+            channels,
+            norm,
+            slope,
+            conditioned,
+            widest,
+        )
         self.stream = UNet(*settings)
         self.other = None if shared else UNet(*settings)
         self.labels = tuple(labels)
         classes = 1 + len(labels) if labels else 0
         streams = [self.stream] if self.other is None else [self.stream, self.other]
-        self.classifiers = nn.ModuleList(nn.ModuleList(Convolution(n, classes) for n in s.channels) for s in streams if labels)
-        self.channels, self.strides = tuple(2 * (n + classes) for n in self.stream.channels), self.stream.strides
+        self.classifiers = nn.ModuleList(
+            nn.ModuleList(Convolution(n, classes) for n in s.channels) for s in streams if labels
+        )
+        self.channels, self.strides = (
+            tuple(2 * (n + classes) for n in self.stream.channels),
+            self.stream.strides,
+        )
         self.multiple = self.stream.multiple
         self.alpha = (0.0,) * (len(self.channels) - 1) + (1.0,)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         computed = 1 + max(level for level, weight in enumerate(self.alpha) if weight > 0)
         streams = [self.stream, self.stream if self.other is None else self.other]
-        both = [stream.maps(image, computed) for stream, image in zip(streams, (fixed, moving), strict=True)]
+        both = [
+            stream.maps(image, computed)
+            for stream, image in zip(streams, (fixed, moving), strict=True)
+        ]
         if not self.labels:
             return self._joined(both)
         logits: list[Tensor] = []
-        for maps, classifiers in zip(both, (self.classifiers[0], self.classifiers[-1]), strict=True):
+        for maps, classifiers in zip(
+            both, (self.classifiers[0], self.classifiers[-1]), strict=True
+        ):
             logits.append(classifiers[computed - 1](maps[-1]))  # type: ignore[index]
             probabilities = logits[-1].softmax(1)
-            maps[:] = [torch.cat([level, pool(probabilities, 2 ** (computed - 1 - number))], dim=1) for number, level in enumerate(maps)]
-        return LabelledFeatures(self._joined(both), self.labels, (logits[0], logits[1]), self.strides[computed - 1])
+            maps[:] = [
+                torch.cat([level, pool(probabilities, 2 ** (computed - 1 - number))], dim=1)
+                for number, level in enumerate(maps)
+            ]
+        return LabelledFeatures(
+            self._joined(both), self.labels, (logits[0], logits[1]), self.strides[computed - 1]
+        )
 
     def _joined(self, both: Sequence[list[Tensor]]) -> list[Tensor | None]:
-        """Join the maps of both images level by level; ``None`` for levels that are not computed."""
+        """Join the maps of both images by level; ``None`` for levels that are not computed."""
         joined = [channels_last(torch.cat(maps, dim=1)) for maps in zip(*both, strict=True)]
         return [*joined, *[None] * (len(self.channels) - len(joined))]

@@ -12,22 +12,33 @@ FORMS = ("multiresolution", "no_pooling", "interpolated")
 
 
 class FCN(Backbone):
-    """Two poolings down to a quarter of the resolution and two transposed convolutions up again, without skip connections.
+    """Two poolings down to a quarter of the resolution and two transposed convolutions up again,
+    without skip connections.
 
-    Source: Li & Fan, 2018, Figure 1. Poolings and transposed convolutions have windows of four voxels instead of the paper's three (stride
-    2): windows of three are centred on every second voxel, but the voxels of the next level are centred between pairs of voxels.
+    Source: Li & Fan, 2018, Figure 1. Poolings and transposed convolutions have windows of four
+        voxels instead of the paper's three (stride
+    2): windows of three are centred on every second voxel, but the voxels of the next level are
+    centred between pairs of voxels.
 
-    The convolutions have ``features`` times 1, 2, 4 and 2 maps, the transposed ones 2 and 1. The three output levels have strides 4, 2, 1.
+    The convolutions have ``features`` times 1, 2, 4 and 2 maps, the transposed ones 2 and 1. The
+    three output levels have strides 4, 2, 1.
 
     Args:
         features: feature maps of the first convolution.
         channels: channels of the two images together.
         norm: ``batch`` (as in the paper), ``instance`` or ``none``.
-        form: ``multiresolution``, or one of the networks that the paper compares it with: ``no_pooling`` (the first three convolutions at
-            full resolution) or ``interpolated`` (the convolutions and poolings; the features at stride 4 are the only level).
+        form: ``multiresolution``, or one of the networks that the paper compares it with:
+            ``no_pooling`` (the first three convolutions at full resolution) or ``interpolated``
+            (the convolutions and poolings; the features at stride 4 are the only level).
     """
 
-    def __init__(self, features: int = 32, channels: int = 2, norm: str = "batch", form: str = "multiresolution") -> None:
+    def __init__(
+        self,
+        features: int = 32,
+        channels: int = 2,
+        norm: str = "batch",
+        form: str = "multiresolution",
+    ) -> None:
         super().__init__()
         if form not in FORMS:
             raise ArgumentError(f"form is '{form}'; use one of {', '.join(FORMS)}")
@@ -42,11 +53,19 @@ class FCN(Backbone):
             self.multiple = (4, 4, 4)
             pools = [nn.MaxPool3d(4, stride=2, padding=1) for _ in range(2)]
         self.down = nn.Sequential(
-            ConvBlock(channels, n, norm=norm), pools[0], ConvBlock(n, 2 * n, norm=norm), pools[1], ConvBlock(2 * n, 4 * n, norm=norm)
+            ConvBlock(channels, n, norm=norm),
+            pools[0],
+            ConvBlock(n, 2 * n, norm=norm),
+            pools[1],
+            ConvBlock(2 * n, 4 * n, norm=norm),
         )
         if form != "no_pooling":
             self.down.append(ConvBlock(4 * n, 2 * n, norm=norm))
-        ups = [UpBlock(2 * n, 2 * n, norm, kernel=4), UpBlock(2 * n, n, norm, kernel=4)] if form == "multiresolution" else []
+        ups = (
+            [UpBlock(2 * n, 2 * n, norm, kernel=4), UpBlock(2 * n, n, norm, kernel=4)]
+            if form == "multiresolution"
+            else []
+        )
         self.up = nn.ModuleList(ups)
         fast_layout(self)
 

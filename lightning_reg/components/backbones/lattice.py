@@ -14,10 +14,11 @@ from lightning_reg.registry import ArgumentError
 
 
 class LatticeEncoder(Backbone):
-    """Features at the control points of a B-spline, one voxel each (de Vos et al., 2019, Section 2.2 and Figure 3).
+    """Features at the control points of a B-spline, one voxel each (de Vos et al., 2019, Section
+    2.2 and Figure 3).
 
-    Convolutions alternate with average pooling down to the lattice; two more 3x3x3 convolutions widen the receptive field
-    to the support of the spline (four spacings), and two of 1x1x1 follow.
+    Convolutions alternate with average pooling down to the lattice; two more 3x3x3 convolutions
+    widen the receptive field to the support of the spline (four spacings), and two of 1x1x1 follow.
 
     Args:
         spacing: control-point distance, voxels: a power of two, for all axes or per axis.
@@ -26,18 +27,30 @@ class LatticeEncoder(Backbone):
         norm: ``none`` (as in the paper), ``batch`` or ``instance``.
     """
 
-    def __init__(self, spacing: int | Sequence[int] = 8, features: int = 32, channels: int = 2, norm: str = "none") -> None:
+    def __init__(
+        self,
+        spacing: int | Sequence[int] = 8,
+        features: int = 32,
+        channels: int = 2,
+        norm: str = "none",
+    ) -> None:
         super().__init__()
         i, j, k = [spacing] * 3 if isinstance(spacing, int) else spacing
         if any(s < 1 or s & (s - 1) for s in (i, j, k)):
-            raise ArgumentError(f"spacing is {spacing}; along every axis it has to be a power of two")
+            raise ArgumentError(
+                f"spacing is {spacing}; along every axis it has to be a power of two"
+            )
         self.channels, self.strides, self.multiple = (features,), ((i, j, k),), (i, j, k)
         halvings = [s.bit_length() - 1 for s in (i, j, k)]
-        self.factors = [tuple(2 if step < n else 1 for n in halvings) for step in range(max(halvings))]
+        self.factors = [
+            tuple(2 if step < n else 1 for n in halvings) for step in range(max(halvings))
+        ]
         kernels = [3] * (len(self.factors) + 2) + [1, 1]
         sizes = [channels] + [features] * len(kernels)
         widths = itertools.pairwise(sizes)
-        self.layers = nn.ModuleList(ConvBlock(a, b, kernel, norm) for (a, b), kernel in zip(widths, kernels, strict=True))
+        self.layers = nn.ModuleList(
+            ConvBlock(a, b, kernel, norm) for (a, b), kernel in zip(widths, kernels, strict=True)
+        )
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:

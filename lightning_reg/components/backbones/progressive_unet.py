@@ -7,17 +7,26 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, require_sizes, stack_images
+from lightning_reg.components.blocks import (
+    ConvBlock,
+    UpBlock,
+    fast_layout,
+    require_sizes,
+    stack_images,
+)
 from lightning_reg.components.interfaces import Backbone, Growable
 from lightning_reg.functional import pool
 
 
 class ProgressiveUNet(Backbone, Growable):
-    """A U-net with an input and an output at every resolution level (Eppenhof et al., 2019, Section 2.2).
+    """A U-net with an input and an output at every resolution level (Eppenhof et al., 2019, Section
+    2.2).
 
-    Level 0 is the coarsest. With weights ``alpha`` (see :meth:`grow`) and ``beta_i = sum_{k <= i} alpha_k``, the input of level *i* is
-    ``beta_i * input_i(images pooled to level i) + (1 - beta_i) * pooled features of level i + 1``. Levels above the last
-    one with a non-zero weight, and inputs with ``beta_i = 0``, are not computed.
+    Level 0 is the coarsest. With weights ``alpha`` (see :meth:`grow`) and
+    ``beta_i = sum_{k <= i} alpha_k``, the input of level *i* is
+    ``beta_i * input_i(images pooled to level i) + (1 - beta_i) * pooled features of level i + 1``.
+    Levels above the last one with a non-zero weight, and inputs with ``beta_i = 0``, are not
+    computed.
 
     Args:
         levels: resolution levels.
@@ -26,25 +35,41 @@ class ProgressiveUNet(Backbone, Growable):
         norm: ``batch`` (as in the paper) or ``instance``.
     """
 
-    def __init__(self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch") -> None:
+    def __init__(
+        self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch"
+    ) -> None:
         super().__init__()
         require_sizes(levels, features)
         widths = [features * 2 ** (levels - 1 - i) for i in range(levels)]
-        self.channels, self.strides = tuple(widths), tuple((n, n, n) for n in (2 ** (levels - 1 - i) for i in range(levels)))
+        self.channels, self.strides = (
+            tuple(widths),
+            tuple((n, n, n) for n in (2 ** (levels - 1 - i) for i in range(levels))),
+        )
         self.multiple = self.strides[0]
         self.alpha = (0.0,) * (levels - 1) + (1.0,)
         self.inputs = nn.ModuleList(ConvBlock(channels, n, norm=norm) for n in widths)
         self.encoders = nn.ModuleList(ConvBlock(n, n, norm=norm) for n in widths)
-        self.widen = nn.ModuleList(ConvBlock(fine, coarse, kernel=1, norm=norm) for coarse, fine in itertools.pairwise(widths))
-        self.up = nn.ModuleList(UpBlock(coarse, fine, norm=norm) for coarse, fine in itertools.pairwise(widths))
-        self.decoders = nn.ModuleList(nn.Sequential(ConvBlock(2 * n, n, norm=norm), ConvBlock(n, n, norm=norm)) for n in widths[1:])
+        self.widen = nn.ModuleList(
+            ConvBlock(fine, coarse, kernel=1, norm=norm)
+            for coarse, fine in itertools.pairwise(widths)
+        )
+        self.up = nn.ModuleList(
+            UpBlock(coarse, fine, norm=norm) for coarse, fine in itertools.pairwise(widths)
+        )
+        self.decoders = nn.ModuleList(
+            nn.Sequential(ConvBlock(2 * n, n, norm=norm), ConvBlock(n, n, norm=norm))
+            for n in widths[1:]
+        )
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         top = max(i for i, a in enumerate(self.alpha) if a > 0)
         beta = [min(b, 1.0) if abs(b - 1) > 1e-6 else 1.0 for b in itertools.accumulate(self.alpha)]
         read = [i for i in range(top + 1) if beta[i] > 0]
-        pyramid = {i: stack_images(pool(fixed, self.strides[i]), pool(moving, self.strides[i])) for i in read}
+        pyramid = {
+            i: stack_images(pool(fixed, self.strides[i]), pool(moving, self.strides[i]))
+            for i in read
+        }
 
         skips: list[Tensor] = []
         x: Tensor | None = None

@@ -13,9 +13,11 @@ from lightning_reg.functional import pool
 
 
 class SiameseEncoder(Backbone):
-    """One pipeline per image with shared weights and a global average at the end (de Vos et al., 2019, Section 2.1).
+    """One pipeline per image with shared weights and a global average at the end (de Vos et al.,
+    2019, Section 2.1).
 
-    The images may differ in size. Their positions in the world are not used: centre the images if their headers do not align them.
+    The images may differ in size. Their positions in the world are not used: centre the images if
+    their headers do not align them.
 
     Args:
         levels: convolution layers, each followed by average pooling by two.
@@ -26,17 +28,23 @@ class SiameseEncoder(Backbone):
 
     separate = True
 
-    def __init__(self, levels: int = 5, features: int = 32, channels: int = 1, norm: str = "none") -> None:
+    def __init__(
+        self, levels: int = 5, features: int = 32, channels: int = 1, norm: str = "none"
+    ) -> None:
         super().__init__()
         require_sizes(levels, features)
         self.channels, self.strides = (2 * features,), ((2**levels,) * 3,)
         self.multiple = (2**levels,) * 3
         sizes = [channels] + [features] * levels
-        self.layers = nn.ModuleList(ConvBlock(a, b, norm=norm) for a, b in itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(
+            ConvBlock(a, b, norm=norm) for a, b in itertools.pairwise(sizes)
+        )
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
-        """Return one level, ``(B, 2 * features, 1, 1, 1)``: the averages of the fixed image's maps, then of the moving one's."""
+        """Return one level, ``(B, 2 * features, 1, 1, 1)``: the averages of the fixed image's maps,
+        then of the moving one's.
+        """
         return [torch.cat([self._pipeline(fixed), self._pipeline(moving)], dim=1)]
 
     def _pipeline(self, image: Tensor) -> Tensor:

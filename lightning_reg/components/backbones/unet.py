@@ -9,7 +9,14 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, UpBlock, channels_last, fast_layout, require_sizes, stack_images
+from lightning_reg.components.blocks import (
+    ConvBlock,
+    UpBlock,
+    channels_last,
+    fast_layout,
+    require_sizes,
+    stack_images,
+)
 from lightning_reg.components.conditioning import Conditioning
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.functional import pool
@@ -17,19 +24,22 @@ from lightning_reg.registry import ArgumentError, require_count
 
 
 class UNet(Backbone):
-    """Encoder and decoder with skip connections: average pooling down, transposed convolutions up (Hering et al., 2019, Section 2.2).
+    """Encoder and decoder with skip connections: average pooling down, transposed convolutions up
+    (Hering et al., 2019, Section 2.2).
 
     Args:
         levels: resolution levels.
         features: feature maps of the finest level; each coarser level has twice as many.
         convolutions: blocks per level, in the encoder and in the decoder.
-        input_stride: the images are average-pooled by this factor first; it is the stride of the finest level.
+        input_stride: the images are average-pooled by this factor first; it is the stride of the
+            finest level.
         output_stride: stride at which the decoder ends; by default that of the finest level.
         channels: channels of the two images together.
         norm: ``batch``, ``instance`` or ``none``.
         slope: of the ReLU below 0.
-        conditioned: smallest and largest weight of a loss term that the network takes as an input (callback ``conditional_weight``). The
-            weight scales and shifts the feature maps; needs ``norm: instance``.
+        conditioned: smallest and largest weight of a loss term that the network takes as an input
+            (callback ``conditional_weight``). The weight scales and shifts the feature maps; needs
+            ``norm: instance``.
         widest: largest number of feature maps of a level; ``null``: no limit.
     """
 
@@ -52,9 +62,15 @@ class UNet(Backbone):
             require_count(widest, "widest", least=features)
         strides = [input_stride * 2**i for i in range(levels)]
         if output_stride not in (None, *strides):
-            raise ArgumentError(f"output_stride is {output_stride}; with {levels} levels use one of {', '.join(map(str, strides))}")
+            raise ArgumentError(
+                f"output_stride is {output_stride}; with {levels} levels use one of"
+                f" {', '.join(map(str, strides))}"
+            )
         if norm == "conditional" or (conditioned is not None and norm != "instance"):
-            raise ArgumentError(f"norm is '{norm}' and conditioned {conditioned}; a network that is told a weight has norm instance")
+            raise ArgumentError(
+                f"norm is '{norm}' and conditioned {conditioned}; a network that is told a weight"
+                " has norm instance"
+            )
         self.conditioning = None if conditioned is None else Conditioning(conditioned)
         norm = norm if conditioned is None else "conditional"
         widths = [min(features * 2**i, widest or features * 2**i) for i in range(levels)]
@@ -66,10 +82,16 @@ class UNet(Backbone):
 
         def blocks(inputs: int, outputs: int) -> nn.Sequential:
             sizes = [inputs] + [outputs] * convolutions
-            return nn.Sequential(*(ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes)))
+            return nn.Sequential(
+                *(ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes))
+            )
 
-        self.encoders = nn.ModuleList(blocks(a, b) for a, b in itertools.pairwise([channels, *widths]))
-        self.up = nn.ModuleList(UpBlock(a, b, norm, slope=slope) for a, b in itertools.pairwise(self.channels))
+        self.encoders = nn.ModuleList(
+            blocks(a, b) for a, b in itertools.pairwise([channels, *widths])
+        )
+        self.up = nn.ModuleList(
+            UpBlock(a, b, norm, slope=slope) for a, b in itertools.pairwise(self.channels)
+        )
         self.decoders = nn.ModuleList(blocks(2 * n, n) for n in self.channels[1:])
         fast_layout(self)
 
@@ -77,7 +99,8 @@ class UNet(Backbone):
         return list(self.maps(stack_images(fixed, moving)))
 
     def maps(self, images: Tensor, levels: int | None = None) -> list[Tensor]:
-        """Compute the features, coarsest first, of images stacked as channels, ``(B, channels, I, J, K)``.
+        """Compute the features, coarsest first, of images stacked as channels,
+        ``(B, channels, I, J, K)``.
 
         Args:
             levels: compute only this many levels, the coarsest ones; default all.

@@ -16,12 +16,15 @@ from lightning_reg.registry import ArgumentError
 
 
 class VoxelMorphUNet(Backbone):
-    """Encoder and decoder given as in VoxelMorph, by lists of feature maps per layer; a layer is a convolution and a leaky ReLU.
+    """Encoder and decoder given as in VoxelMorph, by lists of feature maps per layer; a layer is a
+    convolution and a leaky ReLU.
 
-    Every encoder layer is followed by maximum pooling by 2, every decoder layer by nearest-neighbour upsampling and concatenation with the
-    encoder's maps of that size. The last layers work at full resolution.
+    Every encoder layer is followed by maximum pooling by 2, every decoder layer by
+    nearest-neighbour upsampling and concatenation with the encoder's maps of that size. The last
+    layers work at full resolution.
 
-    Source: Balakrishnan et al., IEEE TMI 38(8), 2019, Section III-A; the default is the layer list of its published code (vm2).
+    Source: Balakrishnan et al., IEEE TMI 38(8), 2019, Section III-A; the default is the layer list
+        of its published code (vm2).
 
     Args:
         encoder, decoder: feature maps per layer; both have the same number of layers.
@@ -43,19 +46,29 @@ class VoxelMorphUNet(Backbone):
         slope: float = 0.2,
     ) -> None:
         super().__init__()
-        if not encoder or not last or len(encoder) != len(decoder) or min(*encoder, *decoder, *last) < 1:
+        if (
+            not encoder
+            or not last
+            or len(encoder) != len(decoder)
+            or min(*encoder, *decoder, *last) < 1
+        ):
             raise ArgumentError(
-                f"encoder has {list(encoder)}, decoder {list(decoder)} and last {list(last)} feature maps; give encoder and decoder the "
-                "same number of layers, last one layer or more, and every layer 1 or more maps"
+                f"encoder has {list(encoder)}, decoder {list(decoder)} and last {list(last)}"
+                " feature maps; give encoder and decoder the same number of layers, last one layer"
+                " or more, and every layer 1 or more maps"
             )
 
         def block(inputs: int, outputs: int) -> ConvBlock:
             return ConvBlock(inputs, outputs, norm=norm, slope=slope)
 
-        self.encoder = nn.ModuleList(block(a, b) for a, b in itertools.pairwise([channels, *encoder]))
+        self.encoder = nn.ModuleList(
+            block(a, b) for a, b in itertools.pairwise([channels, *encoder])
+        )
         inputs = [encoder[-1], *(a + b for a, b in zip(decoder, reversed(encoder), strict=True))]
         self.decoder = nn.ModuleList(block(a, b) for a, b in zip(inputs, decoder, strict=False))
-        self.last = nn.Sequential(*(block(a, b) for a, b in itertools.pairwise([inputs[-1], *last])))
+        self.last = nn.Sequential(
+            *(block(a, b) for a, b in itertools.pairwise([inputs[-1], *last]))
+        )
         self.channels, self.strides = (last[-1],), ((1, 1, 1),)
         factor = 2 ** len(encoder)
         self.multiple = (factor, factor, factor)

@@ -12,9 +12,10 @@ from lightning_reg.registry import ArgumentError
 class MultilevelComposer(SequentialComposer):
     """Networks of one architecture from coarse to fine (Hering et al., 2019, Algorithm 1).
 
-    The input of level *l* is the fixed image and the moving image warped by all coarser results, both average-pooled by
-    ``strides[l]``. Transforms are composed, displacements are not added. As the networks have the same architecture, a finer one can
-    start from the weights of the next coarser one.
+    The input of level *l* is the fixed image and the moving image warped by all coarser results,
+    both average-pooled by ``strides[l]``. Transforms are composed, displacements are not added. As
+    the networks have the same architecture, a finer one can start from the weights of the next
+    coarser one.
 
     Args:
         networks: one per level, coarsest first.
@@ -26,5 +27,9 @@ class MultilevelComposer(SequentialComposer):
 
     def __init__(self, networks: Sequence[Network], strides: Sequence[int] = (8, 4, 2)) -> None:
         if len(networks) != len(strides):
-            raise ArgumentError(f"{len(networks)} networks for strides {list(strides)}; give one per stride")
-        super().__init__([Member(network, stride) for network, stride in zip(networks, strides, strict=True)])
+            raise ArgumentError(
+                f"{len(networks)} networks for strides {list(strides)}; give one per stride"
+            )
+        super().__init__(
+            [Member(network, stride) for network, stride in zip(networks, strides, strict=True)]
+        )

@@ -21,23 +21,36 @@ class Member(Described):
     Args:
         network: the network.
         stride: factor by which both images are average-pooled for this network, voxels.
-        patch: size in voxels of a random patch of the pooled images on which the network trains (for the moving image, the part that the
-            previous members map there); ``None``: the whole images.
+        patch: size in voxels of a random patch of the pooled images on which the network trains
+            (for the moving image, the part that the previous members map there); ``None``: the
+            whole images.
     """
 
-    def __init__(self, network: Network, stride: int | Sequence[int] = 1, patch: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, network: Network, stride: int | Sequence[int] = 1, patch: Sequence[int] | None = None
+    ) -> None:
         require_kind(network, Network, "network", "give Network(backbone, head)")
         self.network, self.patch = network, patch
         self.strides = (stride,) * 3 if isinstance(stride, int) else tuple(stride)
-        for name, values in (("stride", self.strides), ("patch", (1, 1, 1) if patch is None else patch)):
-            if not isinstance(values, Sequence) or len(values) != 3 or any(not isinstance(v, int) or v < 1 for v in values):
-                raise ArgumentError(f"{name} is {values}; give three whole numbers of voxels, 1 or more")
+        for name, values in (
+            ("stride", self.strides),
+            ("patch", (1, 1, 1) if patch is None else patch),
+        ):
+            if (
+                not isinstance(values, Sequence)
+                or len(values) != 3
+                or any(not isinstance(v, int) or v < 1 for v in values)
+            ):
+                raise ArgumentError(
+                    f"{name} is {values}; give three whole numbers of voxels, 1 or more"
+                )
 
 
 class SequentialComposer(Composer, Staged):
     """Abstract class of composers that run networks one after the other.
 
-    Member *l* registers the fixed image to the moving image warped by the previous members. The result is the composition
+    Member *l* registers the fixed image to the moving image warped by the previous members. The
+    result is the composition
     ``phi = phi_1 o phi_2 o ... o phi_L``: the last member acts on the fixed points first.
 
     Args:
@@ -61,7 +74,13 @@ class SequentialComposer(Composer, Staged):
             self.networks[index].train(trained)  # a frozen network keeps its batch statistics
             last = index == self.active - 1
             with nullcontext() if trained or not self.training else torch.no_grad():
-                level = self._level(index, fixed.at_stride(member.strides), moving.at_stride(member.strides), before, trained)
+                level = self._level(
+                    index,
+                    fixed.at_stride(member.strides),
+                    moving.at_stride(member.strides),
+                    before,
+                    trained,
+                )
             before = level.transform
             if trained or last:
                 levels.append(level)
@@ -70,7 +89,9 @@ class SequentialComposer(Composer, Staged):
             levels[-1] = Level(fixed, moving, whole.transform, whole.increment)
         return Registration(tuple(levels))
 
-    def _level(self, index: int, fixed: Image, moving: Image, before: Transform | None, trained: bool) -> Level:
+    def _level(
+        self, index: int, fixed: Image, moving: Image, before: Transform | None, trained: bool
+    ) -> Level:
         patch = self.members[index].patch
         if trained and patch is not None:
             fixed = _random_patch(fixed, patch)
@@ -84,5 +105,7 @@ class SequentialComposer(Composer, Staged):
 def _random_patch(image: Image, patch: Sequence[int]) -> Image:
     """Cut out at most ``patch`` voxels at a random place (global random generator)."""
     shape = [min(p, n) for p, n in zip(patch, image.grid.shape, strict=True)]
-    start = [int(torch.randint(n - s + 1, (1,))) for n, s in zip(image.grid.shape, shape, strict=True)]
+    start = [
+        int(torch.randint(n - s + 1, (1,))) for n, s in zip(image.grid.shape, shape, strict=True)
+    ]
     return image.cropped(start, shape)

@@ -13,8 +13,9 @@ class SingleComposer(Composer):
 
     Args:
         network: the network.
-        symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. This takes twice the time and removes
-            errors that keep their sign when the images are exchanged. Training uses one direction in any case.
+        symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. This
+            takes twice the time and removes errors that keep their sign when the images are
+            exchanged. Training uses one direction in any case.
     """
 
     def __init__(self, network: Network, symmetric: bool = False) -> None:
@@ -27,15 +28,22 @@ class SingleComposer(Composer):
         (*coarser, result), predicted = self.network.with_prediction(fixed, moving)
         if self.symmetric and not self.training:
             result = symmetrized(result, self.network(moving, fixed)[-1], fixed.grid)
-        images = [(fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid))) for t in coarser]
-        levels = [Level(*pair, t, t, predicted=predicted) for pair, t in zip(images, coarser, strict=True)]
+        images = [
+            (fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid)))
+            for t in coarser
+        ]
+        levels = [
+            Level(*pair, t, t, predicted=predicted) for pair, t in zip(images, coarser, strict=True)
+        ]
         return Registration((*levels, Level(fixed, moving, result, result, predicted=predicted)))
 
 
 def symmetrized(forward: Transform, backward: Transform, grid: Grid) -> Displacement:
-    """Subtract half of the inverse consistency error ``r(x) = backward(forward(x)) - x`` from ``forward``.
+    """Subtract half of the inverse consistency error ``r(x) = backward(forward(x)) - x`` from
+    ``forward``.
 
-    To first order, the result is the mean of ``forward`` and the inverse of ``backward``. If these two are equal, it is ``forward``.
+    To first order, the result is the mean of ``forward`` and the inverse of ``backward``. If these
+    two are equal, it is ``forward``.
 
     Args:
         forward: fixed world to moving world.

@@ -9,11 +9,15 @@ from lightning_reg.components.network import Network
 
 
 class StackedComposer(SequentialComposer):
-    """Members of different kinds, image resolutions and control-point distances (de Vos et al., 2019, Section 2.3).
+    """Members of different kinds, image resolutions and control-point distances (de Vos et al.,
+    2019, Section 2.3).
 
     Args:
-        members: first to last; a network without :class:`Member` takes the whole images at full resolution.
+        members: first to last; a network without :class:`Member` takes the whole images at full
+            resolution.
     """
 
     def __init__(self, members: Sequence[Member | Network]) -> None:
-        super().__init__([member if isinstance(member, Member) else Member(member) for member in members])
+        super().__init__(
+            [member if isinstance(member, Member) else Member(member) for member in members]
+        )

@@ -17,22 +17,29 @@ from lightning_reg.spatial import Affine, Grid
 
 
 class AffineHead(Head):
-    """Twelve affine parameters from the average of the coarsest features (de Vos et al., 2019, Sections 2.1 and 5.1).
+    """Twelve affine parameters from the average of the coarsest features (de Vos et al., 2019,
+    Sections 2.1 and 5.1).
 
-    Translation is unbounded, rotation and shear lie within plus and minus pi, scales in [0.5, 1.5]. They are defined along the fixed
-    image's own axes and about its centre, in mm. For every parameter, an output of one moves the image's faces by about one voxel.
-    The transform is close to the identity at initialisation.
+    Translation is unbounded, rotation and shear lie within plus and minus pi, scales in [0.5, 1.5].
+    They are defined along the fixed image's own axes and about its centre, in mm. For every
+    parameter, an output of one moves the image's faces by about one voxel. The transform is close
+    to the identity at initialisation.
 
     Args:
-        channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the coarsest stride are used.
+        channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the
+        coarsest stride are used.
         hidden: widths of fully connected layers (ReLU, Glorot uniform) before the last one.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[Stride], hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[Stride], hidden: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.read = sum(stride == strides[0] for stride in strides)
         sizes = [sum(channels[: self.read]), *hidden]
-        self.hidden = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)))
+        self.hidden = nn.Sequential(
+            *(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes))
+        )
         for layer in self.hidden:
             nn.init.xavier_uniform_(layer[0].weight)  # type: ignore[index]
         self.last = nn.Linear(sizes[-1], 12)
@@ -42,14 +49,18 @@ class AffineHead(Head):
         coarsest = [level for level in features[: self.read] if level is not None]
         if len(coarsest) < self.read:
             raise ArgumentError("AffineHead: the backbone did not compute its coarsest level")
-        raw = self.last(self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))).float()
+        raw = self.last(
+            self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))
+        ).float()
         local = affine_matrix(self.constrained(raw, grid))
         frame, back = (beside(matrix, raw, torch.float64) for matrix in grid.frame())
         return [Affine((frame @ local.double() @ back).to(raw.dtype), grid)]
 
     @staticmethod
     def constrained(raw: Tensor, grid: Grid) -> Tensor:
-        """Map any ``(B, 12)`` numbers to bounded parameters of :func:`~lightning_reg.functional.affine_matrix`."""
+        """Map any ``(B, 12)`` numbers to bounded parameters of
+        :func:`~lightning_reg.functional.affine_matrix`.
+        """
         half = sum(grid.shape) / 6
         translation, rotation, scale, shear = raw.split(3, dim=1)
         return torch.cat(

@@ -16,17 +16,21 @@ from lightning_reg.spatial import Displacement, Grid
 class DenseHead(Head, Growable):
     """Convolutions that compute a displacement from the features of one level, or of every level.
 
-    If levels are summed, the values of every level are in voxels of the fixed grid, and coarser fields are interpolated to it.
+    If levels are summed, the values of every level are in voxels of the fixed grid, and coarser
+    fields are interpolated to it.
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
-        levels: ``finest`` uses the last level; ``weighted`` sums the fields of all levels, weighted by ``alpha``
-            (Eppenhof et al., 2019), and does not compute levels of weight 0; ``all`` returns the field of every level on that level's
-            own grid, in its voxels, for supervision at its resolution (Li & Fan, 2018).
-        equalized: divide the convolutions' outputs by the square root of their fan-in (the equalised learning rate of
-            Karras et al., 2018). Without it, plain SGD at the paper's rate diverges, because these layers have no normalisation.
-        refine: add the output of a level's convolution to the field of the next coarser level, instead of predicting a whole field
-            per level: a new level then starts from the field learned so far. (Not in the paper.)
+        levels: ``finest`` uses the last level; ``weighted`` sums the fields of all levels, weighted
+            by ``alpha`` (Eppenhof et al., 2019), and does not compute levels of weight 0; ``all``
+            returns the field of every level on that level's own grid, in its voxels, for
+            supervision at its resolution (Li & Fan, 2018).
+        equalized: divide the convolutions' outputs by the square root of their fan-in (the
+            equalised learning rate of Karras et al., 2018). Without it, plain SGD at the paper's
+            rate diverges, because these layers have no normalisation.
+        refine: add the output of a level's convolution to the field of the next coarser level,
+            instead of predicting a whole field per level: a new level then starts from the field
+            learned so far. (Not in the paper.)
         kernel: size of the convolutions, voxels, odd.
     """
 
@@ -43,7 +47,12 @@ class DenseHead(Head, Growable):
         if levels not in ("finest", "weighted", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest, weighted or all")
         first = len(channels) - 1 if levels == "finest" else 0
-        self.first, self.strides, self.refine, self.each = first, tuple(strides), refine, levels == "all"
+        self.first, self.strides, self.refine, self.each = (
+            first,
+            tuple(strides),
+            refine,
+            levels == "all",
+        )
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
         fields = [Convolution(n, 3, kernel) for n in channels[first:]]
         for field in fields:
@@ -54,7 +63,9 @@ class DenseHead(Head, Growable):
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
         if self.each:
-            return [self._on_own_grid(index, features[index], grid) for index in range(len(self.fields))]
+            return [
+                self._on_own_grid(index, features[index], grid) for index in range(len(self.fields))
+            ]
         finest = max(i for i, weight in enumerate(self.alpha) if weight > 0)
         total: Tensor | None = None
         coarser: Tensor | None = None
@@ -63,17 +74,23 @@ class DenseHead(Head, Growable):
                 continue
             field = self._field(index, features[self.first + index])
             if self.refine:
-                field = coarser = field if coarser is None else field + resize(coarser, field.shape[2:])
+                field = coarser = (
+                    field if coarser is None else field + resize(coarser, field.shape[2:])
+                )
             if weight > 0:
                 stride = self.strides[self.first + index]
-                weighted = weight * resize(field, [n * s for n, s in zip(field.shape[2:], stride, strict=True)])
+                weighted = weight * resize(
+                    field, [n * s for n, s in zip(field.shape[2:], stride, strict=True)]
+                )
                 total = weighted if total is None else total + weighted
         assert total is not None
         i, j, k = grid.shape
         return [Displacement(total[:, :, :i, :j, :k], grid)]
 
     def _on_own_grid(self, index: int, features: Tensor | None, grid: Grid) -> Displacement:
-        """Return the displacement of one level on its own grid; that of the finest level on the fixed grid."""
+        """Return the displacement of one level on its own grid; that of the finest level on the
+        fixed grid.
+        """
         field = self._field(index, features)
         if all(s == 1 for s in self.strides[index]):
             i, j, k = grid.shape
@@ -81,7 +98,11 @@ class DenseHead(Head, Growable):
         return Displacement(field, grid.at_stride(self.strides[index], field.shape[2:]))
 
     def _field(self, index: int, features: Tensor | None) -> Tensor:
-        """Predict the displacement from the features of one level, ``(B, 3, ...)`` at that level's resolution."""
+        """Predict the displacement from the features of one level, ``(B, 3, ...)`` at that level's
+        resolution.
+        """
         if features is None:
-            raise ArgumentError(f"DenseHead: level {index} is to be summed, but the backbone did not compute it")
+            raise ArgumentError(
+                f"DenseHead: level {index} is to be summed, but the backbone did not compute it"
+            )
         return self.gains[index] * self.fields[index](features).float()

@@ -7,24 +7,33 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, Convolution, fast_layout, recomputed, small_output
+from lightning_reg.components.blocks import (
+    ConvBlock,
+    Convolution,
+    fast_layout,
+    recomputed,
+    small_output,
+)
 from lightning_reg.components.interfaces import Features, Head, Stride
 from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Grid, IntegratedGradient
 
 
 class IntegratedGradientHead(Head):
-    """Gradients of the sampling coordinates in (0, 2): along each axis, coordinates always increase.
+    """Gradients of the sampling coordinates in (0, 2): along each axis, coordinates always
+    increase.
 
-    Squeeze and excitation, convolutions, two times a sigmoid; close to the identity at initialisation. Source: Christodoulidis et al.,
-    2018, Section 2.
+    Squeeze and excitation, convolutions, two times a sigmoid; close to the identity at
+    initialisation. Source: Christodoulidis et al., 2018, Section 2.
 
     Args:
-        channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the finest stride are used.
+        channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the
+        finest stride are used.
         features: feature maps of the convolutions before the last one.
         reduction: factor by which the squeeze reduces the channels.
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
-        recompute: recompute the convolutions in the backward pass instead of storing their intermediate results.
+        recompute: recompute the convolutions in the backward pass instead of storing their
+            intermediate results.
     """
 
     def __init__(
@@ -42,9 +51,13 @@ class IntegratedGradientHead(Head):
         self.first = next(level for level, stride in enumerate(strides) if stride == self.stride)
         read = sum(channels[self.first :])
         squeezed = max(read // reduction, 1)
-        self.excite = nn.Sequential(nn.Linear(read, squeezed), nn.ReLU(), nn.Linear(squeezed, read), nn.Sigmoid())
+        self.excite = nn.Sequential(
+            nn.Linear(read, squeezed), nn.ReLU(), nn.Linear(squeezed, read), nn.Sigmoid()
+        )
         sizes = [read, *features]
-        blocks = (ConvBlock(a, b, norm=norm, slope=slope) for a, b in zip(sizes, features, strict=False))
+        blocks = (
+            ConvBlock(a, b, norm=norm, slope=slope) for a, b in zip(sizes, features, strict=False)
+        )
         self.convolutions = nn.Sequential(*blocks)
         self.gradients = Convolution(sizes[-1], 3)
         small_output(self.gradients)
@@ -53,7 +66,9 @@ class IntegratedGradientHead(Head):
     def forward(self, features: Features, grid: Grid) -> list[IntegratedGradient]:
         read = [level for level in features[self.first :] if level is not None]
         if len(read) < len(features) - self.first:
-            raise ArgumentError("IntegratedGradientHead: the backbone did not compute its finest level")
+            raise ArgumentError(
+                "IntegratedGradientHead: the backbone did not compute its finest level"
+            )
         weights: Tensor = self.excite(torch.cat([level.mean((2, 3, 4)) for level in read], dim=1))
         x = recomputed(self.recompute, self._excited, weights, *read)
         for block in list(self.convolutions)[1:]:
@@ -64,8 +79,8 @@ class IntegratedGradientHead(Head):
     def _excited(self, weights: Tensor, *features: Tensor) -> Tensor:
         """Apply the first block to the features, each channel multiplied by its weight.
 
-        The weights are multiplied into the convolution's kernel, and the convolutions of the levels are summed: neither the weighted
-        features nor their concatenation has to be stored.
+        The weights are multiplied into the convolution's kernel, and the convolutions of the levels
+        are summed: neither the weighted features nor their concatenation has to be stored.
         """
         block = self.convolutions[0]
         assert isinstance(block, ConvBlock)

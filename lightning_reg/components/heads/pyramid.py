@@ -1,4 +1,6 @@
-"""A residual pyramid: one velocity field per level, coarse to fine, with feature warping in between."""
+"""A residual pyramid: one velocity field per level, coarse to fine, with feature warping in
+between.
+"""
 
 from __future__ import annotations
 
@@ -30,30 +32,40 @@ from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Trans
 
 
 class PyramidHead(Head, Growable):
-    """Residual pyramid: every level warps the moving features by the coarser levels' transform and composes the flow of a velocity.
+    """Residual pyramid: every level warps the moving features by the coarser levels' transform and
+    composes the flow of a velocity.
 
-    ``phi_l = phi_{l-1} o exp(v_l)``, a composition of one invertible map per level. The first half of the features of every level
-    belongs to the fixed image, the second half to the moving image, as in ``dual_stream``. While the network grows, the last level with
-    a non-zero weight gives the result, and its velocity is multiplied by that weight: a new level does not change the transform at first.
+    ``phi_l = phi_{l-1} o exp(v_l)``, a composition of one invertible map per level. The first half
+    of the features of every level belongs to the fixed image, the second half to the moving image,
+    as in ``dual_stream``. While the network grows, the last level with a non-zero weight gives the
+    result, and its velocity is multiplied by that weight: a new level does not change the transform
+    at first.
 
-    If ``antisymmetric``, the velocity of a level is the difference of the estimates for both orders of the images, the moving one warped.
-    Equal images then give the identity, whatever the weights; exchanging the images gives the inverse if there is only one level.
+    If ``antisymmetric``, the velocity of a level is the difference of the estimates for both orders
+    of the images, the moving one warped. Equal images then give the identity, whatever the weights;
+    exchanging the images gives the inverse if there is only one level.
 
     With ``keypoints``, an affine map comes first, ``phi_l = A o exp(v_0) o ... o exp(v_l)``: a
     convolution finds the keypoints in each image's own features, and a weighted least-squares fit
-    takes those of the fixed image to those of the moving one. It is the identity for equal images, too.
+    takes those of the fixed image to those of the moving one. It is the identity for equal images,
+    too.
 
-    Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung, MICCAI 2020 (flows); Honkamaa &
-    Marttinen, 2023, arXiv:2303.10211 (differences of both orders; there between images that are both warped, to midway);
-    Hoffmann et al., Imaging Neuroscience 2, 2024 (affine map by a fit of the centres of feature maps).
+    Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung,
+        MICCAI 2020 (flows); Honkamaa &
+    Marttinen, 2023, arXiv:2303.10211 (differences of both orders; there between images that are
+    both warped, to midway); Hoffmann et al., Imaging Neuroscience 2, 2024 (affine map by a fit of
+    the centres of feature maps).
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
         features: feature maps of the convolutions that predict the velocity of a level.
-        convolutions: number of 3 x 3 x 3 convolutions per level, before the one that predicts the velocity.
+        convolutions: number of 3 x 3 x 3 convolutions per level, before the one that predicts the
+            velocity.
         steps: squarings of each level's flow, see :func:`lightning_reg.functional.exponentiate`.
-        levels: ``finest`` returns the result of the last level, ``all`` that of every level on its own grid, for supervision there.
-        antisymmetric: whether the velocities are differences of both orders. Takes twice the time in the head.
+        levels: ``finest`` returns the result of the last level, ``all`` that of every level on its
+            own grid, for supervision there.
+        antisymmetric: whether the velocities are differences of both orders. Takes twice the time
+            in the head.
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
         keypoints: number of keypoints of the affine map; 0: no affine map.
         keypoint_level: level whose features show the keypoints, 0 is the coarsest.
@@ -79,11 +91,19 @@ class PyramidHead(Head, Growable):
     ) -> None:
         super().__init__()
         if any(n % 2 for n in channels):
-            raise ArgumentError(f"channels are {tuple(channels)}; each has to be even, half for each image: use backbone dual_stream")
+            raise ArgumentError(
+                f"channels are {tuple(channels)}; each has to be even, half for each image: use"
+                " backbone dual_stream"
+            )
         if levels not in ("finest", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest or all")
         require_count(steps, "steps", least=0)
-        self.strides, self.steps, self.each, self.antisymmetric = tuple(strides), steps, levels == "all", antisymmetric
+        self.strides, self.steps, self.each, self.antisymmetric = (
+            tuple(strides),
+            steps,
+            levels == "all",
+            antisymmetric,
+        )
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
         for number, maps in enumerate(channels):
@@ -95,10 +115,13 @@ class PyramidHead(Head, Growable):
             self.velocities.append(velocity)
         if keypoints and (keypoints < 4 or not 0 <= keypoint_level < len(channels)):
             raise ArgumentError(
-                f"keypoints is {keypoints} and keypoint_level {keypoint_level}; give four or more, on a level from 0 to {len(channels) - 1}"
+                f"keypoints is {keypoints} and keypoint_level {keypoint_level}; give four or more,"
+                f" on a level from 0 to {len(channels) - 1}"
             )
         self.keypoint_level = keypoint_level
-        self.keypoints = Convolution(channels[keypoint_level] // 2, keypoints) if keypoints else None
+        self.keypoints = (
+            Convolution(channels[keypoint_level] // 2, keypoints) if keypoints else None
+        )
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[Transform]:
@@ -120,10 +143,14 @@ class PyramidHead(Head, Growable):
             given = [[fixed, moving], [moving, fixed]] if self.antisymmetric else [[fixed, moving]]
             for order, context in zip(given, contexts, strict=False):  # none at the coarsest level
                 order.append(resize(context, shape))
-            contexts = [self.estimators[number](channels_last(torch.cat(order, dim=1))) for order in given]
+            contexts = [
+                self.estimators[number](channels_last(torch.cat(order, dim=1))) for order in given
+            ]
             velocities = [self.velocities[number](context).float() for context in contexts]
             velocity = velocities[0] - velocities[1] if self.antisymmetric else velocities[0]
-            step = exponentiate(self.alpha[finest] * velocity if 0 < number == finest else velocity, self.steps)
+            step = exponentiate(
+                self.alpha[finest] * velocity if 0 < number == finest else velocity, self.steps
+            )
             displacement = step if displacement is None else compose(displacement, step)
             residual = Displacement(displacement, level)
             found.append(residual if affine is None else Composition([affine, residual]))
@@ -134,7 +161,9 @@ class PyramidHead(Head, Growable):
             return None
         maps = features[self.keypoint_level]
         if maps is None:
-            raise ArgumentError(f"PyramidHead: the backbone did not compute level {self.keypoint_level}")
+            raise ArgumentError(
+                f"PyramidHead: the backbone did not compute level {self.keypoint_level}"
+            )
         level = grid.at_stride(self.strides[self.keypoint_level], maps.shape[2:])
         heat = [self.keypoints(channels_last(side)).float() for side in maps.chunk(2, dim=1)]
         here, there = (_centres(side, level) for side in heat)
@@ -154,11 +183,13 @@ class PyramidHead(Head, Growable):
 
 
 RIDGE = 0.02
-"""Extent of the keypoints, as a fraction of that of the image, at which the linear part of the fit is halved."""
+"""Extent of the keypoints, as a fraction of that of the image, at which the linear part of the fit
+is halved.
+"""
 
 
 def _centres(heat: Tensor, level: Grid) -> Tensor:
-    """Centres of maps ``(B, K, I, J, K)`` after a softmax over their voxels, ``(B, 3, K)`` RAS mm."""
+    """Centres of maps (B, K, I, J, K) after a softmax over their voxels, (B, 3, K) RAS mm."""
     share = heat.flatten(2).softmax(2)
     points = identity_points(heat.shape[2:], device=heat.device).flatten(2)
     return level.to_world((share.unsqueeze(1) * points.unsqueeze(2)).sum(3))

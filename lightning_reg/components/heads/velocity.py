@@ -12,15 +12,19 @@ from lightning_reg.spatial import Grid, Velocity
 
 
 class VelocityHead(Head):
-    """The flow of a stationary velocity predicted from the finest features; the inverse is the flow of minus that velocity.
+    """The flow of a stationary velocity predicted from the finest features; the inverse is the flow
+    of minus that velocity.
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
         steps: number of squarings, see :func:`lightning_reg.functional.exponentiate`.
-        reduce: factor by which the velocity is average-pooled along every axis before it is integrated (2 in VoxelMorph).
+        reduce: factor by which the velocity is average-pooled along every axis before it is
+            integrated (2 in VoxelMorph).
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7, reduce: int = 1) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7, reduce: int = 1
+    ) -> None:
         super().__init__()
         require_count(steps, "steps", least=0)
         require_count(reduce, "reduce")

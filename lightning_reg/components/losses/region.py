@@ -26,8 +26,10 @@ class MaskedTerm(LossTerm):
     """A loss term evaluated inside a region.
 
     Args:
-        mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: inside the field of view of the warped moving image;
-            ``none``: everywhere; ``auto``: ``fixed`` if the pair has a fixed mask, else ``moving``, else ``overlap``.
+        mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: inside the
+            field of view of the warped moving image;
+            ``none``: everywhere; ``auto``: ``fixed`` if the pair has a fixed mask, else ``moving``,
+                else ``overlap``.
     """
 
     def __init__(self, mask: Region = "none") -> None:
@@ -40,10 +42,18 @@ class MaskedTerm(LossTerm):
         """Return the region used for a pair; never ``auto``."""
         if self.mask != "auto":
             return self.mask
-        return "fixed" if pair.fixed_mask is not None else "moving" if pair.moving_mask is not None else "overlap"
+        return (
+            "fixed"
+            if pair.fixed_mask is not None
+            else "moving"
+            if pair.moving_mask is not None
+            else "overlap"
+        )
 
     def region(self, level: Level, pair: Pair) -> Tensor | None:
-        """Return the weights of the region on the level's fixed grid, ``(B, 1, I, J, K)``; ``None``: everywhere."""
+        """Return the weights of the region on the level's fixed grid, ``(B, 1, I, J, K)``;
+        ``None``: everywhere.
+        """
         where = self.region_of(pair)
         if where == "overlap":
             everywhere = torch.ones_like(level.moving.tensor[:, :1])
@@ -53,11 +63,15 @@ class MaskedTerm(LossTerm):
             mask = Image(pair.fixed_mask.tensor.float(), pair.fixed_mask.grid)
             region = mask.at_resolution(level.fixed.grid).tensor
         if pair.moving_mask is not None and where in ("moving", "intersection"):
-            moved = warped_membership(Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level)
+            moved = warped_membership(
+                Image(pair.moving_mask.tensor.float(), pair.moving_mask.grid), level
+            )
             region = moved if region is None else region * moved
         return region
 
 
 def warped_membership(memberships: Image, level: Level) -> Tensor:
-    """Warp memberships of the moving side to the fixed grid: linear interpolation, 0 outside, differentiable."""
+    """Warp memberships of the moving side to the fixed grid: linear interpolation, 0 outside,
+    differentiable.
+    """
     return memberships.warped_by(level.displacement, level.fixed.grid).tensor

@@ -1,4 +1,6 @@
-"""Image similarity terms, each a call of a function in ``lightning_reg.functional``. Smaller values mean more similar images."""
+"""Image similarity terms, each a call of a function in ``lightning_reg.functional``. Smaller values
+mean more similar images.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class LNCC(MaskedTerm):
         self.window = _odd(window)
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return 1 - LF.lncc(level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair))
+        return 1 - LF.lncc(
+            level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair)
+        )
 
 
 class SSIM(MaskedTerm):
@@ -60,16 +64,20 @@ class SSIM(MaskedTerm):
         self.window = _odd(window)
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return 1 - LF.ssim(level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair))
+        return 1 - LF.ssim(
+            level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair)
+        )
 
 
 class NGF(MaskedTerm):
-    """Normalised gradient fields, for images whose edges have the same positions but different contrast.
+    """Normalised gradient fields, for images whose edges have the same positions but different
+    contrast.
 
     Args:
-        edge: edge parameter, as a multiple of the image's mean gradient; much smaller gradients are treated as noise. The mean is
-            computed per image at the level's resolution, because pooling reduces gradients: with a fixed value, edges would be treated
-            as noise at coarse levels.
+        edge: edge parameter, as a multiple of the image's mean gradient; much smaller gradients are
+            treated as noise. The mean is computed per image at the level's resolution, because
+            pooling reduces gradients: with a fixed value, edges would be treated as noise at coarse
+            levels.
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
@@ -79,9 +87,18 @@ class NGF(MaskedTerm):
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         images = (level.fixed, level.moving)
-        edges = [self.edge * LF.mean_gradient(image.tensor, image.grid.spacing).clamp_min(1e-8) for image in images]
+        edges = [
+            self.edge * LF.mean_gradient(image.tensor, image.grid.spacing).clamp_min(1e-8)
+            for image in images
+        ]
         spacing = level.fixed.grid.spacing
-        return LF.ngf(level.fixed.tensor, level.warped.tensor, (edges[0], edges[1]), spacing, self.region(level, pair))
+        return LF.ngf(
+            level.fixed.tensor,
+            level.warped.tensor,
+            (edges[0], edges[1]),
+            spacing,
+            self.region(level, pair),
+        )
 
 
 class MutualInformation(MaskedTerm):
@@ -97,11 +114,14 @@ class MutualInformation(MaskedTerm):
         self.bins = bins
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return -LF.mutual_information(level.fixed.tensor, level.warped.tensor, self.bins, self.region(level, pair))
+        return -LF.mutual_information(
+            level.fixed.tensor, level.warped.tensor, self.bins, self.region(level, pair)
+        )
 
 
 class MIND(MaskedTerm):
-    """Mean squared difference of self-similarity contexts (MIND-SSC), for images of different modalities.
+    """Mean squared difference of self-similarity contexts (MIND-SSC), for images of different
+    modalities.
 
     Args:
         radius, dilation: see :func:`lightning_reg.functional.mind_ssc`.
@@ -113,5 +133,8 @@ class MIND(MaskedTerm):
         self.radius, self.dilation = radius, dilation
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        fixed, warped = (LF.mind_ssc(image.tensor, self.radius, self.dilation) for image in (level.fixed, level.warped))
+        fixed, warped = (
+            LF.mind_ssc(image.tensor, self.radius, self.dilation)
+            for image in (level.fixed, level.warped)
+        )
         return LF.ssd(fixed, warped, self.region(level, pair))

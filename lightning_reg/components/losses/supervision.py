@@ -1,4 +1,4 @@
-"""Supervision by true fields, masks, labels and landmarks, which the networks do not get as input."""
+"""Supervision by true fields, masks, labels and landmarks, which are no input of networks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from lightning_reg.spatial import Image, Pair
 
 
 class FieldError(MaskedTerm):
-    """Squared error of the displacement, summed over components, in voxels of an image that has 128 voxels along each axis.
+    """Squared error of the displacement, summed over components, in voxels of an image that has 128
+    voxels along each axis.
 
-    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose images have that size. The output of a
-    head is in voxels of its own grid: for ``n`` voxels along an axis, multiply a learning rate of plain gradient descent that suits 128
-    voxels by ``(n / 128)^2``.
+    Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose
+        images have that size. The output of a
+    head is in voxels of its own grid: for ``n`` voxels along an axis, multiply a learning rate of
+    plain gradient descent that suits 128 voxels by ``(n / 128)^2``.
 
     Args:
-        root: take the root of each pair's mean, so that pairs with large motion have no larger weight. (Not in the paper.)
+        root: take the root of each pair's mean, so that pairs with large motion have no larger
+            weight. (Not in the paper.)
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
@@ -43,7 +46,9 @@ class FieldError(MaskedTerm):
 
 
 class MaskSSD(LossTerm):
-    """Mean squared difference of the fixed and the warped moving mask (Hering et al., 2019, equation 2)."""
+    """Mean squared difference of the fixed and the warped moving mask (Hering et al., 2019,
+    equation 2).
+    """
 
     needs = frozenset({"fixed_mask", "moving_mask"})
 
@@ -61,7 +66,9 @@ class MaskDice(LossTerm):
 
 
 class LabelSSD(LossTerm):
-    """Mean squared difference of the fixed and the warped moving labels' memberships, over the foreground labels of the pair."""
+    """Mean squared difference of the fixed and the warped moving labels' memberships, over the
+    foreground labels of the pair.
+    """
 
     needs = frozenset({"fixed_labels", "moving_labels"})
 
@@ -70,10 +77,12 @@ class LabelSSD(LossTerm):
 
 
 class LabelDice(LossTerm):
-    """One minus the soft Dice of the fixed and the warped moving labels, averaged over the foreground labels of the pair.
+    """One minus the soft Dice of the fixed and the warped moving labels, averaged over the
+    foreground labels of the pair.
 
-    With ``predicted``, the labels that the backbone predicts for each image (``dual_stream`` with ``labels``) are trained, too: by one
-    minus their soft Dice and the cross-entropy (Isensee et al., Nat. Methods 18, 2021), averaged over the two images.
+    With ``predicted``, the labels that the backbone predicts for each image (``dual_stream`` with
+    ``labels``) are trained, too: by one minus their soft Dice and the cross-entropy (Isensee et
+    al., Nat. Methods 18, 2021), averaged over the two images.
 
     Args:
         predicted: weight of the predicted labels, 0 or more.
@@ -93,7 +102,9 @@ class LabelDice(LossTerm):
 
 
 class LandmarkDistance(LossTerm):
-    """Mean distance of the mapped fixed landmarks from the moving ones (the target registration error), mm."""
+    """Mean distance of the mapped fixed landmarks from the moving ones (the target registration
+    error), mm.
+    """
 
     needs = frozenset({"fixed_landmarks", "moving_landmarks"})
 
@@ -102,7 +113,8 @@ class LandmarkDistance(LossTerm):
 
 
 def _segmentation(level: Level, pair: Pair) -> Tensor:
-    """Return the mean over both images of one minus the soft Dice, plus the cross-entropy, of the predicted labels, ``(B,)``.
+    """Return the mean over both images of one minus the soft Dice, plus the cross-entropy, of the
+    predicted labels, ``(B,)``.
 
     Raises:
         TrainingError: the network predicts no labels, or none of the pair's.
@@ -110,18 +122,22 @@ def _segmentation(level: Level, pair: Pair) -> Tensor:
     found = level.predicted
     if found is None:
         raise TrainingError(
-            "label_dice has predicted above 0, but the network predicts no labels; give the backbone dual_stream the values of the labels "
-            "(method.composer.backbone.labels) with the composer single, or set method.loss.terms.label_dice.predicted=0."
+            "label_dice has predicted above 0, but the network predicts no labels; give the"
+            " backbone dual_stream the values of the labels (method.composer.backbone.labels) with"
+            " the composer single, or set method.loss.terms.label_dice.predicted=0."
         )
     if pair.labels() and not set(pair.labels()) & set(found.labels):
         raise TrainingError(
-            f"The network predicts the labels {list(found.labels)}, and {', '.join(pair.name)} has {pair.labels()}; give the values in the "
-            "label maps (method.composer.backbone.labels)."
+            f"The network predicts the labels {list(found.labels)}, and {', '.join(pair.name)} has"
+            f" {pair.labels()}; give the values in the label maps"
+            " (method.composer.backbone.labels)."
         )
     grid, values = level.fixed.grid, []
     for logits, labels in ((found.fixed, pair.fixed_labels), (found.moving, pair.moving_labels)):
         assert labels is not None
-        foreground = Image(LF.one_hot(labels.tensor, found.labels), labels.grid).resampled(grid).tensor
+        foreground = (
+            Image(LF.one_hot(labels.tensor, found.labels), labels.grid).resampled(grid).tensor
+        )
         truth = torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
         there = logits.resampled(grid).tensor.float()
         entropy = F.cross_entropy(there, truth, reduction="none").flatten(1).mean(1)
@@ -137,13 +153,21 @@ def _masks(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
 
 
 def _labels(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:
-    """Return one channel of memberships per foreground label; a single channel of background if there is none."""
+    """Return one channel of memberships per foreground label; a single channel of background if
+    there is none.
+    """
     assert pair.fixed_labels is not None
     assert pair.moving_labels is not None
     return _memberships(level, pair.fixed_labels, pair.moving_labels, pair.labels() or [0])
 
 
-def _memberships(level: Level, fixed: Image, moving: Image, values: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the memberships in the labels ``values`` at the level's resolution: average-pooled like the images, the moving ones warped."""
+def _memberships(
+    level: Level, fixed: Image, moving: Image, values: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the memberships in the labels ``values`` at the level's resolution: average-pooled
+    like the images, the moving ones warped.
+    """
     there, here = (Image(LF.one_hot(image.tensor, values), image.grid) for image in (fixed, moving))
-    return there.at_resolution(level.fixed.grid).tensor, warped_membership(here.at_stride(fixed.grid.stride_to(level.fixed.grid)), level)
+    return there.at_resolution(level.fixed.grid).tensor, warped_membership(
+        here.at_stride(fixed.grid.stride_to(level.fixed.grid)), level
+    )

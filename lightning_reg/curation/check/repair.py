@@ -23,10 +23,11 @@ class RepairedDataset(RegistrationDataset):
     """Scans of another data set, with automatic repairs.
 
     - NaN and infinite values are replaced by the smallest finite value.
-    - If qform and sform disagree, and the sform has another voxel size than the header, the qform is used.
+    - If qform and sform disagree, and the sform has another voxel size than the header, the qform
+      is used.
     - Axes that are not perpendicular are resampled to perpendicular ones.
-    - Masks and labels on another grid are resampled to the grid of their image, by nearest neighbour; their values are rounded, and
-      empty ones are left out.
+    - Masks and labels on another grid are resampled to the grid of their image, by nearest
+      neighbour; their values are rounded, and empty ones are left out.
     - Landmarks outside their image are read under another convention, if exactly one fits.
     """
 
@@ -54,30 +55,47 @@ class RepairedDataset(RegistrationDataset):
         return self.dataset.pairs()
 
 
-def repair(data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int], None] | None = None) -> Prepared:
-    """Write the data set, repaired by :class:`RepairedDataset`, in the form of ``lightning-reg prepare``."""
+def repair(
+    data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int], None] | None = None
+) -> Prepared:
+    """Write the data set, repaired by :class:`RepairedDataset`, in the form of
+    ``lightning-reg prepare``.
+    """
     return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
 
 
 def _headers(subject: tio.Subject, record: Record) -> None:
-    """Use the qform's affine if the sform disagrees with it and has another voxel size than the header."""
+    """Use the qform's affine if the sform disagrees with it and has another voxel size than the
+    header.
+    """
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
-        header = nifti_header(path) if part in subject and path is not None and is_nifti(path) else None
+        header = (
+            nifti_header(path) if part in subject and path is not None and is_nifti(path) else None
+        )
         if header is None:
             continue
         place = placement(header)
-        if place.sizes and np.allclose(subject[part].affine, place.affine, atol=1e-4):  # not changed by the data set
+        if place.sizes and np.allclose(
+            subject[part].affine, place.affine, atol=1e-4
+        ):  # not changed by the data set
             subject[part].affine = to_mm(header) @ header.get_qform()
 
 
 def _finite(data: torch.Tensor) -> torch.Tensor:
     good = torch.isfinite(data.float())
-    return data if bool(good.all()) or not bool(good.any()) else torch.where(good, data, data[good].min())
+    return (
+        data
+        if bool(good.all()) or not bool(good.any())
+        else torch.where(good, data, data[good].min())
+    )
 
 
 def _labels(subject: tio.Subject, part: str) -> None:
     labels, image = subject[part], subject["image"]
-    if not np.allclose(labels.affine, image.affine, atol=1e-4) or labels.spatial_shape != image.spatial_shape:
+    if (
+        not np.allclose(labels.affine, image.affine, atol=1e-4)
+        or labels.spatial_shape != image.spatial_shape
+    ):
         labels = tio.Resample((image.spatial_shape, image.affine))(labels)
     labels.set_data(_finite(labels.data).round())
     if bool((labels.data != 0).any()):

@@ -1,4 +1,6 @@
-"""Check of one scan: header, intensities, mask, labels and landmarks. All problems are listed, not only the first."""
+"""Check of one scan: header, intensities, mask, labels and landmarks. All problems are listed, not
+only the first.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ class ScanReport:
 
     Args:
         record: the scan.
-        grid: ``None`` if the scan or its grid cannot be read; the intensities and landmarks are then not set.
+        grid: ``None`` if the scan or its grid cannot be read; the intensities and landmarks are
+            then not set.
         low, high: smallest and largest intensity.
         units: ``HU``, ``HU + 1024``, ``0 to 1`` or ``arbitrary``, judged from the values.
         digest: hash of the voxels; equal for equal images.
@@ -80,7 +83,12 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
         report.add("error", "unreadable", str(error))
         return report
     except Exception as error:  # a reader may raise anything; the other scans are still checked
-        report.add("error", "unreadable", f"{record.name} cannot be read ({type(error).__name__}: {error}); look at {record.image}.")
+        report.add(
+            "error",
+            "unreadable",
+            f"{record.name} cannot be read ({type(error).__name__}: {error}); look at"
+            f" {record.image}.",
+        )
         return report
     for problem in subject_problems(subject):
         report.add("error", "image", problem)
@@ -97,20 +105,29 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     _intensities(report, image)
     if "landmarks" in subject:
         report.landmarks = subject["landmarks"]
-        if not (isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None):  # cropping may have cut some off
+        if not (
+            isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None
+        ):  # cropping may have cut some off
             _landmarks(report, subject)
     return report
 
 
-def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Subject, list[Finding]]:
+def load_leniently(
+    dataset: RegistrationDataset, record: Record
+) -> tuple[tio.Subject, list[Finding]]:
     """Load a scan despite problems, and list the parts of it that cannot be read.
 
-    A scan that only the data set can read (its file is no image, or holds several scans) is loaded by the data set alone.
+    A scan that only the data set can read (its file is no image, or holds several scans) is loaded
+    by the data set alone.
 
     Raises:
         DataError: the image itself cannot be read.
     """
-    if record.image is None or record.number is not None or not (record.image.is_dir() or is_image(record.image)):
+    if (
+        record.image is None
+        or record.number is not None
+        or not (record.image.is_dir() or is_image(record.image))
+    ):
         return load_record(dataset, record), []
     try:
         return load_record(dataset, record), []
@@ -128,7 +145,9 @@ def load_leniently(dataset: RegistrationDataset, record: Record) -> tuple[tio.Su
     if record.landmarks is not None:
         try:
             points = read_points(record.landmarks)
-            subject["landmarks"] = points.world(Grid(parts["image"].spatial_shape, parts["image"].affine))
+            subject["landmarks"] = points.world(
+                Grid(parts["image"].spatial_shape, parts["image"].affine)
+            )
             subject["landmark_labels"] = points.labels
         except (DataError, ValueError) as error:
             lacking.append(Finding("error", "landmarks", str(error)))
@@ -147,8 +166,16 @@ def _intensities(report: ScanReport, image: tio.Image) -> None:
     clipped = float((finite == report.high).float().mean())
     if report.high > report.low and clipped > 0.01:
         where = image.path or report.record.name
-        text = f"{where} has its largest value ({report.high:g}) in {100 * clipped:.1f} % of its voxels: intensities are clipped"
-        report.add("warning", "intensities", f"{text}; export it with its full range, or check that nothing of interest is that bright.")
+        text = (
+            f"{where} has its largest value ({report.high:g}) in {100 * clipped:.1f} % of its"
+            " voxels: intensities are clipped"
+        )
+        report.add(
+            "warning",
+            "intensities",
+            f"{text}; export it with its full range, or check that nothing of interest is that"
+            " bright.",
+        )
 
 
 def units(values: Tensor, low: float, high: float) -> str:
@@ -158,12 +185,17 @@ def units(values: Tensor, low: float, high: float) -> str:
     if low >= -0.01 and high <= 1.01:
         return "0 to 1"
     sampled = values[:: max(1, values.numel() // 200_000)]
-    tissue, air = float(((sampled > 950) & (sampled < 1150)).float().mean()), float((sampled < 300).float().mean())
+    tissue, air = (
+        float(((sampled > 950) & (sampled < 1150)).float().mean()),
+        float((sampled < 300).float().mean()),
+    )
     return "HU + 1024" if low > -100 and tissue > 0.1 and air > 0.1 and high > 1200 else "arbitrary"
 
 
 def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
-    """Report landmarks outside the image or the mask, with the conventions under which they would be inside."""
+    """Report landmarks outside the image or the mask, with the conventions under which they would
+    be inside.
+    """
     assert report.landmarks is not None
     assert report.grid is not None
     mask = subject["mask"].data[0] > 0 if "mask" in subject else None
@@ -173,11 +205,17 @@ def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
         return
     fits = fitting_conventions(raw_landmarks(report.record, report.landmarks), report.grid, mask)
     where = report.record.landmarks or f"The landmarks of {report.record.name}"
-    outside = f"{where}: {round((1 - here) * len(report.landmarks))} of {len(report.landmarks)} landmarks lie outside the image"
+    outside = (
+        f"{where}: {round((1 - here) * len(report.landmarks))} of {len(report.landmarks)} landmarks"
+        " lie outside the image"
+    )
     if here == 1.0:
         outside = f"{where}: {100 * (1 - in_mask):.0f} % of the landmarks lie outside the mask"
     if fits:
-        advice = f"they fit if they are {' or '.join(fits)}: name their columns accordingly (x,y,z RAS; x_lps,y_lps,z_lps; i,j,k from 0)"
+        advice = (
+            f"they fit if they are {' or '.join(fits)}: name their columns accordingly (x,y,z RAS;"
+            " x_lps,y_lps,z_lps; i,j,k from 0)"
+        )
     else:
         advice = "they fit neither as RAS or LPS mm nor as voxels: they may belong to another image"
     report.add("error" if here < 1.0 else "warning", "landmarks", f"{outside}; {advice}.")
@@ -197,11 +235,15 @@ def as_convention(values: Tensor, convention: str, grid: Grid) -> Tensor:
         return values
     if convention == "LPS mm":
         return values * values.new_tensor([-1.0, -1.0, 1.0])
-    return grid.to_world((values.double() - (1.0 if convention.endswith("1") else 0.0)).T.unsqueeze(0))[0].T
+    return grid.to_world(
+        (values.double() - (1.0 if convention.endswith("1") else 0.0)).T.unsqueeze(0)
+    )[0].T
 
 
 def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) -> list[str]:
-    """Conventions under which all points are in the image and, if there is a mask, at least 90 % of them in the mask."""
+    """Conventions under which all points are in the image and, if there is a mask, at least 90 % of
+    them in the mask.
+    """
     found = []
     for convention in CONVENTIONS:
         world = as_convention(values.double(), convention, grid)

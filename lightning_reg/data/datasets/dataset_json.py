@@ -22,16 +22,20 @@ def descriptions(root: Path) -> list[Path]:
 
 
 def from_dataset_json(path: Path) -> Layout:
-    """Read the scans of a ``dataset.json``: Medical Segmentation Decathlon, nnU-Net (v1, v2, the first channel), Learn2Reg.
+    """Read the scans of a ``dataset.json``: Medical Segmentation Decathlon, nnU-Net (v1, v2, the
+    first channel), Learn2Reg.
 
-    Scans of Learn2Reg are named ``TASK_SUBJECT_TIME``; its ``registration_val`` pairs form the split ``validation``.
+    Scans of Learn2Reg are named ``TASK_SUBJECT_TIME``; its ``registration_val`` pairs form the
+    split ``validation``.
 
     Raises:
         DataError: the file is invalid, or files that it lists are missing.
     """
     described = read_json(path, "download it again")
     if not isinstance(described, dict):
-        raise DataError(f"{path} is no description of a data set; set data.root to the data set's own folder.")
+        raise DataError(
+            f"{path} is no description of a data set; set data.root to the data set's own folder."
+        )
     folder = path.parent
     try:
         if "training_paired_images" in described or "registration_val" in described:
@@ -39,25 +43,47 @@ def from_dataset_json(path: Path) -> Layout:
         elif "channel_names" in described:
             layout = _nnunet(folder, described)
         else:
-            entries = [e if isinstance(e, Mapping) else {"image": e} for e in described.get("training", [])]
+            entries = [
+                e if isinstance(e, Mapping) else {"image": e} for e in described.get("training", [])
+            ]
             layout = Layout([_entry(folder, e) for e in entries if "image" in e])
     except (TypeError, KeyError, AttributeError) as cause:
-        text = f"{path} is not of the form of nnU-Net, the Decathlon or Learn2Reg ({type(cause).__name__}: {cause})"
-        raise DataError(f"{text}; download it again, or remove it: the folder is then read without it.") from cause
+        text = (
+            f"{path} is not of the form of nnU-Net, the Decathlon or Learn2Reg"
+            f" ({type(cause).__name__}: {cause})"
+        )
+        raise DataError(
+            f"{text}; download it again, or remove it: the folder is then read without it."
+        ) from cause
     if not layout.records:
-        raise DataError(f"{path} lists no training images; set data.root to the data set's own folder.")
+        raise DataError(
+            f"{path} lists no training images; set data.root to the data set's own folder."
+        )
     unique(layout.records)
     missing = [str(p) for record in layout.records for p in record.files() if not p.exists()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{path} lists {missing[0]}{more}, which is not there; unpack the data set completely.")
+        raise DataError(
+            f"{path} lists {missing[0]}{more}, which is not there; unpack the data set completely."
+        )
     return layout
 
 
-def _entry(folder: Path, entry: Mapping[str, str], subject: str | None = None, time: str = "", split: Split = "train") -> Record:
+def _entry(
+    folder: Path,
+    entry: Mapping[str, str],
+    subject: str | None = None,
+    time: str = "",
+    split: Split = "train",
+) -> Record:
     image = inside(folder, entry["image"], links=True)
-    if not image.exists() and image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz")).exists():
-        image = image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz"))  # nnU-Net v1 lists names without the channel
+    if (
+        not image.exists()
+        and image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz")).exists()
+    ):
+        image = image.with_name(
+            image.name.replace(".nii.gz", "_0000.nii.gz")
+        )  # nnU-Net v1 lists names without the channel
     labels = inside(folder, entry["label"], links=True) if "label" in entry else None
     return Record(subject or stem(image).removesuffix("_0000"), time, split, image, labels=labels)
 
@@ -66,7 +92,12 @@ def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
     ending = described.get("file_ending", ".nii.gz")
     inside(folder, ending)
     if isinstance(described.get("dataset"), Mapping):
-        return Layout([_entry(folder, {**e, "image": e["images"][0]}, name) for name, e in described["dataset"].items()])
+        return Layout(
+            [
+                _entry(folder, {**e, "image": e["images"][0]}, name)
+                for name, e in described["dataset"].items()
+            ]
+        )
     records = []
     for image in sorted((folder / "imagesTr").glob(f"*_0000{ending}"), key=natural):
         name = image.name[: -len(f"_0000{ending}")]
@@ -78,23 +109,34 @@ def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
 def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
     """List the scans in the order of the pairs, the fixed scan of each pair first."""
     validation, training = (
-        [(Path(pair["fixed"]).as_posix(), Path(pair["moving"]).as_posix()) for pair in described.get(key, [])]
+        [
+            (Path(pair["fixed"]).as_posix(), Path(pair["moving"]).as_posix())
+            for pair in described.get(key, [])
+        ]
         for key in ("registration_val", "training_paired_images")
     )
     training = [pair for pair in training if pair not in validation]
     held_out = {_scan_name(image)[0] for pair in validation for image in pair}
-    singles = [Path(e["image"] if isinstance(e, Mapping) else e).as_posix() for e in described.get("training", [])]
+    singles = [
+        Path(e["image"] if isinstance(e, Mapping) else e).as_posix()
+        for e in described.get("training", [])
+    ]
     images = dict.fromkeys([image for pair in training + validation for image in pair] + singles)
     records: dict[str, Record] = {}
     for image in images:
         path = inside(folder, image, links=True)
         subject, time = _scan_name(image)
         split: Split = "validation" if subject in held_out else "train"
-        beside = {part: _beside(path, name) for name, part in (("labels", "labels"), ("masks", "mask"), ("landmarks", "landmarks"))}
+        beside = {
+            part: _beside(path, name)
+            for name, part in (("labels", "labels"), ("masks", "mask"), ("landmarks", "landmarks"))
+        }
         beside["landmarks"] = beside["landmarks"] or _beside(path, "keypoints")
         records[image] = Record(subject, time, split, path).holding(beside)
     single = [subject for subject, times in _times(records.values()).items() if len(times) == 1]
-    if len(single) == len(records):  # pairs of subjects: the number in the name is that of the modality, not of the time point
+    if len(single) == len(
+        records
+    ):  # pairs of subjects: the number in the name is that of the modality, not of the time point
         records = {image: replace(record, time="") for image, record in records.items()}
     pairs = [(records[fixed], records[moving]) for fixed, moving in training + validation]
     ordered = list(records.values())
@@ -104,7 +146,9 @@ def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
 
 
 def _keypoints(path: Path) -> PointFile:
-    """Read keypoints of Learn2Reg: voxel indices of nibabel's array, counted from 0, without a header line."""
+    """Read keypoints of Learn2Reg: voxel indices of nibabel's array, counted from 0, without a
+    header line.
+    """
     return read_plain(path, "voxel")
 
 
@@ -121,7 +165,9 @@ def _scan_name(image: str) -> tuple[str, str]:
 
 
 def _beside(image: Path, kind: str) -> Path | None:
-    """Find the file of the same name in the folder of another kind; for points, it may end in ``.csv``."""
+    """Find the file of the same name in the folder of another kind; for points, it may end in
+    ``.csv``.
+    """
     folder = image.parent.with_name(image.parent.name.replace("images", kind))
     candidates = (folder / image.name, folder / f"{stem(image)}.csv")
     return next((p for p in candidates if p.is_file()), None)

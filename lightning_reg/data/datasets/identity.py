@@ -1,4 +1,6 @@
-"""Identity of a training's data: names, splits and file contents of its scans, and what changed since."""
+"""Identity of a training's data: names, splits and file contents of its scans, and what changed
+since.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,18 @@ def belonging(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(path.iterdir())
     if path.suffix.lower() in (".mhd", ".nhdr"):
-        return sorted(p for p in path.parent.iterdir() if p.name.split(".")[0] == path.name.split(".")[0])
+        return sorted(
+            p for p in path.parent.iterdir() if p.name.split(".")[0] == path.name.split(".")[0]
+        )
     return [path]
 
 
 def content(path: Path, number: int | None = None) -> str | None:
-    """Digest of a file's (or folder's) size and bytes, which does not depend on names; ``None`` if it cannot be read.
+    """Digest of a file's (or folder's) size and bytes, which does not depend on names; ``None`` if
+    it cannot be read.
 
-    Of a file above 1 MiB, 16 blocks of 64 KiB are read, spread from its beginning to its end. A compressed
-    file ends in a checksum of all of its content.
+    Of a file above 1 MiB, 16 blocks of 64 KiB are read, spread from its beginning to its end. A
+    compressed file ends in a checksum of all of its content.
 
     Args:
         number: index of the scan in the file, see :class:`Record`.
@@ -48,7 +53,9 @@ def content(path: Path, number: int | None = None) -> str | None:
         return None
     if not digests:
         return None
-    whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    whole = (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
     return whole[:32] if number is None else f"{whole[:32]}[{number}]"
 
 
@@ -69,9 +76,12 @@ def identify(data: Splits) -> dict[str, Any]:
     """Identity of the scans and pairs of all splits, plain values.
 
     Returns:
-        ``scans``: a row per scan, with its name, subject, split and, by part, its file (relative to the root of the
-        data set), size and :func:`content`; generated scans have no files. ``pairs``: names of fixed and moving scans.
-        ``trained``: ``subjects`` of the split ``train``, and ``images``, their contents. Subjects and images that the
+        ``scans``: a row per scan, with its name, subject, split and, by part, its file (relative to
+            the root of the
+        data set), size and :func:`content`; generated scans have no files. ``pairs``: names of
+        fixed and moving scans.
+        ``trained``: ``subjects`` of the split ``train``, and ``images``, their contents. Subjects
+            and images that the
         data set itself has in another split too, as an atlas, are left out of it.
     """
     records = data.records()
@@ -81,7 +91,9 @@ def identify(data: Splits) -> dict[str, Any]:
     with ThreadPoolExecutor(8) as readers:
         known = dict(zip(paths, readers.map(content, paths), strict=True))
     rows = [_row(record, root, known.__getitem__) for record in records]
-    train, others = ([r for r in rows if (r["split"] == "train") == is_train] for is_train in (True, False))
+    train, others = (
+        [r for r in rows if (r["split"] == "train") == is_train] for is_train in (True, False)
+    )
     subjects = {row["subject"] for row in train} - {row["subject"] for row in others}
     images = _images(train) - _images(others)
     return {
@@ -99,7 +111,11 @@ def _row(record: Record, root: Path, known: Callable[[Path], str | None]) -> dic
             continue
         place, digest = Path(os.path.abspath(path)), known(path)
         name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
-        digest = f"{digest}[{record.number}]" if digest and record.number is not None and part != "landmarks" else digest
+        digest = (
+            f"{digest}[{record.number}]"
+            if digest and record.number is not None and part != "landmarks"
+            else digest
+        )
         size = sum(file.stat().st_size for file in belonging(path)) if digest else 0
         files[part] = {"file": name, "bytes": size, "content": digest}
     return {"scan": record.name, "subject": record.subject, "split": record.split, "files": files}
@@ -107,11 +123,17 @@ def _row(record: Record, root: Path, known: Callable[[Path], str | None]) -> dic
 
 def _images(rows: Iterable[Known]) -> set[str]:
     """Contents of the images of some rows."""
-    return {row["files"]["image"]["content"] for row in rows if row["files"].get("image", {}).get("content")}
+    return {
+        row["files"]["image"]["content"]
+        for row in rows
+        if row["files"].get("image", {}).get("content")
+    }
 
 
 def changes(known: Known, now: Known) -> str | None:
-    """Describe what changed between two identities of a training's data; ``None`` if they are the same."""
+    """Describe what changed between two identities of a training's data; ``None`` if they are the
+    same.
+    """
     before, after = ({row["scan"]: row for row in one["scans"]} for one in (known, now))
     both = [name for name in before if name in after]
 
@@ -121,14 +143,19 @@ def changes(known: Known, now: Known) -> str | None:
     told = [
         _named([name for name in before if name not in after], "missing"),
         _named([name for name in after if name not in before], "new"),
-        _named([name for name in both if contents(before[name]) != contents(after[name])], "changed"),
+        _named(
+            [name for name in both if contents(before[name]) != contents(after[name])], "changed"
+        ),
     ]
     moved: dict[tuple[str, str], list[str]] = {}
     for name in both:
         splits = before[name]["split"], after[name]["split"]
         if splits[0] != splits[1]:
             moved.setdefault(splits, []).append(before[name]["subject"])
-    told += [f"{_listed(list(dict.fromkeys(of)))} would change from {old} to {new}" for (old, new), of in moved.items()]
+    told += [
+        f"{_listed(list(dict.fromkeys(of)))} would change from {old} to {new}"
+        for (old, new), of in moved.items()
+    ]
     found = [sentence for sentence in told if sentence]
     if not found and list(before) != list(after):
         found = ["the scans have another order"]
@@ -147,9 +174,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def keep_splits(data: Splits, known: Known) -> dict[str, Split]:
-    """Give every subject that a training knows, by name or by an image's content, the split that it had there.
+    """Give every subject that a training knows, by name or by an image's content, the split that it
+    had there.
 
-    Whatever was once trained on is in the split ``train``. Other subjects keep the split that the data set gives them.
+    Whatever was once trained on is in the split ``train``. Other subjects keep the split that the
+    data set gives them.
 
     Args:
         known: identity of the training's data; an empty one changes nothing.
@@ -167,13 +196,19 @@ def keep_splits(data: Splits, known: Known) -> dict[str, Split]:
     changed: dict[str, Split] = {}
     for row in identify(data)["scans"]:
         keys = [row["subject"], *_images([row])]
-        splits: set[Split] = {"train"} if trained.intersection(keys) else next((before[key] for key in keys if key in before), set())
+        splits: set[Split] = (
+            {"train"}
+            if trained.intersection(keys)
+            else next((before[key] for key in keys if key in before), set())
+        )
         if len(splits) == 1 and changed.get(row["subject"]) != "train":  # an atlas may have several
             changed[row["subject"]] = next(iter(splits))
     return data.assign(changed)
 
 
-def joined(known: Known, now: Known, moved: Mapping[str, str] | None = None, source: Known | None = None) -> dict[str, Any]:
+def joined(
+    known: Known, now: Known, moved: Mapping[str, str] | None = None, source: Known | None = None
+) -> dict[str, Any]:
     """Identity of the data now, with what the weights were trained on before.
 
     Args:
@@ -182,7 +217,8 @@ def joined(known: Known, now: Known, moved: Mapping[str, str] | None = None, sou
         source: identity of the data of the model from which the run starts.
 
     Returns:
-        As :func:`identify`, and ``moved``, and ``source``: contents of the images that the initial model was trained on.
+        As :func:`identify`, and ``moved``, and ``source``: contents of the images that the initial
+        model was trained on.
     """
     before = known.get("trained", {})
     return {
@@ -194,11 +230,24 @@ def joined(known: Known, now: Known, moved: Mapping[str, str] | None = None, sou
 
 
 def trained_images(known: Known) -> frozenset[str]:
-    """Contents of all images that the weights of a model were trained on; none for a model that does not store them."""
+    """Contents of all images that the weights of a model were trained on; none for a model that
+    does not store them.
+    """
     return frozenset({*known.get("trained", {}).get("images", ()), *known.get("source", ())})
 
 
 def held_out_but_seen(now: Known) -> str | None:
-    """Describe the held-out scans on which the initial model of a run was trained; ``None`` if there are none."""
+    """Describe the held-out scans on which the initial model of a run was trained; ``None`` if
+    there are none.
+    """
     images = set(now.get("source", ()))
-    return _listed([row["scan"] for row in now.get("scans", ()) if row["split"] != "train" and _images([row]) & images]) or None
+    return (
+        _listed(
+            [
+                row["scan"]
+                for row in now.get("scans", ())
+                if row["split"] != "train" and _images([row]) & images
+            ]
+        )
+        or None
+    )

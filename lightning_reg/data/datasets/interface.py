@@ -22,11 +22,13 @@ class Record:
 
     Args:
         subject: name of the subject; all scans of a subject are in one split.
-        time: time point of the scan (``inhale``, ``T50``, ``ED``); empty if the subject has one scan.
+        time: time point of the scan (``inhale``, ``T50``, ``ED``); empty if the subject has one
+            scan.
         split: split to which the scan belongs.
         image: file or DICOM folder; ``None`` if the data set generates its images.
         mask, labels, landmarks: files that belong to the image.
-        number: index of the scan in the image's file (a frame of a cine, counted from 0); ``None``: the whole file.
+        number: index of the scan in the image's file (a frame of a cine, counted from 0); ``None``:
+            the whole file.
     """
 
     subject: str
@@ -49,13 +51,19 @@ class Record:
 
     def files(self) -> list[Path]:
         """Return the files of the scan: image, mask, labels and landmarks, if known."""
-        return [path for path in (self.image, self.mask, self.labels, self.landmarks) if path is not None]
+        return [
+            path
+            for path in (self.image, self.mask, self.labels, self.landmarks)
+            if path is not None
+        ]
 
 
 class RegistrationDataset(Described, ABC):
-    """A source of scans, registered under ``lightning_reg.datasets``. It finds and loads scans, without preprocessing or sampling.
+    """A source of scans, registered under ``lightning_reg.datasets``. It finds and loads scans,
+    without preprocessing or sampling.
 
-    The constructor searches for the files; :meth:`load` reads them. A constructor that uses files takes their folder as ``root``.
+    The constructor searches for the files; :meth:`load` reads them. A constructor that uses files
+    takes their folder as ``root``.
     """
 
     @abstractmethod
@@ -68,10 +76,12 @@ class RegistrationDataset(Described, ABC):
 
     @abstractmethod
     def load(self, record: Record) -> tio.Subject:
-        """Load a scan: ``image`` and, if known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS mm.
+        """Load a scan: ``image`` and, if known, ``mask``, ``labels``, ``landmarks`` ``(N, 3)`` RAS
+        mm.
 
-        Grid and intensities are those of the files. Use :func:`~lightning_reg.data.datasets.loading.load_files` if the record's files
-        can be read directly.
+        Grid and intensities are those of the files. Use
+        :func:`~lightning_reg.data.datasets.loading.load_files` if the record's files can be read
+        directly.
 
         Raises:
             DataError: a file or header is invalid; the message names it.
@@ -79,15 +89,19 @@ class RegistrationDataset(Described, ABC):
 
     @abstractmethod
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return the ``(fixed, moving)`` pairs to register, both scans of one split. See :func:`usual_pairs`."""
+        """Return the ``(fixed, moving)`` pairs to register, both scans of one split. See
+        :func:`usual_pairs`.
+        """
 
 
 def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Return the default pairs of a data set, within each split.
 
-    The first scan of a subject is the fixed image for each of the subject's other scans. If no subject of a split has several scans, each
-    scan is the fixed image for that of the next subject, and the last one for that of the first subject. In the validation and test splits,
-    such pairs of subjects use only scans with labels, if there are two or more: other pairs could not be evaluated by overlap.
+    The first scan of a subject is the fixed image for each of the subject's other scans. If no
+    subject of a split has several scans, each scan is the fixed image for that of the next subject,
+    and the last one for that of the first subject. In the validation and test splits, such pairs of
+    subjects use only scans with labels, if there are two or more: other pairs could not be
+    evaluated by overlap.
     """
     pairs = []
     for split in SPLITS:
@@ -98,5 +112,7 @@ def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
             subjects.setdefault(record.subject, []).append(record)
         within = [(scans[0], other) for scans in subjects.values() for other in scans[1:]]
         ring = labelled if len(labelled) > 1 and split != "train" else inside
-        pairs += within or ([(r, ring[(k + 1) % len(ring)]) for k, r in enumerate(ring)] if len(ring) > 1 else [])
+        pairs += within or (
+            [(r, ring[(k + 1) % len(ring)]) for k, r in enumerate(ring)] if len(ring) > 1 else []
+        )
     return pairs

@@ -1,4 +1,6 @@
-"""Common folder layouts: BIDS, a folder per kind of file, a folder per subject, or a single folder of files."""
+"""Common folder layouts: BIDS, a folder per kind of file, a folder per subject, or a single folder
+of files.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_reg.data.datasets.interface import Record
-from lightning_reg.data.datasets.roles import ENDINGS, IMAGES, ROLES, Part, assign_parts, is_image, named_part, sort_parts, stem, words
+from lightning_reg.data.datasets.roles import (
+    ENDINGS,
+    IMAGES,
+    ROLES,
+    Part,
+    assign_parts,
+    is_image,
+    named_part,
+    sort_parts,
+    stem,
+    words,
+)
 from lightning_reg.io.points import PointFile, read_points
 from lightning_reg.registry import DataError
 
@@ -21,7 +34,9 @@ Pairs = list[tuple[Record, Record]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Scans of a folder, the listed pairs (``None``: no list), the reader of the landmarks, and masks and label maps of no scan."""
+    """Scans of a folder, the listed pairs (``None``: no list), the reader of the landmarks, and
+    masks and label maps of no scan.
+    """
 
     records: list[Record]
     pairs: Pairs | None = None
@@ -31,39 +46,73 @@ class Layout:
 
 def natural(path: Path) -> list[Any]:
     """Return a sorting key for natural order: ``case2`` before ``case10``."""
-    return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in re.split(r"(\d+)", path.name)]
+    return [
+        (0, int(word), "") if word.isdecimal() else (1, 0, word)
+        for word in re.split(r"(\d+)", path.name)
+    ]
 
 
 def walk(root: Path) -> list[Path]:
     """List all files below a folder in natural order.
 
-    Links are followed, each folder once. Hidden files and data written by ``lightning-reg prepare`` are left out.
+    Links are followed, each folder once. Hidden files and data written by ``lightning-reg prepare``
+    are left out.
     """
     found, seen = [], {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
         kept = []
         for name in folders:
             real = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith((".", "__MACOSX")) and real not in seen and not os.path.isdir(os.path.join(real, STATE)):
+            if (
+                not name.startswith((".", "__MACOSX"))
+                and real not in seen
+                and not os.path.isdir(os.path.join(real, STATE))
+            ):
                 kept.append(name)
                 seen.add(real)
         folders[:] = kept
         found += [Path(folder) / name for name in names if not name.startswith(".")]
-    return sorted(found, key=lambda path: [natural(Path(part)) for part in path.relative_to(root).parts])
+    return sorted(
+        found, key=lambda path: [natural(Path(part)) for part in path.relative_to(root).parts]
+    )
 
 
-def from_kinds(root: Path, images: str = "images", pattern: str | None = None, labels: str | None = None) -> Layout:
-    """Read a layout with a folder per kind. Every image is a subject, unless a ``pattern`` is given.
+def from_kinds(
+    root: Path, images: str = "images", pattern: str | None = None, labels: str | None = None
+) -> Layout:
+    """Read a layout with a folder per kind. Every image is a subject, unless a ``pattern`` is
+    given.
 
-    The folders ``masks``, ``labels``, ``segmentations`` and so on beside ``imagesTr`` end in ``Tr``, too.
+    The folders ``masks``, ``labels``, ``segmentations`` and so on beside ``imagesTr`` end in
+    ``Tr``, too.
     """
     name_of = _Names(root, pattern)
     ending = images.lower().removeprefix("images")
-    scans, parts = sort_parts({stem(path): path for path in sorted((root / images).iterdir(), key=natural) if is_image(path)}, labels)
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower().endswith(ending)):
-        part = next((ROLES[word] for word in words(folder.name.lower().removesuffix(ending)) if word in ROLES), None)
+    scans, parts = sort_parts(
+        {
+            stem(path): path
+            for path in sorted((root / images).iterdir(), key=natural)
+            if is_image(path)
+        },
+        labels,
+    )
+    for folder in sorted(
+        path for path in root.iterdir() if path.is_dir() and path.name.lower().endswith(ending)
+    ):
+        part = next(
+            (
+                ROLES[word]
+                for word in words(folder.name.lower().removesuffix(ending))
+                if word in ROLES
+            ),
+            None,
+        )
         if part is not None and folder.name != images:
-            inside = [path for path in walk(folder) if path.name.lower().endswith(ENDINGS[part]) and not path.name.startswith("_")]
+            inside = [
+                path
+                for path in walk(folder)
+                if path.name.lower().endswith(ENDINGS[part]) and not path.name.startswith("_")
+            ]
             parts += [Part(stem(path), path, part) for path in inside]
     extra = assign_parts(scans, parts)
     found: list[Record] = []
@@ -72,7 +121,10 @@ def from_kinds(root: Path, images: str = "images", pattern: str | None = None, l
         found += [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
     name_of.require(found)
     if not found:
-        raise DataError(f"{root} has no images (expected {root / images}/*.nii.gz); set data.root to the data set's own folder.")
+        raise DataError(
+            f"{root} has no images (expected {root / images}/*.nii.gz); set data.root to the data"
+            " set's own folder."
+        )
     return Layout(unique(found))
 
 
@@ -84,7 +136,9 @@ class _Names:
         try:
             self.expression = re.compile(pattern) if pattern else None
         except re.error as cause:
-            raise DataError(f"data.dataset.pattern is no regular expression ({cause}): {pattern}") from cause
+            raise DataError(
+                f"data.dataset.pattern is no regular expression ({cause}): {pattern}"
+            ) from cause
 
     def __call__(self, path: str, subject: str, time: str) -> tuple[str, str]:
         """Return subject and time; both are empty if the pattern does not match the path."""
@@ -98,15 +152,18 @@ class _Names:
 
     def require(self, found: Sequence[Record]) -> None:
         if self.unmatched and not found:
-            text = f"No image below {self.root} gives a subject by data.dataset.pattern={self.pattern}"
+            text = (
+                f"No image below {self.root} gives a subject by data.dataset.pattern={self.pattern}"
+            )
             raise DataError(f"{text} (as {self.unmatched}); correct the pattern.")
 
 
 def from_tree(root: Path, pattern: str | None = None, labels: str | None = None) -> Layout:
-    """Read images at any depth below ``root``: a folder is a subject and its files are time points; an image in ``root`` is a subject.
+    """Read images at any depth below ``root``: a folder is a subject and its files are time points;
+    an image in ``root`` is a subject.
 
-    Label maps, masks and landmarks are found as :mod:`~lightning_reg.data.datasets.roles` says. If all scans are in one folder and
-    their label maps in another, each scan is a subject.
+    Label maps, masks and landmarks are found as :mod:`~lightning_reg.data.datasets.roles` says. If
+    all scans are in one folder and their label maps in another, each scan is a subject.
     """
     name_of = _Names(root, pattern)
     images: dict[str, Path] = {}
@@ -126,17 +183,29 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
     if not scans:
         holds = f"only masks or label maps (as {parts[0].path})" if parts else "no images"
         raise DataError(
-            f"{root} holds {holds} ({', '.join(IMAGES)}, or folders with *.dcm); set data.root to the folder that holds the scans."
+            f"{root} holds {holds} ({', '.join(IMAGES)}, or folders with *.dcm); set data.root to"
+            " the folder that holds the scans."
         )
     extra = assign_parts(scans, [*parts, *points])
     folders = {path.parent for path in scans.values()}
-    elsewhere = any(path.parent not in folders for files in extra.values() for part, path in files.items() if part != "landmarks")
+    elsewhere = any(
+        path.parent not in folders
+        for files in extra.values()
+        for part, path in files.items()
+        if part != "landmarks"
+    )
     records = []
     for name, path in scans.items():
         folder, _, last = name.rpartition("/")
-        usual = (folder.replace("/", "-"), last) if folder and not (elsewhere and len(folders) == 1) else (last, "")
+        usual = (
+            (folder.replace("/", "-"), last)
+            if folder and not (elsewhere and len(folders) == 1)
+            else (last, "")
+        )
         subject, time = name_of(path.relative_to(root).as_posix(), *usual)
-        records += [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
+        records += (
+            [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
+        )
     name_of.require(records)
     return Layout(unique(records))
 
@@ -147,23 +216,36 @@ def unique(records: Sequence[Record]) -> list[Record]:
     for record in records:
         if record.name in seen:
             raise DataError(
-                f"{seen[record.name].image} and {record.image} are both the scan '{record.name}'; tell them apart by data.dataset.pattern."
+                f"{seen[record.name].image} and {record.image} are both the scan '{record.name}';"
+                " tell them apart by data.dataset.pattern."
             )
         seen[record.name] = record
     return list(records)
 
 
 def from_bids(root: Path, suffix: str = "T1w") -> Layout:
-    """Read anatomical images of a BIDS folder, with masks and segmentations beside them and in its derivatives; sessions are time points.
+    """Read anatomical images of a BIDS folder, with masks and segmentations beside them and in its
+    derivatives; sessions are time points.
 
-    Source: Brain Imaging Data Structure specification, "Magnetic Resonance Imaging" and "Derivatives: imaging data types".
+    Source: Brain Imaging Data Structure specification, "Magnetic Resonance Imaging" and
+        "Derivatives: imaging data types".
     """
     found = sorted((p for p in root.glob("sub-*/**/anat/*") if is_image(p)), key=natural)
     suffixes = sorted({stem(p).rpartition("_")[2] for p in found if named_part(p) is None})
     if not suffixes:
-        raise DataError(f"{root} looks like BIDS (sub-*), and has no sub-*/[ses-*/]anat/*.nii.gz; set data.root to the folder that does.")
+        raise DataError(
+            f"{root} looks like BIDS (sub-*), and has no sub-*/[ses-*/]anat/*.nii.gz; set data.root"
+            " to the folder that does."
+        )
     chosen = suffix if suffix in suffixes else suffixes[0]
-    derived = sorted((p for p in walk(root) if is_image(p) and p.parent.name.startswith(("anat", "sub-", "ses-"))), key=natural)
+    derived = sorted(
+        (
+            p
+            for p in walk(root)
+            if is_image(p) and p.parent.name.startswith(("anat", "sub-", "ses-"))
+        ),
+        key=natural,
+    )
     parts: dict[tuple[str | None, ...], dict[str, Path]] = {}
     for path in derived:
         part = named_part(path)
@@ -175,9 +257,16 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
         if stem(path).rpartition("_")[2] == chosen:
             times = [entities[key] for key in ("ses", "run", "acq") if key in entities]
             files = parts.get(_identity(entities), {})
-            records.append(Record(f"sub-{entities.get('sub', '?')}", "-".join(times), image=path).holding(files))
+            records.append(
+                Record(f"sub-{entities.get('sub', '?')}", "-".join(times), image=path).holding(
+                    files
+                )
+            )
     used = {path for record in records for path in record.files()}
-    return Layout(unique(records), left_out=[path for path in derived if named_part(path) is not None and path not in used])
+    return Layout(
+        unique(records),
+        left_out=[path for path in derived if named_part(path) is not None and path not in used],
+    )
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -186,5 +275,9 @@ def _entities(path: Path) -> dict[str, str]:
 
 
 def _identity(entities: Mapping[str, str]) -> tuple[str | None, ...]:
-    """Return the common key of an image and its derivatives; derivatives in another space match no image."""
-    return tuple(entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space"))
+    """Return the common key of an image and its derivatives; derivatives in another space match no
+    image.
+    """
+    return tuple(
+        entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space")
+    )

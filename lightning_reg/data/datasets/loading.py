@@ -15,20 +15,26 @@ from lightning_reg.spatial import Grid
 
 
 def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
-    """Load the subject of a record. If the data set sets no ``name`` or ``group``, they are the record's name and subject.
+    """Load the subject of a record. If the data set sets no ``name`` or ``group``, they are the
+    record's name and subject.
 
     Raises:
-        DataError: the data set did not return a subject with an image; the message names its distribution.
+        DataError: the data set did not return a subject with an image; the message names its
+            distribution.
         ComponentError: a data set of another distribution failed.
     """
     with blaming(dataset, f"loading {record.name}"):
         subject = dataset.load(record)
     if not isinstance(subject, tio.Subject):
-        raise DataError(f"{origin(dataset)} returned {type(subject).__name__} for {record.name}; return a torchio.Subject.")
+        raise DataError(
+            f"{origin(dataset)} returned {type(subject).__name__} for {record.name}; return a"
+            " torchio.Subject."
+        )
     if not isinstance(subject.get("image"), tio.Image):
         has = ", ".join(sorted(map(str, subject))) or "nothing"
         raise DataError(
-            f"{origin(dataset)} returned a subject without 'image' for {record.name} (it has {has}); add a torchio.ScalarImage."
+            f"{origin(dataset)} returned a subject without 'image' for {record.name} (it has"
+            f" {has}); add a torchio.ScalarImage."
         )
     for key, value in (("name", record.name), ("group", record.subject)):
         if key not in subject:
@@ -36,7 +42,9 @@ def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
     return subject
 
 
-def load_files(record: Record, points: Callable[[Path], PointFile] = read_points, cropped: bool = False) -> tio.Subject:
+def load_files(
+    record: Record, points: Callable[[Path], PointFile] = read_points, cropped: bool = False
+) -> tio.Subject:
     """Load the subject of a record from its files.
 
     Args:
@@ -44,14 +52,19 @@ def load_files(record: Record, points: Callable[[Path], PointFile] = read_points
         cropped: whether the image has been cropped, so that landmarks may lie outside.
 
     Raises:
-        DataError: see :func:`read_subject`; or the landmarks cannot be read or lie outside the image.
+        DataError: see :func:`read_subject`; or the landmarks cannot be read or lie outside the
+            image.
     """
     assert record.image is not None, f"{record.name} has no file"
     subject = read_subject(record.name, record.image, record.mask, record.labels)
-    return with_landmarks(subject, record, points(record.landmarks) if record.landmarks else None, cropped)
+    return with_landmarks(
+        subject, record, points(record.landmarks) if record.landmarks else None, cropped
+    )
 
 
-def with_landmarks(subject: tio.Subject, record: Record, points: PointFile | None, cropped: bool = False) -> tio.Subject:
+def with_landmarks(
+    subject: tio.Subject, record: Record, points: PointFile | None, cropped: bool = False
+) -> tio.Subject:
     """Add the record's subject as ``group`` and, if there are points, ``landmarks`` in RAS mm.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Format of a prepared data set: images, masks, labels, landmarks, and two tables that describe them."""
+"""Format of a prepared data set: images, masks, labels, landmarks, and two tables that describe
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,19 @@ from lightning_reg.registry import DataError, construct, did_you_mean
 from lightning_reg.spatial import Grid
 
 MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"
-COLUMNS = ("scan", "subject", "time", "split", "image", "mask", "labels", "landmarks", "source", "original_shape", "original_affine")
+COLUMNS = (
+    "scan",
+    "subject",
+    "time",
+    "split",
+    "image",
+    "mask",
+    "labels",
+    "landmarks",
+    "source",
+    "original_shape",
+    "original_affine",
+)
 PARTS = ("image", "mask", "labels", "landmarks")
 
 
@@ -43,11 +57,14 @@ class Row:
         record = self.record
         paths = {part: getattr(record, part) for part in PARTS}
         return {
-            "scan": record.name, "subject": record.subject, "time": record.time, "split": record.split,
-            **{part: path.relative_to(folder).as_posix() if path else "" for part, path in paths.items()},
+            "scan": record.name, "subject": record.subject, "time": record.time,
+            "split": record.split,
+            **{part: p.relative_to(folder).as_posix() if p else "" for part, p in paths.items()},
             "source": self.source,
             "original_shape": " ".join(map(str, self.original.shape)),
-            "original_affine": " ".join(f"{v:.9g}" for v in self.original.affine[0, :3].flatten().tolist()),
+            "original_affine": " ".join(
+                f"{v:.9g}" for v in self.original.affine[0, :3].flatten().tolist()
+            ),
         }  # fmt: skip
 
 
@@ -55,7 +72,8 @@ def read_rows(manifest: Path) -> list[Row]:
     """Read the rows of a manifest.
 
     Raises:
-        DataError: lists all problems: missing columns, unknown splits, repeated names, missing files.
+        DataError: lists all problems: missing columns, unknown splits, repeated names, missing
+            files.
     """
     rows: list[Row] = []
     problems: list[str] = []
@@ -63,16 +81,24 @@ def read_rows(manifest: Path) -> list[Row]:
     for line, cells in read_table(manifest, ("subject", "split", "image")):
         where = f"Line {line} of {manifest}"
         if cells["split"] not in SPLITS:
-            problems.append(f"{where} has the split '{cells['split']}'{did_you_mean(cells['split'], SPLITS)} Known: {', '.join(SPLITS)}.")
+            problems.append(
+                f"{where} has the split '{cells['split']}'{did_you_mean(cells['split'], SPLITS)}"
+                f" Known: {', '.join(SPLITS)}."
+            )
             continue
         if not cells["image"]:
             problems.append(f"{where} has no image; give one, or remove the line.")
             continue
         row = row_from_cells(cells, manifest.parent, where)
         lacking = [path for path in row.record.files() if not path.exists()]
-        problems += [f"{where}: there is no file {path}; correct the path, or prepare again." for path in lacking]
+        problems += [
+            f"{where}: there is no file {path}; correct the path, or prepare again."
+            for path in lacking
+        ]
         if row.record.name in names:
-            problems.append(f"{where} is a second scan named '{row.record.name}'; give it another time.")
+            problems.append(
+                f"{where} is a second scan named '{row.record.name}'; give it another time."
+            )
         names.add(row.record.name)
         rows.append(row)
     if problems:
@@ -84,7 +110,8 @@ def row_from_cells(cells: Mapping[str, str], folder: Path, where: str) -> Row:
     """Make a row from its cells; paths are relative to ``folder``.
 
     Raises:
-        DataError: the original grid is invalid (``where`` names the row), or a path leads out of the folder.
+        DataError: the original grid is invalid (``where`` names the row), or a path leads out of
+            the folder.
     """
     record = Record(cells["subject"], cells.get("time", ""), cells["split"])  # type: ignore[arg-type]
     paths = {part: inside(folder, cells[part], links=True) for part in PARTS if cells.get(part)}
@@ -93,7 +120,10 @@ def row_from_cells(cells: Mapping[str, str], folder: Path, where: str) -> Row:
 
 def _original(cells: Mapping[str, str], where: str) -> Grid:
     """Read the original grid of a row; a grid of one voxel if the table does not have it."""
-    shape, affine = cells.get("original_shape", "").split(), cells.get("original_affine", "").split()
+    shape, affine = (
+        cells.get("original_shape", "").split(),
+        cells.get("original_affine", "").split(),
+    )
     if not shape:
         return Grid.regular((1, 1, 1))
     try:
@@ -101,17 +131,21 @@ def _original(cells: Mapping[str, str], where: str) -> Grid:
         matrix[:3] = np.array([float(v) for v in affine]).reshape(3, 4)
         return Grid((int(shape[0]), int(shape[1]), int(shape[2])), matrix)
     except (ValueError, IndexError) as cause:
-        raise DataError(f"{where} has no three extents and twelve numbers in original_shape and original_affine; prepare again.") from cause
+        raise DataError(
+            f"{where} has no three extents and twelve numbers in original_shape and"
+            " original_affine; prepare again."
+        ) from cause
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Read a table with a header: for each line its number and its cells by column, without surrounding blanks.
+    """Read a table with a header: for each line its number and its cells by column, without
+    surrounding blanks.
 
     The separator is the comma, semicolon or tab that occurs most often in the header.
 
     Raises:
-        DataError: the file does not exist, is not text, or has no rows; a column occurs twice, or a required column is missing; a line has
-            more cells than the header.
+        DataError: the file does not exist, is not text, or has no rows; a column occurs twice, or a
+            required column is missing; a line has more cells than the header.
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}; correct the path.")
@@ -128,7 +162,10 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
             lines = []
             for row in reader:
                 if any(cell.strip() for cell in row.pop(None, [])):
-                    raise DataError(f"Line {reader.line_num} of {path} has more cells than the header; quote what has a separator in it.")
+                    raise DataError(
+                        f"Line {reader.line_num} of {path} has more cells than the header; quote"
+                        " what has a separator in it."
+                    )
                 cells = {key: (value or "").strip() for key, value in row.items()}
                 if any(cells.values()):
                     lines.append((reader.line_num, cells))
@@ -136,7 +173,10 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
         raise DataError(f"{path} is no table ({cause}); save it as CSV in UTF-8.") from cause
     for column in required:
         if column not in columns:
-            raise DataError(f"{path} has no column '{column}'{did_you_mean(column, columns)} It has: {', '.join(columns) or 'none'}.")
+            raise DataError(
+                f"{path} has no column '{column}'{did_you_mean(column, columns)} It has:"
+                f" {', '.join(columns) or 'none'}."
+            )
     if not lines:
         raise DataError(f"{path} has no rows below its header; add some.")
     return lines
@@ -148,10 +188,16 @@ def together(problems: Sequence[str]) -> str:
     return "\n".join([*problems[:20], *rest])
 
 
-def write_tables(folder: Path, rows: Sequence[Row], pairs: Sequence[tuple[Record, Record]], geometry: Geometry) -> None:
+def write_tables(
+    folder: Path, rows: Sequence[Row], pairs: Sequence[tuple[Record, Record]], geometry: Geometry
+) -> None:
     """Write ``manifest.csv``, ``pairs.csv`` and ``geometry.json``, each atomically."""
     if pairs:
-        _replace_table(folder / PAIRS, ("fixed", "moving"), [{"fixed": f.name, "moving": m.name} for f, m in pairs])
+        _replace_table(
+            folder / PAIRS,
+            ("fixed", "moving"),
+            [{"fixed": f.name, "moving": m.name} for f, m in pairs],
+        )
     else:
         (folder / PAIRS).unlink(missing_ok=True)
     write_whole(folder / GEOMETRY, (json.dumps(asdict(geometry), indent=2) + "\n").encode())
@@ -174,10 +220,11 @@ class PreparedDataset(RegistrationDataset):
     """Data written by ``lightning-reg prepare``, or your own table in the same format.
 
     Args:
-        root: the folder with ``manifest.csv``, or the manifest itself. Required columns: ``subject, split, image`` (paths relative to the
-            manifest's folder); optional columns: ``time, mask, labels, landmarks``. ``pairs.csv`` in the same folder has the columns
-            ``fixed, moving``, with names of scans (``subject time``); without it, the pairs are those of
-            :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
+        root: the folder with ``manifest.csv``, or the manifest itself. Required columns:
+            ``subject, split, image`` (paths relative to the manifest's folder); optional columns:
+            ``time, mask, labels, landmarks``. ``pairs.csv`` in the same folder has the columns
+            ``fixed, moving``, with names of scans (``subject time``); without it, the pairs are
+            those of :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -185,7 +232,8 @@ class PreparedDataset(RegistrationDataset):
         self.manifest = path if path.suffix == ".csv" else path / MANIFEST
         if not self.manifest.is_file():
             raise DataError(
-                f"There is no {self.manifest}; prepare the data first: lightning-reg prepare DATASET --source RAW --out {path}."
+                f"There is no {self.manifest}; prepare the data first: lightning-reg prepare"
+                f" DATASET --source RAW --out {path}."
             )
         self.rows = read_rows(self.manifest)
         stored = self.manifest.with_name(GEOMETRY)
@@ -207,7 +255,8 @@ class PreparedDataset(RegistrationDataset):
             unknown = [cells[side] for side in ("fixed", "moving") if cells[side] not in named]
             if unknown:
                 raise DataError(
-                    f"Line {line} of {table} names the scan '{unknown[0]}', which {self.manifest.name} does not have; correct it."
+                    f"Line {line} of {table} names the scan '{unknown[0]}', which"
+                    f" {self.manifest.name} does not have; correct it."
                 )
             pairs.append((named[cells["fixed"]], named[cells["moving"]]))
         return pairs

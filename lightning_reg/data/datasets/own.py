@@ -19,12 +19,21 @@ from lightning_reg.data.datasets.roles import is_image
 from lightning_reg.registry import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
-TABLE_COLUMNS = frozenset({"pair", *SIDES, *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]), "split", "subject"})
+TABLE_COLUMNS = frozenset(
+    {
+        "pair",
+        *SIDES,
+        *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]),
+        "split",
+        "subject",
+    }
+)
 """Columns of a table of pairs; ``pair``, the name of a pair, is used only in registration."""
 
 
 def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read the lines of a table of pairs, see :func:`~lightning_reg.data.datasets.manifest.read_table`.
+    """Read the lines of a table of pairs, see
+    :func:`~lightning_reg.data.datasets.manifest.read_table`.
 
     Raises:
         DataError: see there; or a column is unknown.
@@ -33,7 +42,10 @@ def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
     known = sorted(TABLE_COLUMNS)
     for column in lines[0][1]:
         if column and column not in known:
-            raise DataError(f"{table} has a column '{column}'{did_you_mean(column, known)} Known: {', '.join(known)}.")
+            raise DataError(
+                f"{table} has a column '{column}'{did_you_mean(column, known)} Known:"
+                f" {', '.join(known)}."
+            )
     return lines
 
 
@@ -41,10 +53,13 @@ class PairsDataset(RegistrationDataset):
     """Pairs from a table with a line per pair and a column per file.
 
     Args:
-        root: a CSV file with the columns ``fixed`` and ``moving`` (paths relative to the file's folder). Optional columns: ``fixed_mask,
-            moving_mask, fixed_labels, moving_labels, fixed_landmarks, moving_landmarks``, ``split`` (train, validation, test; without it
-            the last fifth of the subjects is used for validation) and ``subject`` (without it every line is a subject of its own,
-            ``pair1, pair2, ...``). The column ``pair``, used when a table is registered, is ignored here.
+        root: a CSV file with the columns ``fixed`` and ``moving`` (paths relative to the file's
+            folder). Optional columns:
+            ``fixed_mask, moving_mask, fixed_labels, moving_labels, fixed_landmarks,
+            moving_landmarks``, ``split`` (train, validation, test; without it the last fifth of
+            the subjects is used for validation) and ``subject`` (without it every line is a
+            subject of its own, ``pair1, pair2, ...``). The column ``pair``, used when a table is
+            registered, is ignored here.
 
     Raises:
         DataError: lists all problems of the table.
@@ -57,22 +72,35 @@ class PairsDataset(RegistrationDataset):
         scans: dict[tuple[str, ...], Record] = {}
         taken: set[str] = set()
         self.given: list[tuple[Record, Record]] = []
-        subjects = [cells.get("subject") or f"pair{number + 1}" for number, (_, cells) in enumerate(lines)]
+        subjects = [
+            cells.get("subject") or f"pair{number + 1}" for number, (_, cells) in enumerate(lines)
+        ]
         everybody = list(dict.fromkeys(subjects))
         held_out = everybody[len(everybody) - max(1, len(everybody) // 5) :]
         for subject, (line, cells) in zip(subjects, lines, strict=True):
             split = cells.get("split") or ("validation" if subject in held_out else "train")
             if split not in SPLITS:
-                problems.append(f"Line {line} of {table} has the split '{split}'{did_you_mean(split, SPLITS)} Known: {', '.join(SPLITS)}.")
+                problems.append(
+                    f"Line {line} of {table} has the split '{split}'{did_you_mean(split, SPLITS)}"
+                    f" Known: {', '.join(SPLITS)}."
+                )
                 continue
             pair = []
             for side in SIDES:
-                files = {part: table.parent / Path(cells[key]).expanduser() for part, key in _columns(side) if cells.get(key)}
+                files = {
+                    part: table.parent / Path(cells[key]).expanduser()
+                    for part, key in _columns(side)
+                    if cells.get(key)
+                }
                 if "image" not in files:
-                    problems.append(f"Line {line} of {table} has no {side} image; give one, or remove the line.")
+                    problems.append(
+                        f"Line {line} of {table} has no {side} image; give one, or remove the line."
+                    )
                     continue
                 problems += [
-                    f"Line {line} of {table}: there is no {path}; correct the path." for path in files.values() if not path.exists()
+                    f"Line {line} of {table}: there is no {path}; correct the path."
+                    for path in files.values()
+                    if not path.exists()
                 ]
                 key = (split, *(str(files.get(part, "")) for part in PARTS))
                 if key not in scans:
@@ -110,9 +138,11 @@ def find_layout(root: Path, pattern: str | None = None, labels: str | None = Non
     """Find the scans in a folder.
 
     Args:
-        root: a folder with a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg), in BIDS format (``sub-*``), with
-            ``images/`` (and ``masks/``, ``labels/``, ``landmarks/``), with a folder per subject, or with the images themselves.
-        pattern, labels: see :class:`FolderDataset`; with one of them, the folder is read as one of the last three layouts.
+        root: a folder with a ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon, Learn2Reg),
+            in BIDS format (``sub-*``), with ``images/`` (and ``masks/``, ``labels/``,
+            ``landmarks/``), with a folder per subject, or with the images themselves.
+        pattern, labels: see :class:`FolderDataset`; with one of them, the folder is read as one of
+        the last three layouts.
 
     Raises:
         DataError: the folder has no scans, or a label map belongs to none of them.
@@ -124,28 +154,46 @@ def find_layout(root: Path, pattern: str | None = None, labels: str | None = Non
             return from_dataset_json(described)
         if any(is_image(path) for path in root.glob("sub-*/**/anat/*")):
             return from_bids(root)
-    folders = [path for path in sorted(root.iterdir()) if path.name.lower() in ("images", "imagestr") and path.is_dir()]
-    kinds = next((folder.name for folder in folders if any(is_image(path) for path in folder.iterdir())), None)
-    return from_tree(root, pattern, labels) if kinds is None else from_kinds(root, kinds, pattern, labels)
+    folders = [
+        path
+        for path in sorted(root.iterdir())
+        if path.name.lower() in ("images", "imagestr") and path.is_dir()
+    ]
+    kinds = next(
+        (folder.name for folder in folders if any(is_image(path) for path in folder.iterdir())),
+        None,
+    )
+    return (
+        from_tree(root, pattern, labels)
+        if kinds is None
+        else from_kinds(root, kinds, pattern, labels)
+    )
 
 
 class FolderDataset(RegistrationDataset):
     """Scans in a folder, see :func:`find_layout` for the known layouts.
 
     Args:
-        root: the folder. If the layout does not name validation scans, the last fifth of the subjects is held out.
-        pattern: regular expression for the path below ``root``, with the groups ``subject`` and ``time``.
-        labels: pattern of the names of the label maps, as ``*_seg*``; other label maps are left out. Without it, label maps are
-            recognised by their names, as ``IMAGE_seg``, and by their values; ``''``: by their names alone.
+        root: the folder. If the layout does not name validation scans, the last fifth of the
+            subjects is held out.
+        pattern: regular expression for the path below ``root``, with the groups ``subject`` and
+            ``time``.
+        labels: pattern of the names of the label maps, as ``*_seg*``; other label maps are left
+            out. Without it, label maps are recognised by their names, as ``IMAGE_seg``, and by
+            their values; ``''``: by their names alone.
     """
 
-    def __init__(self, root: str | Path, pattern: str | None = None, labels: str | None = None) -> None:
+    def __init__(
+        self, root: str | Path, pattern: str | None = None, labels: str | None = None
+    ) -> None:
         layout = find_layout(require_folder(root), pattern, labels)
         split = any(record.split != "train" for record in layout.records)
         self.found = layout.records if split else last(layout.records, len(layout.records))
         new = dict(zip(layout.records, self.found, strict=True))
         listed = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or []]
-        self.given = [pair for pair in listed if pair[0].split == pair[1].split] or usual_pairs(self.found)
+        self.given = [pair for pair in listed if pair[0].split == pair[1].split] or usual_pairs(
+            self.found
+        )
         self.points, self.left_out = layout.points, layout.left_out
 
     def records(self) -> Sequence[Record]:

@@ -17,7 +17,16 @@ from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.registry import ArgumentError, ComponentError, DataError, arguments_of, blaming, build, did_you_mean, require_kind
+from lightning_reg.registry import (
+    ArgumentError,
+    ComponentError,
+    DataError,
+    arguments_of,
+    blaming,
+    build,
+    did_you_mean,
+    require_kind,
+)
 
 T = TypeVar("T")
 
@@ -44,20 +53,24 @@ class Lazy(Sequence[T], Generic[T]):
 class Splits:
     """The scans and pairs of a data set by split.
 
-    The attribute ``geometry`` describes changes already applied to the scans' grids; for the provider's original scans there are none.
+    The attribute ``geometry`` describes changes already applied to the scans' grids; for the
+    provider's original scans there are none.
 
     Args:
         dataset: source of the scans and pairs.
-        held_out: validation subjects, instead of the data set's own choice: their number (the last ones are taken) or their names. All
-            other subjects are used for training, except those in the data set's split ``test``.
+        held_out: validation subjects, instead of the data set's own choice: their number (the last
+            ones are taken) or their names. All other subjects are used for training, except those
+            in the data set's split ``test``.
         limit: use at most this many training subjects.
-        fold: ``k/n``, for cross-validation: validate on the k-th of n parts of the subjects (every n-th from the k-th, counted from 1) and
-            train on the others.
-        test: subjects kept for the split ``test``, instead of the data set's own: their number (the last training subjects are taken) or
-            their names. They are never used for training or validation.
+        fold: ``k/n``, for cross-validation: validate on the k-th of n parts of the subjects (every
+            n-th from the k-th, counted from 1) and train on the others.
+        test: subjects kept for the split ``test``, instead of the data set's own: their number (the
+            last training subjects are taken) or their names. They are never used for training or
+            validation.
 
     Raises:
-        DataError: a chosen subject does not exist or is chosen twice, no training subject is left, or there is no such fold.
+        DataError: a chosen subject does not exist or is chosen twice, no training subject is left,
+            or there is no such fold.
     """
 
     def __init__(
@@ -68,12 +81,17 @@ class Splits:
         fold: str | None = None,
         test: int | str | Sequence[str] | None = None,
     ) -> None:
-        require_kind(dataset, RegistrationDataset, "dataset", "give a data set, as FolderDataset('scans')")
+        require_kind(
+            dataset, RegistrationDataset, "dataset", "give a data set, as FolderDataset('scans')"
+        )
         for name, value in (("held_out", held_out), ("test", test)):
             if isinstance(value, float):
                 raise ArgumentError(f"{name} is {value}; give a number of subjects, or their names")
         self.dataset = dataset
-        self.settings = {"class": f"{type(dataset).__module__}.{type(dataset).__qualname__}", **arguments_of(dataset)}
+        self.settings = {
+            "class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
+            **arguments_of(dataset),
+        }
         self.geometry = dataset.geometry if isinstance(dataset, PreparedDataset) else Geometry()
         with blaming(dataset, "listing its scans and pairs"):
             self._records = list(dataset.records())
@@ -81,39 +99,80 @@ class Splits:
         kept = [] if test is None else self._keep_for_test(test)
         if fold is not None:
             if held_out is not None:
-                raise DataError(f"data.held_out is {held_out} and data.fold {fold}: both choose the validation subjects; remove one.")
+                raise DataError(
+                    f"data.held_out is {held_out} and data.fold {fold}: both choose the validation"
+                    " subjects; remove one."
+                )
             held_out = self._fold(fold)
         if held_out is not None:
             self._hold_out(held_out, kept)
         if limit is not None:
             if limit < 1:
-                raise DataError(f"data.limit is {limit}; give a number of training subjects, 1 or more.")
-            kept = list(dict.fromkeys(r.subject for r in self._records if r.split == "train"))[:limit]
+                raise DataError(
+                    f"data.limit is {limit}; give a number of training subjects, 1 or more."
+                )
+            kept = list(dict.fromkeys(r.subject for r in self._records if r.split == "train"))[
+                :limit
+            ]
             self._records = [r for r in self._records if r.split != "train" or r.subject in kept]
             left = set(self._records)
-            self._pairs = [(fixed, moving) for fixed, moving in self._pairs if fixed in left and moving in left]
+            self._pairs = [
+                (fixed, moving) for fixed, moving in self._pairs if fixed in left and moving in left
+            ]
 
     def _fold(self, fold: str) -> list[str]:
         """Return the validation subjects of a fold."""
-        subjects = list(dict.fromkeys(record.subject for record in self._records if record.split != "test"))
+        subjects = list(
+            dict.fromkeys(record.subject for record in self._records if record.split != "test")
+        )
         number, of = read_fold(fold)
         if of > len(subjects):
-            raise DataError(f"data.fold is {fold}, and there are {len(subjects)} subjects; give as many folds or fewer.")
+            raise DataError(
+                f"data.fold is {fold}, and there are {len(subjects)} subjects; give as many folds"
+                " or fewer."
+            )
         return subjects[number - 1 :: of]
 
     def _hold_out(self, held_out: int | str | Sequence[str], kept: Sequence[str]) -> None:
-        chosen = self._chosen("held_out", held_out, [record.subject for record in self._records if record.split != "test"])
+        chosen = self._chosen(
+            "held_out",
+            held_out,
+            [record.subject for record in self._records if record.split != "test"],
+        )
         for name in chosen:
             if name in kept:
-                raise DataError(f"data.held_out and data.test both name the subject '{name}'; leave it in one of them.")
-        self._assign(lambda record: "validation" if record.subject in chosen else "test" if record.split == "test" else "train")
+                raise DataError(
+                    f"data.held_out and data.test both name the subject '{name}'; leave it in one"
+                    " of them."
+                )
+        self._assign(
+            lambda record: (
+                "validation"
+                if record.subject in chosen
+                else "test"
+                if record.split == "test"
+                else "train"
+            )
+        )
 
     def _keep_for_test(self, test: int | str | Sequence[str]) -> list[str]:
-        chosen = self._chosen("test", test, [record.subject for record in self._records if record.split == "train"])
-        self._assign(lambda record: "test" if record.subject in chosen else "train" if record.split == "test" else record.split)
+        chosen = self._chosen(
+            "test", test, [record.subject for record in self._records if record.split == "train"]
+        )
+        self._assign(
+            lambda record: (
+                "test"
+                if record.subject in chosen
+                else "train"
+                if record.split == "test"
+                else record.split
+            )
+        )
         return chosen
 
-    def _chosen(self, key: str, given: int | str | Sequence[str], those: Sequence[str]) -> list[str]:
+    def _chosen(
+        self, key: str, given: int | str | Sequence[str], those: Sequence[str]
+    ) -> list[str]:
         """Return the subjects with these names, or the last ones of ``those``.
 
         Raises:
@@ -122,22 +181,36 @@ class Splits:
         subjects = list(dict.fromkeys(those))
         if isinstance(given, int):
             if not 1 <= given < len(subjects):
-                raise DataError(f"data.{key} is {given} of {len(subjects)} subjects; leave 1 or more on either side.")
+                raise DataError(
+                    f"data.{key} is {given} of {len(subjects)} subjects; leave 1 or more on either"
+                    " side."
+                )
             return subjects[-given:]
         chosen = [given] if isinstance(given, str) else [str(name) for name in given]
         everybody = list(dict.fromkeys(record.subject for record in self._records))
         for name in chosen:
             if name not in everybody:
                 shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
-                text = f"data.{key} names the subject '{name}', which is not there{did_you_mean(name, everybody)}"
+                text = (
+                    f"data.{key} names the subject '{name}', which is not"
+                    f" there{did_you_mean(name, everybody)}"
+                )
                 raise DataError(f"{text} There are {shown}.")
         if not set(subjects) - set(chosen):
-            raise DataError(f"data.{key} names all {len(subjects)} subjects; leave 1 or more for the training.")
+            raise DataError(
+                f"data.{key} names all {len(subjects)} subjects; leave 1 or more for the training."
+            )
         return chosen
 
     def assign(self, splits: Mapping[str, Split]) -> dict[str, Split]:
-        """Move all scans of some subjects to other splits; returns the splits of those subjects that were in another one."""
-        moved = {r.subject: splits[r.subject] for r in self._records if splits.get(r.subject, r.split) != r.split}
+        """Move all scans of some subjects to other splits; returns the splits of those subjects
+        that were in another one.
+        """
+        moved = {
+            r.subject: splits[r.subject]
+            for r in self._records
+            if splits.get(r.subject, r.split) != r.split
+        }
         if moved:
             self._assign(lambda record: moved.get(record.subject, record.split))
         return moved
@@ -147,19 +220,29 @@ class Splits:
         usual = self._pairs == usual_pairs(self._records)
         new = {record: replace(record, split=split_of(record)) for record in self._records}
         self._records = list(new.values())
-        self._pairs = usual_pairs(self._records) if usual else self._within([(new[fixed], new[moving]) for fixed, moving in self._pairs])
+        self._pairs = (
+            usual_pairs(self._records)
+            if usual
+            else self._within([(new[fixed], new[moving]) for fixed, moving in self._pairs])
+        )
 
     def _within(self, pairs: Sequence[tuple[Record, Record]]) -> list[tuple[Record, Record]]:
-        """Return pairs that are each within one split; a scan of several pairs (an atlas) is copied to every split that uses it."""
+        """Return pairs that are each within one split; a scan of several pairs (an atlas) is copied
+        to every split that uses it.
+        """
         uses = Counter(record for pair in pairs for record in pair)
         found = []
         for fixed, moving in pairs:
             if fixed.split != moving.split:
                 shared, other = (fixed, moving) if uses[fixed] > uses[moving] else (moving, fixed)
-                copied = replace(shared, time=f"{shared.time}-{other.split}".strip("-"), split=other.split)
+                copied = replace(
+                    shared, time=f"{shared.time}-{other.split}".strip("-"), split=other.split
+                )
                 if copied not in self._records:
                     self._records.append(copied)
-                fixed, moving = (copied if record is shared else record for record in (fixed, moving))
+                fixed, moving = (
+                    copied if record is shared else record for record in (fixed, moving)
+                )
             found.append((fixed, moving))
         return found
 
@@ -175,7 +258,9 @@ class Splits:
     def pairs(self, split: Split | None = None) -> list[tuple[int, int]]:
         """Return the pairs of a split as indices ``(fixed, moving)`` into :meth:`records`."""
         at = {record: k for k, record in enumerate(self.records(split))}
-        return [(at[fixed], at[moving]) for fixed, moving in self._pairs if fixed in at and moving in at]
+        return [
+            (at[fixed], at[moving]) for fixed, moving in self._pairs if fixed in at and moving in at
+        ]
 
     def named_pairs(self) -> list[tuple[Record, Record]]:
         """Return the ``(fixed, moving)`` scans of all pairs."""
@@ -214,16 +299,24 @@ def open_dataset(spec: Mapping[str, Any] | str, **choices: Any) -> Splits:
     Raises:
         UserError: the data set cannot be opened; the message says what to do.
     """
-    arguments = {"name": spec} if isinstance(spec, str) else {key: value for key, value in spec.items() if value is not None}
+    arguments = (
+        {"name": spec}
+        if isinstance(spec, str)
+        else {key: value for key, value in spec.items() if value is not None}
+    )
     root = Path(str(arguments["root"])).expanduser() if "root" in arguments else None
     if root is not None and (root / STATE).is_dir() and not (root / MANIFEST).is_file():
-        raise DataError(f"{root} has not been prepared to the end; run the same lightning-reg prepare again, it goes on from there.")
+        raise DataError(
+            f"{root} has not been prepared to the end; run the same lightning-reg prepare again, it"
+            " goes on from there."
+        )
     if root is not None and (root / MANIFEST).is_file():
         extra = sorted(set(arguments) - {"name", "root"})
         if extra:
             raise ComponentError(
-                f"data.dataset.{extra[0]} is about the provider's files, and {root} has been prepared already; leave it out, or give it to "
-                f"lightning-reg prepare {arguments.get('name')}."
+                f"data.dataset.{extra[0]} is about the provider's files, and {root} has been"
+                " prepared already; leave it out, or give it to lightning-reg prepare"
+                f" {arguments.get('name')}."
             )
         arguments = {"name": "prepared", "root": str(root)}
     return Splits(build("datasets", arguments, RegistrationDataset), **choices)

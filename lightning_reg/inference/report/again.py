@@ -34,7 +34,8 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
         sections: of other distributions, for a registration.
 
     Raises:
-        DataError: there is no such folder, it is none of the three, it has symbolic links, or the images of a registration no longer exist.
+        DataError: there is no such folder, it is none of the three, it has symbolic links, or the
+            images of a registration no longer exist.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; correct the path.")
@@ -55,7 +56,8 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
             write_run_report(partial, folder.name, rows, figures, summaries(rows), settings)
         else:
             raise DataError(
-                f"{folder} is no run, registration or evaluation (no transform.h5, {MARK} or cases.csv in it); give one of these."
+                f"{folder} is no run, registration or evaluation (no transform.h5, {MARK} or"
+                " cases.csv in it); give one of these."
             )
     return path
 
@@ -64,7 +66,9 @@ def _record(folder: Path) -> dict[str, Any]:
     path = folder / MARK
     record = read_json(path, "make the folder again")
     if not isinstance(record, dict):
-        raise DataError(f"{path} is a {type(record).__name__} where a record is meant; make the folder again.")
+        raise DataError(
+            f"{path} is a {type(record).__name__} where a record is meant; make the folder again."
+        )
     return record
 
 
@@ -76,23 +80,33 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [{k: v if k in WORDS else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+            return [
+                {k: v if k in WORDS else float(v) for k, v in row.items() if v != ""}
+                for row in csv.DictReader(file)
+            ]
     except (ValueError, TypeError, csv.Error) as cause:
         raise DataError(f"{path} is no table of cases ({cause}); make the folder again.") from cause
 
 
 def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -> None:
     record = _record(folder)
-    lacking = [key for key in ("inputs", "start", "metrics", "history", "settings") if key not in record]
+    lacking = [
+        key for key in ("inputs", "start", "metrics", "history", "settings") if key not in record
+    ]
     if lacking:
         raise DataError(f"{folder / MARK} lacks {', '.join(lacking)}; register the pair again.")
     inputs = record["inputs"]
     if not {"fixed", "moving"} <= inputs.keys():
-        raise DataError(f"{folder} was made from images in memory, which are gone; its report can only be written with it.")
+        raise DataError(
+            f"{folder} was made from images in memory, which are gone; its report can only be"
+            " written with it."
+        )
     try:
         fixed, moving = (original(subject) for subject in read_pair(inputs))
     except DataError as cause:
-        raise DataError(f"{folder / MARK} names an image that cannot be read any more. {cause}") from cause
+        raise DataError(
+            f"{folder / MARK} names an image that cannot be read any more. {cause}"
+        ) from cause
     pair = make_pair(fixed, moving, overlapping=False)
     transform = read_transform(folder / "transform.h5")
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
@@ -101,7 +115,9 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
 
 
 def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
-    """Read an ensemble's spread from its folder, resampled to the fixed image's grid; ``None`` if there is none."""
+    """Read an ensemble's spread from its folder, resampled to the fixed image's grid; ``None`` if
+    there is none.
+    """
     path = folder / SPREAD
     if not path.is_file():
         return None

@@ -1,4 +1,6 @@
-"""Reports of an evaluation and of a training run: tables with the worst cases first, box plots, figures."""
+"""Reports of an evaluation and of a training run: tables with the worst cases first, box plots,
+figures.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from lightning_reg.metrics.table import heading, ranking
 
 
 def write_report(
-    path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], record: Mapping[str, Any], comparison: Comparison | None = None
+    path: Path,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    record: Mapping[str, Any],
+    comparison: Comparison | None = None,
 ) -> None:
     """Write the report of an evaluation.
 
@@ -28,26 +33,55 @@ def write_report(
     several, count = len(rows) > 1, max(map(len, rows.values()))
     sections = [comparison_section(comparison or Comparison(rows))] if several else []
     for name, of in record["totals"].items():
-        sections.append(replace(totals_section(of), title=f"All cases, {name}" if several else "All cases"))
+        sections.append(
+            replace(totals_section(of), title=f"All cases, {name}" if several else "All cases")
+        )
     if record["differences"]:
         sections.append(_differences(record["differences"]))
-    sections.append(boxes_section({name: [row for row in of if not row.get("error")] for name, of in rows.items()}))
+    sections.append(
+        boxes_section(
+            {name: [row for row in of if not row.get("error")] for name, of in rows.items()}
+        )
+    )
     for name, of in rows.items():
         failed = [Row((str(row["case"]), str(row["error"]))) for row in of if row.get("error")]
         if failed:
-            sections.append(Section(f"Failed, {name}" if several else "Failed", ("case", ""), failed))
+            sections.append(
+                Section(f"Failed, {name}" if several else "Failed", ("case", ""), failed)
+            )
         whole = [row for row in of if not row.get("error")]
         if whole:
-            sections.append(cases_section(whole, f"Cases of {name}, worst first" if several else "Cases, worst first"))
+            sections.append(
+                cases_section(
+                    whole, f"Cases of {name}, worst first" if several else "Cases, worst first"
+                )
+            )
     methods = f" by {len(rows)} methods" if several else ""
     warnings = record["settings"].get("warnings", ())
-    path.write_text(render(f"Evaluation of {count} pairs{methods}", sections, record["settings"], "", warnings), encoding="utf-8")
+    path.write_text(
+        render(f"Evaluation of {count} pairs{methods}", sections, record["settings"], "", warnings),
+        encoding="utf-8",
+    )
 
 
 def comparison_section(comparison: Comparison) -> Section:
-    """The table of methods; the best value of each column is marked by a word, which is also visible in print."""
+    """The table of methods; the best value of each column is marked by a word, which is also
+    visible in print.
+    """
     rows = [
-        Row([name, *("" if cell.mean != cell.mean else f"{cell.text()}{' (best)' if cell.best else ''}" for cell in cells)])
+        Row(
+            [
+                name,
+                *(
+                    (
+                        ""
+                        if cell.mean != cell.mean
+                        else f"{cell.text()}{' (best)' if cell.best else ''}"
+                    )
+                    for cell in cells
+                ),
+            ]
+        )
         for name, cells in comparison.cells().items()
     ]
     notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "(best): the best mean.")
@@ -55,7 +89,12 @@ def comparison_section(comparison: Comparison) -> Section:
 
 
 def write_run_report(
-    path: Path, run: str, rows: Sequence[Mapping[str, Any]], figures: Sequence[Path], totals: Mapping[str, Any], settings: Any
+    path: Path,
+    run: str,
+    rows: Sequence[Mapping[str, Any]],
+    figures: Sequence[Path],
+    totals: Mapping[str, Any],
+    settings: Any,
 ) -> None:
     """Write the report of a training run.
 
@@ -69,16 +108,32 @@ def write_run_report(
     """
     sections = [totals_section(totals), boxes_section({run: rows}), cases_section(rows)]
     sections.append(Section("Figures", figures=[Picture.read(figure) for figure in figures]))
-    path.write_text(render(f"Run {run}", sections, settings, "Validation with the best checkpoint."), encoding="utf-8")
+    path.write_text(
+        render(f"Run {run}", sections, settings, "Validation with the best checkpoint."),
+        encoding="utf-8",
+    )
 
 
 def totals_section(totals: Mapping[str, Mapping[str, float]]) -> Section:
-    rows = [Row((heading(name), number(v["mean"], ".4g"), number(v["sd"], ".3g"), _interval(v), str(v["n"]))) for name, v in totals.items()]
+    rows = [
+        Row(
+            (
+                heading(name),
+                number(v["mean"], ".4g"),
+                number(v["sd"], ".3g"),
+                _interval(v),
+                str(v["n"]),
+            )
+        )
+        for name, v in totals.items()
+    ]
     return Section("All cases", ("", "mean", "SD", "95 % interval of the mean", "cases"), rows)
 
 
 def boxes_section(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
-    return Section("Distribution over the cases", figures=[Picture.of("box plots", metric_boxes(rows))])
+    return Section(
+        "Distribution over the cases", figures=[Picture.of("box plots", metric_boxes(rows))]
+    )
 
 
 def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst first") -> Section:
@@ -86,7 +141,10 @@ def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst 
     metric = ranking(columns)
     key, largest = (metric.column(), metric.better == "lower") if metric else (columns[-1], True)
     order = sorted(rows, key=lambda row: _badness(row.get(key), largest), reverse=True)
-    cells = [Row([str(row["case"]), *(_cell(row.get(column)) for column in columns[1:])]) for row in order]
+    cells = [
+        Row([str(row["case"]), *(_cell(row.get(column)) for column in columns[1:])])
+        for row in order
+    ]
     return Section(title, [heading(c) for c in columns], cells)
 
 
@@ -99,16 +157,27 @@ def _badness(value: Any, largest: bool) -> float:
 def _differences(differences: Sequence[Mapping[str, Any]]) -> Section:
     rows = [
         Row((
-            CHOICES[d["metric"]].heading, d["method"], d["best"], number(d["mean"], ".3g"), _interval(d), number(d["p"], ".2g"),
+            CHOICES[d["metric"]].heading, d["method"], d["best"], number(d["mean"], ".3g"),
+            _interval(d), number(d["p"], ".2g"),
             number(d["corrected"], ".2g"), str(d["n"]),
         ))
         for d in differences
     ]  # fmt: skip
     note = (
-        "Method minus the best method, over the cases that both have; p value of the paired two-sided Wilcoxon test, without and with "
-        "correction for the number of methods compared in the metric (Holm)."
+        "Method minus the best method, over the cases that both have; p value of the paired"
+        " two-sided Wilcoxon test, without and with correction for the number of methods compared"
+        " in the metric (Holm)."
     )
-    columns = ("", "method", "best", "mean difference", "95 % interval", "p", "p, corrected", "cases")
+    columns = (
+        "",
+        "method",
+        "best",
+        "mean difference",
+        "95 % interval",
+        "p",
+        "p, corrected",
+        "cases",
+    )
     return Section("Differences from the best", columns, rows, note)
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of a table's row, beginning with its name; ``at``: ``"i,j,k"``, the position shown by the viewer after a click."""
+    """Cells of a table's row, beginning with its name; ``at``: ``"i,j,k"``, the position shown by
+    the viewer after a click.
+    """
 
     cells: Sequence[str]
     emphasis: bool = False
@@ -92,7 +94,8 @@ def render(
     """Render the whole page.
 
     Args:
-        volumes: data of ``viewer.js``, see :func:`lightning_reg.inference.report.registration.volumes`.
+        volumes: data of ``viewer.js``, see
+            :func:`lightning_reg.inference.report.registration.volumes`.
     """
     here = files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -107,9 +110,21 @@ def render(
         volumes=Markup(json.dumps(volumes).replace("<", "\\u003c")) if volumes else "",
         landmarks=bool(volumes and volumes["landmarks"]),
         contours=volumes["contoured"] if volumes else "",
-        ct=bool(volumes and volumes["window"]["fixed"] == volumes["window"]["other"] and volumes["range"]["fixed"][0] < -700),
+        ct=bool(
+            volumes
+            and volumes["window"]["fixed"] == volumes["window"]["other"]
+            and volumes["range"]["fixed"][0] < -700
+        ),
         resampled=volumes["resampled"] if volumes else "",
-        widths={"axial": volumes["shape"][0], "coronal": volumes["shape"][0], "sagittal": volumes["shape"][1]} if volumes else {},
+        widths=(
+            {
+                "axial": volumes["shape"][0],
+                "coronal": volumes["shape"][0],
+                "sagittal": volumes["shape"][1],
+            }
+            if volumes
+            else {}
+        ),
     )
 
 

@@ -19,7 +19,15 @@ from lightning_reg.inference.weights import Weights
 from lightning_reg.metrics import evaluate
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.registry import blaming
-from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform, determinant_on, known_on
+from lightning_reg.spatial import (
+    Displacement,
+    Grid,
+    Image,
+    Pair,
+    Transform,
+    determinant_on,
+    known_on,
+)
 
 SPREAD = "spread.nii.gz"
 """File of an ensemble's spread, in the folder of the report."""
@@ -28,7 +36,9 @@ Volumes = dict[str, Any]
 EXTENT = 144
 """Voxels along the longest edge of the images in the page."""
 ALIKE = 0.8
-"""Common part of two windows, as a fraction of both together, from which on both images are shown in one window."""
+"""Common part of two windows, as a fraction of both together, from which on both images are shown
+in one window.
+"""
 COARSE = 4
 """Spacing of the displacement's samples in the page, in voxels of its images."""
 
@@ -61,7 +71,15 @@ def write_report(
     metrics, figures = record["metrics"], []
     if record.get("history"):
         figures.append(Picture.of("objective", drawing.objective_curves(record["history"])))
-    sections = [Section("Before and after", ("", "before", "after"), _summary(metrics), _smoothness(metrics), figures)]
+    sections = [
+        Section(
+            "Before and after",
+            ("", "before", "after"),
+            _summary(metrics),
+            _smoothness(metrics),
+            figures,
+        )
+    ]
     if "tre_mm" in metrics:
         sections.append(_landmarks(metrics["tre_mm"]["landmarks"], shown))
     if "dice" in metrics:
@@ -74,38 +92,88 @@ def write_report(
         with blaming(extra, f"writing its section on {record['case']}"):
             sections.append(extra(pair, transform, record))
     seconds = [Row((name, number(value, ".2f"))) for name, value in record["seconds"].items()]
-    sections.append(Section("Time", ("part", "seconds"), [*seconds, Row(("all", number(sum(record["seconds"].values()), ".2f")), True)]))
+    sections.append(
+        Section(
+            "Time",
+            ("part", "seconds"),
+            [*seconds, Row(("all", number(sum(record["seconds"].values()), ".2f")), True)],
+        )
+    )
     settings = {"inputs": record["inputs"], **record["settings"]}
     fixed, _, moving = record["case"].partition(" < ")
     subtitle = f"{moving} (moving) is brought onto {fixed} (fixed)." if moving else ""
-    path.write_text(render(f"Registration of {record['case']}", sections, settings, subtitle, record["warnings"], shown), encoding="utf-8")
+    path.write_text(
+        render(
+            f"Registration of {record['case']}",
+            sections,
+            settings,
+            subtitle,
+            record["warnings"],
+            shown,
+        ),
+        encoding="utf-8",
+    )
 
 
-def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform | None = None, jacobian: Tensor | None = None) -> Volumes:
-    """Data of the viewer, on one isotropic grid around the fixed image with axes to the right, anterior and superior.
+def volumes(
+    pair: Pair,
+    transform: Transform,
+    start: Transform,
+    field: Transform | None = None,
+    jacobian: Tensor | None = None,
+) -> Volumes:
+    """Data of the viewer, on one isotropic grid around the fixed image with axes to the right,
+    anterior and superior.
 
     Args:
         field: the transform used to resample images, if it is already known.
-        jacobian: determinant of the Jacobian on the fixed image's grid, ``(1, 1, I, J, K)``, if it is already known.
+        jacobian: determinant of the Jacobian on the fixed image's grid, ``(1, 1, I, J, K)``, if it
+            is already known.
     """
     grid = display_grid(pair.fixed.grid)
     with torch.no_grad():
         field = known_on(transform, pair.fixed.grid) if field is None else field
         jacobian = determinant_on(field, pair.fixed.grid) if jacobian is None else jacobian
         determinant = Image(jacobian, pair.fixed.grid, padding=1.0)
-        smaller = [max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.fixed.grid.spacing[0].tolist()]
+        smaller = [
+            max(1, round(float(grid.spacing[0, 0]) / s))
+            for s in pair.fixed.grid.spacing[0].tolist()
+        ]
         fixed = pair.fixed.at_stride(smaller).resampled(grid).tensor
-        moving = pair.moving.at_stride([max(1, round(float(grid.spacing[0, 0]) / s)) for s in pair.moving.grid.spacing[0].tolist()])
-        images = {"fixed": fixed, "before": moving.warped(start, grid).tensor, "after": moving.warped(field, grid).tensor}
-        inside = pair.fixed.grid.contains(grid.to_world(grid.points(dtype=torch.float64))).unsqueeze(1)
-        folded = Image((determinant.tensor <= 0).float(), determinant.grid).at_stride(smaller).resampled(grid).tensor > 0
+        moving = pair.moving.at_stride(
+            [
+                max(1, round(float(grid.spacing[0, 0]) / s))
+                for s in pair.moving.grid.spacing[0].tolist()
+            ]
+        )
+        images = {
+            "fixed": fixed,
+            "before": moving.warped(start, grid).tensor,
+            "after": moving.warped(field, grid).tensor,
+        }
+        inside = pair.fixed.grid.contains(
+            grid.to_world(grid.points(dtype=torch.float64))
+        ).unsqueeze(1)
+        folded = (
+            Image((determinant.tensor <= 0).float(), determinant.grid)
+            .at_stride(smaller)
+            .resampled(grid)
+            .tensor
+            > 0
+        )
         quantised = (determinant.resampled(grid).tensor.clamp(0, 2.54) * 100).round()
         coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
-        reach = {when: _in_voxels_of(t, coarse, grid) for when, t in (("before", start), ("after", field))}
+        reach = {
+            when: _in_voxels_of(t, coarse, grid)
+            for when, t in (("before", start), ("after", field))
+        }
         outlines = _outlines(pair, field, start, grid)
     sides = {"fixed": pair.fixed, "other": pair.moving}
     ranges = {side: _quantiles(image, 0.0005, 0.9995) for side, image in sides.items()}
-    packed = {name: _pack(_bytes(tensor, *ranges["fixed" if name == "fixed" else "other"])) for name, tensor in images.items()}
+    packed = {
+        name: _pack(_bytes(tensor, *ranges["fixed" if name == "fixed" else "other"]))
+        for name, tensor in images.items()
+    }
     shown = quantised.where(inside, 100).masked_fill(folded & inside, 255)
     return {
         "shape": grid.shape,
@@ -117,7 +185,13 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
         "window": _windows({side: _quantiles(image, 0.01, 0.997) for side, image in sides.items()}),
         "resampled": _resampled(pair.fixed.grid, grid),
         **packed,
-        "contoured": "" if not outlines else "contours of labels" if pair.fixed_labels is not None else "contours of masks",
+        "contoured": (
+            ""
+            if not outlines
+            else "contours of labels"
+            if pair.fixed_labels is not None
+            else "contours of masks"
+        ),
         "contours": {name: _pack(labels) for name, labels in outlines.items()},
         "jacobian": _pack(shown[0, 0].to(torch.uint8).numpy()),
         "reach": {when: _pack(far[0].float().numpy()) for when, far in reach.items()},
@@ -128,9 +202,12 @@ def volumes(pair: Pair, transform: Transform, start: Transform, field: Transform
 def display_grid(grid: Grid) -> Grid:
     """An isotropic grid along the world's axes that contains a grid.
 
-    Its spacing is the finest one of the grid, or larger so that the longest axis has about :data:`EXTENT` voxels.
+    Its spacing is the finest one of the grid, or larger so that the longest axis has about
+    :data:`EXTENT` voxels.
     """
-    corners = torch.cartesian_prod(*torch.tensor([[-0.5, n - 0.5] for n in grid.shape], dtype=torch.float64)).T.unsqueeze(0)
+    corners = torch.cartesian_prod(
+        *torch.tensor([[-0.5, n - 0.5] for n in grid.shape], dtype=torch.float64)
+    ).T.unsqueeze(0)
     world = grid.to_world(corners)[0]
     low, size = world.amin(1), world.amax(1) - world.amin(1)
     spacing = max(float(grid.spacing.min()), float(size.max()) / EXTENT)
@@ -146,18 +223,29 @@ def _in_voxels_of(transform: Transform, coarse: Grid, grid: Grid) -> Tensor:
 
 
 def _outlines(pair: Pair, field: Transform, start: Transform, grid: Grid) -> dict[str, np.ndarray]:
-    """Labels, or masks without labels, on the displayed grid: of the fixed image, and of the moving image before and after."""
+    """Labels, or masks without labels, on the displayed grid: of the fixed image, and of the moving
+    image before and after.
+    """
     fixed, moving = (pair.fixed_labels, pair.moving_labels)
     if fixed is None or moving is None:
         fixed, moving = (pair.fixed_mask, pair.moving_mask)
     if fixed is None or moving is None:
         return {}
-    found = {"fixed": fixed.resampled(grid), "before": moving.warped(start, grid), "after": moving.warped(field, grid)}
-    return {name: (image.tensor[0, 0].round().long() % 256).to(torch.uint8).numpy() for name, image in found.items()}
+    found = {
+        "fixed": fixed.resampled(grid),
+        "before": moving.warped(start, grid),
+        "after": moving.warped(field, grid),
+    }
+    return {
+        name: (image.tensor[0, 0].round().long() % 256).to(torch.uint8).numpy()
+        for name, image in found.items()
+    }
 
 
 def _windows(own: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """One window for both images if theirs are nearly the same, as for two images in Hounsfield units; otherwise each its own."""
+    """One window for both images if theirs are nearly the same, as for two images in Hounsfield
+    units; otherwise each its own.
+    """
     (a, b), (c, d) = own.values()
     if min(b, d) - max(a, c) < ALIKE * (max(b, d) - min(a, c)):
         return dict(own)
@@ -170,7 +258,10 @@ def _resampled(fixed: Grid, grid: Grid) -> str:
     if np.allclose(sizes, grid.spacing[0], rtol=0.01):
         return ""
     size = " x ".join(f"{s:.3g}" for s in sizes)
-    return f"Images are resampled to {grid.spacing[0, 0]:.3g} mm for this page; the fixed image has voxels of {size} mm."
+    return (
+        f"Images are resampled to {grid.spacing[0, 0]:.3g} mm for this page; the fixed image has"
+        f" voxels of {size} mm."
+    )
 
 
 def _quantiles(image: Image, lowest: float, highest: float) -> tuple[float, float]:
@@ -178,7 +269,11 @@ def _quantiles(image: Image, lowest: float, highest: float) -> tuple[float, floa
     values = image.tensor.flatten()
     values = values[:: max(1, values.numel() // 200_000)].float()
     above = values[values > image.padding]
-    low, high = (above if len(above) > 100 else values).quantile(torch.tensor([lowest, highest], dtype=torch.float32)).tolist()
+    low, high = (
+        (above if len(above) > 100 else values)
+        .quantile(torch.tensor([lowest, highest], dtype=torch.float32))
+        .tolist()
+    )
     return low, max(high, low + 1e-6)
 
 
@@ -187,7 +282,9 @@ def _bytes(tensor: Tensor, low: float, high: float) -> np.ndarray:
 
 
 def _pack(values: np.ndarray) -> str:
-    return base64.b64encode(gzip.compress(np.ascontiguousarray(values).tobytes(), 6, mtime=0)).decode()
+    return base64.b64encode(
+        gzip.compress(np.ascontiguousarray(values).tobytes(), 6, mtime=0)
+    ).decode()
 
 
 def _middle(pair: Pair, grid: Grid) -> list[int]:
@@ -200,17 +297,28 @@ def _middle(pair: Pair, grid: Grid) -> list[int]:
 
 
 def _marks(pair: Pair, transform: Transform, start: Transform, grid: Grid) -> list[dict[str, Any]]:
-    """Position of each landmark, in voxels of ``grid``, and its error before and after, in voxels and in mm."""
+    """Position of each landmark, in voxels of ``grid``, and its error before and after, in voxels
+    and in mm.
+    """
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
         return []
-    fixed, moving = (points[0].double().T.unsqueeze(0) for points in (pair.fixed_landmarks, pair.moving_landmarks))
-    errors = {when: (moving - t.map_world(fixed))[0].T for when, t in (("before", start), ("after", transform))}
+    fixed, moving = (
+        points[0].double().T.unsqueeze(0)
+        for points in (pair.fixed_landmarks, pair.moving_landmarks)
+    )
+    errors = {
+        when: (moving - t.map_world(fixed))[0].T
+        for when, t in (("before", start), ("after", transform))
+    }
     size = float(grid.spacing[0, 0])
     voxels = grid.to_voxel(fixed)[0].T
     return [
         {
             "fixed": [round(v, 2) for v in voxels[n].tolist()],
-            **{when: [round(v / size, 2) for v in error[n].tolist()] for when, error in errors.items()},
+            **{
+                when: [round(v / size, 2) for v in error[n].tolist()]
+                for when, error in errors.items()
+            },
             "mm": {when: round(float(error[n].norm()), 3) for when, error in errors.items()},
         }
         for n in range(len(voxels))
@@ -218,32 +326,57 @@ def _marks(pair: Pair, transform: Transform, start: Transform, grid: Grid) -> li
 
 
 def _summary(metrics: Mapping[str, Any]) -> list[Row]:
-    rows = [(BY_KEY[key].heading, value, f".{BY_KEY[key].digits}f") for key, value in metrics["similarity"].items()]
-    rows += [(metric.heading, metrics[metric.stored], f".{metric.digits}f") for metric in COMPARED if metric.stored in metrics]
-    rows += [("objective of the optimisation", metrics["objective"], ".4f")] if "objective" in metrics else []
+    rows = [
+        (BY_KEY[key].heading, value, f".{BY_KEY[key].digits}f")
+        for key, value in metrics["similarity"].items()
+    ]
+    rows += [
+        (metric.heading, metrics[metric.stored], f".{metric.digits}f")
+        for metric in COMPARED
+        if metric.stored in metrics
+    ]
+    rows += (
+        [("objective of the optimisation", metrics["objective"], ".4f")]
+        if "objective" in metrics
+        else []
+    )
     rows += [(title, value, ".3f") for title, value in metrics.get("extra", {}).items()]
-    return [Row((title, *(number(value.get(when), form) for when in WHEN))) for title, value, form in rows]
+    return [
+        Row((title, *(number(value.get(when), form) for when in WHEN)))
+        for title, value, form in rows
+    ]
 
 
 def _smoothness(metrics: Mapping[str, Any]) -> str:
-    text = f"Folding: {100 * metrics['folding']:.3f} % of the voxels. SDlogJ: {metrics['sdlogj']:.3f}."
+    text = (
+        f"Folding: {100 * metrics['folding']:.3f} % of the voxels. SDlogJ: {metrics['sdlogj']:.3f}."
+    )
     if percentiles := metrics.get("jacobian_percentiles"):
         low, few, most, high = (f"{value:.2f}" for value in percentiles.values())
-        text += f" Local volumes change by factors (det J) of {few} to {most} in 90 %, and of {low} to {high} in 98 % of the voxels."
+        text += (
+            f" Local volumes change by factors (det J) of {few} to {most} in 90 %, and of {low} to"
+            f" {high} in 98 % of the voxels."
+        )
     if "inverse_residual_mm" in metrics:
         residual = metrics["inverse_residual_mm"]
-        text += f" The inverse misses by {residual['mean']:.3f} mm on average, at 95 % of the points by less than {residual['p95']:.3f} mm."
+        text += (
+            f" The inverse misses by {residual['mean']:.3f} mm on average, at 95 % of the points by"
+            f" less than {residual['p95']:.3f} mm."
+        )
     return text
 
 
 def _spread(fixed: Image, spread: Tensor, metrics: Mapping[str, float]) -> Section:
     """The map of an ensemble's disagreement."""
     grid = display_grid(fixed.grid)
-    drawn = drawing.spread_map(fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor)
+    drawn = drawing.spread_map(
+        fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor
+    )
     note = (
-        "Root mean square distance of the registrations from their mean, which is the transform. Small values mean that the registrations "
-        f"agree, not that they are correct. Mean {metrics['mean']:.2f} mm, 95 % of the voxels below {metrics['p95']:.2f} mm, "
-        f"largest {metrics['largest']:.2f} mm."
+        "Root mean square distance of the registrations from their mean, which is the transform."
+        " Small values mean that the registrations agree, not that they are correct. Mean"
+        f" {metrics['mean']:.2f} mm, 95 % of the voxels below {metrics['p95']:.2f} mm, largest"
+        f" {metrics['largest']:.2f} mm."
     )
     return Section("Spread", note=note, figures=[Picture.of("spread", drawn)])
 
@@ -258,21 +391,55 @@ def _by_weight(pair: Pair, weights: Weights) -> Section:
         transform = weights.register(weight)
         case = evaluate(pair, transform)
         found = case.as_dict()
-        values = [number(found[metric.stored]["after"], f".{metric.digits}f") for metric in measured if metric.stored in found]
+        values = [
+            number(found[metric.stored]["after"], f".{metric.digits}f")
+            for metric in measured
+            if metric.stored in found
+        ]
         cells = (f"{weight:.3g}", *values, f"{100 * case.folding:.3f}", f"{case.sdlogj:.3f}")
         rows.append(Row(cells, emphasis=weight == weights.chosen))
-        slides.append(Picture.of(f"weight {weight:.3g}", drawing.registration_panel(seen, transform)))
-    columns = ["weight", *(metric.heading for metric in measured if metric.stored in found), "folding, %", "SDlogJ"]
-    note = "Registrations by the same model with other weights of the smoothness term. The result is the row in bold (--weight)."
-    return Section("Weight of the smoothness", columns, rows, note, slides=slides, slide=weights.offered.index(weights.chosen))
+        slides.append(
+            Picture.of(f"weight {weight:.3g}", drawing.registration_panel(seen, transform))
+        )
+    columns = [
+        "weight",
+        *(metric.heading for metric in measured if metric.stored in found),
+        "folding, %",
+        "SDlogJ",
+    ]
+    note = (
+        "Registrations by the same model with other weights of the smoothness term. The result is"
+        " the row in bold (--weight)."
+    )
+    return Section(
+        "Weight of the smoothness",
+        columns,
+        rows,
+        note,
+        slides=slides,
+        slide=weights.offered.index(weights.chosen),
+    )
 
 
 def _landmarks(errors: Mapping[str, list[float]], shown: Mapping[str, Any]) -> Section:
     order = sorted(range(len(errors["after"])), key=lambda n: -errors["after"][n])
     rows = [
-        Row((f"landmark {n + 1}", number(errors["before"][n], ".2f"), number(errors["after"][n], ".2f")), at=_at(shown, n)) for n in order
+        Row(
+            (
+                f"landmark {n + 1}",
+                number(errors["before"][n], ".2f"),
+                number(errors["after"][n], ".2f"),
+            ),
+            at=_at(shown, n),
+        )
+        for n in order
     ]
-    return Section("Landmarks, worst first", ("", "before, mm", "after, mm"), rows, "A click on a row shows the landmark.")
+    return Section(
+        "Landmarks, worst first",
+        ("", "before, mm", "after, mm"),
+        rows,
+        "A click on a row shows the landmark.",
+    )
 
 
 def _at(shown: Mapping[str, Any], number: int) -> str | None:
@@ -287,9 +454,21 @@ def _labels(metrics: Mapping[str, Any]) -> Section:
         columns += ["HD95 before, mm", "after", "ASSD before, mm", "after"]
         keys += [("hd95_mm", ".2f"), ("assd_mm", ".2f")]
     scores = metrics["dice"]["labels"]
-    order = sorted(scores, key=lambda label: scores[label]["after"] if scores[label]["after"] is not None else -1.0)
+    order = sorted(
+        scores,
+        key=lambda label: scores[label]["after"] if scores[label]["after"] is not None else -1.0,
+    )
     rows = [
-        Row((label, *(number(metrics[key]["labels"][label][when], form) for key, form in keys for when in ("before", "after"))))
+        Row(
+            (
+                label,
+                *(
+                    number(metrics[key]["labels"][label][when], form)
+                    for key, form in keys
+                    for when in ("before", "after")
+                ),
+            )
+        )
         for label in order
     ]
     return Section("Labels, worst first", columns, rows)

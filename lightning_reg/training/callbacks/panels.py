@@ -16,7 +16,8 @@ from lightning_reg.training.module import RegistrationModule
 
 
 class Panels(L.Callback):
-    """Panels of validation pairs and the table of cases for Weights & Biases or TensorBoard, at every n-th validation.
+    """Panels of validation pairs and the table of cases for Weights & Biases or TensorBoard, at
+    every n-th validation.
 
     Args:
         every: number of validations from one panel to the next.
@@ -39,13 +40,19 @@ class Panels(L.Callback):
             return
         self.seen += 1
         data = getattr(trainer, "datamodule", None)
-        if self.seen % self.every or not trainer.is_global_zero or not isinstance(data, RegistrationData):
+        if (
+            self.seen % self.every
+            or not trainer.is_global_zero
+            or not isinstance(data, RegistrationData)
+        ):
             return
         assert isinstance(pl_module, RegistrationModule)
         drawn = {}
         with torch.no_grad():
             for number, pair in enumerate(data.validation_pairs[: self.pairs]):
                 here = pair.to(pl_module.device)
-                drawn[f"panel_{number}"] = figures.registration_panel(here, pl_module(here.fixed, here.moving).transform)
+                drawn[f"panel_{number}"] = figures.registration_panel(
+                    here, pl_module(here.fixed, here.moving).transform
+                )
         log_figures(trainer.loggers, drawn, trainer.global_step)
         log_cases(trainer.loggers, [case.row() for case in pl_module.cases])

@@ -11,7 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class StepProgress(RichProgressBar):
-    """Lightning's progress bar, labelled with steps of the whole training; epochs are only the intervals between validations.
+    """Lightning's progress bar, labelled with steps of the whole training; epochs are only the
+    intervals between validations.
 
     Args:
         refresh_rate: batches between updates.
@@ -34,7 +35,8 @@ class StepProgress(RichProgressBar):
 
 
 class ProgressLines(L.Callback):
-    """Callback that prints a line per validation, for output to a file: the log of a killed run then shows its progress.
+    """Callback that prints a line per validation, for output to a file: the log of a killed run
+    then shows its progress.
 
     Args:
         say: function that prints the line.
@@ -44,10 +46,17 @@ class ProgressLines(L.Callback):
         self.say = say
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
+        if (
+            trainer.state.fn != TrainerFn.FITTING
+            or trainer.sanity_checking
+            or not trainer.is_global_zero
+        ):
             return
         known = {
-            name: trainer.callback_metrics.get(key) for name, key in (("loss", "train/loss"), ("validation error", "validation/error"))
+            name: trainer.callback_metrics.get(key)
+            for name, key in (("loss", "train/loss"), ("validation error", "validation/error"))
         }
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in known.items() if value is not None)
+        values = ", ".join(
+            f"{name} {float(value):.4g}" for name, value in known.items() if value is not None
+        )
         self.say(f"step {trainer.global_step:,} of {trainer.max_steps:,}: {values}")

@@ -11,7 +11,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class Interrupted(BaseException):
@@ -28,26 +30,44 @@ class Interrupted(BaseException):
 
 
 class Saving(L.Callback):
-    """Callback that saves ``last.ckpt`` after every validation and on a signal, and ``best.ckpt`` for the smallest validation error.
+    """Callback that saves ``last.ckpt`` after every validation and on a signal, and ``best.ckpt``
+    for the smallest validation error.
 
-    A run is saved only between two steps: when the next step starts, before any other callback (this one has to be the first), or
-    when the training ends. Validation, schedules and logging of the previous steps are then complete, so that a resumed run makes
-    the same steps as an uninterrupted one.
+    A run is saved only between two steps: when the next step starts, before any other callback
+    (this one has to be the first), or when the training ends. Validation, schedules and logging of
+    the previous steps are then complete, so that a resumed run makes the same steps as an
+    uninterrupted one.
 
-    On SIGINT (Ctrl-C), SIGTERM and SIGUSR1, the current step and a validation that is due are finished, ``last.ckpt`` is saved and
-    :class:`Interrupted` is raised; a second SIGINT raises it immediately.
+    On SIGINT (Ctrl-C), SIGTERM and SIGUSR1, the current step and a validation that is due are
+    finished, ``last.ckpt`` is saved and :class:`Interrupted` is raised; a second SIGINT raises it
+    immediately.
 
     Args:
         folder: folder of the checkpoints.
         settle: called once, before the first checkpoint is written.
-        seconds: function that returns the duration of the run so far, which is stored in the checkpoint.
-        choose_anew: whether a resumed run is validated on other data, so that earlier errors do not count for ``best.ckpt``.
+        seconds: function that returns the duration of the run so far, which is stored in the
+            checkpoint.
+        choose_anew: whether a resumed run is validated on other data, so that earlier errors do not
+            count for ``best.ckpt``.
     """
 
-    def __init__(self, folder: Path, settle: Callable[[], None], seconds: Callable[[], float], choose_anew: bool = False) -> None:
-        self.folder, self.settle, self.seconds, self.choose_anew = folder, settle, seconds, choose_anew
+    def __init__(
+        self,
+        folder: Path,
+        settle: Callable[[], None],
+        seconds: Callable[[], float],
+        choose_anew: bool = False,
+    ) -> None:
+        self.folder, self.settle, self.seconds, self.choose_anew = (
+            folder,
+            settle,
+            seconds,
+            choose_anew,
+        )
         self.best = float("inf")
-        self.requested = self.time_is_over = self._settled = self._due = self._better = self._at_epoch_start = False
+        self.requested = self.time_is_over = self._settled = self._due = self._better = (
+            self._at_epoch_start
+        ) = False
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     @property
@@ -60,7 +80,8 @@ class Saving(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = float("inf") if self.choose_anew else state_dict["best"]
 
-    # Signals. Data loading processes start after setup. They ignore SIGINT, which a terminal sends to all processes.
+    # Signals. Data loading processes start after setup. They ignore SIGINT, which a terminal sends
+    # to all processes.
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -86,7 +107,9 @@ class Saving(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen()  # Lightning has installed its own handlers in the meantime
-        trainer.fit_loop._restarting = False  # otherwise a schedule that depends on the validation skips the next one
+        trainer.fit_loop._restarting = (
+            False  # otherwise a schedule that depends on the validation skips the next one
+        )
         if self._at_epoch_start:  # otherwise Lightning resumes in the epoch that has ended
             trainer.fit_loop.epoch_loop.restarting = False
 
@@ -98,8 +121,12 @@ class Saving(L.Callback):
         if error < self.best:
             self.best, self._better = error, True
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx % trainer.accumulate_grad_batches:  # a checkpoint does not contain accumulated gradients
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if (
+            batch_idx % trainer.accumulate_grad_batches
+        ):  # a checkpoint does not contain accumulated gradients
             return
         requested = self.requested
         if trainer.world_size > 1:
@@ -118,19 +145,25 @@ class Saving(L.Callback):
         self._settled = True
         for logger in trainer.loggers:
             logger.save()
-        if self._better:  # first: a run killed in between resumes from the old last.ckpt and writes both again
+        if (
+            self._better
+        ):  # first: a run killed in between resumes from the old last.ckpt and writes both again
             trainer.save_checkpoint(self.folder / "best.ckpt")
         trainer.save_checkpoint(self.last)
         self._due = self._better = False
 
-    # Lightning's loop counters describe a moment inside a step. They are changed here so that it resumes between two steps, inside an epoch
-    # or at its start.
+    # Lightning's loop counters describe a moment inside a step. They are changed here so that it
+    # resumes between two steps, inside an epoch or at its start.
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         loops = checkpoint["loops"]["fit_loop"]
         epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
         done, made = batches["current"]["completed"], batches["total"]["completed"]
-        ended = epochs["current"]["completed"] == epochs["current"]["ready"]  # no further step starts: the training is over
+        ended = (
+            epochs["current"]["completed"] == epochs["current"]["ready"]
+        )  # no further step starts: the training is over
         if ended and done < trainer.num_training_batches:  # the training stopped inside an epoch
             for counts in (epochs["total"], epochs["current"]):
                 counts["processed"] = counts["completed"] = counts["completed"] - 1
@@ -139,11 +172,24 @@ class Saving(L.Callback):
             for counts in (epochs["total"], epochs["current"]):
                 counts["ready"] = counts["started"] = counts["completed"] + 1
         for counts, number in ((batches["current"], done), (batches["total"], made)):
-            counts.update(ready=number, started=number, processed=number, completed=number - 1 if done else number)
+            counts.update(
+                ready=number,
+                started=number,
+                processed=number,
+                completed=number - 1 if done else number,
+            )
         batches["is_last_batch"] = False
         logged = loops["epoch_loop.state_dict"]["_batches_that_stepped"]
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged - 1 if done else logged  # counted again when the run is resumed
-        checkpoint["lightning_reg_position"] = {"batch": done, "logged": logged, "seconds": self.seconds()}
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = (
+            logged - 1 if done else logged
+        )  # counted again when the run is resumed
+        checkpoint["lightning_reg_position"] = {
+            "batch": done,
+            "logged": logged,
+            "seconds": self.seconds(),
+        }
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self._at_epoch_start = checkpoint["lightning_reg_position"]["batch"] == 0

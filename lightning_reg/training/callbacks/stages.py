@@ -22,12 +22,15 @@ class TrainingStage:
     """One stage of a training.
 
     Args:
-        steps: share of the training; the steps of all stages are scaled to the number of steps of the trainer.
-        train: numbers of the trained networks of the composer, or ``all``. Other networks are frozen; those after the last trained one
-            are not used.
-        warm_start: initialise networks that are trained for the first time with the weights of the previous network.
+        steps: share of the training; the steps of all stages are scaled to the number of steps of
+            the trainer.
+        train: numbers of the trained networks of the composer, or ``all``. Other networks are
+            frozen; those after the last trained one are not used.
+        warm_start: initialise networks that are trained for the first time with the weights of the
+            previous network.
         optimizer, schedule: used in this stage instead of the module's.
-        patience: end the stage after this many validations without a smaller error; ``null``: never.
+        patience: end the stage after this many validations without a smaller error; ``null``:
+            never.
     """
 
     steps: float
@@ -39,7 +42,8 @@ class TrainingStage:
 
 
 class StageTraining(L.Callback):
-    """Callback that freezes and warm-starts networks and creates an optimiser per stage. A resumed run continues inside its stage.
+    """Callback that freezes and warm-starts networks and creates an optimiser per stage. A resumed
+    run continues inside its stage.
 
     Args:
         stages: stages, first to last.
@@ -56,7 +60,12 @@ class StageTraining(L.Callback):
         self._module: RegistrationModule | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stage": self.stage, "started": self.started, "best": self.best, "stale": self.stale}
+        return {
+            "stage": self.stage,
+            "started": self.started,
+            "best": self.best,
+            "stale": self.stale,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stage, self.started = state_dict["stage"], state_dict["started"]
@@ -67,28 +76,51 @@ class StageTraining(L.Callback):
         assert isinstance(pl_module, RegistrationModule)
         self._module = pl_module
         if stage == "fit":
-            self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0  # those of a resumed run are loaded next
+            self.stage, self.started, self.best, self.stale = (
+                0,
+                0,
+                float("inf"),
+                0,
+            )  # those of a resumed run are loaded next
             self._activate()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Reset the module for another training: all networks are trained, with the module's own optimiser."""
+        """Reset the module for another training: all networks are trained, with the module's own
+        optimiser.
+        """
         assert self._module is not None
         composer = self._staged(self._module.composer)
         if composer.active == len(composer.networks):
             composer.activate(range(len(composer.networks)))
         self._module.train_with()
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         while self.stage < len(self.stages) - 1 and self._over(trainer):
-            self.stage, self.started, self.best, self.stale = self.stage + 1, trainer.global_step, float("inf"), 0
+            self.stage, self.started, self.best, self.stale = (
+                self.stage + 1,
+                trainer.global_step,
+                float("inf"),
+                0,
+            )
             self._inherit(self._activate())
-            if isinstance(trainer.strategy, DDPStrategy):  # it synchronises only the parameters that were trainable when it was created
+            if isinstance(
+                trainer.strategy, DDPStrategy
+            ):  # it synchronises only the parameters that were trainable when it was created
                 trainer.strategy.model = trainer.lightning_module
                 trainer.strategy.configure_ddp()
             trainer.strategy.setup_optimizers(trainer)
         pl_module.log("stage", float(self.stage), batch_size=1)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         if self.stage == len(self.stages) - 1 and self._over(trainer):
             trainer.should_stop = True
 
@@ -101,7 +133,9 @@ class StageTraining(L.Callback):
 
     def _over(self, trainer: L.Trainer) -> bool:
         patience = self.stages[self.stage].patience
-        return trainer.global_step >= self.started + self._length() or (patience is not None and self.stale >= patience)
+        return trainer.global_step >= self.started + self._length() or (
+            patience is not None and self.stale >= patience
+        )
 
     def _length(self) -> int:
         """Return the number of steps of the current stage."""
@@ -110,21 +144,34 @@ class StageTraining(L.Callback):
         return bounds[self.stage + 1] - bounds[self.stage]
 
     def _activate(self) -> list[int]:
-        """Freeze and unfreeze networks and set the optimiser for the current stage; return the networks to be warm-started."""
+        """Freeze and unfreeze networks and set the optimiser for the current stage; return the
+        networks to be warm-started.
+        """
         assert self._module is not None
         composer, stage = self._staged(self._module.composer), self.stages[self.stage]
         trained = self._networks(stage, composer)
         try:
             composer.activate(trained)
         except ValueError as cause:
-            raise TrainingError(f"method.stages[{self.stage}].train is invalid: {cause}; count the composer's networks from 0.") from cause
+            raise TrainingError(
+                f"method.stages[{self.stage}].train is invalid: {cause}; count the composer's"
+                " networks from 0."
+            ) from cause
         self._module.train_with(stage.optimizer, stage.schedule, self._length())
-        earlier = {number for before in self.stages[: self.stage] for number in self._networks(before, composer)}
+        earlier = {
+            number
+            for before in self.stages[: self.stage]
+            for number in self._networks(before, composer)
+        }
         return sorted(set(trained) - earlier) if stage.warm_start else []
 
     @staticmethod
     def _networks(stage: TrainingStage, composer: Staged) -> list[int]:
-        return list(range(len(composer.networks))) if stage.train == "all" else [int(number) for number in stage.train]
+        return (
+            list(range(len(composer.networks)))
+            if stage.train == "all"
+            else [int(number) for number in stage.train]
+        )
 
     def _inherit(self, networks: Sequence[int]) -> None:
         assert self._module is not None
@@ -134,14 +181,15 @@ class StageTraining(L.Callback):
                     self._staged(self._module.composer).inherit(index)
                 except ValueError as cause:
                     raise TrainingError(
-                        f"method.stages[{self.stage}].warm_start is not possible: {cause}; set it to false for this stage."
+                        f"method.stages[{self.stage}].warm_start is not possible: {cause}; set it"
+                        " to false for this stage."
                     ) from cause
 
     @staticmethod
     def _staged(composer: Composer) -> Staged:
         if not isinstance(composer, Staged):
             raise TrainingError(
-                f"method.stages needs a composer of several networks, and {type(composer).__name__} is not one; use multilevel or stacked, "
-                "or remove it with ~method.stages."
+                f"method.stages needs a composer of several networks, and {type(composer).__name__}"
+                " is not one; use multilevel or stacked, or remove it with ~method.stages."
             )
         return composer

@@ -11,18 +11,20 @@ import torch
 
 
 class RandomState(L.Callback):
-    """Callback that stores the global random states in checkpoints: a resumed run draws the same numbers as an uninterrupted one."""
+    """Callback that stores the global random states in checkpoints: a resumed run draws the same
+    numbers as an uninterrupted one.
+    """
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries use the global generator
+        name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the libraries' generator
         version, internal, gauss = random.getstate()
         return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
+            "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
             "python": [version, list(internal), gauss],
         }
 
@@ -45,6 +47,13 @@ class RandomState(L.Callback):
 class ValidateLastStep(L.Callback):
     """Callback that validates after the last step, even if it is not the end of an epoch."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         if trainer.global_step >= trainer.max_steps > 0:
             trainer.should_stop = True

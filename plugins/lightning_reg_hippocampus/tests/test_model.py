@@ -19,7 +19,9 @@ from lightning_reg.models import locate
 def crops() -> Path:
     folder = Path(os.environ.get("LIGHTNING_REG_DATA", "no folder given")) / "hippocampus"
     if not folder.is_dir():
-        pytest.skip("no hippocampus crops: set LIGHTNING_REG_DATA to the folder that holds hippocampus/")
+        pytest.skip(
+            "no hippocampus crops: set LIGHTNING_REG_DATA to the folder that holds hippocampus/"
+        )
     return folder
 
 
@@ -35,7 +37,9 @@ def test_it_is_found_by_name_and_small() -> None:
 
 
 def test_it_registers_images_of_other_libraries() -> None:
-    """Two blobs 0.3 voxels apart, as images with default headers: displacements stay below 6 voxels, and nothing folds."""
+    """Two blobs 0.3 voxels apart, as images with default headers: displacements stay below 6
+    voxels, and nothing folds.
+    """
     i, j, k = np.meshgrid(np.arange(36.0), np.arange(48.0), np.arange(32.0), indexing="ij")
     images = []
     for shift in (0.0, 0.3):

@@ -1,1 +1,3 @@
-"""Adapters, one module per public data set: file locations and reading. docs/data/ has a page for each."""
+"""Adapters, one module per public data set: file locations and reading. docs/data/ has a page for
+each.
+"""

@@ -1,4 +1,6 @@
-"""ADNI: boxes around a hippocampus in T1 MR that is affinely aligned to MNI space, with the labels of the harmonised protocol (HarP)."""
+"""ADNI: boxes around a hippocampus in T1 MR that is affinely aligned to MNI space, with the labels
+of the harmonised protocol (HarP).
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,27 @@ CENTER = {"left": (-26.0, -21.0, -13.0), "right": (26.0, -21.0, -13.0)}
 class AdniHippocampusDataset(RegistrationDataset):
     """Boxes around the hippocampus in ADNI scans.
 
-    Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm. The paper does not give their position; here they
-    are centred on the hippocampus of MNI space. As in the paper, scans with labels (HarP) are used for evaluation and the others for
-    training. If all scans have labels, a fifth is held out.
+    Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm. The paper
+        does not give their position; here they
+    are centred on the hippocampus of MNI space. As in the paper, scans with labels (HarP) are used
+    for evaluation and the others for training. If all scans have labels, a fifth is held out.
 
     Args:
-        root: folder with T1 images in MNI space, at any depth, whose names contain an ADNI subject (``002_S_0295``); names of labels
-            contain the subject as well and end in ``_L`` or ``_R``.
+        root: folder with T1 images in MNI space, at any depth, whose names contain an ADNI subject
+            (``002_S_0295``); names of labels contain the subject as well and end in ``_L`` or
+            ``_R``.
         side: left or right hippocampus.
         shape: shape of the box, voxels of 1 mm.
     """
 
-    def __init__(self, root: str | Path, side: Side = "left", shape: Sequence[int] = (32, 48, 48)) -> None:
+    def __init__(
+        self, root: str | Path, side: Side = "left", shape: Sequence[int] = (32, 48, 48)
+    ) -> None:
         if side not in CENTER:
             raise ArgumentError(f"side is '{side}'; give left or right")
-        self.grid = Grid.regular(shape, origin=[c - (n - 1) / 2 for c, n in zip(CENTER[side], shape, strict=True)])
+        self.grid = Grid.regular(
+            shape, origin=[c - (n - 1) / 2 for c, n in zip(CENTER[side], shape, strict=True)]
+        )
         images: dict[str, Path] = {}
         labels: dict[str, Path] = {}
         for path in walk(require_folder(root)):
@@ -54,10 +62,19 @@ class AdniHippocampusDataset(RegistrationDataset):
             else:
                 images.setdefault(match[0], path)
         if not images:
-            raise DataError(f"{root} has no images with an ADNI subject in their names (as ADNI_002_S_0295.nii.gz); put them there.")
+            raise DataError(
+                f"{root} has no images with an ADNI subject in their names (as"
+                " ADNI_002_S_0295.nii.gz); put them there."
+            )
         every = len(labels) >= len(images)
         self.found = [
-            Record(s, "", "validation" if (k % 5 == 4 if every else s in labels) else "train", path, labels=labels.get(s))
+            Record(
+                s,
+                "",
+                "validation" if (k % 5 == 4 if every else s in labels) else "train",
+                path,
+                labels=labels.get(s),
+            )
             for k, (s, path) in enumerate(images.items())
         ]
 
@@ -71,9 +88,12 @@ class AdniHippocampusDataset(RegistrationDataset):
         scan = scan_from_subject(whole)
         if self.grid.overlap(scan.image.grid) < 1:
             raise DataError(
-                f"{record.image} does not cover the box around the hippocampus ({self.grid}); align it affinely to MNI space first."
+                f"{record.image} does not cover the box around the hippocampus ({self.grid}); align"
+                " it affinely to MNI space first."
             )
-        boxed = [None if image is None else image.resampled(self.grid) for image in (scan.image, labels)]
+        boxed = [
+            None if image is None else image.resampled(self.grid) for image in (scan.image, labels)
+        ]
         assert boxed[0] is not None
         subject = subject_from_scan(type(scan)(record.name, boxed[0], labels=boxed[1]))
         return with_landmarks(subject, record, None)

@@ -1,4 +1,6 @@
-"""COPDgene: inhalation and exhalation CT of smokers; the ten pairs with landmarks of DIR-Lab, or the study's own scans with lobes."""
+"""COPDgene: inhalation and exhalation CT of smokers; the ten pairs with landmarks of DIR-Lab, or
+the study's own scans with lobes.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,33 @@ from lightning_reg.io.points import read_plain
 from lightning_reg.registry import DataError
 
 SLICES = {1: 121, 2: 102, 3: 126, 4: 126, 5: 131, 6: 119, 7: 112, 8: 115, 9: 116, 10: 135}
-SPACING = {1: 0.625, 2: 0.645, 3: 0.652, 4: 0.590, 5: 0.647, 6: 0.633, 7: 0.625, 8: 0.586, 9: 0.664, 10: 0.742}
+SPACING = {
+    1: 0.625,
+    2: 0.645,
+    3: 0.652,
+    4: 0.590,
+    5: 0.647,
+    6: 0.633,
+    7: 0.625,
+    8: 0.586,
+    9: 0.664,
+    10: 0.742,
+}
 PHASES = {"I": "inhale", "E": "exhale", "INSP": "inhale", "EXP": "exhale"}
 
 
 class CopdGeneDataset(RegistrationDataset):
     """The COPDgene data set.
 
-    Source: R. Castillo et al., Phys. Med. Biol. 58, 2013 (landmarks); E. Regan et al., COPD 7, 2010 (the study). The paper of method 2
-    (Hering et al., 2019) trains on 500 patients and validates on 50; here the last 50 patients, or a fifth, are held out.
+    Source: R. Castillo et al., Phys. Med. Biol. 58, 2013 (landmarks); E. Regan et al., COPD 7, 2010
+        (the study). The paper of method 2
+    (Hering et al., 2019) trains on 500 patients and validates on 50; here the last 50 patients, or
+    a fifth, are held out.
 
     Args:
-        root: ``copd1/copd1_iBHCT.img`` and so on, or images ``PATIENT_INSP_*``, ``PATIENT_EXP_*`` with lobe masks (``lobe`` in
-            their names) and lung masks (``label``, ``mask`` or ``lung`` in their names) beside them.
+        root: ``copd1/copd1_iBHCT.img`` and so on, or images ``PATIENT_INSP_*``, ``PATIENT_EXP_*``
+            with lobe masks (``lobe`` in their names) and lung masks (``label``, ``mask`` or
+            ``lung`` in their names) beside them.
         offset: subtracted from the values of ``.img`` files.
         air: lower values in ``.img`` files, HU, are set to this.
     """
@@ -41,7 +57,8 @@ class CopdGeneDataset(RegistrationDataset):
         found = _dirlab(files) or _study(files)
         if not found:
             raise DataError(
-                f"{root} has neither copd1/copd1_iBHCT.img and so on nor images named PATIENT_INSP_*, PATIENT_EXP_*; unpack them there."
+                f"{root} has neither copd1/copd1_iBHCT.img and so on nor images named"
+                " PATIENT_INSP_*, PATIENT_EXP_*; unpack them there."
             )
         self.found = last(found, 50)
 
@@ -53,8 +70,18 @@ class CopdGeneDataset(RegistrationDataset):
         if record.image.suffix.lower() != ".img":
             return load_files(record)
         case = int(record.subject.removeprefix("copd"))
-        subject = read_ct(record, (512, 512, SLICES[case]), (SPACING[case], SPACING[case], 2.5), self.offset, self.air)
-        return with_landmarks(subject, record, read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None)
+        subject = read_ct(
+            record,
+            (512, 512, SLICES[case]),
+            (SPACING[case], SPACING[case], 2.5),
+            self.offset,
+            self.air,
+        )
+        return with_landmarks(
+            subject,
+            record,
+            read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None,
+        )
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
         """Return pairs of inhalation (fixed) and exhalation."""
@@ -63,9 +90,14 @@ class CopdGeneDataset(RegistrationDataset):
 
 def _dirlab(files: Sequence[Path]) -> list[Record]:
     points = named(files, r"copd(\d+)_300_(i|e)BH_xyz_r1\.txt")
-    images = sorted(named(files, r"copd(\d+)_(i|e)BHCT\.img").items(), key=lambda item: (int(item[0][0]), item[0][1].lower() == "e"))
+    images = sorted(
+        named(files, r"copd(\d+)_(i|e)BHCT\.img").items(),
+        key=lambda item: (int(item[0][0]), item[0][1].lower() == "e"),
+    )
     return [
-        Record(f"copd{case}", PHASES[phase.upper()], image=path, landmarks=points.get((case, phase)))
+        Record(
+            f"copd{case}", PHASES[phase.upper()], image=path, landmarks=points.get((case, phase))
+        )
         for (case, phase), path in images
         if int(case) in SLICES
     ]
@@ -78,7 +110,17 @@ def _study(files: Sequence[Path]) -> list[Record]:
         match = re.match(r"(.+?)_(INSP|EXP)(?=[_.]|$)(.*)", stem(path), re.IGNORECASE)
         if match and is_image(path):
             rest = match[3].lower()
-            part = "labels" if "lobe" in rest else "mask" if re.search("label|mask|lung", rest) else "image"
+            part = (
+                "labels"
+                if "lobe" in rest
+                else "mask"
+                if re.search("label|mask|lung", rest)
+                else "image"
+            )
             scans.setdefault((match[1], PHASES[match[2].upper()]), {}).setdefault(part, path)
     ordered = sorted(scans.items(), key=lambda item: (item[0][0], item[0][1] == "exhale"))
-    return [Record(patient, phase).holding(parts) for (patient, phase), parts in ordered if "image" in parts]
+    return [
+        Record(patient, phase).holding(parts)
+        for (patient, phase), parts in ordered
+        if "image" in parts
+    ]

@@ -16,35 +16,55 @@ from lightning_reg.registry import DataError
 
 POPI = "popi"
 ENDS = {POPI: ("10", "60"), "bl": ("00", "60")}
-"""Phases of inhalation and exhalation, if they are not 00 and 50 (the provider's reference phases)."""
+"""Phases of inhalation and exhalation, if they are not 00 and 50 (the provider's reference phases).
+"""
 ARTEFACT = 40
-"""Index of the 41st landmark of the POPI-model, which is on an artefact and not part of the published errors."""
+"""Index of the 41st landmark of the POPI-model, which is on an artefact and not part of the
+published errors.
+"""
 
 
 class CreatisDataset(RegistrationDataset):
     """The CREATIS data set.
 
-    Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007 (POPI-model). Eppenhof et al. (2019)
-    train on all seven pairs and test on DIR-Lab. Here one patient, the POPI-model, is held out, because a checkpoint has to be chosen.
+    Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007
+        (POPI-model). Eppenhof et al. (2019)
+    train on all seven pairs and test on DIR-Lab. Here one patient, the POPI-model, is held out,
+    because a checkpoint has to be chosen.
 
     Args:
-        root: folder with ``bl/mhd/00.mhd``, ``bl/pts/00.pts`` and so on (``bl, ng, dx, gt, mm2, bh``), and ``00-P.mhd``,
-            ``00-Landmarks.pts`` and so on of the POPI-model.
+        root: folder with ``bl/mhd/00.mhd``, ``bl/pts/00.pts`` and so on
+            (``bl, ng, dx, gt, mm2, bh``), and ``00-P.mhd``, ``00-Landmarks.pts`` and so on of the
+            POPI-model.
         all_phases: read all ten phases instead of inhalation and exhalation.
     """
 
     def __init__(self, root: str | Path, all_phases: bool = False) -> None:
         folder = require_folder(root)
         files = walk(folder)
-        patients = [p for p in files if p.suffix == ".mhd" and p.parent.name == "mhd" and p.stem.isdigit()]
+        patients = [
+            p for p in files if p.suffix == ".mhd" and p.parent.name == "mhd" and p.stem.isdigit()
+        ]
         found = [Record(p.parents[1].name, p.stem, image=p, landmarks=_beside(p)) for p in patients]
         points = named(files, r"(\d\d)-Landmarks?\.(?:pts|txt)")
         popi = sorted(named(files, r"(\d\d)-P\.mhd").items())
-        found += [Record(POPI, phase, image=path, landmarks=points.get((phase,))) for (phase,), path in popi]
+        found += [
+            Record(POPI, phase, image=path, landmarks=points.get((phase,)))
+            for (phase,), path in popi
+        ]
         if not found:
-            raise DataError(f"{folder} has no phases (expected bl/mhd/00.mhd and so on, 00-P.mhd of the POPI-model); put the files there.")
-        chosen = found if all_phases else [record for record in found if record.time in _ends(record.subject)]
-        self.found = hold_out(chosen, lambda number, subject: subject == found[-1].subject and number > 0)
+            raise DataError(
+                f"{folder} has no phases (expected bl/mhd/00.mhd and so on, 00-P.mhd of the"
+                " POPI-model); put the files there."
+            )
+        chosen = (
+            found
+            if all_phases
+            else [record for record in found if record.time in _ends(record.subject)]
+        )
+        self.found = hold_out(
+            chosen, lambda number, subject: subject == found[-1].subject and number > 0
+        )
 
     def records(self) -> Sequence[Record]:
         return self.found
@@ -56,7 +76,11 @@ class CreatisDataset(RegistrationDataset):
         """Return pairs of inhalation (fixed) and exhalation."""
         at = {(record.subject, record.time): record for record in self.found}
         ends = {subject: _ends(subject) for subject, _ in at}
-        return [(at[s, fixed], at[s, moving]) for s, (fixed, moving) in ends.items() if (s, fixed) in at and (s, moving) in at]
+        return [
+            (at[s, fixed], at[s, moving])
+            for s, (fixed, moving) in ends.items()
+            if (s, fixed) in at and (s, moving) in at
+        ]
 
 
 def _ends(subject: str) -> tuple[str, str]:
@@ -74,6 +98,8 @@ def _points(path: Path) -> PointFile:
 
 
 def _popi_points(path: Path) -> PointFile:
-    """Read points in mm in the coordinates of the MetaImage, whose origin is its first voxel, without the artefact."""
+    """Read points in mm in the coordinates of the MetaImage, whose origin is its first voxel,
+    without the artefact.
+    """
     points = read_plain(path, "LPS")
     return PointFile(points.values[:ARTEFACT], points.space)

@@ -30,7 +30,8 @@ class ShapesDataset(RegistrationDataset):
     Args:
         subjects, validation: number of training and of validation subjects.
         shape: voxels per scan.
-        seed: seed of the first training subject; those of validation start at ``seed +`` :data:`APART`.
+        seed: seed of the first training subject; those of validation start at ``seed +``
+            :data:`APART`.
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class ShapesDataset(RegistrationDataset):
         first: dict[Split, int] = {"train": seed, "validation": seed + APART}
         numbers = {"train": subjects, "validation": validation}
         self.found = [
-            Record(f"shapes-{first[split] + n}", time, split) for split in first for n in range(numbers[split]) for time in ("a", "b")
+            Record(f"shapes-{first[split] + n}", time, split)
+            for split in first
+            for n in range(numbers[split])
+            for time in ("a", "b")
         ]
         self.source = GeneratedPairs([], [], seed, shape, shapes=1.0)
         self._last: tuple[str, Pair] | None = None
@@ -59,8 +63,12 @@ class ShapesDataset(RegistrationDataset):
             self._last = (record.subject, self.source.draw(rng))
         pair = self._last[1]
         first = record.time == "a"
-        image, labels = (pair.fixed, pair.fixed_labels) if first else (pair.moving, pair.moving_labels)
-        return deepcopy(subject_from_scan(Scan(record.name, image, None, labels, None, record.subject)))
+        image, labels = (
+            (pair.fixed, pair.fixed_labels) if first else (pair.moving, pair.moving_labels)
+        )
+        return deepcopy(
+            subject_from_scan(Scan(record.name, image, None, labels, None, record.subject))
+        )
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
         return usual_pairs(self.found)
@@ -81,9 +89,13 @@ class LabelMapsDataset(RegistrationDataset):
         folder = require_folder(root)
         paths = sorted(path for path in walk(folder) if is_image(path))
         if not paths:
-            raise DataError(f"{folder} has no label maps; give a folder of NIfTI, MetaImage or NRRD files.")
+            raise DataError(
+                f"{folder} has no label maps; give a folder of NIfTI, MetaImage or NRRD files."
+            )
         names = [str(path.relative_to(folder)).split(".")[0].replace("/", " ") for path in paths]
-        records = [Record(name, image=path, labels=path) for name, path in zip(names, paths, strict=True)]
+        records = [
+            Record(name, image=path, labels=path) for name, path in zip(names, paths, strict=True)
+        ]
         self.found = last(records, len(records))
 
     def records(self) -> Sequence[Record]:
@@ -94,7 +106,9 @@ class LabelMapsDataset(RegistrationDataset):
         labels = read_image(record.labels, tio.LabelMap)
         values = labels.data.round().long()
         if int(values.min()) < 0 or not bool((values > 0).any()):
-            raise DataError(f"{record.labels} is no label map: it needs whole numbers, 0 and above.")
+            raise DataError(
+                f"{record.labels} is no label map: it needs whole numbers, 0 and above."
+            )
         generator = torch.Generator().manual_seed(zlib.crc32(record.subject.encode()))
         means = torch.rand(int(values.max()) + 1, generator=generator)
         means[0] = 0.0

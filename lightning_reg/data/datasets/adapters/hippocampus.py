@@ -1,4 +1,6 @@
-"""Crops of the hippocampus in T1 MR with anterior and posterior labels: Medical Segmentation Decathlon, Task04."""
+"""Crops of the hippocampus in T1 MR with anterior and posterior labels: Medical Segmentation
+Decathlon, Task04.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ from lightning_reg.registry import DataError
 class HippocampusDataset(RegistrationDataset):
     """The hippocampus data set of the Medical Segmentation Decathlon.
 
-    Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for registration: the last 40 subjects are held out.
+    Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for
+        registration: the last 40 subjects are held out.
 
     Args:
-        root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``) with equal file names.
+        root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``,
+            ``labelsTr/``) with equal file names.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -29,8 +33,18 @@ class HippocampusDataset(RegistrationDataset):
         described = folder / "dataset.json"
         kind = next((name for name in ("images", "imagesTr") if (folder / name).is_dir()), None)
         if not described.is_file() and kind is None:
-            raise DataError(f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set data.root to the data set's own folder.")
-        self.found = last((from_dataset_json(described) if described.is_file() else from_kinds(folder, str(kind))).records, 40)
+            raise DataError(
+                f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set data.root to"
+                " the data set's own folder."
+            )
+        self.found = last(
+            (
+                from_dataset_json(described)
+                if described.is_file()
+                else from_kinds(folder, str(kind))
+            ).records,
+            40,
+        )
 
     def records(self) -> Sequence[Record]:
         return self.found

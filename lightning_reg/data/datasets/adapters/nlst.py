@@ -1,4 +1,6 @@
-"""NLST: low-dose chest CT, as pairs of one patient (Learn2Reg) or as DICOM series (Cancer Imaging Archive)."""
+"""NLST: low-dose chest CT, as pairs of one patient (Learn2Reg) or as DICOM series (Cancer Imaging
+Archive).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,10 @@ from lightning_reg.registry import DataError
 class NlstDataset(RegistrationDataset):
     """The NLST data set.
 
-    Source: National Lung Screening Trial Research Team, NEJM 365, 2011; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg). Validation uses
-    Learn2Reg's validation pairs. For DICOM series, the last 50 patients, as in de Vos et al. (2019), or a fifth are held out.
+    Source: National Lung Screening Trial Research Team, NEJM 365, 2011; A. Hering et al., IEEE TMI
+        42, 2023 (Learn2Reg). Validation uses
+    Learn2Reg's validation pairs. For DICOM series, the last 50 patients, as in de Vos et al.
+    (2019), or a fifth are held out.
 
     Args:
         root: folder with ``NLST_dataset.json``, or with ``PATIENT/STUDY/SERIES/*.dcm``.
@@ -29,12 +33,17 @@ class NlstDataset(RegistrationDataset):
     def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
         described = descriptions(folder)
-        self.layout = from_dataset_json(described[0]) if described else Layout(last(_series(folder), 50))
+        self.layout = (
+            from_dataset_json(described[0]) if described else Layout(last(_series(folder), 50))
+        )
         self.found = self.layout.records
         if described and not any(record.split == "validation" for record in self.found):
             self.found, self.layout = last(self.found, 10), replace(self.layout, pairs=None)
         if not self.found:
-            raise DataError(f"{folder} has neither NLST_dataset.json nor PATIENT/STUDY/SERIES/*.dcm; unpack the data set there.")
+            raise DataError(
+                f"{folder} has neither NLST_dataset.json nor PATIENT/STUDY/SERIES/*.dcm; unpack the"
+                " data set there."
+            )
 
     def records(self) -> Sequence[Record]:
         return self.found
@@ -43,7 +52,9 @@ class NlstDataset(RegistrationDataset):
         return load_files(record, self.layout.points)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return the challenge's pairs. For DICOM series: a patient's first study (fixed) with each later one, or pairs of patients."""
+        """Return the challenge's pairs. For DICOM series: a patient's first study (fixed) with each
+        later one, or pairs of patients.
+        """
         return usual_pairs(self.found) if self.layout.pairs is None else self.layout.pairs
 
 
@@ -57,7 +68,11 @@ def _series(root: Path) -> list[Record]:
     for folder, count in slices.items():
         parts = folder.relative_to(root).parts
         patient = next((p for p in parts if p.isdigit()), parts[0] if parts else root.name)
-        study = parts[parts.index(patient) + 1] if patient in parts and len(parts) > parts.index(patient) + 2 else ""
+        study = (
+            parts[parts.index(patient) + 1]
+            if patient in parts and len(parts) > parts.index(patient) + 2
+            else ""
+        )
         best = chosen.get((patient, study))
         if best is None or count > slices[best]:
             chosen[patient, study] = folder

@@ -1,4 +1,6 @@
-"""OASIS: T1 MR of 414 brains with 35 labels, as provided by Learn2Reg (task 3) or by its source, neurite-oasis."""
+"""OASIS: T1 MR of 414 brains with 35 labels, as provided by Learn2Reg (task 3) or by its source,
+neurite-oasis.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,13 @@ from lightning_reg.registry import DataError
 class OasisDataset(RegistrationDataset):
     """The OASIS data set.
 
-    Source: D. Marcus et al., J. Cogn. Neurosci. 19, 2007; A. Hoopes et al., IPMI 2021; A. Hering et al., IEEE TMI 42, 2023 (Learn2Reg).
+    Source: D. Marcus et al., J. Cogn. Neurosci. 19, 2007; A. Hoopes et al., IPMI 2021; A. Hering et
+        al., IEEE TMI 42, 2023 (Learn2Reg).
     Validation uses Learn2Reg's validation pairs, or the last 20 subjects of neurite-oasis.
 
     Args:
-        root: folder with ``OASIS_dataset.json``, or with ``OASIS_OAS1_0001_MR1/aligned_norm.nii.gz`` and so on.
+        root: folder with ``OASIS_dataset.json``, or with
+            ``OASIS_OAS1_0001_MR1/aligned_norm.nii.gz`` and so on.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -31,13 +35,24 @@ class OasisDataset(RegistrationDataset):
         if described:
             layout = from_dataset_json(next(iter(described.values())))
             held_out = any(record.split == "validation" for record in layout.records)
-            self.found, self.given = (layout.records, layout.pairs) if held_out else (last(layout.records, 20), None)
+            self.found, self.given = (
+                (layout.records, layout.pairs) if held_out else (last(layout.records, 20), None)
+            )
         else:
             subjects = [path for path in walk(folder) if path.name == "aligned_norm.nii.gz"]
-            self.found = last([Record(p.parent.name, image=p, labels=p.with_name("aligned_seg35.nii.gz")) for p in subjects], 20)
+            self.found = last(
+                [
+                    Record(p.parent.name, image=p, labels=p.with_name("aligned_seg35.nii.gz"))
+                    for p in subjects
+                ],
+                20,
+            )
             self.given = None
         if not self.found:
-            raise DataError(f"{folder} has neither OASIS_dataset.json nor OASIS_OAS1_*/aligned_norm.nii.gz; unpack the data set there.")
+            raise DataError(
+                f"{folder} has neither OASIS_dataset.json nor OASIS_OAS1_*/aligned_norm.nii.gz;"
+                " unpack the data set there."
+            )
 
     def records(self) -> Sequence[Record]:
         return self.found

@@ -20,14 +20,21 @@ def require_folder(root: str | Path) -> Path:
     require_kind(root, (str, Path), "root", "give a folder")
     folder = Path(root).expanduser()
     if folder.is_file():
-        raise DataError(f"{folder} is a file; give the folder, or, where it is a table of pairs, name the data set 'pairs'.")
+        raise DataError(
+            f"{folder} is a file; give the folder, or, where it is a table of pairs, name the data"
+            " set 'pairs'."
+        )
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}; give the folder with the provider's files (data.root, or --source).")
+        raise DataError(
+            f"There is no folder {folder}; give the folder with the provider's files (data.root, or"
+            " --source)."
+        )
     return folder
 
 
 def named(files: Sequence[Path], pattern: str) -> dict[tuple[str, ...], Path]:
-    """Return the files whose names match, by the groups of the pattern. Of two files with equal groups, that nearer to the root is used.
+    """Return the files whose names match, by the groups of the pattern. Of two files with equal
+    groups, that nearer to the root is used.
 
     Args:
         pattern: regular expression for the whole name, case-insensitive.
@@ -47,12 +54,19 @@ def hold_out(records: Sequence[Record], is_held_out: Callable[[int, str], bool])
     Args:
         is_held_out: function of a subject's number, in order of first appearance, and its name.
     """
-    numbers = {subject: k for k, subject in enumerate(dict.fromkeys(record.subject for record in records))}
-    return [replace(r, split="validation") if is_held_out(numbers[r.subject], r.subject) else r for r in records]
+    numbers = {
+        subject: k for k, subject in enumerate(dict.fromkeys(record.subject for record in records))
+    }
+    return [
+        replace(r, split="validation") if is_held_out(numbers[r.subject], r.subject) else r
+        for r in records
+    ]
 
 
 def last(records: Sequence[Record], count: int) -> list[Record]:
-    """Hold out the last ``count`` subjects; if these are more than a third, a fifth of all, but enough for one pair."""
+    """Hold out the last ``count`` subjects; if these are more than a third, a fifth of all, but
+    enough for one pair.
+    """
     total = len({record.subject for record in records})
     enough = 1 if len(records) > total else 2
     held = count if 3 * count <= total else max(enough, total // 5)

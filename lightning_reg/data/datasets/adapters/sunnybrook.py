@@ -1,4 +1,6 @@
-"""Sunnybrook Cardiac Data: cine MR of 45 hearts as DICOM, the left ventricle's contours at end-diastole (ED) and end-systole (ES)."""
+"""Sunnybrook Cardiac Data: cine MR of 45 hearts as DICOM, the left ventricle's contours at
+end-diastole (ED) and end-systole (ES).
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,16 @@ HELD_OUT = frozenset(
 )
 """The challenge's validation set."""
 SERIES = {
-    "HF-I-1": 4, "HF-I-2": 106, "HF-I-4": 116, "HF-I-5": 156, "HF-I-6": 180, "HF-I-7": 209, "HF-I-8": 226, "HF-I-9": 241, "HF-I-10": 24,
-    "HF-I-11": 43, "HF-I-12": 62, "HF-I-40": 134, "HF-NI-3": 379, "HF-NI-4": 501, "HF-NI-7": 523, "HF-NI-11": 270, "HF-NI-12": 286,
-    "HF-NI-13": 304, "HF-NI-14": 331, "HF-NI-15": 359, "HF-NI-31": 401, "HF-NI-33": 424, "HF-NI-34": 446, "HF-NI-36": 474, "HYP-1": 550,
-    "HYP-3": 650, "HYP-6": 767, "HYP-7": 7, "HYP-8": 796, "HYP-9": 3, "HYP-10": 579, "HYP-11": 601, "HYP-12": 629, "HYP-37": 702,
-    "HYP-38": 734, "HYP-40": 755, "N-2": 898, "N-3": 915, "N-5": 963, "N-6": 984, "N-7": 1009, "N-9": 1031, "N-10": 851, "N-11": 878,
+    "HF-I-1": 4, "HF-I-2": 106, "HF-I-4": 116, "HF-I-5": 156, "HF-I-6": 180, "HF-I-7": 209,
+    "HF-I-8": 226, "HF-I-9": 241, "HF-I-10": 24,
+    "HF-I-11": 43, "HF-I-12": 62, "HF-I-40": 134, "HF-NI-3": 379, "HF-NI-4": 501, "HF-NI-7": 523,
+    "HF-NI-11": 270, "HF-NI-12": 286,
+    "HF-NI-13": 304, "HF-NI-14": 331, "HF-NI-15": 359, "HF-NI-31": 401, "HF-NI-33": 424,
+    "HF-NI-34": 446, "HF-NI-36": 474, "HYP-1": 550,
+    "HYP-3": 650, "HYP-6": 767, "HYP-7": 7, "HYP-8": 796, "HYP-9": 3, "HYP-10": 579, "HYP-11": 601,
+    "HYP-12": 629, "HYP-37": 702,
+    "HYP-38": 734, "HYP-40": 755, "N-2": 898, "N-3": 915, "N-5": 963, "N-6": 984, "N-7": 1009,
+    "N-9": 1031, "N-10": 851, "N-11": 878,
     "N-40": 944,
 }  # fmt: skip
 """Numbers of the contoured short-axis cine series in the flat folders of the 2009 challenge."""
@@ -40,14 +47,15 @@ SERIES = {
 class SunnybrookDataset(RegistrationDataset):
     """The Sunnybrook Cardiac Data.
 
-    Source: P. Radau et al., MIDAS Journal, 2009. The challenge's validation set (15 patients) is used for validation and the other 30
-    patients for training, as in one of the three folds of de Vos et al. (2019). Labels are the inner contours (label 1, the cavity). Image
-    *n* of a series shows slice ``(n - 1) // 20`` in phase ``(n - 1) % 20``. Of the two phases with contours, the one with the larger cavity
-    is ED.
+    Source: P. Radau et al., MIDAS Journal, 2009. The challenge's validation set (15 patients) is
+        used for validation and the other 30
+    patients for training, as in one of the three folds of de Vos et al. (2019). Labels are the
+    inner contours (label 1, the cavity). Image *n* of a series shows slice ``(n - 1) // 20`` in
+    phase ``(n - 1) % 20``. Of the two phases with contours, the one with the larger cavity is ED.
 
     Args:
-        root: folder with ``SCD_ManualContours/`` and with ``SCD_IMAGES_*/SCD*/CINESAX_*/`` and ``scd_patientdata.csv``, or with the
-            challenge's ``*/SC-HF-I-1/``.
+        root: folder with ``SCD_ManualContours/`` and with ``SCD_IMAGES_*/SCD*/CINESAX_*/`` and
+            ``scd_patientdata.csv``, or with the challenge's ``*/SC-HF-I-1/``.
         all_phases: read all twenty phases instead of ED and ES.
     """
 
@@ -59,20 +67,31 @@ class SunnybrookDataset(RegistrationDataset):
         known = [case for case in self.contours if case in self.images]
         if not known:
             raise DataError(
-                f"{folder} has no patient with images and contours ({len(self.images)} with images, {len(self.contours)} with contours); "
-                "put SCD_ManualContours, the image folders and scd_patientdata.csv there."
+                f"{folder} has no patient with images and contours ({len(self.images)} with images,"
+                f" {len(self.contours)} with contours); put SCD_ManualContours, the image folders"
+                " and scd_patientdata.csv there."
             )
         found = []
         for case in known:
             ends = _ends(self.contours[case])
-            others = [(f"phase{p:02d}", p) for p in range(PHASES) if p not in ends.values()] if all_phases else []
-            where = next(iter(self.images[case].values())).parent, next(iter(self.contours[case].values())).parent
+            others = (
+                [(f"phase{p:02d}", p) for p in range(PHASES) if p not in ends.values()]
+                if all_phases
+                else []
+            )
+            where = (
+                next(iter(self.images[case].values())).parent,
+                next(iter(self.contours[case].values())).parent,
+            )
             found += [
-                Record(case, t, image=where[0], labels=where[1] if t in ends else None, number=p) for t, p in [*ends.items(), *others]
+                Record(case, t, image=where[0], labels=where[1] if t in ends else None, number=p)
+                for t, p in [*ends.items(), *others]
             ]
         self.found = hold_out(found, lambda number, subject: subject in HELD_OUT)
         if not any(record.split == "validation" for record in self.found):
-            self.found = hold_out(found, lambda number, subject: number == len(known) - 1 and number > 0)
+            self.found = hold_out(
+                found, lambda number, subject: number == len(known) - 1 and number > 0
+            )
 
     def records(self) -> Sequence[Record]:
         return self.found
@@ -83,18 +102,25 @@ class SunnybrookDataset(RegistrationDataset):
         numbers = range(record.number + 1, max(images) + 1, PHASES)
         missing = [n for n in numbers if n not in images]
         if missing:
-            raise DataError(f"{record.image} lacks the image with the number {missing[0]:04d} of {record.name}; download it again.")
+            raise DataError(
+                f"{record.image} lacks the image with the number {missing[0]:04d} of {record.name};"
+                " download it again."
+            )
         image, order = read_slices([images[n] for n in numbers], record.name)
         parts = {"image": image}
         if record.labels is not None:
             slices = [self.contours[record.subject].get(numbers[k]) for k in order]
-            parts["labels"] = tio.LabelMap(tensor=_filled(slices, image.spatial_shape), affine=image.affine)
+            parts["labels"] = tio.LabelMap(
+                tensor=_filled(slices, image.spatial_shape), affine=image.affine
+            )
         subject = tio.Subject(name=record.name, **parts)
         check_subject(subject)
         return with_landmarks(subject, record, None)
 
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of end-diastole and end-systole in both directions, as in de Vos et al. (2019)."""
+        """Return pairs of end-diastole and end-systole in both directions, as in de Vos et al.
+        (2019).
+        """
         both = [pair for pair in usual_pairs(self.found) if {r.time for r in pair} == {"ED", "ES"}]
         return [pair for fixed, moving in both for pair in ((fixed, moving), (moving, fixed))]
 
@@ -120,7 +146,10 @@ def _images(root: Path, files: Sequence[Path]) -> dict[str, dict[int, Path]]:
     """Find the images of the contoured series of every patient, by image number."""
     names: dict[str, str | None] = {}
     for table in (path for path in files if path.name.lower() == "scd_patientdata.csv"):
-        names |= {cells["PatientID"]: _case(cells["OriginalID"]) for _, cells in read_table(table, ("PatientID", "OriginalID"))}
+        names |= {
+            cells["PatientID"]: _case(cells["OriginalID"])
+            for _, cells in read_table(table, ("PatientID", "OriginalID"))
+        }
     series: dict[tuple[str, Path, int], dict[int, Path]] = {}
     for path in files:
         match = re.fullmatch(r"IM-(\d+)-(\d+)\.dcm", path.name)
@@ -129,7 +158,9 @@ def _images(root: Path, files: Sequence[Path]) -> dict[str, dict[int, Path]]:
         if match and case:
             series.setdefault((case, path.parent, int(match[1])), {})[int(match[2])] = path
     chosen: dict[str, dict[int, Path]] = {}
-    for (case, _, _), images in sorted(series.items(), key=lambda item: (item[0][2] != SERIES.get(item[0][0]), -len(item[1]))):
+    for (case, _, _), images in sorted(
+        series.items(), key=lambda item: (item[0][2] != SERIES.get(item[0][0]), -len(item[1]))
+    ):
         chosen.setdefault(case, images)  # the challenge's series if present, else the longest one
     return chosen
 
@@ -151,7 +182,10 @@ def _polygon(path: Path) -> np.ndarray:
     except ValueError as cause:
         raise DataError(f"{path} is no contour ({cause}); download it again.") from cause
     if points.shape[0] < 3 or points.shape[1] != 2:
-        raise DataError(f"{path} is no contour: {points.shape[0]} lines of {points.shape[1]} numbers; download it again.")
+        raise DataError(
+            f"{path} is no contour: {points.shape[0]} lines of {points.shape[1]} numbers; download"
+            " it again."
+        )
     return points
 
 
@@ -161,8 +195,12 @@ def _area(polygon: np.ndarray) -> float:
 
 
 def _filled(contours: Sequence[Path | None], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Fill the contours: label 1 if a pixel's centre is inside the contour of its slice, ``(1, I, J, K)``."""
-    pixels = np.stack(np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1).reshape(-1, 2)
+    """Fill the contours: label 1 if a pixel's centre is inside the contour of its slice,
+    ``(1, I, J, K)``.
+    """
+    pixels = np.stack(
+        np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1
+    ).reshape(-1, 2)
     labels = np.zeros(shape, np.uint8)
     for k, path in enumerate(contours):
         if path is not None:

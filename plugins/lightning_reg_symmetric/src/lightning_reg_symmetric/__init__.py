@@ -1,3 +1,5 @@
-"""Registration that is inverse-consistent by construction, and GradICON's penalty, for lightning_reg."""
+"""Registration that is inverse-consistent by construction, and GradICON's penalty, for
+lightning_reg.
+"""
 
 requires_lightning_reg = ">=1.0,<2"

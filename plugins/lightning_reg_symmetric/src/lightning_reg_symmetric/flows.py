@@ -12,14 +12,18 @@ from lightning_reg.spatial.transforms import SampledTransform
 TOLERANCE = 1e-3
 """Tolerance of the fixed-point iteration, in voxels of the flow's grid."""
 STEPS = 40
-"""Largest number of fixed-point iterations: sufficient for a flow that reduces the distance of neighbouring voxels to 0.15 of it."""
+"""Largest number of fixed-point iterations: sufficient for a flow that reduces the distance of
+neighbouring voxels to 0.15 of it.
+"""
 
 
 class Flow(SampledTransform):
-    """Flow of a stationary velocity over unit time, as :class:`lightning_reg.Velocity`, but with a numerically exact inverse.
+    """Flow of a stationary velocity over unit time, as :class:`lightning_reg.Velocity`, but with a
+    numerically exact inverse.
 
-    The inverse of ``Velocity`` is the flow of the opposite velocity, the inverse of the *continuous* map. Both are interpolated between
-    voxels, so their composition deviates from the identity by a few hundredths of a voxel, or by a tenth for rough fields.
+    The inverse of ``Velocity`` is the flow of the opposite velocity, the inverse of the
+    *continuous* map. Both are interpolated between voxels, so their composition deviates from the
+    identity by a few hundredths of a voxel, or by a tenth for rough fields.
 
     Args:
         velocity: ``(B, 3, I, J, K)`` voxels of ``grid`` per unit time.
@@ -30,7 +34,9 @@ class Flow(SampledTransform):
         super().__init__(exponentiate(velocity.float(), squarings), grid)
         self.velocity, self.squarings = velocity, squarings
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Flow:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Flow:
         return Flow(self.velocity.to(device=device, dtype=dtype), self.grid, self.squarings)
 
     def inverse(self) -> Solved:
@@ -38,9 +44,11 @@ class Flow(SampledTransform):
 
 
 class Solved(Transform):
-    """Inverse of a flow, solved at any point ``x`` by the iteration ``y <- x - u(y)`` to :data:`TOLERANCE`.
+    """Inverse of a flow, solved at any point ``x`` by the iteration ``y <- x - u(y)`` to
+    :data:`TOLERANCE`.
 
-    Gradients are those of the last iteration only (one term of the series of the implicit function theorem).
+    Gradients are those of the last iteration only (one term of the series of the implicit function
+    theorem).
 
     Args:
         flow: to be inverted.
@@ -77,7 +85,9 @@ class Solved(Transform):
     def inverse(self) -> Flow:
         return self.flow
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Solved:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Solved:
         return Solved(self.flow.to(device, dtype))
 
     @property

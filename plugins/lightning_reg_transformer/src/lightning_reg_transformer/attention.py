@@ -13,7 +13,8 @@ Size = tuple[int, int, int]
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention inside windows, with a learned bias per relative position (Liu et al., ICCV 2021, equation 4).
+    """Multi-head self-attention inside windows, with a learned bias per relative position (Liu et
+    al., ICCV 2021, equation 4).
 
     Args:
         channels: of the tokens; a multiple of ``heads``.
@@ -41,20 +42,27 @@ class WindowAttention(nn.Module):
             Tokens of the same shape.
         """
         batch, windows, count, channels = tokens.shape
-        query, key, value = self.query_key_value(tokens).view(batch, windows, count, 3, self.heads, -1).permute(3, 0, 1, 4, 2, 5)
+        query, key, value = (
+            self.query_key_value(tokens)
+            .view(batch, windows, count, 3, self.heads, -1)
+            .permute(3, 0, 1, 4, 2, 5)
+        )
         bias = self._bias(size).masked_fill(~mask.unsqueeze(1), float("-inf")).to(query.dtype)
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.output(found.transpose(2, 3).reshape(batch, windows, count, channels))
 
     def _bias(self, size: Size) -> Tensor:
         """Bias ``(heads, tokens, tokens)`` for a window that may be smaller than the largest."""
-        places = torch.stack(torch.meshgrid(*(torch.arange(n, device=self.bias.device) for n in size), indexing="ij")).flatten(1)
+        places = torch.stack(
+            torch.meshgrid(*(torch.arange(n, device=self.bias.device) for n in size), indexing="ij")
+        ).flatten(1)
         i, j, k = places.unsqueeze(2) - places.unsqueeze(1) + self.window - 1
         return self.bias[:, i, j, k]
 
 
 class SwinBlock(nn.Module):
-    """Attention in windows and a perceptron, each with layer normalisation before it and a residual connection (Liu et al., 2021, eq. 3).
+    """Attention in windows and a perceptron, each with layer normalisation before it and a residual
+    connection (Liu et al., 2021, eq. 3).
 
     Args:
         channels, heads, window: see :class:`WindowAttention`.
@@ -62,12 +70,18 @@ class SwinBlock(nn.Module):
         expansion: of the perceptron's hidden layer.
     """
 
-    def __init__(self, channels: int, heads: int, window: int, shifted: bool, expansion: int = 4) -> None:
+    def __init__(
+        self, channels: int, heads: int, window: int, shifted: bool, expansion: int = 4
+    ) -> None:
         super().__init__()
         self.window, self.shifted = window, shifted
         self.before, self.between = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attention = WindowAttention(channels, heads, window)
-        self.perceptron = nn.Sequential(nn.Linear(channels, expansion * channels), nn.GELU(), nn.Linear(expansion * channels, channels))
+        self.perceptron = nn.Sequential(
+            nn.Linear(channels, expansion * channels),
+            nn.GELU(),
+            nn.Linear(expansion * channels, channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to ``(B, I, J, K, channels)``; the result has the same shape."""
@@ -78,7 +92,16 @@ class SwinBlock(nn.Module):
         extents = x.shape[1:4]
         size, shift = _window(extents, self.window, self.shifted)
         padded = [-(-n // w) * w for n, w in zip(extents, size, strict=True)]
-        x = F.pad(x, [0, 0, *itertools.chain(*((0, p - n) for p, n in zip(reversed(padded), reversed(extents), strict=True)))])
+        x = F.pad(
+            x,
+            [
+                0,
+                0,
+                *itertools.chain(
+                    *((0, p - n) for p, n in zip(reversed(padded), reversed(extents), strict=True))
+                ),
+            ],
+        )
         x = x.roll([-s for s in shift], (1, 2, 3))
         mask = _mask(extents, padded, size, shift, x.device)
         x = _joined(self.attention(_windows(x, size), size, mask), padded, size)
@@ -109,16 +132,20 @@ def _joined(windows: Tensor, extents: Sequence[int], size: Size) -> Tensor:
     return x.reshape(batch, *extents, channels)
 
 
-def _mask(extents: Sequence[int], padded: Sequence[int], size: Size, shift: Size, device: torch.device) -> Tensor:
+def _mask(
+    extents: Sequence[int], padded: Sequence[int], size: Size, shift: Size, device: torch.device
+) -> Tensor:
     """Mask of attention, ``(windows, tokens, tokens)``.
 
-    Tokens attend only to tokens of the same part of the volume: parts joined by the cyclic shift are kept separate, and padded tokens
-    attend only to padded tokens.
+    Tokens attend only to tokens of the same part of the volume: parts joined by the cyclic shift
+    are kept separate, and padded tokens attend only to padded tokens.
     """
     part = torch.zeros(1, *padded, 1, device=device)
     for axis, (n, p, w, s) in enumerate(zip(extents, padded, size, shift, strict=True)):
         place = (torch.arange(p, device=device) + s) % p
-        number = (place >= n).float() * 2 + ((torch.arange(p, device=device) >= p - w) & (place < s)).float()
+        number = (place >= n).float() * 2 + (
+            (torch.arange(p, device=device) >= p - w) & (place < s)
+        ).float()
         part = 4 * part + number.view([-1 if a == axis + 1 else 1 for a in range(5)])
     windows = _windows(part, size)[0, :, :, 0]
     return windows.unsqueeze(1) == windows.unsqueeze(2)

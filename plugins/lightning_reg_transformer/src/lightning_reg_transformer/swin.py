@@ -16,9 +16,11 @@ from lightning_reg_transformer.attention import SwinBlock
 class SwinBackbone(Backbone):
     """Swin encoder on patches of both images, and a convolutional decoder with skip connections.
 
-    Source: TransMorph (Chen et al., Med. Image Anal. 82, 2022), whose size is ``embedding=96, depths=[2, 2, 4, 2], heads=[4, 4, 8, 8]``,
-    with windows of 5 x 6 x 7 for its images of 160 x 192 x 224. Deviations: windows are cubes; skip connections from the images have one
-    convolution; the number of maps halves with each level of the decoder, down to ``features``.
+    Source: TransMorph (Chen et al., Med. Image Anal. 82, 2022), whose size is
+        ``embedding=96, depths=[2, 2, 4, 2], heads=[4, 4, 8, 8]``,
+    with windows of 5 x 6 x 7 for its images of 160 x 192 x 224. Deviations: windows are cubes; skip
+    connections from the images have one convolution; the number of maps halves with each level of
+    the decoder, down to ``features``.
 
     Args:
         embedding: channels of the first stage; they double with every further stage.
@@ -42,11 +44,24 @@ class SwinBackbone(Backbone):
     ) -> None:
         super().__init__()
         if len(depths) != len(heads) or not depths:
-            raise ArgumentError(f"depths is {list(depths)} and heads {list(heads)}; give one of each per stage")
-        if patch < 2 or patch & (patch - 1) or output_stride < 1 or output_stride & (output_stride - 1) or output_stride >= patch:
-            raise ArgumentError(f"patch is {patch} and output_stride {output_stride}; give powers of two, the patch the larger")
+            raise ArgumentError(
+                f"depths is {list(depths)} and heads {list(heads)}; give one of each per stage"
+            )
+        if (
+            patch < 2
+            or patch & (patch - 1)
+            or output_stride < 1
+            or output_stride & (output_stride - 1)
+            or output_stride >= patch
+        ):
+            raise ArgumentError(
+                f"patch is {patch} and output_stride {output_stride}; give powers of two, the patch"
+                " the larger"
+            )
         if any((embedding << stage) % n for stage, n in enumerate(heads)):
-            raise ArgumentError(f"embedding is {embedding}, which {list(heads)} heads do not divide at every stage")
+            raise ArgumentError(
+                f"embedding is {embedding}, which {list(heads)} heads do not divide at every stage"
+            )
         sizes = [embedding << stage for stage in range(len(depths))]
         self.patches = nn.Conv3d(2, embedding, patch, stride=patch)
         self.first = nn.LayerNorm(embedding)
@@ -66,9 +81,15 @@ class SwinBackbone(Backbone):
             outputs.append(max(outputs[-1] // 2, features))
         self.channels, self.strides = tuple(outputs), tuple((s, s, s) for s in strides)
         self.multiple = self.strides[0]
-        self.images = nn.ModuleList(ConvBlock(2, features, norm="instance", slope=0.2) for _ in range(len(strides) - len(depths)))
+        self.images = nn.ModuleList(
+            ConvBlock(2, features, norm="instance", slope=0.2)
+            for _ in range(len(strides) - len(depths))
+        )
         self.decoder = nn.ModuleList(
-            nn.Sequential(ConvBlock(before + skip, after, norm="instance", slope=0.2), ConvBlock(after, after, norm="instance", slope=0.2))
+            nn.Sequential(
+                ConvBlock(before + skip, after, norm="instance", slope=0.2),
+                ConvBlock(after, after, norm="instance", slope=0.2),
+            )
             for before, skip, after in zip(outputs[:-1], skips, outputs[1:], strict=True)
         )
 
@@ -81,7 +102,9 @@ class SwinBackbone(Backbone):
             x = stage(x)
             encoded.append(norm(x).permute(0, 4, 1, 2, 3))
         x, *skips = reversed(encoded)
-        for image, (stride, _, _) in zip(self.images, self.strides[len(self.stages) :], strict=True):
+        for image, (stride, _, _) in zip(
+            self.images, self.strides[len(self.stages) :], strict=True
+        ):
             skips.append(image(F.avg_pool3d(both, stride)))
         levels = [x]
         for block, skip in zip(self.decoder, skips, strict=True):
@@ -92,11 +115,16 @@ class SwinBackbone(Backbone):
 
 
 class Merge(nn.Module):
-    """Merging of eight neighbouring tokens into one with twice the channels (Liu et al., 2021, Section 3.1)."""
+    """Merging of eight neighbouring tokens into one with twice the channels (Liu et al., 2021,
+    Section 3.1).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm, self.reduce = nn.LayerNorm(8 * channels), nn.Linear(8 * channels, 2 * channels, bias=False)
+        self.norm, self.reduce = (
+            nn.LayerNorm(8 * channels),
+            nn.Linear(8 * channels, 2 * channels, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         batch, i, j, k, channels = x.shape
