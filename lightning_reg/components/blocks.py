@@ -154,8 +154,6 @@ class UpBlock(nn.Sequential):
 
 def _after(channels: int, norm: str, slope: float) -> list[nn.Module]:
     """Return the normalisation and activation that follow a convolution."""
-    if norm not in (*NORMS, "none"):
-        raise ArgumentError(f"norm is '{norm}'; use one of batch, instance, none")
     activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
     return [activation] if norm == "none" else [NORMS[norm](channels), activation]
 
@@ -196,16 +194,3 @@ def stack_images(fixed: Tensor, moving: Tensor) -> Tensor:
     fastest.
     """
     return torch.cat([fixed, moving], dim=1).contiguous(memory_format=torch.channels_last_3d)
-
-
-def require_sizes(levels: int, features: int) -> None:
-    """Refuse invalid numbers of levels or features, and so many levels that the coarsest voxel is
-    larger than any image.
-
-    Raises:
-        ValueError: names the value and its range.
-    """
-    if not isinstance(levels, int) or not 1 <= levels <= 8:
-        raise ArgumentError(f"levels is {levels}; give 1 to 8: every level halves the images")
-    if not isinstance(features, int) or features < 1:
-        raise ArgumentError(f"features is {features}; give a number of feature maps, 1 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -14,7 +15,6 @@ from lightning_reg.components.contracts import (
 )
 from lightning_reg.components.interfaces import Backbone, Head, LabelledFeatures, Prediction
 from lightning_reg.registry import (
-    ArgumentError,
     ComponentError,
     DataError,
     Described,
@@ -41,7 +41,10 @@ class Network(Described, nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, heads: Head | Sequence[Head], init: str = "default"
+        self,
+        backbone: Backbone,
+        heads: Head | Sequence[Head],
+        init: Literal["default", "xavier"] = "default",
     ) -> None:
         super().__init__()
         require_kind(
@@ -54,8 +57,6 @@ class Network(Described, nn.Module):
         heads = list(heads) if isinstance(heads, Sequence) else [heads]
         require_fitting(backbone, heads)
         self.backbone, self.heads = backbone, nn.ModuleList(heads)
-        if init not in ("default", "xavier"):
-            raise ArgumentError(f"init is '{init}'; use default or xavier")
         if init == "xavier":
             self.backbone.apply(_xavier)
         self._checked = False

@@ -16,12 +16,14 @@ from typing import Any
 import griffe
 
 from lightning_reg.io.reading import as_yaml
+from lightning_reg.registry.constraints import Length, Range
 from lightning_reg.registry.entries import Provider, chosen, importable_from, spec_of
 from lightning_reg.registry.errors import ComponentError
 from lightning_reg.registry.groups import GROUPS
 
 REQUIRED = "???"
 """Placeholder for a required value, as in Hydra."""
+LIMITS: dict[str, type[Range | Length]] = {"Range": Range, "Length": Length}
 _ROLE = re.compile(r":\w+:`~?([^`]*)`")
 
 
@@ -31,7 +33,7 @@ class Argument:
 
     Args:
         name: name in a configuration.
-        type: annotation, as in the source.
+        type: annotation, with its constraints in words, as ``int from 1 to 8``.
         default: default, as in the source; ``None`` if the argument is required.
         meaning: description from the docstring.
         supplied: the framework passes it.
@@ -247,7 +249,7 @@ class _Sources:
         return tuple(
             Argument(
                 p.name,
-                str(p.annotation or ""),
+                _in_words(str(p.annotation or ""), cls.module),
                 None if p.default is None else str(p.default),
                 meanings.get(p.name, ""),
                 p.name in supplied,
@@ -308,6 +310,40 @@ def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
         and m.annotation is not None
         and "ClassVar" not in str(m.annotation)
     ]
+
+
+def _in_words(annotation: str, module: griffe.Module) -> str:
+    """An annotation in which ``Annotated[int, Range(1, 8)]`` is ``int from 1 to 8``.
+
+    Names that the module gives to annotations are replaced by their values.
+    """
+
+    def words(node: ast.expr) -> str:
+        if isinstance(node, ast.Name):
+            named = module.members.get(node.id)
+            if not isinstance(named, griffe.Attribute) or named.value is None:
+                return node.id
+            return words(ast.parse(str(named.value), mode="eval").body)
+        if isinstance(node, ast.BinOp):
+            return f"{words(node.left)} | {words(node.right)}"
+        if not isinstance(node, ast.Subscript):
+            return ast.unparse(node)
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if ast.unparse(node.value) != "Annotated":
+            return f"{words(node.value)}[{', '.join(map(words, inner))}]"
+        return words(inner[0]) + "".join(map(limits, inner[1:]))
+
+    def limits(node: ast.expr) -> str:
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in LIMITS:
+            return ""
+        given = [ast.literal_eval(one) for one in node.args]
+        named = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords}
+        return LIMITS[ast.unparse(node.func)](*given, **named).limits()
+
+    try:
+        return words(ast.parse(annotation, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError):  # in another distribution's source
+        return annotation
 
 
 def _file(module: str) -> Path | None:

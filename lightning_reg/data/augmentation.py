@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from torch.utils.data import Dataset
 from lightning_reg.data.symmetry import rotated
 from lightning_reg.functional import resize_displacement
 from lightning_reg.io.transforms import from_itk
-from lightning_reg.registry import ArgumentError, construct, did_you_mean
+from lightning_reg.registry import Checked, Length, Range, construct
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
 
 STEPS = ("flip", "turn", "affine", "elastic", "crop", "bias", "gamma", "noise")
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Checked):
     """Random changes of a pair, mostly by TorchIO. Masks, labels, landmarks and the true transform
     change with the images.
 
@@ -53,40 +53,22 @@ class Augmentation:
             ``affine, elastic, crop, bias, gamma, noise``.
     """
 
-    noise: float = 0.0
-    gamma: float = 0.0
-    bias: float = 0.0
-    flip: Sequence[int] = ()
-    turn: Sequence[int] = ()
+    noise: Annotated[float, Range(0)] = 0.0
+    gamma: Annotated[float, Range(0)] = 0.0
+    bias: Annotated[float, Range(0)] = 0.0
+    flip: Sequence[Literal[0, 1, 2]] = ()
+    turn: Sequence[Literal[0, 1, 2]] = ()
     affine: Mapping[str, Any] | None = None
     elastic: Mapping[str, Any] | None = None
-    crop_mm: float = 0.0
-    crop_voxels: Sequence[int] | None = None
-    separately: Sequence[str] = ("bias", "gamma", "noise")
+    crop_mm: Annotated[float, Range(0)] = 0.0
+    crop_voxels: Annotated[Sequence[Annotated[int, Range(0, of="voxels")]], Length(3)] | None = None
+    separately: Sequence[Literal["affine", "elastic", "crop", "bias", "gamma", "noise"]] = (
+        "bias",
+        "gamma",
+        "noise",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("noise", "gamma", "bias", "crop_mm"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ArgumentError(
-                    f"{name} is {getattr(self, name)}; give a finite number, 0 or more"
-                )
-        for name in ("flip", "turn"):
-            if not set(getattr(self, name)) <= {0, 1, 2}:
-                raise ArgumentError(
-                    f"{name} is {list(getattr(self, name))}; give axes, some of 0, 1, 2"
-                )
-        for name in self.separately:
-            if name not in STEPS[2:]:
-                raise ArgumentError(
-                    f"separately names '{name}'{did_you_mean(name, STEPS[2:])} Known:"
-                    f" {', '.join(STEPS[2:])}"
-                )
-        if self.crop_voxels is not None and (
-            len(self.crop_voxels) != 3 or min(self.crop_voxels) < 0
-        ):
-            raise ArgumentError(
-                f"crop_voxels is {list(self.crop_voxels)}; give three numbers of voxels, 0 or more"
-            )
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
             if getattr(self, name) is not None:
                 construct(

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +19,7 @@ from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.scans import Scan
 from lightning_reg.io.folders import reason
-from lightning_reg.registry import ArgumentError, DataError
+from lightning_reg.registry import Checked, DataError, Range
 from lightning_reg.spatial import Grid, Image
 
 VERSION = 2
@@ -27,7 +27,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class CacheSettings:
+class CacheSettings(Checked):
     """Place of preprocessed scans.
 
     Args:
@@ -38,12 +38,8 @@ class CacheSettings:
             the user's cache folder.
     """
 
-    memory: float = 8.0
+    memory: Annotated[float, Range(0, of="GiB")] = 8.0
     folder: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.memory < 0:
-            raise ArgumentError(f"memory is {self.memory}; give GiB, 0 or more")
 
     @property
     def where(self) -> Path:

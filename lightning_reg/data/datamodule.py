@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, overload
+from typing import Annotated, Literal, overload
 
 import lightning as L
 import numpy as np
@@ -30,15 +30,15 @@ from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
 from lightning_reg.registry import (
     ArgumentError,
+    Checked,
     DataError,
-    did_you_mean,
-    require_count,
+    Range,
     require_kind,
 )
 from lightning_reg.spatial import Pair
 
 
-class RegistrationData(L.LightningDataModule):
+class RegistrationData(Checked, L.LightningDataModule):
     """Preprocessed scans, training pairs drawn from them, and a fixed set of validation pairs.
 
     Args:
@@ -76,25 +76,15 @@ class RegistrationData(L.LightningDataModule):
         preprocessing: Preprocessing | None = None,
         augmentation: Augmentation | None = None,
         cache: CacheSettings | None = None,
-        batch_size: int = 1,
-        samples_per_epoch: int = 100,
-        workers: int | Literal["auto"] = "auto",
-        synthetic_validation: int = 0,
-        max_validation_pairs: int | None = None,
-        seed: int = 0,
+        batch_size: Annotated[int, Range(1)] = 1,
+        samples_per_epoch: Annotated[int, Range(1)] = 100,
+        workers: Annotated[int, Range(0, of="processes")] | Literal["auto"] = "auto",
+        synthetic_validation: Annotated[int, Range(0)] = 0,
+        max_validation_pairs: Annotated[int, Range(0)] | None = None,
+        seed: Annotated[int, Range(0)] = 0,
         augment_on: Literal["workers", "device"] = "workers",
     ) -> None:
         super().__init__()
-        if augment_on not in ("workers", "device"):
-            raise DataError(
-                "data.augment_on is"
-                f" '{augment_on}'{did_you_mean(augment_on, ('workers', 'device'))} Give workers or"
-                " device."
-            )
-        if workers != "auto" and (not isinstance(workers, int) or workers < 0):
-            raise DataError(
-                f"data.workers is '{workers}'. Give a number of processes, 0 for none, or auto."
-            )
         require_kind(
             dataset,
             (RegistrationDataset, Splits),
@@ -112,12 +102,6 @@ class RegistrationData(L.LightningDataModule):
             (cache, CacheSettings),
         ):
             require_kind(value, (kind, type(None)), kind.__name__, f"give {kind.__name__}(...)")
-        if max_validation_pairs is not None:
-            require_count(max_validation_pairs, "max_validation_pairs", least=0)
-        require_count(batch_size, "batch_size")
-        require_count(samples_per_epoch, "samples_per_epoch")
-        require_count(synthetic_validation, "synthetic_validation", least=0)
-        require_count(seed, "seed", least=0)
         self.augment_on = augment_on
         self.data = dataset if isinstance(dataset, Splits) else Splits(dataset)
         given = preprocessing or Preprocessing()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_reg.data.sampling import SampledPairs
 from lightning_reg.data.scans import Scan
 from lightning_reg.functional import bounding_box, identity_points, label_values, sample
-from lightning_reg.registry import DataError, construct, require_count
+from lightning_reg.registry import DataError, Range, construct
 from lightning_reg.shapes import Motion, RandomContrast, RandomMotion, random_map
 from lightning_reg.shapes.noise import chance, log_uniform, smooth_noise, uniform
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
@@ -56,13 +56,12 @@ class GeneratedPairs(SampledPairs):
         shapes: float = 0.5,
         across: float = 0.3,
         related: float = 0.5,
-        labels: int = 8,
+        labels: Annotated[int, Range(1)] = 8,
         removed: Sequence[Sequence[int]] = (),
         motion: Mapping[str, Any] | None = None,
         contrast: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(scans, pairs, seed)
-        require_count(labels, "labels")
         if shapes < 1 and any(scan.labels is None for scan in scans):
             raise DataError(
                 "The data have scans without labels, from which no pair can be generated."

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,14 +18,17 @@ from lightning_reg.data.lungs import lung_mask
 from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.functional import bounding_box, ncc
 from lightning_reg.io.images import LARGEST
-from lightning_reg.registry import ArgumentError, DataError, within_memory
+from lightning_reg.registry import ArgumentError, Checked, DataError, Length, Range, within_memory
 from lightning_reg.spatial import Grid, Image
 
 Region = Literal["lungs", "mask"]
+Millimetres = Annotated[float, Range(above=0, of="mm")]
+Spacing = Millimetres | Annotated[Sequence[Millimetres], Length(3)]
+Shape = Annotated[Sequence[Annotated[int, Range(2, of="voxels")]], Length(3)]
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Checked):
     """Changes of the grid, applied in this order to image, mask and labels; landmarks keep their
     world coordinates.
 
@@ -41,28 +44,8 @@ class Geometry:
     canonical: bool = False
     crop: Region | None = None
     margin: float = 5.0
-    spacing: float | Sequence[float] | None = None
-    shape: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.crop not in (None, "lungs", "mask"):
-            raise ArgumentError(f"crop is '{self.crop}'; give lungs, mask or null")
-        if self.spacing is not None:
-            sizes = (
-                [self.spacing] * 3 if isinstance(self.spacing, (int, float)) else list(self.spacing)
-            )
-            if len(sizes) != 3 or not all(
-                isinstance(s, (int, float)) and 0 < s < math.inf for s in sizes
-            ):
-                raise ArgumentError(
-                    f"spacing is {self.spacing}; give one or three numbers of mm above 0"
-                )
-        if self.shape is not None and (
-            not isinstance(self.shape, Sequence)
-            or len(self.shape) != 3
-            or not all(isinstance(n, int) and n >= 2 for n in self.shape)
-        ):
-            raise ArgumentError(f"shape is {self.shape}; give three numbers of voxels, 2 or more")
+    spacing: Spacing | None = None
+    shape: Shape | None = None
 
     def after(self, done: Geometry) -> Geometry:
         """Combine with the earlier geometry ``done``, whose values are used where this one has
@@ -163,7 +146,7 @@ def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Checked):
     """Preprocessing steps, in this order. The resulting intensities are in [0, 1], and 0 outside
     the image.
 
@@ -181,28 +164,15 @@ class Preprocessing:
     center: bool | Literal["auto"] = False
     crop: Region | None = None
     margin: float = 5.0
-    spacing: float | Sequence[float] | None = None
-    shape: Sequence[int] | None = None
-    window: Sequence[float] | None = None
-    percentiles: Sequence[float] = (0.5, 99.5)
+    spacing: Spacing | None = None
+    shape: Shape | None = None
+    window: Annotated[Sequence[float], Length(2)] | None = None
+    percentiles: Annotated[Sequence[Annotated[float, Range(0, 100)]], Length(2)] = (0.5, 99.5)
 
     def __post_init__(self) -> None:
         for name, values in (("window", self.window), ("percentiles", self.percentiles)):
-            given = (
-                isinstance(values, Sequence)
-                and not isinstance(values, str)
-                and len(values) == 2
-                and values[0] < values[1]
-            )
-            if not given and (values is not None or name == "percentiles"):
+            if values is not None and values[0] >= values[1]:
                 raise ArgumentError(f"{name} is {values}; give two numbers, the smaller one first")
-        if self.percentiles[0] < 0 or self.percentiles[1] > 100:
-            raise ArgumentError(
-                f"percentiles is {self.percentiles}; give two numbers from 0 to 100"
-            )
-        if self.center not in (True, False, "auto"):
-            raise ArgumentError(f"center is {self.center}; give true, false or auto")
-        _ = self.geometry  # refuses invalid values
 
     @property
     def geometry(self) -> Geometry:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.registry import DataError, construct, load, require_known_arguments
+from lightning_reg.registry import Checked, DataError, construct, load, require_known_arguments
 from lightning_reg.spatial import Pair
 
 
@@ -53,7 +53,7 @@ class ItemSampler(Sampler[int]):
             yield item * self.world + self.rank
 
 
-class SampledPairs(Dataset[Pair], ABC):
+class SampledPairs(Checked, Dataset[Pair], ABC):
     """An endless sequence of training pairs drawn from scans, registered under
     ``lightning_reg.samplers``.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,15 +26,16 @@ from lightning_reg.functional import (
     warp,
 )
 from lightning_reg.functional.warp import Padding
-from lightning_reg.registry import ArgumentError, construct
+from lightning_reg.registry import Checked, Length, Range, construct
 from lightning_reg.spatial import Displacement, Image, Pair
 
 VOLUMES = (0.3, 3.0)
 """Range of volume changes that are applied to a lung's density."""
+Points = Annotated[int, Range(2, of="points")]
 
 
 @dataclass(frozen=True)
-class RandomBSpline:
+class RandomBSpline(Checked):
     """A random cubic B-spline displacement: values drawn uniformly on a lattice.
 
     Args:
@@ -47,15 +48,9 @@ class RandomBSpline:
             spline has these values at the lattice points (SciPy's prefilter).
     """
 
-    lattice: int | Sequence[int]
+    lattice: Points | Annotated[Sequence[Points], Length(3)]
     amplitude: float | Sequence[float]
     spline: Literal["approximating", "interpolating"] = "approximating"
-
-    def __post_init__(self) -> None:
-        if self.spline not in ("approximating", "interpolating"):
-            raise ArgumentError(f"spline is '{self.spline}'; use approximating or interpolating")
-        if min(self._lattice()) < 2:
-            raise ArgumentError(f"lattice is {self.lattice}; give 2 points or more per axis")
 
     def _lattice(self) -> list[int]:
         return [self.lattice] * 3 if isinstance(self.lattice, int) else list(self.lattice)
@@ -86,7 +81,7 @@ class RandomBSpline:
 
 
 @dataclass(frozen=True)
-class SyntheticDeformation:
+class SyntheticDeformation(Checked):
     """The transforms of method 1 (Eppenhof et al., 2019, Section 2.5). Amplitudes are fractions of
     the extent (128 voxels in the paper).
 
@@ -119,14 +114,8 @@ class SyntheticDeformation:
     )
     working_stride: int = 2
     outside: Literal["padding", "border"] = "padding"
-    sliding: float | None = None
+    sliding: Annotated[float, Range(above=0, of="mm")] | None = None
     density: bool = False
-
-    def __post_init__(self) -> None:
-        if self.outside not in ("padding", "border"):
-            raise ArgumentError(f"outside is '{self.outside}'; use padding or border")
-        if self.sliding is not None and self.sliding <= 0:
-            raise ArgumentError(f"sliding is {self.sliding}; give mm above 0, or null")
 
     def draw(self, scan: Scan, rng: np.random.Generator) -> Pair:
         """Draw a pair on the scan's grid, with its true transform."""

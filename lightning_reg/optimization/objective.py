@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,15 @@ from lightning_reg.components.interfaces import Level, Registration
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.losses.region import MaskedTerm
 from lightning_reg.functional import bounding_box
-from lightning_reg.registry import ArgumentError, ComponentError, DataError, chosen, require_kind
+from lightning_reg.registry import (
+    ArgumentError,
+    Checked,
+    ComponentError,
+    DataError,
+    Range,
+    chosen,
+    require_kind,
+)
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 SHOWN = 0.02
@@ -23,7 +32,7 @@ LINEAR = ("rigid", "affine")
 
 
 @dataclass(frozen=True)
-class FitStage:
+class FitStage(Checked):
     """One stage of an optimisation.
 
     Args:
@@ -48,27 +57,19 @@ class FitStage:
     """
 
     transform: str
-    steps: int
-    stride: float = 1.0
-    spacing: float = 4.0
-    lr: float = 0.1
+    steps: Annotated[int, Range(0)]
+    stride: Annotated[float, Range(above=0)] = 1.0
+    spacing: Annotated[float, Range(above=0)] = 4.0
+    lr: Annotated[float, Range(above=0)] = 0.1
     loss: LossBundle | None = None
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "lbfgs"] = "adam"
 
     def __post_init__(self) -> None:
         chosen("fits", self.transform)
-        if self.optimizer not in ("adam", "lbfgs"):
-            raise ArgumentError(f"optimizer is '{self.optimizer}'; use adam or lbfgs")
-        if not isinstance(self.steps, int) or self.steps < 0:
-            raise ArgumentError(f"steps is {self.steps}; give a whole number, 0 or more")
-        for name in ("stride", "spacing", "lr"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ArgumentError(f"{name} is {value}; give a finite number above 0")
 
 
 @dataclass(frozen=True)
-class Optimization:
+class Optimization(Checked):
     """Instance optimisation: its stages and the loss that they minimise.
 
     Args:
@@ -99,38 +100,25 @@ class Optimization:
 
     stages: Sequence[FitStage]
     loss: LossBundle | None = None
-    patience: int = 15
-    tolerance: float = 1e-3
-    mask_margin: float = 0.0
-    small: float = 1.0e6
-    fine: float = 0.0
-    starts: int = 1
+    patience: Annotated[int, Range(0)] = 15
+    tolerance: Annotated[float, Range(0)] = 1e-3
+    mask_margin: Annotated[float, Range(0)] = 0.0
+    small: Annotated[float, Range(above=0)] = 1.0e6
+    fine: Annotated[float, Range(0)] = 0.0
+    starts: Annotated[int, Range(1)] = 1
     unlike: Optimization | None = None
-    likeness: float = 0.5
+    likeness: Annotated[float, Range(-1, 1)] = 0.5
     optional: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("patience", "tolerance", "mask_margin", "small", "fine"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ArgumentError(f"{name} is {value}; give a finite number, 0 or more")
         require_kind(
             self.loss, (LossBundle, type(None)), "loss", "give LossBundle({name: (weight, term)})"
         )
         for stage in self.stages:
             require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
-        if not isinstance(self.starts, int) or self.starts < 1:
-            raise ArgumentError(f"starts is {self.starts}; give a whole number, 1 or more")
         require_kind(self.unlike, (Optimization, type(None)), "unlike", "give another Optimization")
-        if not isinstance(self.likeness, (int, float)) or not -1 <= self.likeness <= 1:
-            raise ArgumentError(f"likeness is {self.likeness}; give a correlation, from -1 to 1")
-        if self.small == 0:
-            raise ArgumentError("small is 0; give a number of voxels, 1 or more")
-        if not any(stage.steps for stage in self.stages) or not isinstance(self.patience, int):
-            raise ArgumentError(
-                "stages must not be empty (one needs steps), and patience is a whole number of"
-                " steps"
-            )
+        if not any(stage.steps for stage in self.stages):
+            raise ArgumentError("no stage has steps; give one or more with steps")
         spacing: float | None = None
         for number, stage in enumerate(self.stages):
             if stage.loss is None and self.loss is None:

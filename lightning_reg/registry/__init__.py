@@ -3,6 +3,7 @@ time, and checked on loading.
 """
 
 from lightning_reg.registry.blame import blaming, origin, within_memory
+from lightning_reg.registry.constraints import Checked, Length, Range, check_arguments
 from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.described import Described, arguments_of
 from lightning_reg.registry.entries import (
@@ -35,6 +36,10 @@ __all__ = [
     "CONTRACT",
     "GROUPS",
     "ArgumentError",
+    "Checked",
+    "Length",
+    "Range",
+    "check_arguments",
     "ComponentError",
     "DataError",
     "Described",

@@ -6,27 +6,17 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lightning_reg.registry.constraints import Checked
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class _Signature:
-    """Signature of a class's constructor, read on access: ``__new__`` below would hide it."""
-
-    def __get__(self, instance: object, owner: type) -> inspect.Signature:
-        if instance is not None:
-            raise AttributeError("__signature__")
-        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-class Described:
+class Described(Checked):
     """Mix-in of objects that remember the arguments of their constructor, defaults included."""
 
-    __signature__ = _Signature()
-
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = super().__new__(cls)
+        self = super().__new__(cls, *args, **kwargs)
         signature = inspect.signature(cls.__init__)
         try:
             bound = signature.bind_partial(self, *args, **kwargs)

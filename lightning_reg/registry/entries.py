@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from lightning_reg.registry.contract import deprecated, unmet
 from lightning_reg.registry.errors import (
+    ArgumentError,
     ComponentError,
     UserError,
     did_you_mean,
@@ -376,7 +377,7 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
     try:
         return construct(name, cls, arguments, **context)
     except UserError as cause:
-        if str(cause).startswith(f"'{name}' "):
+        if str(cause).startswith((f"'{name}' ", f"{name}.", f"{name}: ")):
             others = hidden(group, name)
             raise type(cause)(
                 f"The {GROUPS[group].one} {cause}{f' {others}' if others else ''}"
@@ -420,5 +421,8 @@ def construct(
             )
     try:
         return cls(**arguments, **supplied)
+    except ArgumentError as cause:
+        place = f"{name}." if cause.argument in arguments else f"{name}: "
+        raise ArgumentError(f"{place}{cause}.") from cause
     except (TypeError, ValueError) as cause:
         raise ComponentError(f"'{name}' cannot be made from {dict(arguments)}: {cause}.") from cause

@@ -19,7 +19,14 @@ class ComponentError(UserError):
 
 
 class ArgumentError(ComponentError, ValueError):
-    """A constructor refuses a value."""
+    """A constructor refuses a value. The message begins with the argument's name; whoever took the
+    value from somewhere else, as from a configuration, puts that place in front of it.
+    """
+
+    @property
+    def argument(self) -> str:
+        """Name of the argument, where the message is of one."""
+        return str(self).partition(" ")[0]
 
 
 class DataError(UserError):

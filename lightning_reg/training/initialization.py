@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_reg.configuration.building import build_composer
 from lightning_reg.models import locate
-from lightning_reg.registry import ArgumentError, TrainingError, construct, did_you_mean
+from lightning_reg.registry import ArgumentError, Checked, TrainingError, construct, did_you_mean
 from lightning_reg.registry.provenance import require_installed
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
@@ -21,7 +21,7 @@ PARTS = ("all", "backbone", "head")
 
 
 @dataclass(frozen=True)
-class Initialization:
+class Initialization(Checked):
     """Weights to start from, with a new optimiser.
 
     Args:
@@ -34,13 +34,11 @@ class Initialization:
 
     model: str
     part: str | Sequence[int] = "all"
-    preprocessing: str = "model"
+    preprocessing: Literal["model", "data"] = "model"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ArgumentError(f"model is {self.model!r}; give a name, a file or an address")
-        if self.preprocessing not in ("model", "data"):
-            raise ArgumentError(f"preprocessing is '{self.preprocessing}'; give model or data")
         known = (
             "give all, backbone, head, numbers of stages as [0, 1], or the beginning of weights'"
             " names as composer.network.backbone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_reg.configuration.building import plain
 from lightning_reg.registry import (
-    ArgumentError,
     ComponentError,
     Described,
+    Range,
     arguments_of,
     construct,
     load,
@@ -60,12 +60,11 @@ class DecaySchedule(Schedule):
             :func:`~lightning_reg.training.schedules.cooldown`.
     """
 
-    def __init__(self, decay: float = 0.0, cooldown: float = 0.0) -> None:
-        if decay < 0 or not 0 <= cooldown <= 1:
-            raise ArgumentError(
-                f"decay is {decay} and cooldown {cooldown}; give a number of 0 or more and a"
-                " fraction from 0 to 1"
-            )
+    def __init__(
+        self,
+        decay: Annotated[float, Range(0)] = 0.0,
+        cooldown: Annotated[float, Range(0, 1)] = 0.0,
+    ) -> None:
         self.decay, self.cooldown = float(decay), float(cooldown)
         self.counts_steps = self.cooldown > 0
 
@@ -96,10 +95,12 @@ class PlateauSchedule(Schedule):
     counts_steps = False
 
     def __init__(
-        self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0
+        self,
+        factor: Annotated[float, Range(above=0, below=1)] = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        min_lr: float = 0.0,
     ) -> None:
-        if not 0 < factor < 1:
-            raise ArgumentError(f"factor is {factor}; give a number between 0 and 1")
         self.factor, self.patience, self.threshold, self.min_lr = (
             float(factor),
             patience,

@@ -193,7 +193,7 @@ def test_the_siamese_encoder_gives_the_fixed_images_averages_first() -> None:
         ("lattice", {"spacing": 6}, "power of two"),
         ("unet", {"output_stride": 8}, "output_stride is 8; with 3 levels use one of 1, 2, 4"),
         ("dilated", {"features": [2]}, "one per layer"),
-        ("unet", {"norm": "layer"}, "norm is 'layer'; use one of batch, instance, none"),
+        ("unet", {"norm": "layer"}, "norm is 'layer'; give batch, instance or none"),
     ],
 )
 def test_what_makes_no_network_is_refused(name: str, arguments: dict, message: str) -> None:
@@ -221,6 +221,6 @@ def test_the_forms_of_the_fcn(form: str) -> None:
 def test_a_form_that_is_not_there() -> None:
     with pytest.raises(
         ComponentError,
-        match="form is 'pooled'; use one of multiresolution, no_pooling, interpolated",
+        match="form is 'pooled'; give multiresolution, no_pooling or interpolated",
     ):
         build("backbones", {"name": "fcn", "form": "pooled"}, Backbone)

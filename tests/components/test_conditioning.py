@@ -78,9 +78,7 @@ def test_a_weight_outside_the_range_is_refused(value: float) -> None:
         conditionings(network())[0].weight = value
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"norm": "conditional"}, {"norm": "batch", "conditioned": [0.1, 1]}]
-)
+@pytest.mark.parametrize("arguments", [{"norm": "batch", "conditioned": [0.1, 1]}])
 def test_a_network_without_instance_normalisation_cannot_be_told(arguments: dict) -> None:
     with pytest.raises(ComponentError, match="has norm instance"):
         UNet(levels=2, features=4, **arguments)

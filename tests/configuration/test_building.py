@@ -180,9 +180,9 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.LossBundle([reg.NCC()]), "terms is an object of list; give {name"),
         (lambda b: reg.LNCC(window=4), "window is 4; give an odd number"),
         (lambda b: reg.SSIM(window="5"), "window is '5'; give an odd number"),
-        (lambda b: reg.NCC(mask="lungs"), "mask is 'lungs'; use one of"),
-        (lambda b: reg.UNet(norm="instnace"), "norm is 'instnace'; use one of"),
-        (lambda b: reg.DecaySchedule(cooldown=5), "cooldown 5; give"),
+        (lambda b: reg.NCC(mask="lungs"), "mask is 'lungs'; give none, fixed"),
+        (lambda b: reg.UNet(norm="instnace"), "norm is 'instnace'; give batch"),
+        (lambda b: reg.DecaySchedule(cooldown=5), "cooldown is 5; give"),
         (
             lambda b: module_of(reg.DenseHead, composer=reg.Network(b, head_of(b))),
             "object of Network; wrap it in SingleComposer",

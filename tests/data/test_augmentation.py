@@ -14,7 +14,7 @@ from making import data_of
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.symmetry import rotated
 from lightning_reg.functional import bspline, rotation_matrix
-from lightning_reg.registry import ComponentError, DataError
+from lightning_reg.registry import ArgumentError, ComponentError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
 DEFORMED = {
@@ -217,9 +217,9 @@ def test_a_seed_says_it_all_and_nothing_global_changes(pair: Pair) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"flip": [3]}, "flip is [3]; give axes"),
-        ({"separately": ["noize"]}, "separately names 'noize'; did you mean 'noise'?"),
-        ({"crop_voxels": [4]}, "crop_voxels is [4]; give three numbers"),
+        ({"flip": [3]}, "flip is [3]; give some of 0, 1, 2"),
+        ({"separately": ["noize"]}, "separately is ['noize']; give some of affine"),
+        ({"crop_voxels": [4]}, "crop_voxels is [4]; give three whole numbers of voxels"),
         (
             {"affine": {"degree": 5}},
             "'data.augmentation.affine' does not take an argument 'degree'; did you mean 'degrees'",
@@ -258,7 +258,7 @@ def test_on_the_device_a_batch_is_augmented_pair_by_pair_in_training_only(pair: 
         require_consistent(element, 0.012, voxels=0.12)
     stand.training = False
     assert data.on_after_batch_transfer(batch, 0) is batch
-    with pytest.raises(DataError, match=r"data\.augment_on is 'gpu'"):
+    with pytest.raises(ArgumentError, match=r"data\.augment_on is 'gpu'; give workers or device"):
         data_of("phantom", {"name": "groups"}, augment_on="gpu")
 
 

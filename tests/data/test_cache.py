@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_written() -> None:
         DataError, match=r"cannot keep preprocessed scans .*set data\.cache\.folder"
     ):
         _ = scans[0]
-    with pytest.raises(ValueError, match="memory is -1; give GiB"):
+    with pytest.raises(ValueError, match="memory is -1; give a number of GiB"):
         CacheSettings(-1)
 
 

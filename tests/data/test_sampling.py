@@ -19,7 +19,7 @@ from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampl
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.functional import compose, jacobian_determinant
-from lightning_reg.registry import ComponentError, DataError
+from lightning_reg.registry import ArgumentError, ComponentError, DataError
 from lightning_reg.spatial import Grid, Image, Pair
 
 SYNTHETIC = {"name": "synthetic"}
@@ -77,7 +77,7 @@ def test_on_a_cpu_pairs_are_drawn_between_the_steps_unless_workers_are_asked_for
         module.setup()
         assert module.train_dataloader().num_workers == expected
     for wrong in ("all", -1):
-        with pytest.raises(DataError, match=r"data\.workers is .* auto"):
+        with pytest.raises(ArgumentError, match=r"data\.workers is .* auto"):
             data(wrong)
 
 
@@ -292,7 +292,7 @@ def test_amplitudes_are_per_component() -> None:
     ("arguments", "message"),
     [
         ({"lattice": 4, "amplitude": 0.1, "spline": "cubic"}, "spline is 'cubic'"),
-        ({"lattice": 1, "amplitude": 0.1}, "2 points or more"),
+        ({"lattice": 1, "amplitude": 0.1}, "give a whole number of points, 2 or more"),
     ],
 )
 def test_a_spline_that_cannot_be_is_refused(arguments: dict, message: str) -> None:

@@ -428,7 +428,11 @@ def test_auto_takes_what_there_is(pair) -> None:
         ({"ssd": {"mask": "moving"}}, AFFINE | {"loss": None}, "needs moving_mask"),
         ({"ssd": {}}, {"transform": "network", "steps": 1}, "needs a model"),
         ({"ssd": {}}, {"transform": "elastic", "steps": 1}, "no fit named 'elastic'"),
-        ({"ssd": {}}, AFFINE | {"optimizer": "newton"}, "optimizer is .newton.; use adam or lbfgs"),
+        (
+            {"ssd": {}},
+            AFFINE | {"optimizer": "newton"},
+            "optimizer is .newton.; give adam or lbfgs",
+        ),
         (
             {"ssd": {}},
             {"transform": "bspline", "step": 1},

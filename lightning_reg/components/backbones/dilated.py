@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ class DilatedEncoder(Backbone):
         features: Sequence[int] = (32, 64, 64, 64, 64),
         dilations: Sequence[int] = (1, 1, 2, 3, 5),
         channels: int = 2,
-        norm: str = "instance",
+        norm: Literal["batch", "instance", "none"] = "instance",
         slope: float = 0.2,
         stride: int = 1,
         recompute: bool = False,

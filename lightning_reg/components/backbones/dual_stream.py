@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import Convolution, channels_last
 from lightning_reg.components.interfaces import Backbone, Growable, LabelledFeatures
 from lightning_reg.functional import pool
-from lightning_reg.registry import ArgumentError
+from lightning_reg.registry import ArgumentError, Range
 
 
 class DualStream(Backbone, Growable):
@@ -42,13 +43,13 @@ class DualStream(Backbone, Growable):
 
     def __init__(
         self,
-        levels: int = 4,
-        features: int = 16,
+        levels: Annotated[int, Range(1, 8)] = 4,
+        features: Annotated[int, Range(1)] = 16,
         convolutions: int = 1,
         input_stride: int = 1,
         output_stride: int | None = None,
         channels: int = 1,
-        norm: str = "instance",
+        norm: Literal["batch", "instance", "none"] = "instance",
         slope: float = 0.2,
         conditioned: Sequence[float] | None = None,
         shared: bool = True,

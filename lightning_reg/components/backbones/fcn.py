@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
-from lightning_reg.registry import ArgumentError
+from lightning_reg.registry import Range
 
 FORMS = ("multiresolution", "no_pooling", "interpolated")
 
@@ -34,14 +36,12 @@ class FCN(Backbone):
 
     def __init__(
         self,
-        features: int = 32,
+        features: Annotated[int, Range(1)] = 32,
         channels: int = 2,
-        norm: str = "batch",
-        form: str = "multiresolution",
+        norm: Literal["batch", "instance", "none"] = "batch",
+        form: Literal["multiresolution", "no_pooling", "interpolated"] = "multiresolution",
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ArgumentError(f"form is '{form}'; use one of {', '.join(FORMS)}")
         n = features
         if form == "no_pooling":
             self.channels, self.strides, self.multiple = (4 * n,), ((1, 1, 1),), (1, 1, 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.functional import pool
-from lightning_reg.registry import ArgumentError
+from lightning_reg.registry import ArgumentError, Range
 
 
 class LatticeEncoder(Backbone):
@@ -30,9 +31,9 @@ class LatticeEncoder(Backbone):
     def __init__(
         self,
         spacing: int | Sequence[int] = 8,
-        features: int = 32,
+        features: Annotated[int, Range(1)] = 32,
         channels: int = 2,
-        norm: str = "none",
+        norm: Literal["batch", "instance", "none"] = "none",
     ) -> None:
         super().__init__()
         i, j, k = [spacing] * 3 if isinstance(spacing, int) else spacing

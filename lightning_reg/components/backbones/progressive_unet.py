@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,11 @@ from lightning_reg.components.blocks import (
     ConvBlock,
     UpBlock,
     fast_layout,
-    require_sizes,
     stack_images,
 )
 from lightning_reg.components.interfaces import Backbone, Growable
 from lightning_reg.functional import pool
+from lightning_reg.registry import Range
 
 
 class ProgressiveUNet(Backbone, Growable):
@@ -36,10 +37,13 @@ class ProgressiveUNet(Backbone, Growable):
     """
 
     def __init__(
-        self, levels: int = 5, features: int = 16, channels: int = 2, norm: str = "batch"
+        self,
+        levels: Annotated[int, Range(1, 8)] = 5,
+        features: Annotated[int, Range(1)] = 16,
+        channels: int = 2,
+        norm: Literal["batch", "instance", "none"] = "batch",
     ) -> None:
         super().__init__()
-        require_sizes(levels, features)
         widths = [features * 2 ** (levels - 1 - i) for i in range(levels)]
         self.channels, self.strides = (
             tuple(widths),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import ConvBlock, fast_layout, require_sizes
+from lightning_reg.components.blocks import ConvBlock, fast_layout
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.functional import pool
+from lightning_reg.registry import Range
 
 
 class SiameseEncoder(Backbone):
@@ -29,10 +31,13 @@ class SiameseEncoder(Backbone):
     separate = True
 
     def __init__(
-        self, levels: int = 5, features: int = 32, channels: int = 1, norm: str = "none"
+        self,
+        levels: Annotated[int, Range(1, 8)] = 5,
+        features: Annotated[int, Range(1)] = 32,
+        channels: int = 1,
+        norm: Literal["batch", "instance", "none"] = "none",
     ) -> None:
         super().__init__()
-        require_sizes(levels, features)
         self.channels, self.strides = (2 * features,), ((2**levels,) * 3,)
         self.multiple = (2**levels,) * 3
         sizes = [channels] + [features] * levels

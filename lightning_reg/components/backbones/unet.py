@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,12 @@ from lightning_reg.components.blocks import (
     UpBlock,
     channels_last,
     fast_layout,
-    require_sizes,
     stack_images,
 )
 from lightning_reg.components.conditioning import Conditioning
 from lightning_reg.components.interfaces import Backbone
 from lightning_reg.functional import pool
-from lightning_reg.registry import ArgumentError, require_count
+from lightning_reg.registry import ArgumentError, Range
 
 
 class UNet(Backbone):
@@ -45,34 +45,33 @@ class UNet(Backbone):
 
     def __init__(
         self,
-        levels: int = 3,
-        features: int = 16,
+        levels: Annotated[int, Range(1, 8)] = 3,
+        features: Annotated[int, Range(1)] = 16,
         convolutions: int = 1,
         input_stride: int = 1,
         output_stride: int | None = None,
         channels: int = 2,
-        norm: str = "batch",
+        norm: Literal["batch", "instance", "none"] = "batch",
         slope: float = 0.0,
         conditioned: Sequence[float] | None = None,
         widest: int | None = None,
     ) -> None:
         super().__init__()
-        require_sizes(levels, features)
-        if widest is not None:
-            require_count(widest, "widest", least=features)
+        if widest is not None and widest < features:
+            raise ArgumentError(f"widest is {widest}, and features {features}; give at least that")
         strides = [input_stride * 2**i for i in range(levels)]
         if output_stride not in (None, *strides):
             raise ArgumentError(
                 f"output_stride is {output_stride}; with {levels} levels use one of"
                 f" {', '.join(map(str, strides))}"
             )
-        if norm == "conditional" or (conditioned is not None and norm != "instance"):
+        if conditioned is not None and norm != "instance":
             raise ArgumentError(
                 f"norm is '{norm}' and conditioned {conditioned}; a network that is told a weight"
                 " has norm instance"
             )
         self.conditioning = None if conditioned is None else Conditioning(conditioned)
-        norm = norm if conditioned is None else "conditional"
+        kind = norm if conditioned is None else "conditional"
         widths = [min(features * 2**i, widest or features * 2**i) for i in range(levels)]
         up_to = 0 if output_stride is None else strides.index(output_stride)
         self.input_stride = input_stride
@@ -83,14 +82,14 @@ class UNet(Backbone):
         def blocks(inputs: int, outputs: int) -> nn.Sequential:
             sizes = [inputs] + [outputs] * convolutions
             return nn.Sequential(
-                *(ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes))
+                *(ConvBlock(a, b, norm=kind, slope=slope) for a, b in itertools.pairwise(sizes))
             )
 
         self.encoders = nn.ModuleList(
             blocks(a, b) for a, b in itertools.pairwise([channels, *widths])
         )
         self.up = nn.ModuleList(
-            UpBlock(a, b, norm, slope=slope) for a, b in itertools.pairwise(self.channels)
+            UpBlock(a, b, kind, slope=slope) for a, b in itertools.pairwise(self.channels)
         )
         self.decoders = nn.ModuleList(blocks(2 * n, n) for n in self.channels[1:])
         fast_layout(self)

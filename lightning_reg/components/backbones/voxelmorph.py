@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class VoxelMorphUNet(Backbone):
         decoder: Sequence[int] = (32, 32, 32, 32),
         last: Sequence[int] = (32, 16, 16),
         channels: int = 2,
-        norm: str = "none",
+        norm: Literal["batch", "instance", "none"] = "none",
         slope: float = 0.2,
     ) -> None:
         super().__init__()

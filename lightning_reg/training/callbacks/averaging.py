@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lightning_reg.registry import ArgumentError
+from lightning_reg.registry import Checked, Range
 
 
-class AveragedWeights(WeightAveraging):
+class AveragedWeights(Checked, WeightAveraging):
     """Callback that validates and saves an exponential moving average of the weights; training uses
     the weights themselves.
 
@@ -24,12 +24,11 @@ class AveragedWeights(WeightAveraging):
         (moving average).
     """
 
-    def __init__(self, decay: float = 0.999, start: int = 100) -> None:
-        if not 0 < decay < 1 or start < 0:
-            raise ArgumentError(
-                f"decay is {decay} and start {start}; give a number between 0 and 1, and a number"
-                " of steps"
-            )
+    def __init__(
+        self,
+        decay: Annotated[float, Range(above=0, below=1)] = 0.999,
+        start: Annotated[int, Range(0, of="steps")] = 100,
+    ) -> None:
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.start = start
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -10,12 +10,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg import figures
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.registry import require_count
+from lightning_reg.registry import Checked, Range
 from lightning_reg.training.logging import log_cases, log_figures
 from lightning_reg.training.module import RegistrationModule
 
 
-class Panels(L.Callback):
+class Panels(Checked, L.Callback):
     """Panels of validation pairs and the table of cases for Weights & Biases or TensorBoard, at
     every n-th validation.
 
@@ -24,9 +24,9 @@ class Panels(L.Callback):
         pairs: number of validation pairs with a panel.
     """
 
-    def __init__(self, every: int = 5, pairs: int = 2) -> None:
-        require_count(every, "every")
-        require_count(pairs, "pairs")
+    def __init__(
+        self, every: Annotated[int, Range(1)] = 5, pairs: Annotated[int, Range(1)] = 2
+    ) -> None:
         self.every, self.pairs, self.seen = every, pairs, 0
 
     def state_dict(self) -> dict[str, Any]:
