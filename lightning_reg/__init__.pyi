@@ -118,10 +118,10 @@ from .training.callbacks.growth import AlphaGrowth as AlphaGrowth
 from .training.callbacks.stages import StageTraining as StageTraining
 from .training.callbacks.stages import TrainingStage as TrainingStage
 from .training.module import RegistrationModule as RegistrationModule
-from .training.optimizers import DecaySchedule as DecaySchedule
-from .training.optimizers import PlateauSchedule as PlateauSchedule
-from .training.optimizers import Schedule as Schedule
 from .training.run import Outcome as Outcome
 from .training.run import train as train
+from .training.schedules import DecaySchedule as DecaySchedule
+from .training.schedules import PlateauSchedule as PlateauSchedule
+from .training.schedules import Schedule as Schedule
 
 __version__: str

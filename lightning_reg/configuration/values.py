@@ -26,7 +26,7 @@ OBJECTS = {
     "data.augmentation": "lightning_reg.data.augmentation:Augmentation",
     "method.composer.stages": "lightning_reg.components.composers.sequential:Member",
     "method.stages": "lightning_reg.training.callbacks.stages:TrainingStage",
-    "method.schedule": "lightning_reg.training.optimizers:DecaySchedule",
+    "method.schedule": "lightning_reg.training.schedules:DecaySchedule",
     "method.sampling": "lightning_reg.data.synthetic:SyntheticDeformation",
     "method.sampling.augment": "lightning_reg.data.synthetic:RandomBSpline",
     "method.sampling.learned": "lightning_reg.data.synthetic:RandomBSpline",

@@ -27,7 +27,7 @@ from lightning_reg.metrics import evaluate, totals
 from lightning_reg.metrics.table import heading
 from lightning_reg.models import Card, write_card
 from lightning_reg.models.card import CARD
-from lightning_reg.models.names import WEIGHTS
+from lightning_reg.models.locate import WEIGHTS
 from lightning_reg.registry import ArgumentError, UserError, providers
 from lightning_reg.registry.entries import OWN
 from lightning_reg.spatial import Pair

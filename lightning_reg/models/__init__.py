@@ -3,6 +3,6 @@ is run.
 """
 
 from lightning_reg.models.card import Card, read_card, write_card
-from lightning_reg.models.names import Located, installed, locate
+from lightning_reg.models.locate import Located, installed, locate
 
 __all__ = ["Card", "Located", "installed", "locate", "read_card", "write_card"]

@@ -76,7 +76,7 @@ GROUPS: dict[str, Group] = {
     ),
     "schedules": Group(
         "schedule",
-        "lightning_reg.training.optimizers:Schedule",
+        "lightning_reg.training.schedules:Schedule",
         "learning rates over a training",
         "method.schedule",
     ),

@@ -48,14 +48,13 @@ from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.finite import FiniteLoss, NotFiniteError
 from lightning_reg.training.model import load_weights
 from lightning_reg.training.optimizers import (
-    DecaySchedule,
     OptimizerFactory,
-    Schedule,
     build_optimizer,
     build_schedule,
     describe_optimizer,
     describe_schedule,
 )
+from lightning_reg.training.schedules import DecaySchedule, Schedule
 
 
 class RegistrationModule(L.LightningModule):

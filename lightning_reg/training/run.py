@@ -446,17 +446,16 @@ def planned(
     config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool
 ) -> tuple[Mapping[str, Any], str]:
     """Set the number of steps that the budget allows; return the configuration and a sentence with
-    the number and duration of the steps.
+    the number of steps.
 
     The budget is used only if ``trainer.max_steps`` is the method's own number of steps: a value on
     the command line has priority.
     """
     method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
-    pairs = (
-        [data.train_pairs[k] for k in range(data.batch_size)]
-        if data.train_pairs is not None
-        else []
-    )
+    own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
+    if not budget or not own or resumed or data.train_pairs is None:
+        return config, f"{steps:,} steps."
+    pairs = [data.train_pairs[k] for k in range(data.batch_size)]
     accumulated = config["trainer"].get("accumulate_grad_batches") or 1
     epochs = config["trainer"].get("check_val_every_n_epoch") or 1
     every = max(1, data.samples_per_epoch * epochs // (data.batch_size * accumulated))
@@ -469,22 +468,17 @@ def planned(
         every,
         accumulated,
     )
-    own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
-    within = ""
-    if budget and own and not resumed:
-        chosen = max(1, round(60 * budget / seconds))
-        within = (
-            f": as many as fit into budget={budget:g} minutes. The paper's own settings:"
-            " experiment=paper."
+    steps = max(1, round(60 * budget / seconds))
+    sentence = (
+        f"{steps:,} steps, about {duration(steps * seconds)} here: as many as fit into"
+        f" budget={budget:g} minutes. The paper's own settings: experiment=paper."
+    )
+    if steps < FEW:
+        sentence += (
+            f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels)"
+            " smaller by data.preprocessing.spacing."
         )
-        if chosen < FEW:
-            within += (
-                f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels)"
-                " smaller by data.preprocessing.spacing."
-            )
-        steps = chosen
-        config = with_steps(config, steps)
-    return config, f"{steps:,} steps, about {duration(steps * seconds)} here{within or '.'}"
+    return with_steps(config, steps), sentence
 
 
 def _size(pair: Pair) -> str:

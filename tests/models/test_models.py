@@ -28,6 +28,7 @@ from lightning_reg.configuration.folders import own_directory
 from lightning_reg.models import Card, locate, read_card, write_card
 from lightning_reg.models import download as downloads
 from lightning_reg.registry import UserError
+from lightning_reg.registry.entries import _installed
 
 CARD = Card(
     "a test", "nothing", "CC0-1.0", "none", {"on": "on nothing", "Dice": 0.5}, "anything", 3
@@ -308,6 +309,7 @@ def test_an_installed_model_is_found_by_name_and_nothing_of_it_is_imported(packa
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other-models\nVersion: 1.0\n")
     (other / "entry_points.txt").write_text("[lightning_reg.models]\nbrain = nice_models.brain\n")
+    _installed.cache_clear()  # as in a new process
     with pytest.raises(
         UserError,
         match=(

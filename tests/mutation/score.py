@@ -10,7 +10,8 @@ it, and prints which mistakes survive. A mistake is an entry
       new: return -value.total
       tests: [tests/training/test_learning.py]
 
-``old`` must occur exactly once in the file. The tests of a mistake are first run without it,
+``old`` must occur exactly once in the file, where spaces, line breaks and the comma before a
+closing bracket count for nothing. The tests of a mistake are first run without it,
 because a failing test cannot detect anything. The exit status is 0 if at least 95 % are detected.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +44,7 @@ def mistakes(rooms: list[str]) -> list[dict[str, Any]]:
         if rooms and table.stem not in rooms:
             continue
         for entry in yaml.safe_load(table.read_text()):
-            count = (ROOT / entry["file"]).read_text().count(entry["old"])
+            count = len(pattern(entry).findall((ROOT / entry["file"]).read_text()))
             if count != 1:
                 raise SystemExit(
                     f"{table.name}, {entry['name']!r}: its text stands {count} times in"
@@ -50,6 +52,14 @@ def mistakes(rooms: list[str]) -> list[dict[str, Any]]:
                 )
             found.append(entry | {"room": table.stem})
     return found
+
+
+def pattern(mistake: dict[str, Any]) -> re.Pattern[str]:
+    """The text of a mistake's place, however its lines are broken."""
+    words = re.findall(r"\w+|[^\w\s]", mistake["old"])
+    return re.compile(
+        r"\s*".join(rf",?\s*{re.escape(w)}" if w in ")]}" else re.escape(w) for w in words)
+    )
 
 
 def copy_repository(folder: Path) -> Path:
@@ -105,7 +115,7 @@ def noticed(folder: Path, mistake: dict[str, Any]) -> bool:
     """Whether the tests of a mistake fail with it."""
     file = folder / mistake["file"]
     text = file.read_text()
-    file.write_text(text.replace(mistake["old"], mistake["new"]))
+    file.write_text(pattern(mistake).sub(lambda _: mistake["new"], text))
     try:
         return not passes(folder, mistake["tests"])
     finally:

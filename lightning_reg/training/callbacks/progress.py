@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_reg.io.names import duration
 
 
 class StepProgress(RichProgressBar):
@@ -36,7 +39,7 @@ class StepProgress(RichProgressBar):
 
 class ProgressLines(L.Callback):
     """Callback that prints a line per validation, for output to a file: the log of a killed run
-    then shows its progress.
+    then shows its progress and the time left, at the mean pace so far.
 
     Args:
         say: function that prints the line.
@@ -44,6 +47,10 @@ class ProgressLines(L.Callback):
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
+        self.first, self.started = 0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.first, self.started = trainer.global_step, time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (
@@ -59,4 +66,8 @@ class ProgressLines(L.Callback):
         values = ", ".join(
             f"{name} {float(value):.4g}" for name, value in known.items() if value is not None
         )
-        self.say(f"step {trainer.global_step:,} of {trainer.max_steps:,}: {values}")
+        step, rest = trainer.global_step, trainer.max_steps - trainer.global_step
+        if rest > 0 and step > self.first:
+            pace = (time.perf_counter() - self.started) / (step - self.first)
+            values += f", about {duration(rest * pace)} left"
+        self.say(f"step {step:,} of {trainer.max_steps:,}: {values}")

@@ -13,8 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_reg.components.interfaces import Composer, Staged
 from lightning_reg.registry import ArgumentError, TrainingError, require_kind
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.optimizers import OptimizerFactory, Schedule
-from lightning_reg.training.schedules import stage_bounds
+from lightning_reg.training.optimizers import OptimizerFactory
+from lightning_reg.training.schedules import Schedule, stage_bounds
 
 
 @dataclass(frozen=True)
