@@ -44,7 +44,8 @@ def mistakes(rooms: list[str]) -> list[dict[str, Any]]:
         if rooms and table.stem not in rooms:
             continue
         for entry in yaml.safe_load(table.read_text()):
-            count = len(pattern(entry).findall((ROOT / entry["file"]).read_text()))
+            text = (ROOT / entry["file"]).read_text()
+            count = len(pattern(entry, text).findall(text))
             if count != 1:
                 raise SystemExit(
                     f"{table.name}, {entry['name']!r}: its text stands {count} times in"
@@ -54,8 +55,10 @@ def mistakes(rooms: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def pattern(mistake: dict[str, Any]) -> re.Pattern[str]:
-    """The text of a mistake's place, however its lines are broken."""
+def pattern(mistake: dict[str, Any], text: str) -> re.Pattern[str]:
+    """The text of a mistake's place; however its lines are broken, where it is not there as it is."""
+    if text.count(mistake["old"]) == 1:
+        return re.compile(re.escape(mistake["old"]))
     words = re.findall(r"\w+|[^\w\s]", mistake["old"])
     return re.compile(
         r"\s*".join(rf",?\s*{re.escape(w)}" if w in ")]}" else re.escape(w) for w in words)
@@ -115,7 +118,7 @@ def noticed(folder: Path, mistake: dict[str, Any]) -> bool:
     """Whether the tests of a mistake fail with it."""
     file = folder / mistake["file"]
     text = file.read_text()
-    file.write_text(pattern(mistake).sub(lambda _: mistake["new"], text))
+    file.write_text(pattern(mistake, text).sub(lambda _: mistake["new"], text))
     try:
         return not passes(folder, mistake["tests"])
     finally:
