@@ -18,7 +18,7 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         rows: rows of ``cases.csv`` per method: columns ``<metric>_before<unit>`` and
             ``<metric>_after<unit>``, ``folding`` and ``sdlogj``. There is a *before* for every
             start: methods whose values before registration agree share one. A single method is
-                labelled *after*.
+            labelled *after*.
     """
     first = next(iter(rows.values()))
     columns = {key for row in first for key in row}

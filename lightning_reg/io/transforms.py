@@ -1,9 +1,8 @@
 """Files of transforms and displacement fields, with the conversion between LPS and RAS.
 
 Inside the project a transform maps RAS mm. ITK, and with it SimpleITK, ANTs, Slicer and elastix,
-map LPS mm, in the same
-direction: points of the fixed image to points of the moving image. Images are converted by the
-    libraries that read them.
+map LPS mm, in the same direction: points of the fixed image to points of the moving image. Images
+are converted by the libraries that read them.
 """
 
 from __future__ import annotations
