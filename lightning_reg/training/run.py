@@ -475,7 +475,7 @@ def planned(
         chosen = max(1, round(60 * budget / seconds))
         within = (
             f": as many as fit into budget={budget:g} minutes. The paper's own settings:"
-            " experiment=paper."
+            " size=paper."
         )
         if chosen < FEW:
             within += (

@@ -50,7 +50,7 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
     assert (steps.value, steps.type) == (5, "int")
     assert "squarings" in steps.meaning
     assert values["data.root"].value == values["data.dataset.root"].value == NOT_GIVEN
-    assert values["method.loss.terms.lncc.window"].value == 5  # of method_data
+    assert values["method.loss.terms.lncc.window"].value == 5  # of size=small
     assert (
         values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."
     )  # of another class, to which it refers
