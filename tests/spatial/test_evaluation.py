@@ -14,6 +14,7 @@ import torch
 
 from lightning_reg import functional as LF
 from lightning_reg.metrics import PairMetrics, evaluate, totals
+from lightning_reg.metrics.table import BY_KEY
 from lightning_reg.spatial import (
     Affine,
     Composition,
@@ -72,14 +73,19 @@ def identity(grid: Grid) -> Transform:
     return Identity(grid, torch.zeros(()))
 
 
+def surface(found: PairMetrics, when: str, label: int = 3) -> tuple[float, ...]:
+    """HD95, ASSD and HD of a label."""
+    return tuple(found.by_label(key, when)[label] for key in ("hd95", "assd", "hd"))
+
+
 def test_before_is_without_and_after_with_the_transform(scene, fixed_grid) -> None:
     found = evaluate(scene, shift(fixed_grid), surfaces=True)
     assert found.tre_before.tolist() == pytest.approx([MM] * 3)
     assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
     assert (found.dice_before, found.dice_after) == ({3: 0.0}, {3: 1.0})
     faces = (MM, (MM + MM - 2) / 2, MM)  # those of a label of one voxel, 2 mm
-    assert tuple(found.surface_before[3]) == pytest.approx(faces)
-    assert tuple(found.surface_after[3]) == (0, 0, 0)
+    assert surface(found, "before") == pytest.approx(faces)
+    assert surface(found, "after") == (0, 0, 0)
     assert found.field_before == pytest.approx(MM)
     assert found.field_after == pytest.approx(0, abs=1e-5)
     assert abs(found.ncc_before) < 0.3
@@ -91,7 +97,7 @@ def test_before_is_with_the_start_where_there_is_one(scene, fixed_grid) -> None:
     found = evaluate(scene, shift(fixed_grid), start=shift(fixed_grid, 1), surfaces=True)
     assert found.tre_before.tolist() == pytest.approx([MM / 2] * 3)
     assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
-    assert tuple(found.surface_before[3]) == pytest.approx((MM / 2, MM / 4, MM / 2))
+    assert surface(found, "before") == pytest.approx((MM / 2, MM / 4, MM / 2))
     whole = evaluate(scene, identity(fixed_grid), start=shift(fixed_grid), surfaces=True)
     assert (whole.dice_before, whole.dice_after) == ({3: 1.0}, {3: 0.0})
     assert whole.ncc_before == pytest.approx(1, abs=1e-4)
@@ -139,8 +145,9 @@ def test_label_numbers_of_the_moving_image_may_need_more_bits_than_the_fixed_ima
         surfaces=True,
     )
     assert found.dice_after == {3: 0.0, 65539: 0.0}
+    assert list(found.by_label("hd95")) == [3, 65539]
     assert all(
-        math.isnan(value) for distances in found.surface_after.values() for value in distances
+        math.isnan(value) for label in (3, 65539) for value in surface(found, "after", label)
     )
 
 
@@ -193,15 +200,9 @@ def test_masks_are_compared_where_there_are_no_labels(scene, fixed_grid) -> None
 
 
 def test_a_row_has_the_means_over_landmarks_and_labels() -> None:
-    case = PairMetrics(
-        "a",
-        0.0,
-        0.1,
-        torch.tensor([3.0, 5.0]),
-        torch.tensor([1.0, 1.0]),
-        dice_before={1: 0.2, 2: math.nan, 5: 0.4},
-        dice_after={1: 0.9},
-    )
+    tre = {"before": torch.tensor([3.0, 5.0]), "after": torch.tensor([1.0, 1.0])}
+    dice = {"before": {1: 0.2, 2: math.nan, 5: 0.4}, "after": {1: 0.9}}
+    case = PairMetrics("a", {BY_KEY["tre"]: tre, BY_KEY["dice"]: dice})
     row = case.row()
     assert (row["tre_before_mm"], row["tre_after_mm"]) == (4, 1)
     assert (row["tre_before_sd_mm"], row["tre_after_sd_mm"]) == (1, 0)
@@ -209,10 +210,18 @@ def test_a_row_has_the_means_over_landmarks_and_labels() -> None:
 
 
 def test_totals_are_means_over_cases_and_spread_over_landmarks() -> None:
-    cases = [PairMetrics(name, folding, 0.1, torch.tensor(tre), torch.tensor(tre) / 2) for name, folding, tre in (
-        ("a", 0.0, [1.0, 3.0]), ("b", 0.5, [6.0, 6.0, 6.0, 6.0]),
-    )]  # fmt: skip
-    found = totals([*cases, PairMetrics("c", 0.25, 0.1)])
+    folding = BY_KEY["folding"]
+    cases = [
+        PairMetrics(
+            name,
+            {
+                BY_KEY["tre"]: {"before": torch.tensor(tre), "after": torch.tensor(tre) / 2},
+                folding: {"after": folded},
+            },
+        )
+        for name, folded, tre in (("a", 0.0, [1.0, 3.0]), ("b", 0.5, [6.0, 6.0, 6.0, 6.0]))
+    ]
+    found = totals([*cases, PairMetrics("c", {folding: {"after": 0.25}})])
     assert found["folding"] == pytest.approx(0.25)
     assert (found["tre_before_mm"], found["tre_after_mm"]) == (4, 2)
     every = [1.0, 3.0, 6.0, 6.0, 6.0, 6.0]
