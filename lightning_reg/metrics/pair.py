@@ -171,13 +171,13 @@ def evaluate(
         jacobian.add(slab, wide, mask)
         seen["before"].add(slab, None if start is None else start.displacement(slab.grid).float())
         seen["after"].add(slab, slab.inner(wide))
-    found = {when: one.found(grid) for when, one in seen.items()}
+    sides = {when: side.values(grid) for when, side in seen.items()}
     motion: dict[str, Tensor] = {}
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
-        found["before"]["tre"] = pair.landmark_errors(start)[0].cpu()
-        found["after"]["tre"] = pair.landmark_errors(transform)[0].cpu()
+        sides["before"]["tre"] = pair.landmark_errors(start)[0].cpu()
+        sides["after"]["tre"] = pair.landmark_errors(transform)[0].cpu()
         motion = {
             "motion_true": (moving - fixed).cpu(),
             "motion_predicted": (mapped - fixed).cpu(),
@@ -188,12 +188,12 @@ def evaluate(
         else start
     )
     values: dict[Metric, Mapping[When, Value]] = {
-        metric: {when: found[when][metric.key] for when in WHEN}
+        metric: {when: sides[when][metric.key] for when in WHEN}
         for metric in COMPARED
-        if metric.key in found["after"]
+        if metric.key in sides["after"]
     }
     values |= {other.metric: _extra(other, pair, before, transform) for other in extra}
-    values |= {BY_KEY[key]: {"after": value} for key, value in jacobian.found(grid, mask).items()}
+    values |= {BY_KEY[key]: {"after": value} for key, value in jacobian.values(grid, mask).items()}
     return PairMetrics(pair.name[0], values, **motion, jacobian=jacobian.percentiles())
 
 
@@ -221,8 +221,8 @@ class _Jacobian:
         corners = None if mask is None else cubes.wide_of(mask)
         self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
 
-    def found(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
-        """Results by the keys of the table, in its order."""
+    def values(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
+        """Values by the keys of the table, in its order."""
         cubes = (
             math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
         )
@@ -291,14 +291,14 @@ class _Overlaid:
     def _count(self, counts: Tensor) -> None:
         self.counts = counts if self.counts is None else self.counts + counts
 
-    def found(self, grid: Grid) -> dict[str, Value]:
-        """Results by the keys of the table."""
-        found: dict[str, Value] = {"ncc": self.correlation.value}
+    def values(self, grid: Grid) -> dict[str, Value]:
+        """Values by the keys of the table."""
+        values: dict[str, Value] = {"ncc": self.correlation.value}
         if self.error.count:
-            found["field_error"] = self.error.mean
+            values["field_error"] = self.error.mean
         if self.counts is not None:
             scores = dice_of_counts(self.counts)[0].tolist()
-            found |= (
+            values |= (
                 {"mask_dice": scores[0]}
                 if self.masks
                 else {"dice": dict(zip(self.labels, scores, strict=True))}
@@ -310,8 +310,8 @@ class _Overlaid:
             for key, each in zip(
                 SurfaceDistance._fields, zip(*distances, strict=True), strict=True
             ):
-                found[key] = dict(zip(self.labels, each, strict=True))
-        return found
+                values[key] = dict(zip(self.labels, each, strict=True))
+        return values
 
 
 def _extra(

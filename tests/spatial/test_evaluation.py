@@ -4,7 +4,9 @@ oblique grid.
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import sys
 from dataclasses import replace
 
@@ -207,6 +209,17 @@ def test_a_row_has_the_means_over_landmarks_and_labels() -> None:
     assert (row["tre_before_mm"], row["tre_after_mm"]) == (4, 1)
     assert (row["tre_before_sd_mm"], row["tre_after_sd_mm"]) == (1, 0)
     assert (row["dice_before"], row["dice_after"]) == (pytest.approx(0.3), pytest.approx(0.9))
+
+
+def test_values_are_attributes_of_a_case_also_after_pickling() -> None:
+    case = PairMetrics("a", {BY_KEY["field_error"]: {"before": 2.0, "after": 1.0}})
+    for one in (case, pickle.loads(pickle.dumps(case)), copy.deepcopy(case)):
+        assert (one.field_before, one.field_after, one.field_error_after) == (2.0, 1.0, 1.0)
+        assert one.tre_after is None
+        assert one.value("mi") is None
+        assert not hasattr(one, "nothing_after")
+    with pytest.raises(KeyError):
+        case.value("nothing")
 
 
 def test_totals_are_means_over_cases_and_spread_over_landmarks() -> None:
