@@ -130,7 +130,7 @@ def _shown(key: str) -> list[str]:
     key = key.lstrip("+~")
     return (
         ["method", "data"]
-        if key == "experiment"
+        if key in ("experiment", "size")
         else [key.partition(".")[0] if key in GROUPS else key]
     )
 

@@ -117,6 +117,10 @@ def test_help_shows_the_values_of_a_method_or_of_a_place(
     shown = capsys.readouterr().out
     assert "method.composer.head.steps" in shown
     assert "data." not in shown
+    show(["--help", "size=paper"], "train.py")
+    shown = capsys.readouterr().out
+    assert "method.steps" in shown
+    assert "20000" in shown
     show(["--help", "method=dlir", "method.loss"], "train.py")
     shown = capsys.readouterr().out
     assert "method.loss.terms.bending.weight" in shown

@@ -10,6 +10,7 @@ import yaml
 
 from lightning_reg.configuration.composition import compose, explained
 from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.values import _files
 from lightning_reg.registry import UserError
 
 CONF = Path(own_directory())
@@ -72,8 +73,17 @@ def test_a_budget_of_own_data_is_kept_unless_the_size_is_the_papers() -> None:
     assert compose(["data=oasis", ANYWHERE, "data.budget=30"])["budget"] == 30
 
 
-def test_the_comments_of_a_small_size_are_meanings() -> None:
-    values = {value.key: value for value in explained(["method=progressive", "data=phantom"])}
-    assert values["method.sampling.sliding"].value == 12
+def test_the_comments_of_a_small_size_are_meanings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def commented(config: Any, choices: dict[str, str]) -> list[Any]:
+        return sorted(str(file.relative_to(CONF)) for file, _ in _files(choices))
+
+    monkeypatch.setattr("lightning_reg.configuration.composition.described", commented)
+    files = explained(["method=progressive", "data=phantom"])
+    assert {"method_data/progressive_small.yaml", "method_data/progressive/phantom.yaml"} < set(
+        files
+    )
+
+
+def test_no_other_size() -> None:
     with pytest.raises(UserError, match="There is no size named 'tiny'"):
         compose(["size=tiny"])
