@@ -29,8 +29,6 @@ PERCENTILES = (1, 5, 95, 99)
 """Percentiles of the determinant of the Jacobian."""
 DRAWN = 500_000
 """Approximate number of voxels of which percentiles are taken, at equal distances."""
-
-
 Value = float | Tensor | dict[int, float]
 """A number, one number per landmark ``(N,)``, or one per foreground label."""
 UNSAVED = ("ncc", "sd_j")
@@ -46,7 +44,7 @@ class PairMetrics:
     """Metrics of one pair. Distances in mm.
 
     A value is also an attribute, ``tre_before``, ``dice_after`` or ``folding``, ``None`` where the
-    pair lacks the data.
+    pair lacks the data; ``surface_after`` has the three surface distances of each label.
 
     Args:
         name: name of the pair.
@@ -68,6 +66,9 @@ class PairMetrics:
     def __getattr__(self, name: str) -> Any:
         key, _, when = name.rpartition("_")
         key, when = (SHORT.get(key, key), when) if when in WHEN else (name, "after")
+        if key == "surface":
+            distances = [self.stored(each, when) or {} for each in SurfaceDistance._fields]
+            return {n: SurfaceDistance(*(d[n] for d in distances)) for n in distances[0]} or None
         if key not in BY_KEY:
             raise AttributeError(f"PairMetrics has no attribute '{name}'")
         return self.stored(key, when)
@@ -234,6 +235,7 @@ class _Jacobian:
         }
 
     def percentiles(self) -> dict[str, float] | None:
+        """Percentiles of the determinant by their numbers; ``None`` of an empty mask."""
         drawn = torch.cat(self.drawn).double().numpy()
         if not len(drawn):
             return None

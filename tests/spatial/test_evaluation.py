@@ -75,19 +75,17 @@ def identity(grid: Grid) -> Transform:
     return Identity(grid, torch.zeros(()))
 
 
-def surface(found: PairMetrics, when: str, label: int = 3) -> tuple[float, ...]:
-    """HD95, ASSD and HD of a label."""
-    return tuple(found.by_label(key, when)[label] for key in ("hd95", "assd", "hd"))
-
-
 def test_before_is_without_and_after_with_the_transform(scene, fixed_grid) -> None:
     found = evaluate(scene, shift(fixed_grid), surfaces=True)
     assert found.tre_before.tolist() == pytest.approx([MM] * 3)
     assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
     assert (found.dice_before, found.dice_after) == ({3: 0.0}, {3: 1.0})
     faces = (MM, (MM + MM - 2) / 2, MM)  # those of a label of one voxel, 2 mm
-    assert surface(found, "before") == pytest.approx(faces)
-    assert surface(found, "after") == (0, 0, 0)
+    assert tuple(found.surface_before[3]) == pytest.approx(faces)
+    assert tuple(found.surface_after[3]) == (0, 0, 0)
+    assert [found.by_label(key, "before")[3] for key in ("hd95", "assd", "hd")] == [
+        *found.surface_before[3]
+    ]
     assert found.field_before == pytest.approx(MM)
     assert found.field_after == pytest.approx(0, abs=1e-5)
     assert abs(found.ncc_before) < 0.3
@@ -99,7 +97,7 @@ def test_before_is_with_the_start_where_there_is_one(scene, fixed_grid) -> None:
     found = evaluate(scene, shift(fixed_grid), start=shift(fixed_grid, 1), surfaces=True)
     assert found.tre_before.tolist() == pytest.approx([MM / 2] * 3)
     assert found.tre_after.tolist() == pytest.approx([0] * 3, abs=1e-6)
-    assert surface(found, "before") == pytest.approx((MM / 2, MM / 4, MM / 2))
+    assert tuple(found.surface_before[3]) == pytest.approx((MM / 2, MM / 4, MM / 2))
     whole = evaluate(scene, identity(fixed_grid), start=shift(fixed_grid), surfaces=True)
     assert (whole.dice_before, whole.dice_after) == ({3: 1.0}, {3: 0.0})
     assert whole.ncc_before == pytest.approx(1, abs=1e-4)
@@ -147,9 +145,8 @@ def test_label_numbers_of_the_moving_image_may_need_more_bits_than_the_fixed_ima
         surfaces=True,
     )
     assert found.dice_after == {3: 0.0, 65539: 0.0}
-    assert list(found.by_label("hd95")) == [3, 65539]
     assert all(
-        math.isnan(value) for label in (3, 65539) for value in surface(found, "after", label)
+        math.isnan(value) for distances in found.surface_after.values() for value in distances
     )
 
 
@@ -216,6 +213,7 @@ def test_values_are_attributes_of_a_case_also_after_pickling() -> None:
     for one in (case, pickle.loads(pickle.dumps(case)), copy.deepcopy(case)):
         assert (one.field_before, one.field_after, one.field_error_after) == (2.0, 1.0, 1.0)
         assert one.tre_after is None
+        assert one.surface_after is None
         assert one.value("mi") is None
         assert not hasattr(one, "nothing_after")
     with pytest.raises(KeyError):
