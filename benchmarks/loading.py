@@ -106,7 +106,7 @@ def step(root: Path, method: str, steps: int = 2) -> float:
     data = RegistrationData(dataset, GroupPairs, Preprocessing(window=WINDOW), workers=0)
     pair = data.first_pair()
     module = RegistrationModule.from_configuration(
-        compose([f"method={method}", "~method_data"])["method"]
+        compose([f"method={method}", "size=paper"])["method"]
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
     seconds = []

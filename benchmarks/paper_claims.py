@@ -109,7 +109,7 @@ SHORT = 0.3
 
 def trainings(full: bool) -> dict[str, Training]:
     """Every side of every claim, by name; ``full``: with the papers' sizes and numbers of steps."""
-    size = ["data.dataset.shape=[128,128,128]", "~method_data"] if full else []
+    size = ["data.dataset.shape=[128,128,128]", "size=paper"] if full else []
     phantom = ["data=phantom", "data.dataset.validation=1", *size]
     crops = ["data=hippocampus", *size[1:]]
 

@@ -71,7 +71,7 @@ def ours(pair: Pair, last: list[int], reduce: int) -> Trained:
     """Our network with the layers ``(16, 32, 32, 32), (32, 32, 32, 32), last`` and a velocity."""
     method = lr.compose([
         "method=voxelmorph",
-        "experiment=paper",
+        "size=paper",
         f"method.composer.backbone.last={last}",
         f"method.composer.head.steps={STEPS}",
         f"method.composer.head.reduce={reduce}",
@@ -264,7 +264,7 @@ def methods(arguments: argparse.Namespace, device: torch.device) -> None:
             for method in METHODS:
                 pair = noise_pair((size,) * 3).to(device)
                 module = RegistrationModule.from_configuration(
-                    lr.compose([f"method={method}", "experiment=paper"])["method"]
+                    lr.compose([f"method={method}", "size=paper"])["method"]
                 )
                 for part in module.modules():
                     if isinstance(part, Growable):

@@ -90,7 +90,7 @@ def run(arguments: Namespace) -> int:
         from lightning_reg.curation.check.repair import repair
         from lightning_reg.training.memory import step_memory
     method = (
-        compose([f"method={arguments.method}", "~method_data"])["method"]
+        compose([f"method={arguments.method}", "size=paper"])["method"]
         if arguments.method
         else None
     )

@@ -25,6 +25,7 @@ OPTIONS = (
 GROUPS = {
     "method": "what is trained: network, transform, loss, optimiser, schedule",
     "data": "images, preprocessing, augmentation, pairs",
+    "size": "settings of the paper, or those for small images; each data set has its own choice",
     "experiment": "a method and data with the settings of a paper or a benchmark",
     "trainer": "arguments of lightning.Trainer: steps, devices, precision",
     "callbacks": "callbacks beside the method's",
@@ -129,7 +130,7 @@ def _shown(key: str) -> list[str]:
     key = key.lstrip("+~")
     return (
         ["method", "data"]
-        if key == "experiment"
+        if key in ("experiment", "size")
         else [key.partition(".")[0] if key in GROUPS else key]
     )
 

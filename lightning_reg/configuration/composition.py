@@ -223,7 +223,7 @@ def explained(overrides: Sequence[str] = ()) -> list[Value]:
     with _refusing(), _initialized():
         config = hydra.compose("train", in_full(overrides), return_hydra_config=True)
         choices = {
-            group: option
+            group.partition("@")[0]: option  # without the package
             for group, option in config.hydra.runtime.choices.items()
             if option and not group.startswith("hydra/")
         }

@@ -32,5 +32,5 @@ def open_configured(
             raise DataError(f"data={name} makes its own images; leave the folder {root} out.")
         config.data.root = root
 
-    values = compose([f"data={name}", "~method_data", *overrides], choose)["data"]
+    values = compose([f"data={name}", "size=paper", *overrides], choose)["data"]
     return open_dataset(values["dataset"], **{key: values.get(key) for key in CHOICES}), values

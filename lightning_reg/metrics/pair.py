@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,131 +29,113 @@ PERCENTILES = (1, 5, 95, 99)
 """Percentiles of the determinant of the Jacobian."""
 DRAWN = 500_000
 """Approximate number of voxels of which percentiles are taken, at equal distances."""
+Value = float | Tensor | dict[int, float]
+"""A number, one number per landmark ``(N,)``, or one per foreground label."""
+UNSAVED = ("ncc", "sd_j")
+"""Metrics of ``cases.csv`` that ``metrics.json`` leaves out; it has the correlation of the images
+under ``similarity``.
+"""
+SHORT = {"field": "field_error", "mask": "mask_dice"}
+"""Metrics whose attributes, ``field_after``, have shorter names."""
 
 
 @dataclass(frozen=True)
 class PairMetrics:
-    """Metrics of one pair. Distances in mm; ``None`` where the pair lacks the data.
+    """Metrics of one pair. Distances in mm.
+
+    A value is also an attribute, ``tre_before``, ``dice_after`` or ``folding``, ``None`` where the
+    pair lacks the data; ``surface_after`` has the three surface distances of each label.
 
     Args:
         name: name of the pair.
-        folding: fraction of voxels with ``det J <= 0``. This, SDlogJ and field errors are taken
-            inside the fixed mask, if there is one.
-        sdlogj: standard deviation of ``log det J``.
-        jacobian: percentiles of ``det J`` by their numbers, :data:`PERCENTILES`.
-        sd_j: standard deviation of ``det J``, as reported by de Vos et al. (2019).
-        ndv: non-diffeomorphic volume as a fraction, see
-            :func:`lightning_reg.functional.non_diffeomorphic_volume`.
-        tre_before, tre_after: target registration error per landmark, ``(N,)``.
+        values: ``{metric: {"before": value, "after": value}}``, in the order of the table, and
+            those of other distributions. Per label, NaN stands for a label in neither image, or for
+            the distance to a label that one image lacks. Field errors, folding, SDlogJ and
+            correlation are taken inside the fixed mask, if there is one; masks are compared if
+            there are no labels.
         motion_true, motion_predicted: displacement of the fixed landmarks, ``(N, 3)`` RAS.
-        dice_before, dice_after: per foreground label; NaN for a label in neither image.
-        surface_before, surface_after: per foreground label; NaN for a label that one image lacks.
-        field_before, field_after: mean distance from the true displacement.
-        mask_before, mask_after: Dice of the masks, if there are no labels.
-        ncc_before, ncc_after: correlation of the images, inside the fixed mask if there is one.
-        extra: other distributions' metrics, see :class:`~lightning_reg.metrics.extra.ExtraMetric`.
+        jacobian: percentiles of ``det J`` by their numbers, :data:`PERCENTILES`.
     """
 
     name: str
-    folding: float
-    sdlogj: float
-    tre_before: Tensor | None = None
-    tre_after: Tensor | None = None
+    values: Mapping[Metric, Mapping[When, Value]] = field(default_factory=dict)
     motion_true: Tensor | None = None
     motion_predicted: Tensor | None = None
-    dice_before: dict[int, float] | None = None
-    dice_after: dict[int, float] | None = None
-    surface_before: dict[int, SurfaceDistance] | None = None
-    surface_after: dict[int, SurfaceDistance] | None = None
-    field_before: float | None = None
-    field_after: float | None = None
-    mask_before: float | None = None
-    mask_after: float | None = None
-    ncc_before: float | None = None
-    ncc_after: float | None = None
-    sd_j: float | None = None
-    ndv: float | None = None
     jacobian: dict[str, float] | None = None
-    extra: dict[Metric, dict[When, float]] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        key, _, when = name.rpartition("_")
+        key, when = (SHORT.get(key, key), when) if when in WHEN else (name, "after")
+        if key == "surface":
+            distances = [self.stored(each, when) or {} for each in SurfaceDistance._fields]
+            return {n: SurfaceDistance(*(d[n] for d in distances)) for n in distances[0]} or None
+        if key not in BY_KEY:
+            raise AttributeError(f"PairMetrics has no attribute '{name}'")
+        return self.stored(key, when)
+
+    def stored(self, key: str, when: When = "after") -> Any:
+        """The value of a metric of the table per landmark or label, see :data:`Value`."""
+        return self.values.get(BY_KEY[key], {}).get(when)
 
     def value(self, key: str, when: When = "after") -> float | None:
         """Value of a metric of the table, the mean over landmarks or labels; ``None`` if the pair
         lacks the data.
 
         Raises:
-            KeyError: no such metric, or not a metric of this class (LNCC, mutual information).
+            KeyError: no such metric.
         """
-        if not BY_KEY[key].compared:
-            return getattr(self, key)
-        if key == "tre":
-            errors: Tensor | None = getattr(self, f"tre_{when}")
-            return None if errors is None else float(errors.mean())
-        if key in ("dice", *SurfaceDistance._fields):
-            scores = self.by_label(key, when)
-            return (
-                float(torch.tensor(list(scores.values()), dtype=torch.float64).nanmean())
-                if scores
-                else None
-            )
-        single = {"field_error": "field", "mask_dice": "mask", "ncc": "ncc"}
-        return getattr(self, f"{single[key]}_{when}")
+        stored = self.stored(key, when)
+        return None if stored is None else _mean(stored)
 
     def by_label(self, key: str, when: When = "after") -> dict[int, float]:
         """Dice or a surface distance per foreground label; empty where the pair has no labels."""
-        if key == "dice":
-            return getattr(self, f"dice_{when}") or {}
-        found: dict[int, SurfaceDistance] = getattr(self, f"surface_{when}") or {}
-        return {label: getattr(distance, key) for label, distance in found.items()}
+        return self.stored(key, when) or {}
 
     def row(self) -> dict[str, str | float]:
         """One value per metric, for ``cases.csv``: :meth:`value` by
         :meth:`~lightning_reg.metrics.table.Metric.column`.
         """
-        values: dict[str, str | float] = {"case": self.name}
-        for metric in COMPARED:
-            if metric.key in ("lncc", "mi"):
-                continue
-            for when in WHEN:
-                value = self.value(metric.key, when)
-                if value is not None:
-                    values[metric.column(when)] = value
-                errors: Tensor | None = getattr(self, f"tre_{when}")
-                if metric.key == "tre" and errors is not None:
-                    values[f"tre_{when}_sd_mm"] = float(errors.std(correction=0))
-        for metric, found in self.extra.items():
-            values |= {metric.column(when): value for when, value in found.items()}
-        return values | {
-            metric.key: value
-            for metric in METRICS
-            if not metric.compared and (value := self.value(metric.key)) is not None
-        }
+        row: dict[str, str | float] = {"case": self.name}
+        for metric, values in self.values.items():
+            for when, value in values.items():
+                row[metric.column(when)] = _mean(value)
+                if isinstance(value, Tensor):
+                    row[f"{metric.key}_{when}_sd_mm"] = float(value.std(correction=0))
+        return row
 
     def as_dict(self) -> dict[str, Any]:
         """The serialised form, for ``metrics.json``: ``{key: {before, after}}`` with the values per
         landmark and label, and folding.
         """
-        values: dict[str, Any] = {}
-        for metric in COMPARED:
-            if metric.key in ("ncc", "lncc", "mi") or self.value(metric.key) is None:
-                continue
-            values[metric.stored] = {when: self.value(metric.key, when) for when in WHEN}
-            if metric.key == "tre":
-                values[metric.stored]["landmarks"] = {
-                    when: getattr(self, f"tre_{when}").tolist() for when in WHEN
-                }
-            if metric.key in ("dice", *SurfaceDistance._fields):
-                before, after = self.by_label(metric.key, "before"), self.by_label(metric.key)
-                values[metric.stored]["labels"] = {
-                    str(label): {"before": before[label], "after": after[label]} for label in after
-                }
-        if self.extra:
-            values["extra"] = {metric.heading: dict(found) for metric, found in self.extra.items()}
-        return values | {
-            "folding": self.folding,
-            "ndv": self.ndv,
-            "sdlogj": self.sdlogj,
-            "jacobian_percentiles": self.jacobian,
+        stored: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for metric, values in self.values.items():
+            if metric not in METRICS:
+                extra[metric.heading] = dict(values)
+            elif metric.key not in UNSAVED:
+                stored[metric.stored] = _in_full(values) if metric.compared else values["after"]
+        stored |= {"extra": extra} if extra else {}
+        return stored | {"jacobian_percentiles": self.jacobian}
+
+
+def _mean(value: Value) -> float:
+    """Mean over landmarks, or over the labels that have a value."""
+    if isinstance(value, dict):
+        return float(torch.tensor(list(value.values()), dtype=torch.float64).nanmean())
+    return float(value.mean()) if isinstance(value, Tensor) else value
+
+
+def _in_full(values: Mapping[When, Any]) -> dict[str, Any]:
+    """Means before and after, and the values of which they are the means."""
+    means: dict[str, Any] = {when: _mean(value) for when, value in values.items()}
+    if isinstance(values["after"], Tensor):
+        means["landmarks"] = {when: errors.tolist() for when, errors in values.items()}
+    if isinstance(values["after"], dict):
+        means["labels"] = {
+            str(label): {when: scores[label] for when, scores in values.items()}
+            for label in values["after"]
         }
+    return means
 
 
 @torch.no_grad()
@@ -190,24 +172,30 @@ def evaluate(
         jacobian.add(slab, wide, mask)
         seen["before"].add(slab, None if start is None else start.displacement(slab.grid).float())
         seen["after"].add(slab, slab.inner(wide))
-    found: dict[str, object] = {}
-    for when, one in seen.items():
-        found |= {f"{name}_{when}": value for name, value in one.found(grid).items()}
+    sides = {when: side.values(grid) for when, side in seen.items()}
+    motion: dict[str, Tensor] = {}
     if pair.fixed_landmarks is not None and pair.moving_landmarks is not None:
         fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
-        found |= {
-            "tre_before": pair.landmark_errors(start)[0].cpu(),
-            "tre_after": pair.landmark_errors(transform)[0].cpu(),
+        sides["before"]["tre"] = pair.landmark_errors(start)[0].cpu()
+        sides["after"]["tre"] = pair.landmark_errors(transform)[0].cpu()
+        motion = {
+            "motion_true": (moving - fixed).cpu(),
+            "motion_predicted": (mapped - fixed).cpu(),
         }
-        found |= {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
     before = (
         Affine(torch.eye(4).unsqueeze(0).to(pair.fixed.tensor.device), grid)
         if start is None
         else start
     )
-    found["extra"] = {other.metric: _extra(other, pair, before, transform) for other in extra}
-    return PairMetrics(pair.name[0], **jacobian.found(grid, mask), **found)  # type: ignore[arg-type]
+    values: dict[Metric, Mapping[When, Value]] = {
+        metric: {when: sides[when][metric.key] for when in WHEN}
+        for metric in COMPARED
+        if metric.key in sides["after"]
+    }
+    values |= {other.metric: _extra(other, pair, before, transform) for other in extra}
+    values |= {BY_KEY[key]: {"after": value} for key, value in jacobian.values(grid, mask).items()}
+    return PairMetrics(pair.name[0], values, **motion, jacobian=jacobian.percentiles())
 
 
 class _Jacobian:
@@ -234,22 +222,24 @@ class _Jacobian:
         corners = None if mask is None else cubes.wide_of(mask)
         self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
 
-    def found(self, grid: Grid, mask: Tensor | None) -> dict[str, Any]:
-        drawn = torch.cat(self.drawn).double().numpy()
+    def values(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
+        """Values by the keys of the table, in its order."""
         cubes = (
             math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
         )
         return {
             "folding": self.folded.mean if self.folded.count else 0.0,
+            "ndv": self.volume / cubes,
             "sdlogj": self.logarithm.sd if self.logarithm.count else 0.0,
             "sd_j": self.determinant.sd,
-            "ndv": self.volume / cubes,
-            "jacobian": (
-                {str(p): float(np.percentile(drawn, p)) for p in PERCENTILES}
-                if len(drawn)
-                else None
-            ),
         }
+
+    def percentiles(self) -> dict[str, float] | None:
+        """Percentiles of the determinant by their numbers; ``None`` of an empty mask."""
+        drawn = torch.cat(self.drawn).double().numpy()
+        if not len(drawn):
+            return None
+        return {str(p): float(np.percentile(drawn, p)) for p in PERCENTILES}
 
 
 class _Overlaid:
@@ -303,15 +293,15 @@ class _Overlaid:
     def _count(self, counts: Tensor) -> None:
         self.counts = counts if self.counts is None else self.counts + counts
 
-    def found(self, grid: Grid) -> dict[str, object]:
-        """Results by the names in :class:`PairMetrics`, without *before* or *after*."""
-        found: dict[str, object] = {"ncc": self.correlation.value}
+    def values(self, grid: Grid) -> dict[str, Value]:
+        """Values by the keys of the table."""
+        values: dict[str, Value] = {"ncc": self.correlation.value}
         if self.error.count:
-            found["field"] = self.error.mean
+            values["field_error"] = self.error.mean
         if self.counts is not None:
             scores = dice_of_counts(self.counts)[0].tolist()
-            found |= (
-                {"mask": scores[0]}
+            values |= (
+                {"mask_dice": scores[0]}
                 if self.masks
                 else {"dice": dict(zip(self.labels, scores, strict=True))}
             )
@@ -319,8 +309,11 @@ class _Overlaid:
             distances = surface_distances(
                 self.fixed_labels[0, 0], self.warped[0, 0], self.labels, grid.spacing[0]
             )
-            found["surface"] = dict(zip(self.labels, distances, strict=True))
-        return found
+            for key, each in zip(
+                SurfaceDistance._fields, zip(*distances, strict=True), strict=True
+            ):
+                values[key] = dict(zip(self.labels, each, strict=True))
+        return values
 
 
 def _extra(
@@ -343,12 +336,8 @@ def totals(cases: Sequence[PairMetrics]) -> dict[str, float]:
         key: float(torch.tensor([float(row[key]) for row in rows if key in row]).mean())
         for key in keys
     }
-    for when in ("before", "after"):
-        pooled = [
-            getattr(case, f"tre_{when}")
-            for case in cases
-            if getattr(case, f"tre_{when}") is not None
-        ]
+    for when in WHEN:
+        pooled = [errors for case in cases if (errors := case.stored("tre", when)) is not None]
         if pooled:
             means[f"tre_{when}_sd_mm"] = float(torch.cat(pooled).std(correction=0))
     return means

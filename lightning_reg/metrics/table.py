@@ -72,6 +72,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("sdlogj", "SDlogJ", "lower", digits=3, compared=False),
     Metric("sd_j", "SD of J", "lower", digits=3, compared=False),
 )
+"""All built-in metrics. Field error: mean distance from the true displacement; folding: fraction of
+voxels with ``det J <= 0``; NDV: non-diffeomorphic volume as a fraction, see
+:func:`lightning_reg.functional.non_diffeomorphic_volume`; SDlogJ: standard deviation of
+``log det J``; SD of J: that of ``det J``, as reported by de Vos et al. (2019).
+"""
 BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
 COMPARED = tuple(metric for metric in METRICS if metric.compared)
 RANKING = tuple(metric for metric in METRICS if metric.ranks)

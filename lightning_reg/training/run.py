@@ -471,7 +471,7 @@ def planned(
     steps = max(1, round(60 * budget / seconds))
     sentence = (
         f"{steps:,} steps, about {duration(steps * seconds)} here: as many as fit into"
-        f" budget={budget:g} minutes. The paper's own settings: experiment=paper."
+        f" budget={budget:g} minutes. The paper's own settings: size=paper."
     )
     if steps < FEW:
         sentence += (

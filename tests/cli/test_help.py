@@ -50,7 +50,7 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
     assert (steps.value, steps.type) == (5, "int")
     assert "squarings" in steps.meaning
     assert values["data.root"].value == values["data.dataset.root"].value == NOT_GIVEN
-    assert values["method.loss.terms.lncc.window"].value == 5  # of method_data
+    assert values["method.loss.terms.lncc.window"].value == 5  # of size=small
     assert (
         values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."
     )  # of another class, to which it refers
@@ -117,6 +117,10 @@ def test_help_shows_the_values_of_a_method_or_of_a_place(
     shown = capsys.readouterr().out
     assert "method.composer.head.steps" in shown
     assert "data." not in shown
+    show(["--help", "size=paper"], "train.py")
+    shown = capsys.readouterr().out
+    assert "method.steps" in shown
+    assert "20000" in shown
     show(["--help", "method=dlir", "method.loss"], "train.py")
     shown = capsys.readouterr().out
     assert "method.loss.terms.bending.weight" in shown

@@ -24,6 +24,7 @@ from lightning_reg.cli.main import main
 from lightning_reg.cli.tables import cases_table, comparison_table, metrics_table, totals_table
 from lightning_reg.configuration.composition import register as register_resolvers
 from lightning_reg.metrics import Comparison, PairMetrics
+from lightning_reg.metrics.table import BY_KEY
 
 Run = Callable[..., str]
 SMALL = [
@@ -434,12 +435,12 @@ def test_the_table_of_cases_has_before_on_the_left_and_ends_with_all() -> None:
     cases = [
         PairMetrics(
             name,
-            folding,
-            0.25,
-            torch.tensor(before),
-            torch.tensor(after),
-            dice_before={1: 0.5},
-            dice_after={1: 0.75},
+            {
+                BY_KEY["tre"]: {"before": torch.tensor(before), "after": torch.tensor(after)},
+                BY_KEY["dice"]: {"before": {1: 0.5}, "after": {1: 0.75}},
+                BY_KEY["folding"]: {"after": folding},
+                BY_KEY["sdlogj"]: {"after": 0.25},
+            },
         )
         for name, folding, before, after in (
             ("a", 0.02, [8.0, 10.0], [1.0, 3.0]),

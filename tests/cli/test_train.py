@@ -437,7 +437,7 @@ def test_every_method_trains_as_its_paper_has_it(train, method: str) -> None:
     ]
     code, out, err = train(
         f"method={method}",
-        "~method_data",
+        "size=paper",
         *QUICK,
         *data,
         "data.samples_per_epoch=2",

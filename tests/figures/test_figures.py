@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from lightning_reg import figures
 from lightning_reg.figures.panels import FIXED, MOVING
 from lightning_reg.metrics import PairMetrics, evaluate
+from lightning_reg.metrics.table import BY_KEY
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 from lightning_reg.training.schedules import growth
 
@@ -88,7 +89,7 @@ def test_landmark_figures(with_landmarks: Pair) -> None:
     assert float(case.tre_before.mean()) == pytest.approx((9 + 0.25 + 1) ** 0.5, rel=1e-5)
     assert len(figures.motion_correlation([case, case]).axes) == 3
     assert len(figures.tre_boxes([case, case]).axes[0].get_xticklabels()) == 2
-    without = replace(case, tre_before=None, motion_true=None)
+    without = replace(case, values={}, motion_true=None)
     assert figures.tre_boxes([without]) is None
     assert figures.motion_correlation([without]) is None
 
@@ -141,19 +142,23 @@ def test_a_panel_judges_only_where_something_was_taught(with_landmarks: Pair) ->
 CASES = [
     PairMetrics(
         "first",
-        0.0,
-        0.1,
-        torch.tensor([8.0, 9.0, 12.0]),
-        torch.tensor([1.0, 2.0, 4.0]),
+        {
+            BY_KEY["tre"]: {
+                "before": torch.tensor([8.0, 9.0, 12.0]),
+                "after": torch.tensor([1.0, 2.0, 4.0]),
+            }
+        },
         torch.randn(3, 3),
         torch.randn(3, 3),
     ),
     PairMetrics(
         "second",
-        0.0,
-        0.1,
-        torch.tensor([5.0, 6.0, 6.5]),
-        torch.tensor([3.0, 3.5, 3.8]),
+        {
+            BY_KEY["tre"]: {
+                "before": torch.tensor([5.0, 6.0, 6.5]),
+                "after": torch.tensor([3.0, 3.5, 3.8]),
+            }
+        },
         torch.randn(3, 3),
         torch.randn(3, 3),
     ),

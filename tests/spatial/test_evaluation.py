@@ -4,7 +4,9 @@ oblique grid.
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import sys
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ import torch
 
 from lightning_reg import functional as LF
 from lightning_reg.metrics import PairMetrics, evaluate, totals
+from lightning_reg.metrics.table import BY_KEY
 from lightning_reg.spatial import (
     Affine,
     Composition,
@@ -80,6 +83,9 @@ def test_before_is_without_and_after_with_the_transform(scene, fixed_grid) -> No
     faces = (MM, (MM + MM - 2) / 2, MM)  # those of a label of one voxel, 2 mm
     assert tuple(found.surface_before[3]) == pytest.approx(faces)
     assert tuple(found.surface_after[3]) == (0, 0, 0)
+    assert [found.by_label(key, "before")[3] for key in ("hd95", "assd", "hd")] == [
+        *found.surface_before[3]
+    ]
     assert found.field_before == pytest.approx(MM)
     assert found.field_after == pytest.approx(0, abs=1e-5)
     assert abs(found.ncc_before) < 0.3
@@ -193,26 +199,40 @@ def test_masks_are_compared_where_there_are_no_labels(scene, fixed_grid) -> None
 
 
 def test_a_row_has_the_means_over_landmarks_and_labels() -> None:
-    case = PairMetrics(
-        "a",
-        0.0,
-        0.1,
-        torch.tensor([3.0, 5.0]),
-        torch.tensor([1.0, 1.0]),
-        dice_before={1: 0.2, 2: math.nan, 5: 0.4},
-        dice_after={1: 0.9},
-    )
+    tre = {"before": torch.tensor([3.0, 5.0]), "after": torch.tensor([1.0, 1.0])}
+    dice = {"before": {1: 0.2, 2: math.nan, 5: 0.4}, "after": {1: 0.9}}
+    case = PairMetrics("a", {BY_KEY["tre"]: tre, BY_KEY["dice"]: dice})
     row = case.row()
     assert (row["tre_before_mm"], row["tre_after_mm"]) == (4, 1)
     assert (row["tre_before_sd_mm"], row["tre_after_sd_mm"]) == (1, 0)
     assert (row["dice_before"], row["dice_after"]) == (pytest.approx(0.3), pytest.approx(0.9))
 
 
+def test_values_are_attributes_of_a_case_also_after_pickling() -> None:
+    case = PairMetrics("a", {BY_KEY["field_error"]: {"before": 2.0, "after": 1.0}})
+    for one in (case, pickle.loads(pickle.dumps(case)), copy.deepcopy(case)):
+        assert (one.field_before, one.field_after, one.field_error_after) == (2.0, 1.0, 1.0)
+        assert one.tre_after is None
+        assert one.surface_after is None
+        assert one.value("mi") is None
+        assert not hasattr(one, "nothing_after")
+    with pytest.raises(KeyError):
+        case.value("nothing")
+
+
 def test_totals_are_means_over_cases_and_spread_over_landmarks() -> None:
-    cases = [PairMetrics(name, folding, 0.1, torch.tensor(tre), torch.tensor(tre) / 2) for name, folding, tre in (
-        ("a", 0.0, [1.0, 3.0]), ("b", 0.5, [6.0, 6.0, 6.0, 6.0]),
-    )]  # fmt: skip
-    found = totals([*cases, PairMetrics("c", 0.25, 0.1)])
+    folding = BY_KEY["folding"]
+    cases = [
+        PairMetrics(
+            name,
+            {
+                BY_KEY["tre"]: {"before": torch.tensor(tre), "after": torch.tensor(tre) / 2},
+                folding: {"after": folded},
+            },
+        )
+        for name, folded, tre in (("a", 0.0, [1.0, 3.0]), ("b", 0.5, [6.0, 6.0, 6.0, 6.0]))
+    ]
+    found = totals([*cases, PairMetrics("c", {folding: {"after": 0.25}})])
     assert found["folding"] == pytest.approx(0.25)
     assert (found["tre_before_mm"], found["tre_after_mm"]) == (4, 2)
     every = [1.0, 3.0, 6.0, 6.0, 6.0, 6.0]

@@ -17,7 +17,7 @@ from lightning_reg.training.module import RegistrationModule
 
 def own(method: str) -> dict[str, Any]:
     """A method as its paper has it."""
-    return compose([f"method={method}", "~method_data"])["method"]
+    return compose([f"method={method}", "size=paper"])["method"]
 
 
 @pytest.mark.parametrize("method", ["velocity", "progressive"])
@@ -40,7 +40,7 @@ from lightning_reg.training.peak import noise_pair
 def memory(kind):
     return int(next(line for line in open("/proc/self/status") if line.startswith(kind)).split()[1]) / 2**20
 
-settings = compose([f"method={sys.argv[1]}", "~method_data"])["method"]
+settings = compose([f"method={sys.argv[1]}", "size=paper"])["method"]
 module = RegistrationModule.from_configuration(settings)
 for part in module.modules():
     if isinstance(part, Growable):

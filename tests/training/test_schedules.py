@@ -78,7 +78,7 @@ def configured() -> dict[str, dict[str, float]]:
 
 def test_every_growing_network_begins_with_its_coarsest_level_alone() -> None:
     schedules = configured()
-    assert {"method/progressive", "method_data/progressive"} < set(schedules)
+    assert {"method/progressive", "method_data/progressive_small"} < set(schedules)
     for name, schedule in schedules.items():
         numbers = {key: value for key, value in schedule.items() if key != "time_scale"}
         assert growth(0, 4, **numbers) == [1, 0, 0, 0], name
@@ -86,7 +86,7 @@ def test_every_growing_network_begins_with_its_coarsest_level_alone() -> None:
 
 def test_the_short_form_of_the_paper_gives_every_level_the_papers_share() -> None:
     """Start, ramp and duration are the paper's, times one factor."""
-    short = configured()["method_data/progressive"]
+    short = configured()["method_data/progressive_small"]
     factor = short["duration"] / 600
     assert factor < 1
     assert short == {"start": -300 * factor, "ramp": 200 * factor, "duration": 600 * factor}

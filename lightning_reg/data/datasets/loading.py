@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torchio as tio
 
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.scans import check_landmarks, read_subject
 from lightning_reg.io.points import PointFile, read_points
 from lightning_reg.registry import DataError, blaming, origin
@@ -77,3 +77,31 @@ def with_landmarks(
         if not cropped:
             check_landmarks(record.name, subject["landmarks"], grid)
     return subject
+
+
+class ListedDataset(RegistrationDataset):
+    """A list of scans and a function that loads one; a subclass finds the scans in its constructor.
+
+    Args:
+        records: all scans.
+        load: function that loads a scan.
+        pairs: the pairs to register; default: :func:`usual_pairs`.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        load: Callable[[Record], tio.Subject] = load_files,
+        pairs: Sequence[tuple[Record, Record]] | None = None,
+    ) -> None:
+        self._records, self._load = list(records), load
+        self._pairs = usual_pairs(self._records) if pairs is None else list(pairs)
+
+    def records(self) -> Sequence[Record]:
+        return self._records
+
+    def load(self, record: Record) -> tio.Subject:
+        return self._load(record)
+
+    def pairs(self) -> Sequence[tuple[Record, Record]]:
+        return self._pairs

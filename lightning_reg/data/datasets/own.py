@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-import torchio as tio
-
 from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_json
-from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import SPLITS, Record
 from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, from_tree
-from lightning_reg.data.datasets.loading import load_files
+from lightning_reg.data.datasets.loading import ListedDataset, load_files
 from lightning_reg.data.datasets.manifest import PARTS, read_table, together
 from lightning_reg.data.datasets.roles import is_image
 from lightning_reg.registry import DataError, did_you_mean
@@ -49,7 +47,7 @@ def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
     return lines
 
 
-class PairsDataset(RegistrationDataset):
+class PairsDataset(ListedDataset):
     """Pairs from a table with a line per pair and a column per file.
 
     Args:
@@ -71,7 +69,7 @@ class PairsDataset(RegistrationDataset):
         problems: list[str] = []
         scans: dict[tuple[str, ...], Record] = {}
         taken: set[str] = set()
-        self.given: list[tuple[Record, Record]] = []
+        pairs: list[tuple[Record, Record]] = []
         subjects = [
             cells.get("subject") or f"pair{number + 1}" for number, (_, cells) in enumerate(lines)
         ]
@@ -107,19 +105,10 @@ class PairsDataset(RegistrationDataset):
                     scans[key] = replace(_named(subject, side, taken), split=split).holding(files)  # type: ignore[arg-type]
                 pair.append(scans[key])
             if len(pair) == 2:
-                self.given.append((pair[0], pair[1]))
+                pairs.append((pair[0], pair[1]))
         if problems:
             raise DataError(together(problems))
-        self.found = list(scans.values())
-
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
-        return load_files(record)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        return self.given
+        super().__init__(list(scans.values()), pairs=pairs)
 
 
 def _columns(side: str) -> list[tuple[str, str]]:
@@ -170,7 +159,7 @@ def find_layout(root: Path, pattern: str | None = None, labels: str | None = Non
     )
 
 
-class FolderDataset(RegistrationDataset):
+class FolderDataset(ListedDataset):
     """Scans in a folder, see :func:`find_layout` for the known layouts.
 
     Args:
@@ -188,19 +177,9 @@ class FolderDataset(RegistrationDataset):
     ) -> None:
         layout = find_layout(require_folder(root), pattern, labels)
         split = any(record.split != "train" for record in layout.records)
-        self.found = layout.records if split else last(layout.records, len(layout.records))
-        new = dict(zip(layout.records, self.found, strict=True))
+        records = layout.records if split else last(layout.records, len(layout.records))
+        new = dict(zip(layout.records, records, strict=True))
         listed = [(new[fixed], new[moving]) for fixed, moving in layout.pairs or []]
-        self.given = [pair for pair in listed if pair[0].split == pair[1].split] or usual_pairs(
-            self.found
-        )
-        self.points, self.left_out = layout.points, layout.left_out
-
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
-        return load_files(record, self.points)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        return self.given
+        pairs = [pair for pair in listed if pair[0].split == pair[1].split] or None
+        super().__init__(records, partial(load_files, points=layout.points), pairs)
+        self.left_out = layout.left_out

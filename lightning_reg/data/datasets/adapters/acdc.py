@@ -4,7 +4,6 @@ myocardium (2) and the left ventricle (3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -12,15 +11,15 @@ import numpy as np
 import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
+from lightning_reg.data.datasets.interface import Record, Split
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.datasets.loading import with_landmarks
+from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
 from lightning_reg.data.scans import read_subject
 from lightning_reg.io.images import read_image
 from lightning_reg.registry import DataError
 
 
-class AcdcDataset(RegistrationDataset):
+class AcdcDataset(ListedDataset):
     """The ACDC data set.
 
     Source: O. Bernard et al., IEEE TMI 37, 2018. Every fifth training patient is used for
@@ -35,28 +34,23 @@ class AcdcDataset(RegistrationDataset):
 
     def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
-        self.found: list[Record] = []
+        found: list[Record] = []
         for info in (path for path in walk(folder) if path.name == "Info.cfg"):
-            self.found += _frames(info, "testing" in info.relative_to(folder).parts)
-        if not self.found:
+            found += _frames(info, "testing" in info.relative_to(folder).parts)
+        if not found:
             raise DataError(
                 f"{folder} has no patient with an Info.cfg (expected training/patient001/Info.cfg);"
                 " unpack the data set there."
             )
+        super().__init__(found, _load)
 
-    def records(self) -> Sequence[Record]:
-        return self.found
 
-    def load(self, record: Record) -> tio.Subject:
-        assert record.image is not None
-        labels = None if record.labels is None else _measured(record.labels)
-        return with_landmarks(
-            read_subject(record.name, _measured(record.image), labels=labels), record, None
-        )
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """End-diastole (fixed) and end-systole."""
-        return usual_pairs(self.found)
+def _load(record: Record) -> tio.Subject:
+    assert record.image is not None
+    labels = None if record.labels is None else _measured(record.labels)
+    return with_landmarks(
+        read_subject(record.name, _measured(record.image), labels=labels), record, None
+    )
 
 
 def _frames(info: Path, test: bool) -> list[Record]:

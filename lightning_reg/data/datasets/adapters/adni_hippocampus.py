@@ -12,9 +12,9 @@ from typing import Literal
 import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.datasets.loading import with_landmarks
+from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan
 from lightning_reg.io.images import read_image
@@ -26,7 +26,7 @@ CENTER = {"left": (-26.0, -21.0, -13.0), "right": (26.0, -21.0, -13.0)}
 """Centre of the box, RAS mm in MNI space."""
 
 
-class AdniHippocampusDataset(RegistrationDataset):
+class AdniHippocampusDataset(ListedDataset):
     """Boxes around the hippocampus in ADNI scans.
 
     Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm. The paper
@@ -67,7 +67,7 @@ class AdniHippocampusDataset(RegistrationDataset):
                 " ADNI_002_S_0295.nii.gz); put them there."
             )
         every = len(labels) >= len(images)
-        self.found = [
+        found = [
             Record(
                 s,
                 "",
@@ -77,11 +77,9 @@ class AdniHippocampusDataset(RegistrationDataset):
             )
             for k, (s, path) in enumerate(images.items())
         ]
+        super().__init__(found, self._boxed)
 
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
+    def _boxed(self, record: Record) -> tio.Subject:
         assert record.image is not None
         whole = read_subject(record.name, record.image)
         labels = None if record.labels is None else _harp(record.labels)
@@ -97,10 +95,6 @@ class AdniHippocampusDataset(RegistrationDataset):
         assert boxed[0] is not None
         subject = subject_from_scan(type(scan)(record.name, boxed[0], labels=boxed[1]))
         return with_landmarks(subject, record, None)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of each subject with the next one in its split."""
-        return usual_pairs(self.found)
 
 
 def _harp(path: Path) -> Image:

@@ -10,32 +10,23 @@ from pathlib import Path
 
 import torchio as tio
 
-from lightning_reg.data.datasets.adapters.raw import read_ct
+from lightning_reg.data.datasets.adapters.dirlab import read_ct
 from lightning_reg.data.datasets.adapters.search import last, named, require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.datasets.loading import load_files, with_landmarks
+from lightning_reg.data.datasets.loading import ListedDataset, load_files
 from lightning_reg.data.datasets.roles import is_image, stem
-from lightning_reg.io.points import read_plain
 from lightning_reg.registry import DataError
 
 SLICES = {1: 121, 2: 102, 3: 126, 4: 126, 5: 131, 6: 119, 7: 112, 8: 115, 9: 116, 10: 135}
 SPACING = {
-    1: 0.625,
-    2: 0.645,
-    3: 0.652,
-    4: 0.590,
-    5: 0.647,
-    6: 0.633,
-    7: 0.625,
-    8: 0.586,
-    9: 0.664,
-    10: 0.742,
-}
+    1: 0.625, 2: 0.645, 3: 0.652, 4: 0.590, 5: 0.647,
+    6: 0.633, 7: 0.625, 8: 0.586, 9: 0.664, 10: 0.742,
+}  # fmt: skip
 PHASES = {"I": "inhale", "E": "exhale", "INSP": "inhale", "EXP": "exhale"}
 
 
-class CopdGeneDataset(RegistrationDataset):
+class CopdGeneDataset(ListedDataset):
     """The COPDgene data set.
 
     Source: R. Castillo et al., Phys. Med. Biol. 58, 2013 (landmarks); E. Regan et al., COPD 7, 2010
@@ -60,32 +51,15 @@ class CopdGeneDataset(RegistrationDataset):
                 f"{root} has neither copd1/copd1_iBHCT.img and so on nor images named"
                 " PATIENT_INSP_*, PATIENT_EXP_*; unpack them there."
             )
-        self.found = last(found, 50)
+        super().__init__(last(found, 50), self._read)
 
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
+    def _read(self, record: Record) -> tio.Subject:
         assert record.image is not None
         if record.image.suffix.lower() != ".img":
             return load_files(record)
         case = int(record.subject.removeprefix("copd"))
-        subject = read_ct(
-            record,
-            (512, 512, SLICES[case]),
-            (SPACING[case], SPACING[case], 2.5),
-            self.offset,
-            self.air,
-        )
-        return with_landmarks(
-            subject,
-            record,
-            read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None,
-        )
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of inhalation (fixed) and exhalation."""
-        return usual_pairs(self.found)
+        voxels, edge = (512, 512, SLICES[case]), SPACING[case]
+        return read_ct(record, voxels, (edge, edge, 2.5), self.offset, self.air)
 
 
 def _dirlab(files: Sequence[Path]) -> list[Record]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torchio as tio
 
-from lightning_reg.data.datasets.adapters.search import hold_out, named, require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.adapters.search import between, hold_out, named, require_folder
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.datasets.loading import load_files
+from lightning_reg.data.datasets.loading import ListedDataset, load_files
 from lightning_reg.io.points import PointFile, read_plain
 from lightning_reg.registry import DataError
 
@@ -24,7 +23,7 @@ published errors.
 """
 
 
-class CreatisDataset(RegistrationDataset):
+class CreatisDataset(ListedDataset):
     """The CREATIS data set.
 
     Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007
@@ -62,25 +61,14 @@ class CreatisDataset(RegistrationDataset):
             if all_phases
             else [record for record in found if record.time in _ends(record.subject)]
         )
-        self.found = hold_out(
+        records = hold_out(
             chosen, lambda number, subject: subject == found[-1].subject and number > 0
         )
+        super().__init__(records, _load, between(records, _ends))
 
-    def records(self) -> Sequence[Record]:
-        return self.found
 
-    def load(self, record: Record) -> tio.Subject:
-        return load_files(record, _popi_points if record.subject == POPI else _points)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of inhalation (fixed) and exhalation."""
-        at = {(record.subject, record.time): record for record in self.found}
-        ends = {subject: _ends(subject) for subject, _ in at}
-        return [
-            (at[s, fixed], at[s, moving])
-            for s, (fixed, moving) in ends.items()
-            if (s, fixed) in at and (s, moving) in at
-        ]
+def _load(record: Record) -> tio.Subject:
+    return load_files(record, _popi_points if record.subject == POPI else _points)
 
 
 def _ends(subject: str) -> tuple[str, str]:

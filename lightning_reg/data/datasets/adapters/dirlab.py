@@ -1,5 +1,5 @@
 """DIR-Lab 4DCT: ten patients, ten phases, 300 landmarks at maximum inhalation (T00) and exhalation
-(T50).
+(T50); and the reader of DIR-Lab's volumes, which have no header.
 """
 
 from __future__ import annotations
@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torchio as tio
 
-from lightning_reg.data.datasets.adapters.raw import read_ct
-from lightning_reg.data.datasets.adapters.search import hold_out, named, require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.adapters.search import between, hold_out, named, require_folder
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.datasets.loading import with_landmarks
+from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
+from lightning_reg.data.scans import read_subject
 from lightning_reg.io.points import read_plain
 from lightning_reg.registry import DataError
 
@@ -23,22 +24,11 @@ VOXELS = {
     6: (512, 512, 128), 7: (512, 512, 136), 8: (512, 512, 128), 9: (512, 512, 128),
     10: (512, 512, 120),
 }  # fmt: skip
-SPACING = {
-    1: 0.97,
-    2: 1.16,
-    3: 1.15,
-    4: 1.13,
-    5: 1.10,
-    6: 0.97,
-    7: 0.97,
-    8: 0.97,
-    9: 0.97,
-    10: 0.97,
-}
+SPACING = dict.fromkeys(VOXELS, 0.97) | {2: 1.16, 3: 1.15, 4: 1.13, 5: 1.10}
 """In-plane voxel size, mm; the slice distance is 2.5 mm."""
 
 
-class DirLabDataset(RegistrationDataset):
+class DirLabDataset(ListedDataset):
     """The DIR-Lab 4DCT data set.
 
     Source: R. Castillo et al., Phys. Med. Biol. 54, 2009, and 55, 2010. By default, case 1 is used
@@ -77,27 +67,50 @@ class DirLabDataset(RegistrationDataset):
                 f"{root} has no images of DIR-Lab (expected Case1Pack/Images/case1_T00_s.img and so"
                 " on); unpack its archives there."
             )
-        self.found = hold_out(found, lambda number, subject: number == 0)
+        records = hold_out(found, lambda number, subject: number == 0)
+        super().__init__(records, self._read, between(records, lambda subject: ("T00", "T50")))
 
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
+    def _read(self, record: Record) -> tio.Subject:
         case = int(record.subject.removeprefix("case"))
-        subject = read_ct(
+        return read_ct(
             record, VOXELS[case], (SPACING[case], SPACING[case], 2.5), self.offset, self.air
         )
-        return with_landmarks(
-            subject,
-            record,
-            read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None,
-        )
 
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of inhalation (T00, fixed) and exhalation (T50)."""
-        at = {record.name: record for record in self.found}
-        ends = (
-            (f"{subject} T00", f"{subject} T50")
-            for subject in dict.fromkeys(r.subject for r in self.found)
+
+def read_ct(
+    record: Record,
+    voxels: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    offset: int,
+    air: int,
+) -> tio.Subject:
+    """Read a volume of signed 16-bit little-endian numbers, x fastest, then y, then z, convert it
+    to HU, and read its landmarks.
+
+    x increases to the left of the patient, y to the back, z downwards (landmarks at large z move
+    most, and upwards, when the patient exhales). The files have no origin; the first voxel is used.
+
+    Args:
+        record: scan whose image is the file.
+        voxels, spacing: shape and voxel size (mm) of this case according to the provider.
+        offset: subtracted from the stored values.
+        air: lower values, HU, are set to this.
+
+    Raises:
+        DataError: the file has another length; the message gives the expected one.
+    """
+    path = record.image
+    assert path is not None
+    if not path.is_file():
+        raise DataError(f"There is no file {path}; correct the path.")
+    expected, length = 2 * int(np.prod(voxels)), path.stat().st_size
+    if length != expected:
+        raise DataError(
+            f"{path} has {length:,} bytes; {record.subject} is {' x '.join(map(str, voxels))}"
+            f" voxels of 2 bytes, {expected:,} in all: download it again, or unpack it completely."
         )
-        return [(at[fixed], at[moving]) for fixed, moving in ends if fixed in at and moving in at]
+    stored = np.fromfile(path, "<i2").reshape(voxels, order="F")
+    values = np.maximum(stored.astype(np.int32) - offset, air).astype(np.int16)
+    subject = read_subject(record.name, (values, np.diag([*np.negative(spacing), 1.0])))
+    points = read_plain(record.landmarks, "voxel", first=1) if record.landmarks else None
+    return with_landmarks(subject, record, points)

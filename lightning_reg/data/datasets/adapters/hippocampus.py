@@ -4,20 +4,16 @@ Decathlon, Task04.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.dataset_json import from_dataset_json
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import from_kinds
-from lightning_reg.data.datasets.loading import load_files
+from lightning_reg.data.datasets.loading import ListedDataset
 from lightning_reg.registry import DataError
 
 
-class HippocampusDataset(RegistrationDataset):
+class HippocampusDataset(ListedDataset):
     """The hippocampus data set of the Medical Segmentation Decathlon.
 
     Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for
@@ -37,21 +33,7 @@ class HippocampusDataset(RegistrationDataset):
                 f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set data.root to"
                 " the data set's own folder."
             )
-        self.found = last(
-            (
-                from_dataset_json(described)
-                if described.is_file()
-                else from_kinds(folder, str(kind))
-            ).records,
-            40,
+        layout = (
+            from_dataset_json(described) if described.is_file() else from_kinds(folder, str(kind))
         )
-
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
-        return load_files(record)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of each subject with the next one in its split."""
-        return usual_pairs(self.found)
+        super().__init__(last(layout.records, 40))

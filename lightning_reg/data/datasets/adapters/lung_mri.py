@@ -4,19 +4,15 @@ not public: use your own scans.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import torchio as tio
-
 from lightning_reg.data.datasets.adapters.search import last, require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.data.datasets.layouts import from_tree
-from lightning_reg.data.datasets.loading import load_files
+from lightning_reg.data.datasets.loading import ListedDataset
 from lightning_reg.registry import DataError
 
 
-class LungMriDataset(RegistrationDataset):
+class LungMriDataset(ListedDataset):
     """Pairs of lung MR scans.
 
     Source: S. Christodoulidis et al., MICCAI TIA 2018, Section 2.2, with 28 patients for training
@@ -39,14 +35,4 @@ class LungMriDataset(RegistrationDataset):
                 f"{root} has no PATIENT/inhale.nii.gz and PATIENT/exhale.nii.gz; arrange the scans"
                 " like this."
             )
-        self.found = last(sorted(found, key=lambda r: (r.subject, r.time == "exhale")), 13)
-
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
-        return load_files(record)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of inhalation (fixed) and exhalation."""
-        return usual_pairs(self.found)
+        super().__init__(last(sorted(found, key=lambda r: (r.subject, r.time == "exhale")), 13))

@@ -4,21 +4,18 @@ Archive).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_json
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.layouts import Layout, walk
-from lightning_reg.data.datasets.loading import load_files
+from lightning_reg.data.datasets.loading import ListedDataset, load_files
 from lightning_reg.registry import DataError
 
 
-class NlstDataset(RegistrationDataset):
+class NlstDataset(ListedDataset):
     """The NLST data set.
 
     Source: National Lung Screening Trial Research Team, NEJM 365, 2011; A. Hering et al., IEEE TMI
@@ -33,29 +30,16 @@ class NlstDataset(RegistrationDataset):
     def __init__(self, root: str | Path) -> None:
         folder = require_folder(root)
         described = descriptions(folder)
-        self.layout = (
-            from_dataset_json(described[0]) if described else Layout(last(_series(folder), 50))
-        )
-        self.found = self.layout.records
-        if described and not any(record.split == "validation" for record in self.found):
-            self.found, self.layout = last(self.found, 10), replace(self.layout, pairs=None)
-        if not self.found:
+        layout = from_dataset_json(described[0]) if described else Layout(_series(folder))
+        found, pairs = layout.records, layout.pairs
+        if not any(record.split == "validation" for record in found):
+            found, pairs = last(found, 10 if described else 50), None
+        if not found:
             raise DataError(
                 f"{folder} has neither NLST_dataset.json nor PATIENT/STUDY/SERIES/*.dcm; unpack the"
                 " data set there."
             )
-
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
-        return load_files(record, self.layout.points)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return the challenge's pairs. For DICOM series: a patient's first study (fixed) with each
-        later one, or pairs of patients.
-        """
-        return usual_pairs(self.found) if self.layout.pairs is None else self.layout.pairs
+        super().__init__(found, partial(load_files, points=layout.points), pairs)
 
 
 def _series(root: Path) -> list[Record]:

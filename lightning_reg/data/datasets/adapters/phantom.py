@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 
-import torchio as tio
-
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
-from lightning_reg.data.scans import Scan, subject_from_scan
+from lightning_reg.data.datasets.adapters.generated import GeneratedDataset
 from lightning_reg.functional import bounding_box
 from lightning_reg.phantom.thorax import breathing_thorax
 from lightning_reg.registry import ArgumentError
@@ -20,7 +16,7 @@ APART = 1000
 """Difference of the seeds of the first validation and the first training subject."""
 
 
-class PhantomDataset(RegistrationDataset):
+class PhantomDataset(GeneratedDataset):
     """Breathing thorax phantoms with two scans each, in HU: inhalation (fixed) and exhalation
     (moving).
 
@@ -51,44 +47,13 @@ class PhantomDataset(RegistrationDataset):
             or not all(isinstance(n, int) and n >= 8 for n in shape)
         ):
             raise ArgumentError(f"shape is {shape}; give three numbers of voxels, 8 or more")
-        seeds: dict[Split, range] = {
-            "train": range(seed, seed + subjects),
-            "validation": range(seed + APART, seed + APART + validation),
-        }
-        self.found = [
-            Record(f"phantom-{n}", time, split)
-            for split in seeds
-            for n in seeds[split]
-            for time in ("inhale", "exhale")
-        ]
         self.shape, self.crop = (shape[0], shape[1], shape[2]), crop
-        self._last: Pair | None = None
+        train, other = range(seed, seed + subjects), range(seed + APART, seed + APART + validation)
+        super().__init__("phantom", ("inhale", "exhale"), train, other, self._breathing)
 
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
-        pair = self._pair(record.subject)
-        side = "fixed" if record.time == "inhale" else "moving"
-        landmarks = getattr(pair, f"{side}_landmarks")
-        mask, labels = getattr(pair, f"{side}_mask"), getattr(pair, f"{side}_labels")
-        return deepcopy(
-            subject_from_scan(
-                Scan(record.name, getattr(pair, side), mask, labels, landmarks[0], record.subject)
-            )
-        )
-
-    def _pair(self, subject: str) -> Pair:
-        """Generate both scans of a subject together; the last subject is kept, as its scans are
-        loaded one after the other.
-        """
-        if self._last is None or self._last.name[0] != subject:
-            whole = breathing_thorax(int(subject.removeprefix("phantom-")), self.shape)
-            self._last = whole if self.crop is None else cropped_to_lungs(whole, self.crop)
-        return self._last
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        return usual_pairs(self.found)
+    def _breathing(self, seed: int) -> Pair:
+        whole = breathing_thorax(seed, self.shape)
+        return whole if self.crop is None else cropped_to_lungs(whole, self.crop)
 
 
 def cropped_to_lungs(pair: Pair, margin: float) -> Pair:

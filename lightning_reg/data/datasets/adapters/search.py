@@ -1,4 +1,4 @@
-"""Helpers for adapters: search for files by name, choice of held-out subjects."""
+"""Helpers for adapters: search for files by name, choice of held-out subjects and of pairs."""
 
 from __future__ import annotations
 
@@ -60,6 +60,23 @@ def hold_out(records: Sequence[Record], is_held_out: Callable[[int, str], bool])
     return [
         replace(r, split="validation") if is_held_out(numbers[r.subject], r.subject) else r
         for r in records
+    ]
+
+
+def between(
+    records: Sequence[Record], ends: Callable[[str], tuple[str, str]]
+) -> list[tuple[Record, Record]]:
+    """Pair two scans of each subject that has both.
+
+    Args:
+        ends: function of a subject's name: the times of its fixed and its moving scan.
+    """
+    at = {(record.subject, record.time): record for record in records}
+    times = {subject: ends(subject) for subject, _ in at}
+    return [
+        (at[subject, fixed], at[subject, moving])
+        for subject, (fixed, moving) in times.items()
+        if (subject, fixed) in at and (subject, moving) in at
     ]
 
 

@@ -14,9 +14,9 @@ import torchio as tio
 from matplotlib.path import Path as Polygon
 
 from lightning_reg.data.datasets.adapters.search import hold_out, require_folder
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.data.datasets.layouts import walk
-from lightning_reg.data.datasets.loading import with_landmarks
+from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
 from lightning_reg.data.datasets.manifest import read_table
 from lightning_reg.data.scans import check_subject
 from lightning_reg.io.dicom import read_slices
@@ -44,7 +44,7 @@ SERIES = {
 """Numbers of the contoured short-axis cine series in the flat folders of the 2009 challenge."""
 
 
-class SunnybrookDataset(RegistrationDataset):
+class SunnybrookDataset(ListedDataset):
     """The Sunnybrook Cardiac Data.
 
     Source: P. Radau et al., MIDAS Journal, 2009. The challenge's validation set (15 patients) is
@@ -87,16 +87,16 @@ class SunnybrookDataset(RegistrationDataset):
                 Record(case, t, image=where[0], labels=where[1] if t in ends else None, number=p)
                 for t, p in [*ends.items(), *others]
             ]
-        self.found = hold_out(found, lambda number, subject: subject in HELD_OUT)
-        if not any(record.split == "validation" for record in self.found):
-            self.found = hold_out(
+        records = hold_out(found, lambda number, subject: subject in HELD_OUT)
+        if not any(record.split == "validation" for record in records):
+            records = hold_out(
                 found, lambda number, subject: number == len(known) - 1 and number > 0
             )
+        both = [pair for pair in usual_pairs(records) if {r.time for r in pair} == {"ED", "ES"}]
+        pairs = [pair for fixed, moving in both for pair in ((fixed, moving), (moving, fixed))]
+        super().__init__(records, self._read, pairs)  # both directions, as de Vos et al. (2019)
 
-    def records(self) -> Sequence[Record]:
-        return self.found
-
-    def load(self, record: Record) -> tio.Subject:
+    def _read(self, record: Record) -> tio.Subject:
         assert record.number is not None
         images = self.images[record.subject]
         numbers = range(record.number + 1, max(images) + 1, PHASES)
@@ -116,13 +116,6 @@ class SunnybrookDataset(RegistrationDataset):
         subject = tio.Subject(name=record.name, **parts)
         check_subject(subject)
         return with_landmarks(subject, record, None)
-
-    def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return pairs of end-diastole and end-systole in both directions, as in de Vos et al.
-        (2019).
-        """
-        both = [pair for pair in usual_pairs(self.found) if {r.time for r in pair} == {"ED", "ES"}]
-        return [pair for fixed, moving in both for pair in ((fixed, moving), (moving, fixed))]
 
 
 def _case(name: str) -> str | None:
