@@ -152,7 +152,8 @@ def run(arguments: Namespace) -> int:
 
 def _kind(path: Path) -> str:
     """The data configuration that reads a folder or a table."""
-    from lightning_reg.data.datasets.manifest import MANIFEST, read_table
+    from lightning_reg.data.datasets.manifest import MANIFEST
+    from lightning_reg.io.tables import read_table
 
     if path.is_dir():
         return "prepared" if (path / MANIFEST).is_file() else _provider(path) or "folder"

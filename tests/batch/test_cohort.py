@@ -29,7 +29,6 @@ from lightning_reg.batch.cohort.pairs import (
     pairs_from_folder,
     pairs_from_series,
     pairs_from_table,
-    shard,
 )
 from lightning_reg.batch.cohort.register import ENDED, register_cohort
 from lightning_reg.inference.registrar import Registrar, load
@@ -232,22 +231,6 @@ def test_a_time_point_that_is_not_there_is_refused(to: str, told: str, tmp_path:
 def test_an_image_of_three_axes_is_no_series(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 3 axes and is no time series"):
         pairs_from_series(write(tmp_path / "a.nii.gz", 0))
-
-
-@pytest.mark.parametrize("of", [1, 3, 7, 20])
-def test_shares_are_all_pairs_once_and_of_one_size(of: int) -> None:
-    pairs = [CohortPair(str(n)) for n in range(17)]
-    shares = [shard(pairs, number, of) for number in range(1, of + 1)]
-    assert sorted((pair.name for share in shares for pair in share), key=int) == [
-        str(n) for n in range(17)
-    ]
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-@pytest.mark.parametrize(("number", "of"), [(0, 4), (5, 4), (1, 0)])
-def test_a_share_that_is_none_is_refused(number: int, of: int) -> None:
-    with pytest.raises(DataError, match="There is no share"):
-        shard([], number, of)
 
 
 # Registering them.
@@ -463,7 +446,7 @@ def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(
 ) -> None:
     pairs = pairs_from_table(table(tmp_path, 4))
     ledger = Ledger(tmp_path / "out")
-    ledger.begin(pairs, {}, otherwise=True)
+    ledger.begin_pairs(pairs, {}, otherwise=True)
     (tmp_path / "out/cohort.json").unlink()
     ledger.note_begun("p0", 1)
     ledger.note_begun("p1", 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import itk_reason, read_image
-from lightning_reg.io.names import file_name
+from lightning_reg.io.names import file_name, unique
 from lightning_reg.io.points import read_points
 from lightning_reg.registry import DataError, did_you_mean
 
@@ -173,7 +172,7 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
     )
     named = [cells.get("pair") or name for (_, cells), name in zip(lines, usual, strict=True)]
     found = []
-    for name, sources, (line, _) in zip(_unique(named), files, lines, strict=True):
+    for name, sources, (line, _) in zip(unique(map(file_name, named)), files, lines, strict=True):
         lacking = [side for side in SIDES if side not in sources]
         gone = [path for path in sources.values() if not path.exists()]
         problem = homeless.get(line)
@@ -226,7 +225,7 @@ def pairs_from_folder(
         )
     if not pairs:
         raise DataError(f"{folder} has no pairs to register; give a second scan.")
-    names = _unique([f"{fixed.name}__{moving.name}" for fixed, moving in pairs])
+    names = unique(file_name(f"{fixed.name}__{moving.name}") for fixed, moving in pairs)
     return [
         CohortPair(name, _sources(fixed, moving))
         for name, (fixed, moving) in zip(names, pairs, strict=True)
@@ -270,25 +269,12 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
         if chosen is None
         else points[chosen]
     )
-    labels = _unique(names)
+    labels = unique(map(file_name, names))
     return [
         CohortPair(label, {"fixed": fixed, "moving": p})
         for k, (label, p) in enumerate(zip(labels, points, strict=True))
         if k != chosen
     ]
-
-
-def shard(pairs: Sequence[CohortPair], number: int, of: int) -> list[CohortPair]:
-    """Every ``of``-th pair, beginning with the ``number``-th, counted from 1.
-
-    Raises:
-        DataError: no such share.
-    """
-    if of < 1 or not 1 <= number <= of:
-        raise DataError(
-            f"There is no share {number}/{of}; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}."
-        )
-    return list(pairs[number - 1 :: of])
 
 
 def _series(path: Path) -> Any:
@@ -380,18 +366,3 @@ def _tail(path: Path, depth: int) -> str:
         if depth > 1
         else [stem(path)]
     )
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """The names as names of folders; duplicates get a number."""
-    taken: Counter[str] = Counter()
-    used: set[str] = set()
-    found = []
-    for name in map(file_name, names):
-        candidate = name
-        while candidate in used:
-            taken[name] += 1
-            candidate = f"{name}-{taken[name] + 1}"
-        used.add(candidate)
-        found.append(candidate)
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 import traceback
 from collections import deque
@@ -14,15 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.batch.cohort.ledger import RESULTS, Ledger
+from lightning_reg.batch.cohort.ledger import RESULTS, Ledger, with_weights
 from lightning_reg.batch.cohort.pairs import CohortPair
-from lightning_reg.batch.cohort.pairs import shard as share_of
 from lightning_reg.inference.ensemble import Ensemble
 from lightning_reg.inference.files import OF_MANY
 from lightning_reg.inference.memory import give_memory_back
 from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
-from lightning_reg.io.lock import one_writer
+from lightning_reg.io.worklist import share
 from lightning_reg.registry import DataError, UserError, in_words
 
 AT_ONCE = 2
@@ -105,17 +103,17 @@ def register_cohort(
     """
     ledger = Ledger(Path(folder).expanduser())
     number, of = shard
-    own = share = share_of(pairs, number, of)
+    own = of_shard = share(pairs, number, of)
     if only is not None:
         unknown = sorted(set(only) - {pair.name for pair in pairs})
         if unknown:
             raise DataError(f"The cohort has no pair '{unknown[0]}'; correct its name.")
         own = [pair for pair in own if pair.name in only]
-    ledger.begin(pairs, _settings(registrar, refine, files), otherwise=only is not None)
+    ledger.begin_pairs(pairs, _settings(registrar, refine, files), otherwise=only is not None)
     table, names = (
-        (RESULTS, ledger.pairs())
+        (RESULTS, ledger.names())
         if of == 1
-        else (f"results-{number}-of-{of}.csv", [pair.name for pair in share])
+        else (f"results-{number}-of-{of}.csv", [pair.name for pair in of_shard])
     )
     run = _Run(
         registrar,
@@ -124,7 +122,7 @@ def register_cohort(
         {"inverse": inverse, "report": report, "files": files},
         again=only is not None,
     )
-    with one_writer(ledger.folder / ".shards" / f"{number}-of-{of}"):
+    with ledger.writer(number, of):
         try:
             with closing(run.through(own)) as told_after_each:
                 for told in told_after_each:
@@ -143,21 +141,13 @@ def _settings(
     registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]
 ) -> dict[str, Any]:
     members = registrar.members if isinstance(registrar, Ensemble) else [registrar]
-    described = [
-        {**member.settings, "start": member.start, "weights": _digest(member.settings.get("model"))}
-        for member in members
-    ]
+    described = [with_weights({**member.settings, "start": member.start}) for member in members]
     augmented = [member.variant is not None for member in members]
     return {
         **(described[0] if len(members) == 1 else {"members": described, "augmented": augmented}),
         "refine": refine,
         "files": [*files],
     }
-
-
-def _digest(model: Any) -> str | None:
-    path = Path(str(model))
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if model and path.is_file() else None
 
 
 class _Run:
@@ -254,7 +244,7 @@ class _Run:
         if error is None or (
             isinstance(error, DataError) and not self.again and self.ledger.done(pair.name)
         ):  # another process was faster
-            self.ledger.succeed(pair.name)
+            self.ledger.clear(pair.name)
             self.flying.pop(pair.name, None)
             self.done += 1
         elif isinstance(error, Exception):
@@ -274,9 +264,9 @@ class _Run:
                 " again."
             ) from error
         known = isinstance(error, UserError)
-        self.ledger.fail(
-            pair.name, in_words(error), "" if known else "".join(traceback.format_exception(error))
-        )
+        details = "" if known else "".join(traceback.format_exception(error))
+        result = self.ledger.result(pair.name)
+        self.ledger.fail(pair.name, in_words(error), details, result=result)
         self.flying.pop(pair.name, None)
         self.failed += 1
 
