@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,10 +24,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Worklist:
-    """Items to be worked on and their state, in a folder.
+    """Items to be worked on, and their state in a folder.
 
-    - The folder is the state. No other state is kept, so that any number of processes and machines
-      that share the folder see the same.
+    - The folder is the state. There is no other, so that any number of processes and machines that
+      share the folder see the same.
     - An item is done when its mark exists. The mark, or the folder that holds it, is written last
       and renamed whole: a killed process leaves the items that it has finished, and no item that
       is half done counts.
@@ -37,13 +37,11 @@ class Worklist:
     - The same command continues. Items can be added; other items under the same names, or other
       settings, are refused.
 
-    A subclass gives the layout of the folder:
-
-    Attributes:
-        name: of the whole, in messages; its record is ``NAME.json``.
-        item: of one item, in messages.
-        by: the command that writes the folder.
+    Attributes, which a subclass sets:
+        name: of the whole; its record is ``NAME.json``.
+        item, by: of an item, and of the command that writes the folder, in messages.
         items, settings: keys of the record.
+        free: entries of items and settings that may change.
         mark, failure: files of an item, relative to the folder; ``{}`` is the item's name.
         folders: that hold all items; without them, every item has a folder of its name.
     """
@@ -55,6 +53,7 @@ class Worklist:
     by: ClassVar[str]
     items: ClassVar[str]
     settings: ClassVar[str] = "settings"
+    free: ClassVar[tuple[str, ...]] = ()
     mark: ClassVar[str]
     failure: ClassVar[str] = "failed/{}.json"
     folders: ClassVar[tuple[str, ...]] = ()
@@ -68,38 +67,31 @@ class Worklist:
         """Lock for a change that concerns all items."""
         return FileLock(self.folder / f".{self.name}.lock", timeout=60)
 
-    def begin(
-        self,
-        items: Mapping[str, Any],
-        settings: Any,
-        agree: Callable[[Record, Record], Any],
-    ) -> None:
-        """Record the items and the settings in the folder, which is created if needed.
+    def begin(self, items: Mapping[str, Any], settings: Any, otherwise: bool = False) -> None:
+        """Record the items in the folder, which is created if needed, and the settings.
 
         Args:
             items: description of each item by its name, as plain values.
-            agree: called with the record of an existing folder and with the new one, each with the
-                keys ``items`` and ``settings``; returns the settings to store, or raises an error.
+            otherwise: allow other settings than those of an existing folder, which are kept.
 
         Raises:
-            DataError: the folder has other content or symbolic links, or cannot be written.
+            DataError: the folder holds other items, settings or content, or symbolic links, or
+                cannot be written.
         """
         own = (self.record.name, f".{self.name}.lock", ".shards", *(self.folders or items))
         refuse_links(self.folder, own)
         new = json.loads(json.dumps({"items": items, "settings": settings}, default=str))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self.record.exists() and any(
-                not path.name.startswith(".") for path in self.folder.iterdir()
-            ):
+            content = (path for path in self.folder.iterdir() if not path.name.startswith("."))
+            if not self.record.exists() and any(content):
                 raise DataError(
                     f"{self.folder} exists and holds no {self.name}; choose another folder."
                 )
             with self.lock():
                 known = self.stored() if self.record.exists() else None
                 if known is not None:
-                    agreed = agree(known, new)
-                    new = {"items": {**known["items"], **new["items"]}, "settings": agreed}
+                    new = self._agreed(known, new, otherwise)
                 if new != known:
                     keyed = {self.settings: new["settings"], self.items: new["items"]}
                     write_whole(self.record, (json.dumps(keyed, indent=1) + "\n").encode())
@@ -108,6 +100,25 @@ class Worklist:
                 f"{self.folder} cannot be written ({cause.strerror or cause}); choose another"
                 " folder."
             ) from cause
+
+    def _agreed(self, known: Record, new: Record, otherwise: bool) -> Record:
+        """The record of an existing folder with new items."""
+        for name, described in new["items"].items():
+            differs = difference(known["items"].get(name, described), described, self.free)
+            if differs:
+                raise DataError(
+                    f"{self.folder} holds another {self.name} ({self.item} {name}: {differs});"
+                    f" choose another folder, or give the {self.item} another name."
+                )
+        items = {**known["items"], **new["items"]}
+        if otherwise:
+            return {"items": items, "settings": known["settings"]}
+        differs = difference(known["settings"] or {}, new["settings"] or {}, self.free)
+        if differs:
+            raise DataError(
+                f"{self.folder} was made with other settings ({differs}); choose another folder."
+            )
+        return {"items": items, "settings": new["settings"]}
 
     def stored(self) -> Record:
         """The record of the folder: ``items`` by name, and ``settings``.
@@ -235,14 +246,24 @@ def share(items: Sequence[Item], number: int, of: int) -> list[Item]:
     return list(items[number - 1 :: of])
 
 
-def difference(stored: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """The first entry in which two records differ, in words; ``None`` if they are equal."""
+def difference(
+    stored: Mapping[str, Any], new: Mapping[str, Any], free: Collection[str] = ()
+) -> str | None:
+    """The first entry in which two records differ, in words; ``None`` if there is none.
+
+    Args:
+        free: entries that may differ.
+    """
     for key in {**stored, **new}:
-        if stored.get(key) != new.get(key):
-            return f"{key} is {_short(stored.get(key))} there and {_short(new.get(key))} here"
+        old, now = stored.get(key), new.get(key)
+        if old != now and key not in free:
+            return f"{key} is {_words(old, now)} there and {_words(now, old)} here"
     return None
 
 
-def _short(value: Any) -> str:
+def _words(value: Any, other: Any) -> str:
+    """A value in short; of two lists, what the other one lacks."""
+    if isinstance(value, list) and isinstance(other, list):
+        return " ".join(str(one) for one in value if one not in other) or "less"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -322,18 +322,18 @@ def test_collecting_says_what_is_missing_and_what_is_damaged(
         ),
         (
             lambda folder, best: (None, {"refine": 3}),
-            "was registered with other settings .refine is null there and 3 here",
+            "was made with other settings .refine is null there and 3 here",
         ),
         (
             lambda folder, best: (None, {"registrar": load(best, start="centers")}),
-            "was registered with other settings .start is",
+            "was made with other settings .start is",
         ),
         (
             lambda folder, best: (
                 None,
                 {"registrar": load(checkpoint(folder / "best.ckpt", seed=5))},
             ),
-            "was registered with other settings",
+            "was made with other settings",
         ),
     ],
 )
@@ -352,7 +352,7 @@ def test_another_cohort_or_another_method_is_refused(
 def test_a_model_that_was_trained_again_under_its_path_is_another(tmp_path: Path) -> None:
     pairs = pairs_from_table(table(tmp_path, 1))
     register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=2)), pairs, tmp_path / "out")
-    with pytest.raises(DataError, match=r"was registered with other settings .weights is"):
+    with pytest.raises(DataError, match=r"was made with other settings .weights is"):
         register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=3)), pairs, tmp_path / "out")
 
 
@@ -446,7 +446,7 @@ def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(
 ) -> None:
     pairs = pairs_from_table(table(tmp_path, 4))
     ledger = Ledger(tmp_path / "out")
-    ledger.begin_pairs(pairs, {}, otherwise=True)
+    ledger.begin({pair.name: pair.described() for pair in pairs}, {})
     (tmp_path / "out/cohort.json").unlink()
     ledger.note_begun("p0", 1)
     ledger.note_begun("p1", 2)

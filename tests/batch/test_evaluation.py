@@ -42,13 +42,16 @@ def dataset() -> Splits:
 
 def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
     registrar = load(model(preprocessing={"window": [-1000, 500]}))
-    fields = {}
+    seen: list[int] = []
     rows = evaluate_dataset(
-        registrar, dataset, challenge=True,
-        progress=lambda n, count, name, row,
-        result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
-    )  # fmt: skip
-    assert len(rows) == len(fields) == 3
+        registrar, dataset, challenge=True, progress=lambda n, *_: seen.append(n)
+    )
+    assert (len(rows), seen) == (3, [0, 1, 2])
+    (tmp_path / "fields").mkdir()
+    for number in seen:
+        learn2reg.write_displacement(
+            tmp_path / "fields" / f"disp_{number}.nii.gz", torch.zeros(1, 3, 4, 4, 4)
+        )
     expected = {
         "tre_before_mm",
         "tre_after_mm",
@@ -66,7 +69,7 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
         "seconds",
     } <= set(rows[0])
     evaluation = Evaluation({"x": rows, "y": rows}, {"model": "x"})
-    folder = evaluation.save(tmp_path / "out", fields=fields)
+    folder = evaluation.save(tmp_path / "out", displacements=(tmp_path / "fields").iterdir())
     assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == [
         "disp_0.nii.gz",
         "disp_1.nii.gz",

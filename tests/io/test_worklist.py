@@ -7,16 +7,16 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lightning_reg.io.worklist import Record, Worklist, difference, share
+from lightning_reg.io.worklist import Worklist, difference, share
 from lightning_reg.registry import DataError
 
 
 class Numbers(Worklist):
     name, item, by, items = "sum", "number", "count", "numbers"
+    free = ("version",)
     mark = "results/{}.json"
     folders = ("results", "failed")
 
@@ -26,16 +26,9 @@ class Runs(Worklist):
     mark, failure = "{}/end.json", "{}/failure.json"
 
 
-def keep(stored: Record, new: Record) -> Any:
-    differs = difference(stored["settings"], new["settings"])
-    if differs:
-        raise DataError(f"other settings ({differs})")
-    return stored["settings"]
-
-
 def begun(folder: Path, *names: str) -> Numbers:
     work = Numbers(folder)
-    work.begin({name: {} for name in names}, {"base": 2}, keep)
+    work.begin({name: {} for name in names}, {"base": 2})
     return work
 
 
@@ -81,10 +74,25 @@ def test_a_folder_continues_with_the_same_items_and_more_and_keeps_its_settings(
     begun(tmp_path / "w", "a", "b")
     work = begun(tmp_path / "w", "b", "c")
     assert work.names() == ["a", "b", "c"]
-    with pytest.raises(DataError, match=r"other settings .base is 2 there and 3 here"):
-        work.begin({}, {"base": 3}, keep)
-    work.begin({}, {"base": 3}, lambda stored, new: new["settings"])
-    assert work.stored()["settings"] == {"base": 3}
+    with pytest.raises(
+        DataError, match=r"was made with other settings .base is 2 there and 3 here"
+    ):
+        work.begin({}, {"base": 3, "version": 1})
+    work.begin({"d": {}}, {"base": 3}, otherwise=True)
+    work.begin({}, {"base": 2, "version": 2})
+    assert work.names() == ["a", "b", "c", "d"]
+    assert work.stored()["settings"] == {"base": 2, "version": 2}
+    with pytest.raises(DataError, match=r"holds another sum .number a: value is null there and 1"):
+        work.begin({"a": {"value": 1}}, {"base": 2})
+
+
+def test_of_two_lists_the_difference_is_said() -> None:
+    assert difference({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]}) is None
+    assert difference({"a": 1}, {"a": 2}, free=("a",)) is None
+    assert difference({"b": [1, 2]}, {"b": [2, 3]}) == "b is 1 there and 3 here"
+    assert difference({"b": [1, 2]}, {"b": [2]}) == "b is 1 there and less here"
+    assert difference({"b": [1, 2]}, {"b": [2, 1]}) == "b is less there and less here"
+    assert difference({"a": "x" * 100}, {}) == f"a is {'x' * 77}... there and null here"
 
 
 def test_a_folder_of_something_else_and_a_damaged_record_are_refused(tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_an_item_that_is_no_file_name_is_refused(name: str, tmp_path: Path) -> N
 
 def test_items_may_have_folders_of_their_own(tmp_path: Path) -> None:
     work = Runs(tmp_path / "w")
-    work.begin({"a": {}, "b": {}}, None, keep)
+    work.begin({"a": {}, "b": {}}, None)
     work.fail("b", "no memory")
     assert (tmp_path / "w/b/failure.json").is_file()
     (tmp_path / "w/a").mkdir()
@@ -119,7 +127,7 @@ def test_items_may_have_folders_of_their_own(tmp_path: Path) -> None:
     assert work.remaining(work.names()) == ["b"]
     (tmp_path / "w/c").symlink_to(tmp_path)
     with pytest.raises(DataError, match="c is a symbolic link"):
-        work.begin({"c": {}}, None, keep)
+        work.begin({"c": {}}, None)
 
 
 def test_one_process_writes_a_share(tmp_path: Path) -> None:

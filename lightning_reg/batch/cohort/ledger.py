@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.batch.cohort.pairs import CohortPair
 from lightning_reg.io.folders import LISTING, MARK, inside, refuse_links
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.tables import read_table, write_table
-from lightning_reg.io.worklist import Record, Worklist, difference
+from lightning_reg.io.worklist import Worklist
 from lightning_reg.registry import DataError, did_you_mean
 
 RESULTS, QUALITY = "results.csv", "quality.csv"
@@ -22,6 +21,7 @@ class Ledger(Worklist):
     """Pairs of a cohort. A finished pair has the folder ``pairs/NAME``, which is written whole."""
 
     name, item, by, items = "cohort", "pair", "register", "pairs"
+    free = ("version",)
     mark = f"pairs/{{}}/{LISTING}"
     folders = ("pairs", "failed")
 
@@ -37,39 +37,6 @@ class Ledger(Worklist):
             return _digest(self.place(name) / MARK) if self.done(name) else ""
         except OSError:
             return ""
-
-    def begin_pairs(
-        self, pairs: Sequence[CohortPair], settings: Mapping[str, Any], otherwise: bool = False
-    ) -> None:
-        """Record the cohort in its folder. An existing folder must belong to the same cohort; new
-        pairs are added.
-
-        Args:
-            otherwise: allow other settings, to register some pairs again.
-
-        Raises:
-            DataError: the folder belongs to another cohort, was registered with other settings, has
-                other content or symbolic links, or cannot be written.
-        """
-
-        def agree(stored: Record, new: Record) -> Any:
-            for name, files in new["items"].items():
-                differs = difference(stored["items"].get(name, files), files)
-                if differs:
-                    raise DataError(
-                        f"{self.folder} holds another cohort (pair {name}: {differs}); choose"
-                        " another folder, or give the pairs names of their own in a column 'pair'."
-                    )
-            ours, theirs = ({**(of["settings"] or {}), "version": ""} for of in (stored, new))
-            differs = None if otherwise else difference(ours, theirs)
-            if differs:
-                raise DataError(
-                    f"{self.folder} was registered with other settings ({differs}); choose another"
-                    " folder, or register single pairs again."
-                )
-            return stored["settings"]
-
-        self.begin({pair.name: pair.described() for pair in pairs}, settings, agree)
 
     def row(self, name: str) -> Row | None:
         """A pair's row of ``results.csv``; ``None`` if it has neither finished nor failed."""

@@ -109,7 +109,9 @@ def register_cohort(
         if unknown:
             raise DataError(f"The cohort has no pair '{unknown[0]}'; correct its name.")
         own = [pair for pair in own if pair.name in only]
-    ledger.begin_pairs(pairs, _settings(registrar, refine, files), otherwise=only is not None)
+    settings = _settings(registrar, refine, files)
+    described = {pair.name: pair.described() for pair in pairs}
+    ledger.begin(described, settings, otherwise=only is not None)
     table, names = (
         (RESULTS, ledger.names())
         if of == 1

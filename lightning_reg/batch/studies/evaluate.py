@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from filelock import FileLock
+
 from lightning_reg.batch.evaluation.contestants import Registering
-from lightning_reg.batch.evaluation.evaluation import (
-    Cases,
-    Evaluation,
-    evaluate_cases,
-    seen_in_training,
-)
+from lightning_reg.batch.evaluation.evaluation import Cases, seen_in_training
+from lightning_reg.batch.evaluation.folder import evaluate_into
 from lightning_reg.batch.studies.definition import Definition
 from lightning_reg.batch.studies.jobs import state_of
 from lightning_reg.batch.studies.outcome import EVALUATION, evaluation_settings
@@ -58,8 +56,16 @@ def evaluate_run(folder: Path, split: str) -> bool:
     Raises:
         UserError: the data have no such pairs, or none of them can be registered.
     """
-    if state_of(folder).status != "done" or evaluation_settings(folder).get("split") == split:
+    if state_of(folder).status != "done":
         return False
+    with FileLock(folder / ".evaluation.lock"):  # another process may be evaluating the run
+        if evaluation_settings(folder).get("split") == split:
+            return False
+        _evaluate(folder, split)
+    return True
+
+
+def _evaluate(folder: Path, split: str) -> None:
     data = read_config(folder)["data"]
     opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
     best = folder / "checkpoints" / "best.ckpt"
@@ -67,5 +73,4 @@ def evaluate_run(folder: Path, split: str) -> bool:
     model, cases = Registering("model", load(best)), Cases.of(opened, cast(Split, split))
     warnings = seen_in_training([model], cases)
     settings = {"split": split, "data": data, **({"warnings": warnings} if warnings else {})}
-    Evaluation(evaluate_cases([model], cases), settings).save(folder / EVALUATION, overwrite=True)
-    return True
+    evaluate_into(folder / EVALUATION, [model], cases, settings, overwrite=True)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from lightning_reg.configuration.composition import quoted
+from lightning_reg.io.lock import is_written
 from lightning_reg.io.reading import read_json
 from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
 
@@ -37,22 +36,10 @@ def state_of(folder: Path) -> State:
     """State of a run; ``waiting``: it has not ended, and no process works on it."""
     if (folder / SUMMARY).is_file():
         return State("done")
-    if _locked(folder):
+    if is_written(folder):
         return State("elsewhere")
     told = failure(folder)
     return State("waiting") if told is None else State("failed", told.message, told.passing)
-
-
-def _locked(folder: Path) -> bool:
-    """Whether a process on any machine writes to the run."""
-    if not (folder / ".lock").exists():
-        return False
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
 
 
 class Training:
@@ -104,7 +91,7 @@ class Training:
             return State("done")
         if code == STOPPED or code == -signal.SIGINT:
             return State("stopped")
-        if _locked(self.folder):
+        if is_written(self.folder):
             return State("elsewhere")
         failed = (
             Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())

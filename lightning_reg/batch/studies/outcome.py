@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import numpy as np
 import wandb
 from matplotlib.figure import Figure
 
-from lightning_reg.batch.evaluation.evaluation import write_rows
 from lightning_reg.batch.studies.jobs import state_of, summary
 from lightning_reg.figures import study_figure
 from lightning_reg.inference.report.again import read_rows
@@ -22,8 +22,9 @@ from lightning_reg.inference.report.evaluation import (
     comparison_section,
 )
 from lightning_reg.inference.report.page import Picture, Row, Section, render
-from lightning_reg.io.folders import MARK, written_file
+from lightning_reg.io.folders import MARK, write_whole
 from lightning_reg.io.reading import read_json
+from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import Comparison, summaries
 from lightning_reg.metrics.comparison import LEVEL
 from lightning_reg.metrics.table import primary_error, ranking
@@ -252,17 +253,13 @@ class Outcome:
             texts |= {"table.csv": self.comparison.csv(), "table.tex": self.comparison.latex()}
             texts["table.md"] = self.comparison.markdown(self.notes())
         for name, text in texts.items():
-            with written_file(folder / name, overwrite=True) as partial:
-                partial.write_text(text, encoding="utf-8")
-        with written_file(folder / "study.png", overwrite=True) as partial:
-            drawn.savefig(partial, dpi=110)
-        with written_file(folder / "runs.csv", overwrite=True) as partial:
-            write_rows(partial, runs)
-        with written_file(folder / "cases.csv", overwrite=True) as partial:
-            write_rows(
-                partial,
-                [{"method": method, **row} for method, rows in self.rows.items() for row in rows],
-            )
+            write_whole(folder / name, text.encode())
+        write_figure(folder / "study.png", drawn)
+        write_table(folder / "runs.csv", runs)
+        write_table(
+            folder / "cases.csv",
+            [{"method": method, **row} for method, rows in self.rows.items() for row in rows],
+        )
 
     def to_wandb(self, folder: Path, project: str) -> None:
         """Log the table, the runs and the figure to Weights & Biases, as a separate run in the
@@ -340,6 +337,13 @@ class Outcome:
                 cases_section(of, f"Cases of {name}, worst first") for name, of in self.rows.items()
             ]
         return render(title, sections, {r.name: list(r.overrides) for r in self.runs})
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, completely or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    write_whole(path, content.getvalue())
 
 
 def over_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -13,16 +13,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from lightning_reg.batch.evaluation.evaluation import write_rows
 from lightning_reg.batch.studies.definition import Definition, Search, as_override
 from lightning_reg.batch.studies.jobs import Training, state_of, summary
-from lightning_reg.batch.studies.outcome import learning_curve
+from lightning_reg.batch.studies.outcome import learning_curve, write_figure
 from lightning_reg.batch.studies.study import POLL, begin
 from lightning_reg.figures import trials_figure
 from lightning_reg.inference.report.page import Picture, Row, Section, render
-from lightning_reg.io.folders import refuse_links, written_file
+from lightning_reg.io.folders import refuse_links, write_whole
+from lightning_reg.io.lock import is_written
+from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import primary_error
 from lightning_reg.registry import DataError, TrainingError, UserError
 
@@ -218,9 +219,8 @@ def _begin_again(study: Any, folder: Path, retry: bool) -> None:
     states = _optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        if trial.state == states.RUNNING and not _is_worked_on(
-            folder / str(trial.user_attrs.get("folder", "none"))
-        ):
+        place = folder / str(trial.user_attrs.get("folder", "none"))
+        if trial.state == states.RUNNING and not is_written(place, WORKER):
             study.tell(trial.number, state=states.FAIL)
     trials = study.get_trials(deepcopy=False)
     waiting = {
@@ -239,16 +239,6 @@ def _begin_again(study: Any, folder: Path, retry: bool) -> None:
             study.enqueue_trial(
                 trial.params, user_attrs={"folder": name, "again": again + 1 if killed else 0}
             )
-
-
-def _is_worked_on(place: Path) -> bool:
-    if not place.is_dir():
-        return False
-    try:
-        with FileLock(place / WORKER, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool, list[str]]:
@@ -300,12 +290,9 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
         ], "No other trial is at least as good in every objective and better in one."),
         Section("All trials", keys, shown),
     ]  # fmt: skip
-    with written_file(folder / "study.html", overwrite=True) as partial:
-        partial.write_text(render(title, sections, vars(asked)), encoding="utf-8")
-    with written_file(folder / "study.png", overwrite=True) as partial:
-        figure.savefig(partial, dpi=110)
-    with written_file(folder / "trials.csv", overwrite=True) as partial:
-        write_rows(partial, rows)
+    write_whole(folder / "study.html", render(title, sections, vars(asked)).encode())
+    write_figure(folder / "study.png", figure)
+    write_table(folder / "trials.csv", rows)
     pruned, failed = (
         sum(t.state == states.PRUNED for t in trials),
         sum("message" in t.user_attrs for t in trials),
