@@ -25,8 +25,9 @@ from lightning_reg.data.lungs import LungSegmentation, segmented
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
-from lightning_reg.io.folders import inside, reason, refuse_links
+from lightning_reg.io.folders import inside, reason, refuse_links, write_whole
 from lightning_reg.io.lock import one_writer
+from lightning_reg.io.names import unique
 from lightning_reg.io.points import write_points
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.transforms import write_image
@@ -237,10 +238,9 @@ class _Task:
             row = Row(
                 replace(record, number=None).holding(files), str(record.image or ""), grid
             ).cells(self.out)
-            with _replacing(self.out / STATE / f"{name}.json") as partial:
-                partial.write_text(
-                    json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8"
-                )
+            write_whole(
+                self.out / STATE / f"{name}.json", json.dumps({"key": key, "row": row}).encode()
+            )
         return row
 
 
@@ -337,35 +337,21 @@ def _file_names(records: Sequence[Record]) -> dict[str, str]:
     """File name per scan that is valid in every file system, as close as possible to the name of
     the scan.
     """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for record in records:
-        base = (
-            re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (record.subject, record.time)))).strip(
-                ".-"
-            )
-            or "scan"
-        )
-        name, number = base, 2
-        while name.lower() in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name.lower())
-        names[record.name] = name
-    return names
+    texts = ("_".join(filter(None, (record.subject, record.time))) for record in records)
+    names = (re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "scan" for text in texts)
+    named = zip(records, unique(names, key=str.lower), strict=True)
+    return {record.name: name for record, name in named}
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
     """Remove files of scans that left the data set, and partial files of a killed call."""
     with _writing(out):
-        (out / MANIFEST).unlink(
-            missing_ok=True
-        )  # written again at the end: until then the folder is not complete
-        for path in (out / STATE).iterdir():
-            if path.name.startswith("partial-"):
-                path.unlink(missing_ok=True)
-            elif (
-                path.suffix == ".json" and not path.name.startswith(".") and path.stem not in names
-            ):
+        # written again at the end: until then the folder is not complete
+        (out / MANIFEST).unlink(missing_ok=True)
+        for path in (out / STATE).glob("*partial-*"):
+            path.unlink(missing_ok=True)
+        for path in (out / STATE).glob("[!.]*.json"):
+            if path.stem not in names:
                 for folder in (*FOLDERS.values(), "landmarks"):
                     for ending in (".nii.gz", ".csv"):
                         (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)

@@ -81,6 +81,11 @@ class Training:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
+    def join(self) -> None:
+        """Wait until a stopped training has ended."""
+        self.process.wait()
+        self.ended()
+
     def ended(self) -> State | None:
         """Result of the training; ``None`` while it runs. A failure is recorded in the folder."""
         code = self.process.poll()

@@ -14,9 +14,10 @@ from statistics import median
 from typing import Any
 
 from filelock import FileLock
+from matplotlib.figure import Figure
 
 from lightning_reg.batch.studies.definition import Definition, Search, as_override
-from lightning_reg.batch.studies.jobs import Training, state_of, summary
+from lightning_reg.batch.studies.jobs import State, Training, state_of, summary
 from lightning_reg.batch.studies.outcome import learning_curve, write_figure
 from lightning_reg.batch.studies.study import POLL, begin
 from lightning_reg.figures import trials_figure
@@ -86,10 +87,7 @@ def search(
                 f" {' '.join(f'{k}={_short(v)}' for k, v in trial.params.items())}"
             )
             values = _train(trial, overrides, place, folder, asked, say)
-        shown = ", ".join(
-            f"{key} {value:.4g}" for key, value in zip(asked.objectives, values, strict=True)
-        )
-        say(f"{name} done: {shown}")
+        say(f"{name} done: {_objectives(asked, values)}")
         return values if len(values) > 1 else values[0]
 
     def stop_or_go_on(study: Any, trial: Any) -> None:
@@ -145,24 +143,13 @@ def _train(
     Raises:
         TrainingError: the training failed; the message is stored with the trial.
     """
-    optuna = _optuna()
     while state_of(place).status != "done":
         training = Training(overrides, place)
         try:
-            validations = 0
-            while (state := training.ended()) is None:
-                time.sleep(POLL)
-                curve = learning_curve(place) if asked.prune else []
-                new, validations = len(curve) > validations, len(curve)
-                if new and _is_hopeless(curve, _others(trial.study, folder, place)):
-                    training.stop()
-                    training.process.wait()
-                    training.ended()
-                    raise optuna.TrialPruned
-        except KeyboardInterrupt:
+            state = _watched(trial, training, place, folder, asked.prune)
+        except (KeyboardInterrupt, _optuna().TrialPruned):
             training.stop()
-            training.process.wait()
-            training.ended()
+            training.join()
             raise
         if state.status == "failed":
             trial.set_user_attr("message", state.message)
@@ -176,6 +163,22 @@ def _train(
     return tuple(
         float(values[key]) if key in values else float(totals[key]) for key in asked.objectives
     )
+
+
+def _watched(trial: Any, training: Training, place: Path, folder: Path, prune: bool) -> State:
+    """Wait until a training has ended.
+
+    Raises:
+        TrialPruned: its validation error is hopeless.
+    """
+    validations = 0
+    while (state := training.ended()) is None:
+        time.sleep(POLL)
+        curve = learning_curve(place) if prune else []
+        new, validations = len(curve) > validations, len(curve)
+        if new and _is_hopeless(curve, _others(trial.study, folder, place)):
+            raise _optuna().TrialPruned
+    return state
 
 
 def _others(study: Any, folder: Path, place: Path) -> list[list[tuple[int, float]]]:
@@ -253,66 +256,71 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
     if not (folder / JOURNAL).is_file():
         raise DataError(f"{folder} holds no search yet; start it without --table or --list.")
     study, states = _study(folder, asked, create=False), _optuna().trial.TrialState
-    trials = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
-    trials = list(
-        {t.user_attrs["folder"]: t for t in trials}.values()
-    )  # the last attempt of each trial
-    complete = [t for t in trials if t.state == states.COMPLETE]
-    best = sorted(
-        (t for t in complete if not any(_dominates(o.values, t.values) for o in complete)),
-        key=lambda t: t.values,
-    )
+    with_folder = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
+    trials = {t.user_attrs["folder"]: t for t in with_folder}  # the last attempt of each trial
+    complete = {name: t.values for name, t in trials.items() if t.state == states.COMPLETE}
+    best = {
+        name: values
+        for name, values in sorted(complete.items(), key=lambda item: item[1])
+        if not any(_dominates(other, values) for other in complete.values())
+    }
     rows = [
         {
-            "trial": t.user_attrs["folder"],
+            "trial": name,
             "state": t.state.name.lower(),
             **dict(zip(asked.objectives, t.values or (), strict=False)),
+            **t.params,
+            "message": t.user_attrs.get("message", ""),
         }
-        | {**t.params, "message": t.user_attrs.get("message", "")}
-        for t in trials
+        for name, t in trials.items()
     ]
-    figure = trials_figure(asked.objectives, [t.values for t in complete], [t.values for t in best])
     commands = {
-        t.user_attrs["folder"]: shlex.join(["lightning-reg", "train", *t.user_attrs["overrides"]])
-        for t in best
+        name: shlex.join(["lightning-reg", "train", *trials[name].user_attrs["overrides"]])
+        for name in best
     }
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    shown = [
-        Row([_short(row.get(key, "")) for key in keys], emphasis=row["trial"] in commands)
-        for row in rows
-    ]
-    sections = [
-        Section("Trials", figures=[Picture.of("objectives", figure)]),
-        Section("Best", ("trial", *asked.objectives, "command"), [
-            Row((folder, *(f"{v:.4g}" for v in t.values), commands[folder]))
-            for t in best
-            if (folder := t.user_attrs["folder"])
-        ], "No other trial is at least as good in every objective and better in one."),
-        Section("All trials", keys, shown),
-    ]  # fmt: skip
-    write_whole(folder / "study.html", render(title, sections, vars(asked)).encode())
+    figure = trials_figure(asked.objectives, list(complete.values()), list(best.values()))
+    page = render(title, _sections(asked, rows, best, commands, figure), vars(asked))
+    write_whole(folder / "study.html", page.encode())
     write_figure(folder / "study.png", figure)
     write_table(folder / "trials.csv", rows)
-    pruned, failed = (
-        sum(t.state == states.PRUNED for t in trials),
-        sum("message" in t.user_attrs for t in trials),
-    )
+    pruned = sum(t.state == states.PRUNED for t in trials.values())
+    failed = sum("message" in t.user_attrs for t in trials.values())
     lines = [f"{len(complete)} trials done, {pruned} pruned, {failed} failed."]
-    for t in best:
-        values = ", ".join(
-            f"{key} {value:.4g}" for key, value in zip(asked.objectives, t.values, strict=True)
-        )
-        lines.append(
-            f"Best: {t.user_attrs['folder']} ({values})\n  {commands[t.user_attrs['folder']]}"
-        )
+    lines += [
+        f"Best: {name} ({_objectives(asked, values)})\n  {commands[name]}"
+        for name, values in best.items()
+    ]
     return bool(complete) and len(complete) + pruned + failed >= asked.trials, lines
+
+
+def _sections(
+    asked: Search,
+    rows: Sequence[Mapping[str, Any]],
+    best: Mapping[str, Sequence[float]],
+    commands: Mapping[str, str],
+    figure: Figure,
+) -> list[Section]:
+    """Sections of the page."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    chosen = [Row((n, *(f"{v:.4g}" for v in of), commands[n])) for n, of in best.items()]
+    every = [Row([_short(r.get(k, "")) for k in keys], emphasis=r["trial"] in best) for r in rows]
+    note = "No other trial is at least as good in every objective and better in one."
+    return [
+        Section("Trials", figures=[Picture.of("objectives", figure)]),
+        Section("Best", ("trial", *asked.objectives, "command"), chosen, note),
+        Section("All trials", keys, every),
+    ]
+
+
+def _objectives(asked: Search, values: Sequence[float]) -> str:
+    named = zip(asked.objectives, values, strict=True)
+    return ", ".join(f"{key} {value:.4g}" for key, value in named)
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether a trial is at least as good in every objective and better in one."""
-    return all(a <= b for a, b in zip(one, other, strict=True)) and any(
-        a < b for a, b in zip(one, other, strict=True)
-    )
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def _short(value: object) -> str:
@@ -329,41 +337,29 @@ def _optuna() -> Any:
 
 
 def _study(folder: Path, asked: Search, create: bool) -> Any:
+    """The stored study, whose trials have folders in its own folder.
+
+    Raises:
+        DataError: a trial's folder is elsewhere, or has symbolic links.
+    """
     optuna = _optuna()
     refuse_links(folder, (JOURNAL,))
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-    )
-    if not create:
-        return _checked(folder, optuna.load_study(study_name=NAME, storage=storage))
-    sampler = optuna.samplers.TPESampler(
-        seed=asked.seed + os.getpid()
-    )  # a different seed for every process
-    directions = ["minimize"] * len(asked.objectives)
-    return _checked(
-        folder,
-        optuna.create_study(
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    storage = optuna.storages.JournalStorage(backend)
+    if create:
+        # a different seed for every process
+        sampler = optuna.samplers.TPESampler(seed=asked.seed + os.getpid())
+        directions = ["minimize"] * len(asked.objectives)
+        study = optuna.create_study(
             study_name=NAME,
             storage=storage,
             sampler=sampler,
             directions=directions,
             load_if_exists=True,
-        ),
-    )
-
-
-def _checked(folder: Path, study: Any) -> Any:
-    """A stored study whose trials have folders in its own folder.
-
-    Raises:
-        DataError: a trial's folder is elsewhere, or has symbolic links.
-    """
-    refuse_links(
-        folder,
-        [
-            str(t.user_attrs["folder"])
-            for t in study.get_trials(deepcopy=False)
-            if "folder" in t.user_attrs
-        ],
-    )
+        )
+    else:
+        study = optuna.load_study(study_name=NAME, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    names = (str(t.user_attrs["folder"]) for t in trials if "folder" in t.user_attrs)
+    refuse_links(folder, names)
     return study

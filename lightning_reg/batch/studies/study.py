@@ -121,7 +121,6 @@ def run_jobs(
         for _, training in running.values():
             training.stop()
         for _, training in running.values():
-            training.process.wait()
-            training.ended()
+            training.join()
         raise
     return states
