@@ -25,17 +25,14 @@ def named_runs(pattern: str) -> tuple[int, Runs]:
         DataError: no run matches, a run has no fold, a fold is missing or occurs twice, or the runs
             differ in their number of folds.
     """
-    folders = sorted(
-        path
-        for path in map(Path, glob.glob(str(Path(pattern).expanduser())))
-        if (path / CONFIG).is_file()
-    )
+    paths = map(Path, glob.glob(str(Path(pattern).expanduser())))
+    folders = sorted(path for path in paths if (path / CONFIG).is_file())
     if not folders:
         raise DataError(
             f"No run is called {pattern}; give a pattern of their folders, in quotation marks:"
-            " --folds 'runs/velocity_fold*'."
+            " 'runs/velocity_fold*'."
         )
-    found: Runs = {}
+    runs: Runs = {}
     counts: dict[int, Path] = {}
     for folder in folders:
         fold = read_config(folder)["data"].get("fold")
@@ -46,26 +43,24 @@ def named_runs(pattern: str) -> tuple[int, Runs]:
             )
         number, of = read_fold(fold)
         counts.setdefault(of, folder)
-        if number in found:
+        other = runs.setdefault(number, folder)
+        if other is not folder:
             raise DataError(
-                f"{found[number]} and {folder} are both of fold {fold}; give a pattern that leaves"
-                " one out."
+                f"{other} and {folder} are both of fold {fold}; give a pattern that leaves one out."
             )
-        found[number] = folder
-    if len(counts) > 1:
-        one, other = list(counts.items())[:2]
+    count, *others = counts
+    if others:
         raise DataError(
-            f"{one[1]} is of {one[0]} folds and {other[1]} of {other[0]}; give a pattern of one"
-            " cross-validation."
+            f"{counts[count]} is of {count} folds and {counts[others[0]]} of {others[0]}; give a"
+            " pattern of one cross-validation."
         )
-    count = next(iter(counts))
-    lacking = [str(number) for number in range(1, count + 1) if number not in found]
+    lacking = [str(number) for number in range(1, count + 1) if number not in runs]
     if lacking:
         raise DataError(
             f"{pattern} lacks the fold {', '.join(lacking)} of {count}; train it:"
             f" data.fold={lacking[0]}/{count}."
         )
-    return count, found
+    return count, runs
 
 
 def fold_count(runs: Sequence[tuple[int, Runs]]) -> int:
@@ -92,10 +87,7 @@ def fold_models(
         DataError: see :func:`named_runs`, or a run has no checkpoint.
     """
     _, runs = named_runs(pattern)
+    checkpoints = {n: runs[n] / "checkpoints" / "best.ckpt" for n in sorted(runs)}
     return Folds(
-        name,
-        {
-            n: Registering(name, load(folder / "checkpoints" / "best.ckpt"), refine)
-            for n, folder in sorted(runs.items())
-        },
+        name, {n: Registering(name, load(path), refine) for n, path in checkpoints.items()}
     )

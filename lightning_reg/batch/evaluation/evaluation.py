@@ -76,21 +76,20 @@ class Evaluation:
             displacements: files in Learn2Reg's format, linked or copied.
         """
         comparison = self.comparison()
+        tables = {
+            "csv": comparison.csv(),
+            "md": comparison.markdown(),
+            "tex": comparison.latex(),
+        }
+        differences = [vars(difference) for difference in comparison.differences]
+        record = finite(
+            {"totals": self.totals(), "differences": differences, "settings": self.settings}
+        )
+        cases = [{"method": name, **row} for name, rows in self.rows.items() for row in rows]
         with written_whole(Path(folder), overwrite, "evaluate") as partial:
-            write_table(
-                partial / "cases.csv",
-                [{"method": name, **row} for name, rows in self.rows.items() for row in rows],
-            )
-            for ending, text in (
-                ("csv", comparison.csv()),
-                ("md", comparison.markdown()),
-                ("tex", comparison.latex()),
-            ):
+            write_table(partial / "cases.csv", cases)
+            for ending, text in tables.items():
                 (partial / f"table.{ending}").write_text(text, encoding="utf-8")
-            differences = [vars(difference) for difference in comparison.differences]
-            record = finite(
-                {"totals": self.totals(), "differences": differences, "settings": self.settings}
-            )
             (partial / MARK).write_text(json.dumps(record, indent=2, default=str) + "\n")
             for path in displacements:
                 (partial / "learn2reg").mkdir(exist_ok=True)
@@ -137,10 +136,7 @@ class Cases:
                 " or split."
             )
         records, subjects = data.records(split), data.subjects(split)
-        cases = [
-            Case(pair_name(records[fixed].name, records[moving].name), fold)
-            for fixed, moving in pairs
-        ]
+        names = (pair_name(records[fixed].name, records[moving].name) for fixed, moving in pairs)
 
         @functools.cache
         def image(number: int) -> str | None:
@@ -150,7 +146,12 @@ class Cases:
         def images(number: int) -> set[str]:
             return {told for told in map(image, pairs[number]) if told is not None}
 
-        return cls(cases, lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]), data, images)
+        return cls(
+            [Case(name, fold) for name in names],
+            lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]),
+            data,
+            images,
+        )
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[CohortPair]) -> Cases:
@@ -160,9 +161,8 @@ class Cases:
             inputs = Inputs.read(pairs[number].opened(), pairs[number].name)
             return inputs.fixed, inputs.moving
 
-        return cls(
-            [Case(pair.name) for pair in pairs], read, images=lambda number: pairs[number].images()
-        )
+        cases = [Case(pair.name) for pair in pairs]
+        return cls(cases, read, images=lambda number: pairs[number].images())
 
     @classmethod
     def joined(cls, parts: Sequence[Cases]) -> Cases:
@@ -262,19 +262,20 @@ def seen_in_training(contestants: Sequence[Contestant], cases: Cases) -> list[st
 
     Models of earlier versions do not know their training images, and nothing is said of them.
     """
-    told = []
+    sentences = []
     for contestant in contestants:
         known = [contestant.trained_on(case) for case in cases.cases]
         count = sum(
-            not images.isdisjoint(cases.images(number))
+            bool(images) and not images.isdisjoint(cases.images(number))
             for number, images in enumerate(known)
-            if images
         )
         if count:
             name = "the model" if contestant.name == "model" else contestant.name
-            of = f"{count} of {len(cases.cases)} pairs contain scans that {name} was trained on"
-            told.append(f"{of}; their figures do not show its accuracy on other images.")
-    return told
+            sentences.append(
+                f"{count} of {len(cases.cases)} pairs contain scans that {name} was trained on;"
+                " their figures do not show its accuracy on other images."
+            )
+    return sentences
 
 
 def evaluate_dataset(
@@ -302,11 +303,9 @@ def evaluate_dataset(
         DataError: the data have no such pairs, or none of them can be registered.
     """
     contestant, cases = Registering("model", registrar, refine), Cases.of(data, split, limit)
-    for told in seen_in_training([contestant], cases):
-        warnings.warn(told, stacklevel=2)
-    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)[
-        contestant.name
-    ]
+    for sentence in seen_in_training([contestant], cases):
+        warnings.warn(sentence, stacklevel=2)
+    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)["model"]
 
 
 def case_row(result: Result, challenge: bool = False) -> Row:
