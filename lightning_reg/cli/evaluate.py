@@ -224,12 +224,10 @@ def _refuse(arguments: Namespace) -> None:
         raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     if arguments.data is not None:
         require_option("data", arguments.data)
-    require_methods(
-        *(
-            [named(text)[1] for text in given or ()]
-            for given in (arguments.model, arguments.instance)
-        )
+    models, instances = (
+        [named(text)[1] for text in given] for given in (arguments.model, arguments.instance)
     )
+    require_methods(models, instances)
 
 
 def _contestants(arguments: Namespace) -> list[Contestant]:
@@ -257,22 +255,18 @@ def _contestants(arguments: Namespace) -> list[Contestant]:
         ),
         "folds": lambda text: Path(text).name.strip("*_-") or "folds",
     }
-    found: list[Contestant] = []
-    for kind, name_of in usual.items():
-        for word in getattr(arguments, kind):
-            name, text = named(word)
-            name = name or name_of(text)
-            if kind == "model":
-                found.append(Registering(name, trained(fetched(text, console())), arguments.refine))
-            elif kind == "instance":
-                found.append(
-                    Registering(name, measured(conventional(text, device=arguments.device)))
-                )
-            elif kind == "transforms":
-                found.append(Transforms(name, text, metrics))
-            else:
-                found.append(fold_models(name, text, trained, arguments.refine))
-    return found
+    built: dict[str, Callable[[str, str], Contestant]] = {
+        "model": lambda name, text: Registering(
+            name, trained(fetched(text, console())), arguments.refine
+        ),
+        "instance": lambda name, text: Registering(
+            name, measured(conventional(text, device=arguments.device))
+        ),
+        "transforms": lambda name, text: Transforms(name, text, metrics),
+        "folds": lambda name, text: fold_models(name, text, trained, arguments.refine),
+    }
+    words = [(kind, *named(word)) for kind in built for word in getattr(arguments, kind)]
+    return [built[kind](name or usual[kind](text), text) for kind, name, text in words]
 
 
 def named(word: str) -> tuple[str | None, str]:
@@ -286,11 +280,8 @@ def named(word: str) -> tuple[str | None, str]:
 def _model_name(text: str) -> str:
     """A checkpoint by its run's folder, anything else by its own name."""
     path = Path(text)
-    return (
-        path.parent.parent.name
-        if path.suffix == ".ckpt" and path.parent.name == "checkpoints"
-        else path.stem
-    )
+    of_run = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
+    return path.parent.parent.name if of_run else path.stem
 
 
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
@@ -301,16 +292,14 @@ def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     from lightning_reg.configuration.datasets import open_configured
 
     if arguments.pairs is not None:
-        return Cases.of_pairs(
-            pairs_from_table(Path(arguments.pairs).expanduser())[: arguments.limit]
-        ), {"pairs": arguments.pairs}
+        pairs = pairs_from_table(Path(arguments.pairs).expanduser())
+        return Cases.of_pairs(pairs[: arguments.limit]), {"pairs": arguments.pairs}
     if arguments.folds:
         count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
         parts = []
         for fold in range(1, count + 1):
-            data, config = open_configured(
-                arguments.data, [*arguments.overrides, f"data.fold={fold}/{count}"]
-            )
+            overrides = [*arguments.overrides, f"data.fold={fold}/{count}"]
+            data, config = open_configured(arguments.data, overrides)
             parts.append(Cases.of(data, "validation", arguments.limit, fold))
         return Cases.joined(parts), {"data": config, "folds": count}
     data, config = open_configured(arguments.data, arguments.overrides)

@@ -77,25 +77,19 @@ class Preparation:
         if self.lungs is None or "mask" in subject:
             return self.geometry(subject)
         if load("lung_segmentations", self.lungs, LungSegmentation).lungs_alone:
-            found = _masked(subject, segmented(self.lungs, subject["image"], subject["name"]))
-            return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(
-                found
-            )  # the lungs need not be found again
-        cut, resample = (
-            replace(self.geometry, spacing=None, shape=None),
-            replace(self.geometry, canonical=False, crop=None),
-        )
-        subject = cut(subject)  # before the mask, which includes the air around the body
-        return resample(_masked(subject, segmented(self.lungs, subject["image"], subject["name"])))
+            # the lungs need not be found again
+            crop = "mask" if self.crop == "lungs" else self.crop
+            return replace(self.geometry, crop=crop)(self._masked(subject))
+        # cut before the mask, which includes the air around the body
+        subject = replace(self.geometry, spacing=None, shape=None)(subject)
+        return replace(self.geometry, canonical=False, crop=None)(self._masked(subject))
 
-
-def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
-    """The subject with a mask ``(I, J, K)``."""
-    subject.add_image(
-        tio.LabelMap(tensor=mask.unsqueeze(0).to(torch.uint8), affine=subject["image"].affine),
-        "mask",
-    )
-    return subject
+    def _masked(self, subject: tio.Subject) -> tio.Subject:
+        """The subject with a mask of its lungs."""
+        mask = segmented(str(self.lungs), subject["image"], subject["name"]).unsqueeze(0)
+        label_map = tio.LabelMap(tensor=mask.to(torch.uint8), affine=subject["image"].affine)
+        subject.add_image(label_map, "mask")
+        return subject
 
 
 @dataclass(frozen=True)
@@ -145,11 +139,8 @@ def _prepare(
     records = data.records()
     names = _file_names(records)
     task = _Task(data.dataset, out, preparation, data.settings)
-    finished = {
-        record.name: row
-        for record in records
-        if (row := task.finished(record, names[record.name])) is not None
-    }
+    rows = {record.name: task.finished(record, names[record.name]) for record in records}
+    finished = {name: row for name, row in rows.items() if row is not None}
     reused, problems = len(finished), []
     todo = [(record, names[record.name]) for record in records if record.name not in finished]
     _remove_others(out, set(names.values()))
@@ -162,19 +153,20 @@ def _prepare(
             seen(len(finished) + len(problems), len(records))
     if not finished:
         raise DataError("\n".join([*problems[:20], "No scan could be prepared."]))
-    rows = [
-        row_from_cells(finished[r.name] | {"split": r.split}, out, r.name)
+    made = {
+        r.name: row_from_cells(finished[r.name] | {"split": r.split}, out, r.name)
         for r in records
         if r.name in finished
-    ]
-    made = {row.record.name: row.record for row in rows}
-    pairs = [(records[fixed].name, records[moving].name) for fixed, moving in data.pairs()]
-    there = [
-        (made[fixed], made[moving]) for fixed, moving in pairs if fixed in made and moving in made
+    }
+    named = ((records[fixed].name, records[moving].name) for fixed, moving in data.pairs())
+    pairs = [
+        (made[fixed].record, made[moving].record)
+        for fixed, moving in named
+        if fixed in made and moving in made
     ]
     with _writing(out):
-        write_tables(out, rows, there, preparation.geometry.after(data.geometry))
-    return Prepared(rows, reused, problems)
+        write_tables(out, [*made.values()], pairs, preparation.geometry.after(data.geometry))
+    return Prepared([*made.values()], reused, problems)
 
 
 @dataclass(frozen=True)
@@ -220,24 +212,18 @@ class _Task:
             (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # no longer valid
             for part, folder in FOLDERS.items():
                 if part in subject:
-                    values = subject[part].data
-                    values = (
-                        values.round().to(torch.int32)
-                        if part != "image" or whole
-                        else values.float()
-                    )
+                    values, discrete = subject[part].data, part != "image" or whole
+                    values = values.round().to(torch.int32) if discrete else values.float()
                     path = files[part] = self.out / folder / f"{name}.nii.gz"
                     with _replacing(path) as partial:
                         write_image(partial, values.unsqueeze(0), there)
             if "landmarks" in subject:
                 path = files["landmarks"] = self.out / "landmarks" / f"{name}.csv"
                 with _replacing(path) as partial:
-                    write_points(
-                        partial, subject["landmarks"], labels=subject.get("landmark_labels", ())
-                    )
-            row = Row(
-                replace(record, number=None).holding(files), str(record.image or ""), grid
-            ).cells(self.out)
+                    labels = subject.get("landmark_labels", ())
+                    write_points(partial, subject["landmarks"], labels=labels)
+            written = replace(record, number=None).holding(files)
+            row = Row(written, str(record.image or ""), grid).cells(self.out)
             write_whole(
                 self.out / STATE / f"{name}.json", json.dumps({"key": key, "row": row}).encode()
             )

@@ -110,15 +110,13 @@ class Worklist:
                     f"{self.folder} holds another {self.name} ({self.item} {name}: {differs});"
                     f" choose another folder, or give the {self.item} another name."
                 )
-        items = {**known["items"], **new["items"]}
-        if otherwise:
-            return {"items": items, "settings": known["settings"]}
         differs = difference(known["settings"] or {}, new["settings"] or {}, self.free)
-        if differs:
+        if differs and not otherwise:
             raise DataError(
                 f"{self.folder} was made with other settings ({differs}); choose another folder."
             )
-        return {"items": items, "settings": new["settings"]}
+        settings = known["settings"] if differs else new["settings"]
+        return {"items": {**known["items"], **new["items"]}, "settings": settings}
 
     def stored(self) -> Record:
         """The record of the folder: ``items`` by name, and ``settings``.
@@ -134,22 +132,16 @@ class Worklist:
                 f"{self.folder} holds no {self.name} (no {self.record.name}); give the folder that"
                 f" lightning-reg {self.by} wrote."
             ) from cause
-        if (
-            not isinstance(found, dict)
-            or not isinstance(found.get(self.items), dict)
-            or not isinstance(found.get(self.settings, ""), (dict, type(None)))
-        ):
-            raise DataError(
-                f"{self.record} cannot be read (it has no {self.items} or {self.settings});"
-                f" {remedy}."
-            )
-        for name in found[self.items]:
-            if not is_file_name(name):
-                raise DataError(
-                    f"{self.record} has a {self.item} '{name}', which is not the name of a folder;"
-                    f" {remedy}."
-                )
-        return {"items": found[self.items], "settings": found[self.settings]}
+        record = found if isinstance(found, dict) else {}
+        items, settings = record.get(self.items), record.get(self.settings, "")
+        if not isinstance(items, dict) or not isinstance(settings, (dict, type(None))):
+            problem = f"cannot be read (it has no {self.items} or {self.settings})"
+            raise DataError(f"{self.record} {problem}; {remedy}.")
+        strange = next((name for name in items if not is_file_name(name)), None)
+        if strange is not None:
+            problem = f"has a {self.item} '{strange}', which is not the name of a folder"
+            raise DataError(f"{self.record} {problem}; {remedy}.")
+        return {"items": items, "settings": settings}
 
     def names(self) -> list[str]:
         """Names of all items, in order.
@@ -161,8 +153,8 @@ class Worklist:
 
     def marked(self, name: str) -> Path:
         """Path of an item's mark."""
-        path = self.folder / self.mark.format(name)
-        return inside(self.folder, str(path.parent.relative_to(self.folder))) / path.name
+        place, _, file = self.mark.format(name).rpartition("/")
+        return inside(self.folder, place) / file
 
     def done(self, name: str) -> bool:
         """Whether an item is finished."""

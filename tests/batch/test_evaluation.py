@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,18 +18,18 @@ from scipy import stats
 from scipy.ndimage import map_coordinates
 
 from lightning_reg.batch.evaluation import learn2reg
-from lightning_reg.batch.evaluation.contestants import Case, Contestant
+from lightning_reg.batch.evaluation.contestants import Case, Contestant, Registering
 from lightning_reg.batch.evaluation.evaluation import (
     Cases,
     Evaluation,
     evaluate_cases,
-    evaluate_dataset,
     snapped_errors,
 )
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import load
+from lightning_reg.inference.registrar import Registrar, load
 from lightning_reg.inference.result import Result
 from lightning_reg.metrics import paired, summaries, summary
 from lightning_reg.registry import DataError
@@ -38,6 +39,19 @@ from lightning_reg.spatial import Displacement, Grid, Identity, Image, Pair
 @pytest.fixture(scope="module")
 def dataset() -> Splits:
     return Splits(PhantomDataset(subjects=1, validation=3, shape=[24, 20, 24]))
+
+
+def evaluate_dataset(
+    registrar: Registrar,
+    data: Splits,
+    split: Split | None = "validation",
+    limit: int | None = None,
+    refine: int | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Rows of one registrar on the pairs of a split."""
+    method = Registering("model", registrar, refine)
+    return evaluate_cases([method], Cases.of(data, split, limit), **options)["model"]
 
 
 def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:

@@ -58,11 +58,10 @@ def collect(folder: str | Path) -> Collected:
     names = ledger.names()
     rows = ledger.write_results(names)
     known = {row["pair"] for row in rows}
+    missing = [name for name in names if name not in known]
     damaged = [damage for name in names if ledger.done(name) and (damage := ledger.damage(name))]
     write_quality_page(ledger, rows)
-    return Collected(
-        rows, [name for name in names if name not in known], damaged, ledger.folder / PAGE
-    )
+    return Collected(rows, missing, damaged, ledger.folder / PAGE)
 
 
 def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
@@ -83,10 +82,8 @@ def write_quality_page(ledger: Ledger, rows: Sequence[Row]) -> None:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / PAGE).read_text(encoding="utf-8"))
     content = Markup(json.dumps(data).replace("<", "\\u003c"))
-    write_whole(
-        ledger.folder / PAGE,
-        template.render(title=f"Quality of {len(rows)} registrations", data=content).encode(),
-    )
+    page = template.render(title=f"Quality of {len(rows)} registrations", data=content)
+    write_whole(ledger.folder / PAGE, page.encode())
 
 
 def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -99,17 +96,12 @@ def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 def _pair(ledger: Ledger, row: Row, verdict: Mapping[str, str]) -> dict[str, Any]:
     path = inside(ledger.place(row["pair"]), THUMBNAIL)
-    image = (
-        f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        if path.is_file()
-        else ""
-    )
-    values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-    shown = verdict if ledger.counts(row["pair"], verdict) else {}
-    known = {
+    picture = base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+    return {
         "name": row["pair"],
         "message": row.get("message", ""),
-        "values": values,
-        "image": image,
+        "values": {key: value for key, value in row.items() if isinstance(value, (int, float))},
+        "image": picture and f"data:image/jpeg;base64,{picture}",
+        **(verdict if ledger.counts(row["pair"], verdict) else {}),
+        "result": ledger.result(row["pair"]),
     }
-    return {**known, **shown, "result": ledger.result(row["pair"])}

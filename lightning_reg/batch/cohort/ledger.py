@@ -58,8 +58,10 @@ class Ledger(Worklist):
         result that is there.
         """
         failure = self.failure_of(name)
+        if failure is None:
+            return False
         result = self.result(name)
-        return failure is not None and failure.get("result", result) == result
+        return bool(failure.get("result", result) == result)
 
     def damage(self, name: str) -> str | None:
         """Damage of a finished pair as a sentence: one of its files is missing or empty; ``None``
@@ -67,15 +69,12 @@ class Ledger(Worklist):
         """
         place = self.place(name)
         try:
-            listed = read_json(place / LISTING)["files"]
-            lacking = [
-                file
-                for file in listed
-                if not inside(place, file).is_file() or not (place / file).stat().st_size
-            ]
+            for file in read_json(place / LISTING)["files"]:
+                if not inside(place, file).is_file() or not (place / file).stat().st_size:
+                    return f"{place / file} is gone or empty"
         except (OSError, DataError, KeyError, TypeError) as cause:
             return f"{place / LISTING} cannot be read ({cause})"
-        return f"{place / lacking[0]} is gone or empty" if lacking else None
+        return None
 
     def write_results(self, names: Iterable[str], file: str = RESULTS) -> list[Row]:
         """Write a table with a row for each finished or failed pair; returns the rows."""
@@ -107,18 +106,15 @@ class Ledger(Worklist):
                 f"The verdicts name the pair '{strange[0]}'{did_you_mean(strange[0], names)} The"
                 " cohort does not have it."
             )
-        found = []
-        for name in names:
-            judged = verdicts.get(name, {}).get("verdict") == "fail" and self.counts(
-                name, verdicts[name]
-            )
-            if (
-                self._failed_again(name) or judged
-                if self.done(name)
-                else self.failed_at(name).is_file()
-            ):
-                found.append(name)
-        return found
+
+        def has_failed(name: str) -> bool:
+            if not self.done(name):
+                return self.failed_at(name).is_file()
+            verdict = verdicts.get(name, {})
+            judged = verdict.get("verdict") == "fail" and self.counts(name, verdict)
+            return judged or self._failed_again(name)
+
+        return [name for name in names if has_failed(name)]
 
     def counts(self, name: str, verdict: Mapping[str, str]) -> bool:
         """Whether a verdict is about the pair's present result, or does not say which one it is
@@ -156,15 +152,14 @@ class Ledger(Worklist):
 
 def _row(name: str, record: Mapping[str, Any]) -> Row:
     """The columns of a pair from its ``metrics.json``."""
-    values = {
-        key: value for key, value in record["row"].items() if key != "case" and value is not None
-    }
+    known = {key: value for key, value in record["row"].items() if value is not None}
+    known.pop("case", None)
     return {
         "pair": name,
         "status": "done",
         "message": " ".join(record["warnings"]),
         "by": registered_by(record["settings"]),
-        **values,
+        **known,
         "seconds": round(sum(record["seconds"].values()), 3),
     }
 

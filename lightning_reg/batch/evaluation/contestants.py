@@ -88,12 +88,8 @@ class Registering(Contestant):
         return self.registrar.trained_on
 
     def after(self, done: Geometry) -> Contestant:
-        return replace(
-            self,
-            registrar=replace(
-                self.registrar, preprocessing=self.registrar.preprocessing.remaining(done)
-            ),
-        )
+        preprocessing = self.registrar.preprocessing.remaining(done)
+        return replace(self, registrar=replace(self.registrar, preprocessing=preprocessing))
 
 
 @dataclass(frozen=True)
@@ -123,9 +119,7 @@ class Folds(Contestant):
         return frozenset() if fold is None else fold.trained_on(case)
 
     def after(self, done: Geometry) -> Contestant:
-        return replace(
-            self, folds={number: fold.after(done) for number, fold in self.folds.items()}
-        )
+        return replace(self, folds={n: fold.after(done) for n, fold in self.folds.items()})
 
 
 @dataclass(frozen=True)
@@ -176,19 +170,16 @@ class Transforms(Contestant):
         Raises:
             DataError: there are none.
         """
-        if "{pair}" in self.place:
-            paths = [
-                Path(part.strip().replace("{pair}", name)).expanduser()
-                for part in self.place.split(",")
-            ]
-            gone = [path for path in paths if not path.is_file()]
-            if gone:
-                raise DataError(
-                    f"There is no transform {gone[0]} of {self.name}; correct the pattern"
-                    f" {self.place}."
-                )
-            return paths
-        return transform_files(Path(self.place).expanduser(), name)
+        if "{pair}" not in self.place:
+            return transform_files(Path(self.place).expanduser(), name)
+        parts = self.place.replace("{pair}", name).split(",")
+        paths = [Path(part.strip()).expanduser() for part in parts]
+        gone = next((path for path in paths if not path.is_file()), None)
+        if gone is not None:
+            raise DataError(
+                f"There is no transform {gone} of {self.name}; correct the pattern {self.place}."
+            )
+        return paths
 
 
 def transform_files(folder: Path, name: str) -> list[Path]:
@@ -206,9 +197,8 @@ def transform_files(folder: Path, name: str) -> list[Path]:
         if place.is_dir() and (found := files_in(place)):
             return found
     chains = [chain for prefix in (name, f"{name}_") if (chain := ants_files(folder, prefix))]
-    chains = chains or [
-        [path] for ending in TRANSFORM_ENDINGS if (path := folder / f"{name}{ending}").is_file()
-    ]
+    files = (folder / f"{name}{ending}" for ending in TRANSFORM_ENDINGS)
+    chains = chains or [[path] for path in files if path.is_file()]
     if len(chains) > 1:
         raise DataError(
             f"{folder} has {chains[0][0].name} and {chains[1][0].name} for {name}; give a pattern"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import json
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from torch import Tensor
 
 from lightning_reg.batch.cohort.pairs import CohortPair
 from lightning_reg.batch.evaluation import learn2reg
-from lightning_reg.batch.evaluation.contestants import Case, Contestant, Registering
+from lightning_reg.batch.evaluation.contestants import Case, Contestant
 from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import Inputs, Registrar
+from lightning_reg.inference.registrar import Inputs
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
 from lightning_reg.io.folders import MARK, linked, written_whole
@@ -276,36 +275,6 @@ def seen_in_training(contestants: Sequence[Contestant], cases: Cases) -> list[st
                 " their figures do not show its accuracy on other images."
             )
     return sentences
-
-
-def evaluate_dataset(
-    registrar: Registrar,
-    data: Splits,
-    *,
-    split: Split | None = "validation",
-    limit: int | None = None,
-    refine: int | None = None,
-    challenge: bool = False,
-    progress: Callable[..., None] | None = None,
-) -> list[Row]:
-    """Evaluate one registrar on the pairs of a split, see :func:`evaluate_cases`.
-
-    Args:
-        split: ``None``: the pairs of all splits.
-        limit: at most this many pairs.
-        refine: steps of instance optimisation after the network.
-        challenge, progress: see :func:`evaluate_cases`.
-
-    Warns:
-        UserWarning: the model was trained on some of the images, see :func:`seen_in_training`.
-
-    Raises:
-        DataError: the data have no such pairs, or none of them can be registered.
-    """
-    contestant, cases = Registering("model", registrar, refine), Cases.of(data, split, limit)
-    for sentence in seen_in_training([contestant], cases):
-        warnings.warn(sentence, stacklevel=2)
-    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)["model"]
 
 
 def case_row(result: Result, challenge: bool = False) -> Row:

@@ -12,13 +12,7 @@ from lightning_reg.batch.evaluation import learn2reg
 from lightning_reg.batch.evaluation.contestants import Case, Contestant
 from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation, measure, prepared
 from lightning_reg.inference.result import Result
-from lightning_reg.io.folders import (
-    LISTING,
-    inside,
-    note_unfinished,
-    refuse_existing,
-    written_file,
-)
+from lightning_reg.io.folders import LISTING, inside, note_unfinished, refuse_existing, written_file
 from lightning_reg.io.names import file_name, unique
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.worklist import Record, Worklist, share

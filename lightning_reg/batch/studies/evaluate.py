@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from filelock import FileLock
 
@@ -16,7 +17,7 @@ from lightning_reg.batch.studies.outcome import EVALUATION, evaluation_settings
 from lightning_reg.configuration.composition import compose
 from lightning_reg.data.datasets.identity import keep_splits
 from lightning_reg.data.datasets.interface import Split
-from lightning_reg.data.datasets.splits import CHOICES, open_dataset
+from lightning_reg.data.datasets.splits import CHOICES, Splits, open_dataset
 from lightning_reg.inference.registrar import load
 from lightning_reg.registry import DataError
 from lightning_reg.training.checkpoints import read_checkpoint
@@ -30,13 +31,10 @@ def require_pairs(definition: Definition) -> None:
     Raises:
         UserError: see above, or the data cannot be opened.
     """
-    for job in (
-        definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)]
-        if definition.split
-        else ()
-    ):
-        data = compose(job.overrides)["data"]
-        opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
+    if definition.split is None:
+        return
+    for job in definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)]:
+        opened = _opened(compose(job.overrides)["data"])
         if not opened.pairs(cast(Split, definition.split)):
             remedy = (
                 "keep two or more subjects for it, as data.test=2"
@@ -47,6 +45,10 @@ def require_pairs(definition: Definition) -> None:
                 f"The study's split is {definition.split}, and the data of {job.method} have no"
                 f" pairs in it; {remedy}."
             )
+
+
+def _opened(data: Mapping[str, Any]) -> Splits:
+    return open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
 
 
 def evaluate_run(folder: Path, split: str) -> bool:
@@ -67,7 +69,7 @@ def evaluate_run(folder: Path, split: str) -> bool:
 
 def _evaluate(folder: Path, split: str) -> None:
     data = read_config(folder)["data"]
-    opened = open_dataset(data["dataset"], **{key: data.get(key) for key in CHOICES})
+    opened = _opened(data)
     best = folder / "checkpoints" / "best.ckpt"
     keep_splits(opened, read_checkpoint(best)["lightning_reg"].get("data", {}))
     model, cases = Registering("model", load(best)), Cases.of(opened, cast(Split, split))

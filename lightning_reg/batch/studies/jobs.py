@@ -58,23 +58,14 @@ class Training:
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("WANDB_RUN_GROUP", folder.resolve().parent.name)
-        words = [
-            sys.executable,
-            "-m",
-            "lightning_reg.cli.main",
-            "train",
-            *overrides,
-            f"run={quoted(str(folder.resolve()))}",
-        ]
+        place = f"run={quoted(str(folder.resolve()))}"
+        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, place]
         self.log = (folder / LOG).open("ab")
         self.began = self.log.tell()
         self.process = subprocess.Popen(
-            words,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             env=environment,
-        )
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Ask the training to save a checkpoint and end; it can be resumed."""
@@ -98,17 +89,14 @@ class Training:
             return State("stopped")
         if is_written(self.folder):
             return State("elsewhere")
-        failed = (
-            Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())
-        )
+        failed = Failure(self._killed(code) if code < 0 else self._last_words(), passing=code < 0)
         note_failure(self.folder, failed)
         return State("failed", failed.message, failed.passing)
 
     @staticmethod
     def _killed(code: int) -> str:
-        name = (
-            signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
-        )
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-code, str(-code))
         hint = ", as happens where memory runs out" if name == "SIGKILL" else ""
         return f"The process was ended by {name}{hint}; send the same command again to go on."
 
@@ -118,11 +106,8 @@ class Training:
             file.seek(self.began)
             text = file.read().decode(errors="replace")
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
-        return (
-            paragraphs[-1][-600:]
-            if paragraphs
-            else f"It ended with the code {self.process.returncode} and no output."
-        )
+        silent = f"It ended with the code {self.process.returncode} and no output."
+        return paragraphs[-1][-600:] if paragraphs else silent
 
 
 def summary(folder: Path) -> dict[str, object]:

@@ -65,12 +65,9 @@ def search(
     _begin_again(study, folder, retry)
 
     def finished() -> int:
-        states = optuna.trial.TrialState
-        ended = [
-            t
-            for t in study.get_trials(deepcopy=False)
-            if t.state in (states.COMPLETE, states.PRUNED) or "message" in t.user_attrs
-        ]
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        trials = study.get_trials(deepcopy=False)
+        ended = (t for t in trials if t.state in states or "message" in t.user_attrs)
         return len({t.user_attrs.get("folder") for t in ended})
 
     def objective(trial: Any) -> tuple[float, ...] | float:
@@ -82,20 +79,16 @@ def search(
         place = folder / name
         place.mkdir(exist_ok=True)
         with FileLock(place / WORKER):
-            say(
-                f"[{finished()} of {asked.trials} done] {name} begins:"
-                f" {' '.join(f'{k}={_short(v)}' for k, v in trial.params.items())}"
-            )
-            values = _train(trial, overrides, place, folder, asked, say)
+            chosen = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+            say(f"[{finished()} of {asked.trials} done] {name} begins: {chosen}")
+            values = _train(trial, overrides, place, asked, say)
         say(f"{name} done: {_objectives(asked, values)}")
         return values if len(values) > 1 else values[0]
 
     def stop_or_go_on(study: Any, trial: Any) -> None:
         if trial.state == optuna.trial.TrialState.PRUNED:
-            say(
-                f"{trial.user_attrs['folder']} pruned: its validation error is above the others'"
-                " median"
-            )
+            name = trial.user_attrs["folder"]
+            say(f"{name} pruned: its validation error is above the others' median")
         if finished() >= asked.trials:
             study.stop()
 
@@ -109,32 +102,23 @@ def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, .
     method = names[0] if len(names) == 1 else trial.suggest_categorical("method", names)
     chosen = []
     for key, of in asked.space.items():
-        if isinstance(of, Mapping):
-            low, high, log, step = of["low"], of["high"], bool(of.get("log")), of.get("step")
-            if isinstance(low, int) and isinstance(high, int):
-                value: Any = trial.suggest_int(
-                    key, low, high, log=log, **({} if step is None else {"step": step})
-                )
-            else:
-                value = trial.suggest_float(key, low, high, log=log, step=step)
+        if not isinstance(of, Mapping):
+            value: Any = trial.suggest_categorical(key, list(of))
         else:
-            value = trial.suggest_categorical(key, list(of))
+            whole = isinstance(of["low"], int) and isinstance(of["high"], int)
+            suggest = trial.suggest_int if whole else trial.suggest_float
+            given = {name: bound for name, bound in of.items() if bound is not None}
+            value = suggest(key, **{**given, "log": bool(of.get("log"))})
         chosen.append(f"{key}={as_override(value)}")
     on = next(iter(definition.data.values()), ())
-    return (
-        *definition.common,
-        *on,
-        *definition.methods[method],
-        f"seed={definition.seeds[0]}",
-        *chosen,
-    )
+    seed = f"seed={definition.seeds[0]}"
+    return (*definition.common, *on, *definition.methods[method], seed, *chosen)
 
 
 def _train(
     trial: Any,
     overrides: Sequence[str],
     place: Path,
-    folder: Path,
     asked: Search,
     say: Callable[[str], None],
 ) -> tuple[float, ...]:
@@ -146,7 +130,7 @@ def _train(
     while state_of(place).status != "done":
         training = Training(overrides, place)
         try:
-            state = _watched(trial, training, place, folder, asked.prune)
+            state = _watched(trial, training, place, asked.prune)
         except (KeyboardInterrupt, _optuna().TrialPruned):
             training.stop()
             training.join()
@@ -159,13 +143,11 @@ def _train(
             time.sleep(10 * POLL)
     found = summary(place)
     totals: Any = found["totals"]
-    values = {"error": primary_error(totals), "seconds": float(str(found["seconds"]))}
-    return tuple(
-        float(values[key]) if key in values else float(totals[key]) for key in asked.objectives
-    )
+    values = {**totals, "error": primary_error(totals), "seconds": float(str(found["seconds"]))}
+    return tuple(float(values[key]) for key in asked.objectives)
 
 
-def _watched(trial: Any, training: Training, place: Path, folder: Path, prune: bool) -> State:
+def _watched(trial: Any, training: Training, place: Path, prune: bool) -> State:
     """Wait until a training has ended.
 
     Raises:
@@ -176,18 +158,17 @@ def _watched(trial: Any, training: Training, place: Path, folder: Path, prune: b
         time.sleep(POLL)
         curve = learning_curve(place) if prune else []
         new, validations = len(curve) > validations, len(curve)
-        if new and _is_hopeless(curve, _others(trial.study, folder, place)):
+        if new and _is_hopeless(curve, _others(trial.study, place)):
             raise _optuna().TrialPruned
     return state
 
 
-def _others(study: Any, folder: Path, place: Path) -> list[list[tuple[int, float]]]:
-    """Learning curves of the finished trials."""
+def _others(study: Any, place: Path) -> list[list[tuple[int, float]]]:
+    """Learning curves of the finished trials, without the one in a folder."""
     done = _optuna().trial.TrialState.COMPLETE
-    names = {
-        t.user_attrs["folder"] for t in study.get_trials(deepcopy=False) if t.state == done
-    } - {place.name}
-    return [_finished_curve(folder / name) for name in names]
+    trials = (t for t in study.get_trials(deepcopy=False) if t.state == done)
+    names = {t.user_attrs["folder"] for t in trials} - {place.name}
+    return [_finished_curve(place.with_name(name)) for name in names]
 
 
 @functools.cache
@@ -226,22 +207,15 @@ def _begin_again(study: Any, folder: Path, retry: bool) -> None:
         if trial.state == states.RUNNING and not is_written(place, WORKER):
             study.tell(trial.number, state=states.FAIL)
     trials = study.get_trials(deepcopy=False)
-    waiting = {
-        t.user_attrs.get("folder") for t in trials if t.state in (states.WAITING, states.RUNNING)
-    }
-    last: dict[str, Any] = {
-        str(t.user_attrs["folder"]): t for t in trials if "folder" in t.user_attrs
-    }
+    current = (states.WAITING, states.RUNNING)
+    waiting = {t.user_attrs.get("folder") for t in trials if t.state in current}
+    last = {str(t.user_attrs["folder"]): t for t in trials if "folder" in t.user_attrs}
     for name, trial in last.items():
-        again = trial.user_attrs.get("again", 0)
-        killed = (
-            trial.state == states.FAIL and "message" not in trial.user_attrs and again < RETRIES
-        )
-        failed = trial.state == states.FAIL and "message" in trial.user_attrs and retry
-        if (killed or failed) and name not in waiting:
-            study.enqueue_trial(
-                trial.params, user_attrs={"folder": name, "again": again + 1 if killed else 0}
-            )
+        again, has_failed = trial.user_attrs.get("again", 0), "message" in trial.user_attrs
+        wanted = retry if has_failed else again < RETRIES
+        if trial.state == states.FAIL and wanted and name not in waiting:
+            times = 0 if has_failed else again + 1
+            study.enqueue_trial(trial.params, user_attrs={"folder": name, "again": times})
 
 
 def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool, list[str]]:
