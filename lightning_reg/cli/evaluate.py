@@ -232,8 +232,7 @@ def _refuse(arguments: Namespace) -> None:
 
 def _contestants(arguments: Namespace) -> list[Contestant]:
     """The methods, named as asked for or by what they are."""
-    from lightning_reg.batch.evaluation.contestants import Registering, Transforms
-    from lightning_reg.batch.evaluation.cross_validation import fold_models
+    from lightning_reg.batch.evaluation.contestants import Registering, Transforms, fold_models
     from lightning_reg.cli.models import fetched
     from lightning_reg.inference.registrar import Registrar, conventional, load
     from lightning_reg.metrics.extra import build_metrics
@@ -287,7 +286,7 @@ def _model_name(text: str) -> str:
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     """Cases of the evaluation, and their description for the record."""
     from lightning_reg.batch.cohort.pairs import pairs_from_table
-    from lightning_reg.batch.evaluation.cross_validation import fold_count, named_runs
+    from lightning_reg.batch.evaluation.contestants import fold_count, named_runs
     from lightning_reg.batch.evaluation.evaluation import Cases
     from lightning_reg.configuration.datasets import open_configured
 

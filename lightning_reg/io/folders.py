@@ -134,9 +134,8 @@ def _try(place: Path, wanted: Path, space: int) -> None:
     while not _exists(place) and place != place.parent:
         place = place.parent
     try:
-        (
-            os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None
-        )  # fails for too long a name
+        if wanted.name and place.is_dir():
+            os.lstat(place / wanted.name)  # fails for too long a name
     except FileNotFoundError:
         pass
     except OSError as cause:
