@@ -194,7 +194,7 @@ def evaluate_cases(
     Raises:
         DataError: two contestants have the same name, or no contestant could register any case.
     """
-    ready = prepared(contestants, cases)
+    ready = checked_for(contestants, cases)
     rows: dict[str, list[Row]] = {contestant.name: [] for contestant in ready}
     first: Exception | None = None
     for number in range(len(cases.cases)):
@@ -207,7 +207,7 @@ def evaluate_cases(
     return rows
 
 
-def prepared(contestants: Sequence[Contestant], cases: Cases) -> list[Contestant]:
+def checked_for(contestants: Sequence[Contestant], cases: Cases) -> list[Contestant]:
     """The contestants for the grids of the cases.
 
     Raises:

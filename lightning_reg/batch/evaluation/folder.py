@@ -10,7 +10,7 @@ from typing import Any
 from lightning_reg.batch.cohort.ledger import with_weights
 from lightning_reg.batch.evaluation import learn2reg
 from lightning_reg.batch.evaluation.contestants import Case, Contestant
-from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation, measure, prepared
+from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation, checked_for, measure
 from lightning_reg.inference.result import Result
 from lightning_reg.io.folders import LISTING, inside, note_unfinished, refuse_existing, written_file
 from lightning_reg.io.names import file_name, unique
@@ -77,7 +77,7 @@ def evaluate_into(
     """
     folder = folder.expanduser()
     refuse_existing(folder, overwrite, "evaluate")
-    ready = prepared(contestants, cases)
+    ready = checked_for(contestants, cases)
     names = unique(file_name(case.name) for case in cases.cases)
     own = share(range(len(names)), *shard)
     work = CaseList(inside(folder, UNFINISHED))
