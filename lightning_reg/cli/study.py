@@ -127,8 +127,7 @@ def written(
 
     runs: dict[str, list[Run]] = {}
     for job in jobs:
-        run = Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split)
-        runs.setdefault(job.data, []).append(run)
+        runs.setdefault(job.data, []).append(Run.read(folder / job.name, job, split))
     found = {}
     for data, of in runs.items():
         several = len(runs) > 1

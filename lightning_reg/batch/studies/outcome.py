@@ -13,6 +13,7 @@ import numpy as np
 import wandb
 from matplotlib.figure import Figure
 
+from lightning_reg.batch.studies.definition import Job
 from lightning_reg.batch.studies.jobs import state_of, summary
 from lightning_reg.figures import study_figure
 from lightning_reg.inference.report.again import read_rows
@@ -62,17 +63,10 @@ class Run:
     steps: int = 0
 
     @classmethod
-    def read(
-        cls,
-        folder: Path,
-        method: str,
-        seed: int | None,
-        fold: str | None,
-        overrides: Sequence[str],
-        split: str | None,
-    ) -> Run:
+    def read(cls, folder: Path, job: Job, split: str | None) -> Run:
+        """Read the run in a folder, with the evaluation on ``split`` if there is one."""
         state, curve = state_of(folder), learning_curve(folder)
-        common = (folder.name, method, seed, fold, overrides)
+        common = (job.name, job.method, job.seed, job.fold, job.overrides)
         if state.status != "done":
             return cls(*common, state.status, state.message, curve=curve)
         evaluated = evaluation_settings(folder) if split else {}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_reg.batch.studies.definition import Job
 from lightning_reg.batch.studies.outcome import Outcome, Run
 from lightning_reg.io.folders import write_whole
 from lightning_reg.io.reading import read_json
@@ -57,7 +58,8 @@ def sweep_outcome(folder: Path) -> Outcome | None:
         seed, fold = settings.get("seed", ""), settings.get("data.fold")
         method = " ".join(_short(word) for word in own) or settings.get("method", "runs")
         number = int(seed) if seed.isdigit() else None
-        runs.append(Run.read(folder / name, method, number, fold, words, None))
+        job = Job(name, tuple(words), method, seed=number, fold=fold)
+        runs.append(Run.read(folder / name, job, None))
     return Outcome(runs)
 
 
