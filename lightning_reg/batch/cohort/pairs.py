@@ -206,7 +206,7 @@ def pairs_from_folder(
         if not pairs:
             raise DataError(
                 f"{folder} has one scan per subject, so that none follows another; give their"
-                " reference (--to)."
+                " reference (to)."
             )
     elif to is not None:
         fixed = _reference(to, records)
@@ -254,7 +254,7 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
     chosen = int(to) if re.fullmatch("[0-9]+", to) else None
     if to != "mean" and (chosen is None or chosen >= len(points)):
         raise DataError(
-            f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean."
+            f"to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean."
         )
     fixed: Source
     if chosen is None:
@@ -297,7 +297,7 @@ def _write_mean(points: Sequence[Path | Frame], path: Path) -> None:
         elif values.shape != total.shape or not np.allclose(affine, image.affine, atol=1e-4):
             raise DataError(
                 f"{point} has another grid than the first time point, so there is no mean of them;"
-                " give a number (--to)."
+                " give a number (to)."
             )
         else:
             total += values

@@ -31,7 +31,7 @@ TRIM = 25
 """Number of pairs after which freed memory is returned to the system."""
 ENDED = (
     "The process was ended twice while it worked on this pair, as happens where memory runs out;"
-    " register it alone (--only)."
+    " register it alone."
 )
 
 

@@ -216,7 +216,7 @@ def checked_for(contestants: Sequence[Contestant], cases: Cases) -> list[Contest
     names = [contestant.name for contestant in contestants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
-        raise DataError(f"Two methods are called '{double}'; give them names: --model NAME=MODEL.")
+        raise DataError(f"Two methods are called '{double}'; give each a name of its own.")
     if any(name.split(" ")[0] == "before" for name in names):
         raise DataError(
             "A method is called 'before', which is the name of a row in the tables; give it another"

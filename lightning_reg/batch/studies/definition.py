@@ -108,13 +108,14 @@ class Definition:
         Raises:
             UserError: a configuration or option does not exist.
         """
-        space = (
-            []
-            if self.search is None
-            else [f"{key}={as_override(first_of(of))}" for key, of in self.search.space.items()]
-        )
-        for job in self.jobs()[: max(1, len(self.data)) * len(self.methods)]:
-            compose([*job.overrides, *space])
+        space = {} if self.search is None else self.search.space
+        chosen = [f"{key}={as_override(first_of(of))}" for key, of in space.items()]
+        for job in self.one_of_each():
+            compose([*job.overrides, *chosen])
+
+    def one_of_each(self) -> list[Job]:
+        """One job of every method on every data set."""
+        return self.jobs()[: max(1, len(self.data)) * len(self.methods)]
 
 
 def first_of(of: Any) -> Any:

@@ -33,7 +33,7 @@ def require_pairs(definition: Definition) -> None:
     """
     if definition.split is None:
         return
-    for job in definition.jobs()[: max(1, len(definition.data)) * len(definition.methods)]:
+    for job in definition.one_of_each():
         opened = _opened(compose(job.overrides)["data"])
         if not opened.pairs(cast(Split, definition.split)):
             remedy = (

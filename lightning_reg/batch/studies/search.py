@@ -228,7 +228,7 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
     asked = definition.search
     assert asked is not None
     if not (folder / JOURNAL).is_file():
-        raise DataError(f"{folder} holds no search yet; start it without --table or --list.")
+        raise DataError(f"{folder} holds no search yet; start it first.")
     study, states = _study(folder, asked, create=False), _optuna().trial.TrialState
     with_folder = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
     trials = {t.user_attrs["folder"]: t for t in with_folder}  # the last attempt of each trial
