@@ -164,12 +164,11 @@ class _Run:
 
     def through(self, pairs: Sequence[CohortPair]) -> Generator[Progress, None, None]:
         """Register the remaining pairs; yields the progress after each."""
-        left = list(pairs)
-        if not self.again:
-            left = [pair for pair in pairs if not self.ledger.done(pair.name)]
-            # left by a process killed right after writing the pair
-            for name in {pair.name for pair in pairs} - {pair.name for pair in left}:
-                self.ledger.note_begun(name, 0)
+        names = {pair.name for pair in pairs}
+        remaining = names if self.again else {*self.ledger.remaining(names)}
+        for name in names - remaining:  # killed right after the pair was written
+            self.ledger.note_begun(name, 0)
+        left = [pair for pair in pairs if pair.name in remaining]
         self.now.total, self.now.earlier = len(pairs), len(pairs) - len(left)
         begun = {pair.name: self.ledger.begun(pair.name) for pair in left}
         # last: pairs that may have ended a process

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning_reg.configuration.composition import quoted
 from lightning_reg.io.lock import is_written
@@ -110,7 +110,6 @@ class Training:
         return paragraphs[-1][-600:] if paragraphs else silent
 
 
-def summary(folder: Path) -> dict[str, object]:
+def summary(folder: Path) -> dict[str, Any]:
     """Read ``summary.json`` of a finished run."""
-    found: dict[str, object] = read_json(folder / SUMMARY)
-    return found
+    return dict(read_json(folder / SUMMARY))

@@ -82,7 +82,7 @@ class Run:
             " ".join(map(str, evaluated.get("warnings", ()))),
             rows,
             curve,
-            seconds=float(str(summary(folder)["seconds"])),
+            seconds=float(summary(folder)["seconds"]),
             error=primary_error(means) if ranking(means) else float("nan"),
             steps=last_step(folder),
         )

@@ -142,8 +142,8 @@ def _train(
         if state.status == "elsewhere":
             time.sleep(10 * POLL)
     found = summary(place)
-    totals: Any = found["totals"]
-    values = {**totals, "error": primary_error(totals), "seconds": float(str(found["seconds"]))}
+    totals = found["totals"]
+    values = {**totals, "error": primary_error(totals), "seconds": found["seconds"]}
     return tuple(float(values[key]) for key in asked.objectives)
 
 
