@@ -117,6 +117,14 @@ def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
         instance_file(instance)
 
 
+def shard_of(text: str | None) -> tuple[int, int]:
+    """The value of ``--shard``, ``I/N``."""
+    found = re.fullmatch("([0-9]+)/([0-9]+)", text or "1/1")
+    if found is None:
+        raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
+    return int(found[1]), int(found[2])
+
+
 class Lines:
     """Progress where no bar can be shown (a pipe, a cluster's log): the first line, and one every
     half minute.

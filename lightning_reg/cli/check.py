@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,12 @@ MEASURED = (
     ("overlap", "overlap in the world", "{:.2f}"),
 )
 """Measurements of a pair: key, title, form."""
+
+COLUMNS = (
+    "scan", "split", "image", "voxels", "voxel_size_mm", "low", "high", "units", "parts",
+    "findings",
+)  # fmt: skip
+"""Columns of the table of scans."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -152,7 +158,8 @@ def run(arguments: Namespace) -> int:
 
 def _kind(path: Path) -> str:
     """The data configuration that reads a folder or a table."""
-    from lightning_reg.data.datasets.manifest import MANIFEST, read_table
+    from lightning_reg.data.datasets.manifest import MANIFEST
+    from lightning_reg.io.tables import read_table
 
     if path.is_dir():
         return "prepared" if (path / MANIFEST).is_file() else _provider(path) or "folder"
@@ -319,43 +326,30 @@ def _left_out(found: Check, fixed: Prepared) -> list[str]:
 
 
 def _write(path: Path, found: Check) -> None:
-    import csv
+    from lightning_reg.io.tables import write_table
 
-    from lightning_reg.io.folders import written_file
-
-    def lines() -> Iterator[Sequence[object]]:
-        told: set[str] = set()
-        for scan in found.scans:
-            grid = scan.grid
-            shape = " ".join(map(str, grid.shape)) if grid else ""
-            spacing = " ".join(f"{v:.4g}" for v in grid.spacing[0].tolist()) if grid else ""
-            texts = [f"{f.level}: {f.text}" for f in scan.findings]
-            told |= set(texts)
-            yield [
-                scan.record.name, scan.record.split, scan.record.image, shape, spacing, scan.low,
-                scan.high, scan.units,
-                " ".join(scan.parts), " | ".join(texts),
-            ]  # fmt: skip
-        of_several = (f"{f.level}: {f.text}" for f in found.findings)
-        yield from ([""] * 9 + [text] for text in of_several if text not in told)
-
-    with (
-        written_file(path, overwrite=True) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                "scan",
-                "split",
-                "image",
-                "voxels",
-                "voxel_size_mm",
-                "low",
-                "high",
-                "units",
-                "parts",
-                "findings",
-            ]
+    rows: list[dict[str, object]] = []
+    told: set[str] = set()
+    for scan in found.scans:
+        grid = scan.grid
+        texts = [f"{f.level}: {f.text}" for f in scan.findings]
+        told |= set(texts)
+        rows.append(
+            {
+                "scan": scan.record.name,
+                "split": scan.record.split,
+                "image": scan.record.image,
+                "voxels": " ".join(map(str, grid.shape)) if grid else "",
+                "voxel_size_mm": (
+                    " ".join(f"{v:.4g}" for v in grid.spacing[0].tolist()) if grid else ""
+                ),
+                "low": scan.low,
+                "high": scan.high,
+                "units": scan.units,
+                "parts": " ".join(scan.parts),
+                "findings": " | ".join(texts),
+            }
         )
-        writer.writerows(lines())
+    of_several = (f"{f.level}: {f.text}" for f in found.findings)
+    rows += [{"findings": text} for text in of_several if text not in told]
+    write_table(path, rows, COLUMNS)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
+from lightning_reg.cli.arguments import (
+    Lines,
+    console,
+    loading,
+    require_files,
+    require_methods,
+    shard_of,
+)
 from lightning_reg.cli.options import instances
 from lightning_reg.configuration.composition import require_option
 from lightning_reg.registry import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from rich.console import Console
 
     from lightning_reg.batch.evaluation.contestants import Contestant
-    from lightning_reg.batch.evaluation.evaluation import Cases
+    from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation
     from lightning_reg.data.datasets.interface import Split
-    from lightning_reg.inference.result import Result
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -87,6 +94,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="A,B",
         help="columns of the table of methods, in order: tre,dice,seconds, ...",
     )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="this process's share: every N-th pair from the I-th"
+    )
     parser.add_argument("--limit", type=int, help="at most this many pairs")
     parser.add_argument(
         "--refine", type=int, metavar="N", help="steps of instance optimisation after each network"
@@ -113,55 +123,58 @@ def run(arguments: Namespace) -> int:
     terminal, out = console(), Path(arguments.out).expanduser()
     refuse_existing(out, arguments.overwrite, "evaluate")
     with loading():
-        from lightning_reg.batch.evaluation import learn2reg
-        from lightning_reg.batch.evaluation.evaluation import (
-            Evaluation,
-            evaluate_cases,
-            seen_in_training,
+        from lightning_reg.batch.evaluation.evaluation import seen_in_training
+        from lightning_reg.batch.evaluation.folder import evaluate_into
+    columns, shard = _columns(arguments.columns), shard_of(arguments.shard)
+    contestants = _contestants(arguments)
+    cases, described = _cases(arguments)
+    seen_before = seen_in_training(contestants, cases)
+    settings = {
+        **described,
+        "methods": {contestant.name: contestant.settings for contestant in contestants},
+    }
+    settings |= {"warnings": seen_before} if seen_before else {}
+    lines = Lines(terminal)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("pairs", total=None)
+
+        def seen(number: int, count: int) -> None:
+            progress.update(task, completed=number, total=count)
+            lines(f"pair {number:,} of {count:,}")
+
+        evaluation = evaluate_into(
+            out, contestants, cases, settings, columns=columns, challenge=arguments.learn2reg,
+            shard=shard, overwrite=arguments.overwrite, progress=seen,
+        )  # fmt: skip
+    if evaluation is None:
+        terminal.print(
+            "This share of the pairs is evaluated. The process that evaluates the last pair, or the"
+            " same command again, writes the tables.",
+            soft_wrap=True,
         )
-        from lightning_reg.cli.tables import comparison_table, totals_table
-        from lightning_reg.metrics.comparison import CHOICES
-    columns = arguments.columns.split(",") if arguments.columns else None
+        return 0
+    return _show(evaluation, out, terminal)
+
+
+def _columns(text: str | None) -> list[str] | None:
+    """Columns of the table of methods."""
+    from lightning_reg.metrics.comparison import CHOICES
+
+    columns = text.split(",") if text else None
     for column in columns or ():
         if column not in CHOICES:
             raise DataError(
                 f"--columns names '{column}'{did_you_mean(column, CHOICES)} Known:"
                 f" {', '.join(CHOICES)}."
             )
-    contestants = _contestants(arguments)
-    cases, described = _cases(arguments)
-    seen_before = seen_in_training(contestants, cases)
-    fields: dict[str, Tensor] = {}
-    lines = Lines(terminal)
-    warnings: list[str] = []
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("pairs", total=len(cases.cases) * len(contestants))
+    return columns
 
-        def seen(number: int, count: int, name: str, row: object, result: Result | None) -> None:
-            progress.advance(task)
-            lines(f"pair {number + 1:,} of {count:,}: {name}")
-            if result is None:
-                return
-            warnings.extend(
-                warning.split(" (after")[0] for warning in result.warnings
-            )  # the numbers differ from case to case
-            if arguments.learn2reg and name == contestants[0].name:
-                grids = result.pair.fixed.grid, result.pair.moving.grid
-                file = (
-                    "disp_"
-                    + "_".join(cases.cases[number].name.replace(" ", "-").split("-<-"))
-                    + ".nii.gz"
-                )
-                fields[file] = learn2reg.voxel_displacement(result.transform, *grids)
 
-        rows = evaluate_cases(contestants, cases, challenge=arguments.learn2reg, progress=seen)
-    settings = {
-        **described,
-        "methods": {contestant.name: contestant.settings for contestant in contestants},
-    }
-    settings |= {"warnings": seen_before} if seen_before else {}
-    evaluation = Evaluation(rows, settings, columns)
-    evaluation.save(out, arguments.overwrite, fields)
+def _show(evaluation: Evaluation, out: Path, terminal: Console) -> int:
+    """Print the table, warnings and failures."""
+    from lightning_reg.cli.tables import comparison_table, totals_table
+
+    rows = evaluation.rows
     if len(rows) == 1:
         terminal.print(totals_table(next(iter(evaluation.totals().values()))))
     else:
@@ -169,14 +182,13 @@ def run(arguments: Namespace) -> int:
         terminal.print(comparison_table(comparison))
         for note in comparison.notes():
             terminal.print(note, soft_wrap=True)
-    for told in seen_before:
+    for told in evaluation.settings.get("warnings", ()):
         terminal.print(f"Warning: {told}", style="yellow", soft_wrap=True, markup=False)
-    for warning in dict.fromkeys(warnings):
-        terminal.print(
-            f"Warning ({warnings.count(warning)} of {sum(map(len, rows.values()))} registrations):"
-            f" {warning}",
-            style="yellow",
-        )
+    # the numbers in them differ from case to case
+    warnings = Counter(warning.split(" (after")[0] for warning in evaluation.warnings)
+    count = sum(map(len, rows.values()))
+    for warning, times in warnings.items():
+        terminal.print(f"Warning ({times} of {count} registrations): {warning}", style="yellow")
     failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]
     for name, row in failed[:8]:
         terminal.print(
@@ -185,7 +197,7 @@ def run(arguments: Namespace) -> int:
     if len(failed) > 8:
         terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
     terminal.print(
-        f"{len(cases.cases)} pairs. Everything is in {arguments.out}; look at"
+        f"{len(next(iter(rows.values())))} pairs. Everything is in {out}; look at"
         f" {out / 'report.html'}",
         soft_wrap=True,
     )
@@ -212,18 +224,15 @@ def _refuse(arguments: Namespace) -> None:
         raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     if arguments.data is not None:
         require_option("data", arguments.data)
-    require_methods(
-        *(
-            [named(text)[1] for text in given or ()]
-            for given in (arguments.model, arguments.instance)
-        )
+    models, instances = (
+        [named(text)[1] for text in given] for given in (arguments.model, arguments.instance)
     )
+    require_methods(models, instances)
 
 
 def _contestants(arguments: Namespace) -> list[Contestant]:
     """The methods, named as asked for or by what they are."""
-    from lightning_reg.batch.evaluation.contestants import Registering, Transforms
-    from lightning_reg.batch.evaluation.cross_validation import fold_models
+    from lightning_reg.batch.evaluation.contestants import Registering, Transforms, fold_models
     from lightning_reg.cli.models import fetched
     from lightning_reg.inference.registrar import Registrar, conventional, load
     from lightning_reg.metrics.extra import build_metrics
@@ -245,22 +254,18 @@ def _contestants(arguments: Namespace) -> list[Contestant]:
         ),
         "folds": lambda text: Path(text).name.strip("*_-") or "folds",
     }
-    found: list[Contestant] = []
-    for kind, name_of in usual.items():
-        for word in getattr(arguments, kind):
-            name, text = named(word)
-            name = name or name_of(text)
-            if kind == "model":
-                found.append(Registering(name, trained(fetched(text, console())), arguments.refine))
-            elif kind == "instance":
-                found.append(
-                    Registering(name, measured(conventional(text, device=arguments.device)))
-                )
-            elif kind == "transforms":
-                found.append(Transforms(name, text, metrics))
-            else:
-                found.append(fold_models(name, text, trained, arguments.refine))
-    return found
+    built: dict[str, Callable[[str, str], Contestant]] = {
+        "model": lambda name, text: Registering(
+            name, trained(fetched(text, console())), arguments.refine
+        ),
+        "instance": lambda name, text: Registering(
+            name, measured(conventional(text, device=arguments.device))
+        ),
+        "transforms": lambda name, text: Transforms(name, text, metrics),
+        "folds": lambda name, text: fold_models(name, text, trained, arguments.refine),
+    }
+    words = [(kind, *named(word)) for kind in built for word in getattr(arguments, kind)]
+    return [built[kind](name or usual[kind](text), text) for kind, name, text in words]
 
 
 def named(word: str) -> tuple[str | None, str]:
@@ -274,31 +279,26 @@ def named(word: str) -> tuple[str | None, str]:
 def _model_name(text: str) -> str:
     """A checkpoint by its run's folder, anything else by its own name."""
     path = Path(text)
-    return (
-        path.parent.parent.name
-        if path.suffix == ".ckpt" and path.parent.name == "checkpoints"
-        else path.stem
-    )
+    of_run = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
+    return path.parent.parent.name if of_run else path.stem
 
 
 def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     """Cases of the evaluation, and their description for the record."""
     from lightning_reg.batch.cohort.pairs import pairs_from_table
-    from lightning_reg.batch.evaluation.cross_validation import fold_count, named_runs
+    from lightning_reg.batch.evaluation.contestants import fold_count, named_runs
     from lightning_reg.batch.evaluation.evaluation import Cases
     from lightning_reg.configuration.datasets import open_configured
 
     if arguments.pairs is not None:
-        return Cases.of_pairs(
-            pairs_from_table(Path(arguments.pairs).expanduser())[: arguments.limit]
-        ), {"pairs": arguments.pairs}
+        pairs = pairs_from_table(Path(arguments.pairs).expanduser())
+        return Cases.of_pairs(pairs[: arguments.limit]), {"pairs": arguments.pairs}
     if arguments.folds:
         count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
         parts = []
         for fold in range(1, count + 1):
-            data, config = open_configured(
-                arguments.data, [*arguments.overrides, f"data.fold={fold}/{count}"]
-            )
+            overrides = [*arguments.overrides, f"data.fold={fold}/{count}"]
+            data, config = open_configured(arguments.data, overrides)
             parts.append(Cases.of(data, "validation", arguments.limit, fold))
         return Cases.joined(parts), {"data": config, "folds": count}
     data, config = open_configured(arguments.data, arguments.overrides)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -14,7 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
+from lightning_reg.cli.arguments import (
+    Lines,
+    console,
+    loading,
+    require_files,
+    require_methods,
+    shard_of,
+)
 from lightning_reg.cli.options import instances
 from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
 from lightning_reg.io.names import duration
@@ -333,7 +339,7 @@ def _cohort(arguments: Namespace) -> int:
     with loading():
         from lightning_reg.batch.cohort.ledger import Ledger
         from lightning_reg.batch.cohort.register import register_cohort
-    pairs, shard = _pairs(arguments, out), _shard(arguments.shard)
+    pairs, shard = _pairs(arguments, out), shard_of(arguments.shard)
     only = None
     if arguments.only:
         ledger = Ledger(out)
@@ -404,13 +410,6 @@ def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
     return pairs_from_series(
         Path(arguments.series).expanduser(), arguments.to or "0", out / "mean.nii.gz"
     )
-
-
-def _shard(text: str | None) -> tuple[int, int]:
-    found = re.fullmatch("([0-9]+)/([0-9]+)", text or "1/1")
-    if found is None:
-        raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
-    return int(found[1]), int(found[2])
 
 
 class ShownProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,10 +69,8 @@ def run(arguments: Namespace) -> int:
     if arguments.list:
         for job in definition.jobs():
             state = state_of(folder / job.name)
-            terminal.print(
-                f"{job.name}: {state.status}{f' ({state.message})' if state.message else ''}",
-                soft_wrap=True,
-            )
+            message = f" ({state.message})" if state.message else ""
+            terminal.print(f"{job.name}: {state.status}{message}", soft_wrap=True)
         return 0
     if definition.split and not arguments.table:
         from lightning_reg.batch.studies.evaluate import require_pairs
@@ -81,11 +80,8 @@ def run(arguments: Namespace) -> int:
     count = len(jobs)
 
     def tell(job: Job, state: State) -> None:
-        words = (
-            "begins"
-            if state.status == "waiting"
-            else f"{state.status}{f': {state.message}' if state.message else ''}"
-        )
+        words = ": ".join(filter(None, (state.status, state.message)))
+        words = "begins" if state.status == "waiting" else words
         done = sum(state_of(folder / other.name).status == "done" for other in jobs)
         terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True)
 
@@ -102,11 +98,8 @@ def run(arguments: Namespace) -> int:
     if arguments.wandb:
         for place, outcome in outcomes.items():
             outcome.to_wandb(place, arguments.wandb)
-    return (
-        0
-        if all(run.status == "done" for outcome in outcomes.values() for run in outcome.runs)
-        else 1
-    )
+    runs = [run for outcome in outcomes.values() for run in outcome.runs]
+    return 0 if all(run.status == "done" for run in runs) else 1
 
 
 def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, terminal: Console) -> None:
@@ -132,19 +125,15 @@ def written(
     from lightning_reg.io.folders import inside
     from lightning_reg.io.names import file_name
 
-    runs = [
-        (
-            job.data,
-            Run.read(folder / job.name, job.method, job.seed, job.fold, job.overrides, split),
-        )
-        for job in jobs
-    ]
-    several = len({data for data, _ in runs}) > 1
+    runs: dict[str, list[Run]] = {}
+    for job in jobs:
+        runs.setdefault(job.data, []).append(Run.read(folder / job.name, job, split))
     found = {}
-    for data in dict.fromkeys(data for data, _ in runs):
+    for data, of in runs.items():
+        several = len(runs) > 1
         place = inside(folder, f"table_{file_name(data)}") if several else folder
         place.mkdir(exist_ok=True)
-        found[place] = Outcome([run for on, run in runs if on == data])
+        found[place] = Outcome(of)
         found[place].write(place, f"{title}, {data}" if several else title)
     return found
 
@@ -178,12 +167,8 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
     over = False
     try:
         if not arguments.table and not arguments.list:
-            search(
-                definition,
-                folder,
-                retry=arguments.retry,
-                tell=lambda line: terminal.print(line, soft_wrap=True),
-            )
+            say = functools.partial(terminal.print, soft_wrap=True)
+            search(definition, folder, retry=arguments.retry, tell=say)
     finally:
         over, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
         for line in lines:

@@ -25,8 +25,9 @@ from lightning_reg.data.lungs import LungSegmentation, segmented
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
-from lightning_reg.io.folders import inside, reason, refuse_links
+from lightning_reg.io.folders import inside, reason, refuse_links, write_whole
 from lightning_reg.io.lock import one_writer
+from lightning_reg.io.names import unique
 from lightning_reg.io.points import write_points
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.transforms import write_image
@@ -76,25 +77,19 @@ class Preparation:
         if self.lungs is None or "mask" in subject:
             return self.geometry(subject)
         if load("lung_segmentations", self.lungs, LungSegmentation).lungs_alone:
-            found = _masked(subject, segmented(self.lungs, subject["image"], subject["name"]))
-            return replace(self.geometry, crop="mask" if self.crop == "lungs" else self.crop)(
-                found
-            )  # the lungs need not be found again
-        cut, resample = (
-            replace(self.geometry, spacing=None, shape=None),
-            replace(self.geometry, canonical=False, crop=None),
-        )
-        subject = cut(subject)  # before the mask, which includes the air around the body
-        return resample(_masked(subject, segmented(self.lungs, subject["image"], subject["name"])))
+            # the lungs need not be found again
+            crop = "mask" if self.crop == "lungs" else self.crop
+            return replace(self.geometry, crop=crop)(self._masked(subject))
+        # cut before the mask, which includes the air around the body
+        subject = replace(self.geometry, spacing=None, shape=None)(subject)
+        return replace(self.geometry, canonical=False, crop=None)(self._masked(subject))
 
-
-def _masked(subject: tio.Subject, mask: torch.Tensor) -> tio.Subject:
-    """The subject with a mask ``(I, J, K)``."""
-    subject.add_image(
-        tio.LabelMap(tensor=mask.unsqueeze(0).to(torch.uint8), affine=subject["image"].affine),
-        "mask",
-    )
-    return subject
+    def _masked(self, subject: tio.Subject) -> tio.Subject:
+        """The subject with a mask of its lungs."""
+        mask = segmented(str(self.lungs), subject["image"], subject["name"]).unsqueeze(0)
+        label_map = tio.LabelMap(tensor=mask.to(torch.uint8), affine=subject["image"].affine)
+        subject.add_image(label_map, "mask")
+        return subject
 
 
 @dataclass(frozen=True)
@@ -144,11 +139,8 @@ def _prepare(
     records = data.records()
     names = _file_names(records)
     task = _Task(data.dataset, out, preparation, data.settings)
-    finished = {
-        record.name: row
-        for record in records
-        if (row := task.finished(record, names[record.name])) is not None
-    }
+    rows = {record.name: task.finished(record, names[record.name]) for record in records}
+    finished = {name: row for name, row in rows.items() if row is not None}
     reused, problems = len(finished), []
     todo = [(record, names[record.name]) for record in records if record.name not in finished]
     _remove_others(out, set(names.values()))
@@ -161,19 +153,20 @@ def _prepare(
             seen(len(finished) + len(problems), len(records))
     if not finished:
         raise DataError("\n".join([*problems[:20], "No scan could be prepared."]))
-    rows = [
-        row_from_cells(finished[r.name] | {"split": r.split}, out, r.name)
+    made = {
+        r.name: row_from_cells(finished[r.name] | {"split": r.split}, out, r.name)
         for r in records
         if r.name in finished
-    ]
-    made = {row.record.name: row.record for row in rows}
-    pairs = [(records[fixed].name, records[moving].name) for fixed, moving in data.pairs()]
-    there = [
-        (made[fixed], made[moving]) for fixed, moving in pairs if fixed in made and moving in made
+    }
+    named = ((records[fixed].name, records[moving].name) for fixed, moving in data.pairs())
+    pairs = [
+        (made[fixed].record, made[moving].record)
+        for fixed, moving in named
+        if fixed in made and moving in made
     ]
     with _writing(out):
-        write_tables(out, rows, there, preparation.geometry.after(data.geometry))
-    return Prepared(rows, reused, problems)
+        write_tables(out, [*made.values()], pairs, preparation.geometry.after(data.geometry))
+    return Prepared([*made.values()], reused, problems)
 
 
 @dataclass(frozen=True)
@@ -219,28 +212,21 @@ class _Task:
             (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # no longer valid
             for part, folder in FOLDERS.items():
                 if part in subject:
-                    values = subject[part].data
-                    values = (
-                        values.round().to(torch.int32)
-                        if part != "image" or whole
-                        else values.float()
-                    )
+                    values, discrete = subject[part].data, part != "image" or whole
+                    values = values.round().to(torch.int32) if discrete else values.float()
                     path = files[part] = self.out / folder / f"{name}.nii.gz"
                     with _replacing(path) as partial:
                         write_image(partial, values.unsqueeze(0), there)
             if "landmarks" in subject:
                 path = files["landmarks"] = self.out / "landmarks" / f"{name}.csv"
                 with _replacing(path) as partial:
-                    write_points(
-                        partial, subject["landmarks"], labels=subject.get("landmark_labels", ())
-                    )
-            row = Row(
-                replace(record, number=None).holding(files), str(record.image or ""), grid
-            ).cells(self.out)
-            with _replacing(self.out / STATE / f"{name}.json") as partial:
-                partial.write_text(
-                    json.dumps({"key": key, "row": row}, ensure_ascii=False), encoding="utf-8"
-                )
+                    labels = subject.get("landmark_labels", ())
+                    write_points(partial, subject["landmarks"], labels=labels)
+            written = replace(record, number=None).holding(files)
+            row = Row(written, str(record.image or ""), grid).cells(self.out)
+            write_whole(
+                self.out / STATE / f"{name}.json", json.dumps({"key": key, "row": row}).encode()
+            )
         return row
 
 
@@ -337,35 +323,21 @@ def _file_names(records: Sequence[Record]) -> dict[str, str]:
     """File name per scan that is valid in every file system, as close as possible to the name of
     the scan.
     """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for record in records:
-        base = (
-            re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (record.subject, record.time)))).strip(
-                ".-"
-            )
-            or "scan"
-        )
-        name, number = base, 2
-        while name.lower() in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name.lower())
-        names[record.name] = name
-    return names
+    texts = ("_".join(filter(None, (record.subject, record.time))) for record in records)
+    names = (re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "scan" for text in texts)
+    named = zip(records, unique(names, key=str.lower), strict=True)
+    return {record.name: name for record, name in named}
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
     """Remove files of scans that left the data set, and partial files of a killed call."""
     with _writing(out):
-        (out / MANIFEST).unlink(
-            missing_ok=True
-        )  # written again at the end: until then the folder is not complete
-        for path in (out / STATE).iterdir():
-            if path.name.startswith("partial-"):
-                path.unlink(missing_ok=True)
-            elif (
-                path.suffix == ".json" and not path.name.startswith(".") and path.stem not in names
-            ):
+        # written again at the end: until then the folder is not complete
+        (out / MANIFEST).unlink(missing_ok=True)
+        for path in (out / STATE).glob("*partial-*"):
+            path.unlink(missing_ok=True)
+        for path in (out / STATE).glob("[!.]*.json"):
+            if path.stem not in names:
                 for folder in (*FOLDERS.values(), "landmarks"):
                     for ending in (".nii.gz", ".csv"):
                         (out / folder / f"{path.stem}{ending}").unlink(missing_ok=True)

@@ -83,13 +83,14 @@ def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> N
         space: bytes to be written, as far as known.
 
     Raises:
-        DataError: the folder exists and ``overwrite`` is false, or it holds no results of this
+        DataError: the folder exists, ``overwrite`` is false, and it does not hold unfinished
+            results of this command (see :func:`note_unfinished`); it holds no results of this
             command; its name is invalid; it cannot be written; or the disk has less than ``space``.
     """
     if _exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        if not overwrite:
+        writer, names = _listing(folder)
+        if not overwrite and not (writer == by and _is_unfinished(names)):
             raise DataError(f"{folder} exists; choose another folder, or pass --overwrite.")
-        writer, _ = _listing(folder)
         if writer is None:
             raise DataError(
                 f"{folder} exists and holds no results of this program, so it is not overwritten;"
@@ -133,9 +134,8 @@ def _try(place: Path, wanted: Path, space: int) -> None:
     while not _exists(place) and place != place.parent:
         place = place.parent
     try:
-        (
-            os.lstat(place / wanted.name) if wanted.name and place.is_dir() else None
-        )  # fails for too long a name
+        if wanted.name and place.is_dir():
+            os.lstat(place / wanted.name)  # fails for too long a name
     except FileNotFoundError:
         pass
     except OSError as cause:
@@ -252,6 +252,23 @@ def _listing(folder: Path) -> tuple[str | None, Sequence[str]]:
     return by, [str(inside(folder, name, links=True).relative_to(folder)) for name in names]
 
 
+def note_unfinished(folder: Path, name: str, by: str) -> None:
+    """List a hidden folder of unfinished results, which the finished results replace.
+
+    Args:
+        name: of the hidden folder inside ``folder``.
+        by: the command that writes.
+    """
+    _, names = _listing(folder)
+    content = {"by": by, "files": sorted({*names, name})}
+    write_whole(folder / LISTING, (json.dumps(content) + "\n").encode())
+
+
+def _is_unfinished(names: Sequence[str]) -> bool:
+    """Whether a listing has hidden entries only."""
+    return bool(names) and all(name.startswith(".") for name in names)
+
+
 def _has_to_stay(folder: Path) -> bool:
     """Whether the folder cannot be replaced: a mount point, one that holds the working directory,
     or in a read-only folder.
@@ -294,7 +311,7 @@ def _replace(folder: Path, partial: Path) -> None:
                     "it was not written by this command and would be replaced",
                     str(path),
                 )
-            _linked(path, partial / path.name)
+            linked(path, partial / path.name)
     shutil.copymode(folder, partial)
     if not _exchanged(folder, partial):
         old = partial.with_name(f"{partial.name}-old")
@@ -307,7 +324,7 @@ def _replace(folder: Path, partial: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _linked(path: Path, new: Path) -> None:
+def linked(path: Path, new: Path) -> None:
     """Link a file, or all files of a folder, under a second name; copy if the file system has no
     hard links.
     """

@@ -64,6 +64,17 @@ def one_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_written(folder: Path, lock: str = ".lock") -> bool:
+    """Whether a process on any machine holds the lock of a folder, see :func:`one_writer`."""
+    if not (folder / lock).exists():
+        return False
+    try:
+        with FileLock(folder / lock, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 def _holder(path: Path) -> dict[str, Any]:
     try:
         found = read_json(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lightning_reg.registry import DataError
@@ -31,6 +33,28 @@ def require_unicode(path: str | Path) -> None:
 def file_name(text: str, longest: int = LONGEST) -> str:
     """A name in ASCII letters, digits and ``._+-``; anything else becomes ``-``."""
     return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-.")[:longest] or "unnamed"
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is a name as :func:`file_name` makes them, of any length."""
+    return re.fullmatch(r"(?![.-])[\w.+-]+", text, re.ASCII) is not None
+
+
+def unique(names: Iterable[str], key: Callable[[str], str] = str) -> list[str]:
+    """Number repeated names, ``a, a-2, a-3``.
+
+    Args:
+        key: names with the same key are repeated, as ``str.lower`` for a file system.
+    """
+    used: dict[str, str] = {}
+    count: Counter[str] = Counter()
+    for name in names:
+        candidate = name
+        while key(candidate) in used:
+            count[name] += 1
+            candidate = f"{name}-{count[name] + 1}"
+        used[key(candidate)] = candidate
+    return list(used.values())
 
 
 def duration(seconds: float) -> str:

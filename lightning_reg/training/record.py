@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from matplotlib.figure import Figure
 from lightning_reg import figures
 from lightning_reg.components.losses.region import MaskedTerm
 from lightning_reg.io.folders import write_whole
+from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.registry.provenance import Entry
 from lightning_reg.spatial import Pair
@@ -48,7 +47,7 @@ def write_record(
             ``pairs``.
     """
     rows = [case.row() for case in module.cases]
-    write_cases(folder / "cases.csv", rows)
+    write_table(folder / "cases.csv", rows)
     summary = {
         "totals": totals(module.cases),
         "cases": len(rows),
@@ -104,16 +103,6 @@ def around(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, spec in wanted.items()
         if spec is not None
     ]
-
-
-def write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file with one row per case; missing values are empty."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 @torch.no_grad()

@@ -29,7 +29,6 @@ from lightning_reg.batch.cohort.pairs import (
     pairs_from_folder,
     pairs_from_series,
     pairs_from_table,
-    shard,
 )
 from lightning_reg.batch.cohort.register import ENDED, register_cohort
 from lightning_reg.inference.registrar import Registrar, load
@@ -234,22 +233,6 @@ def test_an_image_of_three_axes_is_no_series(tmp_path: Path) -> None:
         pairs_from_series(write(tmp_path / "a.nii.gz", 0))
 
 
-@pytest.mark.parametrize("of", [1, 3, 7, 20])
-def test_shares_are_all_pairs_once_and_of_one_size(of: int) -> None:
-    pairs = [CohortPair(str(n)) for n in range(17)]
-    shares = [shard(pairs, number, of) for number in range(1, of + 1)]
-    assert sorted((pair.name for share in shares for pair in share), key=int) == [
-        str(n) for n in range(17)
-    ]
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-@pytest.mark.parametrize(("number", "of"), [(0, 4), (5, 4), (1, 0)])
-def test_a_share_that_is_none_is_refused(number: int, of: int) -> None:
-    with pytest.raises(DataError, match="There is no share"):
-        shard([], number, of)
-
-
 # Registering them.
 
 
@@ -339,18 +322,18 @@ def test_collecting_says_what_is_missing_and_what_is_damaged(
         ),
         (
             lambda folder, best: (None, {"refine": 3}),
-            "was registered with other settings .refine is null there and 3 here",
+            "was made with other settings .refine is null there and 3 here",
         ),
         (
             lambda folder, best: (None, {"registrar": load(best, start="centers")}),
-            "was registered with other settings .start is",
+            "was made with other settings .start is",
         ),
         (
             lambda folder, best: (
                 None,
                 {"registrar": load(checkpoint(folder / "best.ckpt", seed=5))},
             ),
-            "was registered with other settings",
+            "was made with other settings",
         ),
     ],
 )
@@ -369,7 +352,7 @@ def test_another_cohort_or_another_method_is_refused(
 def test_a_model_that_was_trained_again_under_its_path_is_another(tmp_path: Path) -> None:
     pairs = pairs_from_table(table(tmp_path, 1))
     register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=2)), pairs, tmp_path / "out")
-    with pytest.raises(DataError, match=r"was registered with other settings .weights is"):
+    with pytest.raises(DataError, match=r"was made with other settings .weights is"):
         register_cohort(load(checkpoint(tmp_path / "best.ckpt", seed=3)), pairs, tmp_path / "out")
 
 
@@ -463,7 +446,7 @@ def test_a_pair_that_ends_the_process_twice_is_a_row_and_comes_last_before(
 ) -> None:
     pairs = pairs_from_table(table(tmp_path, 4))
     ledger = Ledger(tmp_path / "out")
-    ledger.begin(pairs, {}, otherwise=True)
+    ledger.begin({pair.name: pair.described() for pair in pairs}, {})
     (tmp_path / "out/cohort.json").unlink()
     ledger.note_begun("p0", 1)
     ledger.note_begun("p1", 2)

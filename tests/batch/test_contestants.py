@@ -22,9 +22,11 @@ from lightning_reg.batch.evaluation.contestants import (
     Contestant,
     Registering,
     Transforms,
+    fold_count,
+    fold_models,
+    named_runs,
     transform_files,
 )
-from lightning_reg.batch.evaluation.cross_validation import fold_count, fold_models, named_runs
 from lightning_reg.batch.evaluation.evaluation import Cases, evaluate_cases
 from lightning_reg.cli.evaluate import named
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,18 +18,18 @@ from scipy import stats
 from scipy.ndimage import map_coordinates
 
 from lightning_reg.batch.evaluation import learn2reg
-from lightning_reg.batch.evaluation.contestants import Case, Contestant
+from lightning_reg.batch.evaluation.contestants import Case, Contestant, Registering
 from lightning_reg.batch.evaluation.evaluation import (
     Cases,
     Evaluation,
     evaluate_cases,
-    evaluate_dataset,
     snapped_errors,
 )
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import load
+from lightning_reg.inference.registrar import Registrar, load
 from lightning_reg.inference.result import Result
 from lightning_reg.metrics import paired, summaries, summary
 from lightning_reg.registry import DataError
@@ -40,15 +41,31 @@ def dataset() -> Splits:
     return Splits(PhantomDataset(subjects=1, validation=3, shape=[24, 20, 24]))
 
 
+def evaluate_dataset(
+    registrar: Registrar,
+    data: Splits,
+    split: Split | None = "validation",
+    limit: int | None = None,
+    refine: int | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Rows of one registrar on the pairs of a split."""
+    method = Registering("model", registrar, refine)
+    return evaluate_cases([method], Cases.of(data, split, limit), **options)["model"]
+
+
 def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
     registrar = load(model(preprocessing={"window": [-1000, 500]}))
-    fields = {}
+    seen: list[int] = []
     rows = evaluate_dataset(
-        registrar, dataset, challenge=True,
-        progress=lambda n, count, name, row,
-        result: fields.update({f"disp_{n}.nii.gz": torch.zeros(1, 3, 4, 4, 4)}),
-    )  # fmt: skip
-    assert len(rows) == len(fields) == 3
+        registrar, dataset, challenge=True, progress=lambda n, *_: seen.append(n)
+    )
+    assert (len(rows), seen) == (3, [0, 1, 2])
+    (tmp_path / "fields").mkdir()
+    for number in seen:
+        learn2reg.write_displacement(
+            tmp_path / "fields" / f"disp_{number}.nii.gz", torch.zeros(1, 3, 4, 4, 4)
+        )
     expected = {
         "tre_before_mm",
         "tre_after_mm",
@@ -66,7 +83,7 @@ def test_rows_totals_and_files(dataset, model, tmp_path: Path) -> None:
         "seconds",
     } <= set(rows[0])
     evaluation = Evaluation({"x": rows, "y": rows}, {"model": "x"})
-    folder = evaluation.save(tmp_path / "out", fields=fields)
+    folder = evaluation.save(tmp_path / "out", displacements=(tmp_path / "fields").iterdir())
     assert sorted(p.name for p in (folder / "learn2reg").iterdir()) == [
         "disp_0.nii.gz",
         "disp_1.nii.gz",

@@ -132,7 +132,9 @@ def test_trials_of_processes_that_are_gone_are_begun_again_with_their_settings(
 def test_a_folder_is_of_one_search(tmp_path: Path) -> None:
     begin(tmp_path, Definition({"a": ()}, search=Search(SPACE, trials=3)))
     begin(tmp_path, Definition({"a": ()}, search=Search(SPACE, trials=9)))
-    with pytest.raises(DataError, match="holds a search in another space"):
+    with pytest.raises(
+        DataError, match=r"was made with other settings .space is .*lr.* there and .*x.* here"
+    ):
         begin(tmp_path, Definition({"a": ()}, search=Search({"x": [1]}, trials=3)))
 
 

@@ -22,7 +22,7 @@ from lightning_reg.batch.studies.definition import Definition, Job, read_definit
 from lightning_reg.batch.studies.evaluate import require_pairs
 from lightning_reg.batch.studies.jobs import State, Training, state_of
 from lightning_reg.batch.studies.outcome import Outcome, Run, over_seeds
-from lightning_reg.batch.studies.study import begin, run_jobs, stored_study
+from lightning_reg.batch.studies.study import StudyFolder, begin, run_jobs
 from lightning_reg.batch.studies.sweep import note_call, sweep_outcome
 from lightning_reg.cli.study import written
 from lightning_reg.registry import DataError, TrainingError
@@ -85,12 +85,12 @@ def definition(**methods: tuple[str, ...]) -> Definition:
 def test_a_folder_is_of_one_study_that_may_grow(tmp_path: Path) -> None:
     begin(tmp_path / "s", definition())
     begin(tmp_path / "s", definition(a=("method=velocity",), b=("method=dlir",)))
-    assert list(stored_study(tmp_path / "s")["jobs"]) == ["a_s1", "b_s1"]
+    assert StudyFolder(tmp_path / "s").names() == ["a_s1", "b_s1"]
     with pytest.raises(
         DataError,
         match=(
-            "holds another study: a_s1 was made with method=velocity, and is to be made with"
-            " method=dlir"
+            r"holds another study .job a_s1: overrides is method=velocity there and method=dlir"
+            " here"
         ),
     ):
         begin(tmp_path / "s", definition(a=("method=dlir",)))

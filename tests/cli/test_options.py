@@ -189,6 +189,24 @@ def test_evaluate_takes_the_pairs_of_its_split_and_limit(options, cases, run, mo
     assert f"{len(cases)} pairs. Everything is in e" in out
 
 
+def test_shares_of_an_evaluation_join_to_the_whole(run, command, models) -> None:
+    words = ("evaluate", "--model", models[0], *PHANTOM, "--limit", 2, "--out")
+    run(*words, "whole")
+    out = run(*words, "shares", "--shard", "2/2")
+    assert "This share of the pairs is evaluated" in out
+    assert not Path("shares/cases.csv").exists()
+    out = run(*words, "shares", "--shard", "1/2")
+    assert "2 pairs. Everything is in shares" in out
+    whole, shares = (
+        [{**r, "seconds": ""} for r in rows(f"{n}/cases.csv")] for n in ("whole", "shares")
+    )
+    assert whole == shares
+    assert len(whole) == 2
+    for shard, told in (("3", "--shard is '3'; give I/N"), ("3/2", "There is no share 3/2")):
+        code, _, err = command(main, "lightning-reg", *words, "new", "--shard", shard)
+        assert (code, told in err) == (2, True)
+
+
 @pytest.mark.slow
 def test_evaluate_refines_by_so_many_steps_of_its_method(run, models) -> None:
     """The network alone, refined, and refined otherwise: three results."""

@@ -42,7 +42,7 @@ def preparing(folder: Path) -> None:
 
 
 def registering(folder: Path) -> None:
-    Ledger(folder).begin([], {})
+    Ledger(folder).begin({}, {})
 
 
 def studying(folder: Path) -> None:

@@ -17,6 +17,8 @@ from lightning_reg.io.folders import (
     MARK,
     Beside,
     inside,
+    note_unfinished,
+    refuse_existing,
     refuse_links,
     write_whole,
     written_file,
@@ -342,3 +344,23 @@ def test_a_failure_of_the_work_itself_goes_before_one_beside() -> None:
 
     with pytest.raises(ValueError, match="in between"):
         work()
+
+
+def test_unfinished_results_are_replaced_by_the_finished_ones(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / ".state").mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    note_unfinished(out, ".state", "evaluate")
+    refuse_existing(out, False, "evaluate")
+    with pytest.raises(DataError, match="exists; choose another folder"):
+        refuse_existing(out, False, "register")
+    with written_whole(out, by="evaluate") as partial:
+        (partial / "cases.csv").touch()
+    assert sorted(path.name for path in out.iterdir()) == [LISTING, "cases.csv", "notes.txt"]
+    (out / ".state").mkdir()
+    note_unfinished(out, ".state", "evaluate")
+    with pytest.raises(DataError, match="exists; choose another folder"):
+        refuse_existing(out, False, "evaluate")
+    with written_whole(out, overwrite=True, by="evaluate") as partial:
+        (partial / "table.csv").touch()
+    assert sorted(path.name for path in out.iterdir()) == [LISTING, "notes.txt", "table.csv"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import itk_reason, read_image
-from lightning_reg.io.names import file_name
+from lightning_reg.io.names import file_name, unique
 from lightning_reg.io.points import read_points
 from lightning_reg.registry import DataError, did_you_mean
 
@@ -88,6 +87,10 @@ class MeanImage:
 
 
 Source = Path | Frame | MeanImage
+COLUMNS = {
+    side if part == "image" else f"{side}_{part}": (side, part) for part in PARTS for side in SIDES
+}
+"""Side and part by column of a table of pairs."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +125,17 @@ class CohortPair:
         """Contents of the two images, see :func:`~lightning_reg.data.datasets.identity.content`, as
         far as they can be read.
         """
-        found = [self.sources[side] for side in SIDES if side in self.sources]
-        frames = [(source.path, source.number) for source in found if isinstance(source, Frame)]
-        files = [(source, None) for source in found if isinstance(source, Path)]
-        return {
-            told
-            for path, number in (*files, *frames)
-            if (told := content(path, number)) is not None
-        }
+        sources = [self.sources[side] for side in SIDES if side in self.sources]
+        contents = [content(one.path, one.number) for one in sources if isinstance(one, Frame)]
+        contents += [content(one) for one in sources if isinstance(one, Path)]
+        return {text for text in contents if text is not None}
 
     def described(self) -> dict[str, str]:
         """The sources as text, for the record."""
-        paths = {
-            key: source.resolve() if isinstance(source, Path) else source
+        return {
+            key: str(source.resolve() if isinstance(source, Path) else source)
             for key, source in self.sources.items()
         }
-        return {key: str(path) for key, path in paths.items()}
 
 
 def pairs_from_table(table: Path) -> list[CohortPair]:
@@ -151,40 +149,38 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
         DataError: no such file, it is not a table, or a column is missing or unknown.
     """
     lines = read_pairs(table)
-    columns = [side + ("" if part == "image" else f"_{part}") for part in PARTS for side in SIDES]
-    files, homeless = [], {}
+    files, homeless = [], set()
     for line, cells in lines:
         try:
-            files.append(
-                {
-                    key: table.parent / Path(cells[key]).expanduser()
-                    for key in columns
-                    if cells.get(key)
-                }
-            )
+            files.append({key: path for key in COLUMNS if (path := _path(table, cells.get(key)))})
         except RuntimeError:  # ~ and an unknown user
             files.append({})
-            homeless[line] = (
+            homeless.add(line)
+    usual = _usual_names([[of[side] for side in SIDES if side in of] for of in files])
+    named = [cells.get("pair") or name for (_, cells), name in zip(lines, usual, strict=True)]
+    names = unique(map(file_name, named))
+    pairs = []
+    for name, sources, (line, _) in zip(names, files, lines, strict=True):
+        lacking = [side for side in SIDES if side not in sources]
+        gone = [path for path in sources.values() if not path.exists()]
+        problem = None
+        if line in homeless:
+            problem = (
                 f"Line {line} of {table} has a path that begins with ~ and a user's name that this"
                 " machine does not know."
             )
-    usual = _usual_names(
-        [[sources[side] for side in SIDES if side in sources] for sources in files]
-    )
-    named = [cells.get("pair") or name for (_, cells), name in zip(lines, usual, strict=True)]
-    found = []
-    for name, sources, (line, _) in zip(_unique(named), files, lines, strict=True):
-        lacking = [side for side in SIDES if side not in sources]
-        gone = [path for path in sources.values() if not path.exists()]
-        problem = homeless.get(line)
-        if problem is None and lacking:
+        elif lacking:
             problem = (
                 f"Line {line} of {table} has no {lacking[0]} image; give one, or remove the line."
             )
-        elif problem is None and gone:
+        elif gone:
             problem = f"Line {line} of {table}: there is no {gone[0]}; correct the path."
-        found.append(CohortPair(name, dict(sources), problem))
-    return found
+        pairs.append(CohortPair(name, dict(sources), problem))
+    return pairs
+
+
+def _path(table: Path, cell: str | None) -> Path | None:
+    return table.parent / Path(cell).expanduser() if cell else None
 
 
 def pairs_from_folder(
@@ -210,7 +206,7 @@ def pairs_from_folder(
         if not pairs:
             raise DataError(
                 f"{folder} has one scan per subject, so that none follows another; give their"
-                " reference (--to)."
+                " reference (to)."
             )
     elif to is not None:
         fixed = _reference(to, records)
@@ -226,11 +222,9 @@ def pairs_from_folder(
         )
     if not pairs:
         raise DataError(f"{folder} has no pairs to register; give a second scan.")
-    names = _unique([f"{fixed.name}__{moving.name}" for fixed, moving in pairs])
-    return [
-        CohortPair(name, _sources(fixed, moving))
-        for name, (fixed, moving) in zip(names, pairs, strict=True)
-    ]
+    names = unique(file_name(f"{fixed.name}__{moving.name}") for fixed, moving in pairs)
+    sources = (_sources(fixed, moving) for fixed, moving in pairs)
+    return [CohortPair(name, of) for name, of in zip(names, sources, strict=True)]
 
 
 def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> list[CohortPair]:
@@ -247,48 +241,32 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
     """
     points: Sequence[Path | Frame]
     if series.is_dir():
-        inside = [path for path in series.iterdir() if is_image(path)] or [
-            path for path in series.iterdir() if path.is_dir()
-        ]
-        files = sorted(inside, key=natural)
-        points, names = files, [stem(path) for path in files]
+        images = [path for path in series.iterdir() if is_image(path)]
+        images = images or [path for path in series.iterdir() if path.is_dir()]
+        points = images = sorted(images, key=natural)
+        names = [stem(path) for path in images]
     else:
         count = int(_series(series).shape[3])
-        points, names = (
-            [Frame(series, k) for k in range(count)],
-            [f"t{k:0{len(str(count - 1))}d}" for k in range(count)],
-        )
+        points = [Frame(series, k) for k in range(count)]
+        names = [f"t{k:0{len(str(count - 1))}d}" for k in range(count)]
     if len(points) < 2:
         raise DataError(f"{series} has {len(points)} time points; give two or more.")
     chosen = int(to) if re.fullmatch("[0-9]+", to) else None
     if to != "mean" and (chosen is None or chosen >= len(points)):
         raise DataError(
-            f"--to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean."
+            f"to is '{to}'; give the number of a time point, 0 to {len(points) - 1}, or mean."
         )
-    fixed: Source = (
-        MeanImage(series, points, mean or series.with_name("mean.nii.gz"))
-        if chosen is None
-        else points[chosen]
-    )
-    labels = _unique(names)
+    fixed: Source
+    if chosen is None:
+        fixed = MeanImage(series, points, mean or series.with_name("mean.nii.gz"))
+    else:
+        fixed = points[chosen]
+    named = enumerate(zip(unique(map(file_name, names)), points, strict=True))
     return [
-        CohortPair(label, {"fixed": fixed, "moving": p})
-        for k, (label, p) in enumerate(zip(labels, points, strict=True))
+        CohortPair(name, {"fixed": fixed, "moving": point})
+        for k, (name, point) in named
         if k != chosen
     ]
-
-
-def shard(pairs: Sequence[CohortPair], number: int, of: int) -> list[CohortPair]:
-    """Every ``of``-th pair, beginning with the ``number``-th, counted from 1.
-
-    Raises:
-        DataError: no such share.
-    """
-    if of < 1 or not 1 <= number <= of:
-        raise DataError(
-            f"There is no share {number}/{of}; give 1/{max(of, 1)} to {max(of, 1)}/{max(of, 1)}."
-        )
-    return list(pairs[number - 1 :: of])
 
 
 def _series(path: Path) -> Any:
@@ -319,7 +297,7 @@ def _write_mean(points: Sequence[Path | Frame], path: Path) -> None:
         elif values.shape != total.shape or not np.allclose(affine, image.affine, atol=1e-4):
             raise DataError(
                 f"{point} has another grid than the first time point, so there is no mean of them;"
-                " give a number (--to)."
+                " give a number (to)."
             )
         else:
             total += values
@@ -354,13 +332,9 @@ def _reference(to: str, records: Sequence[Record]) -> Record:
 
 
 def _sources(fixed: Record, moving: Record) -> dict[str, Source]:
-    found: dict[str, Source] = {}
-    for side, record in zip(SIDES, (fixed, moving), strict=True):
-        for part in PARTS:
-            path = getattr(record, part)
-            if path is not None:
-                found[side if part == "image" else f"{side}_{part}"] = path
-    return found
+    records = {"fixed": fixed, "moving": moving}
+    files = {key: getattr(records[side], part) for key, (side, part) in COLUMNS.items()}
+    return {key: path for key, path in files.items() if path is not None}
 
 
 def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
@@ -375,23 +349,5 @@ def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
 
 
 def _tail(path: Path, depth: int) -> str:
-    return "-".join(
-        [*path.parent.parts[max(0, len(path.parent.parts) - depth + 1) :], stem(path)]
-        if depth > 1
-        else [stem(path)]
-    )
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """The names as names of folders; duplicates get a number."""
-    taken: Counter[str] = Counter()
-    used: set[str] = set()
-    found = []
-    for name in map(file_name, names):
-        candidate = name
-        while candidate in used:
-            taken[name] += 1
-            candidate = f"{name}-{taken[name] + 1}"
-        used.add(candidate)
-        found.append(candidate)
-    return found
+    folders = path.parent.parts
+    return "-".join([*folders[max(0, len(folders) - depth + 1) :], stem(path)])

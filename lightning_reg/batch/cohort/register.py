@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.batch.cohort.ledger import RESULTS, Ledger
+from lightning_reg.batch.cohort.ledger import RESULTS, Ledger, with_weights
 from lightning_reg.batch.cohort.pairs import CohortPair
-from lightning_reg.batch.cohort.pairs import shard as share_of
 from lightning_reg.inference.ensemble import Ensemble
 from lightning_reg.inference.files import OF_MANY
 from lightning_reg.inference.memory import give_memory_back
 from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
-from lightning_reg.io.lock import one_writer
+from lightning_reg.io.worklist import share
 from lightning_reg.registry import DataError, UserError, in_words
 
 AT_ONCE = 2
@@ -33,26 +31,26 @@ TRIM = 25
 """Number of pairs after which freed memory is returned to the system."""
 ENDED = (
     "The process was ended twice while it worked on this pair, as happens where memory runs out;"
-    " register it alone (--only)."
+    " register it alone."
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
     """Progress of a run.
 
     Args:
-        done, failed: pairs of this run.
         total: pairs of its share, including ``earlier``.
         earlier: pairs finished by earlier runs.
+        done, failed: pairs of this run.
         seconds: since the run began.
     """
 
-    done: int
-    failed: int
-    total: int
-    earlier: int
-    seconds: float
+    total: int = 0
+    earlier: int = 0
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
 
     @property
     def per_minute(self) -> float:
@@ -105,48 +103,44 @@ def register_cohort(
     """
     ledger = Ledger(Path(folder).expanduser())
     number, of = shard
-    own = share = share_of(pairs, number, of)
+    own = of_shard = share(pairs, number, of)
     if only is not None:
         unknown = sorted(set(only) - {pair.name for pair in pairs})
         if unknown:
             raise DataError(f"The cohort has no pair '{unknown[0]}'; correct its name.")
         own = [pair for pair in own if pair.name in only]
-    ledger.begin(pairs, _settings(registrar, refine, files), otherwise=only is not None)
+    settings = _settings(registrar, refine, files)
+    described = {pair.name: pair.described() for pair in pairs}
+    ledger.begin(described, settings, otherwise=only is not None)
     table, names = (
-        (RESULTS, ledger.pairs())
+        (RESULTS, ledger.names())
         if of == 1
-        else (f"results-{number}-of-{of}.csv", [pair.name for pair in share])
+        else (f"results-{number}-of-{of}.csv", [pair.name for pair in of_shard])
     )
-    run = _Run(
-        registrar,
-        ledger,
-        refine,
-        {"inverse": inverse, "report": report, "files": files},
-        again=only is not None,
-    )
-    with one_writer(ledger.folder / ".shards" / f"{number}-of-{of}"):
+    save = {"inverse": inverse, "report": report, "files": files}
+    run = _Run(registrar, ledger, refine, save, again=only is not None)
+    tabled = time.monotonic()
+    with ledger.writer(number, of):
         try:
-            with closing(run.through(own)) as told_after_each:
-                for told in told_after_each:
+            with closing(run.through(own)) as states:
+                for now in states:
                     if progress is not None:
-                        progress(told)
-                    if (told.done + told.failed) % TRIM == 0:
+                        progress(now)
+                    if (now.done + now.failed) % TRIM == 0:
                         give_memory_back()
-                    if run.table_is_due():
+                    if time.monotonic() - tabled > EVERY:
                         ledger.write_results(names, table)
+                        tabled = time.monotonic()
         finally:
             ledger.write_results(names, table)
-    return run.told(len(own))
+    return run.now
 
 
 def _settings(
     registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]
 ) -> dict[str, Any]:
     members = registrar.members if isinstance(registrar, Ensemble) else [registrar]
-    described = [
-        {**member.settings, "start": member.start, "weights": _digest(member.settings.get("model"))}
-        for member in members
-    ]
+    described = [with_weights({**member.settings, "start": member.start}) for member in members]
     augmented = [member.variant is not None for member in members]
     return {
         **(described[0] if len(members) == 1 else {"members": described, "augmented": augmented}),
@@ -155,108 +149,85 @@ def _settings(
     }
 
 
-def _digest(model: Any) -> str | None:
-    path = Path(str(model))
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if model and path.is_file() else None
-
-
+@dataclass
 class _Run:
     """Pipeline of pairs: threads read ahead and write; the calling thread registers."""
 
-    def __init__(
-        self,
-        registrar: Registrar | Ensemble,
-        ledger: Ledger,
-        refine: int | None,
-        save: Mapping[str, Any],
-        again: bool,
-    ) -> None:
-        self.registrar, self.ledger, self.refine, self.save, self.again = (
-            registrar,
-            ledger,
-            refine,
-            save,
-            again,
-        )
-        self.done = self.failed = self.earlier = 0
-        bounded = isinstance(registrar, Registrar) and registrar.memory is not None
-        self.ahead, self.behind = (
-            (1, 0) if bounded else (AT_ONCE, AT_ONCE)
-        )  # one pair at a time if memory is limited
-        self.flying: dict[str, int] = {}
-        self.started = self.tabled = time.monotonic()
-
-    def told(self, total: int) -> Progress:
-        return Progress(
-            self.done, self.failed, total, self.earlier, time.monotonic() - self.started
-        )
-
-    def table_is_due(self) -> bool:
-        due = time.monotonic() - self.tabled > EVERY
-        if due:
-            self.tabled = time.monotonic()
-        return due
+    registrar: Registrar | Ensemble
+    ledger: Ledger
+    refine: int | None
+    save: Mapping[str, Any]
+    again: bool
+    flying: dict[str, int] = field(default_factory=dict)
+    now: Progress = field(default_factory=Progress)
+    started: float = field(default_factory=time.monotonic)
 
     def through(self, pairs: Sequence[CohortPair]) -> Generator[Progress, None, None]:
         """Register the remaining pairs; yields the progress after each."""
-        left = list(pairs)
-        if not self.again:
-            left = [pair for pair in pairs if not self.ledger.done(pair.name)]
-            for name in {pair.name for pair in pairs} - {pair.name for pair in left}:
-                self.ledger.note_begun(
-                    name, 0
-                )  # left by a process killed right after writing the pair
-        self.earlier = len(pairs) - len(left)
+        names = {pair.name for pair in pairs}
+        remaining = names if self.again else {*self.ledger.remaining(names)}
+        for name in names - remaining:  # killed right after the pair was written
+            self.ledger.note_begun(name, 0)
+        left = [pair for pair in pairs if pair.name in remaining]
+        self.now.total, self.now.earlier = len(pairs), len(pairs) - len(left)
         begun = {pair.name: self.ledger.begun(pair.name) for pair in left}
-        queue = deque(
-            sorted(left, key=lambda pair: begun[pair.name])
-        )  # last: pairs that may have ended a process
+        # last: pairs that may have ended a process
+        queue = deque(sorted(left, key=lambda pair: begun[pair.name]))
+        bounded = isinstance(self.registrar, Registrar) and self.registrar.memory is not None
+        # one pair at a time if memory is limited
+        most_ahead, most_behind = (1, 0) if bounded else (AT_ONCE, AT_ONCE)
         ahead: deque[tuple[CohortPair, Future[Inputs]]] = deque()
         behind: deque[tuple[CohortPair, Future[None]]] = deque()
         with ThreadPoolExecutor(AT_ONCE) as readers, ThreadPoolExecutor(AT_ONCE) as writers:
             try:
                 while queue or ahead:
-                    while queue and len(ahead) < self.ahead:
+                    while queue and len(ahead) < most_ahead:
                         pair = queue.popleft()
                         ahead.append((pair, readers.submit(_read, pair)))
                     pair, reading = ahead.popleft()
-                    if begun[pair.name] >= 2 and not self.again:
-                        self._note(pair, DataError(ENDED))
-                        self.ledger.note_begun(pair.name, begun[pair.name])
-                    else:
-                        self.flying[pair.name] = begun[pair.name]
-                        self.ledger.note_begun(pair.name, begun[pair.name] + 1)
-                        try:
-                            result = self.registrar.register_inputs(
-                                reading.result(), refine=self.refine
-                            )
-                        except Exception as error:
-                            self._note(pair, error)
-                        else:
-                            behind.append((pair, writers.submit(self._write, pair, result)))
-                            del result
-                    yield self.told(len(pairs))
-                    while len(behind) > self.behind or (behind and behind[0][1].done()):
+                    result = self._register(pair, reading, begun[pair.name])
+                    if result is not None:
+                        behind.append((pair, writers.submit(self._write, pair, result)))
+                    del result
+                    yield self._timed()
+                    while len(behind) > most_behind or (behind and behind[0][1].done()):
                         self._finish(*behind.popleft())
                 while behind:
                     self._finish(*behind.popleft())
-                    yield self.told(len(pairs))
+                    yield self._timed()
             except BaseException:  # interrupted, or the disk is full: no pair is to blame
                 for name, times in self.flying.items():
                     self.ledger.note_begun(name, times)
                 raise
+
+    def _timed(self) -> Progress:
+        self.now.seconds = time.monotonic() - self.started
+        return self.now
+
+    def _register(self, pair: CohortPair, reading: Future[Inputs], begun: int) -> Result | None:
+        """Register a pair; ``None`` if it failed, or has ended the process twice."""
+        if begun >= 2 and not self.again:
+            self._note(pair, DataError(ENDED))
+            self.ledger.note_begun(pair.name, begun)
+            return None
+        self.flying[pair.name] = begun
+        self.ledger.note_begun(pair.name, begun + 1)
+        try:
+            return self.registrar.register_inputs(reading.result(), refine=self.refine)
+        except Exception as error:
+            self._note(pair, error)
+            return None
 
     def _write(self, pair: CohortPair, result: Result) -> None:
         result.save(self.ledger.place(pair.name), overwrite=self.again, **self.save)
 
     def _finish(self, pair: CohortPair, writing: Future[None]) -> None:
         error = writing.exception()
-        if error is None or (
-            isinstance(error, DataError) and not self.again and self.ledger.done(pair.name)
-        ):  # another process was faster
-            self.ledger.succeed(pair.name)
+        faster = isinstance(error, DataError) and not self.again and self.ledger.done(pair.name)
+        if error is None or faster:  # another process was faster
+            self.ledger.clear(pair.name)
             self.flying.pop(pair.name, None)
-            self.done += 1
+            self.now.done += 1
         elif isinstance(error, Exception):
             self._note(pair, error)
         else:
@@ -274,11 +245,11 @@ class _Run:
                 " again."
             ) from error
         known = isinstance(error, UserError)
-        self.ledger.fail(
-            pair.name, in_words(error), "" if known else "".join(traceback.format_exception(error))
-        )
+        details = "" if known else "".join(traceback.format_exception(error))
+        result = self.ledger.result(pair.name)
+        self.ledger.fail(pair.name, in_words(error), details, result=result)
         self.flying.pop(pair.name, None)
-        self.failed += 1
+        self.now.failed += 1
 
 
 def _read(pair: CohortPair) -> Inputs:

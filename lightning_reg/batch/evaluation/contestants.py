@@ -1,17 +1,19 @@
-"""Methods that an evaluation compares: models, instance optimisation, and transforms that another
-program wrote.
+"""Methods that an evaluation compares: models, also of a cross-validation, instance optimisation,
+and transforms that another program wrote.
 """
 
 from __future__ import annotations
 
+import glob
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torchio as tio
 
+from lightning_reg.data.datasets.splits import read_fold
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import make_pair, original
 from lightning_reg.inference.registrar import Registrar
@@ -22,6 +24,10 @@ from lightning_reg.io.transform_files import TRANSFORM_ENDINGS, ants_files, file
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.registry import DataError, UserError
+from lightning_reg.training.run_folder import CONFIG, read_config
+
+Runs = dict[int, Path]
+"""Folder of the run of each fold, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,8 @@ class Registering(Contestant):
         return self.registrar.trained_on
 
     def after(self, done: Geometry) -> Contestant:
-        return replace(
-            self,
-            registrar=replace(
-                self.registrar, preprocessing=self.registrar.preprocessing.remaining(done)
-            ),
-        )
+        preprocessing = self.registrar.preprocessing.remaining(done)
+        return replace(self, registrar=replace(self.registrar, preprocessing=preprocessing))
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,7 @@ class Folds(Contestant):
         return frozenset() if fold is None else fold.trained_on(case)
 
     def after(self, done: Geometry) -> Contestant:
-        return replace(
-            self, folds={number: fold.after(done) for number, fold in self.folds.items()}
-        )
+        return replace(self, folds={n: fold.after(done) for n, fold in self.folds.items()})
 
 
 @dataclass(frozen=True)
@@ -176,19 +176,16 @@ class Transforms(Contestant):
         Raises:
             DataError: there are none.
         """
-        if "{pair}" in self.place:
-            paths = [
-                Path(part.strip().replace("{pair}", name)).expanduser()
-                for part in self.place.split(",")
-            ]
-            gone = [path for path in paths if not path.is_file()]
-            if gone:
-                raise DataError(
-                    f"There is no transform {gone[0]} of {self.name}; correct the pattern"
-                    f" {self.place}."
-                )
-            return paths
-        return transform_files(Path(self.place).expanduser(), name)
+        if "{pair}" not in self.place:
+            return transform_files(Path(self.place).expanduser(), name)
+        parts = self.place.replace("{pair}", name).split(",")
+        paths = [Path(part.strip()).expanduser() for part in parts]
+        gone = next((path for path in paths if not path.is_file()), None)
+        if gone is not None:
+            raise DataError(
+                f"There is no transform {gone} of {self.name}; correct the pattern {self.place}."
+            )
+        return paths
 
 
 def transform_files(folder: Path, name: str) -> list[Path]:
@@ -206,9 +203,8 @@ def transform_files(folder: Path, name: str) -> list[Path]:
         if place.is_dir() and (found := files_in(place)):
             return found
     chains = [chain for prefix in (name, f"{name}_") if (chain := ants_files(folder, prefix))]
-    chains = chains or [
-        [path] for ending in TRANSFORM_ENDINGS if (path := folder / f"{name}{ending}").is_file()
-    ]
+    files = (folder / f"{name}{ending}" for ending in TRANSFORM_ENDINGS)
+    chains = chains or [[path] for path in files if path.is_file()]
     if len(chains) > 1:
         raise DataError(
             f"{folder} has {chains[0][0].name} and {chains[1][0].name} for {name}; give a pattern"
@@ -220,4 +216,82 @@ def transform_files(folder: Path, name: str) -> list[Path]:
         f"{folder} has no transform of {name}; looked for {name}.h5 (.tfm, .mat, .nii.gz, ...),"
         f" {name}1Warp.nii.gz, {name}/transform.h5 and others, see docs/evaluate.md; or give a"
         " pattern of paths with {pair} in it."
+    )
+
+
+def named_runs(pattern: str) -> tuple[int, Runs]:
+    """The number of folds, and the run of each, counted from 1.
+
+    Args:
+        pattern: of the runs' folders, as ``runs/velocity_fold*``.
+
+    Raises:
+        DataError: no run matches, a run has no fold, a fold is missing or occurs twice, or the runs
+            differ in their number of folds.
+    """
+    paths = map(Path, glob.glob(str(Path(pattern).expanduser())))
+    folders = sorted(path for path in paths if (path / CONFIG).is_file())
+    if not folders:
+        raise DataError(
+            f"No run is called {pattern}; give a pattern of their folders, in quotation marks:"
+            " 'runs/velocity_fold*'."
+        )
+    runs: Runs = {}
+    counts: dict[int, Path] = {}
+    for folder in folders:
+        fold = read_config(folder)["data"].get("fold")
+        if fold is None:
+            raise DataError(
+                f"{folder} is no run of a fold (its data.fold is null); give a pattern that leaves"
+                " it out."
+            )
+        number, of = read_fold(fold)
+        counts.setdefault(of, folder)
+        other = runs.setdefault(number, folder)
+        if other is not folder:
+            raise DataError(
+                f"{other} and {folder} are both of fold {fold}; give a pattern that leaves one out."
+            )
+    count, *others = counts
+    if others:
+        raise DataError(
+            f"{counts[count]} is of {count} folds and {counts[others[0]]} of {others[0]}; give a"
+            " pattern of one cross-validation."
+        )
+    lacking = [str(number) for number in range(1, count + 1) if number not in runs]
+    if lacking:
+        raise DataError(
+            f"{pattern} lacks the fold {', '.join(lacking)} of {count}; train it:"
+            f" data.fold={lacking[0]}/{count}."
+        )
+    return count, runs
+
+
+def fold_count(runs: Sequence[tuple[int, Runs]]) -> int:
+    """The number of folds of several cross-validations.
+
+    Raises:
+        DataError: they differ.
+    """
+    counts = sorted({count for count, _ in runs})
+    if len(counts) > 1:
+        raise DataError(
+            f"The cross-validations have {counts[0]} and {counts[1]} folds; compare those with the"
+            " same number of folds."
+        )
+    return counts[0]
+
+
+def fold_models(
+    name: str, pattern: str, load: Callable[[Path], Registrar], refine: int | None = None
+) -> Folds:
+    """The models of a cross-validation: the best checkpoints of its runs.
+
+    Raises:
+        DataError: see :func:`named_runs`, or a run has no checkpoint.
+    """
+    _, runs = named_runs(pattern)
+    checkpoints = {n: runs[n] / "checkpoints" / "best.ckpt" for n in sorted(runs)}
+    return Folds(
+        name, {n: Registering(name, load(path), refine) for n, path in checkpoints.items()}
     )

@@ -4,11 +4,9 @@ with each other.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,16 @@ from torch import Tensor
 
 from lightning_reg.batch.cohort.pairs import CohortPair
 from lightning_reg.batch.evaluation import learn2reg
-from lightning_reg.batch.evaluation.contestants import Case, Contestant, Registering
+from lightning_reg.batch.evaluation.contestants import Case, Contestant
 from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import Inputs, Registrar
+from lightning_reg.inference.registrar import Inputs
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
-from lightning_reg.io.folders import MARK, written_whole
+from lightning_reg.io.folders import MARK, linked, written_whole
+from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import Comparison, summaries
 from lightning_reg.registry import DataError, in_words
 from lightning_reg.spatial import Pair, Transform
@@ -43,11 +42,13 @@ class Evaluation:
             sentence, for a case that failed.
         settings: of the data and the methods.
         columns: of the table of methods, see :class:`~lightning_reg.metrics.comparison.Comparison`.
+        warnings: of all registrations.
     """
 
     rows: Mapping[str, Sequence[Row]]
     settings: Mapping[str, Any]
     columns: Sequence[str] | None = None
+    warnings: Sequence[str] = ()
 
     def totals(self) -> dict[str, dict[str, dict[str, float]]]:
         """Per method and column ``mean, sd, low, high, n``, see
@@ -63,34 +64,35 @@ class Evaluation:
         self,
         folder: str | Path,
         overwrite: bool = False,
-        fields: Mapping[str, Tensor] | None = None,
+        displacements: Iterable[Path] = (),
     ) -> Path:
         """Write the tables and the report into a folder.
 
         Files: ``cases.csv``, ``metrics.json``, ``table.csv``, ``table.md``, ``table.tex``,
-            ``report.html`` and, with ``fields``,
-        displacements in Learn2Reg's format in ``learn2reg``.
+            ``report.html`` and ``learn2reg``.
+
+        Args:
+            displacements: files in Learn2Reg's format, linked or copied.
         """
         comparison = self.comparison()
+        tables = {
+            "csv": comparison.csv(),
+            "md": comparison.markdown(),
+            "tex": comparison.latex(),
+        }
+        differences = [vars(difference) for difference in comparison.differences]
+        record = finite(
+            {"totals": self.totals(), "differences": differences, "settings": self.settings}
+        )
+        cases = [{"method": name, **row} for name, rows in self.rows.items() for row in rows]
         with written_whole(Path(folder), overwrite, "evaluate") as partial:
-            write_rows(
-                partial / "cases.csv",
-                [{"method": name, **row} for name, rows in self.rows.items() for row in rows],
-            )
-            for ending, text in (
-                ("csv", comparison.csv()),
-                ("md", comparison.markdown()),
-                ("tex", comparison.latex()),
-            ):
+            write_table(partial / "cases.csv", cases)
+            for ending, text in tables.items():
                 (partial / f"table.{ending}").write_text(text, encoding="utf-8")
-            differences = [vars(difference) for difference in comparison.differences]
-            record = finite(
-                {"totals": self.totals(), "differences": differences, "settings": self.settings}
-            )
             (partial / MARK).write_text(json.dumps(record, indent=2, default=str) + "\n")
-            for name, field in (fields or {}).items():
+            for path in displacements:
                 (partial / "learn2reg").mkdir(exist_ok=True)
-                learn2reg.write_displacement(partial / "learn2reg" / name, field)
+                linked(path, partial / "learn2reg" / path.name)
             write_report(partial / "report.html", self.rows, record, comparison)
         return Path(folder)
 
@@ -133,10 +135,7 @@ class Cases:
                 " or split."
             )
         records, subjects = data.records(split), data.subjects(split)
-        cases = [
-            Case(pair_name(records[fixed].name, records[moving].name), fold)
-            for fixed, moving in pairs
-        ]
+        names = (pair_name(records[fixed].name, records[moving].name) for fixed, moving in pairs)
 
         @functools.cache
         def image(number: int) -> str | None:
@@ -146,7 +145,12 @@ class Cases:
         def images(number: int) -> set[str]:
             return {told for told in map(image, pairs[number]) if told is not None}
 
-        return cls(cases, lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]), data, images)
+        return cls(
+            [Case(name, fold) for name in names],
+            lambda k: (subjects[pairs[k][0]], subjects[pairs[k][1]]),
+            data,
+            images,
+        )
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[CohortPair]) -> Cases:
@@ -156,9 +160,8 @@ class Cases:
             inputs = Inputs.read(pairs[number].opened(), pairs[number].name)
             return inputs.fixed, inputs.moving
 
-        return cls(
-            [Case(pair.name) for pair in pairs], read, images=lambda number: pairs[number].images()
-        )
+        cases = [Case(pair.name) for pair in pairs]
+        return cls(cases, read, images=lambda number: pairs[number].images())
 
     @classmethod
     def joined(cls, parts: Sequence[Cases]) -> Cases:
@@ -191,42 +194,66 @@ def evaluate_cases(
     Raises:
         DataError: two contestants have the same name, or no contestant could register any case.
     """
+    ready = checked_for(contestants, cases)
+    rows: dict[str, list[Row]] = {contestant.name: [] for contestant in ready}
+    first: Exception | None = None
+    for number in range(len(cases.cases)):
+        measured, error = measure(ready, cases, number, challenge, progress)
+        first = first or error
+        for name, row in measured.items():
+            rows[name].append(row)
+    if first is not None and all("error" in row for of in rows.values() for row in of):
+        raise DataError(f"No case could be evaluated. {in_words(first)}") from first
+    return rows
+
+
+def checked_for(contestants: Sequence[Contestant], cases: Cases) -> list[Contestant]:
+    """The contestants for the grids of the cases.
+
+    Raises:
+        DataError: two contestants have the same name, or one has the name of a row of the tables.
+    """
     names = [contestant.name for contestant in contestants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
-        raise DataError(f"Two methods are called '{double}'; give them names: --model NAME=MODEL.")
+        raise DataError(f"Two methods are called '{double}'; give each a name of its own.")
     if any(name.split(" ")[0] == "before" for name in names):
         raise DataError(
             "A method is called 'before', which is the name of a row in the tables; give it another"
             " name."
         )
-    ready = [
-        contestant if cases.data is None else contestant.after(cases.data.geometry)
-        for contestant in contestants
-    ]
-    rows: dict[str, list[Row]] = {name: [] for name in names}
+    done = None if cases.data is None else cases.data.geometry
+    return [one if done is None else one.after(done) for one in contestants]
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    cases: Cases,
+    number: int,
+    challenge: bool = False,
+    progress: Callable[..., None] | None = None,
+) -> tuple[dict[str, Row], Exception | None]:
+    """Measure every contestant on one case, see :func:`evaluate_cases`.
+
+    Returns:
+        The rows by contestant, and the first failure.
+    """
+    case, rows = cases.cases[number], {}
+    known = {"case": case.name} | ({} if case.fold is None else {"fold": case.fold})
+    subjects: tuple[tio.Subject, tio.Subject] | None = None
     first: Exception | None = None
-    for number, case in enumerate(cases.cases):
-        subjects: tuple[tio.Subject, tio.Subject] | None = None
-        for contestant in ready:
-            result: Result | None = None
-            fold = {} if case.fold is None else {"fold": case.fold}
-            try:
-                subjects = subjects or cases.read(number)
-                result = contestant.register(case, *subjects)
-                row = {**case_row(result, challenge), "case": case.name, **fold}
-            except Exception as error:
-                row, result, first = (
-                    {"case": case.name, **fold, "error": in_words(error)},
-                    None,
-                    first or error,
-                )
-            rows[contestant.name].append(row)
-            if progress is not None:
-                progress(number, len(cases.cases), contestant.name, row, result)
-    if first is not None and all("error" in row for of in rows.values() for row in of):
-        raise DataError(f"No case could be evaluated. {in_words(first)}") from first
-    return rows
+    for contestant in contestants:
+        result: Result | None = None
+        try:
+            subjects = subjects or cases.read(number)
+            result = contestant.register(case, *subjects)
+            row = {**case_row(result, challenge), **known}
+        except Exception as error:
+            row, result, first = {**known, "error": in_words(error)}, None, first or error
+        rows[contestant.name] = row
+        if progress is not None:
+            progress(number, len(cases.cases), contestant.name, row, result)
+    return rows, first
 
 
 def seen_in_training(contestants: Sequence[Contestant], cases: Cases) -> list[str]:
@@ -234,51 +261,20 @@ def seen_in_training(contestants: Sequence[Contestant], cases: Cases) -> list[st
 
     Models of earlier versions do not know their training images, and nothing is said of them.
     """
-    told = []
+    sentences = []
     for contestant in contestants:
         known = [contestant.trained_on(case) for case in cases.cases]
         count = sum(
-            not images.isdisjoint(cases.images(number))
+            bool(images) and not images.isdisjoint(cases.images(number))
             for number, images in enumerate(known)
-            if images
         )
         if count:
             name = "the model" if contestant.name == "model" else contestant.name
-            of = f"{count} of {len(cases.cases)} pairs contain scans that {name} was trained on"
-            told.append(f"{of}; their figures do not show its accuracy on other images.")
-    return told
-
-
-def evaluate_dataset(
-    registrar: Registrar,
-    data: Splits,
-    *,
-    split: Split | None = "validation",
-    limit: int | None = None,
-    refine: int | None = None,
-    challenge: bool = False,
-    progress: Callable[..., None] | None = None,
-) -> list[Row]:
-    """Evaluate one registrar on the pairs of a split, see :func:`evaluate_cases`.
-
-    Args:
-        split: ``None``: the pairs of all splits.
-        limit: at most this many pairs.
-        refine: steps of instance optimisation after the network.
-        challenge, progress: see :func:`evaluate_cases`.
-
-    Warns:
-        UserWarning: the model was trained on some of the images, see :func:`seen_in_training`.
-
-    Raises:
-        DataError: the data have no such pairs, or none of them can be registered.
-    """
-    contestant, cases = Registering("model", registrar, refine), Cases.of(data, split, limit)
-    for told in seen_in_training([contestant], cases):
-        warnings.warn(told, stacklevel=2)
-    return evaluate_cases([contestant], cases, challenge=challenge, progress=progress)[
-        contestant.name
-    ]
+            sentences.append(
+                f"{count} of {len(cases.cases)} pairs contain scans that {name} was trained on;"
+                " their figures do not show its accuracy on other images."
+            )
+    return sentences
 
 
 def case_row(result: Result, challenge: bool = False) -> Row:
@@ -311,12 +307,3 @@ def snapped_errors(pair: Pair, transform: Transform) -> Tensor | None:
     mapped = transform.map_world(pair.fixed_landmarks[0].double().T.unsqueeze(0))
     snapped = grid.to_world(grid.to_voxel(mapped).round())
     return (snapped - pair.moving_landmarks[0].double().T.unsqueeze(0)).norm(dim=1)[0]
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file with one column per key, in order of first appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -33,6 +33,11 @@ def voxel_displacement(transform: Transform, fixed: Grid, moving: Grid) -> Tenso
     )
 
 
+def file_of(case: str) -> str:
+    """Name of the challenge's file for a case, ``disp_FIXED_MOVING.nii.gz``."""
+    return f"disp_{'_'.join(case.replace(' ', '-').split('-<-'))}.nii.gz"
+
+
 def write_displacement(path: Path, displacement: Tensor) -> None:
     """The challenge's file: float32 NIfTI ``(I, J, K, 3)`` in voxels, identity affine."""
     nib.save(

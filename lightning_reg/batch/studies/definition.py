@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,30 +87,20 @@ class Definition:
         """All trainings; seeds and folds vary slowest, so that every method runs once before any
         method runs a second time.
         """
-        folds: Sequence[str | None] = (
-            [None]
-            if self.folds is None
-            else [f"{k}/{self.folds}" for k in range(1, self.folds + 1)]
-        )
-        found = []
+        folds: Sequence[str | None] = [None]
+        if self.folds is not None:
+            folds = [f"{k}/{self.folds}" for k in range(1, self.folds + 1)]
+        jobs = []
         for fold, seed, (data, on), (name, overrides) in itertools.product(
             folds, self.seeds, self.data.items() or [("", ())], self.methods.items()
         ):
-            chosen = [
-                *self.common,
-                *on,
-                *overrides,
-                f"seed={seed}",
-                *([] if fold is None else [f"data.fold={fold}"]),
-            ]
-            parts = [
-                name,
-                *([data] if data else []),
-                f"s{seed}",
-                *([f"f{fold.partition('/')[0]}"] if fold else []),
-            ]
-            found.append(Job(file_name("_".join(parts)), tuple(chosen), name, data, seed, fold))
-        return found
+            chosen = [*self.common, *on, *overrides, f"seed={seed}"]
+            parts = [name, *filter(None, [data]), f"s{seed}"]
+            if fold is not None:
+                chosen.append(f"data.fold={fold}")
+                parts.append(f"f{fold.partition('/')[0]}")
+            jobs.append(Job(file_name("_".join(parts)), tuple(chosen), name, data, seed, fold))
+        return jobs
 
     def check(self) -> None:
         """Compose one job of every method on every data set.
@@ -117,13 +108,14 @@ class Definition:
         Raises:
             UserError: a configuration or option does not exist.
         """
-        space = (
-            []
-            if self.search is None
-            else [f"{key}={as_override(first_of(of))}" for key, of in self.search.space.items()]
-        )
-        for job in self.jobs()[: max(1, len(self.data)) * len(self.methods)]:
-            compose([*job.overrides, *space])
+        space = {} if self.search is None else self.search.space
+        chosen = [f"{key}={as_override(first_of(of))}" for key, of in space.items()]
+        for job in self.one_of_each():
+            compose([*job.overrides, *chosen])
+
+    def one_of_each(self) -> list[Job]:
+        """One job of every method on every data set."""
+        return self.jobs()[: max(1, len(self.data)) * len(self.methods)]
 
 
 def first_of(of: Any) -> Any:
@@ -153,168 +145,146 @@ def read_definition(path: Path) -> Definition:
         values = read_yaml(path)
     except FileNotFoundError as cause:
         raise DataError(f"There is no file {path}; correct the path.") from cause
-    if not isinstance(values, dict):
-        raise DataError(
-            f"{path} is no mapping; give methods: and the other entries of docs/studies.md."
-        )
-    _require_known(path, values, KEYS, "")
-    methods = _named(path, "methods", values.get("methods"))
-    if not methods:
-        raise DataError(
-            f"{path} has no methods; give one or more, as methods: {{velocity: [method=velocity]}}."
-        )
-    seeds = values.get("seeds", [1])
-    if (
-        not isinstance(seeds, list)
-        or not seeds
-        or not all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    ):
-        raise DataError(f"{path}: seeds is {seeds}; give a list of whole numbers.")
-    if len(set(seeds)) < len(seeds):
-        raise DataError(f"{path}: seeds has one twice ({seeds}).")
-    folds, split = values.get("folds"), values.get("split")
-    if folds is not None and (not isinstance(folds, int) or folds < 2):
-        raise DataError(f"{path}: folds is {folds}; give a whole number, 2 or more.")
-    if split not in (None, "validation", "test", "train"):
-        raise DataError(f"{path}: split is {split}; give validation, test or train.")
-    definition = Definition(
-        methods,
-        _named(path, "data", values.get("data")),
-        _overrides(path, "common", values.get("common")),
-        tuple(seeds),
-        folds,
-        split,
-        _search(path, values.get("search")),
+    try:
+        return _definition(values)
+    except DataError as cause:
+        raise DataError(f"{path}: {cause}") from cause
+
+
+def _definition(values: Any) -> Definition:
+    _require(
+        isinstance(values, dict),
+        "it is no mapping; give methods: and the other entries of docs/studies.md",
     )
-    if definition.search is not None and (
-        len(seeds) > 1 or folds or split or len(definition.data) > 1
-    ):
-        raise DataError(
-            f"{path}: a search has one seed and one data set, and no folds or split; leave these"
-            " out."
-        )
-    names = [job.name for job in definition.jobs()]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise DataError(
-            f"{path}: two trainings would have the folder {double}; give their methods or data"
-            " other names."
-        )
+    _require_known(values, KEYS, "")
+    methods = _named("methods", values.get("methods"))
+    example = "methods: {velocity: [method=velocity]}"
+    _require(methods, f"it has no methods; give one or more, as {example}")
+    seeds, folds, split = values.get("seeds", [1]), values.get("folds"), values.get("split")
+    whole = isinstance(seeds, list) and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    _require(whole and seeds, f"seeds is {seeds}; give a list of whole numbers")
+    _require(len(set(seeds)) == len(seeds), f"seeds has one twice ({seeds})")
+    _require(
+        folds is None or (isinstance(folds, int) and folds >= 2),
+        f"folds is {folds}; give a whole number, 2 or more",
+    )
+    _require(
+        split in (None, "validation", "test", "train"),
+        f"split is {split}; give validation, test or train",
+    )
+    data, common = _named("data", values.get("data")), _overrides("common", values.get("common"))
+    search = _search(values.get("search"))
+    _require(
+        search is None or not (len(seeds) > 1 or folds or split or len(data) > 1),
+        "a search has one seed and one data set, and no folds or split; leave these out",
+    )
+    definition = Definition(methods, data, common, tuple(seeds), folds, split, search)
+    name, times = Counter(job.name for job in definition.jobs()).most_common(1)[0]
+    _require(
+        times == 1,
+        f"two trainings would have the folder {name}; give their methods or data other names",
+    )
     return definition
 
 
-def _require_known(path: Path, values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _require(valid: object, message: str) -> None:
+    if not valid:
+        raise DataError(f"{message}.")
+
+
+def _require_known(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in values:
-        if key not in known:
-            raise DataError(
-                f"{path} has an entry '{where}{key}'{did_you_mean(str(key), known)} Known:"
-                f" {', '.join(known)}."
-            )
+        guess = did_you_mean(str(key), known)
+        _require(key in known, f"it has an entry '{where}{key}'{guess} Known: {', '.join(known)}")
 
 
-def _named(path: Path, key: str, value: Any) -> dict[str, tuple[str, ...]]:
+def _named(key: str, value: Any) -> dict[str, tuple[str, ...]]:
     """Overrides by name; a list contains names of configurations of the group."""
     group = {"methods": "method", "data": "data"}[key]
-    if value is None:
-        return {}
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return {name: (f"{group}={name}",) for name in value}
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{path}: {key} is {value!r}; give names, or a mapping of names to lists of overrides."
-        )
-    return {str(name): _overrides(path, f"{key}.{name}", of) for name, of in value.items()}
+    _require(
+        value is None or isinstance(value, dict),
+        f"{key} is {value!r}; give names, or a mapping of names to lists of overrides",
+    )
+    return {str(name): _overrides(f"{key}.{name}", of) for name, of in (value or {}).items()}
 
 
-def _overrides(path: Path, key: str, value: Any) -> tuple[str, ...]:
+def _overrides(key: str, value: Any) -> tuple[str, ...]:
     words = [value] if isinstance(value, str) else value or []
-    if not isinstance(words, list) or not all(
-        isinstance(word, str) and ("=" in word or word.startswith("~")) for word in words
-    ):
-        raise DataError(
-            f"{path}: {key} is {value!r}; give a list of overrides, as [method=velocity,"
-            " trainer.max_steps=1000]."
-        )
+    example = "[method=velocity, trainer.max_steps=1000]"
+    _require(
+        isinstance(words, list)
+        and all(isinstance(one, str) and ("=" in one or one.startswith("~")) for one in words),
+        f"{key} is {value!r}; give a list of overrides, as {example}",
+    )
     for word in words:
         setting = word.partition("=")[0]
-        _require_setting(path, key, setting)
-        if setting.lstrip("+~") in ("run", "resume", "overwrite", "seed", "data.fold"):
-            raise DataError(
-                f"{path}: {key} sets {word}, which a study chooses itself; leave it out (seeds:"
-                " [...] and folds: N are its entries)."
-            )
+        _require_setting(key, setting)
+        _require(
+            setting.lstrip("+~") not in ("run", "resume", "overwrite", "seed", "data.fold"),
+            f"{key} sets {word}, which a study chooses itself; leave it out (seeds: [...] and"
+            " folds: N are its entries)",
+        )
     return tuple(words)
 
 
-def _require_setting(path: Path, key: str, setting: str) -> None:
+def _require_setting(key: str, setting: str) -> None:
     """Refuse what is not a setting of a training: an option of the command, and Hydra's own
     settings, which could run code.
     """
-    if setting.startswith("-") or "hydra" in setting:
-        raise DataError(
-            f"{path}: {key} sets {setting}, which is no setting of a training; leave it out."
-        )
+    _require(
+        not setting.startswith("-") and "hydra" not in setting,
+        f"{key} sets {setting}, which is no setting of a training; leave it out",
+    )
 
 
-def _search(path: Path, value: Any) -> Search | None:
+def _search(value: Any) -> Search | None:
     if value is None:
         return None
-    if (
-        not isinstance(value, dict)
-        or not isinstance(value.get("space"), dict)
-        or not value["space"]
-    ):
-        example = "space: {method.optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}}"
-        raise DataError(f"{path}: search has no space; give one, as {example}.")
-    _require_known(path, value, SEARCH, "search.")
+    space = value.get("space") if isinstance(value, dict) else None
+    example = "space: {method.optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}}"
+    _require(isinstance(space, dict) and space, f"search has no space; give one, as {example}")
+    _require_known(value, SEARCH, "search.")
     for key, of in value["space"].items():
-        _require_setting(path, "search.space", str(key))
-        if isinstance(of, list) and of:
-            continue
-        if (
-            not isinstance(of, dict)
-            or not {"low", "high"} <= of.keys()
-            or set(of) - {"low", "high", "log", "step"}
-        ):
-            raise DataError(
-                f"{path}: search.space.{key} is {of}; give a list of choices, or {{low: ..., high:"
-                " ..., log: true}."
-            )
-        if (
-            not all(isinstance(of[bound], (int, float)) for bound in ("low", "high"))
-            or of["low"] >= of["high"]
-        ):
-            raise DataError(
-                f"{path}: search.space.{key} goes from {of['low']} to {of['high']}; give numbers,"
-                " low below high."
-            )
-        step = of.get("step")
-        if of.get("log") and (of["low"] <= 0 or step is not None):
-            raise DataError(
-                f"{path}: search.space.{key} is {of}; a logarithmic range begins above 0 and has no"
-                " step."
-            )
-        if step is not None and not (isinstance(step, (int, float)) and step > 0):
-            raise DataError(
-                f"{path}: search.space.{key} has the step {step}; give a number above 0."
-            )
+        _require_setting("search.space", str(key))
+        if not (isinstance(of, list) and of):
+            _require_range(f"search.space.{key}", of)
     chosen = Search(**value)
     objectives = [chosen.objectives] if isinstance(chosen.objectives, str) else chosen.objectives
-    if not isinstance(objectives, (list, tuple)) or not objectives:
-        raise DataError(
-            f"{path}: search.objectives is {objectives}; give one or several of"
-            f" {', '.join(OBJECTIVES)}."
-        )
-    if not isinstance(chosen.seed, int):
-        raise DataError(f"{path}: search.seed is {chosen.seed}; give a whole number.")
+    known = ", ".join(OBJECTIVES)
+    _require(
+        isinstance(objectives, (list, tuple)) and objectives,
+        f"search.objectives is {objectives}; give one or several of {known}",
+    )
     for name in objectives:
-        if name not in OBJECTIVES:
-            raise DataError(
-                f"{path}: search.objectives has '{name}'{did_you_mean(str(name), OBJECTIVES)}"
-                f" Known: {', '.join(OBJECTIVES)}."
-            )
-    if not isinstance(chosen.trials, int) or chosen.trials < 1:
-        raise DataError(
-            f"{path}: search.trials is {chosen.trials}; give a whole number, 1 or more."
-        )
+        guess = did_you_mean(str(name), OBJECTIVES)
+        _require(name in OBJECTIVES, f"search.objectives has '{name}'{guess} Known: {known}")
+    _require(isinstance(chosen.seed, int), f"search.seed is {chosen.seed}; give a whole number")
+    _require(
+        isinstance(chosen.trials, int) and chosen.trials >= 1,
+        f"search.trials is {chosen.trials}; give a whole number, 1 or more",
+    )
     return Search(chosen.space, chosen.trials, tuple(objectives), bool(chosen.prune), chosen.seed)
+
+
+def _require_range(key: str, of: Any) -> None:
+    """Refuse what is no ``{low, high}`` with ``log`` or ``step``."""
+    keys = set(of) if isinstance(of, dict) else set()
+    _require(
+        {"low", "high"} <= keys <= {"low", "high", "log", "step"},
+        f"{key} is {of}; give a list of choices, or {{low: ..., high: ..., log: true}}",
+    )
+    low, high, step = of["low"], of["high"], of.get("step")
+    _require(
+        isinstance(low, (int, float)) and isinstance(high, (int, float)) and low < high,
+        f"{key} goes from {low} to {high}; give numbers, low below high",
+    )
+    _require(
+        not of.get("log") or (low > 0 and step is None),
+        f"{key} is {of}; a logarithmic range begins above 0 and has no step",
+    )
+    _require(
+        step is None or (isinstance(step, (int, float)) and step > 0),
+        f"{key} has the step {step}; give a number above 0",
+    )

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from filelock import FileLock, Timeout
+from typing import Any, Literal
 
 from lightning_reg.configuration.composition import quoted
+from lightning_reg.io.lock import is_written
 from lightning_reg.io.reading import read_json
 from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
 
@@ -37,22 +36,10 @@ def state_of(folder: Path) -> State:
     """State of a run; ``waiting``: it has not ended, and no process works on it."""
     if (folder / SUMMARY).is_file():
         return State("done")
-    if _locked(folder):
+    if is_written(folder):
         return State("elsewhere")
     told = failure(folder)
     return State("waiting") if told is None else State("failed", told.message, told.passing)
-
-
-def _locked(folder: Path) -> bool:
-    """Whether a process on any machine writes to the run."""
-    if not (folder / ".lock").exists():
-        return False
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
 
 
 class Training:
@@ -71,28 +58,24 @@ class Training:
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         environment.setdefault("WANDB_RUN_GROUP", folder.resolve().parent.name)
-        words = [
-            sys.executable,
-            "-m",
-            "lightning_reg.cli.main",
-            "train",
-            *overrides,
-            f"run={quoted(str(folder.resolve()))}",
-        ]
+        place = f"run={quoted(str(folder.resolve()))}"
+        words = [sys.executable, "-m", "lightning_reg.cli.main", "train", *overrides, place]
         self.log = (folder / LOG).open("ab")
         self.began = self.log.tell()
         self.process = subprocess.Popen(
-            words,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            words, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             env=environment,
-        )
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Ask the training to save a checkpoint and end; it can be resumed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def join(self) -> None:
+        """Wait until a stopped training has ended."""
+        self.process.wait()
+        self.ended()
 
     def ended(self) -> State | None:
         """Result of the training; ``None`` while it runs. A failure is recorded in the folder."""
@@ -104,19 +87,16 @@ class Training:
             return State("done")
         if code == STOPPED or code == -signal.SIGINT:
             return State("stopped")
-        if _locked(self.folder):
+        if is_written(self.folder):
             return State("elsewhere")
-        failed = (
-            Failure(self._killed(code), passing=True) if code < 0 else Failure(self._last_words())
-        )
+        failed = Failure(self._killed(code) if code < 0 else self._last_words(), passing=code < 0)
         note_failure(self.folder, failed)
         return State("failed", failed.message, failed.passing)
 
     @staticmethod
     def _killed(code: int) -> str:
-        name = (
-            signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else str(-code)
-        )
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-code, str(-code))
         hint = ", as happens where memory runs out" if name == "SIGKILL" else ""
         return f"The process was ended by {name}{hint}; send the same command again to go on."
 
@@ -126,14 +106,10 @@ class Training:
             file.seek(self.began)
             text = file.read().decode(errors="replace")
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
-        return (
-            paragraphs[-1][-600:]
-            if paragraphs
-            else f"It ended with the code {self.process.returncode} and no output."
-        )
+        silent = f"It ended with the code {self.process.returncode} and no output."
+        return paragraphs[-1][-600:] if paragraphs else silent
 
 
-def summary(folder: Path) -> dict[str, object]:
+def summary(folder: Path) -> dict[str, Any]:
     """Read ``summary.json`` of a finished run."""
-    found: dict[str, object] = read_json(folder / SUMMARY)
-    return found
+    return dict(read_json(folder / SUMMARY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import wandb
 from matplotlib.figure import Figure
 
-from lightning_reg.batch.evaluation.evaluation import write_rows
+from lightning_reg.batch.studies.definition import Job
 from lightning_reg.batch.studies.jobs import state_of, summary
 from lightning_reg.figures import study_figure
 from lightning_reg.inference.report.again import read_rows
@@ -22,8 +23,9 @@ from lightning_reg.inference.report.evaluation import (
     comparison_section,
 )
 from lightning_reg.inference.report.page import Picture, Row, Section, render
-from lightning_reg.io.folders import MARK, written_file
+from lightning_reg.io.folders import MARK, write_whole
 from lightning_reg.io.reading import read_json
+from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import Comparison, summaries
 from lightning_reg.metrics.comparison import LEVEL
 from lightning_reg.metrics.table import primary_error, ranking
@@ -61,39 +63,28 @@ class Run:
     steps: int = 0
 
     @classmethod
-    def read(
-        cls,
-        folder: Path,
-        method: str,
-        seed: int | None,
-        fold: str | None,
-        overrides: Sequence[str],
-        split: str | None,
-    ) -> Run:
-        state = state_of(folder)
-        common = (folder.name, method, seed, fold, overrides)
-        curve = learning_curve(folder)
+    def read(cls, folder: Path, job: Job, split: str | None) -> Run:
+        """Read the run in a folder, with the evaluation on ``split`` if there is one."""
+        state, curve = state_of(folder), learning_curve(folder)
+        common = (job.name, job.method, job.seed, job.fold, job.overrides)
         if state.status != "done":
             return cls(*common, state.status, state.message, curve=curve)
-        cases = folder / EVALUATION / "cases.csv" if split else folder / "cases.csv"
         evaluated = evaluation_settings(folder) if split else {}
         if split and evaluated.get("split") != split:
-            return cls(
-                *common, "failed", f"It has not been evaluated on the split {split}.", curve=curve
-            )
+            message = f"It has not been evaluated on the split {split}."
+            return cls(*common, "failed", message, curve=curve)
+        cases = folder / EVALUATION / "cases.csv" if split else folder / "cases.csv"
         rows = [row for row in read_rows(cases) if "error" not in row]
-        known = summary(folder)
-        seconds = known["seconds"]
-        warnings = " ".join(map(str, evaluated.get("warnings", ())))
+        means = {column: values["mean"] for column, values in summaries(rows).items()}
         return cls(
             *common,
             "done",
-            warnings,
+            " ".join(map(str, evaluated.get("warnings", ()))),
             rows,
             curve,
-            float(str(seconds)),
-            _error(rows),
-            last_step(folder),
+            seconds=float(summary(folder)["seconds"]),
+            error=primary_error(means) if ranking(means) else float("nan"),
+            steps=last_step(folder),
         )
 
 
@@ -105,11 +96,6 @@ def evaluation_settings(folder: Path) -> dict[str, Any]:
         return dict(read_json(folder / EVALUATION / MARK)["settings"])
     except (OSError, DataError, KeyError, TypeError, ValueError):
         return {}
-
-
-def _error(rows: Sequence[Mapping[str, Any]]) -> float:
-    means = {column: values["mean"] for column, values in summaries(rows).items()}
-    return primary_error(means) if ranking(means) else float("nan")
 
 
 def learning_curve(folder: Path) -> list[tuple[int, float]]:
@@ -140,24 +126,17 @@ class Outcome:
         self.runs = list(runs)
         self.done = [run for run in runs if run.status == "done"]
         self.methods = list(dict.fromkeys(run.method for run in self.done))
-        self.rows = {
-            method: over_seeds([run for run in self.done if run.method == method])
-            for method in self.methods
-        }
+        self.rows = {method: over_seeds(self._of(method)) for method in self.methods}
         self.comparison = Comparison(self.rows) if self.rows else None
 
     def notes(self) -> list[str]:
         """Sentences below the table."""
         if self.comparison is None:
             return []
-        counts = {
-            method: len({run.seed for run in self.done if run.method == method})
-            for method in self.methods
-        }
         notes = self.comparison.notes()
-        if max(counts.values()) > 1:
-            numbers = sorted(set(counts.values()))
-            of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+        counts = {len({run.seed for run in self._of(method)}) for method in self.methods}
+        if max(counts) > 1:
+            of = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
             notes.insert(
                 0,
                 f"Values of a pair are means over {of} seeds; the mean error spreads over the seeds"
@@ -173,41 +152,39 @@ class Outcome:
             )
         return notes
 
+    def _of(self, method: str) -> list[Run]:
+        """Finished runs of a method."""
+        return [run for run in self.done if run.method == method]
+
     def _steps(self) -> list[str]:
         """Steps of the trainings by method, and whether they are unequal by more than 10 %."""
-        steps = {
-            method: sorted({run.steps for run in self.done if run.method == method})
-            for method in self.methods
-        }
-        every = [number for numbers in steps.values() for number in numbers]
+        steps = {method: {run.steps for run in self._of(method)} for method in self.methods}
+        every = set().union(*steps.values())
         if not all(every):
             return []
         shown = (
-            f"{method} {of[0]}" if len(of) == 1 else f"{method} {of[0]} to {of[-1]}"
+            f"{method} {' to '.join(map(str, dict.fromkeys((min(of), max(of)))))}"
             for method, of in steps.items()
         )
-        unequal = max(every) > 1.1 * min(every)
         text = (
             "The trainings are of unequal length, as a budget in minutes makes them;"
             " trainer.max_steps=N gives all as many steps."
         )
-        return [f"Training steps: {', '.join(shown)}.", *([text] if unequal else [])]
+        unequal = [text] if max(every) > 1.1 * min(every) else []
+        return [f"Training steps: {', '.join(shown)}.", *unequal]
 
     def _spread(self) -> str:
         """Standard deviation of the mean error over the seeds, by method."""
-        found = []
+        texts = []
         for method in self.methods:
             by_seed: dict[int | None, list[float]] = {}
-            for run in self.done:
-                if run.method == method:
-                    by_seed.setdefault(run.seed, []).append(run.error)
+            for run in self._of(method):
+                by_seed.setdefault(run.seed, []).append(run.error)
             means = [float(np.mean(errors)) for errors in by_seed.values()]
-            found.append(
-                f"{np.std(means, ddof=1):.2g} ({method})"
-                if len(means) > 1
-                else f"unknown ({method}, one seed)"
-            )
-        return ", ".join(found)
+            known = len(means) > 1
+            value = f"{np.std(means, ddof=1):.2g}" if known else "unknown"
+            texts.append(f"{value} ({method}{'' if known else ', one seed'})")
+        return ", ".join(texts)
 
     def winner(self) -> Run | None:
         """The best run of the best method; ``None`` where no difference between methods can be
@@ -217,8 +194,7 @@ class Outcome:
             len(self.methods) > 1 and self.comparison.least_p() >= LEVEL
         ):
             return None
-        best = self.comparison.ranked()[0]
-        return min((run for run in self.done if run.method == best), key=lambda run: run.error)
+        return min(self._of(self.comparison.ranked()[0]), key=lambda run: run.error)
 
     def winning_command(self) -> str:
         """Command line of :meth:`winner`."""
@@ -226,16 +202,10 @@ class Outcome:
         return "" if winner is None else shlex.join(["lightning-reg", "train", *winner.overrides])
 
     def figure(self) -> Figure:
-        return study_figure(
-            {
-                m: [run.curve for run in self.runs if run.method == m and run.curve]
-                for m in self._known()
-            },
-            self.rows,
-        )
-
-    def _known(self) -> list[str]:
-        return list(dict.fromkeys(run.method for run in self.runs))
+        curves: dict[str, list[Any]] = {run.method: [] for run in self.runs}
+        for run in self.runs:
+            curves[run.method] += [run.curve] if run.curve else []
+        return study_figure(curves, self.rows)
 
     def write(self, folder: Path, title: str) -> None:
         """Write ``runs.csv``, ``cases.csv``, ``table.csv``, ``table.md``, ``table.tex``,
@@ -252,17 +222,13 @@ class Outcome:
             texts |= {"table.csv": self.comparison.csv(), "table.tex": self.comparison.latex()}
             texts["table.md"] = self.comparison.markdown(self.notes())
         for name, text in texts.items():
-            with written_file(folder / name, overwrite=True) as partial:
-                partial.write_text(text, encoding="utf-8")
-        with written_file(folder / "study.png", overwrite=True) as partial:
-            drawn.savefig(partial, dpi=110)
-        with written_file(folder / "runs.csv", overwrite=True) as partial:
-            write_rows(partial, runs)
-        with written_file(folder / "cases.csv", overwrite=True) as partial:
-            write_rows(
-                partial,
-                [{"method": method, **row} for method, rows in self.rows.items() for row in rows],
-            )
+            write_whole(folder / name, text.encode())
+        write_figure(folder / "study.png", drawn)
+        write_table(folder / "runs.csv", runs)
+        write_table(
+            folder / "cases.csv",
+            [{"method": method, **row} for method, rows in self.rows.items() for row in rows],
+        )
 
     def to_wandb(self, folder: Path, project: str) -> None:
         """Log the table, the runs and the figure to Weights & Biases, as a separate run in the
@@ -270,76 +236,57 @@ class Outcome:
         """
         name = folder.resolve().name
         mode: Literal["online", "offline"] = "online" if logged_in_to_wandb() else "offline"
+        columns = ["run", "method", "seed", "fold", "status", "error"]
+        runs = [
+            [r.name, r.method, _shown(r.seed), _shown(r.fold), r.status, r.error] for r in self.runs
+        ]
+        logged = {
+            "runs": wandb.Table(columns=columns, data=runs),
+            "study": wandb.Image(figure_pixels(self.figure())),
+        }
+        if self.comparison is not None:
+            cells = self.comparison.cells().items()
+            rows = [[method, *(cell.text() for cell in of)] for method, of in cells]
+            header = ["method", *self.comparison.header()[1:]]
+            logged["methods"] = wandb.Table(columns=header, data=rows)
         with wandb.init(
-            project=project,
-            group=name,
-            name=f"{name}: table",
-            job_type="study",
-            dir=folder,
+            project=project, group=name, name=f"{name}: table", job_type="study", dir=folder,
             mode=mode,
-        ) as run:
-            if self.comparison is not None:
-                rows = [
-                    [method, *(cell.text() for cell in cells)]
-                    for method, cells in self.comparison.cells().items()
-                ]
-                run.log(
-                    {
-                        "methods": wandb.Table(
-                            columns=["method", *self.comparison.header()[1:]], data=rows
-                        )
-                    }
-                )
-            columns = ["run", "method", "seed", "fold", "status", "error"]
-            runs = [
-                [r.name, r.method, _shown(r.seed), _shown(r.fold), r.status, r.error]
-                for r in self.runs
-            ]
-            run.log(
-                {
-                    "runs": wandb.Table(columns=columns, data=runs),
-                    "study": wandb.Image(figure_pixels(self.figure())),
-                }
-            )
+        ) as run:  # fmt: skip
+            run.log(logged)
 
     def _page(self, title: str, picture: Picture) -> str:
         sections = []
         if self.comparison is not None:
             table = comparison_section(self.comparison)
-            sections.append(
-                Section(
-                    table.title,
-                    table.columns,
-                    table.rows,
-                    " ".join(self.notes()).replace("Bold:", "(best):"),
-                )
-            )
+            note = " ".join(self.notes()).replace("Bold:", "(best):")
+            sections.append(Section(table.title, table.columns, table.rows, note))
             if self.winner() is not None:
                 sections.append(Section("The winner", note=f"{self.winning_command()}"))
         sections.append(Section("Validation error and cases", figures=[picture]))
-        rows = []
-        for run in self.runs:
-            error = "" if run.error != run.error else f"{run.error:.4g}"
-            numbers = (
-                _shown(run.seed),
-                _shown(run.fold),
-                run.status,
-                error,
-                f"{run.seconds / 60:.1f}",
-                str(run.steps or ""),
-            )
-            rows.append(Row((run.name, run.method, *numbers, run.message)))
-        sections.append(
-            Section(
-                "Runs", ("run", "method", "seed", "fold", "", "error", "minutes", "steps", ""), rows
-            )
-        )
+        columns = ("run", "method", "seed", "fold", "", "error", "minutes", "steps", "")
+        sections.append(Section("Runs", columns, [_row(run) for run in self.runs]))
         if self.rows:
             sections.append(boxes_section(self.rows))
             sections += [
                 cases_section(of, f"Cases of {name}, worst first") for name, of in self.rows.items()
             ]
         return render(title, sections, {r.name: list(r.overrides) for r in self.runs})
+
+
+def _row(run: Run) -> Row:
+    """Row of the page."""
+    error = "" if run.error != run.error else f"{run.error:.4g}"
+    times = f"{run.seconds / 60:.1f}", str(run.steps or "")
+    trained = _shown(run.seed), _shown(run.fold), run.status, error
+    return Row((run.name, run.method, *trained, *times, run.message))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, completely or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    write_whole(path, content.getvalue())
 
 
 def over_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -350,15 +297,9 @@ def over_seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
             by_case.setdefault(str(row["case"]), []).append(row)
     found = []
     for case, rows in by_case.items():
-        columns = dict.fromkeys(
-            key for row in rows for key in row if isinstance(row[key], (int, float))
-        )
-        found.append(
-            {
-                "case": case,
-                **{c: float(np.mean([row[c] for row in rows if c in row])) for c in columns},
-            }
-        )
+        columns = dict.fromkeys(k for row in rows for k in row if isinstance(row[k], (int, float)))
+        means = {c: float(np.mean([row[c] for row in rows if c in row])) for c in columns}
+        found.append({"case": case, **means})
     return found
 
 

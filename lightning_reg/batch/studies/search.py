@@ -13,16 +13,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from matplotlib.figure import Figure
 
-from lightning_reg.batch.evaluation.evaluation import write_rows
 from lightning_reg.batch.studies.definition import Definition, Search, as_override
-from lightning_reg.batch.studies.jobs import Training, state_of, summary
-from lightning_reg.batch.studies.outcome import learning_curve
+from lightning_reg.batch.studies.jobs import State, Training, state_of, summary
+from lightning_reg.batch.studies.outcome import learning_curve, write_figure
 from lightning_reg.batch.studies.study import POLL, begin
 from lightning_reg.figures import trials_figure
 from lightning_reg.inference.report.page import Picture, Row, Section, render
-from lightning_reg.io.folders import refuse_links, written_file
+from lightning_reg.io.folders import refuse_links, write_whole
+from lightning_reg.io.lock import is_written
+from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import primary_error
 from lightning_reg.registry import DataError, TrainingError, UserError
 
@@ -63,12 +65,9 @@ def search(
     _begin_again(study, folder, retry)
 
     def finished() -> int:
-        states = optuna.trial.TrialState
-        ended = [
-            t
-            for t in study.get_trials(deepcopy=False)
-            if t.state in (states.COMPLETE, states.PRUNED) or "message" in t.user_attrs
-        ]
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        trials = study.get_trials(deepcopy=False)
+        ended = (t for t in trials if t.state in states or "message" in t.user_attrs)
         return len({t.user_attrs.get("folder") for t in ended})
 
     def objective(trial: Any) -> tuple[float, ...] | float:
@@ -80,23 +79,16 @@ def search(
         place = folder / name
         place.mkdir(exist_ok=True)
         with FileLock(place / WORKER):
-            say(
-                f"[{finished()} of {asked.trials} done] {name} begins:"
-                f" {' '.join(f'{k}={_short(v)}' for k, v in trial.params.items())}"
-            )
-            values = _train(trial, overrides, place, folder, asked, say)
-        shown = ", ".join(
-            f"{key} {value:.4g}" for key, value in zip(asked.objectives, values, strict=True)
-        )
-        say(f"{name} done: {shown}")
+            chosen = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+            say(f"[{finished()} of {asked.trials} done] {name} begins: {chosen}")
+            values = _train(trial, overrides, place, asked, say)
+        say(f"{name} done: {_objectives(asked, values)}")
         return values if len(values) > 1 else values[0]
 
     def stop_or_go_on(study: Any, trial: Any) -> None:
         if trial.state == optuna.trial.TrialState.PRUNED:
-            say(
-                f"{trial.user_attrs['folder']} pruned: its validation error is above the others'"
-                " median"
-            )
+            name = trial.user_attrs["folder"]
+            say(f"{name} pruned: its validation error is above the others' median")
         if finished() >= asked.trials:
             study.stop()
 
@@ -110,32 +102,23 @@ def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, .
     method = names[0] if len(names) == 1 else trial.suggest_categorical("method", names)
     chosen = []
     for key, of in asked.space.items():
-        if isinstance(of, Mapping):
-            low, high, log, step = of["low"], of["high"], bool(of.get("log")), of.get("step")
-            if isinstance(low, int) and isinstance(high, int):
-                value: Any = trial.suggest_int(
-                    key, low, high, log=log, **({} if step is None else {"step": step})
-                )
-            else:
-                value = trial.suggest_float(key, low, high, log=log, step=step)
+        if not isinstance(of, Mapping):
+            value: Any = trial.suggest_categorical(key, list(of))
         else:
-            value = trial.suggest_categorical(key, list(of))
+            whole = isinstance(of["low"], int) and isinstance(of["high"], int)
+            suggest = trial.suggest_int if whole else trial.suggest_float
+            given = {name: bound for name, bound in of.items() if bound is not None}
+            value = suggest(key, **{**given, "log": bool(of.get("log"))})
         chosen.append(f"{key}={as_override(value)}")
     on = next(iter(definition.data.values()), ())
-    return (
-        *definition.common,
-        *on,
-        *definition.methods[method],
-        f"seed={definition.seeds[0]}",
-        *chosen,
-    )
+    seed = f"seed={definition.seeds[0]}"
+    return (*definition.common, *on, *definition.methods[method], seed, *chosen)
 
 
 def _train(
     trial: Any,
     overrides: Sequence[str],
     place: Path,
-    folder: Path,
     asked: Search,
     say: Callable[[str], None],
 ) -> tuple[float, ...]:
@@ -144,24 +127,13 @@ def _train(
     Raises:
         TrainingError: the training failed; the message is stored with the trial.
     """
-    optuna = _optuna()
     while state_of(place).status != "done":
         training = Training(overrides, place)
         try:
-            validations = 0
-            while (state := training.ended()) is None:
-                time.sleep(POLL)
-                curve = learning_curve(place) if asked.prune else []
-                new, validations = len(curve) > validations, len(curve)
-                if new and _is_hopeless(curve, _others(trial.study, folder, place)):
-                    training.stop()
-                    training.process.wait()
-                    training.ended()
-                    raise optuna.TrialPruned
-        except KeyboardInterrupt:
+            state = _watched(trial, training, place, asked.prune)
+        except (KeyboardInterrupt, _optuna().TrialPruned):
             training.stop()
-            training.process.wait()
-            training.ended()
+            training.join()
             raise
         if state.status == "failed":
             trial.set_user_attr("message", state.message)
@@ -170,20 +142,33 @@ def _train(
         if state.status == "elsewhere":
             time.sleep(10 * POLL)
     found = summary(place)
-    totals: Any = found["totals"]
-    values = {"error": primary_error(totals), "seconds": float(str(found["seconds"]))}
-    return tuple(
-        float(values[key]) if key in values else float(totals[key]) for key in asked.objectives
-    )
+    totals = found["totals"]
+    values = {**totals, "error": primary_error(totals), "seconds": found["seconds"]}
+    return tuple(float(values[key]) for key in asked.objectives)
 
 
-def _others(study: Any, folder: Path, place: Path) -> list[list[tuple[int, float]]]:
-    """Learning curves of the finished trials."""
+def _watched(trial: Any, training: Training, place: Path, prune: bool) -> State:
+    """Wait until a training has ended.
+
+    Raises:
+        TrialPruned: its validation error is hopeless.
+    """
+    validations = 0
+    while (state := training.ended()) is None:
+        time.sleep(POLL)
+        curve = learning_curve(place) if prune else []
+        new, validations = len(curve) > validations, len(curve)
+        if new and _is_hopeless(curve, _others(trial.study, place)):
+            raise _optuna().TrialPruned
+    return state
+
+
+def _others(study: Any, place: Path) -> list[list[tuple[int, float]]]:
+    """Learning curves of the finished trials, without the one in a folder."""
     done = _optuna().trial.TrialState.COMPLETE
-    names = {
-        t.user_attrs["folder"] for t in study.get_trials(deepcopy=False) if t.state == done
-    } - {place.name}
-    return [_finished_curve(folder / name) for name in names]
+    trials = (t for t in study.get_trials(deepcopy=False) if t.state == done)
+    names = {t.user_attrs["folder"] for t in trials} - {place.name}
+    return [_finished_curve(place.with_name(name)) for name in names]
 
 
 @functools.cache
@@ -218,37 +203,19 @@ def _begin_again(study: Any, folder: Path, retry: bool) -> None:
     states = _optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        if trial.state == states.RUNNING and not _is_worked_on(
-            folder / str(trial.user_attrs.get("folder", "none"))
-        ):
+        place = folder / str(trial.user_attrs.get("folder", "none"))
+        if trial.state == states.RUNNING and not is_written(place, WORKER):
             study.tell(trial.number, state=states.FAIL)
     trials = study.get_trials(deepcopy=False)
-    waiting = {
-        t.user_attrs.get("folder") for t in trials if t.state in (states.WAITING, states.RUNNING)
-    }
-    last: dict[str, Any] = {
-        str(t.user_attrs["folder"]): t for t in trials if "folder" in t.user_attrs
-    }
+    current = (states.WAITING, states.RUNNING)
+    waiting = {t.user_attrs.get("folder") for t in trials if t.state in current}
+    last = {str(t.user_attrs["folder"]): t for t in trials if "folder" in t.user_attrs}
     for name, trial in last.items():
-        again = trial.user_attrs.get("again", 0)
-        killed = (
-            trial.state == states.FAIL and "message" not in trial.user_attrs and again < RETRIES
-        )
-        failed = trial.state == states.FAIL and "message" in trial.user_attrs and retry
-        if (killed or failed) and name not in waiting:
-            study.enqueue_trial(
-                trial.params, user_attrs={"folder": name, "again": again + 1 if killed else 0}
-            )
-
-
-def _is_worked_on(place: Path) -> bool:
-    if not place.is_dir():
-        return False
-    try:
-        with FileLock(place / WORKER, timeout=0):
-            return False
-    except Timeout:
-        return True
+        again, has_failed = trial.user_attrs.get("again", 0), "message" in trial.user_attrs
+        wanted = retry if has_failed else again < RETRIES
+        if trial.state == states.FAIL and wanted and name not in waiting:
+            times = 0 if has_failed else again + 1
+            study.enqueue_trial(trial.params, user_attrs={"folder": name, "again": times})
 
 
 def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool, list[str]]:
@@ -261,71 +228,73 @@ def write_search(definition: Definition, folder: Path, title: str) -> tuple[bool
     asked = definition.search
     assert asked is not None
     if not (folder / JOURNAL).is_file():
-        raise DataError(f"{folder} holds no search yet; start it without --table or --list.")
+        raise DataError(f"{folder} holds no search yet; start it first.")
     study, states = _study(folder, asked, create=False), _optuna().trial.TrialState
-    trials = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
-    trials = list(
-        {t.user_attrs["folder"]: t for t in trials}.values()
-    )  # the last attempt of each trial
-    complete = [t for t in trials if t.state == states.COMPLETE]
-    best = sorted(
-        (t for t in complete if not any(_dominates(o.values, t.values) for o in complete)),
-        key=lambda t: t.values,
-    )
+    with_folder = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
+    trials = {t.user_attrs["folder"]: t for t in with_folder}  # the last attempt of each trial
+    complete = {name: t.values for name, t in trials.items() if t.state == states.COMPLETE}
+    best = {
+        name: values
+        for name, values in sorted(complete.items(), key=lambda item: item[1])
+        if not any(_dominates(other, values) for other in complete.values())
+    }
     rows = [
         {
-            "trial": t.user_attrs["folder"],
+            "trial": name,
             "state": t.state.name.lower(),
             **dict(zip(asked.objectives, t.values or (), strict=False)),
+            **t.params,
+            "message": t.user_attrs.get("message", ""),
         }
-        | {**t.params, "message": t.user_attrs.get("message", "")}
-        for t in trials
+        for name, t in trials.items()
     ]
-    figure = trials_figure(asked.objectives, [t.values for t in complete], [t.values for t in best])
     commands = {
-        t.user_attrs["folder"]: shlex.join(["lightning-reg", "train", *t.user_attrs["overrides"]])
-        for t in best
+        name: shlex.join(["lightning-reg", "train", *trials[name].user_attrs["overrides"]])
+        for name in best
     }
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    shown = [
-        Row([_short(row.get(key, "")) for key in keys], emphasis=row["trial"] in commands)
-        for row in rows
-    ]
-    sections = [
-        Section("Trials", figures=[Picture.of("objectives", figure)]),
-        Section("Best", ("trial", *asked.objectives, "command"), [
-            Row((folder, *(f"{v:.4g}" for v in t.values), commands[folder]))
-            for t in best
-            if (folder := t.user_attrs["folder"])
-        ], "No other trial is at least as good in every objective and better in one."),
-        Section("All trials", keys, shown),
-    ]  # fmt: skip
-    with written_file(folder / "study.html", overwrite=True) as partial:
-        partial.write_text(render(title, sections, vars(asked)), encoding="utf-8")
-    with written_file(folder / "study.png", overwrite=True) as partial:
-        figure.savefig(partial, dpi=110)
-    with written_file(folder / "trials.csv", overwrite=True) as partial:
-        write_rows(partial, rows)
-    pruned, failed = (
-        sum(t.state == states.PRUNED for t in trials),
-        sum("message" in t.user_attrs for t in trials),
-    )
+    figure = trials_figure(asked.objectives, list(complete.values()), list(best.values()))
+    page = render(title, _sections(asked, rows, best, commands, figure), vars(asked))
+    write_whole(folder / "study.html", page.encode())
+    write_figure(folder / "study.png", figure)
+    write_table(folder / "trials.csv", rows)
+    pruned = sum(t.state == states.PRUNED for t in trials.values())
+    failed = sum("message" in t.user_attrs for t in trials.values())
     lines = [f"{len(complete)} trials done, {pruned} pruned, {failed} failed."]
-    for t in best:
-        values = ", ".join(
-            f"{key} {value:.4g}" for key, value in zip(asked.objectives, t.values, strict=True)
-        )
-        lines.append(
-            f"Best: {t.user_attrs['folder']} ({values})\n  {commands[t.user_attrs['folder']]}"
-        )
+    lines += [
+        f"Best: {name} ({_objectives(asked, values)})\n  {commands[name]}"
+        for name, values in best.items()
+    ]
     return bool(complete) and len(complete) + pruned + failed >= asked.trials, lines
+
+
+def _sections(
+    asked: Search,
+    rows: Sequence[Mapping[str, Any]],
+    best: Mapping[str, Sequence[float]],
+    commands: Mapping[str, str],
+    figure: Figure,
+) -> list[Section]:
+    """Sections of the page."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    chosen = [Row((n, *(f"{v:.4g}" for v in of), commands[n])) for n, of in best.items()]
+    every = [Row([_short(r.get(k, "")) for k in keys], emphasis=r["trial"] in best) for r in rows]
+    note = "No other trial is at least as good in every objective and better in one."
+    return [
+        Section("Trials", figures=[Picture.of("objectives", figure)]),
+        Section("Best", ("trial", *asked.objectives, "command"), chosen, note),
+        Section("All trials", keys, every),
+    ]
+
+
+def _objectives(asked: Search, values: Sequence[float]) -> str:
+    named = zip(asked.objectives, values, strict=True)
+    return ", ".join(f"{key} {value:.4g}" for key, value in named)
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether a trial is at least as good in every objective and better in one."""
-    return all(a <= b for a, b in zip(one, other, strict=True)) and any(
-        a < b for a, b in zip(one, other, strict=True)
-    )
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def _short(value: object) -> str:
@@ -342,41 +311,29 @@ def _optuna() -> Any:
 
 
 def _study(folder: Path, asked: Search, create: bool) -> Any:
+    """The stored study, whose trials have folders in its own folder.
+
+    Raises:
+        DataError: a trial's folder is elsewhere, or has symbolic links.
+    """
     optuna = _optuna()
     refuse_links(folder, (JOURNAL,))
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-    )
-    if not create:
-        return _checked(folder, optuna.load_study(study_name=NAME, storage=storage))
-    sampler = optuna.samplers.TPESampler(
-        seed=asked.seed + os.getpid()
-    )  # a different seed for every process
-    directions = ["minimize"] * len(asked.objectives)
-    return _checked(
-        folder,
-        optuna.create_study(
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    storage = optuna.storages.JournalStorage(backend)
+    if create:
+        # a different seed for every process
+        sampler = optuna.samplers.TPESampler(seed=asked.seed + os.getpid())
+        directions = ["minimize"] * len(asked.objectives)
+        study = optuna.create_study(
             study_name=NAME,
             storage=storage,
             sampler=sampler,
             directions=directions,
             load_if_exists=True,
-        ),
-    )
-
-
-def _checked(folder: Path, study: Any) -> Any:
-    """A stored study whose trials have folders in its own folder.
-
-    Raises:
-        DataError: a trial's folder is elsewhere, or has symbolic links.
-    """
-    refuse_links(
-        folder,
-        [
-            str(t.user_attrs["folder"])
-            for t in study.get_trials(deepcopy=False)
-            if "folder" in t.user_attrs
-        ],
-    )
+        )
+    else:
+        study = optuna.load_study(study_name=NAME, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    names = (str(t.user_attrs["folder"]) for t in trials if "folder" in t.user_attrs)
+    refuse_links(folder, names)
     return study

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
 
 from lightning_reg.batch.studies.definition import Definition, Job
 from lightning_reg.batch.studies.jobs import State, Training, state_of
-from lightning_reg.io.folders import refuse_links, write_whole
-from lightning_reg.io.reading import read_json
-from lightning_reg.registry import DataError
+from lightning_reg.io.worklist import Worklist
+from lightning_reg.training.run_folder import FAILURE, SUMMARY
 
-STUDY = "study.json"
 POLL = 0.5
 """Seconds between checks of the running jobs."""
 ATTEMPTS = 2
 """Number of starts of a job in one run of a study: a killed process is resumed once."""
 Tell = Callable[[Job, State], None]
+
+
+class StudyFolder(Worklist):
+    """Jobs of a study. Every job has the folder of its run, which is finished when it has a
+    summary, see :func:`~lightning_reg.batch.studies.jobs.state_of`.
+    """
+
+    name, item, by, items, settings = "study", "job", "study", "jobs", "search"
+    free = ("method", "data", "seed", "fold", "trials")
+    mark, failure = f"{{}}/{SUMMARY}", f"{{}}/{FAILURE}"
 
 
 def begin(folder: Path, definition: Definition) -> list[Job]:
@@ -36,76 +40,9 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
         DataError: the folder belongs to another study, or has other content or symbolic links.
     """
     jobs = definition.jobs()
-    overrides = {job.name: list(job.overrides) for job in jobs}
     search = None if definition.search is None else vars(definition.search)
-    if (
-        folder.exists()
-        and not (folder / STUDY).exists()
-        and any(p for p in folder.iterdir() if not p.name.startswith("."))
-    ):
-        raise DataError(f"{folder} exists and holds no study; choose another folder (--out).")
-    refuse_links(folder, (STUDY, ".study.lock", *overrides))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".study.lock", timeout=60):
-            stored: dict[str, Any] = (
-                stored_study(folder)
-                if (folder / STUDY).exists()
-                else {"jobs": {}, "search": search}
-            )
-            for name, words in overrides.items():
-                there = stored["jobs"].get(name)
-                if there is not None and there["overrides"] != words:
-                    new, old = (
-                        sorted(set(a) - set(b))
-                        for a, b in ((words, there["overrides"]), (there["overrides"], words))
-                    )
-                    raise DataError(
-                        f"{folder} holds another study: {name} was made with"
-                        f" {' '.join(old) or 'less'}, and is to be made with"
-                        f" {' '.join(new) or 'less'}; choose another folder (--out), or give the"
-                        " method another name."
-                    )
-            ours, theirs = (
-                json.dumps(None if one is None else {**one, "trials": 0})
-                for one in (search, stored["search"])
-            )
-            if ours != theirs:
-                raise DataError(
-                    f"{folder} holds a search in another space; choose another folder (--out)."
-                )
-            described = {job.name: {**vars(job), "overrides": list(job.overrides)} for job in jobs}
-            record = {"jobs": {**stored["jobs"], **described}, "search": search}
-            write_whole(folder / STUDY, (json.dumps(record, indent=1) + "\n").encode())
-    except OSError as cause:
-        raise DataError(
-            f"{folder} cannot be written ({cause.strerror or cause}); choose another folder."
-        ) from cause
+    StudyFolder(folder).begin({job.name: vars(job) for job in jobs}, search)
     return jobs
-
-
-def stored_study(folder: Path) -> dict[str, Any]:
-    """Read ``study.json`` of a study's folder.
-
-    Raises:
-        DataError: it does not exist, or is damaged.
-    """
-    try:
-        found = read_json(folder / STUDY, "study into another folder")
-    except FileNotFoundError as cause:
-        raise DataError(
-            f"{folder} holds no study (no {STUDY}); give the folder that lightning-reg study wrote."
-        ) from cause
-    if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("jobs"), dict)
-        or "search" not in found
-    ):
-        raise DataError(
-            f"{folder / STUDY} cannot be read (it has no jobs or search); study into another"
-            " folder."
-        )
-    return {"jobs": found["jobs"], "search": found["search"]}
 
 
 def run_jobs(
@@ -184,7 +121,6 @@ def run_jobs(
         for _, training in running.values():
             training.stop()
         for _, training in running.values():
-            training.process.wait()
-            training.ended()
+            training.join()
         raise
     return states

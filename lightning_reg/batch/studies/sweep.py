@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_reg.batch.studies.definition import Job
 from lightning_reg.batch.studies.outcome import Outcome, Run
 from lightning_reg.io.folders import write_whole
 from lightning_reg.io.reading import read_json
@@ -26,11 +27,10 @@ def note_call(folder: Path, overrides: Sequence[str]) -> None:
     """
     path = folder / CALLED
     if path.is_file():
-        there, here = (sorted(set(_settings(words))) for words in (read_json(path), overrides))
-        if there != here:
+        before, now = (sorted(set(_settings(words))) for words in (read_json(path), overrides))
+        if before != now:
             old, new = (
-                " ".join(set(there) - set(here)) or "less",
-                " ".join(set(here) - set(there)) or "less",
+                " ".join(set(a) - set(b)) or "less" for a, b in ((before, now), (now, before))
             )
             raise TrainingError(
                 f"{folder} was called with {old}, and is called with {new} now: choose another name"
@@ -46,11 +46,8 @@ def _settings(overrides: Sequence[str]) -> list[str]:
 
 def sweep_outcome(folder: Path) -> Outcome | None:
     """Outcome of the runs in a sweep's folder; ``None`` if there are none."""
-    called: dict[str, list[str]] = {}
-    for path in sorted(
-        folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent.name)
-    ):
-        called[path.parent.name] = _settings(read_json(path))
+    paths = sorted(folder.glob(f"*/{CALLED}"), key=lambda p: (_number(p.parent.name), p.parent))
+    called = {path.parent.name: _settings(read_json(path)) for path in paths}
     if not called:
         return None
     common = set.intersection(*(set(words) for words in called.values()))
@@ -60,11 +57,9 @@ def sweep_outcome(folder: Path) -> Outcome | None:
         own = [word for word in words if word not in common and word.partition("=")[0] not in APART]
         seed, fold = settings.get("seed", ""), settings.get("data.fold")
         method = " ".join(_short(word) for word in own) or settings.get("method", "runs")
-        runs.append(
-            Run.read(
-                folder / name, method, int(seed) if seed.isdigit() else None, fold, words, None
-            )
-        )
+        number = int(seed) if seed.isdigit() else None
+        job = Job(name, tuple(words), method, seed=number, fold=fold)
+        runs.append(Run.read(folder / name, job, None))
     return Outcome(runs)
 
 

@@ -4,8 +4,6 @@ them.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.io.folders import inside, write_whole
 from lightning_reg.io.reading import read_json
+from lightning_reg.io.tables import read_table, write_table
 from lightning_reg.registry import DataError, construct, did_you_mean
 from lightning_reg.spatial import Grid
 
@@ -137,51 +136,6 @@ def _original(cells: Mapping[str, str], where: str) -> Grid:
         ) from cause
 
 
-def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Read a table with a header: for each line its number and its cells by column, without
-    surrounding blanks.
-
-    The separator is the comma, semicolon or tab that occurs most often in the header.
-
-    Raises:
-        DataError: the file does not exist, is not text, or has no rows; a column occurs twice, or a
-            required column is missing; a line has more cells than the header.
-    """
-    if not path.is_file():
-        raise DataError(f"There is no file {path}; correct the path.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
-            columns = [(name or "").strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            double = next((name for name in columns if name and columns.count(name) > 1), None)
-            if double is not None:
-                raise DataError(f"{path} has the column '{double}' twice; remove one.")
-            lines = []
-            for row in reader:
-                if any(cell.strip() for cell in row.pop(None, [])):
-                    raise DataError(
-                        f"Line {reader.line_num} of {path} has more cells than the header; quote"
-                        " what has a separator in it."
-                    )
-                cells = {key: (value or "").strip() for key, value in row.items()}
-                if any(cells.values()):
-                    lines.append((reader.line_num, cells))
-    except (UnicodeDecodeError, csv.Error) as cause:
-        raise DataError(f"{path} is no table ({cause}); save it as CSV in UTF-8.") from cause
-    for column in required:
-        if column not in columns:
-            raise DataError(
-                f"{path} has no column '{column}'{did_you_mean(column, columns)} It has:"
-                f" {', '.join(columns) or 'none'}."
-            )
-    if not lines:
-        raise DataError(f"{path} has no rows below its header; add some.")
-    return lines
-
-
 def together(problems: Sequence[str]) -> str:
     """Join several problems to one message; only the first twenty are listed."""
     rest = [f"... and {len(problems) - 20} more."] if len(problems) > 20 else []
@@ -193,23 +147,11 @@ def write_tables(
 ) -> None:
     """Write ``manifest.csv``, ``pairs.csv`` and ``geometry.json``, each atomically."""
     if pairs:
-        _replace_table(
-            folder / PAIRS,
-            ("fixed", "moving"),
-            [{"fixed": f.name, "moving": m.name} for f, m in pairs],
-        )
+        write_table(folder / PAIRS, [{"fixed": f.name, "moving": m.name} for f, m in pairs])
     else:
         (folder / PAIRS).unlink(missing_ok=True)
     write_whole(folder / GEOMETRY, (json.dumps(asdict(geometry), indent=2) + "\n").encode())
-    _replace_table(folder / MANIFEST, COLUMNS, [row.cells(folder) for row in rows])
-
-
-def _replace_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    write_table(folder / MANIFEST, [row.cells(folder) for row in rows], COLUMNS)
 
 
 def _read_geometry(path: Path) -> Geometry:

@@ -12,8 +12,9 @@ from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_
 from lightning_reg.data.datasets.interface import SPLITS, Record
 from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, from_tree
 from lightning_reg.data.datasets.loading import ListedDataset, load_files
-from lightning_reg.data.datasets.manifest import PARTS, read_table, together
+from lightning_reg.data.datasets.manifest import PARTS, together
 from lightning_reg.data.datasets.roles import is_image
+from lightning_reg.io.tables import read_table
 from lightning_reg.registry import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
@@ -31,7 +32,7 @@ TABLE_COLUMNS = frozenset(
 
 def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
     """Read the lines of a table of pairs, see
-    :func:`~lightning_reg.data.datasets.manifest.read_table`.
+    :func:`~lightning_reg.io.tables.read_table`.
 
     Raises:
         DataError: see there; or a column is unknown.

@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 import lightning_reg
-from lightning_reg.batch.evaluation.evaluation import evaluate_dataset
+from lightning_reg.batch.evaluation.contestants import Registering
+from lightning_reg.batch.evaluation.evaluation import Cases, evaluate_cases
 from lightning_reg.data.datasets.splits import open_configured
 from lightning_reg.models import locate
 
@@ -54,5 +55,7 @@ def test_it_is_as_accurate_as_its_card_says(crops: Path) -> None:
     data, _ = open_configured("hippocampus", [f"data.root={crops}"])
     card = locate("hippocampus").card
     assert card is not None
-    found = [row["dice_after"] for row in evaluate_dataset(lightning_reg.load("hippocampus"), data)]
+    model = Registering("model", lightning_reg.load("hippocampus"))
+    rows = evaluate_cases([model], Cases.of(data))["model"]
+    found = [row["dice_after"] for row in rows]
     assert np.mean(found) == pytest.approx(card.accuracy["Dice after"], abs=2e-3)

@@ -17,9 +17,9 @@ from lightning_reg.data.datasets.adapters.search import hold_out, require_folder
 from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
-from lightning_reg.data.datasets.manifest import read_table
 from lightning_reg.data.scans import check_subject
 from lightning_reg.io.dicom import read_slices
+from lightning_reg.io.tables import read_table
 from lightning_reg.registry import DataError
 
 PHASES = 20
