@@ -271,7 +271,7 @@ def level_reports(
 
 def _integrated(transform: Transform) -> IntegratedGradient:
     """A transform as integrated gradients on its own grid."""
-    field = transform.dense()
+    field = transform.displacement()
     steps = [
         1 + field[:, a].diff(dim=1 + a, prepend=torch.zeros_like(field[:, a].narrow(1 + a, 0, 1)))
         for a in range(3)

@@ -112,6 +112,7 @@ from .spatial import Identity as Identity
 from .spatial import Image as Image
 from .spatial import IntegratedGradient as IntegratedGradient
 from .spatial import Pair as Pair
+from .spatial import SampledTransform as SampledTransform
 from .spatial import Transform as Transform
 from .spatial import Velocity as Velocity
 from .training.callbacks.growth import AlphaGrowth as AlphaGrowth

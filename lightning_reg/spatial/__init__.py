@@ -1,5 +1,13 @@
 """Grids, images, pairs and transforms: tensors with a position in the world."""
 
+from lightning_reg.spatial.fields import (
+    BSpline,
+    Displacement,
+    IntegratedGradient,
+    SampledTransform,
+    Velocity,
+    split_affine,
+)
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
@@ -15,15 +23,10 @@ from lightning_reg.spatial.slabs import (
 )
 from lightning_reg.spatial.transforms import (
     Affine,
-    BSpline,
     Composition,
-    Displacement,
     Identity,
-    IntegratedGradient,
     Transform,
-    Velocity,
     parts,
-    split_affine,
 )
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Image",
     "IntegratedGradient",
     "Pair",
+    "SampledTransform",
     "Slab",
     "Transform",
     "Velocity",

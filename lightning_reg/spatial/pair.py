@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lightning_reg.functional import label_values, target_registration_error
 from lightning_reg.registry import ArgumentError, require_kind
+from lightning_reg.spatial.fields import Displacement
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
-from lightning_reg.spatial.transforms import Displacement, Transform
+from lightning_reg.spatial.transforms import Transform
 from lightning_reg.spatial.view import card, picture
 
 Part = tuple[Sequence[int], Sequence[int]]

@@ -187,7 +187,7 @@ def test_a_velocity_and_its_inverse_are_consistent(pair: Pair) -> None:
     flow = Velocity(1.5 * smooth, pair.fixed.grid)
     there, back = (Level(pair.fixed, pair.moving, t, t) for t in (flow, flow.inverse()))
     moved = float(
-        (flow.dense() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1))
+        (flow.displacement() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1))
         .square()
         .sum(1)
         .mean()
@@ -254,8 +254,8 @@ def test_a_weight_means_the_same_at_every_size(name: str) -> None:
             steps = torch.stack(
                 [
                     1
-                    + found.dense()[:, a].diff(
-                        dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)
+                    + found.displacement()[:, a].diff(
+                        dim=1 + a, append=found.displacement()[:, a].narrow(1 + a, 0, 1)
                     )
                     for a in range(3)
                 ],
