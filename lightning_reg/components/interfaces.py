@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_reg.registry import ArgumentError, Described
-from lightning_reg.spatial import Grid, Image, Pair, Transform
+from lightning_reg.spatial import Grid, Image, Pair, Transform, mapped
 
 Features = Sequence[Tensor | None]
 Stride = tuple[int, int, int]
@@ -198,14 +198,7 @@ class Level:
 
     def to(self, device: torch.device | str) -> Level:
         """The level on a device."""
-        reverse = None if self.reverse is None else self.reverse.to(device)
-        predicted = self.predicted
-        if predicted is not None:
-            predicted = replace(
-                predicted, fixed=predicted.fixed.to(device), moving=predicted.moving.to(device)
-            )
-        transforms = self.transform.to(device), self.increment.to(device)
-        return Level(self.fixed.to(device), self.moving.to(device), *transforms, reverse, predicted)
+        return mapped(self, lambda tensor: tensor.to(device))
 
     @cached_property
     def warped(self) -> Image:
@@ -232,7 +225,7 @@ class Registration:
 
     def to(self, device: torch.device | str) -> Registration:
         """The registration on a device."""
-        return Registration(tuple(level.to(device) for level in self.levels))
+        return mapped(self, lambda tensor: tensor.to(device))
 
     def with_reverse(self, reverse: Registration) -> Registration:
         """Return this registration with ``reverse`` (images exchanged) set in its levels."""

@@ -28,6 +28,7 @@ from lightning_reg.spatial.transforms import (
     Transform,
     parts,
 )
+from lightning_reg.spatial.tree import mapped
 
 __all__ = [
     "LARGE",
@@ -47,6 +48,7 @@ __all__ = [
     "assembled",
     "determinant_on",
     "known_on",
+    "mapped",
     "parts",
     "resampled",
     "slabs",

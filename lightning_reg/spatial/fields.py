@@ -172,9 +172,8 @@ class BSpline(Transform):
             return None
         stride = [s / f for s, f in zip(self.stride, along[0], strict=True)]
         offset = [(o - t) / f for o, f, t in zip(self.offset, *along, strict=True)]
-        return bspline(self.control, grid.shape, stride, offset) / beside(
-            along[0], self.control
-        ).view(1, 3, 1, 1, 1)
+        scale = beside(along[0], self.control).view(1, 3, 1, 1, 1)
+        return bspline(self.control, grid.shape, stride, offset) / scale
 
     def mapped(self, change: Change) -> BSpline:
         return BSpline(change(self.control), self.grid, self.stride, self.offset)
