@@ -60,6 +60,7 @@ from .components.losses.supervision import LabelSSD as LabelSSD
 from .components.losses.supervision import LandmarkDistance as LandmarkDistance
 from .components.losses.supervision import MaskDice as MaskDice
 from .components.losses.supervision import MaskSSD as MaskSSD
+from .components.losses.supervision import Segmentation as Segmentation
 from .components.network import Network as Network
 from .configuration.composition import compose as compose
 from .data.augmentation import Augmentation as Augmentation

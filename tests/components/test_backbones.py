@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_reg.components.interfaces import Backbone, LabelledFeatures
+from lightning_reg.components.interfaces import Backbone, Features
 from lightning_reg.registry import ComponentError, build
 
 SPECS = {
@@ -152,7 +152,7 @@ def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_le
     for alpha, stride in (([0.0, 0.0, 1.0], 1), ([0.5, 0.5, 0.0], 2)):
         net.grow(alpha)
         features = net(fixed, moving)
-        assert isinstance(features, LabelledFeatures)
+        assert isinstance(features, Features)
         assert (features.labels, features.stride) == ((3, 7), (stride,) * 3)
         for position, logits in enumerate(features.logits):
             assert logits.shape == (1, 3, 16 // stride, 12 // stride, 8 // stride)

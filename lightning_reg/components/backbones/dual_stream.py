@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import Convolution, channels_last
-from lightning_reg.components.interfaces import Backbone, Growable, LabelledFeatures
+from lightning_reg.components.interfaces import Backbone, Features, Growable
 from lightning_reg.functional import pool
 from lightning_reg.registry import ArgumentError
 
@@ -22,8 +22,8 @@ class DualStream(Backbone, Growable):
     While the network grows, levels above the last one with a non-zero weight are not computed.
 
     With ``labels``, a convolution of the finest features predicts each image's labels, and every
-    level gets their probabilities in addition to its maps. The loss term ``label_dice`` trains them
-    (its ``predicted``).
+    level gets their probabilities in addition to its maps. The loss term ``segmentation`` trains
+    them.
 
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
@@ -90,7 +90,7 @@ class DualStream(Backbone, Growable):
         self.multiple = self.stream.multiple
         self.alpha = (0.0,) * (len(self.channels) - 1) + (1.0,)
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         computed = 1 + max(level for level, weight in enumerate(self.alpha) if weight > 0)
         streams = [self.stream, self.stream if self.other is None else self.other]
         both = [
@@ -109,7 +109,7 @@ class DualStream(Backbone, Growable):
                 torch.cat([level, pool(probabilities, 2 ** (computed - 1 - number))], dim=1)
                 for number, level in enumerate(maps)
             ]
-        return LabelledFeatures(
+        return Features(
             self._joined(both), self.labels, (logits[0], logits[1]), self.strides[computed - 1]
         )
 

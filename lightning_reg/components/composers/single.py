@@ -25,7 +25,9 @@ class SingleComposer(Composer):
         self.symmetric = symmetric
 
     def forward(self, fixed: Image, moving: Image) -> Registration:
-        (*coarser, result), predicted = self.network.with_prediction(fixed, moving)
+        features = self.network.features(fixed, moving)
+        *coarser, result = self.network.transforms(features, fixed.grid)
+        predicted = features.predicted(fixed.grid)
         if self.symmetric and not self.training:
             result = symmetrized(result, self.network(moving, fixed)[-1], fixed.grid)
         images = [
