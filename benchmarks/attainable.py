@@ -26,12 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.components.composers import SingleComposer
 from lightning_reg.components.heads.affine import AffineHead
-from lightning_reg.components.heads.bspline import BSplineHead
-from lightning_reg.components.heads.dense import DenseHead
+from lightning_reg.components.heads.fields import BSplineHead, DenseHead, VelocityHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
-from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import (
     Backbone,
     Features,

@@ -18,8 +18,9 @@ Stride = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Features(Sequence["Tensor | None"]):
-    """Features of two images: a sequence of maps, one tensor per level, coarsest first.
+class Features(Sequence[Tensor]):
+    """Features of two images: a sequence of one tensor per level, coarsest first. To read a level
+    that the backbone has not computed raises :class:`~lightning_reg.ArgumentError`.
 
     Args:
         maps: see :meth:`Backbone.forward`.
@@ -36,7 +37,14 @@ class Features(Sequence["Tensor | None"]):
     stride: Stride = (1, 1, 1)
 
     def __getitem__(self, level: Any) -> Any:
-        return self.maps[level]
+        read = self.maps[level]
+        if read is None or (isinstance(level, slice) and any(maps is None for maps in read)):
+            missing = [str(n) for n, maps in enumerate(self.maps) if maps is None]
+            raise ArgumentError(
+                f"the head reads a level of the features that the backbone did not compute (of"
+                f" levels 0 to {len(self) - 1}, coarsest first, these: {', '.join(missing)})"
+            )
+        return read
 
     def __len__(self) -> int:
         return len(self.maps)

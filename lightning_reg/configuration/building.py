@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lightning_reg.components.composers.sequential import Member
+from lightning_reg.components.composers import Member
 from lightning_reg.components.contracts import require_backbone
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm
 from lightning_reg.components.losses.bundle import LossBundle

@@ -156,7 +156,7 @@ def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_le
         assert (features.labels, features.stride) == ((3, 7), (stride,) * 3)
         for position, logits in enumerate(features.logits):
             assert logits.shape == (1, 3, 16 // stride, 12 // stride, 8 // stride)
-            for maps in features:
+            for maps in features.maps:
                 if maps is not None:
                     pooled = torch.nn.functional.interpolate(
                         logits.softmax(1), maps.shape[2:], mode="area"

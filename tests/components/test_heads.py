@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from lightning_reg.components.heads.affine import AffineHead
-from lightning_reg.components.heads.bspline import BSplineHead
-from lightning_reg.components.heads.dense import DenseHead
+from lightning_reg.components.heads.fields import BSplineHead, DenseHead, VelocityHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
 from lightning_reg.components.heads.pyramid import PyramidHead, fitted_affine
-from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Head
 from lightning_reg.functional import affine_matrix, affine_parameters, rotation_matrix
 from lightning_reg.registry import ComponentError, build

@@ -27,8 +27,7 @@ from lightning_reg.components import (
     Registration,
     Staged,
 )
-from lightning_reg.components.composers.single import SingleComposer
-from lightning_reg.components.composers.stacked import StackedComposer
+from lightning_reg.components.composers import SingleComposer, StackedComposer
 from lightning_reg.components.network import Network
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.registry import DataError
