@@ -10,10 +10,10 @@ from .batch.evaluation.evaluation import evaluate_cases as evaluate_cases
 from .cli.command import Command as Command
 from .components.backbones.dilated import DilatedEncoder as DilatedEncoder
 from .components.backbones.dual_stream import DualStream as DualStream
+from .components.backbones.encoders import LatticeEncoder as LatticeEncoder
+from .components.backbones.encoders import SiameseEncoder as SiameseEncoder
 from .components.backbones.fcn import FCN as FCN
-from .components.backbones.lattice import LatticeEncoder as LatticeEncoder
 from .components.backbones.progressive_unet import ProgressiveUNet as ProgressiveUNet
-from .components.backbones.siamese import SiameseEncoder as SiameseEncoder
 from .components.backbones.unet import UNet as UNet
 from .components.backbones.voxelmorph import VoxelMorphUNet as VoxelMorphUNet
 from .components.composers import Member as Member
