@@ -39,13 +39,10 @@ class SingleComposer(Composer):
         predicted = features.predicted(fixed.grid)
         if self.symmetric and not self.training:
             result = symmetrized(result, self.network(moving, fixed)[-1], fixed.grid)
-        images = [
-            (fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid)))
-            for t in coarser
-        ]
-        levels = [
-            Level(*pair, t, t, predicted=predicted) for pair, t in zip(images, coarser, strict=True)
-        ]
+        levels = []
+        for t in coarser:
+            images = fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid))
+            levels.append(Level(*images, t, t, predicted=predicted))
         return Registration((*levels, Level(fixed, moving, result, result, predicted=predicted)))
 
 
@@ -126,13 +123,8 @@ class SequentialComposer(Composer, Staged):
             self.networks[index].train(trained)  # a frozen network keeps its batch statistics
             last = index == self.active - 1
             with nullcontext() if trained or not self.training else torch.no_grad():
-                level = self._level(
-                    index,
-                    fixed.at_stride(member.strides),
-                    moving.at_stride(member.strides),
-                    before,
-                    trained,
-                )
+                images = fixed.at_stride(member.strides), moving.at_stride(member.strides)
+                level = self._level(index, *images, before, trained)
             before = level.transform
             if trained or last:
                 levels.append(level)

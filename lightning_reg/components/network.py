@@ -100,21 +100,17 @@ class Network(Described, nn.Module):
 
     def _padded(self, image: Image) -> Image:
         """Pad an image behind its last voxel to multiples of the backbone's ``multiple``."""
-        multiple = self.backbone.multiple
-        if (
-            all(n < 2 * m for n, m in zip(image.grid.shape, multiple, strict=True))
-            and max(multiple) > 1
-        ):
+        sizes = list(zip(image.grid.shape, self.backbone.multiple, strict=True))
+        if all(n < 2 * m for n, m in sizes) and max(self.backbone.multiple) > 1:
             size = " x ".join(map(str, image.grid.shape))
+            multiple = " x ".join(map(str, self.backbone.multiple))
             raise DataError(
                 f"Images of {size} voxels are too small for a backbone that divides them by"
-                f" {' x '.join(map(str, multiple))}: lower its levels"
+                f" {multiple}: lower its levels"
                 " (method.composer.backbone.levels) or spacing, or resample the images to more"
                 " voxels (data.preprocessing)."
             )
-        return image.padded_to(
-            [-(-n // m) * m for n, m in zip(image.grid.shape, multiple, strict=True)]
-        )
+        return image.padded_to([-(-n // m) * m for n, m in sizes])
 
 
 def _doing(shape: Sequence[int]) -> str:

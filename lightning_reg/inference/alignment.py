@@ -86,11 +86,8 @@ def between_worlds(
         origin, mm.
     """
     affine, rest = split_affine(transform, found_on)
-    affine = (
-        torch.from_numpy(translation(moving_origin))
-        @ affine.cpu()
-        @ torch.from_numpy(translation(-fixed_origin))
-    )
+    there, back = (torch.from_numpy(translation(m)) for m in (moving_origin, -fixed_origin))
+    affine = there @ affine.cpu() @ back
     inner: Transform | None = None
     if isinstance(rest, BSpline):
         inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)
@@ -99,8 +96,5 @@ def between_worlds(
     outer = Affine(affine, grid)
     if inner is None:
         return outer
-    return (
-        Composition([outer, inner])
-        if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
-        else inner
-    )
+    moves = not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
+    return Composition([outer, inner]) if moves else inner

@@ -56,25 +56,14 @@ class DualStream(Backbone, Growable):
         widest: int | None = None,
     ) -> None:
         super().__init__()
-        if any(not isinstance(value, int) or value < 1 for value in labels) or len(
-            set(labels)
-        ) < len(labels):
+        whole = all(isinstance(value, int) and value > 0 for value in labels)
+        if not whole or len(set(labels)) < len(labels):
             raise ArgumentError(
                 f"labels is {list(labels)}; give different whole numbers above 0, the values in the"
                 " label maps"
             )
-        settings = (
-            levels,
-            features,
-            convolutions,
-            input_stride,
-            output_stride,
-            channels,
-            norm,
-            slope,
-            conditioned,
-            widest,
-        )
+        sizes = (levels, features, convolutions, input_stride, output_stride, channels)
+        settings = (*sizes, norm, slope, conditioned, widest)
         self.stream = UNet(*settings)
         self.other = None if shared else UNet(*settings)
         self.labels = tuple(labels)
@@ -83,26 +72,20 @@ class DualStream(Backbone, Growable):
         self.classifiers = nn.ModuleList(
             nn.ModuleList(Convolution(n, classes) for n in s.channels) for s in streams if labels
         )
-        self.channels, self.strides = (
-            tuple(2 * (n + classes) for n in self.stream.channels),
-            self.stream.strides,
-        )
-        self.multiple = self.stream.multiple
+        self.channels = tuple(2 * (n + classes) for n in self.stream.channels)
+        self.strides, self.multiple = self.stream.strides, self.stream.multiple
         self.alpha = (0.0,) * (len(self.channels) - 1) + (1.0,)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         computed = 1 + max(level for level, weight in enumerate(self.alpha) if weight > 0)
         streams = [self.stream, self.stream if self.other is None else self.other]
-        both = [
-            stream.maps(image, computed)
-            for stream, image in zip(streams, (fixed, moving), strict=True)
-        ]
+        images = zip(streams, (fixed, moving), strict=True)
+        both = [stream.maps(image, computed) for stream, image in images]
         if not self.labels:
             return self._joined(both)
         logits: list[Tensor] = []
-        for maps, classifiers in zip(
-            both, (self.classifiers[0], self.classifiers[-1]), strict=True
-        ):
+        sides = (self.classifiers[0], self.classifiers[-1])
+        for maps, classifiers in zip(both, sides, strict=True):
             logits.append(classifiers[computed - 1](maps[-1]))  # type: ignore[index]
             probabilities = logits[-1].softmax(1)
             maps[:] = [

@@ -47,12 +47,8 @@ class DenseHead(Head, Growable):
         if levels not in ("finest", "weighted", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest, weighted or all")
         first = len(channels) - 1 if levels == "finest" else 0
-        self.first, self.strides, self.refine, self.each = (
-            first,
-            tuple(strides),
-            refine,
-            levels == "all",
-        )
+        self.first, self.strides = first, tuple(strides)
+        self.refine, self.each = refine, levels == "all"
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
         fields = [Convolution(n, 3, kernel) for n in channels[first:]]
         for field in fields:
@@ -63,9 +59,7 @@ class DenseHead(Head, Growable):
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
         if self.each:
-            return [
-                self._on_own_grid(index, features[index], grid) for index in range(len(self.fields))
-            ]
+            return [self._on_own_grid(n, features[n], grid) for n in range(len(self.fields))]
         finest = max(i for i, weight in enumerate(self.alpha) if weight > 0)
         total: Tensor | None = None
         coarser: Tensor | None = None
@@ -74,9 +68,9 @@ class DenseHead(Head, Growable):
                 continue
             field = self._field(index, features[self.first + index])
             if self.refine:
-                field = coarser = (
-                    field if coarser is None else field + resize(coarser, field.shape[2:])
-                )
+                if coarser is not None:
+                    field = field + resize(coarser, field.shape[2:])
+                coarser = field
             if weight > 0:
                 stride = self.strides[self.first + index]
                 weighted = weight * resize(
@@ -148,13 +142,8 @@ class BSplineHead(Head):
         spacing: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        wanted: tuple[int, ...] = (
-            strides[-1]
-            if spacing is None
-            else (spacing,) * 3
-            if isinstance(spacing, int)
-            else tuple(spacing)
-        )
+        spacing = strides[-1] if spacing is None else spacing
+        wanted = (spacing,) * 3 if isinstance(spacing, int) else tuple(spacing)
         levels = [level for level, stride in enumerate(strides) if stride == wanted]
         if not levels:
             offered = ", ".join(" x ".join(map(str, s)) for s in strides)

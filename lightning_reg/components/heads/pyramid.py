@@ -98,12 +98,8 @@ class PyramidHead(Head, Growable):
         if levels not in ("finest", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest or all")
         require_count(steps, "steps", least=0)
-        self.strides, self.steps, self.each, self.antisymmetric = (
-            tuple(strides),
-            steps,
-            levels == "all",
-            antisymmetric,
-        )
+        self.strides, self.steps = tuple(strides), steps
+        self.each, self.antisymmetric = levels == "all", antisymmetric
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
         for number, maps in enumerate(channels):
