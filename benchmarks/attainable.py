@@ -32,7 +32,6 @@ from lightning_reg.components.heads.fields import BSplineHead, DenseHead, Veloci
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
 from lightning_reg.components.interfaces import (
     Backbone,
-    Features,
     Growable,
     Level,
     Registration,
@@ -110,7 +109,7 @@ class NoFeatures(Backbone):
             backbone.channels, backbone.strides, backbone.multiple, backbone.separate,
         )  # fmt: skip
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             fixed.new_zeros(1).expand(
                 fixed.shape[0],

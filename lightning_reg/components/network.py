@@ -106,9 +106,7 @@ class Network(Described, nn.Module):
             multiple = " x ".join(map(str, self.backbone.multiple))
             raise DataError(
                 f"Images of {size} voxels are too small for a backbone that divides them by"
-                f" {multiple}: lower its levels"
-                " (method.composer.backbone.levels) or spacing, or resample the images to more"
-                " voxels (data.preprocessing)."
+                f" {multiple}: lower its levels or spacing, or resample the images to more voxels."
             )
         return image.padded_to([-(-n // m) * m for n, m in sizes])
 

@@ -104,6 +104,7 @@ class Transform(ABC):
         return ", then ".join(type(part).__name__ for part in reversed(parts(self)))
 
     def dense(self) -> Tensor:
+        """Deprecated name of :meth:`displacement` on :attr:`grid`."""
         deprecated("Transform.dense()", "call displacement()", "1.1")
         return self.displacement()
 

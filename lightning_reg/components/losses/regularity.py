@@ -189,7 +189,6 @@ def _part(transform: Transform, kind: type[T], term: str) -> T:
     if len(found) != 1:
         raise TrainingError(
             f"The loss term '{term}' needs one {kind.__name__} part in the method's transform,"
-            f" which has {len(found)}; add the head that makes it, or remove the term with"
-            f" ~method.loss.terms.{term}."
+            f" which has {len(found)}; add the head that makes it, or leave the term out."
         )
     return found[0]
