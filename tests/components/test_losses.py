@@ -12,6 +12,7 @@ import torch
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm, Prediction, Registration
 from lightning_reg.configuration.building import build_composer, build_loss, describe
+from lightning_reg.configuration.composition import compose
 from lightning_reg.functional import affine_matrix
 from lightning_reg.registry import ComponentError, TrainingError, build, providers
 from lightning_reg.spatial import (
@@ -551,6 +552,9 @@ def test_predicted_of_label_dice_becomes_the_term_segmentation(pair: Pair, key: 
 
 def test_predicted_of_label_dice_replaces_the_weight_of_segmentation() -> None:
     """A command line of before, ``label_dice.predicted=0``, on a configuration of today."""
+    experiment = ["experiment=hippocampus_pyramid_labels", "data.root=."]
+    given = compose([*experiment, "method.loss.terms.label_dice.predicted=0.25"])
+    assert build_loss(given["method"]["loss"]).weights["segmentation"] == 1.5
     terms = {"label_dice": {"weight": 6.0, "predicted": 0}, "segmentation": {"weight": 3.0}}
     assert list(build_loss({"terms": terms}).weights) == ["label_dice"]
     terms["label_dice"]["predicted"] = 0.25
