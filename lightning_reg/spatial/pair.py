@@ -210,7 +210,7 @@ def _element(value: Any, b: int) -> Any:
         grid = value.grid
         grid = grid if grid.batch == 1 else Grid(grid.shape, grid.affine[b])
         return replace(value, tensor=value.tensor[b : b + 1], grid=grid)
-    return None if value is None else value[b : b + 1]
+    return None if value is None else (value[b],)
 
 
 def _joined(values: Sequence[Any]) -> Any:
