@@ -26,15 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.components.composers import SingleComposer
 from lightning_reg.components.heads.affine import AffineHead
-from lightning_reg.components.heads.bspline import BSplineHead
-from lightning_reg.components.heads.dense import DenseHead
+from lightning_reg.components.heads.fields import BSplineHead, DenseHead, VelocityHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
-from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import (
     Backbone,
-    Features,
     Growable,
     Level,
     Registration,
@@ -112,7 +109,7 @@ class NoFeatures(Backbone):
             backbone.channels, backbone.strides, backbone.multiple, backbone.separate,
         )  # fmt: skip
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             fixed.new_zeros(1).expand(
                 fixed.shape[0],
@@ -271,7 +268,7 @@ def level_reports(
 
 def _integrated(transform: Transform) -> IntegratedGradient:
     """A transform as integrated gradients on its own grid."""
-    field = transform.dense()
+    field = transform.displacement()
     steps = [
         1 + field[:, a].diff(dim=1 + a, prepend=torch.zeros_like(field[:, a].narrow(1 + a, 0, 1)))
         for a in range(3)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_reg.components.composers.multilevel import MultilevelComposer
-from lightning_reg.components.composers.single import SingleComposer
-from lightning_reg.components.composers.stacked import StackedComposer
+from lightning_reg.components.composers import MultilevelComposer, SingleComposer, StackedComposer
 from lightning_reg.configuration.building import build_composer
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.optimization.configuration import build_optimization

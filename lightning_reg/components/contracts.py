@@ -7,7 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm, Registration
+from lightning_reg.components.interfaces import (
+    Backbone,
+    Composer,
+    Features,
+    Head,
+    LossTerm,
+    Registration,
+)
 from lightning_reg.registry import ComponentError, arguments_of, origin, require_kind
 from lightning_reg.registry.entries import public_name
 from lightning_reg.spatial import Transform
@@ -98,6 +105,7 @@ def require_features(backbone: Backbone, features: object, images: Tensor) -> No
         ComponentError: names the level.
     """
     who = origin(backbone)
+    features = features.maps if isinstance(features, Features) else features
     if not isinstance(features, Sequence) or len(features) != len(backbone.channels):
         count = len(features) if isinstance(features, Sequence) else f"a {type(features).__name__}"
         raise ComponentError(

@@ -12,32 +12,54 @@ import torch
 from torch import Tensor, nn
 
 from lightning_reg.registry import ArgumentError, Described
-from lightning_reg.spatial import Grid, Image, Pair, Transform
+from lightning_reg.spatial import Grid, Image, Pair, Transform, mapped
 
-Features = Sequence[Tensor | None]
 Stride = tuple[int, int, int]
 
 
-class LabelledFeatures(list["Tensor | None"]):
-    """Features of two images, and the labels that the backbone predicts for each image.
+@dataclass(frozen=True, eq=False)
+class Features(Sequence[Tensor]):
+    """Features of two images: a sequence of one tensor per level, coarsest first. To read a level
+    that the backbone has not computed raises :class:`~lightning_reg.ArgumentError`.
 
     Args:
-        features: one tensor per level, see :class:`Backbone`.
-        labels: values of the predicted labels, without the background.
+        maps: see :meth:`Backbone.forward`.
+        labels: values of the labels that the backbone predicts for each image, without the
+            background.
         logits: of the fixed and of the moving image, ``(B, 1 + len(labels), ...)`` before the
-            softmax, background first.
+            softmax, background first; ``None`` if no labels are predicted.
         stride: input voxels per voxel of the logits, along every axis.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        labels: Sequence[int],
-        logits: tuple[Tensor, Tensor],
-        stride: Stride,
-    ) -> None:
-        super().__init__(features)
-        self.labels, self.logits, self.stride = tuple(labels), logits, stride
+    maps: Sequence[Tensor | None]
+    labels: Sequence[int] = ()
+    logits: tuple[Tensor, Tensor] | None = None
+    stride: Stride = (1, 1, 1)
+
+    def __getitem__(self, level: Any) -> Any:
+        read = self.maps[level]
+        if read is None or (isinstance(level, slice) and any(maps is None for maps in read)):
+            missing = [str(n) for n, maps in enumerate(self.maps) if maps is None]
+            raise ArgumentError(
+                f"the head reads a level of the features that the backbone did not compute (of"
+                f" levels 0 to {len(self) - 1}, coarsest first, these: {', '.join(missing)})"
+            )
+        return read
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def predicted(self, grid: Grid) -> Prediction | None:
+        """The predicted labels of images on a grid; ``None`` if there are none."""
+        if self.logits is None:
+            return None
+        fixed, moving = (
+            Image(logits, grid.at_stride(self.stride, logits.shape[2:])) for logits in self.logits
+        )
+        return Prediction(tuple(self.labels), fixed, moving)
+
+
+LabelledFeatures = Features  # name in version 1.0 of the plugin contract
 
 
 class Backbone(Described, nn.Module, ABC):
@@ -59,14 +81,14 @@ class Backbone(Described, nn.Module, ABC):
     separate: bool = False
 
     @abstractmethod
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         """Args:
         fixed, moving: ``(B, C, I, J, K)``, extents multiples of :attr:`multiple`.
 
         Returns:
             One ``(B, channels[l], I / strides[l][0], J / strides[l][1], K / strides[l][2])`` per
             level, coarsest first; ``None`` for a level that is not computed in the present state of
-            growth. A backbone that predicts labels gives :class:`LabelledFeatures`.
+            growth. A backbone that predicts labels returns :class:`Features`, any other a list.
         """
 
 
@@ -185,8 +207,7 @@ class Level:
             the first level).
         reverse: the level of the registration with fixed and moving exchanged, for terms that
             compare the two directions.
-        predicted: labels predicted by the backbone, if it predicts any and the composer is
-            ``single``.
+        predicted: labels that the network predicts for the two images, if it predicts any.
     """
 
     fixed: Image
@@ -198,14 +219,7 @@ class Level:
 
     def to(self, device: torch.device | str) -> Level:
         """The level on a device."""
-        reverse = None if self.reverse is None else self.reverse.to(device)
-        predicted = self.predicted
-        if predicted is not None:
-            predicted = replace(
-                predicted, fixed=predicted.fixed.to(device), moving=predicted.moving.to(device)
-            )
-        transforms = self.transform.to(device), self.increment.to(device)
-        return Level(self.fixed.to(device), self.moving.to(device), *transforms, reverse, predicted)
+        return mapped(self, lambda tensor: tensor.to(device))
 
     @cached_property
     def warped(self) -> Image:
@@ -232,7 +246,7 @@ class Registration:
 
     def to(self, device: torch.device | str) -> Registration:
         """The registration on a device."""
-        return Registration(tuple(level.to(device) for level in self.levels))
+        return mapped(self, lambda tensor: tensor.to(device))
 
     def with_reverse(self, reverse: Registration) -> Registration:
         """Return this registration with ``reverse`` (images exchanged) set in its levels."""

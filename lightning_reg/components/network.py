@@ -13,7 +13,7 @@ from lightning_reg.components.contracts import (
     require_fitting,
     require_transforms,
 )
-from lightning_reg.components.interfaces import Backbone, Head, LabelledFeatures, Prediction
+from lightning_reg.components.interfaces import Backbone, Features, Head
 from lightning_reg.registry import (
     ComponentError,
     DataError,
@@ -21,7 +21,7 @@ from lightning_reg.registry import (
     blaming,
     require_kind,
 )
-from lightning_reg.spatial import Composition, Image, Transform
+from lightning_reg.spatial import Composition, Grid, Image, Transform
 
 
 class Network(Described, nn.Module):
@@ -65,26 +65,27 @@ class Network(Described, nn.Module):
         """Args: fixed, moving: images; unless the backbone is ``separate``, the moving image is
         resampled to the fixed grid.
         Returns: transforms of the fixed grid, coarsest first; the last is the result."""
-        return self.with_prediction(fixed, moving)[0]
+        return self.transforms(self.features(fixed, moving), fixed.grid)
 
-    def with_prediction(
-        self, fixed: Image, moving: Image
-    ) -> tuple[list[Transform], Prediction | None]:
-        """Return the transforms as :meth:`forward`, and the labels predicted by the backbone, if it
-        predicts any.
-        """
+    def features(self, fixed: Image, moving: Image) -> Features:
+        """Return the backbone's features of two images as of :meth:`forward`."""
         moving = moving if self.backbone.separate else moving.resampled(fixed.grid)
         one, other = self._padded(fixed).tensor, self._padded(moving).tensor
-        doing = f"images of {' x '.join(map(str, one.shape[2:]))} voxels"
-        with blaming(self.backbone, doing):
+        with blaming(self.backbone, _doing(one.shape[2:])):
             features = self.backbone(one, other)
         if not self._checked:
             require_features(self.backbone, features, one)
-        found: list[Transform] = []
+        return features if isinstance(features, Features) else Features(features)
+
+    def transforms(self, features: Features, grid: Grid) -> list[Transform]:
+        """Return the transforms of the heads, as :meth:`forward`, from features of images on the
+        fixed grid.
+        """
+        transforms: list[Transform] = []
         before: Transform | None = None
         for head in self.heads:
-            with blaming(head, doing):
-                outputs = head(features, fixed.grid)
+            with blaming(head, _doing(grid.shape)):
+                outputs = head(features, grid)
             if not self._checked:
                 require_transforms(head, outputs)
             if len(outputs) > 1 and len(self.heads) > 1:
@@ -93,34 +94,26 @@ class Network(Described, nn.Module):
                     " which does not compose with other heads; let it give one (levels=finest), or"
                     " make it the only head."
                 )
-            found = [t if before is None else Composition([t, before]) for t in outputs]
-            before = found[-1]
+            transforms = [t if before is None else Composition([t, before]) for t in outputs]
+            before = transforms[-1]
         self._checked = True
-        if not isinstance(features, LabelledFeatures):
-            return found, None
-        there, here = (
-            Image(logits, fixed.grid.at_stride(features.stride, logits.shape[2:]))
-            for logits in features.logits
-        )
-        return found, Prediction(features.labels, there, here)
+        return transforms
 
     def _padded(self, image: Image) -> Image:
         """Pad an image behind its last voxel to multiples of the backbone's ``multiple``."""
-        multiple = self.backbone.multiple
-        if (
-            all(n < 2 * m for n, m in zip(image.grid.shape, multiple, strict=True))
-            and max(multiple) > 1
-        ):
+        sizes = list(zip(image.grid.shape, self.backbone.multiple, strict=True))
+        if all(n < 2 * m for n, m in sizes) and max(self.backbone.multiple) > 1:
             size = " x ".join(map(str, image.grid.shape))
+            multiple = " x ".join(map(str, self.backbone.multiple))
             raise DataError(
                 f"Images of {size} voxels are too small for a backbone that divides them by"
-                f" {' x '.join(map(str, multiple))}: lower its levels"
-                " (method.composer.backbone.levels) or spacing, or resample the images to more"
-                " voxels (data.preprocessing)."
+                f" {multiple}: lower its levels or spacing, or resample the images to more voxels."
             )
-        return image.padded_to(
-            [-(-n // m) * m for n, m in zip(image.grid.shape, multiple, strict=True)]
-        )
+        return image.padded_to([-(-n // m) * m for n, m in sizes])
+
+
+def _doing(shape: Sequence[int]) -> str:
+    return f"images of {' x '.join(map(str, shape))} voxels"
 
 
 def _xavier(module: nn.Module) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lightning_reg.components.composers.sequential import Member
+from lightning_reg.components.composers import Member
 from lightning_reg.components.contracts import require_backbone
 from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm
 from lightning_reg.components.losses.bundle import LossBundle
@@ -173,8 +173,7 @@ def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle
         )
     made: dict[str, tuple[float, LossTerm]] = {}
     skipped = 0
-    for key, arguments in (terms or {}).items():
-        own = dict(arguments or {})
+    for key, own in _separated(terms or {}).items():
         weight = own.pop("weight", 1.0)
         if weight == 0 and not isinstance(weight, bool):
             skipped += 1  # a term that is switched off may lack what it needs
@@ -185,6 +184,19 @@ def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle
             f"Every term of the loss has weight 0; give one of {name}.terms another weight."
         )
     return construct(name, LossBundle, rest, terms=made)
+
+
+def _separated(terms: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Terms and their arguments. ``predicted`` of ``label_dice``, in configurations and checkpoints
+    before 0.3, becomes the term ``segmentation``, of ``predicted`` times the term's weight.
+    """
+    made = {key: dict(arguments or {}) for key, arguments in terms.items()}
+    for key, own in list(made.items()):
+        if own.get("name", key) == "label_dice" and isinstance(own.get("predicted"), (int, float)):
+            weight = own.pop("predicted") * own.get("weight", 1.0)
+            name = "segmentation" if key == "label_dice" else f"{key}_segmentation"
+            made[name] = {"name": "segmentation", "weight": weight}
+    return made
 
 
 def describe(component: Described) -> Any:

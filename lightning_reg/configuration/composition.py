@@ -68,8 +68,10 @@ WORDS = {
 """Options by common words for them, for hints in error messages."""
 GIVEN_WHOLE = re.compile(r"(method\.composer\.(?:backbone|head))(?:\.name)?")
 """Keys of components that an override replaces if its value names a component."""
-ADDED = re.compile(r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight)?")
-"""Keys of terms and callbacks that an override adds if they are missing."""
+ADDED = re.compile(
+    r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight|(?<=\.label_dice)\.predicted)?"
+)
+"""Keys of terms and callbacks that an override adds if they are missing; ``predicted`` of 0.2."""
 NOT_GIVEN = "(required)"
 """Stands for a value that has to be given."""
 EMPTY_GROUP = (

@@ -24,7 +24,7 @@ OBJECTS = {
     "data.cache": "lightning_reg.data.cache:CacheSettings",
     "data.preprocessing": "lightning_reg.data.preprocessing:Preprocessing",
     "data.augmentation": "lightning_reg.data.augmentation:Augmentation",
-    "method.composer.stages": "lightning_reg.components.composers.sequential:Member",
+    "method.composer.stages": "lightning_reg.components.composers:Member",
     "method.stages": "lightning_reg.training.callbacks.stages:TrainingStage",
     "method.schedule": "lightning_reg.training.schedules:DecaySchedule",
     "method.sampling": "lightning_reg.data.synthetic:SyntheticDeformation",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,29 +30,23 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
         grid.affine @ _index_map(grid, axes, flips) @ around.inverse
     )  # a point of the new world to where it was
     from_original = np.linalg.inv(to_original)
-    changed: dict[str, Any] = {}
-    for side in ("fixed", "moving"):
-        for name in (side, f"{side}_mask", f"{side}_labels"):
-            image: Image | None = getattr(pair, name)
-            if image is not None:
-                there = Grid(
-                    _shape(image.grid, axes),
-                    from_original @ image.grid.affine @ _index_map(image.grid, axes, flips),
-                )
-                changed[name] = replace(
-                    image, tensor=_permuted(image.tensor, axes, flips), grid=there
-                )
-        points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
-        if points is not None:
-            moved = [transform_points(from_original, p.double().T[None])[0].T for p in points]
-            changed[f"{side}_landmarks"] = tuple(
-                new.to(old) for new, old in zip(moved, points, strict=True)
-            )
-    if pair.truth is not None:
-        field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
-        signs = field.new_tensor([-1.0 if flip else 1.0 for flip in flips]).view(1, 3, 1, 1, 1)
-        changed["truth"] = Displacement(field * signs, changed["fixed"].grid)
-    return replace(pair, **changed)
+
+    def image(_: str, image: Image) -> Image:
+        there = Grid(
+            _shape(image.grid, axes),
+            from_original @ image.grid.affine @ _index_map(image.grid, axes, flips),
+        )
+        return replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
+
+    def points(_: str, points: Tensor) -> Tensor:
+        return transform_points(from_original, points.double().T[None])[0].T.to(points)
+
+    turned = pair.changed(image, points)
+    if pair.truth is None:
+        return turned
+    field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
+    signs = field.new_tensor([-1.0 if flip else 1.0 for flip in flips]).view(1, 3, 1, 1, 1)
+    return replace(turned, truth=Displacement(field * signs, turned.fixed.grid))
 
 
 def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lightning_reg.optimization.objective import Objective, Optimization, with_margin
 from lightning_reg.spatial import (
@@ -65,20 +63,15 @@ def shifted(pair: Pair, fixed_by: Array, moving_by: Array) -> Pair:
     Args:
         fixed_by, moving_by: mm, ``(3,)``.
     """
-    changed: dict[str, Any] = {}
-    for side, move in (("fixed", fixed_by), ("moving", moving_by)):
-        for part in ("", "_mask", "_labels"):
-            image: Image | None = getattr(pair, side + part)
-            if image is not None:
-                changed[side + part] = replace(
-                    image, grid=Grid(image.grid.shape, translation(move) @ image.grid.affine)
-                )
-        landmarks: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
-        if landmarks is not None:
-            changed[f"{side}_landmarks"] = tuple(
-                points + torch.as_tensor(move).to(points) for points in landmarks
-            )
-    return replace(pair, **changed)
+    moves = {"fixed": fixed_by, "moving": moving_by}
+
+    def image(side: str, image: Image) -> Image:
+        grid = Grid(image.grid.shape, translation(moves[side]) @ image.grid.affine)
+        return replace(image, grid=grid)
+
+    return pair.changed(
+        image, lambda side, points: points + torch.as_tensor(moves[side]).to(points)
+    )
 
 
 def between_worlds(
@@ -93,11 +86,8 @@ def between_worlds(
         origin, mm.
     """
     affine, rest = split_affine(transform, found_on)
-    affine = (
-        torch.from_numpy(translation(moving_origin))
-        @ affine.cpu()
-        @ torch.from_numpy(translation(-fixed_origin))
-    )
+    there, back = (torch.from_numpy(translation(m)) for m in (moving_origin, -fixed_origin))
+    affine = there @ affine.cpu() @ back
     inner: Transform | None = None
     if isinstance(rest, BSpline):
         inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)
@@ -106,8 +96,5 @@ def between_worlds(
     outer = Affine(affine, grid)
     if inner is None:
         return outer
-    return (
-        Composition([outer, inner])
-        if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
-        else inner
-    )
+    moves = not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
+    return Composition([outer, inner]) if moves else inner

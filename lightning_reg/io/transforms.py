@@ -77,9 +77,7 @@ def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
             written.insert(0, _bspline_to_itk(part, reach))
             reach = _spread(reach, part.grid, float(part.control.abs().max()))
         elif not isinstance(part, Identity):
-            field = (
-                part if isinstance(part, Displacement) else Displacement(part.dense(), part.grid)
-            )
+            field = Displacement(part.displacement(), part.grid)
             written.insert(0, _field_to_itk(field, reach))
             reach = _spread(reach, field.grid, float(field.field.abs().max()))
     if len(written) == 1:

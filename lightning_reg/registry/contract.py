@@ -7,7 +7,7 @@ import warnings
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-CONTRACT = "1.0"
+CONTRACT = "1.1"
 """Version of the interfaces that ``docs/plugins.md`` describes, of the names they give, and of
 :mod:`lightning_reg.testing`.
 

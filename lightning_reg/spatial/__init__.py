@@ -1,5 +1,13 @@
 """Grids, images, pairs and transforms: tensors with a position in the world."""
 
+from lightning_reg.spatial.fields import (
+    BSpline,
+    Displacement,
+    IntegratedGradient,
+    SampledTransform,
+    Velocity,
+    split_affine,
+)
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.pair import Pair
@@ -15,16 +23,12 @@ from lightning_reg.spatial.slabs import (
 )
 from lightning_reg.spatial.transforms import (
     Affine,
-    BSpline,
     Composition,
-    Displacement,
     Identity,
-    IntegratedGradient,
     Transform,
-    Velocity,
     parts,
-    split_affine,
 )
+from lightning_reg.spatial.tree import mapped
 
 __all__ = [
     "LARGE",
@@ -37,12 +41,14 @@ __all__ = [
     "Image",
     "IntegratedGradient",
     "Pair",
+    "SampledTransform",
     "Slab",
     "Transform",
     "Velocity",
     "assembled",
     "determinant_on",
     "known_on",
+    "mapped",
     "parts",
     "resampled",
     "slabs",

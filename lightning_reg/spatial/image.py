@@ -57,21 +57,13 @@ class Image:
     def described(self) -> dict[str, str]:
         """Shape, voxel size, position, type and range of the values, in words."""
         batch, channels = self.tensor.shape[:2]
-        size, at = (
-            " x ".join(f"{v:.4g}" for v in self.grid.spacing[0]),
-            ", ".join(f"{v:.4g}" for v in self.grid.center[0]),
-        )
-        more = "".join(
-            f", {count} {name}"
-            for count, name in ((batch, "images"), (channels, "channels"))
-            if count > 1
-        )
-        kind = "labels or mask" if self.discrete else "intensities"
-        values = (
-            ""
-            if self.tensor.is_meta
-            else f", {float(self.tensor.min()):.4g} to {float(self.tensor.max()):.4g}"
-        )
+        size = " x ".join(f"{v:.4g}" for v in self.grid.spacing[0])
+        at = ", ".join(f"{v:.4g}" for v in self.grid.center[0])
+        counts = ((batch, "images"), (channels, "channels"))
+        more = "".join(f", {count} {name}" for count, name in counts if count > 1)
+        kind, values = "labels or mask" if self.discrete else "intensities", ""
+        if not self.tensor.is_meta:
+            values = f", {float(self.tensor.min()):.4g} to {float(self.tensor.max()):.4g}"
         return {
             "shape": f"{' x '.join(map(str, self.grid.shape))} voxels{more}",
             "voxel size": f"{size} mm",
@@ -106,16 +98,12 @@ class Image:
         """
         if tuple(shape) == self.grid.shape:
             return self
-        widths = [
-            w
-            for n, s in zip(reversed(self.grid.shape), reversed(list(shape)), strict=True)
-            for w in (0, s - n)
-        ]
-        tensor = (
-            F.pad(self.tensor, widths, "replicate")
-            if border
-            else F.pad(self.tensor, widths, value=self.padding)
-        )
+        sizes = zip(reversed(self.grid.shape), reversed(list(shape)), strict=True)
+        widths = [width for n, s in sizes for width in (0, s - n)]
+        if border:
+            tensor = F.pad(self.tensor, widths, "replicate")
+        else:
+            tensor = F.pad(self.tensor, widths, value=self.padding)
         return replace(self, tensor=tensor, grid=self.grid.cropped((0, 0, 0), shape))
 
     def resampled(self, grid: Grid) -> Image:
@@ -141,9 +129,8 @@ class Image:
         """As :meth:`warped`, with the displacement ``(B, 3, I, J, K)`` of the transform in voxels
         of the fixed ``grid``.
         """
-        return self._sampled(
-            displacement + grid.points(dtype=displacement.dtype, device=displacement.device), grid
-        )
+        points = grid.points(dtype=displacement.dtype, device=displacement.device)
+        return self._sampled(displacement + points, grid)
 
     def at_stride(self, stride: Sequence[int]) -> Image:
         """Average-pooled by whole factors; if they do not divide the extents, the border is
@@ -163,28 +150,20 @@ class Image:
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Image:
         """The part of ``shape`` voxels that begins at voxel ``start``; inside the image."""
         (a, b, c), (i, j, k) = start, shape
-        return replace(
-            self,
-            tensor=self.tensor[:, :, a : a + i, b : b + j, c : c + k],
-            grid=self.grid.cropped(start, shape),
-        )
+        part = self.tensor[:, :, a : a + i, b : b + j, c : c + k]
+        return replace(self, tensor=part, grid=self.grid.cropped(start, shape))
 
     def center_of_mass(self) -> Matrix:
         """Centre of mass of the first element, ``(3,)`` RAS mm, weighted by the intensities; the
         grid's centre if they sum to 0.
         """
-        weight, lies = self.tensor[0, 0], []
+        weight, center = self.tensor[0, 0], torch.zeros(1, 3, 1, dtype=torch.float64)
         for axis in range(3):
             planes = weight.sum([a for a in range(3) if a != axis], dtype=torch.float64).cpu()
+            places = torch.arange(len(planes), dtype=torch.float64)
             total = float(planes.sum())
-            lies.append(
-                float(planes @ torch.arange(len(planes), dtype=torch.float64)) / total
-                if total
-                else (len(planes) - 1) / 2
-            )
-        return self.grid.to_world(torch.tensor(lies, dtype=torch.float64).view(1, 3, 1))[
-            0, :, 0
-        ].numpy()
+            center[0, axis] = float(planes @ places) / total if total else float(places.mean())
+        return self.grid.to_world(center)[0, :, 0].numpy()
 
     def _sampled(self, points: Tensor, grid: Grid) -> Image:
         """Sample at points ``(B, 3, I, J, K)``, in voxels of a grid; an image on that grid."""

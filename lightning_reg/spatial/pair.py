@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from lightning_reg.functional import label_values, target_registration_error
 from lightning_reg.registry import ArgumentError, require_kind
+from lightning_reg.spatial.fields import Displacement
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
-from lightning_reg.spatial.transforms import Displacement, Transform
+from lightning_reg.spatial.transforms import Transform
+from lightning_reg.spatial.tree import mapped
 from lightning_reg.spatial.view import card, picture
 
 Part = tuple[Sequence[int], Sequence[int]]
@@ -97,39 +100,43 @@ class Pair:
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Pair:
-        moved: dict[str, object] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Image):
-                moved[f.name] = value.to(device, non_blocking)
-            elif isinstance(value, Displacement):
-                moved[f.name] = Displacement(
-                    value.field.to(device, non_blocking=non_blocking), value.grid
-                )
-            elif isinstance(value, tuple) and f.name != "name":
-                moved[f.name] = tuple(
-                    points.to(device, non_blocking=non_blocking) for points in value
-                )
-        there = replace(self, **moved)  # type: ignore[arg-type]
+        moved = mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
         if self.fixed.tensor.device.type == "cpu":
-            self.labels()  # found here: on a GPU this would wait for the device
+            self.labels()  # computed here: on a GPU this would wait for the device
         if "_foreground" in self.__dict__:
-            there.__dict__["_foreground"] = self._foreground
-        return there
+            moved.__dict__["_foreground"] = self._foreground
+        return moved
+
+    def changed(
+        self,
+        image: Callable[[str, Image], Image],
+        points: Callable[[str, Tensor], Tensor] | None = None,
+        **others: Any,
+    ) -> Pair:
+        """The pair with other images and landmarks.
+
+        Args:
+            image: from the side, ``fixed`` or ``moving``, and its image, mask or labels.
+            points: from the side and the landmarks ``(N, 3)`` of one element; without it, landmarks
+                are dropped.
+            others: other fields, as ``truth``.
+        """
+        for side in ("fixed", "moving"):
+            for name in (side, f"{side}_mask", f"{side}_labels"):
+                others[name] = mapped(getattr(self, name), partial(image, side), Image)
+            name = f"{side}_landmarks"
+            others[name] = points and mapped(getattr(self, name), partial(points, side))
+        return replace(self, **others)
 
     def cropped(self, fixed: Part, moving: Part) -> Pair:
         """Crop both images, each to ``(start, shape)`` in voxels; landmarks are dropped, as they
         may be outside.
         """
-        changed: dict[str, object] = {"fixed_landmarks": None, "moving_landmarks": None}
-        for side, (start, shape) in (("fixed", fixed), ("moving", moving)):
-            for name in (side, f"{side}_mask", f"{side}_labels"):
-                image: Image | None = getattr(self, name)
-                changed[name] = None if image is None else image.cropped(start, shape)
-        if self.truth is not None:
-            part = Image(self.truth.field, self.truth.grid).cropped(*fixed)
-            changed["truth"] = Displacement(part.tensor, part.grid)
-        return replace(self, **changed)  # type: ignore[arg-type]
+        parts, truth = {"fixed": fixed, "moving": moving}, self.truth
+        if truth is not None:
+            inside = Image(truth.field, truth.grid).cropped(*fixed)
+            truth = Displacement(inside.tensor, inside.grid)
+        return self.changed(lambda side, image: image.cropped(*parts[side]), truth=truth)
 
     def labels(self) -> list[int]:
         """The foreground labels of the fixed and moving label maps, ascending; empty if one of the
@@ -165,21 +172,11 @@ class Pair:
 
     def elements(self) -> list[Pair]:
         """The pairs of the batch, one by one; images that :meth:`collate` padded stay padded."""
-        return [self._element(b) for b in range(self.fixed.tensor.shape[0])]
-
-    def _element(self, b: int) -> Pair:
-        one: dict[str, object] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Image):
-                one[f.name] = replace(
-                    value, tensor=value.tensor[b : b + 1], grid=_element_grid(value.grid, b)
-                )
-            elif isinstance(value, Displacement):
-                one[f.name] = Displacement(value.field[b : b + 1], _element_grid(value.grid, b))
-            else:
-                one[f.name] = None if value is None else (value[b],)
-        return Pair(**one)  # type: ignore[arg-type]
+        count = self.fixed.tensor.shape[0]
+        return [
+            Pair(**{f.name: _element(getattr(self, f.name), b) for f in fields(self)})
+            for b in range(count)
+        ]
 
     @staticmethod
     def collate(pairs: Sequence[Pair]) -> Pair:
@@ -196,36 +193,37 @@ class Pair:
                 pair, Pair, "Pair.collate: one of pairs", "give Pair(fixed, moving) objects"
             )
         if len(pairs) == 1:
-            pairs[0].labels()  # found once, in the process that loads the pairs
+            pairs[0].labels()  # computed once, in the process that loads the pairs
             return pairs[0]
-        joined: dict[str, object] = {}
-        for f in fields(Pair):
-            values = [getattr(p, f.name) for p in pairs]
-            if any(v is None for v in values):
-                joined[f.name] = None
-            elif isinstance(values[0], Image):
-                joined[f.name] = _join(values)
-            elif isinstance(values[0], Displacement):
-                image = _join([Image(v.field, v.grid) for v in values], border=True)
-                joined[f.name] = Displacement(image.tensor, image.grid)
-            else:
-                joined[f.name] = tuple(item for value in values for item in value)
-        batch = Pair(**joined)  # type: ignore[arg-type]
+        joined = {f.name: _joined([getattr(pair, f.name) for pair in pairs]) for f in fields(Pair)}
+        batch = Pair(**joined)
         batch.labels()
         return batch
 
 
-def _element_grid(grid: Grid, b: int) -> Grid:
-    return grid if grid.batch == 1 else Grid(grid.shape, grid.affine[b])
+def _element(value: Any, b: int) -> Any:
+    """Element of the batch of a field, which stays a batch of one."""
+    if isinstance(value, Displacement):
+        image = _element(Image(value.field, value.grid), b)
+        return Displacement(image.tensor, image.grid)
+    if isinstance(value, Image):
+        grid = value.grid
+        grid = grid if grid.batch == 1 else Grid(grid.shape, grid.affine[b])
+        return replace(value, tensor=value.tensor[b : b + 1], grid=grid)
+    return None if value is None else (value[b],)
 
 
-def _join(images: Sequence[Image], border: bool = False) -> Image:
+def _joined(values: Sequence[Any]) -> Any:
+    """Values of a field in one batch; ``None`` if one is missing."""
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], tuple):
+        return tuple(item for value in values for item in value)
+    fields = isinstance(values[0], Displacement)
+    images = [Image(value.field, value.grid) if fields else value for value in values]
     shape = [max(sizes) for sizes in zip(*(image.grid.shape for image in images), strict=True)]
-    padded = [image.padded_to(shape, border) for image in images]
-    affine = np.concatenate(
-        [np.broadcast_to(p.grid.affine, (p.tensor.shape[0], 4, 4)) for p in padded]
-    )
-    first = padded[0]
-    return replace(
-        first, tensor=torch.cat([p.tensor for p in padded]), grid=replace(first.grid, affine=affine)
-    )
+    padded = [image.padded_to(shape, border=fields) for image in images]
+    affines = [np.broadcast_to(p.grid.affine, (p.tensor.shape[0], 4, 4)) for p in padded]
+    tensor = torch.cat([p.tensor for p in padded])
+    grid = replace(padded[0].grid, affine=np.concatenate(affines))
+    return Displacement(tensor, grid) if fields else replace(padded[0], tensor=tensor, grid=grid)

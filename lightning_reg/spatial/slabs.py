@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lightning_reg.functional import jacobian_determinant, transform_points
+from lightning_reg.spatial.fields import Displacement
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
-from lightning_reg.spatial.transforms import Displacement, Transform
+from lightning_reg.spatial.transforms import Transform
 
 SLAB = 4_000_000
 """Approximate number of voxels of a slab."""

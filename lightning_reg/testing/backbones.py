@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.contracts import require_backbone, require_features
-from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.interfaces import Backbone, Features
 from lightning_reg.testing.checks import Factory, check, require
 from lightning_reg.testing.fixtures import disturbed, without_gradient
 from lightning_reg.testing.modules import (
@@ -43,7 +43,9 @@ def _images(backbone: Backbone, batch: int = 1, device: str = "cpu") -> tuple[Te
 
 
 def _features(backbone: Backbone, batch: int = 1) -> list[Tensor]:
-    return [f for f in backbone(*_images(backbone, batch)) if f is not None]
+    features = backbone(*_images(backbone, batch))
+    maps = features.maps if isinstance(features, Features) else features
+    return [level for level in maps if level is not None]
 
 
 @check("backbone")

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.contracts import require_values
-from lightning_reg.components.interfaces import Level, LossTerm
+from lightning_reg.components.interfaces import Level, LossTerm, Prediction
+from lightning_reg.functional import one_hot
 from lightning_reg.registry import TrainingError
 from lightning_reg.spatial import (
     Affine,
     Composition,
     Displacement,
     Grid,
+    Image,
     IntegratedGradient,
     Pair,
     Transform,
@@ -54,7 +56,16 @@ def _kinds(field: Tensor, on: Grid) -> list[Transform]:
 
 def _level(pair: Pair, transform: Transform, reverse: bool) -> Level:
     back = Level(pair.moving, pair.fixed, transform, transform) if reverse else None
-    return Level(pair.fixed, pair.moving, transform, transform, back)
+    return Level(pair.fixed, pair.moving, transform, transform, back, _predicted(pair, transform))
+
+
+def _predicted(pair: Pair, transform: Transform) -> Prediction | None:
+    """The moving labels as predictions for both images, for the fixed one warped."""
+    if pair.moving_labels is None:
+        return None
+    logits = Image(4 * one_hot(pair.moving_labels.tensor, (0, 1, 2)), pair.moving_labels.grid)
+    grid = pair.fixed.grid
+    return Prediction((1, 2), logits.warped(transform, grid), logits.resampled(grid))
 
 
 def _value(term: LossTerm, pair: Pair, field: Tensor) -> Tensor:

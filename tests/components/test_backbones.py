@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_reg.components.interfaces import Backbone, LabelledFeatures
-from lightning_reg.registry import ComponentError, build
+from lightning_reg.components.interfaces import Backbone, Features, Head
+from lightning_reg.registry import ArgumentError, ComponentError, build
+from lightning_reg.spatial import Grid
 
 SPECS = {
     "progressive_unet": {"levels": 3, "features": 2},
@@ -152,11 +153,11 @@ def test_a_dual_stream_predicts_labels_and_gives_their_probabilities_to_every_le
     for alpha, stride in (([0.0, 0.0, 1.0], 1), ([0.5, 0.5, 0.0], 2)):
         net.grow(alpha)
         features = net(fixed, moving)
-        assert isinstance(features, LabelledFeatures)
+        assert isinstance(features, Features)
         assert (features.labels, features.stride) == ((3, 7), (stride,) * 3)
         for position, logits in enumerate(features.logits):
             assert logits.shape == (1, 3, 16 // stride, 12 // stride, 8 // stride)
-            for maps in features:
+            for maps in features.maps:
                 if maps is not None:
                     pooled = torch.nn.functional.interpolate(
                         logits.softmax(1), maps.shape[2:], mode="area"
@@ -224,3 +225,24 @@ def test_a_form_that_is_not_there() -> None:
         match="form is 'pooled'; give multiresolution, no_pooling or interpolated",
     ):
         build("backbones", {"name": "fcn", "form": "pooled"}, Backbone)
+
+
+def test_a_level_that_is_not_computed_is_refused_where_it_is_read() -> None:
+    maps = torch.rand(1, 2, 2, 2, 2)
+    features = Features([maps, maps, None])
+    assert len(features) == 3
+    assert features[1] is maps
+    assert len(features[:2]) == 2
+    for level in (2, -1, slice(1, None)):
+        with pytest.raises(ArgumentError, match=r"did not compute \(of levels 0 to 2, .*: 2\)"):
+            features[level]
+
+
+@pytest.mark.parametrize(
+    "head", ["affine", "bspline", "velocity", "dense", "integrated_gradient", "pyramid"]
+)
+def test_heads_refuse_a_level_that_the_backbone_did_not_compute(head: str) -> None:
+    strides = ((2, 2, 2), (1, 1, 1))
+    made = build("heads", head, Head, channels=(2, 2), strides=strides)
+    with pytest.raises(ArgumentError, match="the head reads a level"):
+        made(Features([None, None]), Grid.regular((8, 8, 8)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from making import single
 
-from lightning_reg.components.composers.single import symmetrized
+from lightning_reg.components.composers import symmetrized
 from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Affine, Displacement, Grid, Image, Pair
 

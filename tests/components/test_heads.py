@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from lightning_reg.components.heads.affine import AffineHead
-from lightning_reg.components.heads.bspline import BSplineHead
-from lightning_reg.components.heads.dense import DenseHead
+from lightning_reg.components.heads.fields import BSplineHead, DenseHead, VelocityHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
 from lightning_reg.components.heads.pyramid import PyramidHead, fitted_affine
-from lightning_reg.components.heads.velocity import VelocityHead
 from lightning_reg.components.interfaces import Head
 from lightning_reg.functional import affine_matrix, affine_parameters, rotation_matrix
 from lightning_reg.registry import ComponentError, build
@@ -133,7 +131,7 @@ def test_control_points_lie_where_the_features_are(oblique: Grid) -> None:
             head.control.weight.zero_()
             head.control.weight[axis] = 0.1
         transform = head([ramp[:, axis : axis + 1]], grid)[0]
-        inside = transform.dense()[0, axis, 8:-8, 4:-4, 2:-2]
+        inside = transform.displacement()[0, axis, 8:-8, 4:-4, 2:-2]
         torch.testing.assert_close(
             inside, 0.1 * grid.points()[0, axis, 8:-8, 4:-4, 2:-2], atol=1e-4, rtol=0
         )
@@ -343,7 +341,7 @@ def test_integrated_gradients_never_fold_along_an_axis(oblique: Grid) -> None:
     head = IntegratedGradientHead(CHANNELS, ((4, 4, 4), (1, 1, 1)), features=[4])
     torch.nn.init.normal_(head.gradients.weight, std=50.0)
     maps = [torch.rand(1, 4, 4, 3, 3), torch.rand(1, 3, 16, 12, 12)]
-    found = head(maps, oblique)[0].dense() + Grid((16, 12, 12), torch.eye(4)).points()
+    found = head(maps, oblique)[0].displacement() + Grid((16, 12, 12), torch.eye(4)).points()
     for axis in range(3):
         rise = found[:, axis].diff(dim=1 + axis)
         assert float(rise.min()) > -1e-5

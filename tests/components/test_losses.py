@@ -11,7 +11,8 @@ import torch
 
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm, Prediction, Registration
-from lightning_reg.configuration.building import build_composer, build_loss
+from lightning_reg.configuration.building import build_composer, build_loss, describe
+from lightning_reg.configuration.composition import compose
 from lightning_reg.functional import affine_matrix
 from lightning_reg.registry import ComponentError, TrainingError, build, providers
 from lightning_reg.spatial import (
@@ -32,6 +33,7 @@ TERMS = sorted(
     if offered[0].distribution == "lightning-reg"
 )
 OF_PARTS = {"affine_identity", "gradient_identity"}  # those read parameters of a kind of transform
+OF_NETWORKS = {"segmentation"}  # reads what a network predicts
 SIMILARITIES = ["ssd", "ncc", "lncc", "ngf", "mi", "mind", "ssim"]
 KNOWN = ["field_error", "mask_dice", "mask_ssd", "label_dice", "label_ssd", "landmarks"]
 
@@ -55,7 +57,7 @@ def known(pair: Pair, shifted) -> Pair:
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(TERMS) - OF_PARTS))
+@pytest.mark.parametrize("name", sorted(set(TERMS) - OF_PARTS - OF_NETWORKS))
 def test_every_term_is_finite_differentiable_and_per_batch_element(
     name: str, known: Pair, level
 ) -> None:
@@ -187,7 +189,7 @@ def test_a_velocity_and_its_inverse_are_consistent(pair: Pair) -> None:
     flow = Velocity(1.5 * smooth, pair.fixed.grid)
     there, back = (Level(pair.fixed, pair.moving, t, t) for t in (flow, flow.inverse()))
     moved = float(
-        (flow.dense() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1))
+        (flow.displacement() * torch.from_numpy(pair.fixed.grid.spacing).view(1, 3, 1, 1, 1))
         .square()
         .sum(1)
         .mean()
@@ -254,8 +256,8 @@ def test_a_weight_means_the_same_at_every_size(name: str) -> None:
             steps = torch.stack(
                 [
                     1
-                    + found.dense()[:, a].diff(
-                        dim=1 + a, append=found.dense()[:, a].narrow(1 + a, 0, 1)
+                    + found.displacement()[:, a].diff(
+                        dim=1 + a, append=found.displacement()[:, a].narrow(1 + a, 0, 1)
                     )
                     for a in range(3)
                 ],
@@ -459,7 +461,7 @@ def test_a_term_of_weight_zero_is_left_out_with_its_needs() -> None:
     assert list(bundle.weights) == ["ssd"]
 
 
-def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(
+def test_segmentation_trains_predicted_labels_where_the_network_sees_the_images(
     pair: Pair, level, shifted
 ) -> None:
     """The moving labels have a grid of their own; the predictions of both images are on the fixed
@@ -472,7 +474,6 @@ def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(
         pair, moving_labels=pair.moving_labels.cropped((2, 1, 0), [n - 3 for n in grid.shape])
     )
     there = level(shifted(0.0), pair)
-    plain = float(term("label_dice")(there, pair))
 
     def logits(labels: Image) -> Image:
         hot = LF.one_hot(labels.resampled(grid).tensor, [0, 1])
@@ -480,10 +481,7 @@ def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(
 
     def value(fixed: Image, moving: Image) -> float:
         predicted = Prediction((1,), fixed, moving)
-        return (
-            float(term("label_dice", predicted=2.0)(replace(there, predicted=predicted), pair))
-            - plain
-        )
+        return 2 * float(term("segmentation")(replace(there, predicted=predicted), pair))
 
     first, second = logits(pair.fixed_labels), logits(pair.moving_labels)
     even = Image(torch.zeros_like(first.tensor), grid)  # both probabilities are 0.5
@@ -496,7 +494,7 @@ def test_label_dice_trains_predicted_labels_where_the_network_sees_the_images(
         assert value(fixed, moving) == pytest.approx(math.log(2) + 1 - float(missed), rel=1e-3)
 
 
-def test_label_dice_trains_what_the_backbone_predicts(pair: Pair) -> None:
+def test_segmentation_trains_what_the_backbone_predicts(pair: Pair) -> None:
     backbone = {
         "name": "dual_stream",
         "levels": 2,
@@ -510,29 +508,59 @@ def test_label_dice_trains_what_the_backbone_predicts(pair: Pair) -> None:
     found = composer(pair.fixed, pair.moving).levels[-1]
     assert found.predicted is not None
     assert found.predicted.labels == (1,)
-    term("label_dice", predicted=1.0)(found, pair).sum().backward()
+    term("segmentation")(found, pair).sum().backward()
     gradients = [p.grad for name, p in composer.named_parameters() if "classifiers.0.1" in name]
     assert all(g is not None and g.abs().max() > 0 for g in gradients)
     assert gradients
 
 
-def test_label_dice_refuses_predictions_of_a_network_that_makes_none(
-    pair: Pair, level, shifted
-) -> None:
+def test_segmentation_refuses_a_network_that_predicts_no_labels(pair: Pair, level, shifted) -> None:
     with pytest.raises(
         TrainingError,
         match="the network predicts no labels; give the backbone dual_stream the values",
     ):
-        term("label_dice", predicted=1.0)(level(shifted(0.0)), pair)
-    with pytest.raises(ComponentError, match="give a weight of 0 or more"):
-        term("label_dice", predicted=-1.0)
+        term("segmentation")(level(shifted(0.0)), pair)
     even = Image(torch.zeros(1, 2, *pair.fixed.grid.shape), pair.fixed.grid)
     other = replace(level(shifted(0.0)), predicted=Prediction((17,), even, even))
     with pytest.raises(
         TrainingError,
         match=r"predicts the labels \[17\], and .* has \[1\]; give the values in the label maps",
     ):
-        term("label_dice", predicted=1.0)(other, pair)
+        term("segmentation")(other, pair)
+
+
+@pytest.mark.parametrize("key", ["label_dice", "mine"])
+def test_predicted_of_label_dice_becomes_the_term_segmentation(pair: Pair, key: str) -> None:
+    """As in configurations and checkpoints of 0.2, where the value was the sum of both."""
+    backbone = {"name": "dual_stream", "levels": 2, "features": 4, "labels": [1]}
+    composer = build_composer({"name": "single", "backbone": backbone, "head": "pyramid"})
+    former = {"weight": 6.0, "predicted": 0.5} | (
+        {} if key == "label_dice" else {"name": "label_dice"}
+    )
+    bundle = build_loss({"terms": {"lncc": {"weight": 0.3}, key: former}})
+    registration = composer(pair.fixed, pair.moving)
+    found, value = registration.levels[-1], bundle(registration, pair)
+    dice, lncc = (float(term(name)(found, pair)) for name in ("label_dice", "lncc"))
+    segmentation = float(term("segmentation")(found, pair))
+    expected = 0.3 * lncc + 6.0 * (dice + 0.5 * segmentation)
+    assert float(value.total) == pytest.approx(expected, rel=1e-6)
+    assert list(bundle.weights.values()) == [0.3, 6.0, 3.0]
+    again = build_loss(describe(bundle))
+    assert again.weights == bundle.weights
+    assert "predicted" not in str(describe(bundle))
+
+
+def test_predicted_of_label_dice_replaces_the_weight_of_segmentation() -> None:
+    """A command line of before, ``label_dice.predicted=0``, on a configuration of today."""
+    experiment = ["experiment=hippocampus_pyramid_labels", "data.root=."]
+    given = compose([*experiment, "method.loss.terms.label_dice.predicted=0.25"])
+    assert build_loss(given["method"]["loss"]).weights["segmentation"] == 1.5
+    terms = {"label_dice": {"weight": 6.0, "predicted": 0}, "segmentation": {"weight": 3.0}}
+    assert list(build_loss({"terms": terms}).weights) == ["label_dice"]
+    terms["label_dice"]["predicted"] = 0.25
+    assert build_loss({"terms": terms}).weights == {"label_dice": 6.0, "segmentation": 1.5}
+    with pytest.raises(ComponentError, match=r"weight of the loss term 'segmentation' is -6.0"):
+        build_loss({"terms": {"label_dice": {"weight": 6.0, "predicted": -1}}})
 
 
 @pytest.mark.parametrize("stride", [2, 4])

@@ -11,7 +11,7 @@ from torch import nn
 from lightning_reg.components import Growable
 from lightning_reg.components.backbones.progressive_unet import ProgressiveUNet
 from lightning_reg.components.blocks import Convolution, InstanceNorm
-from lightning_reg.components.composers.single import SingleComposer
+from lightning_reg.components.composers import SingleComposer
 from lightning_reg.functional import pool
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image, Pair

@@ -6,7 +6,7 @@ import pytest
 import torch
 from making import multilevel, stacked
 
-from lightning_reg.components.composers.stacked import StackedComposer
+from lightning_reg.components.composers import StackedComposer
 from lightning_reg.components.interfaces import Composer
 from lightning_reg.configuration.building import build_composer
 from lightning_reg.registry import ComponentError

@@ -108,7 +108,7 @@ def test_a_third_partys_component_is_described_without_being_imported(
     )
     (tmp_path / "nice_heads").mkdir()
     (tmp_path / "nice_heads" / "__init__.py").write_text(
-        "from nice_heads.inner import Elsewhere\nfrom lightning_reg.components.heads.bspline import"
+        "from nice_heads.inner import Elsewhere\nfrom lightning_reg.components.heads.fields import"
         " BSplineHead\nraise RuntimeError\nclass Good(BSplineHead):\n    '''A good one (Nice et"
         " al., 2030).\n\n    Args:\n        depth: of it, mm.\n        spacing: see"
         " :class:`BSplineHead`.\n    '''\n    def __init__(self, channels, strides, spacing=None,"

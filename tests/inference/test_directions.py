@@ -36,7 +36,7 @@ class Centres(Composer):
         matrix = matrix.clone()
         matrix[:3, 3] /= 2
         half = Affine(matrix.unsqueeze(0), fixed.grid)
-        shift = whole.dense().float()
+        shift = whole.displacement().float()
         kinds: dict[str, Transform] = {
             "affine": whole,
             "field": Displacement(shift, fixed.grid),

@@ -21,7 +21,7 @@ from lightning_reg.training.module import RegistrationModule
 
 CODE = """
 {bound}
-from lightning_reg.components.heads.velocity import VelocityHead
+from lightning_reg.components.heads.fields import VelocityHead
 class Mine(VelocityHead):
     pass
 """

@@ -17,6 +17,7 @@ from lightning_reg.spatial import (
     Identity,
     Image,
     IntegratedGradient,
+    Transform,
     Velocity,
     parts,
     split_affine,
@@ -118,7 +119,7 @@ def test_a_voxel_along_one_axis_is_that_column_of_the_affine(kind, axis, fixed_g
         atol=2e-5,
         rtol=0,
     )
-    dense = transform.dense()
+    dense = transform.displacement()
     torch.testing.assert_close(dense.float(), step.expand_as(dense), atol=2e-5, rtol=0)
 
 
@@ -128,7 +129,7 @@ def test_dense_voxels_and_world_agree(kind, make, fixed_grid):
     points = fixed_grid.points()
     moved = transform.map_voxels(points)
     torch.testing.assert_close(
-        transform.dense() + points, moved.expand(1, -1, -1, -1, -1), atol=1e-4, rtol=0
+        transform.displacement() + points, moved.expand(1, -1, -1, -1, -1), atol=1e-4, rtol=0
     )
     world = transform.map_world(fixed_grid.to_world(points.double()))
     torch.testing.assert_close(fixed_grid.to_world(moved.double()), world, atol=5e-4, rtol=0)
@@ -313,7 +314,7 @@ def test_found_on_a_padded_grid_it_maps_the_same_points(kind, make, fixed_grid, 
     cut = Displacement(transform.displacement(fixed_grid), fixed_grid)
     torch.testing.assert_close(
         cut.field,
-        transform.dense().expand(1, -1, -1, -1, -1)[..., :12, :15, :17],
+        transform.displacement().expand(1, -1, -1, -1, -1)[..., :12, :15, :17],
         atol=1e-9,
         rtol=0,
     )
@@ -327,9 +328,17 @@ def test_found_on_a_padded_grid_it_maps_the_same_points(kind, make, fixed_grid, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mixed_precision_leaves_points_exact(kind, make, fixed_grid, moving_grid, world_points):
     transform, points = make(kind), world_points(fixed_grid).float()
-    expected = transform.map_world(points), transform.displacement(moving_grid), transform.dense()
+    expected = (
+        transform.map_world(points),
+        transform.displacement(moving_grid),
+        transform.displacement(),
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        found = transform.map_world(points), transform.displacement(moving_grid), transform.dense()
+        found = (
+            transform.map_world(points),
+            transform.displacement(moving_grid),
+            transform.displacement(),
+        )
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
@@ -388,7 +397,7 @@ def test_a_field_that_does_not_lie_on_the_grid_is_refused(fixed_grid):
 def test_integrated_gradients_are_cumulative_sums(fixed_grid):
     steps = torch.ones(1, 3, *fixed_grid.shape)
     steps[0, 1, :, 4] = 1.5
-    found = IntegratedGradient(steps, fixed_grid).dense()
+    found = IntegratedGradient(steps, fixed_grid).displacement()
     expected = torch.zeros_like(found)
     expected[0, 1, :, 4:] = 0.5
     torch.testing.assert_close(found, expected)
@@ -426,8 +435,8 @@ def test_parts_of_nested_compositions_are_outermost_first(make):
 def test_the_inverse_of_a_velocity_has_its_number_of_squarings(fixed_grid, smooth_field):
     velocity = smooth_field(fixed_grid.shape, 2.0)
     back = Velocity(velocity, fixed_grid, squarings=2).inverse()
-    torch.testing.assert_close(back.dense(), LF.exponentiate(-velocity, 2))
-    assert float((back.dense() - LF.exponentiate(-velocity, 7)).abs().max()) > 1e-3
+    torch.testing.assert_close(back.displacement(), LF.exponentiate(-velocity, 2))
+    assert float((back.displacement() - LF.exponentiate(-velocity, 7)).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("rest", ["bspline", "velocity", "composition", None])
@@ -484,3 +493,78 @@ def test_a_transform_goes_to_a_type_and_to_a_device(kind, make, fixed_grid) -> N
         precise.displacement().float(), transform.displacement(), atol=1e-4, rtol=1e-4
     )
     assert transform.to("meta").like.device.type == "meta"
+
+
+class Doubled(Transform):
+    """A transform of the four members: twice the displacement of another one, exactly."""
+
+    def __init__(self, half):
+        self.half, self.grid = half, half.grid
+
+    def map_voxels(self, points):
+        return 2 * self.half.map_voxels(points) - points
+
+    def inverse(self):
+        return Doubled(self.half.inverse())
+
+    def mapped(self, change):
+        return Doubled(self.half.mapped(change))
+
+    @property
+    def like(self):
+        return self.half.like
+
+
+def test_four_members_make_a_transform(make, fixed_grid, moving_grid, world_points):
+    half = make("displacement")
+    transform, written = Doubled(half), Displacement(2 * half.field, fixed_grid)
+    for grid in (None, fixed_grid, moving_grid):
+        torch.testing.assert_close(
+            transform.displacement(grid), written.displacement(grid), atol=1e-5, rtol=0
+        )
+    points = world_points(fixed_grid)
+    torch.testing.assert_close(transform.map_world(points), written.map_world(points))
+    assert transform.to(dtype=torch.float64).displacement().dtype == torch.float64
+    assert repr(transform) == "Doubled"
+
+
+def test_a_transform_of_contract_1_0_works_and_warns(make, fixed_grid, moving_grid, world_points):
+    """A class that has ``to`` in place of ``mapped``, and callers of ``dense``."""
+    half = make("displacement")
+    with pytest.warns(
+        FutureWarning, match=r"Method 'to' of Former is .* 1\.1 .*; implement mapped"
+    ):
+
+        class Former(Transform):
+            def __init__(self, half):
+                self.half, self.grid = half, half.grid
+
+            def map_voxels(self, points):
+                return self.half.map_voxels(points)
+
+            def map_world(self, points):
+                return self.half.map_world(points)
+
+            def dense(self):
+                return self.half.displacement()
+
+            def displacement(self, grid=None):
+                return self.half.displacement(grid)
+
+            def inverse(self):
+                return self.half.inverse()
+
+            def to(self, device=None, dtype=None):
+                return Former(self.half.to(device, dtype))
+
+            @property
+            def like(self):
+                return self.half.like
+
+    former, points = Former(half), world_points(fixed_grid)
+    torch.testing.assert_close(former.map_world(points), half.map_world(points))
+    both = Composition([make("affine"), former]).to(dtype=torch.float64)
+    assert isinstance(both.members[1], Former)
+    assert both.displacement(moving_grid).dtype == torch.float64
+    with pytest.warns(FutureWarning, match=r"Transform\.dense\(\) is .* call displacement\(\)"):
+        assert torch.equal(half.dense(), half.field)

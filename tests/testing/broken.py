@@ -27,8 +27,7 @@ from lightning_reg.components import (
     Registration,
     Staged,
 )
-from lightning_reg.components.composers.single import SingleComposer
-from lightning_reg.components.composers.stacked import StackedComposer
+from lightning_reg.components.composers import SingleComposer, StackedComposer
 from lightning_reg.components.network import Network
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
 from lightning_reg.registry import DataError
@@ -48,7 +47,7 @@ class Backbone_(Backbone):
             nn.Conv3d(width, width, 3, padding=1),
         )
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         fine = F.leaky_relu(self.fine(torch.cat([fixed, moving], 1)))
         coarse = self.coarse(F.avg_pool3d(fine, 2))
         return [coarse, fine + F.interpolate(coarse, scale_factor=2)]
@@ -61,7 +60,7 @@ class FinestFirst(Backbone_):
 
 
 class OneMapTooMany(Backbone_):
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             torch.cat([f, f[:, :1]], 1) for f in super().forward(fixed, moving) if f is not None
         ]
@@ -73,19 +72,19 @@ class TakesAnObject(Backbone_):
 
 
 class MinusTheBatchsMean(Backbone_):
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             f - f.mean(0, keepdim=True) for f in super().forward(fixed, moving) if f is not None
         ]
 
 
 class ReadsTheFixedImage(Backbone_):
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return super().forward(fixed, fixed)
 
 
 class DropsOutAlways(Backbone_):
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             F.dropout(f, 0.1, training=True)
             for f in super().forward(fixed, moving)
@@ -109,7 +108,7 @@ def cancelled(tensor: Tensor) -> Tensor:
 
 
 class DividesByADifference(Backbone_):
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             f * cancelled(fixed)[..., None, None]
             for f in super().forward(fixed, moving)
@@ -118,7 +117,7 @@ class DividesByADifference(Backbone_):
 
 
 class MakesTensorsOnTheCpu(Backbone_):
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [
             f * torch.ones(f.shape[1], 1, 1, 1)
             for f in super().forward(fixed, moving)
@@ -131,7 +130,7 @@ class KeepsAnAttribute(Backbone_):
         super().__init__()
         self.scale = torch.rand(1)  # no buffer
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         return [f * self.scale.to(f) for f in super().forward(fixed, moving) if f is not None]
 
 

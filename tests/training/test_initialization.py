@@ -13,6 +13,7 @@ from untrained import VELOCITY, checkpoint
 from lightning_reg.configuration.composition import compose
 from lightning_reg.registry import UserError
 from lightning_reg.training.initialization import Initialization, read_source, started_from
+from lightning_reg.training.model import read_model
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
 
@@ -254,3 +255,19 @@ def test_overwriting_reads_the_model_before_it_removes_anything(tmp_path: Path) 
     lines: list[str] = []
     train({**config, "init": str(own)}, tmp_path / "run", overwrite=True, progress=lines.append)
     assert any(line.startswith(f"Started from {own}") for line in lines)
+
+
+def test_a_checkpoint_whose_label_dice_has_predicted_is_read_with_the_term_segmentation(
+    tmp_path: Path,
+) -> None:
+    """As the checkpoints of 0.2."""
+    backbone = {"name": "dual_stream", "levels": 2, "features": 4, "labels": [1]}
+    method = changed(backbone=backbone, head={"name": "pyramid", "features": 4})
+    path = checkpoint(tmp_path / "a.ckpt", method)
+    stored = torch.load(path, weights_only=True)
+    former = {"label_dice": {"weight": 6.0, "predicted": 0.5}}
+    stored["lightning_reg"]["model"]["loss"]["terms"] = former
+    torch.save(stored, path)
+    weights = {"label_dice": 6.0, "segmentation": 3.0}
+    assert read_model(path).loss.weights == weights
+    assert RegistrationModule.load_from_checkpoint(path).loss.weights == weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import Convolution, channels_last
-from lightning_reg.components.interfaces import Backbone, Growable, LabelledFeatures
+from lightning_reg.components.interfaces import Backbone, Features, Growable
 from lightning_reg.functional import pool
 from lightning_reg.registry import ArgumentError, Range
 
@@ -23,8 +23,8 @@ class DualStream(Backbone, Growable):
     While the network grows, levels above the last one with a non-zero weight are not computed.
 
     With ``labels``, a convolution of the finest features predicts each image's labels, and every
-    level gets their probabilities in addition to its maps. The loss term ``label_dice`` trains them
-    (its ``predicted``).
+    level gets their probabilities in addition to its maps. The loss term ``segmentation`` trains
+    them.
 
     Source: the dual-stream encoder of Kang et al., Med. Image Anal. 78, 2022; here with a decoder.
 
@@ -57,25 +57,14 @@ class DualStream(Backbone, Growable):
         widest: int | None = None,
     ) -> None:
         super().__init__()
-        if any(not isinstance(value, int) or value < 1 for value in labels) or len(
-            set(labels)
-        ) < len(labels):
+        whole = all(isinstance(value, int) and value > 0 for value in labels)
+        if not whole or len(set(labels)) < len(labels):
             raise ArgumentError(
                 f"labels is {list(labels)}; give different whole numbers above 0, the values in the"
                 " label maps"
             )
-        settings = (
-            levels,
-            features,
-            convolutions,
-            input_stride,
-            output_stride,
-            channels,
-            norm,
-            slope,
-            conditioned,
-            widest,
-        )
+        sizes = (levels, features, convolutions, input_stride, output_stride, channels)
+        settings = (*sizes, norm, slope, conditioned, widest)
         self.stream = UNet(*settings)
         self.other = None if shared else UNet(*settings)
         self.labels = tuple(labels)
@@ -84,33 +73,27 @@ class DualStream(Backbone, Growable):
         self.classifiers = nn.ModuleList(
             nn.ModuleList(Convolution(n, classes) for n in s.channels) for s in streams if labels
         )
-        self.channels, self.strides = (
-            tuple(2 * (n + classes) for n in self.stream.channels),
-            self.stream.strides,
-        )
-        self.multiple = self.stream.multiple
+        self.channels = tuple(2 * (n + classes) for n in self.stream.channels)
+        self.strides, self.multiple = self.stream.strides, self.stream.multiple
         self.alpha = (0.0,) * (len(self.channels) - 1) + (1.0,)
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
+    def forward(self, fixed: Tensor, moving: Tensor) -> Sequence[Tensor | None]:
         computed = 1 + max(level for level, weight in enumerate(self.alpha) if weight > 0)
         streams = [self.stream, self.stream if self.other is None else self.other]
-        both = [
-            stream.maps(image, computed)
-            for stream, image in zip(streams, (fixed, moving), strict=True)
-        ]
+        images = zip(streams, (fixed, moving), strict=True)
+        both = [stream.maps(image, computed) for stream, image in images]
         if not self.labels:
             return self._joined(both)
         logits: list[Tensor] = []
-        for maps, classifiers in zip(
-            both, (self.classifiers[0], self.classifiers[-1]), strict=True
-        ):
+        sides = (self.classifiers[0], self.classifiers[-1])
+        for maps, classifiers in zip(both, sides, strict=True):
             logits.append(classifiers[computed - 1](maps[-1]))  # type: ignore[index]
             probabilities = logits[-1].softmax(1)
             maps[:] = [
                 torch.cat([level, pool(probabilities, 2 ** (computed - 1 - number))], dim=1)
                 for number, level in enumerate(maps)
             ]
-        return LabelledFeatures(
+        return Features(
             self._joined(both), self.labels, (logits[0], logits[1]), self.strides[computed - 1]
         )
 

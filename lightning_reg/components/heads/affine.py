@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_reg.components.blocks import small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
 from lightning_reg.functional import affine_matrix, beside
-from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Affine, Grid
 
 
@@ -46,12 +45,8 @@ class AffineHead(Head):
         small_output(self.last)
 
     def forward(self, features: Features, grid: Grid) -> list[Affine]:
-        coarsest = [level for level in features[: self.read] if level is not None]
-        if len(coarsest) < self.read:
-            raise ArgumentError("AffineHead: the backbone did not compute its coarsest level")
-        raw = self.last(
-            self.hidden(torch.cat([level.mean((2, 3, 4)) for level in coarsest], dim=1))
-        ).float()
+        means = [level.mean((2, 3, 4)) for level in features[: self.read]]
+        raw = self.last(self.hidden(torch.cat(means, dim=1))).float()
         local = affine_matrix(self.constrained(raw, grid))
         frame, back = (beside(matrix, raw, torch.float64) for matrix in grid.frame())
         return [Affine((frame @ local.double() @ back).to(raw.dtype), grid)]

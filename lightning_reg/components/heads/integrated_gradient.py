@@ -15,7 +15,6 @@ from lightning_reg.components.blocks import (
     small_output,
 )
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Grid, IntegratedGradient
 
 
@@ -64,11 +63,7 @@ class IntegratedGradientHead(Head):
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[IntegratedGradient]:
-        read = [level for level in features[self.first :] if level is not None]
-        if len(read) < len(features) - self.first:
-            raise ArgumentError(
-                "IntegratedGradientHead: the backbone did not compute its finest level"
-            )
+        read = features[self.first :]
         weights: Tensor = self.excite(torch.cat([level.mean((2, 3, 4)) for level in read], dim=1))
         x = recomputed(self.recompute, self._excited, weights, *read)
         for block in list(self.convolutions)[1:]:

@@ -98,12 +98,8 @@ class PyramidHead(Head, Growable):
         if levels not in ("finest", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest or all")
         require_count(steps, "steps", least=0)
-        self.strides, self.steps, self.each, self.antisymmetric = (
-            tuple(strides),
-            steps,
-            levels == "all",
-            antisymmetric,
-        )
+        self.strides, self.steps = tuple(strides), steps
+        self.each, self.antisymmetric = levels == "all", antisymmetric
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
         for number, maps in enumerate(channels):
@@ -131,8 +127,6 @@ class PyramidHead(Head, Growable):
         contexts: list[Tensor] = []
         finest = max(level for level, weight in enumerate(self.alpha) if weight > 0)
         for number, maps in enumerate(features[: finest + 1]):
-            if maps is None:
-                raise ArgumentError(f"PyramidHead: the backbone did not compute level {number}")
             fixed, moving = maps.chunk(2, dim=1)
             shape = maps.shape[2:]
             level = grid.at_stride(self.strides[number], shape)
@@ -160,10 +154,6 @@ class PyramidHead(Head, Growable):
         if self.keypoints is None:
             return None
         maps = features[self.keypoint_level]
-        if maps is None:
-            raise ArgumentError(
-                f"PyramidHead: the backbone did not compute level {self.keypoint_level}"
-            )
         level = grid.at_stride(self.strides[self.keypoint_level], maps.shape[2:])
         heat = [self.keypoints(channels_last(side)).float() for side in maps.chunk(2, dim=1)]
         here, there = (_centres(side, level) for side in heat)

@@ -58,7 +58,7 @@ class LossBundle(Described, nn.Module):
             terms, Mapping, "terms", "give {name: (weight, term)}, as {'ncc': (1.0, NCC())}"
         )
         if not terms:
-            raise ComponentError("The loss has no terms; add at least one to method.loss.terms.")
+            raise ComponentError("The loss has no terms; add at least one to terms.")
         self.weights: dict[str, float] = {}
         self.terms = nn.ModuleDict()
         for name, given in terms.items():
@@ -74,7 +74,7 @@ class LossBundle(Described, nn.Module):
                 self.weights[name], self.terms[name] = float(weight), term
         if not self.terms:
             raise ComponentError(
-                "Every term of the loss has weight 0; give one of method.loss.terms another weight."
+                "Every term of the loss has weight 0; give one of terms another weight."
             )
         self.level_weights = level_weights
         self._required = False
@@ -100,7 +100,7 @@ class LossBundle(Described, nn.Module):
                 raise TrainingError(
                     f"The loss term '{name}' needs {', '.join(missing)}, which the training pairs"
                     f" do not have (they have {', '.join(sorted(available - {'name'}))}); choose"
-                    f" other data or sampling, or remove the term with ~method.loss.terms.{name}."
+                    " other data or sampling, or leave the term out."
                 )
         self._required = True
 
@@ -118,8 +118,8 @@ class LossBundle(Described, nn.Module):
         if not kept:
             raise TrainingError(
                 f"Every term of the model's own loss ({', '.join(self.terms)}) needs data that this"
-                " pair does not have; give a loss of the images alone, as"
-                " optimization.loss.lncc.weight=1 optimization.loss.diffusion.weight=1."
+                " pair does not have; give a loss of the images alone, as lncc and diffusion with"
+                " weight 1."
             )
         return LossBundle(kept, self.level_weights)  # type: ignore[arg-type]
 
@@ -131,8 +131,8 @@ class LossBundle(Described, nn.Module):
         weights = level_weights or self.level_weights or [1.0] * len(levels)
         if len(weights) != len(levels):
             raise TrainingError(
-                f"method.loss.level_weights has {len(weights)} values for {len(levels)} levels;"
-                " give one per level."
+                f"level_weights has {len(weights)} values for {len(levels)} levels; give one per"
+                " level."
             )
         values = {}
         for name, term in self.terms.items():

@@ -42,13 +42,9 @@ class MaskedTerm(LossTerm):
         """Return the region used for a pair; never ``auto``."""
         if self.mask != "auto":
             return self.mask
-        return (
-            "fixed"
-            if pair.fixed_mask is not None
-            else "moving"
-            if pair.moving_mask is not None
-            else "overlap"
-        )
+        if pair.fixed_mask is not None:
+            return "fixed"
+        return "moving" if pair.moving_mask is not None else "overlap"
 
     def region(self, level: Level, pair: Pair) -> Tensor | None:
         """Return the weights of the region on the level's fixed grid, ``(B, 1, I, J, K)``;

@@ -88,9 +88,8 @@ class TotalVariation(LossTerm):
         self.isotropic = isotropic
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return _roughness(
-            LF.isotropic_total_variation if self.isotropic else LF.total_variation, level
-        )
+        measure = LF.isotropic_total_variation if self.isotropic else LF.total_variation
+        return _roughness(measure, level)
 
 
 def _squared_size(pair: Pair, level: Level) -> Tensor:
@@ -181,12 +180,8 @@ class GradientIdentity(LossTerm):
     """
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return (
-            (_part(level.increment, IntegratedGradient, "gradient_identity").gradient - 1)
-            .abs()
-            .flatten(1)
-            .mean(1)
-        )
+        gradient = _part(level.increment, IntegratedGradient, "gradient_identity").gradient
+        return (gradient - 1).abs().flatten(1).mean(1)
 
 
 def _part(transform: Transform, kind: type[T], term: str) -> T:
@@ -194,7 +189,6 @@ def _part(transform: Transform, kind: type[T], term: str) -> T:
     if len(found) != 1:
         raise TrainingError(
             f"The loss term '{term}' needs one {kind.__name__} part in the method's transform,"
-            f" which has {len(found)}; add the head that makes it, or remove the term with"
-            f" ~method.loss.terms.{term}."
+            f" which has {len(found)}; add the head that makes it, or leave the term out."
         )
     return found[0]

@@ -46,9 +46,8 @@ class LNCC(MaskedTerm):
         self.window = _odd(window)
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return 1 - LF.lncc(
-            level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair)
-        )
+        region = self.region(level, pair)
+        return 1 - LF.lncc(level.fixed.tensor, level.warped.tensor, self.window, region)
 
 
 class SSIM(MaskedTerm):
@@ -64,9 +63,8 @@ class SSIM(MaskedTerm):
         self.window = _odd(window)
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return 1 - LF.ssim(
-            level.fixed.tensor, level.warped.tensor, self.window, self.region(level, pair)
-        )
+        region = self.region(level, pair)
+        return 1 - LF.ssim(level.fixed.tensor, level.warped.tensor, self.window, region)
 
 
 class NGF(MaskedTerm):
@@ -91,14 +89,8 @@ class NGF(MaskedTerm):
             self.edge * LF.mean_gradient(image.tensor, image.grid.spacing).clamp_min(1e-8)
             for image in images
         ]
-        spacing = level.fixed.grid.spacing
-        return LF.ngf(
-            level.fixed.tensor,
-            level.warped.tensor,
-            (edges[0], edges[1]),
-            spacing,
-            self.region(level, pair),
-        )
+        fixed, warped, region = level.fixed.tensor, level.warped.tensor, self.region(level, pair)
+        return LF.ngf(fixed, warped, (edges[0], edges[1]), level.fixed.grid.spacing, region)
 
 
 class MutualInformation(MaskedTerm):
@@ -114,9 +106,8 @@ class MutualInformation(MaskedTerm):
         self.bins = bins
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        return -LF.mutual_information(
-            level.fixed.tensor, level.warped.tensor, self.bins, self.region(level, pair)
-        )
+        region = self.region(level, pair)
+        return -LF.mutual_information(level.fixed.tensor, level.warped.tensor, self.bins, region)
 
 
 class MIND(MaskedTerm):

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm
 from lightning_reg.components.losses.region import MaskedTerm, Region, warped_membership
-from lightning_reg.registry import ArgumentError, TrainingError
+from lightning_reg.registry import TrainingError
 from lightning_reg.spatial import Image, Pair
 
 
@@ -79,26 +79,50 @@ class LabelSSD(LossTerm):
 class LabelDice(LossTerm):
     """One minus the soft Dice of the fixed and the warped moving labels, averaged over the
     foreground labels of the pair.
-
-    With ``predicted``, the labels that the backbone predicts for each image (``dual_stream`` with
-    ``labels``) are trained, too: by one minus their soft Dice and the cross-entropy (Isensee et
-    al., Nat. Methods 18, 2021), averaged over the two images.
-
-    Args:
-        predicted: weight of the predicted labels, 0 or more.
     """
 
     needs = frozenset({"fixed_labels", "moving_labels"})
 
-    def __init__(self, predicted: float = 0.0) -> None:
-        super().__init__()
-        if predicted < 0:
-            raise ArgumentError(f"predicted is {predicted}; give a weight of 0 or more")
-        self.predicted = predicted
+    def forward(self, level: Level, pair: Pair) -> Tensor:
+        return 1 - LF.soft_dice(*_labels(level, pair))
+
+
+class Segmentation(LossTerm):
+    """One minus the soft Dice, plus the cross-entropy, of the labels that the network predicts for
+    each image, averaged over the two images (Isensee et al., Nat. Methods 18, 2021).
+
+    For a network that predicts labels (backbone ``dual_stream`` with ``labels``) and sees the
+    images themselves (composer ``single``).
+    """
+
+    needs = frozenset({"fixed_labels", "moving_labels"})
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
-        value = 1 - LF.soft_dice(*_labels(level, pair))
-        return value + self.predicted * _segmentation(level, pair) if self.predicted else value
+        predicted = level.predicted
+        if predicted is None:
+            raise TrainingError(
+                "The loss term segmentation is given, but the network predicts no labels; give the"
+                " backbone dual_stream the values of the labels (its argument labels) with the"
+                " composer single, or give segmentation a weight of 0."
+            )
+        if pair.labels() and not set(pair.labels()) & set(predicted.labels):
+            raise TrainingError(
+                f"The network predicts the labels {list(predicted.labels)}, and"
+                f" {', '.join(pair.name)} has {pair.labels()}; give the values in the label maps"
+                " (the backbone's argument labels)."
+            )
+        assert pair.fixed_labels is not None
+        assert pair.moving_labels is not None
+        grid, values = level.fixed.grid, []
+        sides = ((predicted.fixed, pair.fixed_labels), (predicted.moving, pair.moving_labels))
+        for logits, labels in sides:
+            hot = LF.one_hot(labels.tensor, predicted.labels)
+            foreground = Image(hot, labels.grid).resampled(grid).tensor
+            truth = torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
+            there = logits.resampled(grid).tensor.float()
+            entropy = F.cross_entropy(there, truth, reduction="none").flatten(1).mean(1)
+            values.append(1 - LF.soft_dice(truth[:, 1:], there.softmax(1)[:, 1:]) + entropy)
+        return torch.stack(values).mean(0)
 
 
 class LandmarkDistance(LossTerm):
@@ -110,39 +134,6 @@ class LandmarkDistance(LossTerm):
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         return torch.stack([errors.mean() for errors in pair.landmark_errors(level.transform)])
-
-
-def _segmentation(level: Level, pair: Pair) -> Tensor:
-    """Return the mean over both images of one minus the soft Dice, plus the cross-entropy, of the
-    predicted labels, ``(B,)``.
-
-    Raises:
-        TrainingError: the network predicts no labels, or none of the pair's.
-    """
-    found = level.predicted
-    if found is None:
-        raise TrainingError(
-            "label_dice has predicted above 0, but the network predicts no labels; give the"
-            " backbone dual_stream the values of the labels (method.composer.backbone.labels) with"
-            " the composer single, or set method.loss.terms.label_dice.predicted=0."
-        )
-    if pair.labels() and not set(pair.labels()) & set(found.labels):
-        raise TrainingError(
-            f"The network predicts the labels {list(found.labels)}, and {', '.join(pair.name)} has"
-            f" {pair.labels()}; give the values in the label maps"
-            " (method.composer.backbone.labels)."
-        )
-    grid, values = level.fixed.grid, []
-    for logits, labels in ((found.fixed, pair.fixed_labels), (found.moving, pair.moving_labels)):
-        assert labels is not None
-        foreground = (
-            Image(LF.one_hot(labels.tensor, found.labels), labels.grid).resampled(grid).tensor
-        )
-        truth = torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
-        there = logits.resampled(grid).tensor.float()
-        entropy = F.cross_entropy(there, truth, reduction="none").flatten(1).mean(1)
-        values.append(1 - LF.soft_dice(truth[:, 1:], there.softmax(1)[:, 1:]) + entropy)
-    return torch.stack(values).mean(0)
 
 
 def _masks(level: Level, pair: Pair) -> tuple[Tensor, Tensor]:

@@ -2,4 +2,4 @@
 lightning_reg.
 """
 
-requires_lightning_reg = ">=1.0,<2"
+requires_lightning_reg = ">=1.1,<2"

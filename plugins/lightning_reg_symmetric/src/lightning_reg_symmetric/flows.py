@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from lightning_reg import Grid, Transform
-from lightning_reg.functional import exponentiate, sample, transform_points, transform_vectors
-from lightning_reg.spatial.transforms import SampledTransform
+from lightning_reg import Grid, SampledTransform, Transform
+from lightning_reg.functional import exponentiate, sample
 
 TOLERANCE = 1e-3
 """Tolerance of the fixed-point iteration, in voxels of the flow's grid."""
@@ -34,10 +35,8 @@ class Flow(SampledTransform):
         super().__init__(exponentiate(velocity.float(), squarings), grid)
         self.velocity, self.squarings = velocity, squarings
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Flow:
-        return Flow(self.velocity.to(device=device, dtype=dtype), self.grid, self.squarings)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Flow:
+        return Flow(change(self.velocity), self.grid, self.squarings)
 
     def inverse(self) -> Solved:
         return Solved(self)
@@ -67,28 +66,11 @@ class Solved(Transform):
                     break
         return points - sample(field, found, padding="border")
 
-    def map_world(self, points: Tensor) -> Tensor:
-        points = points.to(self.like.device)
-        inside = self.grid.to_voxel(points)
-        moved = self.map_voxels(inside.to(self.like.dtype)) - inside
-        return points + transform_vectors(self.grid.affine, moved)
-
-    def dense(self) -> Tensor:
-        return self.displacement(self.grid)
-
-    def displacement(self, grid: Grid | None = None) -> Tensor:
-        grid = grid or self.grid
-        points = grid.points(dtype=self.like.dtype, device=self.like.device)
-        inside = transform_points(grid.voxel_map(self.grid), points)
-        return transform_vectors(self.grid.voxel_map(grid), self.map_voxels(inside) - inside)
-
     def inverse(self) -> Flow:
         return self.flow
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Solved:
-        return Solved(self.flow.to(device, dtype))
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Solved:
+        return Solved(self.flow.mapped(change))
 
     @property
     def like(self) -> Tensor:

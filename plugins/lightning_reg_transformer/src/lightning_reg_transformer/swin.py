@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_reg import ArgumentError, Backbone, Features
+from lightning_reg import ArgumentError, Backbone
 from lightning_reg.components.blocks import ConvBlock
 from lightning_reg_transformer.attention import SwinBlock
 
@@ -93,7 +93,7 @@ class SwinBackbone(Backbone):
             for before, skip, after in zip(outputs[:-1], skips, outputs[1:], strict=True)
         )
 
-    def forward(self, fixed: Tensor, moving: Tensor) -> Features:
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor]:
         both = torch.cat([fixed, moving], dim=1)
         x = self.first(self.patches(both).permute(0, 2, 3, 4, 1))
         encoded = []

@@ -1,4 +1,6 @@
-"""Networks applied one after the other, each to the moving image warped by the previous ones."""
+"""Composers: one network, or networks one after the other, each applied to the moving image warped
+by the previous ones.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,54 @@ from torch import nn
 from lightning_reg.components.interfaces import Composer, Level, Registration, Staged
 from lightning_reg.components.network import Network
 from lightning_reg.registry import ArgumentError, Described, require_kind
-from lightning_reg.spatial import Composition, Image, Transform
+from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transform
+
+
+class SingleComposer(Composer):
+    """The registration by one network.
+
+    Args:
+        network: the network.
+        symmetric: in evaluation mode, register both directions and apply :func:`symmetrized`. This
+            takes twice the time and removes errors that keep their sign when the images are
+            exchanged. Training uses one direction in any case.
+    """
+
+    def __init__(self, network: Network, symmetric: bool = False) -> None:
+        super().__init__()
+        require_kind(network, Network, "network", "give Network(backbone, head)")
+        self.network = network
+        self.symmetric = symmetric
+
+    def forward(self, fixed: Image, moving: Image) -> Registration:
+        features = self.network.features(fixed, moving)
+        *coarser, result = self.network.transforms(features, fixed.grid)
+        predicted = features.predicted(fixed.grid)
+        if self.symmetric and not self.training:
+            result = symmetrized(result, self.network(moving, fixed)[-1], fixed.grid)
+        levels = []
+        for t in coarser:
+            images = fixed.at_resolution(t.grid), moving.at_stride(fixed.grid.stride_to(t.grid))
+            levels.append(Level(*images, t, t, predicted=predicted))
+        return Registration((*levels, Level(fixed, moving, result, result, predicted=predicted)))
+
+
+def symmetrized(forward: Transform, backward: Transform, grid: Grid) -> Displacement:
+    """Subtract half of the inverse consistency error ``r(x) = backward(forward(x)) - x`` from
+    ``forward``.
+
+    To first order, the result is the mean of ``forward`` and the inverse of ``backward``. If these
+    two are equal, it is ``forward``.
+
+    Args:
+        forward: fixed world to moving world.
+        backward: moving world to fixed world.
+        grid: the fixed image's grid, on which the result is defined.
+
+    Source of the error: Christensen & Johnson, IEEE Trans. Med. Imaging 20(7), 2001.
+    """
+    error = Composition([backward, forward]).displacement(grid)
+    return Displacement(forward.displacement(grid) - 0.5 * error, grid)
 
 
 class Member(Described):
@@ -74,13 +123,8 @@ class SequentialComposer(Composer, Staged):
             self.networks[index].train(trained)  # a frozen network keeps its batch statistics
             last = index == self.active - 1
             with nullcontext() if trained or not self.training else torch.no_grad():
-                level = self._level(
-                    index,
-                    fixed.at_stride(member.strides),
-                    moving.at_stride(member.strides),
-                    before,
-                    trained,
-                )
+                images = fixed.at_stride(member.strides), moving.at_stride(member.strides)
+                level = self._level(index, *images, before, trained)
             before = level.transform
             if trained or last:
                 levels.append(level)
@@ -100,6 +144,47 @@ class SequentialComposer(Composer, Staged):
         increment = self.networks[index](fixed, seen)[-1]
         transform = increment if before is None else Composition([before, increment])
         return Level(fixed, moving, transform, increment)
+
+
+class MultilevelComposer(SequentialComposer):
+    """Networks of one architecture from coarse to fine (Hering et al., 2019, Algorithm 1).
+
+    The input of level *l* is the fixed image and the moving image warped by all coarser results,
+    both average-pooled by ``strides[l]``. Transforms are composed, displacements are not added. As
+    the networks have the same architecture, a finer one can start from the weights of the next
+    coarser one.
+
+    Args:
+        networks: one per level, coarsest first.
+        strides: of the images, coarsest first.
+
+    Raises:
+        ValueError: the numbers of networks and strides differ.
+    """
+
+    def __init__(self, networks: Sequence[Network], strides: Sequence[int] = (8, 4, 2)) -> None:
+        if len(networks) != len(strides):
+            raise ArgumentError(
+                f"{len(networks)} networks for strides {list(strides)}; give one per stride"
+            )
+        super().__init__(
+            [Member(network, stride) for network, stride in zip(networks, strides, strict=True)]
+        )
+
+
+class StackedComposer(SequentialComposer):
+    """Members of different kinds, image resolutions and control-point distances (de Vos et al.,
+    2019, Section 2.3).
+
+    Args:
+        members: first to last; a network without :class:`Member` takes the whole images at full
+            resolution.
+    """
+
+    def __init__(self, members: Sequence[Member | Network]) -> None:
+        super().__init__(
+            [member if isinstance(member, Member) else Member(member) for member in members]
+        )
 
 
 def _random_patch(image: Image, patch: Sequence[int]) -> Image:

@@ -1,4 +1,4 @@
-"""A displacement per voxel."""
+"""Heads of convolutions: a displacement or a velocity per voxel, or control points."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
-from lightning_reg.functional import resize
-from lightning_reg.registry import ArgumentError
-from lightning_reg.spatial import Displacement, Grid
+from lightning_reg.functional import pool, resize
+from lightning_reg.registry import ArgumentError, require_count
+from lightning_reg.spatial import BSpline, Displacement, Grid, Velocity
 
 
 class DenseHead(Head, Growable):
@@ -47,12 +47,8 @@ class DenseHead(Head, Growable):
         if levels not in ("finest", "weighted", "all"):
             raise ArgumentError(f"levels is '{levels}'; use finest, weighted or all")
         first = len(channels) - 1 if levels == "finest" else 0
-        self.first, self.strides, self.refine, self.each = (
-            first,
-            tuple(strides),
-            refine,
-            levels == "all",
-        )
+        self.first, self.strides = first, tuple(strides)
+        self.refine, self.each = refine, levels == "all"
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
         fields = [Convolution(n, 3, kernel) for n in channels[first:]]
         for field in fields:
@@ -63,9 +59,7 @@ class DenseHead(Head, Growable):
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
         if self.each:
-            return [
-                self._on_own_grid(index, features[index], grid) for index in range(len(self.fields))
-            ]
+            return [self._on_own_grid(n, features[n], grid) for n in range(len(self.fields))]
         finest = max(i for i, weight in enumerate(self.alpha) if weight > 0)
         total: Tensor | None = None
         coarser: Tensor | None = None
@@ -74,9 +68,9 @@ class DenseHead(Head, Growable):
                 continue
             field = self._field(index, features[self.first + index])
             if self.refine:
-                field = coarser = (
-                    field if coarser is None else field + resize(coarser, field.shape[2:])
-                )
+                if coarser is not None:
+                    field = field + resize(coarser, field.shape[2:])
+                coarser = field
             if weight > 0:
                 stride = self.strides[self.first + index]
                 weighted = weight * resize(
@@ -87,7 +81,7 @@ class DenseHead(Head, Growable):
         i, j, k = grid.shape
         return [Displacement(total[:, :, :i, :j, :k], grid)]
 
-    def _on_own_grid(self, index: int, features: Tensor | None, grid: Grid) -> Displacement:
+    def _on_own_grid(self, index: int, features: Tensor, grid: Grid) -> Displacement:
         """Return the displacement of one level on its own grid; that of the finest level on the
         fixed grid.
         """
@@ -97,12 +91,71 @@ class DenseHead(Head, Growable):
             return Displacement(field[:, :, :i, :j, :k], grid)
         return Displacement(field, grid.at_stride(self.strides[index], field.shape[2:]))
 
-    def _field(self, index: int, features: Tensor | None) -> Tensor:
+    def _field(self, index: int, features: Tensor) -> Tensor:
         """Predict the displacement from the features of one level, ``(B, 3, ...)`` at that level's
         resolution.
         """
-        if features is None:
-            raise ArgumentError(
-                f"DenseHead: level {index} is to be summed, but the backbone did not compute it"
-            )
         return self.gains[index] * self.fields[index](features).float()
+
+
+class VelocityHead(Head):
+    """The flow of a stationary velocity predicted from the finest features; the inverse is the flow
+    of minus that velocity.
+
+    Args:
+        channels, strides: of the backbone's levels, coarsest first (supplied).
+        steps: number of squarings, see :func:`lightning_reg.functional.exponentiate`.
+        reduce: factor by which the velocity is average-pooled along every axis before it is
+            integrated (2 in VoxelMorph).
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7, reduce: int = 1
+    ) -> None:
+        super().__init__()
+        require_count(steps, "steps", least=0)
+        require_count(reduce, "reduce")
+        self.stride, self.steps, self.reduce = tuple(reduce * n for n in strides[-1]), steps, reduce
+        self.velocity = Convolution(channels[-1], 3)
+        small_output(self.velocity)
+        fast_layout(self)
+
+    def forward(self, features: Features, grid: Grid) -> list[Velocity]:
+        velocity = pool(self.velocity(features[-1]).float(), self.reduce) / self.reduce
+        return [Velocity(velocity, grid.at_stride(self.stride, velocity.shape[2:]), self.steps)]
+
+
+class BSplineHead(Head):
+    """One B-spline control point per voxel of a feature level; their distance is its stride (de Vos
+    et al., 2019, Section 2.2).
+
+    Args:
+        channels, strides: of the backbone's levels, coarsest first (supplied).
+        spacing: control-point distance in voxels, equal to the stride of one of the levels; default
+            that of the finest level.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[Stride],
+        spacing: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        spacing = strides[-1] if spacing is None else spacing
+        wanted = (spacing,) * 3 if isinstance(spacing, int) else tuple(spacing)
+        levels = [level for level, stride in enumerate(strides) if stride == wanted]
+        if not levels:
+            offered = ", ".join(" x ".join(map(str, s)) for s in strides)
+            raise ArgumentError(
+                f"spacing is {spacing}, but the backbone has features at strides of {offered}"
+                " voxels"
+            )
+        self.level = levels[0]
+        self.stride = strides[self.level]
+        self.control = Convolution(channels[self.level], 3, kernel=1)
+        small_output(self.control)
+
+    def forward(self, features: Features, grid: Grid) -> list[BSpline]:
+        control = self.control(features[self.level])
+        return [BSpline(control, grid, self.stride, [(s - 1) / 2 for s in self.stride])]
