@@ -35,6 +35,7 @@ class Range:
         low, high: the limits, which are allowed values.
         above, below: limits that are not.
         of: unit of the number, for the message.
+        odd: allow only odd numbers.
     """
 
     low: float = -math.inf
@@ -42,12 +43,14 @@ class Range:
     above: float = -math.inf
     below: float = math.inf
     of: str = ""
+    odd: bool = False
 
     def __contains__(self, number: float) -> bool:
         return (
             math.isfinite(number)
             and self.low <= number <= self.high
             and self.above < number < self.below
+            and (not self.odd or number % 2 == 1)
         )
 
     def limits(self) -> str:
@@ -182,9 +185,10 @@ def in_words(hint: Any, count: int = 1) -> str:
         if length is not None:
             return f"{WORDS.get(length, str(length))} {in_words(inner[0], length)}"
         limits = next((one for one in inner[1:] if isinstance(one, Range)), Range())
-        noun = "whole number" if inner[0] is int else "number"
+        noun = ("odd " if limits.odd else "whole " if inner[0] is int else "") + "number"
         unit = f" of {limits.of}" if limits.of else ""
-        return f"{'a ' * (count == 1)}{noun}{'s' * (count > 1)}{unit}{limits.limits()}"
+        article = "" if count > 1 else "an " if limits.odd else "a "
+        return f"{article}{noun}{'s' * (count > 1)}{unit}{limits.limits()}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         if get_origin(inner[0]) is Literal:
             return f"some of {', '.join(map(str, get_args(inner[0])))}"

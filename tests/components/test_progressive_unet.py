@@ -127,7 +127,7 @@ def test_sizes_that_do_not_divide_are_padded_and_cropped() -> None:
 
 def test_too_many_levels_for_the_image_is_one_sentence(pair: Pair) -> None:
     with pytest.raises(
-        DataError, match=r"20 x 16 x 12 voxels are too small .* by 32 x 32 x 32.*backbone\.levels"
+        DataError, match=r"20 x 16 x 12 voxels are too small .* by 32 x 32 x 32: lower its levels"
     ):
         composer(6)(pair.fixed, pair.moving)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
 from lightning_reg.functional import pool, resize
-from lightning_reg.registry import ArgumentError, require_count
+from lightning_reg.registry import ArgumentError, Range
 from lightning_reg.spatial import BSpline, Displacement, Grid, Velocity
 
 
@@ -38,14 +39,12 @@ class DenseHead(Head, Growable):
         self,
         channels: Sequence[int],
         strides: Sequence[Stride],
-        levels: str = "finest",
+        levels: Literal["finest", "weighted", "all"] = "finest",
         equalized: bool = False,
         refine: bool = False,
-        kernel: int = 3,
+        kernel: Annotated[int, Range(1, odd=True)] = 3,
     ) -> None:
         super().__init__()
-        if levels not in ("finest", "weighted", "all"):
-            raise ArgumentError(f"levels is '{levels}'; use finest, weighted or all")
         first = len(channels) - 1 if levels == "finest" else 0
         self.first, self.strides = first, tuple(strides)
         self.refine, self.each = refine, levels == "all"
@@ -110,11 +109,13 @@ class VelocityHead(Head):
     """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[Stride], steps: int = 7, reduce: int = 1
+        self,
+        channels: Sequence[int],
+        strides: Sequence[Stride],
+        steps: Annotated[int, Range(0)] = 7,
+        reduce: Annotated[int, Range(1)] = 1,
     ) -> None:
         super().__init__()
-        require_count(steps, "steps", least=0)
-        require_count(reduce, "reduce")
         self.stride, self.steps, self.reduce = tuple(reduce * n for n in strides[-1]), steps, reduce
         self.velocity = Convolution(channels[-1], 3)
         small_output(self.velocity)

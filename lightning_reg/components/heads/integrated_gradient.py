@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class IntegratedGradientHead(Head):
         strides: Sequence[Stride],
         features: Sequence[int] = (64, 32),
         reduction: int = 16,
-        norm: str = "instance",
+        norm: Literal["batch", "instance", "none"] = "instance",
         slope: float = 0.2,
         recompute: bool = False,
     ) -> None:

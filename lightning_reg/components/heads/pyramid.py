@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from lightning_reg.functional import (
     resize_displacement,
     warp,
 )
-from lightning_reg.registry import ArgumentError, require_count
+from lightning_reg.registry import ArgumentError, Range
 from lightning_reg.spatial import Affine, Composition, Displacement, Grid, Transform
 
 
@@ -81,10 +82,10 @@ class PyramidHead(Head, Growable):
         strides: Sequence[Stride],
         features: int = 16,
         convolutions: int = 2,
-        steps: int = 5,
-        levels: str = "finest",
+        steps: Annotated[int, Range(0)] = 5,
+        levels: Literal["finest", "all"] = "finest",
         antisymmetric: bool = False,
-        norm: str = "instance",
+        norm: Literal["batch", "instance", "none"] = "instance",
         slope: float = 0.2,
         keypoints: int = 0,
         keypoint_level: int = 0,
@@ -95,9 +96,6 @@ class PyramidHead(Head, Growable):
                 f"channels are {tuple(channels)}; each has to be even, half for each image: use"
                 " backbone dual_stream"
             )
-        if levels not in ("finest", "all"):
-            raise ArgumentError(f"levels is '{levels}'; use finest or all")
-        require_count(steps, "steps", least=0)
         self.strides, self.steps = tuple(strides), steps
         self.each, self.antisymmetric = levels == "all", antisymmetric
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lightning_reg.components.interfaces import Level, LossTerm
-from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Image, Pair
 
 Region = Literal["none", "fixed", "moving", "intersection", "overlap", "auto"]
@@ -27,15 +26,12 @@ class MaskedTerm(LossTerm):
 
     Args:
         mask: ``fixed``, ``moving`` (warped) or their ``intersection``; ``overlap``: inside the
-            field of view of the warped moving image;
-            ``none``: everywhere; ``auto``: ``fixed`` if the pair has a fixed mask, else ``moving``,
-                else ``overlap``.
+            field of view of the warped moving image; ``none``: everywhere; ``auto``: ``fixed`` if
+            the pair has a fixed mask, else ``moving``, else ``overlap``.
     """
 
     def __init__(self, mask: Region = "none") -> None:
         super().__init__()
-        if mask not in _NEEDS:
-            raise ArgumentError(f"mask is '{mask}'; use one of {', '.join(_NEEDS)}")
         self.mask, self.needs = mask, _NEEDS[mask]
 
     def region_of(self, pair: Pair) -> Region:

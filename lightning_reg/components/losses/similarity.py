@@ -4,12 +4,14 @@ mean more similar images.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level
 from lightning_reg.components.losses.region import MaskedTerm, Region
-from lightning_reg.registry import ArgumentError
+from lightning_reg.registry import Range
 from lightning_reg.spatial import Pair
 
 
@@ -27,10 +29,7 @@ class NCC(MaskedTerm):
         return 1 - LF.ncc(level.fixed.tensor, level.warped.tensor, self.region(level, pair))
 
 
-def _odd(window: int) -> int:
-    if not isinstance(window, int) or window < 1 or window % 2 == 0:
-        raise ArgumentError(f"window is {window!r}; give an odd number of voxels")
-    return window
+Window = Annotated[int, Range(1, odd=True, of="voxels")]
 
 
 class LNCC(MaskedTerm):
@@ -41,9 +40,9 @@ class LNCC(MaskedTerm):
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
-    def __init__(self, window: int = 9, mask: Region = "none") -> None:
+    def __init__(self, window: Window = 9, mask: Region = "none") -> None:
         super().__init__(mask)
-        self.window = _odd(window)
+        self.window = window
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         region = self.region(level, pair)
@@ -58,9 +57,9 @@ class SSIM(MaskedTerm):
         mask: see :class:`~lightning_reg.components.losses.region.MaskedTerm`.
     """
 
-    def __init__(self, window: int = 7, mask: Region = "none") -> None:
+    def __init__(self, window: Window = 7, mask: Region = "none") -> None:
         super().__init__(mask)
-        self.window = _odd(window)
+        self.window = window
 
     def forward(self, level: Level, pair: Pair) -> Tensor:
         region = self.region(level, pair)
