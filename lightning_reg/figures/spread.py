@@ -8,7 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_reg.figures.panels import PLANES, finish, letters
+from lightning_reg.figures.panels import finish, letters
+from lightning_reg.figures.slices import PLANES
 from lightning_reg.spatial import Image
 
 

@@ -19,6 +19,7 @@ from lightning_reg.data.lungs import shows_lungs
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.scans import make_pair, original, read_pair, with_parts
 from lightning_reg.data.statistics import unlike
+from lightning_reg.figures.views import card
 from lightning_reg.inference.alignment import between_worlds, shifted
 from lightning_reg.inference.doubts import (
     few,
@@ -51,7 +52,6 @@ from lightning_reg.registry import (
     within_memory,
 )
 from lightning_reg.spatial import Displacement, Pair, Transform, slabs
-from lightning_reg.spatial.view import card
 from lightning_reg.training.model import read_model
 
 

@@ -17,10 +17,12 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg.figures.thumbnail import thumbnail
+from lightning_reg.figures.views import card
 from lightning_reg.inference.applying import read_to_resample
 from lightning_reg.inference.files import FILES, OF_ONE
 from lightning_reg.inference.report.page import ReportSection
-from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
+from lightning_reg.inference.report.registration import SPREAD, write_report
+from lightning_reg.inference.report.viewer import volumes
 from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, Beside, written_whole
 from lightning_reg.io.images import Source
@@ -49,7 +51,6 @@ from lightning_reg.spatial import (
     resampled,
     split_affine,
 )
-from lightning_reg.spatial.view import card
 
 THUMBNAIL = "thumbnail.jpg"
 

@@ -22,7 +22,7 @@ import lightning_reg
 from lightning_reg import functional as LF
 from lightning_reg.batch.evaluation.evaluation import Evaluation
 from lightning_reg.inference.report.again import report_again
-from lightning_reg.inference.report.registration import display_grid, volumes
+from lightning_reg.inference.report.viewer import display_grid, volumes
 from lightning_reg.inference.result import Result
 from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Affine, Grid, Identity, Image, Pair, Transform

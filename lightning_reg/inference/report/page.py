@@ -95,7 +95,7 @@ def render(
 
     Args:
         volumes: data of ``viewer.js``, see
-            :func:`lightning_reg.inference.report.registration.volumes`.
+            :func:`lightning_reg.inference.report.viewer.volumes`.
     """
     here = files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
