@@ -81,6 +81,7 @@ from .data.sampling import ListedPairs as ListedPairs
 from .data.sampling import SampledPairs as SampledPairs
 from .data.sampling import SyntheticPairs as SyntheticPairs
 from .data.synthetic import SyntheticDeformation as SyntheticDeformation
+from .inference.outputs import ExtraOutput as ExtraOutput
 from .inference.registrar import Registrar as Registrar
 from .inference.registrar import conventional as conventional
 from .inference.registrar import load as load

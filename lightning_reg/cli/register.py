@@ -16,9 +16,9 @@ from rich.progress import Progress as Bar
 
 from lightning_reg.cli.arguments import Lines, console, loading, require_files, require_methods
 from lightning_reg.cli.options import instances
-from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
+from lightning_reg.inference.outputs import OF_MANY, OF_ONE, OUTPUTS, outputs
 from lightning_reg.io.names import duration
-from lightning_reg.registry import DataError, UserError, did_you_mean
+from lightning_reg.registry import DataError, UserError
 
 if TYPE_CHECKING:
     from lightning_reg.batch.cohort.pairs import CohortPair
@@ -163,7 +163,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--files",
         metavar="A,B",
         help=(
-            f"files to write: all, or some of {', '.join(FILES)} (default for many pairs:"
+            f"files to write: all, or some of {', '.join(OUTPUTS)} (default for many pairs:"
             f" {', '.join(OF_MANY)})"
         ),
     )
@@ -372,12 +372,9 @@ def _files(text: str | None, default: Sequence[str]) -> Sequence[str]:
     """Files that ``--files`` names."""
     if text is None:
         return default
-    files = FILES if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    for name in files:
-        if name not in FILES:
-            raise DataError(
-                f"--files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}."
-            )
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    files = tuple(OUTPUTS) if text == "all" else names
+    outputs(files, "--files")
     return files
 
 
@@ -387,7 +384,6 @@ def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
         pairs_from_series,
         pairs_from_table,
     )
-    from lightning_reg.registry import UserError
 
     if arguments.consecutive and (arguments.folder is None or arguments.to is not None):
         raise UserError("--consecutive is of --folder, without --to; leave it out.")

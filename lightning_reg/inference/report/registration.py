@@ -17,9 +17,6 @@ from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.registry import blaming
 from lightning_reg.spatial import Image, Pair, Transform
 
-SPREAD = "spread.nii.gz"
-"""File of an ensemble's spread, in the folder of the report."""
-
 
 def write_report(
     path: Path,
