@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +16,11 @@ from lightning_reg.optimization import Optimization
 from lightning_reg.optimization.descent import run_stages
 from lightning_reg.optimization.objective import LINEAR, with_margin
 from lightning_reg.optimization.parameters import State
-from lightning_reg.registry import DataError, UserError
+from lightning_reg.registry import UserError
 from lightning_reg.spatial import LARGE, Grid, Pair
 from lightning_reg.spatial.slabs import SLAB as SLAB_VOXELS
-from lightning_reg.training.peak import PeakMemory, noise_pair
+from lightning_reg.training.allocator import give_memory_back
+from lightning_reg.training.peak import PeakMemory, per_voxel
 
 GIB = 2**30
 PROCESS = 0.9 * GIB
@@ -45,8 +44,6 @@ FIELD = 100
 """Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64
 bits) is written.
 """
-SMALL = 48
-"""Extents, voxels, of the images on which memory is measured."""
 FEWEST = 250_000
 """Smallest number of working voxels for a useful registration."""
 
@@ -216,13 +213,9 @@ def optimization_bytes(
     def trial(pair: Pair) -> None:
         for stage in stages:  # separately: the state passed from stage to stage is small
             with torch.enable_grad():
-                run_stages(
-                    with_margin(pair, alike.mask_margin),
-                    State.of(identity(pair), pair.fixed.grid),
-                    [stage],
-                    alike,
-                    network,
-                )
+                begin = State.of(identity(pair), pair.fixed.grid)
+                masked = with_margin(pair, alike.mask_margin)
+                list(run_stages(masked, begin, [stage], alike, network))
 
     field = any(stage.transform not in (*LINEAR, "bspline") for stage in stages)
     instead = (
@@ -244,29 +237,13 @@ def network_bytes(network: Composer, like: Pair) -> float:
 
 
 def _measured(trial: Callable[[Pair], None], like: Pair) -> float:
-    extent, whole = SMALL, like.fixed.grid.shape
-    while True:
-        pair = noise_pair([min(n, extent) for n in whole])
+    def peak(pair: Pair) -> float:
         pair = replace(pair, **dict.fromkeys(pair.has() - like.has()))  # type: ignore[arg-type]
-        try:
-            with PeakMemory() as memory:
-                trial(pair.to(like.fixed.tensor.device))
-            return memory.peak / math.prod(pair.fixed.grid.shape)
-        except DataError:  # too small for a pyramid
-            if extent >= max(whole):
-                raise
-            extent *= 2
+        with PeakMemory() as memory:
+            trial(pair.to(like.fixed.tensor.device))
+        return memory.peak
 
-
-def give_memory_back() -> None:
-    """Return freed memory to the system.
-
-    The C library (glibc) retains freed memory in fragments, so that a process that registers many
-    pairs would grow.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+    return per_voxel(like.fixed.grid.shape, peak)
 
 
 def available() -> int | None:

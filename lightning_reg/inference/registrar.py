@@ -30,7 +30,7 @@ from lightning_reg.inference.doubts import (
     undetermined,
     worse,
 )
-from lightning_reg.inference.memory import Watched, give_memory_back
+from lightning_reg.inference.memory import Watched
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import Start, identity
 from lightning_reg.inference.weights import Weights, set_weight
@@ -52,6 +52,7 @@ from lightning_reg.registry import (
     within_memory,
 )
 from lightning_reg.spatial import Displacement, Pair, Transform, slabs
+from lightning_reg.training.allocator import give_memory_back
 from lightning_reg.training.model import read_model
 
 

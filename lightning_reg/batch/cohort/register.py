@@ -18,12 +18,12 @@ from lightning_reg.batch.cohort.ledger import RESULTS, Ledger
 from lightning_reg.batch.cohort.pairs import CohortPair
 from lightning_reg.batch.cohort.pairs import shard as share_of
 from lightning_reg.inference.ensemble import Ensemble
-from lightning_reg.inference.memory import give_memory_back
 from lightning_reg.inference.outputs import OF_MANY
 from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.io.lock import one_writer
 from lightning_reg.registry import DataError, UserError, in_words
+from lightning_reg.training.allocator import give_memory_back
 
 AT_ONCE = 2
 """Number of pairs read ahead, and number of pairs being written."""
