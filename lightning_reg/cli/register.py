@@ -23,8 +23,7 @@ from lightning_reg.registry import DataError, UserError
 if TYPE_CHECKING:
     from lightning_reg.batch.cohort.pairs import CohortPair
     from lightning_reg.batch.cohort.register import Progress
-    from lightning_reg.inference.ensemble import Ensemble
-    from lightning_reg.inference.registrar import Registrar
+    from lightning_reg.inference.inputs import AnyRegistrar
 
 SHOWN = 8
 """Failed pairs that are printed."""
@@ -213,15 +212,15 @@ def run(arguments: Namespace) -> int:
     return _cohort(arguments) if many else _pair(arguments, extra)
 
 
-def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
+def _registrar(arguments: Namespace) -> tuple[AnyRegistrar, int | None]:
     """Registrar of the command, and its number of steps of instance optimisation."""
     from lightning_reg.cli.models import fetched
 
     with loading():
         from lightning_reg.inference.ensemble import models
-        from lightning_reg.inference.registrar import conventional, load
+        from lightning_reg.inference.loading import conventional, load
         from lightning_reg.metrics.extra import build_metrics
-    registrar: Registrar | Ensemble
+    registrar: AnyRegistrar
     if arguments.model:
         settings = {
             "device": arguments.device,
@@ -241,14 +240,9 @@ def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
         }
         registrar = conventional(arguments.instance or "auto", arguments.overrides, **settings)
     registrar.metrics = build_metrics(arguments.metric)
-    refine = arguments.refine
-    if (
-        arguments.model
-        and arguments.instance
-        and refine is None
-        and registrar.optimization is not None
-    ):
-        refine = sum(stage.steps for stage in registrar.optimization.stages)
+    refine, optimization = arguments.refine, registrar.members[0].optimization
+    if arguments.model and arguments.instance and refine is None and optimization is not None:
+        refine = sum(stage.steps for stage in optimization.stages)
     return registrar, refine
 
 

@@ -120,34 +120,22 @@ class Watched:
         memory: float | None,
         fixed: tio.Subject,
         moving: tio.Subject,
-        pair: Pair,
-        network: Composer | None,
-        optimization: Optimization | None,
-    ) -> Watched | None:
-        """Estimate the memory of a pair; ``None`` if there is no limit and the images are not
-        large.
+        per_voxel: Callable[[], float],
+        model: bool,
+    ) -> Watched:
+        """Estimate the memory of a pair; nothing if there is no limit and the images are not large.
 
         Args:
             memory: limit, GiB.
             fixed, moving: as they were read.
-            pair: made from both.
-            network, optimization: those used for the registration.
+            per_voxel: see :class:`Need`; called if it matters.
         """
-        if (
-            memory is None
-            and max(fixed["image"].data.numel(), moving["image"].data.numel()) < LARGE
-        ):
-            return None
-        per_voxel = max(
-            0.0 if network is None else network_bytes(network, pair),
-            0.0 if optimization is None else optimization_bytes(optimization, pair, network),
-        )
+        sizes = [subject["image"].data.numel() for subject in (fixed, moving)]
+        if memory is None and max(sizes) < LARGE:
+            return cls(Need(0, 0, 0, 0.0), math.inf, model)
+        need = need_of(fixed, moving, per_voxel())
         give_memory_back()  # freed after reading
-        return cls(
-            need_of(fixed, moving, per_voxel),
-            None if memory is None else memory * GIB,
-            network is not None,
-        )
+        return cls(need, None if memory is None else memory * GIB, model)
 
     def voxels(self) -> int | None:
         """Largest number of working voxels; ``None`` if it is not limited.
@@ -180,6 +168,11 @@ class Watched:
             f" {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB of memory are"
             f" {'allowed' if self.given is not None else 'free'}; {mend}."
         )
+
+    def registered(self) -> None:
+        """Give the memory of the registration back, if the images are large."""
+        if self.need.largest:
+            give_memory_back()
 
 
 def need_of(fixed: tio.Subject, moving: tio.Subject, per_voxel: float) -> Need:

@@ -28,7 +28,7 @@ from lightning_reg.batch.evaluation.evaluation import (
 from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import load
+from lightning_reg.inference.loading import load
 from lightning_reg.inference.result import Result
 from lightning_reg.metrics import paired, summaries, summary
 from lightning_reg.registry import DataError

@@ -17,10 +17,10 @@ from typing import Any
 from lightning_reg.batch.cohort.ledger import RESULTS, Ledger
 from lightning_reg.batch.cohort.pairs import CohortPair
 from lightning_reg.batch.cohort.pairs import shard as share_of
-from lightning_reg.inference.ensemble import Ensemble
+from lightning_reg.inference.inputs import AnyRegistrar, Inputs
 from lightning_reg.inference.outputs import OF_MANY
-from lightning_reg.inference.registrar import Inputs, Registrar
 from lightning_reg.inference.result import Result
+from lightning_reg.inference.steps import Predict
 from lightning_reg.io.lock import one_writer
 from lightning_reg.registry import DataError, UserError, in_words
 from lightning_reg.training.allocator import give_memory_back
@@ -66,7 +66,7 @@ class Progress:
 
 
 def register_cohort(
-    registrar: Registrar | Ensemble,
+    registrar: AnyRegistrar,
     pairs: Sequence[CohortPair],
     folder: str | Path,
     *,
@@ -140,14 +140,17 @@ def register_cohort(
 
 
 def _settings(
-    registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]
+    registrar: AnyRegistrar, refine: int | None, files: Collection[str]
 ) -> dict[str, Any]:
-    members = registrar.members if isinstance(registrar, Ensemble) else [registrar]
+    members = registrar.members
     described = [
         {**member.settings, "start": member.start, "weights": _digest(member.settings.get("model"))}
         for member in members
     ]
-    augmented = [member.variant is not None for member in members]
+    augmented = [
+        any(isinstance(step, Predict) and step.variant for step in member.steps)
+        for member in members
+    ]
     return {
         **(described[0] if len(members) == 1 else {"members": described, "augmented": augmented}),
         "refine": refine,
@@ -165,7 +168,7 @@ class _Run:
 
     def __init__(
         self,
-        registrar: Registrar | Ensemble,
+        registrar: AnyRegistrar,
         ledger: Ledger,
         refine: int | None,
         save: Mapping[str, Any],
@@ -179,7 +182,7 @@ class _Run:
             again,
         )
         self.done = self.failed = self.earlier = 0
-        bounded = isinstance(registrar, Registrar) and registrar.memory is not None
+        bounded = any(member.memory is not None for member in registrar.members)
         self.ahead, self.behind = (
             (1, 0) if bounded else (AT_ONCE, AT_ONCE)
         )  # one pair at a time if memory is limited

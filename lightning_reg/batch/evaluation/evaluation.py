@@ -23,7 +23,8 @@ from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import Inputs, Registrar
+from lightning_reg.inference.inputs import Inputs
+from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
 from lightning_reg.io.folders import MARK, written_whole
