@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from lightning_reg.spatial import Grid, Transform
 
@@ -17,14 +18,12 @@ class Inverted:
         transform: moving world to fixed world.
         domain: part of the moving grid that contains the mapped voxels of the fixed image, with a
             margin of some voxels.
-        mean, p95, largest: of ``|phi(phi^-1(y)) - y|`` at the mapped voxels, mm.
+        residual: ``mean, p95, largest`` of ``|phi(phi^-1(y)) - y|`` at the mapped voxels, mm.
     """
 
     transform: Transform
     domain: Grid
-    mean: float
-    p95: float
-    largest: float
+    residual: dict[str, float]
 
 
 @torch.no_grad()
@@ -47,10 +46,10 @@ def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
         for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)
     ]
     domain = moving.cropped(low, [b - a for a, b in zip(low, high, strict=True)])
-    return Inverted(
-        inverse,
-        domain,
-        float(distance.mean()),
-        float(distance.quantile(0.95)),
-        float(distance.max()),
-    )
+    return Inverted(inverse, domain, spread_of(distance))
+
+
+def spread_of(distances: Tensor) -> dict[str, float]:
+    """Mean, 95th percentile and maximum."""
+    p95 = float(distances.quantile(0.95))
+    return {"mean": float(distances.mean()), "p95": p95, "largest": float(distances.max())}

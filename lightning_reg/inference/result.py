@@ -19,11 +19,10 @@ from torch import Tensor
 from lightning_reg.figures.thumbnail import thumbnail
 from lightning_reg.figures.views import card
 from lightning_reg.inference.applying import read_to_resample
-from lightning_reg.inference.inverse import Inverted, invert
+from lightning_reg.inference.inverse import Inverted, invert, spread_of
 from lightning_reg.inference.outputs import INVERSE, OF_ONE, outputs
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import write_report
-from lightning_reg.inference.report.viewer import volumes
 from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, Beside, written_whole
 from lightning_reg.io.images import Source
@@ -231,17 +230,9 @@ class Result:
             values["objective"] = {"before": self.optimized.before, "after": self.optimized.after}
         if self.spread is not None:
             inside = self.spread.flatten()[:: max(1, self.spread.numel() // 200_000)]
-            values["spread_mm"] = {
-                "mean": float(inside.mean()),
-                "p95": float(inside.quantile(0.95)),
-                "largest": float(self.spread.max()),
-            }
+            values["spread_mm"] = spread_of(inside) | {"largest": float(self.spread.max())}
         if "inverted" in self.__dict__:
-            values["inverse_residual_mm"] = {
-                "mean": self.inverted.mean,
-                "p95": self.inverted.p95,
-                "largest": self.inverted.largest,
-            }
+            values["inverse_residual_mm"] = self.inverted.residual
         return values
 
     def save(
@@ -281,14 +272,12 @@ class Result:
                 INVERSE.save(partial, self)
             metrics = self.metrics()
             beside.wait()
+            seconds = self.seconds | {"write": time.perf_counter() - started}
             record = {
                 "case": self.pair.name[0],
                 "metrics": metrics,
                 "row": self.case.row(),
-                "seconds": {
-                    k: round(v, 3)
-                    for k, v in (self.seconds | {"write": time.perf_counter() - started}).items()
-                },
+                "seconds": {part: round(value, 3) for part, value in seconds.items()},
                 "warnings": self.warnings,
                 "inputs": self.inputs,
                 "settings": self.settings,
@@ -298,18 +287,7 @@ class Result:
             record = finite(record)
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
-                shown = volumes(self.pair, self.transform, self.start, self.field, self.determinant)
-                write_report(
-                    partial / "report.html",
-                    self.pair,
-                    self.transform,
-                    self.start,
-                    record,
-                    shown,
-                    sections,
-                    self.spread,
-                    self.weights,
-                )
+                write_report(partial / "report.html", self, record, sections)
         return folder
 
 

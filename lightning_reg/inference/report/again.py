@@ -16,6 +16,7 @@ from lightning_reg.inference.report.evaluation import write_report as write_eval
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import write_report as write_registration
+from lightning_reg.inference.result import Result
 from lightning_reg.io.folders import MARK, refuse_links, written_file
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.transform_files import TRANSFORM
@@ -112,8 +113,8 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
     pair = make_pair(fixed, moving, overlapping=False)
     transform = read_transform(folder / TRANSFORM)
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
-    spread = read_spread(folder, pair)
-    write_registration(path, pair, transform, start, record, more=sections, spread=spread)
+    result = Result(pair, transform, start, pair, spread=read_spread(folder, pair))
+    write_registration(path, result, record, sections)
 
 
 def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:

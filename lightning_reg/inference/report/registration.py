@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,79 +15,48 @@ from lightning_reg.inference.weights import Weights
 from lightning_reg.metrics import evaluate
 from lightning_reg.metrics.table import BY_KEY, COMPARED, WHEN
 from lightning_reg.registry import blaming
-from lightning_reg.spatial import Image, Pair, Transform
+from lightning_reg.spatial import Image, Pair
+
+if TYPE_CHECKING:
+    from lightning_reg.inference.result import Result
 
 
 def write_report(
-    path: Path,
-    pair: Pair,
-    transform: Transform,
-    start: Transform,
-    record: Mapping[str, Any],
-    shown: Mapping[str, Any] | None = None,
-    more: Sequence[ReportSection] = (),
-    spread: Tensor | None = None,
-    weights: Weights | None = None,
+    path: Path, result: Result, record: Mapping[str, Any], more: Sequence[ReportSection] = ()
 ) -> None:
     """Write the report of a pair.
 
     Args:
         path: of the HTML file.
-        pair: with original intensities and grids.
-        transform: fixed world to moving world.
-        start: transform of the *before* state.
         record: content of ``metrics.json``.
-        shown: result of :func:`volumes`, if it is already known.
         more: sections of other distributions, shown before the section on time.
-        spread: of an ensemble's registrations, mm, ``(1, 1, I, J, K)`` on the fixed image's grid.
-        weights: registrations for other weights.
     """
-    shown = volumes(pair, transform, start) if shown is None else shown
-    metrics, figures = record["metrics"], []
+    pair, transform, metrics = result.pair, result.transform, record["metrics"]
+    shown, figures = volumes(result), []
     if record.get("history"):
         figures.append(Picture.of("objective", drawing.objective_curves(record["history"])))
-    sections = [
-        Section(
-            "Before and after",
-            ("", "before", "after"),
-            _summary(metrics),
-            _smoothness(metrics),
-            figures,
-        )
-    ]
+    columns, note = ("", "before", "after"), _smoothness(metrics)
+    sections = [Section("Before and after", columns, _summary(metrics), note, figures)]
     if "tre_mm" in metrics:
         sections.append(_landmarks(metrics["tre_mm"]["landmarks"], shown))
     if "dice" in metrics:
         sections.append(_labels(metrics))
-    if spread is not None:
-        sections.append(_spread(pair.fixed, spread, metrics["spread_mm"]))
-    if weights is not None:
-        sections.append(_by_weight(pair, weights))
+    if result.spread is not None:
+        sections.append(_spread(pair.fixed, result.spread, metrics["spread_mm"]))
+    if result.weights is not None:
+        sections.append(_by_weight(pair, result.weights))
     for extra in more:
         with blaming(extra, f"writing its section on {record['case']}"):
             sections.append(extra(pair, transform, record))
     seconds = [Row((name, number(value, ".2f"))) for name, value in record["seconds"].items()]
-    sections.append(
-        Section(
-            "Time",
-            ("part", "seconds"),
-            [*seconds, Row(("all", number(sum(record["seconds"].values()), ".2f")), True)],
-        )
-    )
+    seconds.append(Row(("all", number(sum(record["seconds"].values()), ".2f")), True))
+    sections.append(Section("Time", ("part", "seconds"), seconds))
     settings = {"inputs": record["inputs"], **record["settings"]}
     fixed, _, moving = record["case"].partition(" < ")
     subtitle = f"{moving} (moving) is brought onto {fixed} (fixed)." if moving else ""
-    path.write_text(
-        render(
-            f"Registration of {record['case']}",
-            sections,
-            settings,
-            subtitle,
-            record["warnings"],
-            shown,
-        ),
-        encoding="utf-8",
-    )
+    title = f"Registration of {record['case']}"
+    page = render(title, sections, settings, subtitle, record["warnings"], shown)
+    path.write_text(page, encoding="utf-8")
 
 
 def _summary(metrics: Mapping[str, Any]) -> list[Row]:
@@ -100,11 +69,8 @@ def _summary(metrics: Mapping[str, Any]) -> list[Row]:
         for metric in COMPARED
         if metric.stored in metrics
     ]
-    rows += (
-        [("objective of the optimisation", metrics["objective"], ".4f")]
-        if "objective" in metrics
-        else []
-    )
+    if "objective" in metrics:
+        rows.append(("objective of the optimisation", metrics["objective"], ".4f"))
     rows += [(title, value, ".3f") for title, value in metrics.get("extra", {}).items()]
     return [
         Row((title, *(number(value.get(when), form) for when in WHEN)))
@@ -188,23 +154,12 @@ def _by_weight(pair: Pair, weights: Weights) -> Section:
 
 def _landmarks(errors: Mapping[str, list[float]], shown: Mapping[str, Any]) -> Section:
     order = sorted(range(len(errors["after"])), key=lambda n: -errors["after"][n])
-    rows = [
-        Row(
-            (
-                f"landmark {n + 1}",
-                number(errors["before"][n], ".2f"),
-                number(errors["after"][n], ".2f"),
-            ),
-            at=_at(shown, n),
-        )
-        for n in order
-    ]
-    return Section(
-        "Landmarks, worst first",
-        ("", "before, mm", "after, mm"),
-        rows,
-        "A click on a row shows the landmark.",
-    )
+    rows = []
+    for n in order:
+        cells = [number(errors[when][n], ".2f") for when in WHEN]
+        rows.append(Row((f"landmark {n + 1}", *cells), at=_at(shown, n)))
+    columns = ("", "before, mm", "after, mm")
+    return Section("Landmarks, worst first", columns, rows, "A click on a row shows the landmark.")
 
 
 def _at(shown: Mapping[str, Any], number: int) -> str | None:
@@ -218,22 +173,13 @@ def _labels(metrics: Mapping[str, Any]) -> Section:
     if "hd95_mm" in metrics:
         columns += ["HD95 before, mm", "after", "ASSD before, mm", "after"]
         keys += [("hd95_mm", ".2f"), ("assd_mm", ".2f")]
-    scores = metrics["dice"]["labels"]
-    order = sorted(
-        scores,
-        key=lambda label: scores[label]["after"] if scores[label]["after"] is not None else -1.0,
-    )
-    rows = [
-        Row(
-            (
-                label,
-                *(
-                    number(metrics[key]["labels"][label][when], form)
-                    for key, form in keys
-                    for when in ("before", "after")
-                ),
-            )
-        )
-        for label in order
-    ]
+    scores = {
+        label: -1.0 if score["after"] is None else score["after"]
+        for label, score in metrics["dice"]["labels"].items()
+    }
+    rows = []
+    for label in sorted(scores, key=lambda label: scores[label]):
+        values = [(metrics[key]["labels"][label], form) for key, form in keys]
+        cells = [number(value[when], form) for value, form in values for when in WHEN]
+        rows.append(Row((label, *cells)))
     return Section("Labels, worst first", columns, rows)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_reg.figures.slices import label_maps, landmark_errors, middle, world_grid
-from lightning_reg.spatial import (
-    Displacement,
-    Grid,
-    Image,
-    Pair,
-    Transform,
-    determinant_on,
-    known_on,
-)
+from lightning_reg.spatial import Displacement, Grid, Image, Pair, Transform
+
+if TYPE_CHECKING:
+    from lightning_reg.inference.result import Result
 
 Volumes = dict[str, Any]
 """Data of the viewer, by name."""
@@ -34,59 +29,34 @@ COARSE = 4
 """Spacing of the displacement's samples in the page, in voxels of its images."""
 
 
-def volumes(
-    pair: Pair,
-    transform: Transform,
-    start: Transform,
-    field: Transform | None = None,
-    jacobian: Tensor | None = None,
-) -> Volumes:
+def volumes(result: Result) -> Volumes:
     """Data of the viewer, on one isotropic grid around the fixed image with axes to the right,
     anterior and superior.
-
-    Args:
-        field: the transform used to resample images, if it is already known.
-        jacobian: determinant of the Jacobian on the fixed image's grid, ``(1, 1, I, J, K)``, if it
-            is already known.
     """
+    pair, start, field = result.pair, result.start, result.field
     grid = display_grid(pair.fixed.grid)
     size = float(grid.spacing[0, 0])
+    transforms = {"before": start, "after": field}
     with torch.no_grad():
-        field = known_on(transform, pair.fixed.grid) if field is None else field
-        jacobian = determinant_on(field, pair.fixed.grid) if jacobian is None else jacobian
-        determinant = Image(jacobian, pair.fixed.grid, padding=1.0)
+        determinant = Image(result.determinant, pair.fixed.grid, padding=1.0)
         smaller, stride = (
             [max(1, round(size / s)) for s in image.grid.spacing[0].tolist()]
             for image in (pair.fixed, pair.moving)
         )
         moving = pair.moving.at_stride(stride)
-        images = {
-            "fixed": pair.fixed.at_stride(smaller).resampled(grid).tensor,
-            "before": moving.warped(start, grid).tensor,
-            "after": moving.warped(field, grid).tensor,
-        }
-        inside = pair.fixed.grid.contains(
-            grid.to_world(grid.points(dtype=torch.float64))
-        ).unsqueeze(1)
-        folded = (
-            Image((determinant.tensor <= 0).float(), determinant.grid)
-            .at_stride(smaller)
-            .resampled(grid)
-            .tensor
-            > 0
-        )
+        images = {when: moving.warped(t, grid).tensor for when, t in transforms.items()}
+        images["fixed"] = pair.fixed.at_stride(smaller).resampled(grid).tensor
+        world = grid.to_world(grid.points(dtype=torch.float64))
+        inside = pair.fixed.grid.contains(world).unsqueeze(1)
+        folding = Image((determinant.tensor <= 0).float(), determinant.grid)
+        folded = folding.at_stride(smaller).resampled(grid).tensor > 0
         quantised = (determinant.resampled(grid).tensor.clamp(0, 2.54) * 100).round()
         coarse = grid.resized([-(-n // COARSE) for n in grid.shape])
-        reach = {
-            when: _in_voxels_of(t, coarse, grid)
-            for when, t in (("before", start), ("after", field))
-        }
+        reach = {when: _in_voxels_of(t, coarse, grid) for when, t in transforms.items()}
         labels = pair.fixed_labels, pair.moving_labels
         masks = pair.fixed_mask, pair.moving_mask
         labelled = None not in labels
-        outlines = label_maps(
-            *(labels if labelled else masks), {"before": start, "after": field}, grid
-        )
+        outlines = label_maps(*(labels if labelled else masks), transforms, grid)
     sides = {"fixed": pair.fixed, "other": pair.moving}
     ranges = {side: _quantiles(image, 0.0005, 0.9995) for side, image in sides.items()}
     packed = {
@@ -108,7 +78,7 @@ def volumes(
         "contours": {name: _pack(_indices(labels)) for name, labels in outlines.items()},
         "jacobian": _pack(shown[0, 0].to(torch.uint8).numpy()),
         "reach": {when: _pack(far[0].float().numpy()) for when, far in reach.items()},
-        "landmarks": _marks(pair, {"before": start, "after": transform}, grid),
+        "landmarks": _marks(pair, transforms | {"after": result.transform}, grid),
     }
 
 
