@@ -221,27 +221,19 @@ def _registrar(arguments: Namespace) -> tuple[AnyRegistrar, int | None]:
         from lightning_reg.inference.loading import conventional, load
         from lightning_reg.metrics.extra import build_metrics
     registrar: AnyRegistrar
+    instance, overrides = arguments.instance, arguments.overrides
+    settings = {"device": arguments.device, "memory": arguments.memory}
     if arguments.model:
-        settings = {
-            "device": arguments.device,
-            "start": arguments.start or "headers",
-            "overrides": arguments.overrides,
-        }
-        settings |= {"memory": arguments.memory, "weight": arguments.weight}
-        opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
-        registrar = models(
-            [fetched(model, console()) for model in arguments.model], opened, arguments.tta
-        )
+        settings |= {"start": arguments.start or "headers", "weight": arguments.weight}
+        settings |= {"refinement": instance or "refine", "overrides": overrides}
+        paths = [fetched(model, console()) for model in arguments.model]
+        registrar = models(paths, functools.partial(load, **settings), arguments.tta)
     else:
-        settings = {
-            "device": arguments.device,
-            "start": arguments.start,
-            "memory": arguments.memory,
-        }
-        registrar = conventional(arguments.instance or "auto", arguments.overrides, **settings)
+        settings["start"] = arguments.start
+        registrar = conventional(instance or "auto", overrides, **settings)
     registrar.metrics = build_metrics(arguments.metric)
     refine, optimization = arguments.refine, registrar.members[0].optimization
-    if arguments.model and arguments.instance and refine is None and optimization is not None:
+    if arguments.model and instance and refine is None and optimization is not None:
         refine = sum(stage.steps for stage in optimization.stages)
     return registrar, refine
 

@@ -71,11 +71,8 @@ class Need:
         working = 8 * voxels
         preparing = READ * self.largest + RESAMPLED * voxels
         registering = working + KEPT * self.per_voxel * voxels
-        measuring = (
-            working
-            + (WRITTEN if self.fixed > LARGE else WRITTEN + HELD) * self.fixed
-            + SLAB * min(self.fixed, SLAB_VOXELS)
-        )
+        kept = WRITTEN if self.fixed > LARGE else WRITTEN + HELD
+        measuring = working + kept * self.fixed + SLAB * min(self.fixed, SLAB_VOXELS)
         return PROCESS + self.held + max(preparing, registering, measuring)
 
     def voxels(self, memory: float) -> int | None:
@@ -133,7 +130,13 @@ class Watched:
         sizes = [subject["image"].data.numel() for subject in (fixed, moving)]
         if memory is None and max(sizes) < LARGE:
             return cls(Need(0, 0, 0, 0.0), math.inf, model)
-        need = need_of(fixed, moving, per_voxel())
+        images = [*fixed.get_images(intensity_only=False), *moving.get_images(intensity_only=False)]
+        held = sum(
+            image.data.numel()
+            * (image.data.element_size() + (4 if isinstance(image, tio.ScalarImage) else 2))
+            for image in images
+        )
+        need = Need(held, sizes[0], max(sizes), per_voxel())
         give_memory_back()  # freed after reading
         return cls(need, None if memory is None else memory * GIB, model)
 
@@ -175,17 +178,6 @@ class Watched:
             give_memory_back()
 
 
-def need_of(fixed: tio.Subject, moving: tio.Subject, per_voxel: float) -> Need:
-    """The need of two checked subjects."""
-    held = 0
-    for subject in (fixed, moving):
-        for image in subject.get_images(intensity_only=False):
-            kept = 4 if isinstance(image, tio.ScalarImage) else 2
-            held += image.data.numel() * (image.data.element_size() + kept)
-    sizes = [int(subject["image"].data.numel()) for subject in (fixed, moving)]
-    return Need(held, sizes[0], max(sizes), per_voxel)
-
-
 def optimization_bytes(
     optimization: Optimization, like: Pair, network: Composer | None = None
 ) -> float:
@@ -199,9 +191,7 @@ def optimization_bytes(
     """
     stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
     fine = float(like.fixed.grid.spacing.min()) <= optimization.fine
-    alike = replace(
-        optimization, small=1.0, fine=1.0 if fine else 0.0
-    )  # the trial's voxels are 1 mm
+    alike = replace(optimization, small=1.0, fine=float(fine))  # the trial's voxels are 1 mm
 
     def trial(pair: Pair) -> None:
         for stage in stages:  # separately: the state passed from stage to stage is small
@@ -210,13 +200,12 @@ def optimization_bytes(
                 masked = with_margin(pair, alike.mask_margin)
                 list(run_stages(masked, begin, [stage], alike, network))
 
-    field = any(stage.transform not in (*LINEAR, "bspline") for stage in stages)
-    instead = (
-        0.0
-        if optimization.unlike is None
-        else optimization_bytes(optimization.unlike, like, network)
-    )
-    return max(_measured(trial, like), FIELD if field else 0, instead)
+    needs = [_measured(trial, like)]
+    if any(stage.transform not in (*LINEAR, "bspline") for stage in stages):
+        needs.append(FIELD)
+    if optimization.unlike is not None:
+        needs.append(optimization_bytes(optimization.unlike, like, network))
+    return max(needs)
 
 
 def network_bytes(network: Composer, like: Pair) -> float:
@@ -242,18 +231,14 @@ def _measured(trial: Callable[[Pair], None], like: Pair) -> float:
 def available() -> int | None:
     """Bytes of memory that the system has free for this process; ``None`` if unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(
-            next(line for line in lines if line.startswith("MemAvailable")).split()[1]
-        )
-    except (OSError, StopIteration, ValueError):
+        words = Path("/proc/meminfo").read_text().split()
+        free = 1024 * int(words[words.index("MemAvailable:") + 1])
+    except (OSError, IndexError, ValueError):
         return None
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())[
-            "file"
-        ]
-        return min(free, max(limit - used + int(cached), 0))
-    except (OSError, ValueError, KeyError):  # no control group, or one without a limit
+        words = (group / "memory.stat").read_text().split()
+        return min(free, max(limit - used + int(words[words.index("file") + 1]), 0))
+    except (OSError, ValueError):  # no control group, or one without a limit
         return free

@@ -34,15 +34,12 @@ class Output:
     write: Callable[..., None]
     beside: bool = False
 
-    def save(self, folder: Path, result: Result, call: Callable[..., None] | None = None) -> None:
+    def save(self, folder: Path, result: Result, call: Callable[..., None]) -> None:
         """Write the file; ``call(function, *arguments)`` may run the writer in another thread."""
         content = self.content(result)
-        if content is None:
-            return
-        if call is not None and self.beside:
-            call(self.write, folder / self.file, *content)
-        else:
-            self.write(folder / self.file, *content)
+        if content is not None:
+            arguments = (folder / self.file, *content)
+            call(self.write, *arguments) if self.beside else self.write(*arguments)
 
 
 class ExtraOutput(ABC):

@@ -269,7 +269,7 @@ class Result:
             for output in chosen:
                 output.save(partial, self, beside)
             if inverse:
-                INVERSE.save(partial, self)
+                INVERSE.save(partial, self, beside)
             metrics = self.metrics()
             beside.wait()
             seconds = self.seconds | {"write": time.perf_counter() - started}
