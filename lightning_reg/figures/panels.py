@@ -57,9 +57,9 @@ def registration_panel(
     fixed = pair.fixed.tensor[0, 0].cpu()
     before = pair.moving.resampled(grid).tensor[0, 0].cpu()
     after = pair.moving.warped(transform, grid).tensor[0, 0].cpu()
-    mask = (
-        None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
-    )
+    mask = None
+    if pair.fixed_mask is not None:
+        mask = pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
     judged = mask if masked and mask is not None else torch.ones_like(fixed, dtype=torch.bool)
     displacement = transform.displacement(grid).detach().cpu()
     reached = (displacement + grid.points())[0]
@@ -93,9 +93,7 @@ def registration_panel(
             (before - fixed, signed),
             (after - fixed, signed),
         ]
-        for plot, (volume, style) in zip(
-            row, [*shown, (after, gray | {"alpha": opacity})], strict=False
-        ):
+        for plot, (volume, style) in zip(row, [*shown, shown[2]], strict=False):
             plot.set_facecolor("black" if style["cmap"] == "gray" else "white")
             plot.imshow(cut(volume), origin="lower", aspect=aspect, **style)
         for axis in (across, up):
@@ -104,27 +102,21 @@ def registration_panel(
             if bool(torch.isfinite(lines).any()):
                 levels = range(-step, grid.shape[axis] + step, step)
                 row[5].contour(lines, levels=levels, colors="#ffb000", linewidths=0.5)
-        volumes = row[6].imshow(
-            cut(determinant), origin="lower", aspect=aspect, cmap="PuOr_r", vmin=0, vmax=2
-        )
+        placed = {"origin": "lower", "aspect": aspect}
+        volumes = row[6].imshow(cut(determinant), cmap="PuOr_r", vmin=0, vmax=2, **placed)
         folded = torch.where(cut(determinant) <= 0, 1.0, torch.nan)
-        row[6].imshow(folded, origin="lower", aspect=aspect, cmap="gray", vmin=1, vmax=2)
+        row[6].imshow(folded, cmap="gray", vmin=1, vmax=2, **placed)
         for plot in row:
             finish(plot, None if mask is None else cut(mask.float()), across == 0)
-        for column, name, color in (
-            (0, "fixed", FIXED),
-            (1, "before", MOVING),
-            (2, "fixed", FIXED),
-            (2, "after", MOVING),
-        ):
+        for column, name in ((0, "fixed"), (1, "before"), (2, "fixed"), (2, "after")):
             if name in outlines:
+                color = FIXED if name == "fixed" else MOVING
                 contours(row[column], cut(outlines[name]), color)
         for plot, when in ((row[1], "before"), (row[2], "after")):
             for start, end in zip(marks, ends[when], strict=True):
                 if abs(start[normal] - at[normal]) <= NEAR:
-                    plot.plot(
-                        [start[across], end[across]], [start[up], end[up]], color=MOVING, lw=1
-                    )
+                    line = [start[across], end[across]], [start[up], end[up]]
+                    plot.plot(*line, color=MOVING, lw=1)
                     plot.plot(start[across], start[up], "o", ms=4, mfc="none", color=FIXED)
         row[0].set_ylabel(plane)
         letters(row[0], vertical, horizontal)
@@ -138,12 +130,10 @@ def registration_panel(
     where = "inside the contour" if masked and mask is not None else "of the images"
     title = f"{pair.name[0]}: correlation {where} {alike[0]:.2f} before, {alike[1]:.2f} after"
     figure.suptitle(title, fontsize="medium")
-    told = ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
-    told += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks else []
-    figure.supxlabel(
-        "; ".join(["differences: image minus fixed image, intensities in [0, 1]", *told]),
-        fontsize="small",
-    )
+    legend = ["differences: image minus fixed image, intensities in [0, 1]"]
+    legend += ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
+    legend += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks else []
+    figure.supxlabel("; ".join(legend), fontsize="small")
     return figure
 
 
@@ -179,14 +169,8 @@ def scale(plot: Axes, spacing: float, voxels: int, mirrored: bool) -> None:
     bottom, top = plot.get_ylim()
     height = bottom + 0.06 * (top - bottom)
     plot.plot(across, [height, height], color="white", lw=1.5, path_effects=OUTLINED)
-    plot.text(
-        across[0],
-        height + 0.03 * (top - bottom),
-        f"{length} mm",
-        color="white",
-        fontsize="x-small",
-        path_effects=OUTLINED,
-    )
+    style: dict[str, Any] = {"color": "white", "fontsize": "x-small", "path_effects": OUTLINED}
+    plot.text(across[0], height + 0.03 * (top - bottom), f"{length} mm", **style)
 
 
 def contours(plot: Axes, labels: Tensor, color: str) -> None:
@@ -194,10 +178,5 @@ def contours(plot: Axes, labels: Tensor, color: str) -> None:
     for label in labels.unique().tolist():
         inside = (labels == label).float()
         if label != 0 and 0 < float(inside.mean()) < 1:
-            plot.contour(
-                inside,
-                levels=[0.5],
-                colors=color,
-                linewidths=0.8,
-                linestyles="solid" if color == FIXED else "dashed",
-            )
+            style = "solid" if color == FIXED else "dashed"
+            plot.contour(inside, levels=[0.5], colors=color, linewidths=0.8, linestyles=style)
