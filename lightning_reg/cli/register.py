@@ -255,19 +255,14 @@ def _refuse_contradictions(arguments: Namespace) -> None:
             f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or"
             " leave it out."
         )
-    if (
-        arguments.model
-        and arguments.memory is not None
-        and (arguments.tta or len(arguments.model) > 1)
-    ):
+    several = arguments.tta or len(arguments.model or ()) > 1
+    if arguments.model and arguments.memory is not None and several:
         raise UserError(
             "--memory is of one registration, and not of a mean of several; leave it out."
         )
     if not arguments.model and (arguments.tta or arguments.weight is not None):
-        raise UserError(
-            f"--{'tta' if arguments.tta else 'weight'} is of a network; give --model, or leave it"
-            " out."
-        )
+        option = "--tta" if arguments.tta else "--weight"
+        raise UserError(f"{option} is of a network; give --model, or leave it out.")
     require_methods(arguments.model or (), [arguments.instance] if arguments.instance else ())
 
 
@@ -275,11 +270,8 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
     from lightning_reg.io.folders import refuse_existing
     from lightning_reg.registry import build
 
-    terminal, out, files = (
-        console(),
-        Path(arguments.out).expanduser(),
-        _files(arguments.files, OF_ONE),
-    )
+    terminal, out = console(), Path(arguments.out).expanduser()
+    files = _files(arguments.files, OF_ONE)
     refuse_existing(out, arguments.overwrite, "register")
     with loading():
         from lightning_reg.cli.tables import metrics_table
@@ -322,10 +314,8 @@ def _cohort(arguments: Namespace) -> int:
     pairs, shard = _pairs(arguments, out), _shard(arguments.shard)
     only = None
     if arguments.only:
-        ledger = Ledger(out)
-        verdicts = ledger.verdicts(
-            Path(arguments.verdicts).expanduser() if arguments.verdicts else None
-        )
+        ledger, given = Ledger(out), arguments.verdicts
+        verdicts = ledger.verdicts(Path(given).expanduser() if given else None)
         only = {name for name in arguments.only if name != "failed"}
         only |= set(ledger.failed(verdicts)) if "failed" in arguments.only else set()
         if not only:
@@ -406,10 +396,8 @@ class ShownProgress:
             BarColumn(),
             TextColumn("{task.fields[told]}"),
         )
-        self.lines, self.bar = (
-            Lines(terminal),
-            Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal),
-        )
+        self.lines, quiet = Lines(terminal), not terminal.is_terminal
+        self.bar = Bar(*columns, console=terminal, transient=True, disable=quiet)
         self.task = self.bar.add_task("", total=0, told="")
 
     def __enter__(self) -> ShownProgress:
@@ -422,10 +410,8 @@ class ShownProgress:
     def __call__(self, now: Progress) -> None:
         made = now.earlier + now.done + now.failed
         rest = "" if now.remaining != now.remaining else f", {duration(now.remaining)} left"
-        told = (
-            f"{now.per_minute:.1f} pairs a"
-            f" minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"
-        )
+        failed = f", {now.failed:,} failed" if now.failed else ""
+        told = f"{now.per_minute:.1f} pairs a minute{rest}{failed}"
         self.bar.update(self.task, total=now.total, completed=made, told=told)
         if made:
             self.lines(f"{made:,} of {now.total:,}: {told}")

@@ -44,9 +44,8 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
         there = Grid(pair.fixed.grid.shape, matrix @ pair.fixed.grid.affine)
         if max(there.overlap(pair.moving.grid), pair.moving.grid.overlap(there)) < 0.25 and tried:
             continue
-        transform = Affine(
-            torch.as_tensor(matrix, device=pair.fixed.tensor.device), pair.fixed.grid
-        )
+        on_device = torch.as_tensor(matrix, device=pair.fixed.tensor.device)
+        transform = Affine(on_device, pair.fixed.grid)
         with torch.no_grad():
             tried.append((float(objective(transform)), transform))
     return min(tried, key=lambda candidate: candidate[0])[1]
@@ -93,11 +92,8 @@ def between_worlds(
         origin, mm.
     """
     affine, rest = split_affine(transform, found_on)
-    affine = (
-        torch.from_numpy(translation(moving_origin))
-        @ affine.cpu()
-        @ torch.from_numpy(translation(-fixed_origin))
-    )
+    to, back = (torch.from_numpy(translation(move)) for move in (moving_origin, -fixed_origin))
+    affine = to @ affine.cpu() @ back
     inner: Transform | None = None
     if isinstance(rest, BSpline):
         inner = BSpline(rest.control.cpu(), grid, rest.stride, rest.offset)
@@ -106,8 +102,5 @@ def between_worlds(
     outer = Affine(affine, grid)
     if inner is None:
         return outer
-    return (
-        Composition([outer, inner])
-        if not torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
-        else inner
-    )
+    still = torch.allclose(affine[0], torch.eye(4, dtype=affine.dtype), atol=1e-12)
+    return inner if still else Composition([outer, inner])

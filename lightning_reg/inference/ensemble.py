@@ -82,30 +82,25 @@ class Ensemble(AnyRegistrar):
         progress: Callable[[str], None] | None = None,
     ) -> Result:
         results: list[Result] = []
-        for number, member in enumerate(self.members):
-            results.append(
-                replace(member, metrics=self.metrics).register_inputs(inputs, refine=refine)
-            )
+        for number, member in enumerate(self.members, 1):
+            measured = replace(member, metrics=self.metrics)
+            results.append(measured.register_inputs(inputs, refine=refine))
             if progress is not None:
-                progress(f"member {number + 1} of {len(self.members)}")
+                progress(f"member {number} of {len(self.members)}")
         first, grid = results[0], results[0].grid
         fields = torch.cat([result.displacement.float() for result in results])
         mean = fields.mean(0, keepdim=True)
         spacing = torch.as_tensor(grid.spacing).to(fields).view(1, 3, 1, 1, 1)
-        spread = (
-            ((fields - mean) * spacing).square().sum(1, keepdim=True).mean(0, keepdim=True).sqrt()
-        )
+        squares = ((fields - mean) * spacing).square().sum(1, keepdim=True)
+        members, version = [each.settings for each in results], first.settings.get("version")
         return replace(
             first,
             transform=Displacement(mean, grid),
             optimized=None,
             weights=None,
-            spread=spread,
+            spread=squares.mean(0, keepdim=True).sqrt(),
             seconds={key: sum(r.seconds.get(key, 0.0) for r in results) for key in first.seconds},
-            settings={
-                "members": [result.settings for result in results],
-                "version": first.settings.get("version"),
-            },
+            settings={"members": members, "version": version},
             warnings=list(dict.fromkeys(text for result in results for text in result.warnings)),
         )
 

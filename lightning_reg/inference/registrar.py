@@ -106,32 +106,21 @@ class Registrar(AnyRegistrar):
         composer, optimization = self.composer, self.optimization
         if composer is not None:
             parameters = sum(p.numel() for p in composer.parameters())
-            words["network"] = (
-                f"{type(composer).__name__} of {parameters:,} parameters, on {self.device}"
-            )
-        words |= {
-            name: str(value)
-            for name, value in self.settings.items()
-            if value is not None and not isinstance(value, (dict, list))
-        }
+            kind = type(composer).__name__
+            words["network"] = f"{kind} of {parameters:,} parameters, on {self.device}"
+        for name, value in self.settings.items():
+            if value is not None and not isinstance(value, (dict, list)):
+                words[name] = str(value)
         if optimization is not None:
             kinds = [stage.transform for stage in optimization.stages]
             counts = ", ".join(f"{kind} ({kinds.count(kind)})" for kind in dict.fromkeys(kinds))
             words["optimisation" if composer is None else "refinement"] = f"{counts} stages"
-        steps = {
-            key: value
-            for key, value in vars(self.preprocessing).items()
-            if value not in (None, False)
-        }
-        return words | {
-            "preprocessing": ", ".join(f"{key} {value}" for key, value in steps.items()),
-            "start": self.start,
-        }
+        used = [f"{k} {v}" for k, v in vars(self.preprocessing).items() if v not in (None, False)]
+        return words | {"preprocessing": ", ".join(used), "start": self.start}
 
     def __repr__(self) -> str:
-        return (
-            f"Registrar({'; '.join(f'{name}: {text}' for name, text in self.described().items())})"
-        )
+        words = [f"{name}: {text}" for name, text in self.described().items()]
+        return f"Registrar({'; '.join(words)})"
 
     def _repr_html_(self) -> str:
         return card("Registrar", self.described())

@@ -97,12 +97,9 @@ class Result:
         return first if isinstance(first, Affine) else None
 
     def __repr__(self) -> str:
-        kind = str(self.transform)
         took = f", {sum(self.seconds.values()):.1f} s" if self.seconds else ""
-        return (
-            f"Result({self.pair.name[0]}: {kind}; fixed"
-            f" {self.grid}{took}{''.join(f'; {w}' for w in self.warnings)})"
-        )
+        facts = [f"{self.pair.name[0]}: {self.transform}", f"fixed {self.grid}{took}"]
+        return f"Result({'; '.join([*facts, *self.warnings])})"
 
     def _repr_html_(self) -> str:
         """Metrics before and after; rows of fixed image, warped image, difference and folding."""
@@ -122,11 +119,8 @@ class Result:
         rows |= {"folding": f"{100 * case.folding:.3f} %", "SDlogJ": f"{case.sdlogj:.3f}"}
         rows |= {"seconds": f"{sum(self.seconds.values()):.1f}"} if self.seconds else {}
         rows |= {"warning": " ".join(self.warnings)} if self.warnings else {}
-        return card(
-            f"Registration of {self.pair.name[0]}",
-            rows,
-            thumbnail(self.pair, self.field, self.determinant),
-        )
+        drawn = thumbnail(self.pair, self.field, self.determinant)
+        return card(f"Registration of {self.pair.name[0]}", rows, drawn)
 
     def map_points(self, points: Any) -> np.ndarray:
         """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS

@@ -100,9 +100,8 @@ def _smoothness(metrics: Mapping[str, Any]) -> str:
 def _spread(fixed: Image, spread: Tensor, metrics: Mapping[str, float]) -> Section:
     """The map of an ensemble's disagreement."""
     grid = display_grid(fixed.grid)
-    drawn = drawing.spread_map(
-        fixed.resampled(grid), Image(spread, fixed.grid).resampled(grid).tensor
-    )
+    values = Image(spread, fixed.grid).resampled(grid).tensor
+    drawn = drawing.spread_map(fixed.resampled(grid), values)
     note = (
         "Root mean square distance of the registrations from their mean, which is the transform."
         " Small values mean that the registrations agree, not that they are correct. Mean"
@@ -129,27 +128,16 @@ def _by_weight(pair: Pair, weights: Weights) -> Section:
         ]
         cells = (f"{weight:.3g}", *values, f"{100 * case.folding:.3f}", f"{case.sdlogj:.3f}")
         rows.append(Row(cells, emphasis=weight == weights.chosen))
-        slides.append(
-            Picture.of(f"weight {weight:.3g}", drawing.registration_panel(seen, transform))
-        )
-    columns = [
-        "weight",
-        *(metric.heading for metric in measured if metric.stored in found),
-        "folding, %",
-        "SDlogJ",
-    ]
+        panel = drawing.registration_panel(seen, transform)
+        slides.append(Picture.of(f"weight {weight:.3g}", panel))
+    headings = [metric.heading for metric in measured if metric.stored in found]
+    columns = ["weight", *headings, "folding, %", "SDlogJ"]
     note = (
         "Registrations by the same model with other weights of the smoothness term. The result is"
         " the row in bold (--weight)."
     )
-    return Section(
-        "Weight of the smoothness",
-        columns,
-        rows,
-        note,
-        slides=slides,
-        slide=weights.offered.index(weights.chosen),
-    )
+    first, title = weights.offered.index(weights.chosen), "Weight of the smoothness"
+    return Section(title, columns, rows, note, slides=slides, slide=first)
 
 
 def _landmarks(errors: Mapping[str, list[float]], shown: Mapping[str, Any]) -> Section:
