@@ -93,9 +93,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -> None:
     record = _record(folder)
-    lacking = [
-        key for key in ("inputs", "start", "metrics", "history", "settings") if key not in record
-    ]
+    needed = ("inputs", "start", "metrics", "history", "settings")
+    lacking = [key for key in needed if key not in record]
     if lacking:
         raise DataError(f"{folder / MARK} lacks {', '.join(lacking)}; register the pair again.")
     inputs = record["inputs"]
@@ -125,4 +124,4 @@ def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
     if not path.is_file():
         return None
     image = tio.ScalarImage(path)
-    return Image(image.data.float().unsqueeze(0), grid_of(image)).resampled(pair.fixed.grid).tensor
+    return Image(image.data.float()[None], grid_of(image)).resampled(pair.fixed.grid).tensor
