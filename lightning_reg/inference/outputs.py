@@ -24,20 +24,21 @@ class Output:
 
     Args:
         file: its name.
-        content: from the result to the writer's arguments; ``None``: there is nothing to write.
+        content: from the result to the writer's arguments; if the first is ``None``, there is
+            nothing to write.
         write: from the path and these arguments to the file.
         beside: whether the file may be written in a thread of its own.
     """
 
     file: str
-    content: Callable[[Result], tuple[Any, ...] | None]
+    content: Callable[[Result], tuple[Any, ...]]
     write: Callable[..., None]
     beside: bool = False
 
     def save(self, folder: Path, result: Result, call: Callable[..., None]) -> None:
         """Write the file; ``call(function, *arguments)`` may run the writer in another thread."""
         content = self.content(result)
-        if content is not None:
+        if content[0] is not None:
             arguments = (folder / self.file, *content)
             call(self.write, *arguments) if self.beside else self.write(*arguments)
 
@@ -87,24 +88,14 @@ def _thumbnail(path: Path, *content: Any) -> None:
 
 OUTPUTS = {
     "warped": Output(
-        "warped.nii.gz", lambda r: (r.warped.data.float()[None], r.grid), _image, beside=True
+        "warped.nii.gz", lambda r: (r.warped.data.float()[None], r.grid), _image, True
     ),
     "transform": Output(TRANSFORM, lambda r: (r.transform, r.grid), _transform),
-    "displacement": Output(
-        "displacement.nii.gz", lambda r: (r.field, r.grid), _displacement, beside=True
-    ),
-    "jacobian": Output("jacobian.nii.gz", lambda r: (r.determinant, r.grid), _image, beside=True),
-    "spread": Output(
-        "spread.nii.gz", lambda r: None if r.spread is None else (r.spread, r.grid), _image
-    ),
-    "affine": Output(
-        "affine.tfm", lambda r: None if r.affine is None else (r.affine, r.grid), _transform
-    ),
-    "labels": Output(
-        "warped_labels.nii.gz",
-        lambda r: None if r.warped_labels is None else (r.warped_labels.tensor, r.grid),
-        _image,
-    ),
+    "displacement": Output("displacement.nii.gz", lambda r: (r.field, r.grid), _displacement, True),
+    "jacobian": Output("jacobian.nii.gz", lambda r: (r.determinant, r.grid), _image, True),
+    "spread": Output("spread.nii.gz", lambda r: (r.spread, r.grid), _image),
+    "affine": Output("affine.tfm", lambda r: (r.affine, r.grid), _transform),
+    "labels": Output("warped_labels.nii.gz", lambda r: (r.warped_labels, r.grid), _image),
     "thumbnail": Output("thumbnail.jpg", lambda r: (r.pair, r.field, r.determinant), _thumbnail),
 }
 """The outputs by the name that ``files`` selects."""

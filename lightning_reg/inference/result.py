@@ -37,7 +37,6 @@ from lightning_reg.spatial import (
     LARGE,
     Affine,
     Grid,
-    Image,
     Pair,
     Transform,
     assembled,
@@ -173,10 +172,12 @@ class Result:
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @property
-    def warped_labels(self) -> Image | None:
-        """The moving image's labels on the fixed image's original grid (nearest neighbour)."""
+    def warped_labels(self) -> Tensor | None:
+        """The moving image's labels on the fixed image's original grid (nearest neighbour),
+        ``(1, 1, I, J, K)``.
+        """
         labels = self.pair.moving_labels
-        return None if labels is None else resampled(labels, self.field, self.grid)
+        return None if labels is None else resampled(labels, self.field, self.grid).tensor
 
     @cached_property
     def displacement(self) -> Tensor:
