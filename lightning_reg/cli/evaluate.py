@@ -234,7 +234,8 @@ def _contestants(arguments: Namespace) -> list[Contestant]:
     """The methods, named as asked for or by what they are."""
     from lightning_reg.batch.evaluation.contestants import Registering, Transforms, fold_models
     from lightning_reg.cli.models import fetched
-    from lightning_reg.inference.registrar import Registrar, conventional, load
+    from lightning_reg.inference.loading import conventional, load
+    from lightning_reg.inference.registrar import Registrar
     from lightning_reg.metrics.extra import build_metrics
 
     metrics = build_metrics(arguments.metric)

@@ -22,15 +22,14 @@ from lightning_reg.cli.arguments import (
     shard_of,
 )
 from lightning_reg.cli.options import instances
-from lightning_reg.inference.files import FILES, OF_MANY, OF_ONE
+from lightning_reg.inference.outputs import OF_MANY, OF_ONE, OUTPUTS, outputs
 from lightning_reg.io.names import duration
-from lightning_reg.registry import DataError, UserError, did_you_mean
+from lightning_reg.registry import DataError, UserError
 
 if TYPE_CHECKING:
     from lightning_reg.batch.cohort.pairs import CohortPair
     from lightning_reg.batch.cohort.register import Progress
-    from lightning_reg.inference.ensemble import Ensemble
-    from lightning_reg.inference.registrar import Registrar
+    from lightning_reg.inference.inputs import AnyRegistrar
 
 SHOWN = 8
 """Failed pairs that are printed."""
@@ -169,7 +168,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--files",
         metavar="A,B",
         help=(
-            f"files to write: all, or some of {', '.join(FILES)} (default for many pairs:"
+            f"files to write: all, or some of {', '.join(OUTPUTS)} (default for many pairs:"
             f" {', '.join(OF_MANY)})"
         ),
     )
@@ -219,42 +218,29 @@ def run(arguments: Namespace) -> int:
     return _cohort(arguments) if many else _pair(arguments, extra)
 
 
-def _registrar(arguments: Namespace) -> tuple[Registrar | Ensemble, int | None]:
+def _registrar(arguments: Namespace) -> tuple[AnyRegistrar, int | None]:
     """Registrar of the command, and its number of steps of instance optimisation."""
     from lightning_reg.cli.models import fetched
 
     with loading():
         from lightning_reg.inference.ensemble import models
-        from lightning_reg.inference.registrar import conventional, load
+        from lightning_reg.inference.loading import conventional, load
         from lightning_reg.metrics.extra import build_metrics
-    registrar: Registrar | Ensemble
+    registrar: AnyRegistrar
+    instance, overrides = arguments.instance, arguments.overrides
+    settings = {"device": arguments.device, "memory": arguments.memory}
     if arguments.model:
-        settings = {
-            "device": arguments.device,
-            "start": arguments.start or "headers",
-            "overrides": arguments.overrides,
-        }
-        settings |= {"memory": arguments.memory, "weight": arguments.weight}
-        opened = functools.partial(load, refinement=arguments.instance or "refine", **settings)
-        registrar = models(
-            [fetched(model, console()) for model in arguments.model], opened, arguments.tta
-        )
+        settings |= {"start": arguments.start or "headers", "weight": arguments.weight}
+        settings |= {"refinement": instance or "refine", "overrides": overrides}
+        paths = [fetched(model, console()) for model in arguments.model]
+        registrar = models(paths, functools.partial(load, **settings), arguments.tta)
     else:
-        settings = {
-            "device": arguments.device,
-            "start": arguments.start,
-            "memory": arguments.memory,
-        }
-        registrar = conventional(arguments.instance or "auto", arguments.overrides, **settings)
+        settings["start"] = arguments.start
+        registrar = conventional(instance or "auto", overrides, **settings)
     registrar.metrics = build_metrics(arguments.metric)
-    refine = arguments.refine
-    if (
-        arguments.model
-        and arguments.instance
-        and refine is None
-        and registrar.optimization is not None
-    ):
-        refine = sum(stage.steps for stage in registrar.optimization.stages)
+    refine, optimization = arguments.refine, registrar.members[0].optimization
+    if arguments.model and instance and refine is None and optimization is not None:
+        refine = sum(stage.steps for stage in optimization.stages)
     return registrar, refine
 
 
@@ -275,19 +261,14 @@ def _refuse_contradictions(arguments: Namespace) -> None:
             f"{arguments.overrides[0]} is of the refinement, which does not run; add --refine N, or"
             " leave it out."
         )
-    if (
-        arguments.model
-        and arguments.memory is not None
-        and (arguments.tta or len(arguments.model) > 1)
-    ):
+    several = arguments.tta or len(arguments.model or ()) > 1
+    if arguments.model and arguments.memory is not None and several:
         raise UserError(
             "--memory is of one registration, and not of a mean of several; leave it out."
         )
     if not arguments.model and (arguments.tta or arguments.weight is not None):
-        raise UserError(
-            f"--{'tta' if arguments.tta else 'weight'} is of a network; give --model, or leave it"
-            " out."
-        )
+        option = "--tta" if arguments.tta else "--weight"
+        raise UserError(f"{option} is of a network; give --model, or leave it out.")
     require_methods(arguments.model or (), [arguments.instance] if arguments.instance else ())
 
 
@@ -295,11 +276,8 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
     from lightning_reg.io.folders import refuse_existing
     from lightning_reg.registry import build
 
-    terminal, out, files = (
-        console(),
-        Path(arguments.out).expanduser(),
-        _files(arguments.files, OF_ONE),
-    )
+    terminal, out = console(), Path(arguments.out).expanduser()
+    files = _files(arguments.files, OF_ONE)
     refuse_existing(out, arguments.overwrite, "register")
     with loading():
         from lightning_reg.cli.tables import metrics_table
@@ -342,10 +320,8 @@ def _cohort(arguments: Namespace) -> int:
     pairs, shard = _pairs(arguments, out), shard_of(arguments.shard)
     only = None
     if arguments.only:
-        ledger = Ledger(out)
-        verdicts = ledger.verdicts(
-            Path(arguments.verdicts).expanduser() if arguments.verdicts else None
-        )
+        ledger, given = Ledger(out), arguments.verdicts
+        verdicts = ledger.verdicts(Path(given).expanduser() if given else None)
         only = {name for name in arguments.only if name != "failed"}
         only |= set(ledger.failed(verdicts)) if "failed" in arguments.only else set()
         if not only:
@@ -378,12 +354,9 @@ def _files(text: str | None, default: Sequence[str]) -> Sequence[str]:
     """Files that ``--files`` names."""
     if text is None:
         return default
-    files = FILES if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    for name in files:
-        if name not in FILES:
-            raise DataError(
-                f"--files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}."
-            )
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    files = tuple(OUTPUTS) if text == "all" else names
+    outputs(files, "--files")
     return files
 
 
@@ -393,7 +366,6 @@ def _pairs(arguments: Namespace, out: Path) -> list[CohortPair]:
         pairs_from_series,
         pairs_from_table,
     )
-    from lightning_reg.registry import UserError
 
     if arguments.consecutive and (arguments.folder is None or arguments.to is not None):
         raise UserError("--consecutive is of --folder, without --to; leave it out.")
@@ -423,10 +395,8 @@ class ShownProgress:
             BarColumn(),
             TextColumn("{task.fields[told]}"),
         )
-        self.lines, self.bar = (
-            Lines(terminal),
-            Bar(*columns, console=terminal, transient=True, disable=not terminal.is_terminal),
-        )
+        self.lines, quiet = Lines(terminal), not terminal.is_terminal
+        self.bar = Bar(*columns, console=terminal, transient=True, disable=quiet)
         self.task = self.bar.add_task("", total=0, told="")
 
     def __enter__(self) -> ShownProgress:
@@ -439,10 +409,8 @@ class ShownProgress:
     def __call__(self, now: Progress) -> None:
         made = now.earlier + now.done + now.failed
         rest = "" if now.remaining != now.remaining else f", {duration(now.remaining)} left"
-        told = (
-            f"{now.per_minute:.1f} pairs a"
-            f" minute{rest}{f', {now.failed:,} failed' if now.failed else ''}"
-        )
+        failed = f", {now.failed:,} failed" if now.failed else ""
+        told = f"{now.per_minute:.1f} pairs a minute{rest}{failed}"
         self.bar.update(self.task, total=now.total, completed=made, told=told)
         if made:
             self.lines(f"{made:,} of {now.total:,}: {told}")

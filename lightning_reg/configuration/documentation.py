@@ -120,7 +120,7 @@ class Documentation:
 
     def python(self) -> str:
         """Construction of the component in Python."""
-        if self.group in ("commands", "report_sections", "fits", "samplers"):
+        if self.group in ("commands", "outputs", "report_sections", "fits", "samplers"):
             return ""  # made only by the framework
         module, _, name = self.provider.target.partition(":")
         given = [f"{a.name}={self._source(a)}" for a in self.arguments if a.default is None]

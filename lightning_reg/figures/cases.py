@@ -32,26 +32,15 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             before = []
         else:
             continue
-        panels.append(
-            (
-                metric.heading,
-                before
-                + [
-                    (label, _values(of, column))
-                    for label, of in zip(labels, rows.values(), strict=True)
-                ],
-            )
-        )
+        after = [_values(of, column) for of in rows.values()]
+        panels.append((metric.heading, [*before, *zip(labels, after, strict=True)]))
     width = max(2.1, 0.55 * max(len(series) for _, series in panels)) if panels else 2.1
-    figure = Figure(
-        figsize=(width * len(panels) + 0.4, 3.2 if len(rows) < 3 else 3.8), layout="constrained"
-    )
-    for axes, (title, series) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        axes.boxplot(
-            [values for _, values in series], tick_labels=[name for name, _ in series], widths=0.6
-        )
+    size = (width * len(panels) + 0.4, 3.2 if len(rows) < 3 else 3.8)
+    figure = Figure(figsize=size, layout="constrained")
+    plots = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, series) in zip(plots, panels, strict=True):
+        names = [name for name, _ in series]
+        axes.boxplot([values for _, values in series], tick_labels=names, widths=0.6)
         for position, (_, values) in enumerate(series, 1):
             axes.plot([position] * len(values), values, ".", ms=3, alpha=0.5, color="C0")
         axes.set_title(title, fontsize="medium")

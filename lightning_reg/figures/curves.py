@@ -27,28 +27,21 @@ def learning_curve(rows: Rows) -> Figure:
     """Training loss, its terms (thin: as logged; thick: averaged), and validation metrics, over the
     iterations.
     """
-    names = sorted(
-        {key for row in rows for key in row if key.startswith("train/")} - {"train/loss"}
-    )
-    panels = [
-        ("Training loss", ["train/loss"]),
-        *([("Loss terms, unweighted (lower is better)", names)] if len(names) > 1 else []),
-    ]
+    logged = {key for row in rows for key in row if key.startswith("train/")}
+    names = sorted(logged - {"train/loss"})
+    panels = [("Training loss", ["train/loss"])]
+    if len(names) > 1:
+        panels.append(("Loss terms, unweighted (lower is better)", names))
     figure = Figure(figsize=(4.5 * (len(panels) + 1), 3.6), layout="constrained")
     *left, right = figure.subplots(1, len(panels) + 1)
     for plot, (title, drawn) in zip(left, panels, strict=True):
         for name in drawn:
             steps, values = series(rows, name)
             (line,) = plot.plot(steps, values, lw=0.8, alpha=0.35)
-            smooth = [
-                sum(window) / len(window)
-                for window in (
-                    values[max(0, k - SMOOTH) : k + SMOOTH + 1] for k in range(len(values))
-                )
-            ]
-            plot.plot(
-                steps, smooth, label=name.removeprefix("train/"), color=line.get_color(), lw=1.5
-            )
+            near = [values[max(0, k - SMOOTH) : k + SMOOTH + 1] for k in range(len(values))]
+            smooth = [sum(window) / len(window) for window in near]
+            label = name.removeprefix("train/")
+            plot.plot(steps, smooth, label=label, color=line.get_color(), lw=1.5)
         positive = drawn == names and all(v > 0 for line in plot.lines for v in line.get_ydata())
         plot.set(xlabel="iteration", title=title, yscale="log" if positive else "linear")
     if len(left) > 1:
@@ -57,9 +50,8 @@ def learning_curve(rows: Rows) -> Figure:
     axes = right
     for index, name in enumerate(shown):
         axes = right if index == 0 else right.twinx()
-        (line,) = axes.plot(
-            *series(rows, f"validation/{name}"), marker="o", ms=3, color=f"C{index}"
-        )
+        points = series(rows, f"validation/{name}")
+        (line,) = axes.plot(*points, marker="o", ms=3, color=f"C{index}")
         axes.set_ylabel(TITLES[name], color=line.get_color())
         if index > 1:
             axes.spines["right"].set_position(("outward", 45))
@@ -71,35 +63,21 @@ def growth_weights(rows: Rows) -> Figure | None:
     """Weights of the levels' outputs (alpha) and inputs (beta) over the iterations, as Figure 2 of
     Eppenhof et al., 2019.
     """
-    names = sorted(
-        (key for row in rows[-1:] for key in row if key.startswith("alpha/")),
-        key=lambda n: int(n.split("/")[1]),
-    )
-    if not names:
-        return None
-    curves = [series(rows, name) for name in names]
-    if not curves[0][0]:
+    names = [key for row in rows[-1:] for key in row if key.startswith("alpha/")]
+    curves = [series(rows, name) for name in sorted(names, key=lambda n: int(n.split("/")[1]))]
+    if not curves or not curves[0][0]:
         return None
     figure = Figure(figsize=(7, 4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
-    betas = list(
-        accumulate(
-            (values for _, values in curves),
-            lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
-        )
-    )
+    alphas = [values for _, values in curves]
+    betas = accumulate(alphas, lambda a, b: [x + y for x, y in zip(a, b, strict=True)])
     for level, ((steps, alpha), beta) in enumerate(zip(curves, betas, strict=True)):
         top.plot(steps, alpha, label=f"level {level}")
         bottom.plot(steps, beta)
     top.set(ylabel=r"$\alpha_i$ (outputs)", ylim=(-0.05, 1.05), title="Growth of the network")
     bottom.set(xlabel="iteration", ylabel=r"$\beta_i$ (inputs)", ylim=(-0.05, 1.05))
-    top.legend(
-        ncols=len(names),
-        frameon=False,
-        fontsize="small",
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.86),
-    )
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.86)}
+    top.legend(ncols=len(names), frameon=False, fontsize="small", **place)
     return figure
 
 
@@ -136,13 +114,7 @@ def study_figure(
     for number, (method, runs) in enumerate(curves.items()):
         color = f"C{number % 10}"
         for run in runs:
-            left.plot(
-                [step for step, _ in run],
-                [error for _, error in run],
-                color=color,
-                lw=0.7,
-                alpha=0.5,
-            )
+            left.plot(*zip(*run, strict=True), color=color, lw=0.7, alpha=0.5)
         steps = sorted({step for run in runs for step, _ in run})
         common = [step for step in steps if all(step in dict(run) for run in runs)]
         means = [sum(dict(run)[step] for run in runs) / len(runs) for step in common]
@@ -155,17 +127,16 @@ def study_figure(
     if metric is None:
         right.set_axis_off()
         return figure
-    series = (
-        {"before": [row.get(metric.column("before")) for row in first]} if metric.compared else {}
-    )
+    series = {}
+    if metric.compared:
+        series["before"] = [row.get(metric.column("before")) for row in first]
     series |= {method: [row.get(metric.column()) for row in of] for method, of in rows.items()}
     values = [[float(v) for v in of if v is not None] for of in series.values()]
     right.boxplot(values, tick_labels=list(series), widths=0.6)
     for position, of in enumerate(values, 1):
         right.plot([position] * len(of), of, ".", ms=3, alpha=0.5, color="C0")
-    right.set(
-        title=f"{metric.heading}, {'lower' if metric.better == 'lower' else 'higher'} is better"
-    )
+    better = "lower" if metric.better == "lower" else "higher"
+    right.set(title=f"{metric.heading}, {better} is better")
     if len(series) > 3:
         right.tick_params(axis="x", labelrotation=60)
     return figure
@@ -188,9 +159,7 @@ def trials_figure(
         axes.plot(list(accumulate((value[0] for value in values), min)), "-", lw=1.2, color="C1")
         axes.set(xlabel="trial", ylabel=objectives[0])
         return figure
-    axes.plot(
-        [value[0] for value in values], [value[1] for value in values], "o", ms=4, color="0.6"
-    )
+    axes.plot([v[0] for v in values], [v[1] for v in values], "o", ms=4, color="0.6")
     front = sorted((value[0], value[1]) for value in best)
     axes.plot([a for a, _ in front], [b for _, b in front], "o-", ms=6, color="C1")
     axes.set(xlabel=objectives[0], ylabel=objectives[1])

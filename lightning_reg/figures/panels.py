@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from lightning_reg.figures.slices import PLANES, label_maps, landmark_errors, middle
 from lightning_reg.functional import jacobian_determinant, ncc
-from lightning_reg.spatial import Pair, Transform
+from lightning_reg.spatial import Identity, Pair, Transform
 
-PLANES = (("axial", 2, "PA", "RL"), ("coronal", 1, "IS", "RL"), ("sagittal", 0, "IS", "PA"))
-"""Plane, its normal axis, and the letters at its bottom and top, left and right."""
 COLUMNS = (
     "fixed",
     "moving",
@@ -33,7 +32,9 @@ NEAR = 2.0
 OUTLINED = [withStroke(linewidth=2, foreground="black")]
 
 
-def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -> Figure:
+def registration_panel(
+    pair: Pair, transform: Transform, masked: bool = False, aside: float = 1.0
+) -> Figure:
     """Fixed, moving, warped, differences before and after, deformed grid and Jacobian, in axial,
     coronal and sagittal planes.
 
@@ -43,6 +44,8 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         transform: fixed world to moving world.
         masked: the method learns only inside the fixed mask. The outside is then dimmed, without
             deformed grid and Jacobian, because the method was not trained there.
+        aside: see :func:`~lightning_reg.figures.slices.middle`; by default, sagittal slices go
+            through one lung.
 
     The patient's right is on the left of the picture. The blue contours are those of the fixed
     labels, or of the fixed mask; on the moving and the warped image the moving labels' are orange
@@ -54,16 +57,20 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     fixed = pair.fixed.tensor[0, 0].cpu()
     before = pair.moving.resampled(grid).tensor[0, 0].cpu()
     after = pair.moving.warped(transform, grid).tensor[0, 0].cpu()
-    mask = (
-        None if pair.fixed_mask is None else pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
-    )
+    mask = None
+    if pair.fixed_mask is not None:
+        mask = pair.fixed_mask.resampled(grid).tensor[0, 0].cpu() > 0
     judged = mask if masked and mask is not None else torch.ones_like(fixed, dtype=torch.bool)
     displacement = transform.displacement(grid).detach().cpu()
     reached = (displacement + grid.points())[0]
     determinant = jacobian_determinant(displacement)[0, 0].where(judged, torch.nan)
-    middle = _middle(pair)
+    at = middle(pair.fixed, pair.fixed_mask, grid, aside)
     spacing = grid.spacing[0].tolist()
-    outlines, marks = _outlines(pair, transform), _marks(pair, transform)
+    transforms = {"before": Identity(grid, pair.moving.tensor), "after": transform}
+    outlines = label_maps(pair.fixed_labels, pair.moving_labels, transforms, grid)
+    landmarks, errors = landmark_errors(pair, transforms)
+    marks = grid.to_voxel(landmarks)[0].T.tolist()
+    ends = {name: grid.to_voxel(landmarks + e)[0].T.tolist() for name, e in errors.items()}
     low, high = float(fixed.min()), float(fixed.max())
     reach = 0.5 * (high - low)
 
@@ -74,7 +81,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
         aspect = spacing[up] / spacing[across]
 
         def cut(volume: Tensor, normal: int = normal) -> Tensor:
-            return volume.select(normal, middle[normal]).T
+            return volume.select(normal, at[normal]).T
 
         opacity = cut(torch.where(judged, 1.0, DIM)).numpy()
         gray = {"cmap": "gray", "vmin": low, "vmax": high}
@@ -86,9 +93,7 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
             (before - fixed, signed),
             (after - fixed, signed),
         ]
-        for plot, (volume, style) in zip(
-            row, [*shown, (after, gray | {"alpha": opacity})], strict=False
-        ):
+        for plot, (volume, style) in zip(row, [*shown, shown[2]], strict=False):
             plot.set_facecolor("black" if style["cmap"] == "gray" else "white")
             plot.imshow(cut(volume), origin="lower", aspect=aspect, **style)
         for axis in (across, up):
@@ -97,27 +102,21 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
             if bool(torch.isfinite(lines).any()):
                 levels = range(-step, grid.shape[axis] + step, step)
                 row[5].contour(lines, levels=levels, colors="#ffb000", linewidths=0.5)
-        volumes = row[6].imshow(
-            cut(determinant), origin="lower", aspect=aspect, cmap="PuOr_r", vmin=0, vmax=2
-        )
+        placed = {"origin": "lower", "aspect": aspect}
+        volumes = row[6].imshow(cut(determinant), cmap="PuOr_r", vmin=0, vmax=2, **placed)
         folded = torch.where(cut(determinant) <= 0, 1.0, torch.nan)
-        row[6].imshow(folded, origin="lower", aspect=aspect, cmap="gray", vmin=1, vmax=2)
+        row[6].imshow(folded, cmap="gray", vmin=1, vmax=2, **placed)
         for plot in row:
             finish(plot, None if mask is None else cut(mask.float()), across == 0)
-        for column, name, color in (
-            (0, "fixed", FIXED),
-            (1, "before", MOVING),
-            (2, "fixed", FIXED),
-            (2, "after", MOVING),
-        ):
+        for column, name in ((0, "fixed"), (1, "before"), (2, "fixed"), (2, "after")):
             if name in outlines:
+                color = FIXED if name == "fixed" else MOVING
                 contours(row[column], cut(outlines[name]), color)
-        for plot, landed in ((row[1], marks["before"]), (row[2], marks["after"])):
-            for start, end in landed:
-                if abs(start[normal] - middle[normal]) <= NEAR:
-                    plot.plot(
-                        [start[across], end[across]], [start[up], end[up]], color=MOVING, lw=1
-                    )
+        for plot, when in ((row[1], "before"), (row[2], "after")):
+            for start, end in zip(marks, ends[when], strict=True):
+                if abs(start[normal] - at[normal]) <= NEAR:
+                    line = [start[across], end[across]], [start[up], end[up]]
+                    plot.plot(*line, color=MOVING, lw=1)
                     plot.plot(start[across], start[up], "o", ms=4, mfc="none", color=FIXED)
         row[0].set_ylabel(plane)
         letters(row[0], vertical, horizontal)
@@ -131,12 +130,10 @@ def registration_panel(pair: Pair, transform: Transform, masked: bool = False) -
     where = "inside the contour" if masked and mask is not None else "of the images"
     title = f"{pair.name[0]}: correlation {where} {alike[0]:.2f} before, {alike[1]:.2f} after"
     figure.suptitle(title, fontsize="medium")
-    told = ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
-    told += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks["after"] else []
-    figure.supxlabel(
-        "; ".join(["differences: image minus fixed image, intensities in [0, 1]", *told]),
-        fontsize="small",
-    )
+    legend = ["differences: image minus fixed image, intensities in [0, 1]"]
+    legend += ["blue: fixed labels, orange and dashed: moving labels"] if outlines else []
+    legend += ["circles: fixed landmarks, lines: to the moving landmarks"] if marks else []
+    figure.supxlabel("; ".join(legend), fontsize="small")
     return figure
 
 
@@ -172,14 +169,8 @@ def scale(plot: Axes, spacing: float, voxels: int, mirrored: bool) -> None:
     bottom, top = plot.get_ylim()
     height = bottom + 0.06 * (top - bottom)
     plot.plot(across, [height, height], color="white", lw=1.5, path_effects=OUTLINED)
-    plot.text(
-        across[0],
-        height + 0.03 * (top - bottom),
-        f"{length} mm",
-        color="white",
-        fontsize="x-small",
-        path_effects=OUTLINED,
-    )
+    style: dict[str, Any] = {"color": "white", "fontsize": "x-small", "path_effects": OUTLINED}
+    plot.text(across[0], height + 0.03 * (top - bottom), f"{length} mm", **style)
 
 
 def contours(plot: Axes, labels: Tensor, color: str) -> None:
@@ -187,60 +178,5 @@ def contours(plot: Axes, labels: Tensor, color: str) -> None:
     for label in labels.unique().tolist():
         inside = (labels == label).float()
         if label != 0 and 0 < float(inside.mean()) < 1:
-            plot.contour(
-                inside,
-                levels=[0.5],
-                colors=color,
-                linewidths=0.8,
-                linestyles="solid" if color == FIXED else "dashed",
-            )
-
-
-def _outlines(pair: Pair, transform: Transform) -> dict[str, Tensor]:
-    """Label maps on the fixed grid: of the fixed image, and of the moving image before and after;
-    empty without labels.
-    """
-    if pair.fixed_labels is None or pair.moving_labels is None:
-        return {}
-    grid = pair.fixed.grid
-    found = {
-        "fixed": pair.fixed_labels.resampled(grid),
-        "before": pair.moving_labels.resampled(grid),
-        "after": pair.moving_labels.warped(transform, grid),
-    }
-    return {name: image.tensor[0, 0].cpu() for name, image in found.items()}
-
-
-def _marks(pair: Pair, transform: Transform) -> dict[str, list[tuple[list[float], list[float]]]]:
-    """Each fixed landmark and the same point plus the error, in voxels of the fixed grid, before
-    and after.
-    """
-    if pair.fixed_landmarks is None or pair.moving_landmarks is None:
-        return {"before": [], "after": []}
-    fixed, moving = (
-        points[0].double().cpu().T.unsqueeze(0)
-        for points in (pair.fixed_landmarks, pair.moving_landmarks)
-    )
-    mapped = {
-        "before": fixed,
-        "after": transform.map_world(fixed.to(transform.like.device)).detach().cpu(),
-    }
-    start = pair.fixed.grid.to_voxel(fixed)[0].T.tolist()
-    ends = {
-        when: pair.fixed.grid.to_voxel(fixed + moving - reached)[0].T.tolist()
-        for when, reached in mapped.items()
-    }
-    return {when: list(zip(start, end, strict=True)) for when, end in ends.items()}
-
-
-def _middle(pair: Pair) -> list[int]:
-    """Voxel of the slices: the centre of the fixed mask, shifted by one standard deviation along
-    axis 0, or of the image.
-    """
-    shape = pair.fixed.grid.shape
-    if pair.fixed_mask is None or not bool(pair.fixed_mask.tensor.any()):
-        return [n // 2 for n in shape]
-    inside = pair.fixed_mask.tensor[0, 0].nonzero().float()
-    center, spread = inside.mean(0), inside.std(0)
-    center[0] = center[0] + spread[0]  # through one lung rather than between the two
-    return [min(max(int(c), 0), n - 1) for c, n in zip(center.tolist(), shape, strict=True)]
+            style = "solid" if color == FIXED else "dashed"
+            plot.contour(inside, levels=[0.5], colors=color, linewidths=0.8, linestyles=style)

@@ -29,13 +29,8 @@ def tre_boxes(cases: Sequence[PairMetrics]) -> Figure | None:
             box.set(facecolor=color, alpha=0.7, label=when if box is boxes["boxes"][0] else None)
         for median in boxes["medians"]:
             median.set_color("black")
-    axes.set_xticks(
-        range(len(scored)),
-        [case.name for case in scored],
-        rotation=20,
-        ha="right",
-        fontsize="small",
-    )
+    names = [case.name for case in scored]
+    axes.set_xticks(range(len(scored)), names, rotation=20, ha="right", fontsize="small")
     axes.set(ylabel="target registration error, mm", ylim=(0, None))
     axes.legend(frameon=False)
     return figure

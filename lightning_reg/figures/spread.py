@@ -8,7 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_reg.figures.panels import PLANES, finish, letters
+from lightning_reg.figures.panels import finish, letters
+from lightning_reg.figures.slices import PLANES
 from lightning_reg.spatial import Image
 
 
@@ -38,16 +39,9 @@ def spread_map(fixed: Image, spread: Tensor) -> Figure:
     ):
         across, up = [axis for axis in range(3) if axis != normal]
         placed: dict[str, Any] = {"origin": "lower", "aspect": sizes[up] / sizes[across]}
-        first.imshow(
-            image.select(normal, peak[normal]).T,
-            cmap="gray",
-            vmin=low,
-            vmax=max(high, low + 1e-6),
-            **placed,
-        )
-        shown = second.imshow(
-            values.select(normal, peak[normal]).T, cmap="inferno", vmin=0, vmax=top, **placed
-        )
+        gray, hot = (volume.select(normal, peak[normal]).T for volume in (image, values))
+        first.imshow(gray, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **placed)
+        shown = second.imshow(hot, cmap="inferno", vmin=0, vmax=top, **placed)
         for plot in (first, second):
             finish(plot, None, across == 0)
         letters(first, vertical, horizontal)

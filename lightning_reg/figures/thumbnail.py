@@ -7,19 +7,19 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from lightning_reg.spatial import Image, Pair, Transform
-from lightning_reg.spatial.view import (
-    AXES,
-    SIDE,
+from lightning_reg.figures.slices import (
+    PLANES,
     middle,
-    mirrored,
-    padded,
+    mosaic,
     plane,
-    small_grid,
     upright,
-    window,
+    windowed,
+    world_grid,
 )
+from lightning_reg.spatial import Image, Pair, Transform
 
+SIDE = 88
+"""Voxels along the longest axis of the drawn grid."""
 FOLDED, LESS, MORE = np.array([230, 30, 30]), np.array([40, 90, 220]), np.array([220, 120, 20])
 """Colours of folded voxels, and of a warped image that is darker or brighter than the fixed one."""
 
@@ -36,29 +36,22 @@ def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Im
         field: fixed world to moving world.
         determinant: determinant of its Jacobian, ``(1, 1, I, J, K)``.
     """
-    grid = small_grid(pair.fixed.grid)
+    grid = world_grid(pair.fixed.grid, SIDE)
     jacobian = Image(determinant, pair.fixed.grid, padding=1.0)
-    at = middle(pair.fixed_mask, grid)
-    planes = []
-    for axis in AXES:
-        shown = plane(grid, axis, at[axis])
-        cut = (
-            pair.fixed.resampled(shown),
-            pair.moving.warped(field, shown),
-            jacobian.resampled(shown),
+    at = middle(pair.fixed, pair.fixed_mask, grid)
+    axes = [axis for _, axis, *_ in PLANES]
+    shown = [plane(grid, axis, at[axis]) for axis in axes]
+    fixed, warped, determinants = (
+        [upright(cut(grid), axis) for axis, grid in zip(axes, shown, strict=True)]
+        for cut in (
+            pair.fixed.resampled,
+            lambda grid: pair.moving.warped(field, grid),
+            jacobian.resampled,
         )
-        planes.append((axis, [upright(image, axis) for image in cut]))
-    windows = [window([shown[number] for _, shown in planes]) for number in (0, 1)]
+    )
     rows = []
-    for axis, (fixed, warped, det) in planes:
-        a, b = (
-            ((v - low) / (high - low)).clamp(0, 1).numpy()[..., None]
-            for v, (low, high) in zip((fixed, warped), windows, strict=True)
-        )
+    for axis, a, b, det in zip(axes, windowed(fixed), windowed(warped), determinants, strict=True):
         signed = 255 - np.abs(b - a) * (255 - np.where(b > a, MORE, LESS))
         folded = np.where(det.numpy()[..., None] <= 0, FOLDED, 255 * 0.6 * b)
-        panels = [np.repeat(255 * a, 3, 2), np.repeat(255 * b, 3, 2), signed, folded]
-        rows.append(
-            np.concatenate([padded(mirrored(panel, axis), SIDE) for panel in panels], axis=1)
-        )
-    return PIL.Image.fromarray(np.concatenate(rows).clip(0, 255).astype(np.uint8))
+        rows.append([(axis, panel) for panel in (255 * a, 255 * b, signed, folded)])
+    return mosaic(rows, SIDE)

@@ -42,9 +42,8 @@ def best_translation(pair: Pair, optimization: Optimization) -> Affine:
         there = Grid(pair.fixed.grid.shape, matrix @ pair.fixed.grid.affine)
         if max(there.overlap(pair.moving.grid), pair.moving.grid.overlap(there)) < 0.25 and tried:
             continue
-        transform = Affine(
-            torch.as_tensor(matrix, device=pair.fixed.tensor.device), pair.fixed.grid
-        )
+        on_device = torch.as_tensor(matrix, device=pair.fixed.tensor.device)
+        transform = Affine(on_device, pair.fixed.grid)
         with torch.no_grad():
             tried.append((float(objective(transform)), transform))
     return min(tried, key=lambda candidate: candidate[0])[1]

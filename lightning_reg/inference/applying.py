@@ -56,9 +56,9 @@ def read_to_resample(source: Source, labels: bool) -> Image:
             f"{name} has {bad} NaN or infinite values, which interpolation spreads; replace them"
             " first."
         )
-    return (
-        Image(data, grid, discrete=True) if labels else Image(data.float(), grid, float(data.min()))
-    )
+    if labels:
+        return Image(data, grid, discrete=True)
+    return Image(data.float(), grid, float(data.min()))
 
 
 def apply_to_image(
@@ -134,9 +134,7 @@ def apply_to_points(
         raise DataError(f"Points are written as CSV; let {out} end in .csv.")
     refuse_file(out, overwrite)
     phi, given = _transform(transform, inverse), read_points(points)
-    grid = None
-    if reference is not None:
-        grid = _grid(read_image(reference), reference)
+    grid = None if reference is None else _grid(read_image(reference), reference)
     mapped = phi.map_world(given.world(grid).T.unsqueeze(0))[0].T
     with written_file(out, overwrite) as partial:
         write_points(partial, mapped, "LPS" if given.space == "LPS" else "RAS")

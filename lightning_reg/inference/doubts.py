@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -37,9 +38,8 @@ def missed(pair: Pair, transform: Transform) -> str | None:
         return None
     volume *= points.shape[2] / count
     points = points[:, :, :: max(1, points.shape[2] // 20_000)]
-    inside = float(
-        pair.moving.grid.contains(transform.map_world(grid.to_world(points))).double().mean()
-    )
+    landed = transform.map_world(grid.to_world(points))
+    inside = float(pair.moving.grid.contains(landed).double().mean())
     if inside >= 0.25 * min(1.0, _volume(pair.moving.grid) / volume):
         return None
     return (
@@ -80,9 +80,8 @@ def turned(pair: Pair, transform: Transform) -> str | None:
         return None
     turns = _turns()
     about, center = compared.points - compared.centers[0], compared.centers[1]
-    found = torch.cat(
-        [compared.correlation(some @ about + center) for some in torch.from_numpy(turns).split(32)]
-    )
+    chunks = torch.from_numpy(turns).split(32)
+    found = torch.cat([compared.correlation(some @ about + center) for some in chunks])
     best = int(found.argmax())
     if found[best] < 0.8 or 1 - found[best] > 0.7 * (1 - own):
         return None
@@ -124,27 +123,21 @@ class _Coarse:
             image.at_stride([max(1, n // COARSE) for n in image.grid.shape])
             for image in (pair.fixed, pair.moving)
         )
-        inside = (
-            torch.ones_like(fixed.tensor)
-            if pair.fixed_mask is None
-            else pair.fixed_mask.resampled(fixed.grid).tensor.float()
-        )
-        if int((inside > 0).sum()) < FEW:  # the mask is small, or between the coarse voxels
-            inside = torch.ones_like(fixed.tensor)
-        weights = (
-            (fixed.tensor - fixed.tensor.min()) * inside,
-            self.moving.tensor - self.moving.tensor.min(),
-        )
+        inside = torch.ones_like(fixed.tensor)
+        if pair.fixed_mask is not None:
+            mask = pair.fixed_mask.resampled(fixed.grid).tensor.float()
+            if int((mask > 0).sum()) >= FEW:  # not small, nor between the coarse voxels
+                inside = mask
+        moving = self.moving.tensor - self.moving.tensor.min()
         images = [
-            Image(weight, image.grid)
-            for weight, image in zip(weights, (fixed, self.moving), strict=True)
+            Image((fixed.tensor - fixed.tensor.min()) * inside, fixed.grid),
+            Image(moving, self.moving.grid),
         ]
         self.centers = [torch.from_numpy(image.center_of_mass()).view(1, 3, 1) for image in images]
         kept = inside.flatten().nonzero()[:, 0]
         kept = kept[:: max(1, len(kept) // COARSE**3)]
-        self.points = fixed.grid.to_world(
-            fixed.grid.points(dtype=torch.float64).flatten(2)[:, :, kept]
-        )
+        points = fixed.grid.points(dtype=torch.float64).flatten(2)
+        self.points = fixed.grid.to_world(points[:, :, kept])
         self.values = fixed.tensor.flatten()[kept]
 
     def correlation(self, landed: Tensor) -> Tensor:
@@ -165,12 +158,7 @@ def _turns() -> np.ndarray:
     """Rotations in steps of 45 degrees without the identity, and all reflections of them,
     ``(K, 3, 3)``.
     """
-    angles = (
-        np.stack(
-            np.meshgrid(np.arange(8), np.arange(-2, 3), np.arange(8), indexing="ij"), axis=-1
-        ).reshape(-1, 3)
-        * 45.0
-    )
+    angles = 45.0 * np.array(list(itertools.product(range(8), range(-2, 3), range(8))))
     turns = np.unique(Rotation.from_euler("xyz", angles, degrees=True).as_matrix().round(9), axis=0)
     return np.concatenate([turns[np.trace(turns, axis1=1, axis2=2) < 2.9], -turns])
 
@@ -195,10 +183,8 @@ def undetermined(pair: Pair, optimized: Optimized | None, start: str) -> str | N
     if optimized is None or optimized.apart is None:
         return None
     limit = AGREEING * float(pair.fixed.grid.size[0])
-    aligned = {
-        "headers": "as their headers place them",
-        "centers": "with their centres aligned",
-    }.get(start, f"in the initial alignment {start}")
+    words = {"headers": "as their headers place them", "centers": "with their centres aligned"}
+    aligned = words.get(start, f"in the initial alignment {start}")
     return (
         "These images do not determine their alignment: affine registrations from several"
         f" positions ended {optimized.apart:.1f} mm apart, where at most {limit:.1f} mm are"

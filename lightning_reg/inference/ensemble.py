@@ -6,20 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from lightning_reg.inference.registrar import Inputs, Registrar
+from lightning_reg.inference.inputs import AnyRegistrar, Inputs
+from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
+from lightning_reg.inference.steps import Predict, Step, Variant
 from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
-Variant = Callable[[Pair], Pair]
-"""Another storage of a preprocessed pair (flipped, padded) in the same world: a transform between
-its images also fits the pair.
-"""
 SHIFT = 2
 """Voxels padded before the first one, so that networks pool other groups of voxels."""
 
@@ -59,7 +56,7 @@ def variants() -> list[Variant]:
     return [lambda pair: pair, *(partial(flipped, axis=axis) for axis in range(3)), padded_in_front]
 
 
-class Ensemble:
+class Ensemble(AnyRegistrar):
     """Mean of the displacements of several models, or of one model in several variants.
 
     The mean of similar smooth maps is smooth. :attr:`Result.spread` gives the disagreement of the
@@ -75,38 +72,7 @@ class Ensemble:
     def __init__(self, members: Sequence[Registrar]) -> None:
         if len(members) < 2:
             raise ArgumentError(f"{len(members)} members; give two or more")
-        self.members = list(members)
-        self.optimization = members[0].optimization
-        self.metrics = members[0].metrics
-
-    @classmethod
-    def of(cls, registrars: Sequence[Registrar], augment: bool) -> Ensemble:
-        """Make an ensemble of several models; with ``augment``, each in all :func:`variants`."""
-        if not augment:
-            return cls(registrars)
-        return cls(
-            [
-                replace(registrar, variant=variant)
-                for registrar in registrars
-                for variant in variants()
-            ]
-        )
-
-    def register(
-        self,
-        fixed: Any,
-        moving: Any,
-        *,
-        progress: Callable[[str], None] | None = None,
-        **given: Any,
-    ) -> Result:
-        """As :meth:`Registrar.register`; the result has a :attr:`~Result.spread`."""
-        refine = given.pop("refine", None)
-        return self.register_inputs(
-            Inputs.read({"fixed": fixed, "moving": moving, **given}),
-            refine=refine,
-            progress=progress,
-        )
+        self.members, self.metrics = list(members), members[0].metrics
 
     def register_inputs(
         self,
@@ -115,46 +81,47 @@ class Ensemble:
         refine: int | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Result:
-        """As :meth:`Registrar.register_inputs`; the result has a :attr:`~Result.spread`."""
         results: list[Result] = []
-        for number, member in enumerate(self.members):
-            results.append(
-                replace(member, metrics=self.metrics).register_inputs(inputs, refine=refine)
-            )
+        for number, member in enumerate(self.members, 1):
+            measured = replace(member, metrics=self.metrics)
+            results.append(measured.register_inputs(inputs, refine=refine))
             if progress is not None:
-                progress(f"member {number + 1} of {len(self.members)}")
-        first, grid = results[0], results[0].pair.fixed.grid
+                progress(f"member {number} of {len(self.members)}")
+        first, grid = results[0], results[0].grid
         fields = torch.cat([result.displacement.float() for result in results])
         mean = fields.mean(0, keepdim=True)
         spacing = torch.as_tensor(grid.spacing).to(fields).view(1, 3, 1, 1, 1)
-        spread = (
-            ((fields - mean) * spacing).square().sum(1, keepdim=True).mean(0, keepdim=True).sqrt()
-        )
-        seconds = {
-            key: sum(result.seconds.get(key, 0.0) for result in results) for key in first.seconds
-        }
-        settings = {
-            "members": [result.settings for result in results],
-            "version": first.settings.get("version"),
-        }
-        warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
+        squares = ((fields - mean) * spacing).square().sum(1, keepdim=True)
+        members, version = [each.settings for each in results], first.settings.get("version")
         return replace(
             first,
             transform=Displacement(mean, grid),
             optimized=None,
             weights=None,
-            spread=spread,
-            seconds=seconds,
-            settings=settings,
-            warnings=warnings,
+            spread=squares.mean(0, keepdim=True).sqrt(),
+            seconds={key: sum(r.seconds.get(key, 0.0) for r in results) for key in first.seconds},
+            settings={"members": members, "version": version},
+            warnings=list(dict.fromkeys(text for result in results for text in result.warnings)),
         )
+
+
+def varied(registrar: Registrar) -> list[Registrar]:
+    """A registrar with its network in each of the :func:`variants`."""
+
+    def of(step: Step, variant: Variant) -> Step:
+        return replace(step, variant=variant) if isinstance(step, Predict) else step
+
+    return [
+        replace(registrar, steps=[of(step, variant) for step in registrar.steps])
+        for variant in variants()
+    ]
 
 
 def models(
     paths: Sequence[str | Path], load: Callable[[str | Path], Registrar], augment: bool
-) -> Registrar | Ensemble:
+) -> AnyRegistrar:
     """A registrar for one model; an ensemble for several or for test-time augmentation."""
     registrars = [load(path) for path in paths]
-    return (
-        registrars[0] if len(registrars) == 1 and not augment else Ensemble.of(registrars, augment)
-    )
+    if augment:
+        registrars = [each for registrar in registrars for each in varied(registrar)]
+    return registrars[0] if len(registrars) == 1 else Ensemble(registrars)

@@ -39,9 +39,8 @@ class FieldOf(nn.Module):
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """``(1, 1, I, J, K)`` each, preprocessed; returns ``(1, 3, I, J, K)`` voxels."""
-        return self.composer(
-            Image(fixed, self.grid), Image(moving, self.grid)
-        ).transform.displacement(self.grid)
+        images = Image(fixed, self.grid), Image(moving, self.grid)
+        return self.composer(*images).transform.displacement(self.grid)
 
 
 def export_onnx(
@@ -90,9 +89,7 @@ def export_onnx(
     with written_file(path, overwrite) as partial:
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter(
-                    "ignore"
-                )  # the exporter warns of constants, which are intended
+                warnings.simplefilter("ignore")  # of constants, which are intended
                 graph = make_fx(wrapped)(*example)
                 program = torch.onnx.export(
                     graph.eval(), example, input_names=["fixed", "moving"],
@@ -106,9 +103,7 @@ def export_onnx(
                 program.save(str(partial), external_data=False)
         except OSError:
             raise
-        except (
-            Exception
-        ) as cause:  # the exporter raises many types of exception for an unsupported operation
+        except Exception as cause:  # an unsupported operation raises one of many types
             raise UserError(
                 f"The network of {model} cannot be written as ONNX for images of this shape:"
                 f" {first_line(cause)}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +16,11 @@ from lightning_reg.optimization import Optimization
 from lightning_reg.optimization.descent import run_stages
 from lightning_reg.optimization.objective import LINEAR, with_margin
 from lightning_reg.optimization.parameters import State
-from lightning_reg.registry import DataError, UserError
+from lightning_reg.registry import UserError
 from lightning_reg.spatial import LARGE, Grid, Pair
 from lightning_reg.spatial.slabs import SLAB as SLAB_VOXELS
-from lightning_reg.training.peak import PeakMemory, noise_pair
+from lightning_reg.training.allocator import give_memory_back
+from lightning_reg.training.peak import PeakMemory, per_voxel
 
 GIB = 2**30
 PROCESS = 0.9 * GIB
@@ -45,8 +44,6 @@ FIELD = 100
 """Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64
 bits) is written.
 """
-SMALL = 48
-"""Extents, voxels, of the images on which memory is measured."""
 FEWEST = 250_000
 """Smallest number of working voxels for a useful registration."""
 
@@ -74,11 +71,8 @@ class Need:
         working = 8 * voxels
         preparing = READ * self.largest + RESAMPLED * voxels
         registering = working + KEPT * self.per_voxel * voxels
-        measuring = (
-            working
-            + (WRITTEN if self.fixed > LARGE else WRITTEN + HELD) * self.fixed
-            + SLAB * min(self.fixed, SLAB_VOXELS)
-        )
+        kept = WRITTEN if self.fixed > LARGE else WRITTEN + HELD
+        measuring = working + kept * self.fixed + SLAB * min(self.fixed, SLAB_VOXELS)
         return PROCESS + self.held + max(preparing, registering, measuring)
 
     def voxels(self, memory: float) -> int | None:
@@ -123,34 +117,28 @@ class Watched:
         memory: float | None,
         fixed: tio.Subject,
         moving: tio.Subject,
-        pair: Pair,
-        network: Composer | None,
-        optimization: Optimization | None,
-    ) -> Watched | None:
-        """Estimate the memory of a pair; ``None`` if there is no limit and the images are not
-        large.
+        per_voxel: Callable[[], float],
+        model: bool,
+    ) -> Watched:
+        """Estimate the memory of a pair; nothing if there is no limit and the images are not large.
 
         Args:
             memory: limit, GiB.
             fixed, moving: as they were read.
-            pair: made from both.
-            network, optimization: those used for the registration.
+            per_voxel: see :class:`Need`; called if it matters.
         """
-        if (
-            memory is None
-            and max(fixed["image"].data.numel(), moving["image"].data.numel()) < LARGE
-        ):
-            return None
-        per_voxel = max(
-            0.0 if network is None else network_bytes(network, pair),
-            0.0 if optimization is None else optimization_bytes(optimization, pair, network),
+        sizes = [subject["image"].data.numel() for subject in (fixed, moving)]
+        if memory is None and max(sizes) < LARGE:
+            return cls(Need(0, 0, 0, 0.0), math.inf, model)
+        images = [*fixed.get_images(intensity_only=False), *moving.get_images(intensity_only=False)]
+        held = sum(
+            image.data.numel()
+            * (image.data.element_size() + (4 if isinstance(image, tio.ScalarImage) else 2))
+            for image in images
         )
+        need = Need(held, sizes[0], max(sizes), per_voxel())
         give_memory_back()  # freed after reading
-        return cls(
-            need_of(fixed, moving, per_voxel),
-            None if memory is None else memory * GIB,
-            network is not None,
-        )
+        return cls(need, None if memory is None else memory * GIB, model)
 
     def voxels(self) -> int | None:
         """Largest number of working voxels; ``None`` if it is not limited.
@@ -184,16 +172,10 @@ class Watched:
             f" {'allowed' if self.given is not None else 'free'}; {mend}."
         )
 
-
-def need_of(fixed: tio.Subject, moving: tio.Subject, per_voxel: float) -> Need:
-    """The need of two checked subjects."""
-    held = 0
-    for subject in (fixed, moving):
-        for image in subject.get_images(intensity_only=False):
-            kept = 4 if isinstance(image, tio.ScalarImage) else 2
-            held += image.data.numel() * (image.data.element_size() + kept)
-    sizes = [int(subject["image"].data.numel()) for subject in (fixed, moving)]
-    return Need(held, sizes[0], max(sizes), per_voxel)
+    def registered(self) -> None:
+        """Give the memory of the registration back, if the images are large."""
+        if self.need.largest:
+            give_memory_back()
 
 
 def optimization_bytes(
@@ -209,28 +191,21 @@ def optimization_bytes(
     """
     stages = [replace(stage, steps=1) for stage in optimization.stages if stage.steps]
     fine = float(like.fixed.grid.spacing.min()) <= optimization.fine
-    alike = replace(
-        optimization, small=1.0, fine=1.0 if fine else 0.0
-    )  # the trial's voxels are 1 mm
+    alike = replace(optimization, small=1.0, fine=float(fine))  # the trial's voxels are 1 mm
 
     def trial(pair: Pair) -> None:
         for stage in stages:  # separately: the state passed from stage to stage is small
             with torch.enable_grad():
-                run_stages(
-                    with_margin(pair, alike.mask_margin),
-                    State.of(identity(pair), pair.fixed.grid),
-                    [stage],
-                    alike,
-                    network,
-                )
+                begin = State.of(identity(pair), pair.fixed.grid)
+                masked = with_margin(pair, alike.mask_margin)
+                list(run_stages(masked, begin, [stage], alike, network))
 
-    field = any(stage.transform not in (*LINEAR, "bspline") for stage in stages)
-    instead = (
-        0.0
-        if optimization.unlike is None
-        else optimization_bytes(optimization.unlike, like, network)
-    )
-    return max(_measured(trial, like), FIELD if field else 0, instead)
+    needs = [_measured(trial, like)]
+    if any(stage.transform not in (*LINEAR, "bspline") for stage in stages):
+        needs.append(FIELD)
+    if optimization.unlike is not None:
+        needs.append(optimization_bytes(optimization.unlike, like, network))
+    return max(needs)
 
 
 def network_bytes(network: Composer, like: Pair) -> float:
@@ -244,46 +219,26 @@ def network_bytes(network: Composer, like: Pair) -> float:
 
 
 def _measured(trial: Callable[[Pair], None], like: Pair) -> float:
-    extent, whole = SMALL, like.fixed.grid.shape
-    while True:
-        pair = noise_pair([min(n, extent) for n in whole])
+    def peak(pair: Pair) -> float:
         pair = replace(pair, **dict.fromkeys(pair.has() - like.has()))  # type: ignore[arg-type]
-        try:
-            with PeakMemory() as memory:
-                trial(pair.to(like.fixed.tensor.device))
-            return memory.peak / math.prod(pair.fixed.grid.shape)
-        except DataError:  # too small for a pyramid
-            if extent >= max(whole):
-                raise
-            extent *= 2
+        with PeakMemory() as memory:
+            trial(pair.to(like.fixed.tensor.device))
+        return memory.peak
 
-
-def give_memory_back() -> None:
-    """Return freed memory to the system.
-
-    The C library (glibc) retains freed memory in fragments, so that a process that registers many
-    pairs would grow.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+    return per_voxel(like.fixed.grid.shape, peak)
 
 
 def available() -> int | None:
     """Bytes of memory that the system has free for this process; ``None`` if unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(
-            next(line for line in lines if line.startswith("MemAvailable")).split()[1]
-        )
-    except (OSError, StopIteration, ValueError):
+        words = Path("/proc/meminfo").read_text().split()
+        free = 1024 * int(words[words.index("MemAvailable:") + 1])
+    except (OSError, IndexError, ValueError):
         return None
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())[
-            "file"
-        ]
-        return min(free, max(limit - used + int(cached), 0))
-    except (OSError, ValueError, KeyError):  # no control group, or one without a limit
+        words = (group / "memory.stat").read_text().split()
+        return min(free, max(limit - used + int(words[words.index("file") + 1]), 0))
+    except (OSError, ValueError):  # no control group, or one without a limit
         return free

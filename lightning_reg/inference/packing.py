@@ -133,11 +133,8 @@ def pack(
     pairs = _pairs(config, module.identity)
     state, told = _weights(module, stored["state_dict"], pairs[:PAIRS])
     module.load_state_dict(state)
-    seen = (
-        " except that of the model from which it started"
-        if held_out_but_seen(module.identity)
-        else ""
-    )
+    began = " except that of the model from which it started"
+    seen = began if held_out_but_seen(module.identity) else ""
     described = {"title": title, "data": data, "not_for": not_for}
     card = Card(
         title=title or f"{name.replace('_', ' ')}: {TO_WRITE}",
@@ -156,22 +153,14 @@ def pack(
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{out.name}-", dir=out.parent
-        ) as place:  # the folder appears only if everything succeeds
+        # the folder appears only if everything succeeds
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:
             package = Path(place) / "package" / "src" / package_name
             package.mkdir(parents=True)
             content = io.BytesIO()  # a full disk is then an OSError
-            anonymous = {
-                "source": sorted(trained_images(module.identity))
-            }  # without names of subjects
-            torch.save(
-                {
-                    "state_dict": state,
-                    "lightning_reg": {**stored["lightning_reg"], "data": anonymous},
-                },
-                content,
-            )
+            anonymous = {"source": sorted(trained_images(module.identity))}  # no subjects' names
+            described_by = {**stored["lightning_reg"], "data": anonymous}
+            torch.save({"state_dict": state, "lightning_reg": described_by}, content)
             write_whole(package / WEIGHTS, content.getbuffer())
             write_card(card, package / CARD)
             (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
@@ -211,27 +200,21 @@ def _weights(
         key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value
         for key, value in state.items()
     }
-    before = [
-        module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs
-    ]
+
+    def displacements() -> list[Tensor]:
+        found = [module(pair.fixed, pair.moving).transform for pair in pairs]
+        return [one.displacement(pair.fixed.grid) for one, pair in zip(found, pairs, strict=True)]
+
+    before = displacements()
     module.load_state_dict(halved)
-    after = [
-        module(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid) for pair in pairs
-    ]
+    after = displacements()
     module.load_state_dict(dict(state))
     change = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
     if not change <= TOLERANCE:
-        return (
-            dict(state),
-            f"float32 (float16 would change displacements by up to {change:.2g} voxels)",
-        )
-    return (
-        halved,
-        (
-            f"float16, which changes no displacement on {len(pairs)} validation pairs by more than"
-            f" {change:.2g} voxels"
-        ),
-    )
+        note = f"float32 (float16 would change displacements by up to {change:.2g} voxels)"
+        return dict(state), note
+    on = f"float16, which changes no displacement on {len(pairs)} validation pairs by more than"
+    return halved, f"{on} {change:.2g} voxels"
 
 
 def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
@@ -243,21 +226,19 @@ def _write_texts(out: Path, package: Path, name: str, card: Card) -> None:
         "summary": json.dumps(card.title, ensure_ascii=False),
         "others": [f"{key}=={value}" for key, value in others.items()],
     }  # fmt: skip
-    environment = jinja2.Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    blocks: dict[str, Any] = {
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+        "keep_trailing_newline": True,
+    }
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **blocks)
     templates = files("lightning_reg.models") / "templates"
     for file in ("pyproject.toml", "README.md"):
-        text = environment.from_string(
-            (templates / f"{file}.jinja").read_text(encoding="utf-8")
-        ).render(context)
+        template = (templates / f"{file}.jinja").read_text(encoding="utf-8")
+        text = environment.from_string(template).render(context)
         (out / file).write_text(text, encoding="utf-8")
-    (package / "__init__.py").write_text(
-        '"""A trained model of lightning_reg; card.yaml describes it."""\n', encoding="utf-8"
-    )
+    text = '"""A trained model of lightning_reg; card.yaml describes it."""\n'
+    (package / "__init__.py").write_text(text, encoding="utf-8")
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:

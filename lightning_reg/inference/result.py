@@ -17,25 +17,22 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg.figures.thumbnail import thumbnail
+from lightning_reg.figures.views import card
 from lightning_reg.inference.applying import read_to_resample
-from lightning_reg.inference.files import FILES, OF_ONE
+from lightning_reg.inference.inverse import Inverted, invert, spread_of
+from lightning_reg.inference.outputs import INVERSE, OF_ONE, outputs
 from lightning_reg.inference.report.page import ReportSection
-from lightning_reg.inference.report.registration import SPREAD, volumes, write_report
+from lightning_reg.inference.report.registration import write_report
 from lightning_reg.inference.weights import Weights
 from lightning_reg.io.folders import MARK, Beside, written_whole
 from lightning_reg.io.images import Source
 from lightning_reg.io.points import as_points
-from lightning_reg.io.transforms import (
-    displacement_array,
-    write_displacement,
-    write_image,
-    write_transform,
-)
+from lightning_reg.io.transforms import displacement_array
 from lightning_reg.metrics import METRICS, PairMetrics, evaluate
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.optimization.descent import Optimized
-from lightning_reg.registry import ArgumentError, did_you_mean
+from lightning_reg.registry import ArgumentError
 from lightning_reg.spatial import (
     LARGE,
     Affine,
@@ -49,9 +46,6 @@ from lightning_reg.spatial import (
     resampled,
     split_affine,
 )
-from lightning_reg.spatial.view import card
-
-THUMBNAIL = "thumbnail.jpg"
 
 
 @dataclass
@@ -90,19 +84,27 @@ class Result:
     spread: Tensor | None = None
     weights: Weights | None = None
 
+    @property
+    def grid(self) -> Grid:
+        """The fixed image's original grid."""
+        return self.pair.fixed.grid
+
+    @property
+    def affine(self) -> Affine | None:
+        """The leading affine part of the transform, if it has one."""
+        first = parts(self.transform)[0]
+        return first if isinstance(first, Affine) else None
+
     def __repr__(self) -> str:
-        kind = str(self.transform)
         took = f", {sum(self.seconds.values()):.1f} s" if self.seconds else ""
-        return (
-            f"Result({self.pair.name[0]}: {kind}; fixed"
-            f" {self.pair.fixed.grid}{took}{''.join(f'; {w}' for w in self.warnings)})"
-        )
+        facts = [f"{self.pair.name[0]}: {self.transform}", f"fixed {self.grid}{took}"]
+        return f"Result({'; '.join([*facts, *self.warnings])})"
 
     def _repr_html_(self) -> str:
         """Metrics before and after; rows of fixed image, warped image, difference and folding."""
         case = self.case
         rows = {
-            "fixed": str(self.pair.fixed.grid),
+            "fixed": str(self.grid),
             "moving": str(self.pair.moving.grid),
             "transform": str(self.transform),
         }
@@ -116,11 +118,8 @@ class Result:
         rows |= {"folding": f"{100 * case.folding:.3f} %", "SDlogJ": f"{case.sdlogj:.3f}"}
         rows |= {"seconds": f"{sum(self.seconds.values()):.1f}"} if self.seconds else {}
         rows |= {"warning": " ".join(self.warnings)} if self.warnings else {}
-        return card(
-            f"Registration of {self.pair.name[0]}",
-            rows,
-            thumbnail(self.pair, self.field, self.determinant),
-        )
+        drawn = thumbnail(self.pair, self.field, self.determinant)
+        return card(f"Registration of {self.pair.name[0]}", rows, drawn)
 
     def map_points(self, points: Any) -> np.ndarray:
         """Map points of the fixed image into the moving one: ``(N, 3)`` RAS mm to ``(N, 3)`` RAS
@@ -145,7 +144,7 @@ class Result:
             DataError: it is no 3D image, or has NaN or infinite values.
         """
         moving = read_to_resample(image, labels)
-        warped = resampled(moving, self.field, self.pair.fixed.grid)
+        warped = resampled(moving, self.field, self.grid)
         kind = tio.LabelMap if labels else tio.ScalarImage
         return kind(tensor=warped.tensor[0], affine=warped.grid.affine[0])
 
@@ -162,15 +161,23 @@ class Result:
         """
         if space not in ("lps", "ras"):
             raise ArgumentError(f"space is {space!r}; give 'lps' or 'ras'")
-        return displacement_array(self.field, self.pair.fixed.grid, space == "ras")
+        return displacement_array(self.field, self.grid, space == "ras")
 
     @cached_property
     def warped(self) -> tio.ScalarImage:
         """The moving image's original intensities on the fixed image's original grid, sampled once
         (linear).
         """
-        image = resampled(self.pair.moving, self.field, self.pair.fixed.grid)
+        image = resampled(self.pair.moving, self.field, self.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
+
+    @property
+    def warped_labels(self) -> Tensor | None:
+        """The moving image's labels on the fixed image's original grid (nearest neighbour),
+        ``(1, 1, I, J, K)``.
+        """
+        labels = self.pair.moving_labels
+        return None if labels is None else resampled(labels, self.field, self.grid).tensor
 
     @cached_property
     def displacement(self) -> Tensor:
@@ -178,19 +185,19 @@ class Result:
         several gigabytes for a large image.
         """
         with torch.no_grad():
-            return assembled(self.pair.fixed.grid, lambda slab: self.field.displacement(slab.grid))
+            return assembled(self.grid, lambda slab: self.field.displacement(slab.grid))
 
     @cached_property
     def field(self) -> Transform:
         """The transform used to resample images: precomputed for every voxel of the fixed image
         unless the image is large.
         """
-        return known_on(self.transform, self.pair.fixed.grid)
+        return known_on(self.transform, self.grid)
 
     @cached_property
     def determinant(self) -> Tensor:
         """Determinant of the Jacobian on the fixed image's original grid, ``(1, 1, I, J, K)``."""
-        return determinant_on(self.field, self.pair.fixed.grid)
+        return determinant_on(self.field, self.grid)
 
     @cached_property
     def case(self) -> PairMetrics:
@@ -207,7 +214,7 @@ class Result:
     @cached_property
     def inverted(self) -> Inverted:
         """The inverse transform and its residual."""
-        return invert(self.transform, self.pair.fixed.grid, self.pair.moving.grid)
+        return invert(self.transform, self.grid, self.pair.moving.grid)
 
     def metrics(self) -> dict[str, Any]:
         """Before and after: similarity, overlap, surface distances, TRE; folding and SDlogJ; the
@@ -218,17 +225,9 @@ class Result:
             values["objective"] = {"before": self.optimized.before, "after": self.optimized.after}
         if self.spread is not None:
             inside = self.spread.flatten()[:: max(1, self.spread.numel() // 200_000)]
-            values["spread_mm"] = {
-                "mean": float(inside.mean()),
-                "p95": float(inside.quantile(0.95)),
-                "largest": float(self.spread.max()),
-            }
+            values["spread_mm"] = spread_of(inside) | {"largest": float(self.spread.max())}
         if "inverted" in self.__dict__:
-            values["inverse_residual_mm"] = {
-                "mean": self.inverted.mean,
-                "p95": self.inverted.p95,
-                "largest": self.inverted.largest,
-            }
+            values["inverse_residual_mm"] = self.inverted.residual
         return values
 
     def save(
@@ -249,132 +248,42 @@ class Result:
             inverse: write the inverse transform, too.
             report: write ``report.html``.
             sections: report sections of other distributions.
-            files: those of :data:`~lightning_reg.inference.files.FILES` to write; ``metrics.json``
-                is always written.
+            files: names of :data:`~lightning_reg.inference.outputs.OUTPUTS`, or of outputs of other
+                distributions; ``metrics.json`` is always written.
 
         Raises:
-            ArgumentError: there is no such file.
+            ArgumentError: there is no such output.
             DataError: the folder exists, or cannot be written.
         """
-        started = time.perf_counter()
-        for name in files:
-            if name not in FILES:
-                raise ArgumentError(
-                    f"files names '{name}'{did_you_mean(name, FILES)} Known: {', '.join(FILES)}."
-                )
-        folder, grid = Path(folder).expanduser(), self.pair.fixed.grid
+        started, chosen = time.perf_counter(), outputs(files)
+        folder = Path(folder).expanduser()
         with (
             written_whole(folder, overwrite) as partial,
-            Beside(enabled=math.prod(grid.shape) <= LARGE) as beside,
+            Beside(enabled=math.prod(self.grid.shape) <= LARGE) as beside,
         ):
-            if "displacement" in files:
-                beside(write_displacement, partial / "displacement.nii.gz", self.field, grid)
-            if "warped" in files:
-                beside(
-                    write_image,
-                    partial / "warped.nii.gz",
-                    self.warped.data.float().unsqueeze(0),
-                    grid,
-                )
-            if "jacobian" in files:
-                beside(write_image, partial / "jacobian.nii.gz", self.determinant, grid)
-            if "transform" in files:
-                write_transform(partial / "transform.h5", self.transform, grid)
-            if "spread" in files and self.spread is not None:
-                write_image(partial / SPREAD, self.spread, grid)
-            first = parts(self.transform)[0]
-            if "affine" in files and isinstance(first, Affine):
-                write_transform(partial / "affine.tfm", first, grid)
-            if "labels" in files and self.pair.moving_labels is not None:
-                labels = resampled(self.pair.moving_labels, self.field, grid)
-                write_image(partial / "warped_labels.nii.gz", labels.tensor, grid)
-            if "thumbnail" in files:
-                thumbnail(self.pair, self.field, self.determinant).save(
-                    partial / THUMBNAIL, quality=82
-                )
+            for output in chosen:
+                output.save(partial, self, beside)
             if inverse:
-                write_transform(
-                    partial / "inverse_transform.h5", self.inverted.transform, self.inverted.domain
-                )
+                INVERSE.save(partial, self, beside)
             metrics = self.metrics()
             beside.wait()
+            seconds = self.seconds | {"write": time.perf_counter() - started}
             record = {
                 "case": self.pair.name[0],
                 "metrics": metrics,
                 "row": self.case.row(),
-                "seconds": {
-                    k: round(v, 3)
-                    for k, v in (self.seconds | {"write": time.perf_counter() - started}).items()
-                },
+                "seconds": {part: round(value, 3) for part, value in seconds.items()},
                 "warnings": self.warnings,
                 "inputs": self.inputs,
                 "settings": self.settings,
-                "start": split_affine(self.start, grid)[0][0].tolist(),
+                "start": split_affine(self.start, self.grid)[0][0].tolist(),
                 "history": self.optimized.history if self.optimized is not None else [],
             }
             record = finite(record)
             (partial / MARK).write_text(json.dumps(record, indent=2, default=list) + "\n")
             if report:
-                shown = volumes(self.pair, self.transform, self.start, self.field, self.determinant)
-                write_report(
-                    partial / "report.html",
-                    self.pair,
-                    self.transform,
-                    self.start,
-                    record,
-                    shown,
-                    sections,
-                    self.spread,
-                    self.weights,
-                )
+                write_report(partial / "report.html", self, record, sections)
         return folder
-
-
-@dataclass(frozen=True)
-class Inverted:
-    """Inverse of a transform, with its residual.
-
-    Args:
-        transform: moving world to fixed world.
-        domain: part of the moving grid that contains the mapped voxels of the fixed image, with a
-            margin of some voxels.
-        mean, p95, largest: of ``|phi(phi^-1(y)) - y|`` at the mapped voxels, mm.
-    """
-
-    transform: Transform
-    domain: Grid
-    mean: float
-    p95: float
-    largest: float
-
-
-@torch.no_grad()
-def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
-    """Invert a transform, and measure the residual at the mapped voxels of the fixed ``grid``.
-
-    Args:
-        transform: fixed world to moving world.
-        grid, moving: of the two images.
-    """
-    inverse = transform.inverse()
-    landed = transform.map_world(grid.to_world(grid.scattered(200_000)))
-    distance = (transform.map_world(inverse.map_world(landed)) - landed).norm(dim=1)[0]
-    voxels = moving.to_voxel(landed)[0]
-    low = [
-        min(max(int(v) - 8, 0), n - 2) for v, n in zip(voxels.amin(1), moving.shape, strict=True)
-    ]
-    high = [
-        max(min(int(v) + 9, n), a + 2)
-        for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)
-    ]
-    domain = moving.cropped(low, [b - a for a, b in zip(low, high, strict=True)])
-    return Inverted(
-        inverse,
-        domain,
-        float(distance.mean()),
-        float(distance.quantile(0.95)),
-        float(distance.max()),
-    )
 
 
 def finite(value: Any) -> Any:

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 
 from lightning_reg.inference.alignment import best_translation
+from lightning_reg.io.transform_files import TRANSFORM_ENDINGS
 from lightning_reg.optimization.objective import Optimization
+from lightning_reg.registry import UserError, build
 from lightning_reg.spatial import Affine, Pair, Transform
 
 
@@ -61,3 +63,24 @@ class AutoStart(Start):
 
     def __call__(self, pair: Pair, optimization: Optimization) -> Transform:
         return best_translation(pair, optimization)
+
+
+def build_start(name: str, network: bool) -> Start:
+    """Build a start.
+
+    Raises:
+        UserError: no such start, or a start that searches is combined with a network.
+    """
+    if name.endswith(TRANSFORM_ENDINGS):
+        raise UserError(
+            f"start is {name}, and a registration does not start from a file: give headers, centers"
+            " or auto. To continue from a transform, apply it to the moving image first, and"
+            " register the result."
+        )
+    start = build("starts", name, Start)
+    if network and start.searches:
+        raise UserError(
+            f"A model starts from the headers or from the centers; {name} is for methods without a"
+            " model."
+        )
+    return start

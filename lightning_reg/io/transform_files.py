@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lightning_reg.registry import DataError
 
+TRANSFORM = "transform.h5"
+"""File of this project's transforms, in the folder of a result."""
 TRANSFORM_ENDINGS = (
     ".h5",
     ".hdf5",
@@ -50,8 +52,8 @@ def files_in(folder: Path) -> list[Path]:
     Raises:
         DataError: there are several transforms, or only a part of one.
     """
-    if (folder / "transform.h5").is_file():
-        return [folder / "transform.h5"]
+    if (folder / TRANSFORM).is_file():
+        return [folder / TRANSFORM]
     fields = sorted(
         path for path in folder.glob("deformationField.*") if path.name.endswith(TRANSFORM_ENDINGS)
     )

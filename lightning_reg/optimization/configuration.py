@@ -134,12 +134,8 @@ def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = No
         ComponentError: a term, a kind of transform or an option is unknown, or a value is not
             valid.
     """
-    arguments = dict(settings)
-    terms, stages, unlike = (
-        arguments.pop("loss", None),
-        arguments.pop("stages", ()),
-        arguments.pop("unlike", None),
-    )
+    arguments = {"loss": None, "stages": (), "unlike": None, **settings}
+    terms, stages, unlike = (arguments.pop(key) for key in ("loss", "stages", "unlike"))
     supplied: dict[str, Any] = {}
     if unlike is not None:
         supplied["unlike"] = build_optimization(read_instance(unlike)["optimization"])

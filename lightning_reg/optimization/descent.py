@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -81,34 +81,30 @@ def optimize(
     stages = optimization.scaled(steps)
     if not stages:
         return Optimized(start, float("nan"), float("nan"))
+    found, history = start, []
     with torch.enable_grad():
         apart = _disagreement(pair, start, stages, optimization)
         if apart is None:
-            try:
-                state, history = run_stages(
-                    pair, State.of(start, pair.fixed.grid), stages, optimization, network, progress
-                )
-            except _Unlike as unlike:
-                assert optimization.unlike is not None
-                if progress is not None:
-                    progress(
-                        f"two modalities (correlation {unlike.correlation:.2f}): using measures"
-                        " that do not compare intensities"
-                    )
-                instead = optimize(
-                    pair,
-                    start,
-                    optimization.unlike,
-                    steps=steps,
-                    network=network,
-                    progress=progress,
-                )
-                return replace(instead, unlike=unlike.correlation)
+            state, linear = State.of(start, pair.fixed.grid), len(_linear(stages))
+            fitted = run_stages(pair, state, stages, optimization, network, progress)
+            for stage, (state, values) in zip(stages, fitted, strict=True):
+                history.append((stage.transform, values))
+                if len(history) == linear < len(stages) and optimization.unlike is not None:
+                    correlation = Objective(pair, stage, optimization).likeness(state.transform())
+                    if correlation < optimization.likeness:
+                        if progress is not None:
+                            progress(
+                                f"two modalities (correlation {correlation:.2f}): using measures"
+                                " that do not compare intensities"
+                            )
+                        instead = optimization.unlike
+                        other = optimize(
+                            pair, start, instead, steps=steps, network=network, progress=progress
+                        )
+                        return replace(other, unlike=correlation)
             if state.spline is not None and state.field is None:
                 state = replace(state, spline=unfolded(state.spline))
             found = state.transform()
-        else:
-            found, history = start, []
     objective = Objective(pair, stages[-1], optimization)
     with torch.no_grad():
         before, after = (float(objective(t)) for t in (start, found))
@@ -126,29 +122,19 @@ def run_stages(
     optimization: Optimization,
     network: Composer | None = None,
     progress: Callable[[str], None] | None = None,
-) -> tuple[State, list[tuple[str, list[float]]]]:
-    """Run the stages; returns the final state and, per stage, the objective at every step.
-
-    Raises:
-        _Unlike: after the linear stages, the images correlate less than ``optimization.likeness``.
+) -> Iterator[tuple[State, list[float]]]:
+    """Run the stages one after the other; yields the state after each, and its objective at every
+    step.
     """
-    history: list[tuple[str, list[float]]] = []
-    linear = len(_linear(stages))
-    objective: Objective | None = None
-    for number, stage in enumerate(stages):
-        if objective is not None and number == linear and optimization.unlike is not None:
-            correlation = objective.likeness(state.transform())
-            if correlation < optimization.likeness:
-                raise _Unlike(correlation)
+    for number, stage in enumerate(stages, 1):
         objective = Objective(pair, stage, optimization)
         fitted = load("fits", stage.transform, Fit)(state, stage, objective, network)
         values = _descend(fitted, stage, objective, optimization)
         state = fitted.state()
-        history.append((stage.transform, values))
         if progress is not None:
-            which = f"stage {number + 1} of {len(stages)} ({stage.transform})"
+            which = f"stage {number} of {len(stages)} ({stage.transform})"
             progress(f"{which}: {values[0]:.4f} -> {min(values):.4f} in {len(values) - 1} steps")
-    return state, history
+        yield state, values
 
 
 def _disagreement(
@@ -173,9 +159,8 @@ def _disagreement(
         matrix[0, :3, 3] = torch.as_tensor(
             0.1 * float(grid.size[0]) * move / max(float(np.linalg.norm(move)), 1e-6)
         )
-        state, _ = run_stages(
-            pair, State.of(Composition([Affine(matrix, grid), start]), grid), linear, optimization
-        )
+        state = State.of(Composition([Affine(matrix, grid), start]), grid)
+        *_, (state, _) = run_stages(pair, state, linear, optimization)
         ends.append(state.transform().map_world(points)[0])
     found = torch.stack(ends)
     apart = float((found - found.median(0).values).norm(dim=1).mean(1).median())
@@ -185,13 +170,6 @@ def _disagreement(
 def _linear(stages: Sequence[FitStage]) -> list[FitStage]:
     """The leading rigid and affine stages."""
     return list(takewhile(lambda stage: stage.transform in LINEAR, stages))
-
-
-class _Unlike(Exception):
-    """Signal that the images are of two modalities."""
-
-    def __init__(self, correlation: float) -> None:
-        self.correlation = correlation
 
 
 class _Settled(Exception):

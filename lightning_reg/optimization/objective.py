@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -141,14 +142,10 @@ class Optimization(Checked):
         stages = list(self.stages)
         if steps is not None:
             total = sum(stage.steps for stage in stages)
-            bounds = [
-                round(steps * sum(s.steps for s in stages[: n + 1]) / total)
-                for n in range(len(stages))
-            ]
-            stages = [
-                replace(s, steps=b - a)
-                for s, a, b in zip(stages, [0, *bounds], bounds, strict=False)
-            ]
+            sums = accumulate((stage.steps for stage in stages), initial=0)
+            bounds = [round(steps * upto / total) for upto in sums]
+            counts = (end - begin for begin, end in pairwise(bounds))
+            stages = [replace(s, steps=count) for s, count in zip(stages, counts, strict=True)]
         return [stage for stage in stages if stage.steps > 0]
 
 
@@ -181,14 +178,10 @@ class Objective:
                 " 'inverse_consistency'."
             )
         bundle.require(pair.has())
-        self.bundle, self.edge = (
-            bundle.to(pair.fixed.tensor.device),
-            float(pair.fixed.grid.spacing.min()),
-        )
-        self.original = pair
-        stride = stage.stride * min(
-            1.0, math.prod(self.original.fixed.grid.shape) / optimization.small
-        ) ** (1 / 3)
+        self.bundle = bundle.to(pair.fixed.tensor.device)
+        self.original, self.edge = pair, float(pair.fixed.grid.spacing.min())
+        share = min(1.0, math.prod(pair.fixed.grid.shape) / optimization.small)
+        stride = stage.stride * share ** (1 / 3)
         self.spacing = stage.spacing / (2 if self.edge <= optimization.fine else 1)
         regions = [
             term.region_of(pair) for term in bundle.terms.values() if isinstance(term, MaskedTerm)
@@ -209,9 +202,8 @@ class Objective:
     def _pooled(self, image: Image | None, stride: float) -> Image | None:
         if image is None:
             return None
-        return image.at_stride(
-            [max(1, round(stride * self.edge / s)) for s in image.grid.spacing[0].tolist()]
-        )
+        size = stride * self.edge
+        return image.at_stride([max(1, round(size / s)) for s in image.grid.spacing[0].tolist()])
 
     @property
     def grid(self) -> Grid:
@@ -222,17 +214,13 @@ class Objective:
         network.
         """
         if isinstance(found, Transform):
-            if (
-                found.like.dtype == torch.float64
-            ):  # otherwise coordinates and images would be converted to float64
+            if found.like.dtype == torch.float64:  # which would convert coordinates and images
                 found = found.to(dtype=torch.float32)
             found = Registration((Level(self.pair.fixed, self.pair.moving, found, found),))
         count, weights = len(found.levels), self.bundle.level_weights
-        return self.bundle(
-            found,
-            self.pair,
-            weights if weights is not None and len(weights) == count else [1.0] * count,
-        ).total
+        if weights is None or len(weights) != count:
+            weights = [1.0] * count
+        return self.bundle(found, self.pair, weights).total
 
     def likeness(self, found: Transform) -> float:
         """Correlation of the foreground intensities of both images at the stage's resolution, -1 to
@@ -244,11 +232,8 @@ class Objective:
             both = both & (self.pair.fixed_mask.resampled(self.grid).tensor > 0.5)
         if int(both.sum()) < 100:
             return 1.0
-        return float(
-            torch.corrcoef(
-                torch.stack([self.pair.fixed.tensor[both].double(), warped[both].double()])
-            )[0, 1]
-        )
+        values = torch.stack([self.pair.fixed.tensor[both], warped[both]]).double()
+        return float(torch.corrcoef(values)[0, 1])
 
 
 def _cropped_to_mask(pair: Pair, margin: float) -> Pair:

@@ -121,9 +121,9 @@ class LinearFit(Fit):
 
     def found(self, grid: Grid) -> Transform:
         affine = Affine(self._matrix().float(), grid)  # determines the dtype of the coordinates
-        return (
-            affine if self.shift is None else Composition([affine, Displacement(self.shift, grid)])
-        )
+        if self.shift is None:
+            return affine
+        return Composition([affine, Displacement(self.shift, grid)])
 
     def state(self) -> State:
         return replace(self.before, affine=self._matrix().detach())
@@ -173,20 +173,15 @@ class BSplineFit(Fit):
 
     def found(self, grid: Grid) -> Transform:
         spline = self._spline()
-        inner = (
-            spline
-            if self.constant is None
-            else Displacement(spline.displacement(grid) + self.constant, grid)
-        )
+        inner: Transform = spline
+        if self.constant is not None:
+            inner = Displacement(spline.displacement(grid) + self.constant, grid)
         return Composition([Affine(self.before.affine, grid), inner])
 
     def state(self) -> State:
         spline = self._spline()
-        return replace(
-            self.before,
-            spline=BSpline(spline.control.detach(), spline.grid, spline.stride),
-            spacing=self.spacing,
-        )
+        fitted = BSpline(spline.control.detach(), spline.grid, spline.stride)
+        return replace(self.before, spline=fitted, spacing=self.spacing)
 
 
 class DenseFit(Fit):
@@ -198,17 +193,14 @@ class DenseFit(Fit):
         self, state: State, stage: FitStage, objective: Objective, network: Composer | None
     ) -> None:
         self.before, grid = state, state.grid
-        stride = [
-            max(1, round(objective.spacing * objective.edge / s)) for s in grid.spacing[0].tolist()
-        ]
-        self.coarse = grid.at_stride(
-            stride, [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)]
-        )
+        size = objective.spacing * objective.edge
+        stride = [max(1, round(size / s)) for s in grid.spacing[0].tolist()]
+        shape = [-(-n // s) for n, s in zip(grid.shape, stride, strict=True)]
+        self.coarse = grid.at_stride(stride, shape)
         like = state.affine.float()
         self.unit = _edges(objective.edge, self.coarse, like)
-        self.parameters = [
-            torch.zeros(1, 3, *self.coarse.shape, device=like.device, requires_grad=True)
-        ]
+        zeros = torch.zeros(1, 3, *self.coarse.shape, device=like.device)
+        self.parameters = [zeros.requires_grad_()]
         self.constant = state.increment(objective.grid)
 
     def _field(self) -> Displacement:
@@ -223,9 +215,8 @@ class DenseFit(Fit):
         shift = self._field().displacement(self.before.grid).detach()
         constant = self.before.increment(self.before.grid)
         total = shift if constant is None else shift + constant
-        return replace(
-            self.before, spline=None, spacing=None, field=Displacement(total, self.before.grid)
-        )
+        field = Displacement(total, self.before.grid)
+        return replace(self.before, spline=None, spacing=None, field=field)
 
 
 class NetworkFit(Fit):
@@ -241,11 +232,8 @@ class NetworkFit(Fit):
                 "A stage that fits the network's weights needs a model; give --model, or another"
                 " method."
             )
-        self.network, self.grid, self.pair = (
-            copy.deepcopy(network).eval().requires_grad_(),
-            state.grid,
-            objective.original,
-        )
+        self.network = copy.deepcopy(network).eval().requires_grad_()
+        self.grid, self.pair = state.grid, objective.original
         self.parameters = list(self.network.parameters())
 
     def found(self, grid: Grid) -> Registration:
@@ -258,6 +246,5 @@ class NetworkFit(Fit):
 
 def _edges(edge: float, grid: Grid, like: Tensor) -> Tensor:
     """``edge`` mm in voxels of a grid, per axis, ``(1, 3, 1, 1, 1)``."""
-    return torch.tensor([edge / s for s in grid.spacing[0].tolist()], device=like.device).view(
-        1, 3, 1, 1, 1
-    )
+    edges = [edge / s for s in grid.spacing[0].tolist()]
+    return torch.tensor(edges, device=like.device).view(1, 3, 1, 1, 1)

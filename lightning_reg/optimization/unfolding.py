@@ -33,12 +33,8 @@ def unfolded(spline: BSpline) -> BSpline:
         touched = torch.zeros_like(spline.control[:, :1])
         touched[0, 0, near[:, 0], near[:, 1], near[:, 2]] = 1
         mean = F.avg_pool3d(spline.control, 3, 1, 1, count_include_pad=False)
-        spline = BSpline(
-            torch.where(F.max_pool3d(touched, 3, 1, 1) > 0, mean, spline.control),
-            spline.grid,
-            spline.stride,
-            spline.offset,
-        )
+        control = torch.where(F.max_pool3d(touched, 3, 1, 1) > 0, mean, spline.control)
+        spline = BSpline(control, spline.grid, spline.stride, spline.offset)
     return spline
 
 

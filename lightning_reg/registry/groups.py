@@ -125,6 +125,12 @@ GROUPS: dict[str, Group] = {
         "sections of a registration's report",
         "--section",
     ),
+    "outputs": Group(
+        "output",
+        "lightning_reg.inference.outputs:ExtraOutput",
+        "files of a registration's results",
+        "--files",
+    ),
     "commands": Group(
         "command",
         "lightning_reg.cli.command:Command",

@@ -14,7 +14,6 @@ from lightning_reg.functional import pool, resize, sample
 from lightning_reg.functional.warp import Interpolation
 from lightning_reg.registry import ArgumentError, require_kind
 from lightning_reg.spatial.grid import Grid, Matrix
-from lightning_reg.spatial.view import card, picture
 
 if TYPE_CHECKING:
     from lightning_reg.spatial.transforms import Transform
@@ -76,9 +75,6 @@ class Image:
 
     def __repr__(self) -> str:
         return f"Image({'; '.join(self.described().values())})"
-
-    def _repr_html_(self) -> str:
-        return card("Image", self.described(), None if self.tensor.is_meta else picture([self]))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Image:
         return replace(self, tensor=self.tensor.to(device, non_blocking=non_blocking))

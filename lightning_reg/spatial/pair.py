@@ -18,7 +18,6 @@ from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.image import Image
 from lightning_reg.spatial.transforms import Transform
 from lightning_reg.spatial.tree import mapped
-from lightning_reg.spatial.view import card, picture
 
 Part = tuple[Sequence[int], Sequence[int]]
 
@@ -83,17 +82,6 @@ class Pair:
 
     def __repr__(self) -> str:
         return f"Pair({', '.join(f'{name}: {text}' for name, text in self.described().items())})"
-
-    def _repr_html_(self) -> str:
-        """Fixed image above the moving image, where the headers put it, both on the fixed image's
-        part of the world.
-        """
-        drawn = (
-            None
-            if self.fixed.tensor.is_meta
-            else picture([self.fixed, self.moving], self.fixed.grid)
-        )
-        return card("Pair: fixed above moving", self.described(), drawn)
 
     def has(self) -> frozenset[str]:
         """Names of the fields that are present."""

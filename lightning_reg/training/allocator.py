@@ -1,4 +1,4 @@
-"""Memory allocator settings for training on a CPU."""
+"""Memory that the C library (glibc) keeps, or returns to the system."""
 
 from __future__ import annotations
 
@@ -29,7 +29,22 @@ def keep_freed_memory(trainer: Mapping[str, Any]) -> bool:
     on_gpu = (
         trainer.get("accelerator") in (None, "auto", "gpu", "cuda") and torch.cuda.is_available()
     )
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    mallopt = _glibc("mallopt")
     if on_gpu or mallopt is None:
         return False
     return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, -1))
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system.
+
+    glibc retains freed memory in fragments, so that a process that registers many pairs would
+    grow.
+    """
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None

@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_reg.components.interfaces import Growable
-from lightning_reg.registry import DataError
+from lightning_reg.spatial import Pair
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.peak import PeakMemory, noise_pair
-
-SMALL = 48
-"""Largest extent of the test images, voxels."""
+from lightning_reg.training.peak import PeakMemory, per_voxel
 
 WORK_SPACE = 1.08
 """Ratio of the growth of a process, whose freed memory is returned at once, to the tensors of a
@@ -43,26 +40,14 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
                 [*[0.0] * (len(part.alpha) - 1), 1.0]
             )  # the final state, which needs most memory
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
-    batch, limit = int(method.get("batch_size") or 1), SMALL
-    while True:
-        small = [min(n, limit) for n in shape]
-        try:
-            taken = _peak(module, small) * math.prod(
-                n / s for n, s in zip(shape, small, strict=True)
-            )
-            return (
-                4 * parameters + WORK_SPACE * (1 if module.split_batch else batch) * taken
-            ) / 2**30
-        except DataError:  # too small for its pyramid
-            if list(small) == list(shape):
-                raise
-            limit *= 2
+    batch = 1 if module.split_batch else int(method.get("batch_size") or 1)
+    tensors = math.prod(shape) * per_voxel(shape, lambda pair: _peak(module, pair))
+    return (4 * parameters + WORK_SPACE * batch * tensors) / 2**30
 
 
-def _peak(module: RegistrationModule, shape: Sequence[int]) -> int:
+def _peak(module: RegistrationModule, pair: Pair) -> int:
     """Measure the peak memory of a step on one pair in bytes, without the parameters' gradients."""
     with PeakMemory() as memory:
-        pair = noise_pair(shape)
         module.loss_of(pair).total.backward()
     return memory.peak - sum(
         p.grad.numel() * p.grad.element_size() for p in module.parameters() if p.grad is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
+
+SMALL = 48
+"""Largest extent of the images on which memory is measured, voxels."""
 
 
 def noise_pair(shape: Sequence[int]) -> Pair:
@@ -23,6 +28,28 @@ def noise_pair(shape: Sequence[int]) -> Pair:
     points = (torch.from_numpy(grid.center).float(),)
     truth = Displacement(torch.zeros(1, 3, *shape), grid)
     return Pair(images[0], images[1], mask, mask, mask, mask, points, points, truth)
+
+
+def per_voxel(shape: Sequence[int], measure: Callable[[Pair], float]) -> float:
+    """Measure the memory of a computation on a pair of small noise images, per voxel.
+
+    Args:
+        shape: extents of the real images; those of the small ones are at most :data:`SMALL` or, as
+            long as these are too small for the computation's pyramid, twice as many.
+        measure: from the pair to the number of bytes.
+
+    Raises:
+        DataError: the real images are too small, too.
+    """
+    extent = SMALL
+    while True:
+        small = [min(n, extent) for n in shape]
+        try:
+            return measure(noise_pair(small)) / math.prod(small)
+        except DataError:
+            if extent >= max(shape):
+                raise
+            extent *= 2
 
 
 class PeakMemory(TorchDispatchMode):

@@ -31,7 +31,8 @@ from lightning_reg.batch.cohort.pairs import (
     pairs_from_table,
 )
 from lightning_reg.batch.cohort.register import ENDED, register_cohort
-from lightning_reg.inference.registrar import Registrar, load
+from lightning_reg.inference.loading import load
+from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.registry import DataError, UserError
 

@@ -29,8 +29,10 @@ from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import Registrar, load
+from lightning_reg.inference.loading import load
+from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
+from lightning_reg.inference.steps import Optimize, Predict
 from lightning_reg.metrics import paired, summaries, summary
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Displacement, Grid, Identity, Image, Pair
@@ -141,7 +143,8 @@ def test_pairs_are_those_of_the_split_up_to_the_limit(split, limit, cases, datas
 def test_refinement_begins_from_the_network_and_takes_its_steps(dataset, model) -> None:
     registrar = load(model(preprocessing={"window": [-1000, 500]}))
     stage = {"transform": "affine", "stride": 2, "steps": 40, "lr": 0.01}
-    registrar = replace(registrar, optimization=optimization_of({"ncc": {}}, [stage]))
+    refining = Optimize(optimization_of({"ncc": {}}, [stage]), registrar.composer)
+    registrar = replace(registrar, steps=[Predict(registrar.composer), refining])
     found = []
     for refine in (None, 2):
         evaluate_dataset(

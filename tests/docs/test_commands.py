@@ -419,7 +419,7 @@ def test_the_examples_of_the_other_groups_fit_their_interfaces() -> None:
     names: dict[str, object] = {"__name__": "example_others"}
     exec(code, names)
     groups = {
-        "LongestDisplacement": "metrics", "Provenance": "report_sections", "FeetFirst": "starts",
+        "LongestDisplacement": "metrics", "Provenance": "report_sections", "MeanDisplacement": "outputs", "FeetFirst": "starts",
         "EverythingDark": "lung_segmentations",
         "Hello": "commands",
     }  # fmt: skip

@@ -49,7 +49,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _save_for_ever(folder: Path) -> None:
     """Register once, then write the result over itself; ``warnings`` counts."""
-    from lightning_reg.inference.registrar import conventional
+    from lightning_reg.inference.loading import conventional
 
     torch.set_num_threads(1)
     with in_folder(folder):
@@ -497,7 +497,7 @@ def test_any_setting_is_taken_or_refused_by_name(key: str, value: Any) -> None:
 
 @pytest.mark.slow
 def test_the_memory_of_five_hundred_registrations_is_flat(ready: Path) -> None:
-    from lightning_reg.inference.registrar import load
+    from lightning_reg.inference.loading import load
 
     registrar = load(ready / "model.ckpt")
     used = []

@@ -89,7 +89,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, words: tuple[str, 
 @pytest.mark.slow
 def test_what_nobody_foresaw_is_called_a_defect_and_its_traceback_is_kept(tmp_path: Path) -> None:
     code = (
-        "import lightning_reg.inference.registrar as r\ndef broken(*a, **k): raise RuntimeError('a"
+        "import lightning_reg.inference.loading as r\ndef broken(*a, **k): raise RuntimeError('a"
         " bolt')\nr.conventional = broken\n"
     )
     line = code + "import sys\nfrom lightning_reg.cli.main import main\nsys.argv[1:] = {}\nmain()\n"

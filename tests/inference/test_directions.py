@@ -15,6 +15,7 @@ import lightning_reg
 from lightning_reg.components import Composer, Level, Registration
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.inference.registrar import Registrar
+from lightning_reg.inference.steps import Align, Optimize, Predict
 from lightning_reg.spatial import Affine, BSpline, Composition, Displacement, Grid, Image, Transform
 
 SPOT = {"fixed": (-211.0, 134.0, 408.0), "moving": (-207.0, 130.5, 413.0)}  # RAS mm
@@ -73,7 +74,7 @@ def test_a_fixed_point_is_led_to_its_place_in_the_moving_image(
         [400.0, -900.0, 70.0] if start == "centers" else [0.0, 0.0, 0.0], dtype=torch.float64
     )
     registrar = Registrar(
-        Preprocessing(canonical=False, percentiles=(0, 100)), Centres(kind), start=start
+        Preprocessing(canonical=False, percentiles=(0, 100)), [Align(start), Predict(Centres(kind))]
     )
     points = {side: torch.tensor([SPOT[side]], dtype=torch.float64) for side in SPOT}
     points["moving"] = points["moving"] + away
@@ -102,7 +103,9 @@ def test_the_metrics_of_a_result_name_before_and_after_for_every_label(
     fixed_grid, moving_grid
 ) -> None:
     """Labels that are there only in one image have no distance, and count 0 in their Dice."""
-    registrar = Registrar(Preprocessing(canonical=False, percentiles=(0, 100)), Centres("affine"))
+    registrar = Registrar(
+        Preprocessing(canonical=False, percentiles=(0, 100)), [Predict(Centres("affine"))]
+    )
     sides = {
         side: spot(grid, side, torch.zeros(3))
         for side, grid in (("fixed", fixed_grid), ("moving", moving_grid))
@@ -147,15 +150,17 @@ def test_refinement_goes_on_from_the_network(fixed_grid, moving_grid) -> None:
     optimization = optimization_of(
         {"ncc": {"mask": "overlap"}}, [{"transform": "affine", "steps": 1, "lr": 1e-3}]
     )
+    network = Centres("field")
     registrar = Registrar(
-        Preprocessing(canonical=False, percentiles=(0, 100)), Centres("field"), optimization
+        Preprocessing(canonical=False, percentiles=(0, 100)),
+        [Predict(network), Optimize(optimization, network)],
     )
     sides = [
         tuple(v.numpy() for v in spot(grid, side, torch.zeros(3)))
         for side, grid in (("fixed", fixed_grid), ("moving", moving_grid))
     ]
     refined = registrar.register(*sides, refine=1).optimized
-    alone = replace(registrar, composer=None).register(*sides, refine=1).optimized
+    alone = replace(registrar, steps=[Optimize(optimization)]).register(*sides, refine=1).optimized
     assert refined is not None
     assert alone is not None
     assert refined.before < 0.1 * alone.before

@@ -10,7 +10,7 @@ def test_registering_imports_neither_a_trainer_nor_statistics_nor_pictures() -> 
     """Each of them is half a second or more, at every call of ``lightning-reg register``."""
     heavy = "('lightning', 'scipy.stats', 'kornia', 'matplotlib.figure', 'wandb')"
     code = (
-        f"import sys, lightning_reg.inference.registrar; print([name for name in {heavy} if name in"
+        f"import sys, lightning_reg.inference.loading; print([name for name in {heavy} if name in"
         " sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

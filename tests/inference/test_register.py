@@ -23,6 +23,7 @@ from lightning_reg.inference.applying import apply_to_image, apply_to_points
 from lightning_reg.inference.doubts import nothing_common
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
+from lightning_reg.inference.steps import Optimize, Predict
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_points
 from lightning_reg.registry import ArgumentError, DataError, UserError
@@ -421,8 +422,9 @@ def test_a_model_that_no_memory_holds_is_one_sentence(model) -> None:
     ("arguments", "message"),
     [
         ({"preprocessing": None}, "preprocessing is None; give Preprocessing"),
-        ({"composer": "velocity"}, "composer is 'velocity'; give an object of Composer"),
-        ({"optimization": 3}, "optimization is 3; give an object of Optimization"),
+        ({"steps": "velocity"}, "steps is 'velocity'; give a list of steps"),
+        ({"steps": ["velocity"]}, "one of steps is 'velocity'; give Align, Predict or Optimize"),
+        ({"lungs": 3}, "lungs is 3; give an object of Registrar, or None"),
         ({"memory": "4"}, "memory is '4'; give GiB"),
         ({"device": None}, "device is None; give a name"),
     ],
@@ -430,6 +432,13 @@ def test_a_model_that_no_memory_holds_is_one_sentence(model) -> None:
 def test_a_registrar_of_something_else_is_refused(arguments, message) -> None:
     with pytest.raises(ArgumentError, match=f"^{message}"):
         Registrar(**{"preprocessing": Preprocessing(), **arguments})
+
+
+def test_a_step_of_something_else_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"^composer is 'velocity'; give an object of Composer"):
+        Predict("velocity")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"^optimization is 3; give an object of Optimization"):
+        Optimize(3)  # type: ignore[arg-type]
 
 
 def test_random_states_and_the_default_dtype_are_kept(model, files) -> None:

@@ -21,8 +21,9 @@ from torch import Tensor
 import lightning_reg
 from lightning_reg import functional as LF
 from lightning_reg.batch.evaluation.evaluation import Evaluation
+from lightning_reg.inference.report import viewer
 from lightning_reg.inference.report.again import report_again
-from lightning_reg.inference.report.registration import display_grid, volumes
+from lightning_reg.inference.report.viewer import display_grid
 from lightning_reg.inference.result import Result
 from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Affine, Grid, Identity, Image, Pair, Transform
@@ -32,6 +33,10 @@ SPOT = (
     torch.tensor([-39.0, 24.0, 311.0]),
 )  # RAS mm, in the fixed and the moving image
 STEP = SPOT[1] - SPOT[0]
+
+
+def volumes(pair, transform, start):
+    return viewer.volumes(Result(pair, transform, start, pair))
 
 
 def oblique(

@@ -111,7 +111,7 @@ def test_voxels_lie_where_itk_puts_them(
 
 
 def test_registered_files_are_those_that_itk_reads(values: np.ndarray, tmp_path: Path) -> None:
-    from lightning_reg.inference.registrar import Inputs
+    from lightning_reg.inference.inputs import Inputs
 
     fixed, moving = (
         file_of(tmp_path / f"{n}.nii", values, q, s, "mirrored")

@@ -21,7 +21,7 @@ from lightning_reg.registry import UserError
 
 CODE = """
 import torch
-from lightning_reg import Affine, Command, ExtraMetric, LungSegmentation, Metric, ReportSection, Row, Section, Start
+from lightning_reg import Affine, Command, ExtraMetric, ExtraOutput, LungSegmentation, Metric, ReportSection, Row, Section, Start
 
 class Longest(ExtraMetric):
     '''The longest displacement.'''
@@ -44,6 +44,17 @@ class Notes(ReportSection):
 
 class Fails(ReportSection):
     def __call__(self, pair, transform, record):
+        raise KeyError("nothing")
+
+class Means(ExtraOutput):
+    '''Mean displacement along each axis.'''
+    file = "means.txt"
+    def __call__(self, path, result):
+        path.write_text(" ".join(f"{float(v):.3f}" for v in result.displacement.mean((0, 2, 3, 4))))
+
+class NotWritten(ExtraOutput):
+    file = "nothing.txt"
+    def __call__(self, path, result):
         raise KeyError("nothing")
 
 class Above(Start):
@@ -79,6 +90,9 @@ words = mine_all:Words
 [lightning_reg.report_sections]
 notes = mine_all:Notes
 fails = mine_all:Fails
+[lightning_reg.outputs]
+means = mine_all:Means
+not_written = mine_all:NotWritten
 [lightning_reg.starts]
 above = mine_all:Above
 [lightning_reg.lung_segmentations]
@@ -154,6 +168,11 @@ def test_metric_section_and_start_of_a_registration(site: Path, tmp_path: Path) 
             ["--section", "fails"],
             "The report section 'fails' (Fails) of mine-all 1.0 failed at writing its section",
         ),
+        (
+            ["--files", "not_written"],
+            "The output 'not_written' (NotWritten) of mine-all 1.0 failed at writing nothing.txt",
+        ),
+        (["--files", "warped,maens"], "--files names 'maens'; did you mean 'means'?"),
         (["--start", "abvoe"], "There is no start named 'abvoe'; did you mean 'above'?"),
     ],
 )
@@ -163,6 +182,18 @@ def test_what_is_wrong_with_one_is_a_sentence(
     result = register(site, tmp_path, *words)
     assert result.returncode == 2
     assert message in " ".join(result.stderr.split())
+
+
+def test_an_output_is_written_when_it_is_named(site: Path, tmp_path: Path) -> None:
+    result = register(site, tmp_path, "--files", "means,transform", "--no-report")
+    assert result.returncode == 0, result.stderr
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written - {".written.json"} == {"means.txt", "transform.h5", "metrics.json"}
+    means = [float(word) for word in (tmp_path / "out" / "means.txt").read_text().split()]
+    assert means == pytest.approx([1.0] * 3, abs=0.3)
+    default = register(site, tmp_path, "--overwrite", "--no-report")
+    assert default.returncode == 0, default.stderr
+    assert not (tmp_path / "out" / "means.txt").exists()
 
 
 @pytest.mark.slow

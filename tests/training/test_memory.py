@@ -11,7 +11,7 @@ import pytest
 
 from lightning_reg.configuration.composition import compose
 from lightning_reg.registry import DataError
-from lightning_reg.training import memory
+from lightning_reg.training import memory, peak
 from lightning_reg.training.module import RegistrationModule
 
 
@@ -24,7 +24,7 @@ def own(method: str) -> dict[str, Any]:
 def test_the_estimate_is_what_large_images_keep(method: str, monkeypatch) -> None:
     settings = own(method)
     estimated = memory.step_memory(settings, (80, 64, 72))
-    monkeypatch.setattr(memory, "SMALL", 80)
+    monkeypatch.setattr(peak, "SMALL", 80)
     assert estimated == pytest.approx(memory.step_memory(settings, (80, 64, 72)), rel=0.15)
 
 

@@ -26,7 +26,7 @@ from lightning_reg.configuration.composition import compose
 from lightning_reg.configuration.settings import require_settings
 from lightning_reg.data.datasets.own import FolderDataset
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.inference.registrar import load
+from lightning_reg.inference.loading import load
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.registry import ComponentError, TrainingError, UserError
 from lightning_reg.training import run as run_module

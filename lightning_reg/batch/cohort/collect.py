@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from lightning_reg.batch.cohort.ledger import QUALITY, Ledger, Row
-from lightning_reg.inference.result import THUMBNAIL
+from lightning_reg.inference.outputs import OUTPUTS
 from lightning_reg.io.folders import inside, write_whole
 from lightning_reg.metrics.table import METRICS
 
@@ -95,7 +95,7 @@ def _metrics(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _pair(ledger: Ledger, row: Row, verdict: Mapping[str, str]) -> dict[str, Any]:
-    path = inside(ledger.place(row["pair"]), THUMBNAIL)
+    path = inside(ledger.place(row["pair"]), OUTPUTS["thumbnail"].file)
     picture = base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
     return {
         "name": row["pair"],

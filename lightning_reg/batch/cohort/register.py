@@ -15,13 +15,13 @@ from typing import Any
 
 from lightning_reg.batch.cohort.ledger import RESULTS, Ledger, with_weights
 from lightning_reg.batch.cohort.pairs import CohortPair
-from lightning_reg.inference.ensemble import Ensemble
-from lightning_reg.inference.files import OF_MANY
-from lightning_reg.inference.memory import give_memory_back
-from lightning_reg.inference.registrar import Inputs, Registrar
+from lightning_reg.inference.inputs import AnyRegistrar, Inputs
+from lightning_reg.inference.outputs import OF_MANY
 from lightning_reg.inference.result import Result
+from lightning_reg.inference.steps import Predict
 from lightning_reg.io.worklist import share
 from lightning_reg.registry import DataError, UserError, in_words
+from lightning_reg.training.allocator import give_memory_back
 
 AT_ONCE = 2
 """Number of pairs read ahead, and number of pairs being written."""
@@ -64,7 +64,7 @@ class Progress:
 
 
 def register_cohort(
-    registrar: Registrar | Ensemble,
+    registrar: AnyRegistrar,
     pairs: Sequence[CohortPair],
     folder: str | Path,
     *,
@@ -137,11 +137,14 @@ def register_cohort(
 
 
 def _settings(
-    registrar: Registrar | Ensemble, refine: int | None, files: Collection[str]
+    registrar: AnyRegistrar, refine: int | None, files: Collection[str]
 ) -> dict[str, Any]:
-    members = registrar.members if isinstance(registrar, Ensemble) else [registrar]
+    members = registrar.members
     described = [with_weights({**member.settings, "start": member.start}) for member in members]
-    augmented = [member.variant is not None for member in members]
+    augmented = [
+        any(isinstance(step, Predict) and step.variant for step in member.steps)
+        for member in members
+    ]
     return {
         **(described[0] if len(members) == 1 else {"members": described, "augmented": augmented}),
         "refine": refine,
@@ -153,7 +156,7 @@ def _settings(
 class _Run:
     """Pipeline of pairs: threads read ahead and write; the calling thread registers."""
 
-    registrar: Registrar | Ensemble
+    registrar: AnyRegistrar
     ledger: Ledger
     refine: int | None
     save: Mapping[str, Any]
@@ -173,7 +176,7 @@ class _Run:
         begun = {pair.name: self.ledger.begun(pair.name) for pair in left}
         # last: pairs that may have ended a process
         queue = deque(sorted(left, key=lambda pair: begun[pair.name]))
-        bounded = isinstance(self.registrar, Registrar) and self.registrar.memory is not None
+        bounded = any(member.memory is not None for member in self.registrar.members)
         # one pair at a time if memory is limited
         most_ahead, most_behind = (1, 0) if bounded else (AT_ONCE, AT_ONCE)
         ahead: deque[tuple[CohortPair, Future[Inputs]]] = deque()

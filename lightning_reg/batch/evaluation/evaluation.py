@@ -21,7 +21,7 @@ from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name
-from lightning_reg.inference.registrar import Inputs
+from lightning_reg.inference.inputs import Inputs
 from lightning_reg.inference.report.evaluation import write_report
 from lightning_reg.inference.result import Result, finite
 from lightning_reg.io.folders import MARK, linked, written_whole

@@ -18,7 +18,7 @@ from lightning_reg.configuration.composition import compose
 from lightning_reg.data.datasets.identity import keep_splits
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import CHOICES, Splits, open_dataset
-from lightning_reg.inference.registrar import load
+from lightning_reg.inference.loading import load
 from lightning_reg.registry import DataError
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.run_folder import read_config

@@ -11,18 +11,21 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
+from lightning_reg.inference.outputs import OUTPUTS
 from lightning_reg.inference.report.evaluation import write_report as write_evaluation
 from lightning_reg.inference.report.evaluation import write_run_report
 from lightning_reg.inference.report.page import ReportSection
-from lightning_reg.inference.report.registration import SPREAD
 from lightning_reg.inference.report.registration import write_report as write_registration
+from lightning_reg.inference.result import Result
 from lightning_reg.io.folders import MARK, refuse_links, written_file
 from lightning_reg.io.reading import read_json
+from lightning_reg.io.transform_files import TRANSFORM
 from lightning_reg.io.transforms import read_transform
 from lightning_reg.metrics import summaries
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Affine, Image, Pair, Transform
 
+SPREAD = OUTPUTS["spread"].file
 WORDS = ("case", "method", "error")
 """Columns of a table of cases that contain text."""
 
@@ -39,10 +42,10 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; correct the path.")
-    refuse_links(folder, ("transform.h5", MARK, SPREAD, "cases.csv", "config.yaml", "figures"))
+    refuse_links(folder, (TRANSFORM, MARK, SPREAD, "cases.csv", "config.yaml", "figures"))
     path = folder / "report.html"
     with written_file(path, overwrite=True) as partial:
-        if (folder / "transform.h5").is_file():
+        if (folder / TRANSFORM).is_file():
             _registration(partial, folder, sections)
         elif (folder / MARK).is_file():
             methods: dict[str, list[dict[str, Any]]] = {}
@@ -56,7 +59,7 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
             write_run_report(partial, folder.name, rows, figures, summaries(rows), settings)
         else:
             raise DataError(
-                f"{folder} is no run, registration or evaluation (no transform.h5, {MARK} or"
+                f"{folder} is no run, registration or evaluation (no {TRANSFORM}, {MARK} or"
                 " cases.csv in it); give one of these."
             )
     return path
@@ -90,9 +93,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -> None:
     record = _record(folder)
-    lacking = [
-        key for key in ("inputs", "start", "metrics", "history", "settings") if key not in record
-    ]
+    needed = ("inputs", "start", "metrics", "history", "settings")
+    lacking = [key for key in needed if key not in record]
     if lacking:
         raise DataError(f"{folder / MARK} lacks {', '.join(lacking)}; register the pair again.")
     inputs = record["inputs"]
@@ -108,10 +110,10 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
             f"{folder / MARK} names an image that cannot be read any more. {cause}"
         ) from cause
     pair = make_pair(fixed, moving, overlapping=False)
-    transform = read_transform(folder / "transform.h5")
+    transform = read_transform(folder / TRANSFORM)
     start: Transform = Affine(torch.tensor([record["start"]], dtype=torch.float64), pair.fixed.grid)
-    spread = read_spread(folder, pair)
-    write_registration(path, pair, transform, start, record, more=sections, spread=spread)
+    result = Result(pair, transform, start, pair, spread=read_spread(folder, pair))
+    write_registration(path, result, record, sections)
 
 
 def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
@@ -122,4 +124,4 @@ def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
     if not path.is_file():
         return None
     image = tio.ScalarImage(path)
-    return Image(image.data.float().unsqueeze(0), grid_of(image)).resampled(pair.fixed.grid).tensor
+    return Image(image.data.float()[None], grid_of(image)).resampled(pair.fixed.grid).tensor

@@ -31,59 +31,38 @@ def write_report(
         comparison: table of the methods; ``None``: that of the rows.
     """
     several, count = len(rows) > 1, max(map(len, rows.values()))
+    good = {name: [row for row in of if not row.get("error")] for name, of in rows.items()}
     sections = [comparison_section(comparison or Comparison(rows))] if several else []
     for name, of in record["totals"].items():
-        sections.append(
-            replace(totals_section(of), title=f"All cases, {name}" if several else "All cases")
-        )
+        title = f"All cases, {name}" if several else "All cases"
+        sections.append(replace(totals_section(of), title=title))
     if record["differences"]:
         sections.append(_differences(record["differences"]))
-    sections.append(
-        boxes_section(
-            {name: [row for row in of if not row.get("error")] for name, of in rows.items()}
-        )
-    )
+    sections.append(boxes_section(good))
     for name, of in rows.items():
         failed = [Row((str(row["case"]), str(row["error"]))) for row in of if row.get("error")]
         if failed:
-            sections.append(
-                Section(f"Failed, {name}" if several else "Failed", ("case", ""), failed)
-            )
-        whole = [row for row in of if not row.get("error")]
-        if whole:
-            sections.append(
-                cases_section(
-                    whole, f"Cases of {name}, worst first" if several else "Cases, worst first"
-                )
-            )
-    methods = f" by {len(rows)} methods" if several else ""
-    warnings = record["settings"].get("warnings", ())
-    path.write_text(
-        render(f"Evaluation of {count} pairs{methods}", sections, record["settings"], "", warnings),
-        encoding="utf-8",
-    )
+            title = f"Failed, {name}" if several else "Failed"
+            sections.append(Section(title, ("case", ""), failed))
+        if good[name]:
+            title = f"Cases of {name}, worst first" if several else "Cases, worst first"
+            sections.append(cases_section(good[name], title))
+    title = f"Evaluation of {count} pairs{f' by {len(rows)} methods' if several else ''}"
+    settings = record["settings"]
+    page = render(title, sections, settings, "", settings.get("warnings", ()))
+    path.write_text(page, encoding="utf-8")
 
 
 def comparison_section(comparison: Comparison) -> Section:
     """The table of methods; the best value of each column is marked by a word, which is also
     visible in print.
     """
-    rows = [
-        Row(
-            [
-                name,
-                *(
-                    (
-                        ""
-                        if cell.mean != cell.mean
-                        else f"{cell.text()}{' (best)' if cell.best else ''}"
-                    )
-                    for cell in cells
-                ),
-            ]
-        )
-        for name, cells in comparison.cells().items()
-    ]
+    rows = []
+    for name, cells in comparison.cells().items():
+        shown = [
+            "" if cell.mean != cell.mean else cell.text() + " (best)" * cell.best for cell in cells
+        ]
+        rows.append(Row([name, *shown]))
     notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "(best): the best mean.")
     return Section("Methods", comparison.header(), rows, notes)
 
@@ -108,25 +87,15 @@ def write_run_report(
     """
     sections = [totals_section(totals), boxes_section({run: rows}), cases_section(rows)]
     sections.append(Section("Figures", figures=[Picture.read(figure) for figure in figures]))
-    path.write_text(
-        render(f"Run {run}", sections, settings, "Validation with the best checkpoint."),
-        encoding="utf-8",
-    )
+    subtitle = "Validation with the best checkpoint."
+    path.write_text(render(f"Run {run}", sections, settings, subtitle), encoding="utf-8")
 
 
 def totals_section(totals: Mapping[str, Mapping[str, float]]) -> Section:
-    rows = [
-        Row(
-            (
-                heading(name),
-                number(v["mean"], ".4g"),
-                number(v["sd"], ".3g"),
-                _interval(v),
-                str(v["n"]),
-            )
-        )
-        for name, v in totals.items()
-    ]
+    rows = []
+    for name, v in totals.items():
+        mean, sd = number(v["mean"], ".4g"), number(v["sd"], ".3g")
+        rows.append(Row((heading(name), mean, sd, _interval(v), str(v["n"]))))
     return Section("All cases", ("", "mean", "SD", "95 % interval of the mean", "cases"), rows)
 
 
@@ -141,10 +110,7 @@ def cases_section(rows: Sequence[Mapping[str, Any]], title: str = "Cases, worst 
     metric = ranking(columns)
     key, largest = (metric.column(), metric.better == "lower") if metric else (columns[-1], True)
     order = sorted(rows, key=lambda row: _badness(row.get(key), largest), reverse=True)
-    cells = [
-        Row([str(row["case"]), *(_cell(row.get(column)) for column in columns[1:])])
-        for row in order
-    ]
+    cells = [Row([str(row["case"]), *(_cell(row.get(c)) for c in columns[1:])]) for row in order]
     return Section(title, [heading(c) for c in columns], cells)
 
 
@@ -168,16 +134,8 @@ def _differences(differences: Sequence[Mapping[str, Any]]) -> Section:
         " two-sided Wilcoxon test, without and with correction for the number of methods compared"
         " in the metric (Holm)."
     )
-    columns = (
-        "",
-        "method",
-        "best",
-        "mean difference",
-        "95 % interval",
-        "p",
-        "p, corrected",
-        "cases",
-    )
+    columns = ["", "method", "best", "mean difference", "95 % interval"]
+    columns += ["p", "p, corrected", "cases"]
     return Section("Differences from the best", columns, rows, note)
 
 

@@ -95,10 +95,22 @@ def render(
 
     Args:
         volumes: data of ``viewer.js``, see
-            :func:`lightning_reg.inference.report.registration.volumes`.
+            :func:`lightning_reg.inference.report.viewer.volumes`.
     """
     here = files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    viewer: dict[str, Any] = {}
+    if volumes:
+        width, depth, _ = volumes["shape"]
+        window, lowest = volumes["window"], volumes["range"]["fixed"][0]
+        viewer = {
+            "volumes": Markup(json.dumps(volumes).replace("<", "\\u003c")),
+            "landmarks": bool(volumes["landmarks"]),
+            "contours": volumes["contoured"],
+            "ct": window["fixed"] == window["other"] and lowest < -700,
+            "resampled": volumes["resampled"],
+            "widths": {"axial": width, "coronal": width, "sagittal": depth},
+        }
     return environment.from_string((here / "page.html").read_text(encoding="utf-8")).render(
         title=title,
         subtitle=subtitle,
@@ -107,24 +119,7 @@ def render(
         settings=json.dumps(settings, indent=2, default=str),
         style=Markup((here / "page.css").read_text(encoding="utf-8")),
         script=Markup((here / "viewer.js").read_text(encoding="utf-8")),
-        volumes=Markup(json.dumps(volumes).replace("<", "\\u003c")) if volumes else "",
-        landmarks=bool(volumes and volumes["landmarks"]),
-        contours=volumes["contoured"] if volumes else "",
-        ct=bool(
-            volumes
-            and volumes["window"]["fixed"] == volumes["window"]["other"]
-            and volumes["range"]["fixed"][0] < -700
-        ),
-        resampled=volumes["resampled"] if volumes else "",
-        widths=(
-            {
-                "axial": volumes["shape"][0],
-                "coronal": volumes["shape"][0],
-                "sagittal": volumes["shape"][1],
-            }
-            if volumes
-            else {}
-        ),
+        **viewer,
     )
 
 

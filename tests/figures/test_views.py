@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import re
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
+from lightning_reg.figures.views import SIDE, card
 from lightning_reg.spatial import Grid, Image, Pair
-from lightning_reg.spatial.view import SIDE, card
 
 
 def marked(
@@ -51,7 +53,7 @@ def test_the_patients_right_is_left_and_anterior_and_superior_are_up(flip: np.nd
     """
     image = marked((1, 1, 1), flip)
     view = drawn(image._repr_html_())[..., 0]
-    side = 2 * SIDE
+    side = SIDE
     assert view.shape == (side, 3 * side)
     axial, coronal, sagittal = (view[:, n * side : (n + 1) * side].astype(float) for n in range(3))
     half = side // 2
@@ -84,7 +86,7 @@ def test_a_pair_shows_the_fixed_above_the_moving_image() -> None:
     fixed, moving = marked((1, 1, 1), np.eye(4)), marked((0, 0, 0), np.eye(4))
     pair = Pair(fixed, moving, fixed_mask=fixed)
     view = drawn(pair._repr_html_())[..., 0].astype(float)
-    side = 2 * SIDE
+    side = SIDE
     assert view.shape == (2 * side, 3 * side)
     above, below = (
         view[: side // 2, : side // 2].sum(),
@@ -97,3 +99,13 @@ def test_a_pair_shows_the_fixed_above_the_moving_image() -> None:
 
 def test_text_is_text() -> None:
     assert "a &lt;b&gt; &amp; c" in card("a <b> & c", {})
+
+
+def test_a_notebook_shows_images_after_any_name_of_the_package() -> None:
+    code = (
+        "import lightning_reg; from lightning_reg.spatial import Image, Pair;"
+        " assert not hasattr(Image, '_repr_html_'); lightning_reg.Grid;"
+        " print(hasattr(Image, '_repr_html_'), hasattr(Pair, '_repr_html_'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
