@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_reg.cli.failures import in_place
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -281,7 +283,8 @@ def _print_findings(found: Check, terminal: Console) -> None:
             dict.fromkeys(f.text for f in found.findings if (f.level, f.kind) == (level, kind))
         )
         for text in texts[:SHOWN]:
-            terminal.print(f"{level.upper()}: {text}", style=color, soft_wrap=True, highlight=False)
+            line = in_place(f"{level.upper()}: {text}")
+            terminal.print(line, style=color, soft_wrap=True, highlight=False)
         if len(texts) > SHOWN:
             terminal.print(
                 f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)"

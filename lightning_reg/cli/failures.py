@@ -27,6 +27,8 @@ STOPPED, MISTAKE, DEFECT = 130, 2, 70
 """Exit codes; 70 is ``EX_SOFTWARE`` of ``sysexits.h``."""
 
 
+options: frozenset[str] = frozenset()
+"""Options of the running command, by which messages name its arguments."""
 _debug = False
 """Whether the traceback of what ends the command is shown."""
 _time_is_over = False
@@ -116,7 +118,16 @@ def refuse(error: UserError | str) -> NoReturn:
 def say(text: str) -> None:
     """To stderr, where there still is one."""
     with contextlib.suppress(OSError):
-        print(f"\n{text}", file=sys.stderr)
+        print(f"\n{in_place(text)}", file=sys.stderr)
+
+
+def in_place(text: str) -> str:
+    """A message with its arguments as the running command spells them."""
+    if "`" not in text:
+        return text
+    from lightning_reg.configuration.spelling import keys_of, spelled
+
+    return spelled(text, options, lambda: keys_of([w for w in sys.argv[1:] if "=" in w]))
 
 
 def _defect(error: Exception) -> str:

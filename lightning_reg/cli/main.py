@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
+from lightning_reg.cli import failures
 from lightning_reg.cli.arguments import Parser
 from lightning_reg.cli.failures import guarded
 from lightning_reg.registry import providers
@@ -152,6 +153,7 @@ def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
         elif name in filled:
             subparser.set_defaults(strict=True, module=command(name))
             subparser.get_default("module").add_arguments(subparser)
+            failures.options = frozenset(subparser._option_string_actions)
     return parser
 
 

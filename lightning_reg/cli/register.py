@@ -21,6 +21,7 @@ from lightning_reg.cli.arguments import (
     require_methods,
     shard_of,
 )
+from lightning_reg.cli.failures import in_place
 from lightning_reg.cli.options import instances
 from lightning_reg.inference.outputs import OF_MANY, OF_ONE, OUTPUTS, outputs
 from lightning_reg.io.names import duration
@@ -291,7 +292,7 @@ def _pair(arguments: Namespace, extra: dict[str, str | None]) -> int:
     made = {"inverse": arguments.inverse, "report": not arguments.no_report, "files": files}
     result.save(out, overwrite=arguments.overwrite, sections=sections, **made)
     for warning in result.warnings:
-        terminal.print(f"Warning: {warning}", style="yellow")
+        terminal.print(in_place(f"Warning: {warning}"), style="yellow")
     terminal.print(metrics_table(result.metrics()))
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
     terminal.print(f"Seconds: {seconds}. Everything is in {arguments.out}", soft_wrap=True)

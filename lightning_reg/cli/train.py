@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_reg.cli import options
 from lightning_reg.cli.arguments import console, loading
-from lightning_reg.cli.failures import end, guarded, refuse
+from lightning_reg.cli.failures import end, guarded, in_place, refuse
 from lightning_reg.cli.sweep import FAILED
 from lightning_reg.configuration.composition import (
     COMPOSITION,
@@ -168,14 +168,14 @@ def _train(config: DictConfig) -> float:
     except Exception as error:
         told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
         note_failure(folder, Failure(told))
-        console().print(f"Failed: {folder.name}: {told}", soft_wrap=True, highlight=False)
+        console().print(in_place(f"Failed: {folder.name}: {told}"), soft_wrap=True, highlight=False)
         return float("inf")
 
 
 def _run(config: DictConfig, folder: Path) -> float:
     def say(line: str) -> None:
         if is_first():
-            console().print(line, soft_wrap=True, highlight=False)
+            console().print(in_place(line), soft_wrap=True, highlight=False)
 
     if (
         is_started_from_outside()

@@ -219,8 +219,8 @@ def _write(path: Path, scan: Scan) -> None:
             partial.unlink(missing_ok=True)
         told = reason(cause) if isinstance(cause, OSError) else "is the disk full?"
         raise DataError(
-            f"{path.parent} cannot keep preprocessed scans ({told}); set data.cache.folder, or"
-            " raise data.cache.memory."
+            f"{path.parent} cannot keep preprocessed scans ({told}); set `folder`, or"
+            " raise `memory`."
         ) from cause
 
 

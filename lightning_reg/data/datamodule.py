@@ -175,7 +175,7 @@ class RegistrationData(Checked, L.LightningDataModule):
             self.notes.append(
                 f"The image headers do not align the images (correlation {headers:.2f}; with"
                 f" aligned centres {centers:.2f}): images are centred, in training and in"
-                " registration with this model (data.preprocessing.center=false: not)."
+                " registration with this model (`center=False`: not)."
             )
 
     def _scans(self, split: Split) -> Sequence[Scan]:
@@ -183,7 +183,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         if not records:
             raise DataError(
                 f"The data have no scans for {split}; give the data set more of them, or choose"
-                " subjects by data.held_out."
+                " subjects by `held_out`."
             )
         left = replace(self.preprocessing.remaining(self.data.geometry), center=False)
         keys = [fingerprint(record, self.data.settings, asdict(left)) for record in records]
@@ -215,8 +215,8 @@ class RegistrationData(Checked, L.LightningDataModule):
         if not self.validation_pairs:
             raise DataError(
                 "There is nothing to validate on: the held-out subjects make no pairs and"
-                " data.synthetic_validation is 0; hold out two subjects or more (data.held_out), or"
-                " set data.synthetic_validation to 1 or more."
+                " `synthetic_validation` is 0; hold out two subjects or more (`held_out`), or"
+                " set `synthetic_validation` to 1 or more."
             )
 
     def _synthetic_validation(self, scans: Sequence[Scan]) -> list[Pair]:

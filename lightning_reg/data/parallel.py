@@ -64,7 +64,7 @@ def each(
         except BrokenProcessPool as cause:
             raise DataError(
                 "A process was ended from outside, as happens where memory runs out; use fewer"
-                " --workers."
+                " `workers`."
             ) from cause
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -191,13 +191,10 @@ class Preprocessing(Checked):
             and (done.crop, done.spacing, done.shape) != (None, None, None)
         ):
             how = "cropped differently" if done.crop else "resampled"
-            text = (
-                f"data.preprocessing.crop is {self.crop}, and the data have been {how} when they"
-                " were prepared"
-            )
+            text = f"`crop` is {self.crop}, and the data have been {how} when they were prepared"
             raise DataError(
-                f"{text}; prepare them again with --crop {self.crop}, and leave the crop out of the"
-                " training."
+                f"{text}; prepare them again with `crop={self.crop!r}`, and leave the crop out of"
+                " the training."
             )
         way = self.geometry.after(done)
         return replace(

@@ -115,8 +115,8 @@ class InterSubjectPairs(SampledPairs):
         self.groups = _groups(scans)
         if len(self.groups) < 2:
             raise DataError(
-                "There is one subject only, so there are no pairs of subjects to train on; use"
-                " method.sampling.name=groups."
+                "There is one subject only, so there are no pairs of subjects to train on; use the"
+                " sampler 'groups'."
             )
 
     def draw(self, rng: np.random.Generator) -> Pair:
@@ -136,8 +136,8 @@ class GroupPairs(SampledPairs):
         self.groups = [group for group in _groups(scans) if len(group) > 1]
         if not self.groups:
             raise DataError(
-                "The data have one scan per subject, so there are no time points to pair; use"
-                " method.sampling.name=inter_subject."
+                "The data have one scan per subject, so there are no time points to pair; use the"
+                " sampler 'inter_subject'."
             )
 
     def draw(self, rng: np.random.Generator) -> Pair:
@@ -170,8 +170,8 @@ class ListedPairs(SampledPairs):
     ) -> None:
         if not pairs:
             raise DataError(
-                "The data have no pairs to train on; use method.sampling.name=inter_subject or"
-                " synthetic."
+                "The data have no pairs to train on; use the sampler 'inter_subject' or"
+                " 'synthetic'."
             )
         super().__init__(scans, pairs, seed)
         self.both_directions = both_directions
@@ -195,9 +195,7 @@ class PatchPairs(Dataset[Pair]):
 
     def __init__(self, pairs: Dataset[Pair], patch: Sequence[int], seed: int) -> None:
         if len(patch) != 3 or min(patch) < 1:
-            raise DataError(
-                f"method.sampling.patch is {list(patch)}; give three numbers of voxels."
-            )
+            raise DataError(f"`patch` is {list(patch)}; give three numbers of voxels.")
         self.pairs, self.patch, self.seed = pairs, patch, seed
 
     def __getitem__(self, item: int) -> Pair:

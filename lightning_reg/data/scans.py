@@ -283,7 +283,7 @@ def make_pair(
         raise DataError(
             f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid}"
             f" against {moving.image.grid}); correct the origins in their headers, or align them"
-            " first (register: --start centers)."
+            " first; `start='centers'` does it."
         )
     both = fixed.landmarks is not None and moving.landmarks is not None
     if (

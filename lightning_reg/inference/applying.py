@@ -98,7 +98,7 @@ def apply_to_image(
     if not bool(resampled(inside, phi, grid).tensor.any()):
         raise DataError(
             f"No point of {reference} lands in {image} under {transform}, which maps points of the"
-            " fixed image to the moving one; exchange the two, or pass --inverse."
+            " fixed image to the moving one; exchange the two, or pass `inverse=True`."
         )
     result = resampled(moving, phi, grid)
     with written_file(out, overwrite) as partial:

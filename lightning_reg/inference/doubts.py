@@ -44,7 +44,7 @@ def missed(pair: Pair, transform: Transform) -> str | None:
         return None
     return (
         f"Only {100 * inside:.0f} % of the fixed image lands inside the moving one: do not trust"
-        " this registration; try another start (--start), a mask, or a fixed image cropped to what"
+        " this registration; try another `start`, a mask, or a fixed image cropped to what"
         " both show."
     )
 
@@ -170,7 +170,7 @@ def two_modalities(optimized: Optimized | None) -> str | None:
     return (
         "The images are registered as two modalities, because their intensities correlate by"
         f" {optimized.unlike:.2f} once an affine map has brought them together; if they are of one,"
-        " give --instance bspline."
+        " give `instance='bspline'`."
     )
 
 

@@ -80,7 +80,7 @@ def export_onnx(
         ) from cause
     if min(shape) < 1 or not all(0 < size < math.inf for size in spacing):
         raise UserError(
-            f"--shape {list(shape)} and --spacing {list(spacing)} have to be finite numbers"
+            f"`shape` {list(shape)} and `spacing` {list(spacing)} have to be finite numbers"
             " above 0."
         )
     module = RegistrationModule.load_from_checkpoint(locate(model).path)

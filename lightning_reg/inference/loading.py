@@ -97,8 +97,8 @@ def conventional(
     instance = read_instance(name, overrides)
     if instance["optimization"].get("loss") is None:
         raise UserError(
-            f"The instance optimisation '{name}' takes its loss from a model; give --model, or"
-            " another --instance."
+            f"The instance optimisation '{name}' takes its loss from a model; give `model`, or"
+            " another `instance`."
         )
     others = [
         override

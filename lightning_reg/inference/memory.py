@@ -88,7 +88,7 @@ class Need:
             raise UserError(
                 f"{memory / GIB:.1f} GiB of memory are too little for these images, which take"
                 f" {self.at(FEWEST) / GIB:.1f} GiB at least, however coarsely they are registered;"
-                " give more (--memory), or a part of the images."
+                " give more `memory`, or a part of the images."
             )
         low, high = FEWEST, self.largest
         while high - low > 1000:
@@ -163,9 +163,11 @@ class Watched:
             free = None if free is None else free + PROCESS
         if free is None or needed <= free or (self.given is not None and not self.model):
             return
-        mend = f"pass --memory {math.floor(free / GIB)}"
+        mend = f"pass `memory={math.floor(free / GIB)}`"
         if self.model:
-            mend = "register without the model (--instance), or a part of the images"
+            mend = (
+                "register without the model, by an `instance` optimisation, or a part of the images"
+            )
         raise UserError(
             f"Registering these images at {' x '.join(map(str, working.shape))} voxels takes some"
             f" {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB of memory are"

@@ -99,7 +99,7 @@ def pack(
             f"'{licence}' is no SPDX expression; write one, as CC-BY-4.0, or LicenseRef-My-Licence"
             " for your own."
         ) from cause
-    for word, what in ((package_name, "package; end --out in"), (name, "model; use")):
+    for word, what in ((package_name, "package; end `out` in"), (name, "model; use")):
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", word):
             raise UserError(
                 f"{word} cannot be the name of a {what} small letters, digits and _, as my_model."
@@ -111,21 +111,21 @@ def pack(
     }
     if package_name not in ours and find_spec(package_name) is not None:
         raise UserError(
-            f"A package '{package_name}' is installed, which this one would replace; end --out in"
+            f"A package '{package_name}' is installed, which this one would replace; end `out` in"
             " another name."
         )
     if out.exists():
         raise UserError(f"{out} exists; choose another folder.")
     if run.suffix == ".ckpt":
         raise UserError(
-            f"{run} is a checkpoint; give the run's folder, and --checkpoint best or last."
+            f"{run} is a checkpoint; give the run's folder, and `checkpoint` best or last."
         )
     if checkpoint not in ("best", "last"):
         raise ArgumentError(f"checkpoint is '{checkpoint}'; give best or last")
     config, path = read_config(run), run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(
-            f"The run in {run} has no {path.name}; give --checkpoint"
+            f"The run in {run} has no {path.name}; give `checkpoint`"
             f" {'last' if checkpoint == 'best' else 'best'}, or train it to its end."
         )
     stored = read_checkpoint(path)

@@ -90,7 +90,7 @@ def refuse_existing(folder: Path, overwrite: bool, by: str, space: int = 0) -> N
     if _exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         writer, names = _listing(folder)
         if not overwrite and not (writer == by and _is_unfinished(names)):
-            raise DataError(f"{folder} exists; choose another folder, or pass --overwrite.")
+            raise DataError(f"{folder} exists; choose another folder, or pass `overwrite=True`.")
         if writer is None:
             raise DataError(
                 f"{folder} exists and holds no results of this program, so it is not overwritten;"
@@ -115,7 +115,7 @@ def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
         if path.is_dir():
             raise DataError(f"{path} is a folder; give the name of a file.")
         if not overwrite:
-            raise DataError(f"{path} exists; choose another file, or pass --overwrite.")
+            raise DataError(f"{path} exists; choose another file, or pass `overwrite=True`.")
     if not path.parent.is_dir():
         raise DataError(f"There is no folder {path.parent}; make it, or choose another file.")
     _try(path.parent, path, space)

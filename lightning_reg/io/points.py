@@ -60,7 +60,7 @@ class PointFile:
             return self.values * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
         if grid is None:
             raise DataError(
-                "Points in voxels (columns i,j,k) need their image (apply: --reference); give it,"
+                "Points in voxels (columns i,j,k) need their image; give it as `reference`,"
                 " or mm: columns x,y,z (RAS) or x_lps,y_lps,z_lps."
             )
         return grid.to_world(self.values.T.unsqueeze(0))[0].T

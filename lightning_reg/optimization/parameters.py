@@ -229,7 +229,7 @@ class NetworkFit(Fit):
     ) -> None:
         if network is None:
             raise ComponentError(
-                "A stage that fits the network's weights needs a model; give --model, or another"
+                "A stage that fits the network's weights needs a model; give `model`, or another"
                 " method."
             )
         self.network = copy.deepcopy(network).eval().requires_grad_()

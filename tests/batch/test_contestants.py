@@ -309,7 +309,7 @@ def test_folds_validate_every_subject_once_and_train_on_the_others(of: int) -> N
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"fold": "0/3"}, "data.fold is '0/3'; give k/n"),
+        ({"fold": "0/3"}, "`fold` is '0/3'; give k/n"),
         ({"fold": "4/3"}, "give k/n"),
         ({"fold": "1/1"}, "give k/n"),
         ({"fold": "half"}, "give k/n"),

@@ -278,7 +278,7 @@ def test_held_out_subjects_by_number_and_by_name(tmp_path: Path) -> None:
         DataError, match="names the subject '12042', which is not there; did you mean '12042G'"
     ):
         open_dataset(spec, held_out=["12042"])
-    with pytest.raises(DataError, match=r"data\.held_out is 3 of 3 subjects"):
+    with pytest.raises(DataError, match=r"`held_out` is 3 of 3 subjects"):
         open_dataset(spec, held_out=3)
 
 
@@ -314,8 +314,8 @@ def test_subjects_kept_for_the_test(tmp_path: Path) -> None:
     }
     assert splits(test=2, limit=1) == {"train": "0", "validation": "67", "test": "45"}
     for choices, message in (
-        ({"test": 6}, r"data\.test is 6 of 6 subjects"),
-        ({"test": ["p9"]}, r"data\.test names the subject 'p9', which is not there"),
+        ({"test": 6}, r"`test` is 6 of 6 subjects"),
+        ({"test": ["p9"]}, r"`test` names the subject 'p9', which is not there"),
         ({"test": ["p1"], "held_out": ["p1", "p2"]}, "both name the subject 'p1'"),
         ({"held_out": [f"p{n}" for n in range(8)]}, "names all 8 subjects"),
     ):
@@ -406,5 +406,5 @@ def test_a_limit_is_a_number_of_subjects(tmp_path: Path) -> None:
     }
     (tmp_path / "P1" / "P1_EXP_STD_USD_COPD.nrrd").rename(tmp_path / "P1" / "P1_EXP.nrrd")
     assert len(open_dataset(spec).records()) == 6
-    with pytest.raises(DataError, match=r"data\.limit is -1; give a number"):
+    with pytest.raises(DataError, match=r"`limit` is -1; give a number"):
         open_dataset(spec, limit=-1)

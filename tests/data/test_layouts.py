@@ -58,7 +58,7 @@ def test_layouts_without_conversion(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are both the scan 'p0'"):
         open_dataset({"name": "folder", "root": str(plain), "pattern": r"(?P<subject>p\d)"})
     with pytest.raises(
-        DataError, match=r"No image below .* gives a subject by data\.dataset\.pattern"
+        DataError, match=r"No image below .* gives a subject by `pattern`"
     ):
         open_dataset({"name": "folder", "root": str(plain), "pattern": r"(?P<subject>x\d)"})
 

@@ -138,7 +138,7 @@ def test_large_images_are_refused_before_the_system_ends_the_process(
     monkeypatch.setattr(ours, "LARGE", 1000)
     registrar = lightning_reg.conventional("bspline", FEW)
     monkeypatch.setattr(ours, "available", lambda: 2**20)
-    with pytest.raises(UserError, match=r"0.0 GiB of memory are free; pass --memory 0"):
+    with pytest.raises(UserError, match=r"0.0 GiB of memory are free; pass `memory=0`"):
         registrar.register(**files)
     monkeypatch.setattr(ours, "available", lambda: None)  # a system that does not say
     assert registrar.register(**files).warped.spatial_shape

@@ -68,7 +68,7 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 def test_what_exists_stays_unless_told_otherwise(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", "old")
     with (
-        pytest.raises(DataError, match="exists; choose another folder, or pass --overwrite"),
+        pytest.raises(DataError, match="exists; choose another folder, or pass `overwrite=True`"),
         written_whole(folder),
     ):
         pass

@@ -121,7 +121,7 @@ def _alignment(correlations: Sequence[tuple[float, float]]) -> list[Finding]:
         Finding(
             "warning",
             "alignment",
-            f"{text} data.preprocessing.center=true, or auto; register with --start centers.",
+            f"{text} `center=True`, or auto; register with `start='centers'`.",
         )
     ]
 
@@ -172,7 +172,7 @@ def _splits(scans: Sequence[ScanReport]) -> list[Finding]:
         Finding(
             "error",
             "splits",
-            f"No scan is in the split {split}; set data.held_out to some subjects, or change the"
+            f"No scan is in the split {split}; set `held_out` to some subjects, or change the"
             " manifest.",
         )
         for split in ("train", "validation")
@@ -217,7 +217,7 @@ def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
         (
             "voxel size",
             spacing,
-            "check its header, or resample all scans (lightning-reg prepare --spacing)",
+            "check its header, or resample all scans (lightning-reg prepare)",
         ),
         ("field of view", extent, "check that it shows the same region"),
     ):
@@ -251,9 +251,7 @@ def _units(scans: Sequence[ScanReport]) -> list[Finding]:
                 f"{_file(scan)} looks like CT shifted by 1024 (air near 0, soft tissue near 1000);"
                 " subtract 1024, or set"
             )
-            found.append(
-                Finding("warning", "units", f"{text} data.preprocessing.window for these values.")
-            )
+            found.append(Finding("warning", "units", f"{text} `window` for these values."))
         elif scan.units == "arbitrary":
             text = (
                 f"{_file(scan)} is not in HU ({scan.low:g} to {scan.high:g}) as other scans are;"
@@ -300,7 +298,7 @@ def _names(scans: Sequence[ScanReport]) -> list[Finding]:
     names = f"their names have {len(beginnings)} beginnings (such as {first}, {second})"
     text = (
         f"{len(subjects)} subjects have one scan each, and {names}; if these are time points,"
-        " separate both by data.dataset.pattern."
+        " separate both by `pattern`."
     )
     return [Finding("warning", "names", text)]
 
@@ -324,7 +322,7 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
             f"{name} do not overlap in the world (their centres are {apart:.0f} mm apart); correct"
             " the origins in their headers, or set"
         )
-        found.append(Finding("error", "overlap", f"{text} data.preprocessing.center=true."))
+        found.append(Finding("error", "overlap", f"{text} `center=True`."))
     elif share < 0.5:
         text = (
             f"{name}: only {100 * share:.0f} % of the fixed image lies in the moving one; align or"

@@ -34,7 +34,7 @@ def from_dataset_json(path: Path) -> Layout:
     described = read_json(path, "download it again")
     if not isinstance(described, dict):
         raise DataError(
-            f"{path} is no description of a data set; set data.root to the data set's own folder."
+            f"{path} is no description of a data set; set `root` to the data set's own folder."
         )
     folder = path.parent
     try:
@@ -57,7 +57,7 @@ def from_dataset_json(path: Path) -> Layout:
         ) from cause
     if not layout.records:
         raise DataError(
-            f"{path} lists no training images; set data.root to the data set's own folder."
+            f"{path} lists no training images; set `root` to the data set's own folder."
         )
     unique(layout.records)
     missing = [str(p) for record in layout.records for p in record.files() if not p.exists()]

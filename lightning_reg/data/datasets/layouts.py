@@ -122,7 +122,7 @@ def from_kinds(
     name_of.require(found)
     if not found:
         raise DataError(
-            f"{root} has no images (expected {root / images}/*.nii.gz); set data.root to the data"
+            f"{root} has no images (expected {root / images}/*.nii.gz); set `root` to the data"
             " set's own folder."
         )
     return Layout(unique(found))
@@ -136,9 +136,7 @@ class _Names:
         try:
             self.expression = re.compile(pattern) if pattern else None
         except re.error as cause:
-            raise DataError(
-                f"data.dataset.pattern is no regular expression ({cause}): {pattern}"
-            ) from cause
+            raise DataError(f"`pattern` is no regular expression ({cause}): {pattern}") from cause
 
     def __call__(self, path: str, subject: str, time: str) -> tuple[str, str]:
         """Return subject and time; both are empty if the pattern does not match the path."""
@@ -152,9 +150,7 @@ class _Names:
 
     def require(self, found: Sequence[Record]) -> None:
         if self.unmatched and not found:
-            text = (
-                f"No image below {self.root} gives a subject by data.dataset.pattern={self.pattern}"
-            )
+            text = f"No image below {self.root} gives a subject by `pattern`={self.pattern}"
             raise DataError(f"{text} (as {self.unmatched}); correct the pattern.")
 
 
@@ -183,7 +179,7 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
     if not scans:
         holds = f"only masks or label maps (as {parts[0].path})" if parts else "no images"
         raise DataError(
-            f"{root} holds {holds} ({', '.join(IMAGES)}, or folders with *.dcm); set data.root to"
+            f"{root} holds {holds} ({', '.join(IMAGES)}, or folders with *.dcm); set `root` to"
             " the folder that holds the scans."
         )
     extra = assign_parts(scans, [*parts, *points])
@@ -217,7 +213,7 @@ def unique(records: Sequence[Record]) -> list[Record]:
         if record.name in seen:
             raise DataError(
                 f"{seen[record.name].image} and {record.image} are both the scan '{record.name}';"
-                " tell them apart by data.dataset.pattern."
+                " tell them apart by `pattern`."
             )
         seen[record.name] = record
     return list(records)
@@ -234,7 +230,7 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
     suffixes = sorted({stem(p).rpartition("_")[2] for p in found if named_part(p) is None})
     if not suffixes:
         raise DataError(
-            f"{root} looks like BIDS (sub-*), and has no sub-*/[ses-*/]anat/*.nii.gz; set data.root"
+            f"{root} looks like BIDS (sub-*), and has no sub-*/[ses-*/]anat/*.nii.gz; set `root`"
             " to the folder that does."
         )
     chosen = suffix if suffix in suffixes else suffixes[0]

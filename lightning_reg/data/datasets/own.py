@@ -138,7 +138,7 @@ def find_layout(root: Path, pattern: str | None = None, labels: str | None = Non
         DataError: the folder has no scans, or a label map belongs to none of them.
     """
     if not root.is_dir():
-        raise DataError(f"There is no folder {root}; correct data.root.")
+        raise DataError(f"There is no folder {root}; correct `root`.")
     if pattern is None and labels is None:
         for described in descriptions(root):
             return from_dataset_json(described)

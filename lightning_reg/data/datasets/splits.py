@@ -100,7 +100,7 @@ class Splits:
         if fold is not None:
             if held_out is not None:
                 raise DataError(
-                    f"data.held_out is {held_out} and data.fold {fold}: both choose the validation"
+                    f"`held_out` is {held_out} and `fold` {fold}: both choose the validation"
                     " subjects; remove one."
                 )
             held_out = self._fold(fold)
@@ -109,7 +109,7 @@ class Splits:
         if limit is not None:
             if limit < 1:
                 raise DataError(
-                    f"data.limit is {limit}; give a number of training subjects, 1 or more."
+                    f"`limit` is {limit}; give a number of training subjects, 1 or more."
                 )
             kept = list(dict.fromkeys(r.subject for r in self._records if r.split == "train"))[
                 :limit
@@ -128,7 +128,7 @@ class Splits:
         number, of = read_fold(fold)
         if of > len(subjects):
             raise DataError(
-                f"data.fold is {fold}, and there are {len(subjects)} subjects; give as many folds"
+                f"`fold` is {fold}, and there are {len(subjects)} subjects; give as many folds"
                 " or fewer."
             )
         return subjects[number - 1 :: of]
@@ -142,7 +142,7 @@ class Splits:
         for name in chosen:
             if name in kept:
                 raise DataError(
-                    f"data.held_out and data.test both name the subject '{name}'; leave it in one"
+                    f"`held_out` and `test` both name the subject '{name}'; leave it in one"
                     " of them."
                 )
         self._assign(
@@ -182,7 +182,7 @@ class Splits:
         if isinstance(given, int):
             if not 1 <= given < len(subjects):
                 raise DataError(
-                    f"data.{key} is {given} of {len(subjects)} subjects; leave 1 or more on either"
+                    f"`{key}` is {given} of {len(subjects)} subjects; leave 1 or more on either"
                     " side."
                 )
             return subjects[-given:]
@@ -192,13 +192,13 @@ class Splits:
             if name not in everybody:
                 shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")
                 text = (
-                    f"data.{key} names the subject '{name}', which is not"
+                    f"`{key}` names the subject '{name}', which is not"
                     f" there{did_you_mean(name, everybody)}"
                 )
                 raise DataError(f"{text} There are {shown}.")
         if not set(subjects) - set(chosen):
             raise DataError(
-                f"data.{key} names all {len(subjects)} subjects; leave 1 or more for the training."
+                f"`{key}` names all {len(subjects)} subjects; leave 1 or more for the training."
             )
         return chosen
 
@@ -281,7 +281,7 @@ def read_fold(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch("([0-9]+)/([0-9]+)", str(text))
     if found is None or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
-        raise DataError(f"data.fold is '{text}'; give k/n, as 1/5 to 5/5.")
+        raise DataError(f"`fold` is '{text}'; give k/n, as 1/5 to 5/5.")
     return int(found[1]), int(found[2])
 
 

@@ -134,7 +134,7 @@ def _by_weight(pair: Pair, weights: Weights) -> Section:
     columns = ["weight", *headings, "folding, %", "SDlogJ"]
     note = (
         "Registrations by the same model with other weights of the smoothness term. The result is"
-        " the row in bold (--weight)."
+        " the row in bold."
     )
     first, title = weights.offered.index(weights.chosen), "Weight of the smoothness"
     return Section(title, columns, rows, note, slides=slides, slide=first)

@@ -30,7 +30,7 @@ class HippocampusDataset(ListedDataset):
         kind = next((name for name in ("images", "imagesTr") if (folder / name).is_dir()), None)
         if not described.is_file() and kind is None:
             raise DataError(
-                f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set data.root to"
+                f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set `root` to"
                 " the data set's own folder."
             )
         layout = (

@@ -26,8 +26,7 @@ def require_folder(root: str | Path) -> Path:
         )
     if not folder.is_dir():
         raise DataError(
-            f"There is no folder {folder}; give the folder with the provider's files (data.root, or"
-            " --source)."
+            f"There is no folder {folder}; give the folder with the provider's files as `root`."
         )
     return folder
 
