@@ -13,6 +13,7 @@ from typing import Any
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -244,8 +245,13 @@ def _without_missing(value: Any) -> Any:
 @contextmanager
 def _initialized() -> Iterator[None]:
     register()
-    with initialize_config_dir(str(own_directory()), version_base="1.3"):
-        yield
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None  # of a run, during which another one is composed
+    try:
+        with initialize_config_dir(str(own_directory()), version_base="1.3"):
+            yield
+    finally:
+        state.hydra = outer
 
 
 @contextmanager

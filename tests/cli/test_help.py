@@ -47,7 +47,7 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
         )
     }
     steps = values["method.composer.head.steps"]
-    assert (steps.value, steps.type) == (5, "int")
+    assert (steps.value, steps.type) == (5, "int, 0 or more")
     assert "squarings" in steps.meaning
     assert values["data.root"].value == values["data.dataset.root"].value == NOT_GIVEN
     assert values["method.loss.terms.lncc.window"].value == 5  # of size=small

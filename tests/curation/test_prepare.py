@@ -326,9 +326,7 @@ def test_steps_that_cannot_be_one_way_are_refused() -> None:
     raw images.
     """
     for done in (Geometry(True, None, 5.0, None, (32, 32, 32)), Geometry(True, "mask")):
-        with pytest.raises(
-            DataError, match=r"`crop` is lungs, and the data have been"
-        ):
+        with pytest.raises(DataError, match=r"`crop` is lungs, and the data have been"):
             Preprocessing(crop="lungs").following(done)
     done = Geometry(True, "mask", 5.0)
     assert Preprocessing(crop="mask", margin=2.0).following(done).margin == 5.0

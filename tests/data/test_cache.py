@@ -167,9 +167,7 @@ def test_what_has_been_read_is_not_read_again(tmp_path: Path, monkeypatch, worke
 
 def test_a_folder_that_cannot_be_written() -> None:
     scans, _ = cache(CacheSettings(folder="/proc/nowhere"))
-    with pytest.raises(
-        DataError, match=r"cannot keep preprocessed scans .*set `folder`"
-    ):
+    with pytest.raises(DataError, match=r"cannot keep preprocessed scans .*set `folder`"):
         _ = scans[0]
     with pytest.raises(ValueError, match="memory is -1; give a number of GiB"):
         CacheSettings(-1)

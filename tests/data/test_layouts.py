@@ -57,9 +57,7 @@ def test_layouts_without_conversion(tmp_path: Path) -> None:
     assert check(data).errors() == 0
     with pytest.raises(DataError, match="are both the scan 'p0'"):
         open_dataset({"name": "folder", "root": str(plain), "pattern": r"(?P<subject>p\d)"})
-    with pytest.raises(
-        DataError, match=r"No image below .* gives a subject by `pattern`"
-    ):
+    with pytest.raises(DataError, match=r"No image below .* gives a subject by `pattern`"):
         open_dataset({"name": "folder", "root": str(plain), "pattern": r"(?P<subject>x\d)"})
 
 

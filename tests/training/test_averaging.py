@@ -101,7 +101,14 @@ def test_what_has_grown_is_kept_with_the_average(tmp_path: Path) -> None:
     assert all(state["alpha"] == [0.25, 0.75] for state in extra.values() if "alpha" in state)
 
 
-@pytest.mark.parametrize("arguments", [{"decay": 1.0}, {"decay": 0.0}, {"start": -1}])
-def test_other_numbers_are_refused(arguments: dict[str, float]) -> None:
-    with pytest.raises(ComponentError, match="between 0 and 1"):
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ({"decay": 1.0}, "decay is 1.0; give a number between 0 and 1"),
+        ({"decay": 0.0}, "decay is 0.0; give a number between 0 and 1"),
+        ({"start": -1}, "start is -1; give a whole number of steps, 0 or more"),
+    ],
+)
+def test_other_numbers_are_refused(arguments: dict[str, float], allowed: str) -> None:
+    with pytest.raises(ComponentError, match=allowed):
         build("callbacks", {"name": "averaged_weights", **arguments}, L.Callback)
