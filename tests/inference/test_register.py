@@ -678,8 +678,8 @@ def test_a_method_of_a_model_needs_one() -> None:
     with pytest.raises(
         UserError,
         match=(
-            "The instance optimisation 'network' takes its loss from a model; give --model, or"
-            " another --instance"
+            "The instance optimisation 'network' takes its loss from a model; give `model`, or"
+            " another `instance`"
         ),
     ):
         lightning_reg.conventional("network")
