@@ -85,7 +85,9 @@ def main() -> None:
             path.read_text(encoding="utf-8").splitlines()
         )
         arrows.setdefault(room(name), set()).update(
-            room(other) for other in imports(path, known) if room(other) != room(name)
+            room(other)
+            for other in imports(path, known)
+            if room(other) not in (room(name), PACKAGE)
         )
     loaded = {
         name: set(imports(path, known, inner=False)) - {name}
