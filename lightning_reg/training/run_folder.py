@@ -239,6 +239,8 @@ def with_steps(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
     shares of the steps in any case.
     """
     factor = steps / config["trainer"]["max_steps"]
+    if factor == 1:
+        return dict(config)
     changed = {**config, "trainer": {**config["trainer"], "max_steps": steps}}
     growing = (config["method"].get("callbacks") or {}).get("alpha_growth")
     if growing is not None:
