@@ -594,8 +594,8 @@ def scored(
     """Measure every pair, as far as its data allow.
 
     Columns: ``tre, tre95, field`` (mm), ``slope_*`` of predicted against true motion, ``dice``,
-        ``ncc``, ``folding`` (%), ``sd_j``, and
-    ``step``, the smallest distance of neighbouring coordinates of integrated gradients.
+    ``ncc``, ``folding`` (%), ``sd_j``, and ``step``, the smallest distance of neighbouring
+    coordinates of integrated gradients.
     """
     columns: dict[str, list[float]] = {}
 

@@ -28,7 +28,7 @@ from lightning_reg.registry import providers
 PACKAGES = (
     "inference", "training", "components", "data", "curation", "models", "metrics", "io", "phantom",
     "spatial", "functional", "figures",
-    "discovery", "studies", "testing",
+    "registry", "configuration", "optimization", "batch", "testing",
 )  # fmt: skip
 """Packages whose API has pages."""
 

@@ -6,11 +6,11 @@ is itself a component, the specification of that component is given:
 
     composer:
       name: single
-      backbone: {name: unet}          # a constructor's argument ``network``: the network's
-          backbone, head (or a list of them) and init
+      backbone: {name: unet}
       head: {name: velocity}
       symmetric: true
 
+A constructor's argument ``network`` is given by its backbone, head (or a list of them) and init.
 ``networks`` (one per entry of ``strides``) are given in the same way if they are alike, otherwise
 as a list of ``{backbone, head, init}``. ``members`` are given as a list ``stages`` of
 ``{backbone, head, stride, patch}``.

@@ -32,7 +32,7 @@ class Augmentation(Checked):
     Flips and turns always change both images in the same way. The other steps are drawn once for
     both images, except those listed in
     ``separately``: they are drawn independently for the fixed and the moving image (a difference to
-        be learned, or to be ignored).
+    be learned, or to be ignored).
 
     Args:
         noise: largest standard deviation of the Gaussian noise (intensities are in [0, 1]).

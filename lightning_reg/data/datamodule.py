@@ -55,10 +55,9 @@ class RegistrationData(Checked, L.LightningDataModule):
         batch_size: pairs per step; images of different size are padded.
         samples_per_epoch: pairs drawn per epoch. Validation follows each epoch.
         workers: processes that read scans at the start and draw pairs during training; with 0,
-            pairs are drawn between the steps.
-            ``auto``: scans are read by one process per core, at most eight; pairs are drawn by up
-                to four processes for an accelerator,
-            and between the steps on a CPU, where PyTorch's threads use all cores.
+            pairs are drawn between the steps. ``auto``: scans are read by one process per core, at
+            most eight; pairs are drawn by up to four processes for an accelerator, and between the
+            steps on a CPU, where PyTorch's threads use all cores.
         synthetic_validation: number of synthetic pairs of validation scans, with known field, in
             addition to the real pairs.
         max_validation_pairs: at most this many real pairs.

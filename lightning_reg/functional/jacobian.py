@@ -131,8 +131,7 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
             of the cubes.
 
     Source: Y. Liu, J. Chen, S. Wei, A. Carass, J. Prince, On finite difference Jacobian computation
-        in deformable image registration,
-    IJCV 132, 2024, section 3.3.
+    in deformable image registration, IJCV 132, 2024, section 3.3.
     """
     i, j, k = (n - 1 for n in displacement.shape[2:])
     return folded_volume(displacement, mask) / (

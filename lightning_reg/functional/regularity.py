@@ -1,9 +1,8 @@
 """Roughness of a displacement field, in mm. Every function returns one value per batch element.
 
 Shapes: ``displacement`` ``(B, D, *S)`` in voxels of its grid, ``spacing`` in mm, ``(D,)`` or
-    ``(B, D)``. Derivatives are
-those of the displacement in mm with respect to position in mm, so a value does not depend on the
-grid.
+``(B, D)``. Derivatives are those of the displacement in mm with respect to position in mm, so a
+value does not depend on the grid.
 """
 
 from __future__ import annotations

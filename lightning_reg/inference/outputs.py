@@ -94,7 +94,7 @@ OUTPUTS = {
     "displacement": Output("displacement.nii.gz", lambda r: (r.field, r.grid), _displacement, True),
     "jacobian": Output("jacobian.nii.gz", lambda r: (r.determinant, r.grid), _image, True),
     "spread": Output("spread.nii.gz", lambda r: (r.spread, r.grid), _image),
-    "affine": Output("affine.tfm", lambda r: (r.affine, r.grid), _transform),
+    "affine": Output("affine.tfm", lambda r: (r.affine_part, r.grid), _transform),
     "labels": Output("warped_labels.nii.gz", lambda r: (r.warped_labels, r.grid), _image),
     "thumbnail": Output("thumbnail.jpg", lambda r: (r.pair, r.field, r.determinant), _thumbnail),
 }

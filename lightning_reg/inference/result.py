@@ -90,7 +90,7 @@ class Result:
         return self.pair.fixed.grid
 
     @property
-    def affine(self) -> Affine | None:
+    def affine_part(self) -> Affine | None:
         """The leading affine part of the transform, if it has one."""
         first = parts(self.transform)[0]
         return first if isinstance(first, Affine) else None

@@ -119,7 +119,7 @@ class Optimization(Checked):
             require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
         require_kind(self.unlike, (Optimization, type(None)), "unlike", "give another Optimization")
         if not any(stage.steps for stage in self.stages):
-            raise ArgumentError("no stage has steps; give one or more with steps")
+            raise ArgumentError("stages has none with steps; give one or more with steps")
         spacing: float | None = None
         for number, stage in enumerate(self.stages):
             if stage.loss is None and self.loss is None:

@@ -215,7 +215,7 @@ APPLY = ["apply", "--transform", "t.h5", "--input", "m.nii.gz", "--reference", "
         ([*BASE, "--start", "affine.tfm"], "start is affine.tfm, and a registration does not start from a file"),
         ([*BASE, "--model", "x.ckpt", "--start", "auto"], "auto is for methods without a model"),
         ([*BASE, "--model", "x.ckpt", "optimization.patience=3"], "is of the refinement, which does not run; add --refine N"),
-        ([*BASE, "optimization.stages=[]"], "no stage has steps"),
+        ([*BASE, "optimization.stages=[]"], "optimization.stages has none with steps"),
         ([*BASE, "optimization.stages=[{transform: affine, steps: 0}]"], "give one or more with steps"),
         ([*BASE, "optimization.patience=abc"], "optimization.patience is 'abc'; give a whole number"),
         ([*BASE, "preprocessing.percentiles=[50,20]"], "percentiles is [50, 20]; give two numbers, the smaller one first"),

@@ -18,9 +18,8 @@ class FCN(Backbone):
     without skip connections.
 
     Source: Li & Fan, 2018, Figure 1. Poolings and transposed convolutions have windows of four
-        voxels instead of the paper's three (stride
-    2): windows of three are centred on every second voxel, but the voxels of the next level are
-    centred between pairs of voxels.
+    voxels instead of the paper's three (stride 2): windows of three are centred on every second
+    voxel, but the voxels of the next level are centred between pairs of voxels.
 
     The convolutions have ``features`` times 1, 2, 4 and 2 maps, the transposed ones 2 and 1. The
     three output levels have strides 4, 2, 1.

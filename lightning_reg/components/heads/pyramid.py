@@ -52,10 +52,9 @@ class PyramidHead(Head, Growable):
     too.
 
     Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung,
-        MICCAI 2020 (flows); Honkamaa &
-    Marttinen, 2023, arXiv:2303.10211 (differences of both orders; there between images that are
-    both warped, to midway); Hoffmann et al., Imaging Neuroscience 2, 2024 (affine map by a fit of
-    the centres of feature maps).
+    MICCAI 2020 (flows); Honkamaa & Marttinen, 2023, arXiv:2303.10211 (differences of both orders;
+    there between images that are both warped, to midway); Hoffmann et al., Imaging Neuroscience 2,
+    2024 (affine map by a fit of the centres of feature maps).
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).

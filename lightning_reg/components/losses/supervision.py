@@ -20,9 +20,9 @@ class FieldError(MaskedTerm):
     voxels along each axis.
 
     Source: Eppenhof et al., 2019, equation 4 (there inside the lung mask: ``mask: fixed``), whose
-        images have that size. The output of a
-    head is in voxels of its own grid: for ``n`` voxels along an axis, multiply a learning rate of
-    plain gradient descent that suits 128 voxels by ``(n / 128)^2``.
+    images have that size. The output of a head is in voxels of its own grid: for ``n`` voxels along
+    an axis, multiply a learning rate of plain gradient descent that suits 128 voxels by
+    ``(n / 128)^2``.
 
     Args:
         root: take the root of each pair's mean, so that pairs with large motion have no larger

@@ -77,12 +77,11 @@ def identify(data: Splits) -> dict[str, Any]:
 
     Returns:
         ``scans``: a row per scan, with its name, subject, split and, by part, its file (relative to
-            the root of the
-        data set), size and :func:`content`; generated scans have no files. ``pairs``: names of
-        fixed and moving scans.
+        the root of the data set), size and :func:`content`; generated scans have no files.
+        ``pairs``: names of fixed and moving scans.
         ``trained``: ``subjects`` of the split ``train``, and ``images``, their contents. Subjects
-            and images that the
-        data set itself has in another split too, as an atlas, are left out of it.
+        and images that the data set itself has in another split too, as an atlas, are left out of
+        it.
     """
     records = data.records()
     root = Path(os.path.abspath(Path(str(data.settings.get("root", "."))).expanduser()))

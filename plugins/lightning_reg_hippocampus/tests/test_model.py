@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import lightning_reg
 from lightning_reg.batch.evaluation.contestants import Registering
 from lightning_reg.batch.evaluation.evaluation import Cases, evaluate_cases
-from lightning_reg.data.datasets.splits import open_configured
+from lightning_reg.configuration.datasets import open_configured
 from lightning_reg.models import locate
 
 

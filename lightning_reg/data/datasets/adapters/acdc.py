@@ -23,9 +23,8 @@ class AcdcDataset(ListedDataset):
     """The ACDC data set.
 
     Source: O. Bernard et al., IEEE TMI 37, 2018. Every fifth training patient is used for
-        validation, so that all five groups (20
-    consecutive patients each) are represented; the challenge's test patients form the split
-    ``test``.
+    validation, so that all five groups (20 consecutive patients each) are represented; the
+    challenge's test patients form the split ``test``.
 
     Args:
         root: the folder ``database``, or a folder above it: ``training/patient001/Info.cfg``,

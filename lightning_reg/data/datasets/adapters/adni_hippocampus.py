@@ -30,9 +30,9 @@ class AdniHippocampusDataset(ListedDataset):
     """Boxes around the hippocampus in ADNI scans.
 
     Source: H. Li, Y. Fan, ISBI 2018, Section 3.1: boxes of 32 x 48 x 48 voxels of 1 mm. The paper
-        does not give their position; here they
-    are centred on the hippocampus of MNI space. As in the paper, scans with labels (HarP) are used
-    for evaluation and the others for training. If all scans have labels, a fifth is held out.
+    does not give their position; here they are centred on the hippocampus of MNI space. As in the
+    paper, scans with labels (HarP) are used for evaluation and the others for training. If all
+    scans have labels, a fifth is held out.
 
     Args:
         root: folder with T1 images in MNI space, at any depth, whose names contain an ADNI subject

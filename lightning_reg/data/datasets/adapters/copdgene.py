@@ -30,9 +30,8 @@ class CopdGeneDataset(ListedDataset):
     """The COPDgene data set.
 
     Source: R. Castillo et al., Phys. Med. Biol. 58, 2013 (landmarks); E. Regan et al., COPD 7, 2010
-        (the study). The paper of method 2
-    (Hering et al., 2019) trains on 500 patients and validates on 50; here the last 50 patients, or
-    a fifth, are held out.
+    (the study). The paper of method 2 (Hering et al., 2019) trains on 500 patients and validates on
+    50; here the last 50 patients, or a fifth, are held out.
 
     Args:
         root: ``copd1/copd1_iBHCT.img`` and so on, or images ``PATIENT_INSP_*``, ``PATIENT_EXP_*``

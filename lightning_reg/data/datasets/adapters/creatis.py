@@ -27,9 +27,8 @@ class CreatisDataset(ListedDataset):
     """The CREATIS data set.
 
     Source: J. Vandemeulebroucke et al., Medical Physics 38, 2011 (six patients) and XVth ICCR, 2007
-        (POPI-model). Eppenhof et al. (2019)
-    train on all seven pairs and test on DIR-Lab. Here one patient, the POPI-model, is held out,
-    because a checkpoint has to be chosen.
+    (POPI-model). Eppenhof et al. (2019) train on all seven pairs and test on DIR-Lab. Here one
+    patient, the POPI-model, is held out, because a checkpoint has to be chosen.
 
     Args:
         root: folder with ``bl/mhd/00.mhd``, ``bl/pts/00.pts`` and so on

@@ -32,9 +32,9 @@ class DirLabDataset(ListedDataset):
     """The DIR-Lab 4DCT data set.
 
     Source: R. Castillo et al., Phys. Med. Biol. 54, 2009, and 55, 2010. By default, case 1 is used
-        for validation and the others for
-    training. For leave-one-out (de Vos et al., 2019), set ``data.held_out=[case1]``, ``[case2]``,
-    ...; to test on all ten cases, use ``lightning-reg evaluate --split all``.
+    for validation and the others for training. For leave-one-out (de Vos et al., 2019), set
+    ``data.held_out=[case1]``, ``[case2]``, ...; to test on all ten cases, use
+    ``lightning-reg evaluate --split all``.
 
     Args:
         root: folder with the unpacked archives (``Case1Pack`` ... ``Case8Deploy`` ...).

@@ -16,8 +16,7 @@ class LungMriDataset(ListedDataset):
     """Pairs of lung MR scans.
 
     Source: S. Christodoulidis et al., MICCAI TIA 2018, Section 2.2, with 28 patients for training
-        and 13 for validation. Here the last 13
-    patients, or a fifth, are held out.
+    and 13 for validation. Here the last 13 patients, or a fifth, are held out.
 
     Args:
         root: folder with ``PATIENT/inhale.nii.gz``, ``PATIENT/inhale_mask.nii.gz``, optionally

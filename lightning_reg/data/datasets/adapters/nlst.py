@@ -19,9 +19,8 @@ class NlstDataset(ListedDataset):
     """The NLST data set.
 
     Source: National Lung Screening Trial Research Team, NEJM 365, 2011; A. Hering et al., IEEE TMI
-        42, 2023 (Learn2Reg). Validation uses
-    Learn2Reg's validation pairs. For DICOM series, the last 50 patients, as in de Vos et al.
-    (2019), or a fifth are held out.
+    42, 2023 (Learn2Reg). Validation uses Learn2Reg's validation pairs. For DICOM series, the last
+    50 patients, as in de Vos et al. (2019), or a fifth are held out.
 
     Args:
         root: folder with ``NLST_dataset.json``, or with ``PATIENT/STUDY/SERIES/*.dcm``.

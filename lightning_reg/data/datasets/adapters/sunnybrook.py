@@ -48,10 +48,10 @@ class SunnybrookDataset(ListedDataset):
     """The Sunnybrook Cardiac Data.
 
     Source: P. Radau et al., MIDAS Journal, 2009. The challenge's validation set (15 patients) is
-        used for validation and the other 30
-    patients for training, as in one of the three folds of de Vos et al. (2019). Labels are the
-    inner contours (label 1, the cavity). Image *n* of a series shows slice ``(n - 1) // 20`` in
-    phase ``(n - 1) % 20``. Of the two phases with contours, the one with the larger cavity is ED.
+    used for validation and the other 30 patients for training, as in one of the three folds of de
+    Vos et al. (2019). Labels are the inner contours (label 1, the cavity). Image *n* of a series
+    shows slice ``(n - 1) // 20`` in phase ``(n - 1) % 20``. Of the two phases with contours, the
+    one with the larger cavity is ED.
 
     Args:
         root: folder with ``SCD_ManualContours/`` and with ``SCD_IMAGES_*/SCD*/CINESAX_*/`` and

@@ -39,8 +39,8 @@ class HalfwayComposer(Composer):
     point by point, see :class:`~lightning_reg_symmetric.flows.Solved`.
 
     Source: SITReg (Honkamaa & Marttinen, MELBA 2024). Deviation: updates are flows of antisymmetric
-        velocities; the paper composes a
-    deformation with the inverse of the deformation for exchanged images.
+    velocities; the paper composes a deformation with the inverse of the deformation for exchanged
+    images.
 
     Images on different grids are compared on the larger grid (in mm), whether it is the fixed
     image's or not, with the alignment of their headers.

@@ -17,10 +17,9 @@ class SwinBackbone(Backbone):
     """Swin encoder on patches of both images, and a convolutional decoder with skip connections.
 
     Source: TransMorph (Chen et al., Med. Image Anal. 82, 2022), whose size is
-        ``embedding=96, depths=[2, 2, 4, 2], heads=[4, 4, 8, 8]``,
-    with windows of 5 x 6 x 7 for its images of 160 x 192 x 224. Deviations: windows are cubes; skip
-    connections from the images have one convolution; the number of maps halves with each level of
-    the decoder, down to ``features``.
+    ``embedding=96, depths=[2, 2, 4, 2], heads=[4, 4, 8, 8]``, with windows of 5 x 6 x 7 for its
+    images of 160 x 192 x 224. Deviations: windows are cubes; skip connections from the images have
+    one convolution; the number of maps halves with each level of the decoder, down to ``features``.
 
     Args:
         embedding: channels of the first stage; they double with every further stage.
