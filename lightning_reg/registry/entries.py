@@ -422,7 +422,7 @@ def construct(
     try:
         return cls(**arguments, **supplied)
     except ArgumentError as cause:
-        place = f"{name}." if cause.argument in arguments else f"{name}: "
+        place = f"{name}." if cause.argument in parameters else f"{name}: "
         raise ArgumentError(f"{place}{cause}.") from cause
     except (TypeError, ValueError) as cause:
         raise ComponentError(f"'{name}' cannot be made from {dict(arguments)}: {cause}.") from cause

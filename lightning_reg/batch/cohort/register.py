@@ -87,7 +87,8 @@ def register_cohort(
             model (:func:`lightning_reg.conventional`).
         pairs: of the whole cohort, see :mod:`lightning_reg.batch.cohort.pairs`.
         folder: of the cohort; new, or of the same pairs and settings.
-        refine: steps of instance optimisation, see :meth:`~lightning_reg.inference.inputs.AnyRegistrar.register`.
+        refine: steps of instance optimisation, see
+            :meth:`~lightning_reg.inference.inputs.AnyRegistrar.register`.
         shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or
             machines that share the folder.
         only: names of pairs to register, even if they are finished; no other pairs are registered.
