@@ -308,6 +308,7 @@ def _fields(cls: griffe.Class) -> list[griffe.Parameter]:
         for m in cls.members.values()
         if isinstance(m, griffe.Attribute)
         and m.annotation is not None
+        and "property" not in m.labels
         and "ClassVar" not in str(m.annotation)
     ]
 

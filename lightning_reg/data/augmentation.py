@@ -71,9 +71,7 @@ class Augmentation(Checked):
     def __post_init__(self) -> None:
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
             if getattr(self, name) is not None:
-                construct(
-                    f"data.augmentation.{name}", kind, dict(getattr(self, name))
-                )  # refuses unknown arguments
+                construct(name, kind, dict(getattr(self, name)))  # refuses unknown arguments
 
     def __call__(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """Augment a pair of batch size 1. The same seed gives the same pair."""

@@ -3,7 +3,7 @@ time, and checked on loading.
 """
 
 from lightning_reg.registry.blame import blaming, origin, within_memory
-from lightning_reg.registry.constraints import Checked, Length, Range, check_arguments
+from lightning_reg.registry.constraints import Checked, Length, Range
 from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.described import Described, arguments_of
 from lightning_reg.registry.entries import (
@@ -39,7 +39,6 @@ __all__ = [
     "Checked",
     "Length",
     "Range",
-    "check_arguments",
     "ComponentError",
     "DataError",
     "Described",

@@ -406,9 +406,7 @@ def test_options_of_the_raw_files_are_refused_for_prepared_ones(tmp_path: Path) 
         tmp_path / "out",
         Preparation(shape=(16, 16, 16)),
     )
-    with pytest.raises(
-        ComponentError, match=r"data\.dataset\.offset is about the provider's files"
-    ):
+    with pytest.raises(ComponentError, match=r"`offset` is about the provider's files"):
         open_dataset({"name": "dirlab", "root": str(tmp_path / "out"), "offset": 0})
     assert json.loads((tmp_path / "out" / "geometry.json").read_text())["shape"] == [16, 16, 16]
 

@@ -222,7 +222,7 @@ def test_a_seed_says_it_all_and_nothing_global_changes(pair: Pair) -> None:
         ({"crop_voxels": [4]}, "crop_voxels is [4]; give three whole numbers of voxels"),
         (
             {"affine": {"degree": 5}},
-            "'data.augmentation.affine' does not take an argument 'degree'; did you mean 'degrees'",
+            "'affine' does not take an argument 'degree'; did you mean 'degrees'",
         ),
     ],
 )

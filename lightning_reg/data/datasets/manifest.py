@@ -174,8 +174,7 @@ class PreparedDataset(RegistrationDataset):
         self.manifest = path if path.suffix == ".csv" else path / MANIFEST
         if not self.manifest.is_file():
             raise DataError(
-                f"There is no {self.manifest}; prepare the data first: lightning-reg prepare"
-                f" DATASET --source RAW --out {path}."
+                f"There is no {self.manifest}; prepare the data first, with lightning-reg prepare."
             )
         self.rows = read_rows(self.manifest)
         stored = self.manifest.with_name(GEOMETRY)

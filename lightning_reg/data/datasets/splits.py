@@ -314,7 +314,7 @@ def open_dataset(spec: Mapping[str, Any] | str, **choices: Any) -> Splits:
         extra = sorted(set(arguments) - {"name", "root"})
         if extra:
             raise ComponentError(
-                f"data.dataset.{extra[0]} is about the provider's files, and {root} has been"
+                f"`{extra[0]}` is about the provider's files, and {root} has been"
                 " prepared already; leave it out, or give it to lightning-reg prepare"
                 f" {arguments.get('name')}."
             )
