@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import nn
@@ -33,6 +33,7 @@ from lightning_reg.components.network import Network
 from lightning_reg.registry import (
     ComponentError,
     Described,
+    annotations_of,
     arguments_of,
     build,
     construct,
@@ -44,116 +45,147 @@ from lightning_reg.registry import (
 from lightning_reg.registry.provenance import entry
 
 Spec = Mapping[str, Any] | str
-SUPPLIED = ("channels", "strides")
-"""Arguments of a head that are taken from the backbone of its network."""
+KINDS: dict[type, str] = {
+    Backbone: "backbones",
+    Head: "heads",
+    Composer: "composers",
+    LossTerm: "losses",
+}
+"""Entry-point group of every interface that an annotation can name."""
+PARTS = (Network, Member)
+"""Classes that are built from their arguments alone, without a name."""
+IN_YAML = {"network": "", "heads": ".head", "members": ".stages"}
+"""Where a specification has the parts that a constructor calls otherwise."""
 OF_A_NETWORK = ("backbone", "head", "init")
-GROUP_OF: tuple[tuple[type, str], ...] = (
-    (Backbone, "backbones"),
-    (Head, "heads"),
-    (Composer, "composers"),
-    (LossTerm, "losses"),
-)
+SUPPLIED = ("channels", "strides")
+"""Arguments of a head, which are those of its backbone and in no specification."""
 
 
-def build_network(spec: Mapping[str, Any], name: str = "network") -> Network:
-    """Build a network from ``{backbone, head, init}``.
-
-    Raises:
-        ComponentError: a part is missing, unknown, or refused by its constructor; the message names
-            ``name``.
-    """
-    if not isinstance(spec, Mapping):
-        raise ComponentError(f"'{name}' is {spec!r}, where 'backbone: ..., head: ...' are meant.")
-    require_known_arguments(name, spec, OF_A_NETWORK)
-    for part in ("backbone", "head"):
-        if part not in spec:
-            raise ComponentError(
-                f"'{name}' needs an argument '{part}'; add '{part}: ...' to its configuration."
-            )
-    backbone = build("backbones", spec["backbone"], Backbone)
-    require_backbone(backbone)  # before a head is made for it
-    heads = [spec["head"]] if isinstance(spec["head"], (str, Mapping)) else spec["head"]
-    if not isinstance(heads, Sequence):
-        raise ComponentError(
-            f"The head of '{name}' is {heads!r}, where a name or 'name: ..., key: value' pairs are"
-            " meant."
-        )
-    supplied = {key: getattr(backbone, key) for key in SUPPLIED if hasattr(backbone, key)}
-    made = [build("heads", head, Head, **supplied) for head in heads]
-    return construct(
-        name, Network, {"init": spec.get("init", "default")}, backbone=backbone, heads=made
-    )
-
-
-def build_composer(spec: Spec) -> Composer:
+def build_composer(spec: Spec, place: str = "composer") -> Composer:
     """Build a composer with its networks from ``{name, ...}``.
 
+    Args:
+        place: of the specification, with which messages begin.
+
     Raises:
-        ComponentError: as :func:`build_network`.
+        ComponentError: a part is missing, unknown, or refused by its constructor.
     """
-    arguments = (
-        {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
-    )
-    if not isinstance(arguments.get("name"), str):
-        return build("composers", spec, Composer)  # raises the error
-    name = arguments["name"]
-    declared = inspect.signature(load("composers", name, Composer)).parameters
-    supplied: dict[str, Any] = {}
-    if "network" in declared:
-        supplied["network"] = build_network(_taken(arguments, "network", name), name)
-    if "networks" in declared:
-        strides = arguments.get(
-            "strides", declared["strides"].default if "strides" in declared else ()
-        )
-        given = arguments.pop("networks", None)
-        specs = [_taken(arguments, "network", name)] * len(strides) if given is None else given
-        supplied["networks"] = [
-            build_network(each, f"{name}, network {number}") for number, each in enumerate(specs)
-        ]
-    if "members" in declared:
-        supplied["members"] = _members(arguments, name)
-    own = [key for key in declared if key not in supplied]
-    require_known_arguments(
-        name,
-        arguments,
-        ["name", *own],
-        [*(() if "members" in supplied else OF_A_NETWORK), *own] if supplied else own,
-    )
-    return build("composers", arguments, Composer, **supplied)
+    composer: Composer = built(Composer, spec, place)
+    return composer
 
 
-def _taken(arguments: dict[str, Any], key: str, name: str) -> Mapping[str, Any]:
-    """Remove the network's specification from a composer's arguments and return it; it has its own
-    key, or is given beside the others.
+def built(kind: type, spec: Any, place: str, siblings: Sequence[object] = ()) -> Any:
+    """Build an object from its specification, as the annotations of its constructor say.
+
+    An argument whose annotation names a kind of component, or a sequence of them, is built first.
+    A required argument that is not given is the attribute of that name of an object built before
+    for the same constructor: a head's ``channels`` and ``strides`` are those of its backbone.
+
+    Args:
+        kind: one of :data:`KINDS`, which the specification names, or of :data:`PARTS`.
+        place: of the specification, with which messages begin.
+        siblings: objects built before.
+
+    Raises:
+        ComponentError: as :func:`build_composer`.
     """
-    if key in arguments:
-        return arguments.pop(key)
-    return {part: arguments.pop(part) for part in OF_A_NETWORK if part in arguments}
-
-
-def _members(arguments: dict[str, Any], name: str) -> list[Member]:
-    stages, common = (
-        arguments.pop("stages", None),
-        {key: arguments.pop(key) for key in ("init",) if key in arguments},
-    )
-    if isinstance(stages, (str, Mapping)) or not isinstance(stages, Sequence):
-        given = "is missing" if stages is None else f"is {stages!r}"
-        raise ComponentError(
-            f"'{name}' needs a list 'stages' of 'backbone, head, stride, patch' (it {given})."
-        )
-    members = []
-    for number, stage in enumerate(stages):
-        if not isinstance(stage, Mapping):
-            raise ComponentError(
-                f"'stage {number}' is {stage!r}, where 'key: value' pairs are meant."
+    cls: Any
+    cls, arguments = _class_of(kind, spec, place)
+    arguments = _in_full(cls, arguments, place)
+    parts: dict[str, Any] = {}
+    for key, hint in annotations_of(cls).items():
+        inner = _component(hint)
+        if inner is not None and key in arguments:
+            given, made = arguments.pop(key), tuple(parts.values())
+            at = f"{place}{IN_YAML.get(key, f'.{key}')}"
+            parts[key] = (
+                [built(inner, one, f"{at}[{n}]", made) for n, one in enumerate(given)]
+                if isinstance(given, list)
+                else built(inner, given, at, made)
             )
-        require_known_arguments(f"stage {number}", stage, [*OF_A_NETWORK, "stride", "patch"])
-        network = build_network(
-            common | {key: stage[key] for key in OF_A_NETWORK if key in stage}, f"stage {number}"
-        )
-        placed = {key: stage[key] for key in ("stride", "patch") if stage.get(key) is not None}
-        members.append(construct(f"stage {number}", Member, placed, network=network))
-    return members
+    for key, parameter in inspect.signature(cls).parameters.items():
+        if parameter.default is parameter.empty and key not in (*arguments, *parts):
+            for one in siblings:
+                if hasattr(one, key):
+                    parts[key] = getattr(one, key)
+    if kind not in KINDS:
+        return construct(place, cls, arguments, **parts)
+    made = build(KINDS[kind], {"name": spec_name(spec), **arguments}, kind, place, **parts)
+    if isinstance(made, Backbone):
+        require_backbone(made)  # before a head is made for it
+    return made
+
+
+def spec_name(spec: Any) -> Any:
+    """Name that a specification gives, as text or under ``name``; ``None`` without one."""
+    return spec.get("name") if isinstance(spec, Mapping) else spec
+
+
+def _class_of(kind: type, spec: Any, place: str) -> tuple[type, dict[str, Any]]:
+    """The class that a specification is about, and its arguments."""
+    arguments = dict(spec) if isinstance(spec, Mapping) else {}
+    if kind in KINDS:
+        name = spec_name(spec)
+        if not isinstance(name, str):
+            build(KINDS[kind], spec, kind)  # raises the error
+        arguments.pop("name", None)
+        return load(KINDS[kind], name, kind), arguments
+    if not isinstance(spec, Mapping):
+        raise ComponentError(f"{place} is {spec!r}, where 'backbone: ..., head: ...' are meant.")
+    return kind, arguments
+
+
+def _component(hint: Any) -> type | None:
+    """The kind of component in an annotation, as ``Head`` in ``Head | Sequence[Head]``."""
+    if hint in KINDS or hint in PARTS:
+        return hint
+    return next((kind for one in get_args(hint) if (kind := _component(one))), None)
+
+
+def _in_full(cls: type, arguments: dict[str, Any], place: str) -> dict[str, Any]:
+    """Write out the short forms of a specification.
+
+    A composer's network may be given beside its other arguments, also where it has one per stride;
+    ``stages`` are its members, each a network with its placement, and share an ``init``.
+    """
+    parameters = inspect.signature(cls).parameters
+
+    def network(beside: dict[str, Any]) -> dict[str, Any]:
+        return {part: beside.pop(part) for part in OF_A_NETWORK if part in beside}
+
+    if cls is Network:
+        require_known_arguments(place, arguments, OF_A_NETWORK)
+        for part in ("backbone", "head"):
+            if part not in arguments:
+                raise ComponentError(
+                    f"'{place}' needs an argument '{part}'; add '{part}: ...' to its configuration."
+                )
+        heads = arguments.pop("head")
+        arguments["heads"] = list(heads) if isinstance(heads, tuple) else heads
+    elif "network" in parameters and cls is not Member:
+        arguments.setdefault("network", network(arguments))
+    elif "networks" in parameters and "networks" not in arguments:
+        default = parameters["strides"].default if "strides" in parameters else ()
+        count = len(arguments.get("strides", default))
+        arguments["networks"] = [network(arguments)] * count
+    elif "members" in parameters:
+        stages, common = arguments.pop("stages", None), network(arguments)
+        if isinstance(stages, (str, Mapping)) or not isinstance(stages, Sequence):
+            given = "is missing" if stages is None else f"is {stages!r}"
+            raise ComponentError(
+                f"'{place}' needs a list 'stages' of 'backbone, head, stride, patch' (it {given})."
+            )
+        arguments["members"] = []
+        for number, stage in enumerate(stages):
+            if not isinstance(stage, Mapping):
+                raise ComponentError(
+                    f"'{place}.stages[{number}]' is {stage!r}, where 'key: value' pairs are meant."
+                )
+            known = (*OF_A_NETWORK, "stride", "patch")
+            require_known_arguments(f"{place}.stages[{number}]", stage, known)
+            placed = {key: value for key, value in stage.items() if value is not None}
+            arguments["members"].append({"network": common | network(placed), **placed})
+    return arguments
 
 
 def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle:
@@ -231,7 +263,7 @@ def describe(component: Described) -> Any:
         return {"terms": terms} | (
             {} if weights is None else {"level_weights": [float(w) for w in weights]}
         )
-    group = next(group for interface, group in GROUP_OF if isinstance(component, interface))
+    group = next(group for interface, group in KINDS.items() if isinstance(component, interface))
     return {"name": registered_name(type(component), group)} | _arguments(component)
 
 
@@ -244,7 +276,9 @@ def provenance(*modules: nn.Module) -> list[dict[str, str]]:
     """
     found: dict[type, dict[str, str]] = {}
     for part in (part for module in modules for part in module.modules()):
-        group = next((group for interface, group in GROUP_OF if isinstance(part, interface)), None)
+        group = next(
+            (group for interface, group in KINDS.items() if isinstance(part, interface)), None
+        )
         if group is not None and type(part) not in found:
             found[type(part)] = entry(group, registration(type(part), group))
     return list(found.values())

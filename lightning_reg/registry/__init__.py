@@ -3,7 +3,7 @@ time, and checked on loading.
 """
 
 from lightning_reg.registry.blame import blaming, origin, within_memory
-from lightning_reg.registry.constraints import Checked, Length, Range
+from lightning_reg.registry.constraints import Checked, Length, Range, annotations_of
 from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.described import Described, arguments_of
 from lightning_reg.registry.entries import (
@@ -39,6 +39,7 @@ __all__ = [
     "Checked",
     "Length",
     "Range",
+    "annotations_of",
     "ComponentError",
     "DataError",
     "Described",

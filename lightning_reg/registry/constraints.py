@@ -120,6 +120,14 @@ def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
 @cache
 def constraints(cls: type) -> dict[str, Any]:
     """Annotations of a class's constructor that restrict the values of an argument, by name."""
+    return {name: hint for name, hint in annotations_of(cls).items() if _restricts(hint)}
+
+
+@cache
+def annotations_of(cls: type) -> dict[str, Any]:
+    """Annotations of a class's constructor by argument, but for those of names that are imported
+    for type checkers alone.
+    """
     found: dict[str, Any] = {}
     own: Any = cls.__init__  # type: ignore[misc]
     sources = [(getattr(own, "__annotations__", {}), getattr(own, "__globals__", {}))]
@@ -130,10 +138,8 @@ def constraints(cls: type) -> dict[str, Any]:
         ]
     for written, names in sources:
         for name, hint in written.items():
-            with suppress(NameError):  # of a name for type checkers alone, which restricts nothing
-                value = eval(hint, names) if isinstance(hint, str) else hint
-                if _restricts(value):
-                    found[name] = value
+            with suppress(NameError):
+                found[name] = eval(hint, names) if isinstance(hint, str) else hint
     return found
 
 

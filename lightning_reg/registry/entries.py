@@ -348,13 +348,21 @@ def check(loaded: object, interface: type) -> str | None:
     return None
 
 
-def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **context: Any) -> T:
+def build(
+    group: str,
+    spec: Mapping[str, Any] | str,
+    interface: type[T],
+    place: str | None = None,
+    /,
+    **context: Any,
+) -> T:
     """Build the component that a configuration names.
 
     Args:
         group: one of :data:`GROUPS`.
         spec: ``{name: ..., **arguments}``, or the name alone.
         interface: the abstract class that it has to implement.
+        place: where the specification stands, for messages about the values of its arguments.
         context: arguments from the framework (only those that the component's constructor declares
             are passed).
 
@@ -375,7 +383,7 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
     name = arguments.pop("name")
     cls = load(group, name, interface)
     try:
-        return construct(name, cls, arguments, **context)
+        return construct(name, cls, arguments, place, **context)
     except UserError as cause:
         if str(cause).startswith((f"'{name}' ", f"{name}.", f"{name}: ")):
             others = hidden(group, name)
@@ -395,9 +403,17 @@ def build(group: str, spec: Mapping[str, Any] | str, interface: type[T], /, **co
 
 
 def construct(
-    name: str, cls: Callable[..., T], arguments: Mapping[str, Any], /, **context: Any
+    name: str,
+    cls: Callable[..., T],
+    arguments: Mapping[str, Any],
+    place: str | None = None,
+    /,
+    **context: Any,
 ) -> T:
     """Call ``cls`` with a configuration's arguments and those of ``context`` that it declares.
+
+    Args:
+        place: where the arguments stand; default ``name``.
 
     Raises:
         ComponentError: an argument is unknown, missing, or refused by the constructor; the message
@@ -422,7 +438,7 @@ def construct(
     try:
         return cls(**arguments, **supplied)
     except ArgumentError as cause:
-        place = f"{name}." if cause.argument in parameters else f"{name}: "
-        raise ArgumentError(f"{place}{cause}.") from cause
+        at = f"{place or name}{'.' if cause.argument in parameters else ': '}"
+        raise ArgumentError(f"{at}{cause}.") from cause
     except (TypeError, ValueError) as cause:
         raise ComponentError(f"'{name}' cannot be made from {dict(arguments)}: {cause}.") from cause

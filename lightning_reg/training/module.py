@@ -150,7 +150,7 @@ class RegistrationModule(L.LightningModule):
             ComponentError: a component is unknown, or refuses an argument.
         """
         return cls(
-            build_composer(method["composer"]),
+            build_composer(method["composer"], "method.composer"),
             build_loss(method["loss"]),
             build_optimizer(method["optimizer"]),
             build_schedule(method.get("schedule") or {}),

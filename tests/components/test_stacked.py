@@ -233,6 +233,7 @@ def test_the_fine_grid_refines_what_a_coarse_network_found_by_composing_function
 
 def test_a_stage_with_an_unknown_key() -> None:
     with pytest.raises(
-        ComponentError, match="'stage 1' does not take an argument 'strid'; did you mean 'stride'"
+        ComponentError,
+        match=r"'composer\.stages\[1\]' does not take an argument 'strid'; did you mean 'stride'",
     ):
         build_composer({"name": "stacked", "stages": [AFFINE, {**SPLINE, "strid": 2}]})
