@@ -30,13 +30,7 @@ from lightning_reg.components.composers import SingleComposer
 from lightning_reg.components.heads.affine import AffineHead
 from lightning_reg.components.heads.fields import BSplineHead, DenseHead, VelocityHead
 from lightning_reg.components.heads.integrated_gradient import IntegratedGradientHead
-from lightning_reg.components.interfaces import (
-    Backbone,
-    Growable,
-    Level,
-    Registration,
-    Staged,
-)
+from lightning_reg.components.interfaces import Backbone, Growable, Level, Registration, Staged
 from lightning_reg.components.losses import regularity
 from lightning_reg.components.network import Network
 from lightning_reg.configuration.composition import compose

@@ -24,7 +24,7 @@ from pairs import Found, Task, brain, ours, score
 from timing import device_name, version
 from training_step import PRECISIONS, compare
 
-from lightning_reg.io.transforms import from_itk
+from lightning_reg.io.transform_reading import from_itk
 
 
 def fireants(task: Task) -> Found:

@@ -30,7 +30,7 @@ import lightning_reg
 from lightning_reg.data.scans import grid_of, make_pair, original, read_pair
 from lightning_reg.inference.result import Result
 from lightning_reg.io.images import read_image
-from lightning_reg.io.transforms import from_itk
+from lightning_reg.io.transform_reading import from_itk
 from lightning_reg.metrics import PairMetrics, evaluate
 from lightning_reg.spatial import Pair, Transform
 

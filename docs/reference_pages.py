@@ -175,9 +175,8 @@ def write_package(folder: Path, name: str) -> None:
         title = module.removeprefix("lightning_reg.")
         lines += [title, "-" * len(title), "", f".. automodule:: {module}", ""]
     written, text = folder / f"{name}.rst", "\n".join(lines)
-    if (
-        not written.exists() or written.read_text(encoding="utf-8") != text
-    ):  # else the page would be built again
+    # else the page would be built again
+    if not written.exists() or written.read_text(encoding="utf-8") != text:
         written.write_text(text, encoding="utf-8")
     for package in packages:
         write_package(folder, package)

@@ -14,8 +14,8 @@ from torch import Tensor
 from untrained import VELOCITY, checkpoint
 
 from lightning_reg import functional as LF
+from lightning_reg.io.images import write_image
 from lightning_reg.io.points import write_points
-from lightning_reg.io.transforms import write_image
 from lightning_reg.spatial import Affine, BSpline, Composition, Grid, Transform
 
 

@@ -18,10 +18,8 @@ import lightning_reg as reg
 from lightning_reg.functional import warp
 
 FRAMES, SHAPE = 12, [144, 120, 144]
-GRID, CONTOUR = (
-    "#e69f00",
-    "#56b4e9",
-)  # colours that colour-blind readers tell apart (Okabe and Ito, 2008)
+# colours that colour-blind readers tell apart (Okabe and Ito, 2008)
+GRID, CONTOUR = ("#e69f00", "#56b4e9")
 
 
 def main() -> None:

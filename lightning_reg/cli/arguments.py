@@ -37,9 +37,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         self._given = list(args[0]) if args and args[0] is not None else sys.argv[1:]
         namespace, rest = super().parse_known_args(*args, **kwargs)
-        if hasattr(
-            namespace, "overrides"
-        ):  # argparse takes positional arguments from one place of the line only
+        # argparse takes positional arguments from one place of the line only
+        if hasattr(namespace, "overrides"):
             namespace.overrides += [word for word in rest if re.match(r"\+?[a-z]+[.\w]*=", word)]
             rest = [word for word in rest if word not in namespace.overrides]
         self._require_known(rest)

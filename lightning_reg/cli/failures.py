@@ -49,9 +49,8 @@ def guarded(main: Callable[[], int]) -> NoReturn:
             signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                line_buffering=True, errors="backslashreplace"
-            )  # into a file as to a terminal: line by line
+            # into a file as to a terminal: line by line
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         for word in (*sys.argv[1:], os.environ.get("PWD", "")):
             require_unicode(word)

@@ -74,9 +74,8 @@ def main() -> None:
 
 def train() -> int:
     """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
-    os.environ.setdefault(
-        "HYDRA_FULL_ERROR", "1"
-    )  # errors come here instead of being printed by Hydra
+    # errors come here instead of being printed by Hydra
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if any(word in options.HELP for word in sys.argv[1:]):
         return options.show(sys.argv[1:], command())
     unknown = next(

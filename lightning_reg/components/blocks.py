@@ -105,9 +105,8 @@ class Convolution(nn.Conv3d):
         result = F.conv3d(halves, weight, bias, padding=(0, halo, halo), dilation=dilation)
         if not torch.is_grad_enabled():  # an exported network must not depend on the memory layout
             return torch.cat([result[:1], result[1:]], dim=2)
-        whole = result.permute(0, 2, 3, 4, 1).reshape(
-            1, *input.shape[2:], -1
-        )  # no copy if the channels come last
+        # no copy if the channels come last
+        whole = result.permute(0, 2, 3, 4, 1).reshape(1, *input.shape[2:], -1)
         return whole.permute(0, 4, 1, 2, 3)
 
 

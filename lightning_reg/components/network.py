@@ -14,13 +14,7 @@ from lightning_reg.components.contracts import (
     require_transforms,
 )
 from lightning_reg.components.interfaces import Backbone, Features, Head
-from lightning_reg.registry import (
-    ComponentError,
-    DataError,
-    Described,
-    blaming,
-    require_kind,
-)
+from lightning_reg.registry import ComponentError, DataError, Described, blaming, require_kind
 from lightning_reg.spatial import Composition, Grid, Image, Transform
 
 

@@ -338,9 +338,8 @@ def sentence(error: Exception) -> str:
         group, _, name = match[1].rpartition("/")
         return no_option(group, name)
     if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
-        match = re.search(
-            r"Missing mandatory value: (\S*\.\S*)", text
-        )  # if an interpolation refers to it
+        # if an interpolation refers to it
+        match = re.search(r"Missing mandatory value: (\S*\.\S*)", text)
         key = match[1] if match else error.full_key
         return f"The option '{key}' has to be given: add {key}=... to the command line."
     if match := re.search(r"Key '([^']+)' is not in struct(?: full_key: (\S+))?", text):
@@ -375,9 +374,8 @@ def _known_keys() -> list[str]:
     for folder in _folders():
         for path in folder.rglob("*.yaml"):
             parts = path.relative_to(folder).parts[:-1]
-            parts = (
-                (path.stem,) if parts == ("base",) else parts
-            )  # the base of all files of a group
+            # the base of all files of a group
+            parts = (path.stem,) if parts == ("base",) else parts
             try:
                 loaded = read_yaml(path, references=True)
                 text = path.read_text(encoding="utf-8")

@@ -257,10 +257,7 @@ class _Sources:
             for p in self.constructor(cls)
             if p.name != "self"
             and p.kind
-            not in (
-                griffe.ParameterKind.var_positional,
-                griffe.ParameterKind.var_keyword,
-            )
+            not in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
         )
 
     def meanings(self, cls: griffe.Class, depth: int = 4) -> dict[str, str]:
@@ -391,8 +388,7 @@ def _text(cls: griffe.Class) -> str:
 
 def _flat(text: str) -> str:
     """One line, without the markup of references."""
-    plain = re.sub(
-        rf"(?<=see ){_ROLE.pattern}", r"\1", text
-    )  # targets of 'see' keep their full name
+    # targets of 'see' keep their full name
+    plain = re.sub(rf"(?<=see ){_ROLE.pattern}", r"\1", text)
     plain = _ROLE.sub(lambda match: match[1].rpartition(".")[2], plain)
     return " ".join(plain.replace("``", "'").split())

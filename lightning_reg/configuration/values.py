@@ -136,9 +136,8 @@ def _comments(path: Path) -> dict[str, str]:
     lines, found = text.splitlines(), {}
 
     def visit(node: yaml.Node, prefix: str) -> None:
-        if (
-            not isinstance(node, yaml.MappingNode) or node.flow_style
-        ):  # one line, whose comment is that of the whole
+        # one line, whose comment is that of the whole
+        if not isinstance(node, yaml.MappingNode) or node.flow_style:
             return
         for key, value in node.value:
             name = f"{prefix}{key.value}"

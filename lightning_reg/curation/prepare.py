@@ -26,11 +26,11 @@ from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import check_subject
 from lightning_reg.io.folders import inside, reason, refuse_links, write_whole
+from lightning_reg.io.images import write_image
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.names import unique
 from lightning_reg.io.points import write_points
 from lightning_reg.io.reading import read_json
-from lightning_reg.io.transforms import write_image
 from lightning_reg.registry import DataError, load, name_of
 from lightning_reg.spatial import Grid
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from lightning_reg.data.symmetry import rotated
 from lightning_reg.functional import resize_displacement
-from lightning_reg.io.transforms import from_itk
+from lightning_reg.io.transform_reading import from_itk
 from lightning_reg.registry import Checked, Length, Range, construct
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
 
@@ -71,7 +71,8 @@ class Augmentation(Checked):
     def __post_init__(self) -> None:
         for name, kind in (("affine", _affine), ("elastic", _elastic)):
             if getattr(self, name) is not None:
-                construct(name, kind, dict(getattr(self, name)))  # refuses unknown arguments
+                # refuses unknown arguments
+                construct(name, kind, dict(getattr(self, name)))
 
     def __call__(self, pair: Pair, seed: Sequence[int]) -> Pair:
         """Augment a pair of batch size 1. The same seed gives the same pair."""

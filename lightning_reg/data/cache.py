@@ -121,6 +121,7 @@ class ScanCache(Sequence[Scan]):
             for number in missing:
                 _ = self[number]
             return
+        # 2: the scans of a subject often come from one source
         loader = DataLoader(
             _Making(self, missing),
             batch_size=2,
@@ -128,7 +129,7 @@ class ScanCache(Sequence[Scan]):
             collate_fn=list,
             worker_init_fn=start_worker,
             multiprocessing_context=start_method(workers),
-        )  # 2: the scans of a subject often come from one source
+        )
         for batch in loader:
             for number, scan in batch:
                 if isinstance(scan, str):

@@ -28,13 +28,7 @@ from lightning_reg.data.sampling import (
 )
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.statistics import statistics
-from lightning_reg.registry import (
-    ArgumentError,
-    Checked,
-    DataError,
-    Range,
-    require_kind,
-)
+from lightning_reg.registry import ArgumentError, Checked, DataError, Range, require_kind
 from lightning_reg.spatial import Pair
 
 

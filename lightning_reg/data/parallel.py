@@ -51,9 +51,8 @@ def each(
         for number, item in enumerate(items):
             yield number, work(shared, item)
         return
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # forked processes can hang if the parent has threads
+    # forked processes can hang if the parent has threads
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         min(workers, len(items)), context, _start, (pickle.dumps((work, shared)),)
     ) as pool:

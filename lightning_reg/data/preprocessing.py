@@ -122,9 +122,8 @@ class Geometry(Checked):
             for first, kept, extent in zip(start, shape, mask.shape, strict=True)
         ]
         cropped = tio.Crop(tuple(itertools.chain(*bounds)))(subject)
-        cropped.update(
-            {key: value for key, value in subject.items() if key not in cropped}
-        )  # TorchIO drops entries that are not images
+        # TorchIO drops entries that are not images
+        cropped.update({key: value for key, value in subject.items() if key not in cropped})
         return cropped
 
 

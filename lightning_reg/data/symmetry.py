@@ -26,9 +26,8 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     """
     grid = pair.fixed.grid
     around = Grid(_shape(grid, axes), _similar(grid, axes))
-    to_original = (
-        grid.affine @ _index_map(grid, axes, flips) @ around.inverse
-    )  # a point of the new world to where it was
+    # a point of the new world to where it was
+    to_original = grid.affine @ _index_map(grid, axes, flips) @ around.inverse
     from_original = np.linalg.inv(to_original)
 
     def image(_: str, image: Image) -> Image:

@@ -63,9 +63,8 @@ def affine_parameters(matrix: Tensor, center: Array | None = None) -> Tensor:
     shear = torch.stack([unit[:, 0, 1], unit[:, 0, 2], unit[:, 1, 2]], dim=1)
     pivot = torch.zeros_like(shift) if center is None else beside(center, matrix).expand_as(shift)
     translation = shift - pivot + (linear @ pivot.unsqueeze(2)).squeeze(2)
-    from kornia.geometry.conversions import (
-        rotation_matrix_to_axis_angle,
-    )  # imported late for a faster start-up
+    # imported late for a faster start-up
+    from kornia.geometry.conversions import rotation_matrix_to_axis_angle
 
     return torch.cat([translation, rotation_matrix_to_axis_angle(orthogonal), scale, shear], dim=1)
 
@@ -78,9 +77,8 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
     angle = vector.norm(dim=1).view(-1, 1, 1)
-    outer = vector.unsqueeze(2) * vector.unsqueeze(
-        1
-    )  # written out: autocast would reduce the precision of a matrix product
+    # written out: autocast would reduce the precision of a matrix product
+    outer = vector.unsqueeze(2) * vector.unsqueeze(1)
     identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
     first, second = torch.sinc(angle / torch.pi), 0.5 * torch.sinc(angle / (2 * torch.pi)) ** 2
     return identity + first * cross + second * (outer - angle**2 * identity)

@@ -92,9 +92,8 @@ def bspline(
             matrix = basis_matrix(
                 control.shape[2 + axis], size, stride[axis], offset[axis], like=control
             )
-            dense = torch.tensordot(
-                dense, matrix, dims=([2], [1])
-            )  # the axis moves to the end; the last step restores the order
+            # the axis moves to the end; the last step restores the order
+            dense = torch.tensordot(dense, matrix, dims=([2], [1]))
     return dense
 
 

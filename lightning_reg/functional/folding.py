@@ -74,9 +74,8 @@ class _Folding(torch.autograd.Function):
             ) / step
             column[:, axis] += 1
             columns.append(column)
-        for axis, (low, high, step) in enumerate(
-            ends
-        ):  # d det / d column: cross product of the other two
+        # d det / d column: cross product of the other two
+        for axis, (low, high, step) in enumerate(ends):
             change = torch.linalg.cross(columns[(axis + 1) % 3], columns[(axis + 2) % 3]) * (
                 -share.unsqueeze(1) / step
             )

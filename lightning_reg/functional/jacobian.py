@@ -145,9 +145,8 @@ def folded_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
     Additive over slabs, if each slab includes the first plane of the next one.
     """
     steep = torch.stack([_steepest(displacement, axis) for axis in range(3)]).sum(0)
-    batch, *where = (steep * 3 >= 1).nonzero(
-        as_tuple=True
-    )  # elsewhere diagonal dominance excludes inversion
+    # elsewhere diagonal dominance excludes inversion
+    batch, *where = (steep * 3 >= 1).nonzero(as_tuple=True)
     corners = {
         c: (
             displacement[batch, :, where[0] + c[0], where[1] + c[1], where[2] + c[2]]

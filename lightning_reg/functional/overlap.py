@@ -73,9 +73,8 @@ def label_values(labels: Tensor) -> list[int]:
     if labels.numel() == 0:
         return []
     if labels.device.type == "cpu" and int(labels.min()) >= 0 and int(labels.max()) < 2**16:
-        return (
-            torch.bincount(labels.flatten().int()).nonzero().flatten().tolist()
-        )  # five times faster than sorting
+        # five times faster than sorting
+        return torch.bincount(labels.flatten().int()).nonzero().flatten().tolist()
     return [int(value) for value in labels.unique()]
 
 

@@ -55,9 +55,8 @@ class _Diffusion(torch.autograd.Function):
             displacement.new_zeros(displacement.shape[0]),
         )
         for a in range(dims):
-            ratio = (
-                (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)
-            )  # voxel size of each component over that of the axis
+            # voxel size of each component over that of the axis
+            ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)
             step = displacement.diff(dim=2 + a)
             weighted = step * (ratio / step[0, 0].numel())
             total += (weighted * step).flatten(1).sum(1)

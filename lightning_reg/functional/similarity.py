@@ -105,9 +105,8 @@ def mutual_information(
     weight = torch.ones_like(fixed[:, :1]) if mask is None else mask
     (batch, voxels), size, parts = fixed.flatten(1).shape, bins * bins, 64
     joint = torch.zeros(batch * parts * size, dtype=torch.float32, device=fixed.device)
-    part = (
-        torch.arange(voxels, device=fixed.device) * parts // voxels
-    )  # one histogram per part: float32 counts up to 16 million
+    # one histogram per part: float32 counts up to 16 million
+    part = torch.arange(voxels, device=fixed.device) * parts // voxels
     first = size * (parts * torch.arange(batch, device=fixed.device).unsqueeze(1) + part)
     (f, f_above), (w, w_above) = (
         _soft_bins(image.float().flatten(1), bins) for image in (fixed, warped)

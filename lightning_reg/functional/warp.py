@@ -152,14 +152,12 @@ def resize(image: Tensor, shape: Sequence[int], mode: Interpolation = "linear") 
     """
     if tuple(image.shape[2:]) == tuple(shape):
         return image
-    with full_precision(
-        image
-    ):  # autocast would convert features to float32, and tensors joined to them
+    # autocast would convert features to float32, and tensors joined to them
+    with full_precision(image):
         if mode == "nearest":
             values = image if image.is_floating_point() else image.float()
-            whole = all(
-                n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True)
-            )  # the same, and supported by ONNX
+            # the same, and supported by ONNX
+            whole = all(n % m == 0 for n, m in zip(shape, image.shape[2:], strict=True))
             return F.interpolate(
                 values, size=tuple(shape), mode="nearest" if whole else "nearest-exact"
             ).to(image.dtype)

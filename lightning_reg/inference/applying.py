@@ -9,9 +9,9 @@ import torchio as tio
 
 from lightning_reg.data.datasets.roles import has_labels
 from lightning_reg.io.folders import refuse_file, written_file
-from lightning_reg.io.images import Source, read_image
+from lightning_reg.io.images import Source, read_image, write_image
 from lightning_reg.io.points import read_points, write_points
-from lightning_reg.io.transforms import read_transform, write_image
+from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image, Transform, resampled
 

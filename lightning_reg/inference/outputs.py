@@ -63,7 +63,7 @@ class ExtraOutput(ABC):
 
 
 def _image(path: Path, *content: Any) -> None:
-    from lightning_reg.io.transforms import write_image
+    from lightning_reg.io.images import write_image
 
     write_image(path, *content)
 

@@ -25,7 +25,7 @@ from lightning_reg.inference.memory import Watched
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import identity
 from lightning_reg.inference.steps import Align, Notes, Optimize, Step
-from lightning_reg.io.transforms import require_perpendicular
+from lightning_reg.io.lps import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.optimization import Optimization
 from lightning_reg.registry import (

@@ -18,10 +18,11 @@ from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from lightning_reg.io.dicom import is_dicom, read_folder, read_slices
+from lightning_reg.io.lps import lps_geometry
 from lightning_reg.io.names import require_unicode
-from lightning_reg.io.nifti import is_nifti, nifti_header, open_nifti, placement, skew
+from lightning_reg.io.nifti import is_nifti, nifti_header, open_nifti, place, placement, skew
 from lightning_reg.registry import DataError
-from lightning_reg.spatial import Image
+from lightning_reg.spatial import Grid, Image
 
 Source: TypeAlias = "str | Path | tio.Image | SpatialImage | sitk.Image | Image | tuple[Any, Any]"
 
@@ -98,9 +99,8 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
         return image
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of TorchIO's attempts with other libraries; failures are reported below
+            # of TorchIO's attempts with other libraries; failures are reported below
+            warnings.simplefilter("ignore")
             image = kind(path, reader=_read_nifti) if is_nifti(path) else kind(path)
             image.load()
     except MemoryError as cause:
@@ -121,9 +121,8 @@ def _from_path(path: Path, kind: type[tio.Image]) -> tio.Image:
 def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
     """Read with nibabel: ITK, TorchIO's first choice, silently replaces NaN by zeros."""
     header = nifti_header(path, check=False)
-    if (
-        header is not None and min(abs(header["pixdim"][1:4])) == 0
-    ):  # nibabel and ITK make up different sizes
+    # nibabel and ITK make up different sizes
+    if header is not None and min(abs(header["pixdim"][1:4])) == 0:
         raise ValueError(
             "its header has a voxel size of"
             f" {' x '.join(f'{v:g}' for v in header['pixdim'][1:4])} mm"
@@ -295,3 +294,33 @@ def first_line(error: BaseException) -> str:
     """First line of an error's message, or its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
+    """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the ending sets the format
+    (``.nii.gz``, ``.mha``, ``.nrrd``).
+    """
+    values = tensor[0, 0].detach().cpu().contiguous().numpy()
+    if values.dtype.kind in "biu":  # the smallest type that every reader supports
+        low, high = int(values.min()), int(values.max())
+        values = values.astype(
+            next(k for k in (np.uint8, np.int16, np.int32, np.float64) if _holds(k, low, high))
+        )
+    if path.name.endswith((".nii", ".nii.gz")):
+        written = nib.Nifti1Image(values, grid.affine[0])
+        place(written)
+        nib.save(written, path)
+        return
+    image = sitk.GetImageFromArray(values.transpose())
+    origin, spacing, direction = lps_geometry(grid)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as cause:
+        raise OSError(itk_reason(cause)) from cause
+
+
+def _holds(kind: type, low: int, high: int) -> bool:
+    return kind is np.float64 or (np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)

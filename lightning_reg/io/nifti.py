@@ -166,3 +166,10 @@ def skew(affine: Affine) -> float:
     with np.errstate(invalid="ignore"):
         axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def place(image: nib.Nifti1Image) -> None:
+    """Set both the qform and the sform of the header, in mm."""
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    image.header.set_xyzt_units("mm")

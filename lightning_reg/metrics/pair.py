@@ -179,10 +179,7 @@ def evaluate(
         mapped = transform.map_world(fixed.T.unsqueeze(0))[0].T
         sides["before"]["tre"] = pair.landmark_errors(start)[0].cpu()
         sides["after"]["tre"] = pair.landmark_errors(transform)[0].cpu()
-        motion = {
-            "motion_true": (moving - fixed).cpu(),
-            "motion_predicted": (mapped - fixed).cpu(),
-        }
+        motion = {"motion_true": (moving - fixed).cpu(), "motion_predicted": (mapped - fixed).cpu()}
     before = (
         Affine(torch.eye(4).unsqueeze(0).to(pair.fixed.tensor.device), grid)
         if start is None

@@ -27,11 +27,7 @@ def chance(generator: torch.Generator, probability: float) -> bool:
 
 
 def smooth_noise(
-    shape: Sequence[int],
-    scale: float,
-    channels: int,
-    generator: torch.Generator,
-    octaves: int = 1,
+    shape: Sequence[int], scale: float, channels: int, generator: torch.Generator, octaves: int = 1
 ) -> Tensor:
     """Draw smooth random functions: cubic B-splines of normally distributed control points.
 

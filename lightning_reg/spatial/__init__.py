@@ -21,13 +21,7 @@ from lightning_reg.spatial.slabs import (
     slabs,
     warped_slab,
 )
-from lightning_reg.spatial.transforms import (
-    Affine,
-    Composition,
-    Identity,
-    Transform,
-    parts,
-)
+from lightning_reg.spatial.transforms import Affine, Composition, Identity, Transform, parts
 from lightning_reg.spatial.tree import mapped
 
 __all__ = [

@@ -9,14 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_reg.functional import (
-    beside,
-    bspline,
-    bspline_at,
-    exponentiate,
-    invert,
-    sample,
-)
+from lightning_reg.functional import beside, bspline, bspline_at, exponentiate, invert, sample
 from lightning_reg.spatial.grid import Grid
 from lightning_reg.spatial.transforms import (
     Affine,

@@ -36,9 +36,8 @@ def step_memory(method: Mapping[str, Any], shape: Sequence[int]) -> float:
     module = RegistrationModule.from_configuration(method)
     for part in module.modules():
         if isinstance(part, Growable):
-            part.grow(
-                [*[0.0] * (len(part.alpha) - 1), 1.0]
-            )  # the final state, which needs most memory
+            # the final state, which needs most memory
+            part.grow([*[0.0] * (len(part.alpha) - 1), 1.0])
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     batch = 1 if module.split_batch else int(method.get("batch_size") or 1)
     tensors = math.prod(shape) * per_voxel(shape, lambda pair: _peak(module, pair))

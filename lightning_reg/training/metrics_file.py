@@ -67,9 +67,8 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
-        if step in self.rows and self._written == len(
-            self.rows
-        ):  # this row is already in the file, always as its last one
+        # this row is already in the file, always as its last one
+        if step in self.rows and self._written == len(self.rows):
             self._written = None
         row = self.rows.setdefault(step, {"step": str(step)})
         row.update(

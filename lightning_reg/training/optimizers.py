@@ -11,13 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_reg.configuration.building import plain
-from lightning_reg.registry import (
-    ComponentError,
-    arguments_of,
-    construct,
-    load,
-    registered_name,
-)
+from lightning_reg.registry import ComponentError, arguments_of, construct, load, registered_name
 from lightning_reg.training.schedules import Schedule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -36,9 +30,8 @@ def build_optimizer(spec: Mapping[str, Any]) -> OptimizerFactory:
     arguments = {key: value for key, value in spec.items() if value is not None}
     name = arguments.pop("name", None)
     cls = load("optimizers", str(name), torch.optim.Optimizer)
-    construct(
-        str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))]
-    )  # refuses invalid arguments
+    # refuses invalid arguments
+    construct(str(name), cls, arguments, params=[nn.Parameter(torch.zeros(1))])
     return functools.partial(cls, **arguments)
 
 

@@ -57,14 +57,7 @@ def write_record(
         "device": str(module.device),
         "versions": {
             name: version(name)
-            for name in (
-                "lightning-reg",
-                "torch",
-                "lightning",
-                "torchio",
-                "hydra-core",
-                "kornia",
-            )
+            for name in ("lightning-reg", "torch", "lightning", "torchio", "hydra-core", "kornia")
         }
         | {"python": platform.python_version()},
         "components": list(used),
@@ -74,9 +67,8 @@ def write_record(
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
     log_outcome(loggers, folder, drawn, rows, totals(module.cases), config)
-    write_whole(
-        folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode()
-    )  # last, because it marks the run as finished
+    # last, because it marks the run as finished
+    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     (folder / FAILURE).unlink(missing_ok=True)
 
 

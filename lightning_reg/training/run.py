@@ -132,9 +132,10 @@ def train(
             return _run(config, folder, resume, None, callbacks, None)
     refuse_links(folder, NO_LINKS)
     with _no_litter(folder), one_writer(folder), _failures(folder):
+        # may be in the removed run
         source = (
             read_source(config["init"]) if overwrite and config.get("init") is not None else None
-        )  # may be in the removed run
+        )
         if overwrite:
             clear(folder)
         if resume is None:
@@ -175,9 +176,8 @@ def _run(
                 " errors on them are too small."
             )
     if resume is not None:
-        load_weights(
-            module, read_checkpoint(resume)["state_dict"], str(resume)
-        )  # Lightning's own message is very long
+        # Lightning's own message is very long
+        load_weights(module, read_checkpoint(resume)["state_dict"], str(resume))
     used = module.components() + entries(around(config))
     notes += [told for one in used if (told := hidden(one["group"], one["name"]))]
     module.metrics = build_metrics(config.get("metrics") or ())
@@ -217,9 +217,8 @@ def _run(
         clear(folder)  # remains of a run killed before its first checkpoint
         settle()
 
-    lines = (
-        progress is not None and not sys.stdout.isatty()
-    )  # a bar in a file would be a heap of fragments
+    # a bar in a file would be a heap of fragments
+    lines = progress is not None and not sys.stdout.isatty()
     settings = (
         {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}}
         if lines

@@ -104,9 +104,7 @@ class DecaySchedule(Schedule):
     """
 
     def __init__(
-        self,
-        decay: Annotated[float, Range(0)] = 0.0,
-        cooldown: Annotated[float, Range(0, 1)] = 0.0,
+        self, decay: Annotated[float, Range(0)] = 0.0, cooldown: Annotated[float, Range(0, 1)] = 0.0
     ) -> None:
         self.decay, self.cooldown = float(decay), float(cooldown)
         self.counts_steps = self.cooldown > 0

@@ -381,9 +381,8 @@ def test_single_pairs_are_registered_again_also_otherwise(
     )
     assert rows(tmp_path / "out")["p1"]["status"] == "failed"
     assert Ledger(tmp_path / "out").failed({}) == ["p1"]
-    for path in (tmp_path / "out").rglob(
-        "*"
-    ):  # as after copying the folder, or with a clock that was set back
+    # as after copying the folder, or with a clock that was set back
+    for path in (tmp_path / "out").rglob("*"):
         os.utime(path, ns=(1, 1) if path.name == "p1.json" else (2, 2))
     assert Ledger(tmp_path / "out").failed({}) == ["p1"]
     assert [row["status"] for row in collect(tmp_path / "out").rows] == ["done", "failed", "done"]
@@ -609,9 +608,8 @@ def test_a_thumbnail_shows_the_patients_right_on_the_left_and_folding_in_red() -
     volume[:, :, :, 12:] += 50.0  # anterior
     image = Image(volume, Grid(shape, turn))
     displacement = torch.zeros(1, 3, *shape)
-    displacement[:, 0, 14:18] = torch.linspace(0, -9, 4).view(
-        4, 1, 1
-    )  # folds, on the patient's left
+    # folds, on the patient's left
+    displacement[:, 0, 14:18] = torch.linspace(0, -9, 4).view(4, 1, 1)
     picture = np.asarray(
         thumbnail(
             Pair(image, image),

@@ -33,7 +33,7 @@ from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.inference.loading import load
 from lightning_reg.io.images import read_image
-from lightning_reg.io.transforms import read_transform
+from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.registry import DataError, UserError
 
 PHANTOM = PhantomDataset(subjects=6, validation=2, shape=[20, 18, 20])

@@ -445,7 +445,6 @@ def test_models_are_evaluated_on_the_studys_split(tmp_path: Path) -> None:
         for fold in "12"
         for row in rows(tmp_path / "out" / f"v_s1_f{fold}" / "evaluation" / "cases.csv")
     ]
-    assert sorted(again) == sorted(
-        evaluated
-    )  # of two folds each trains on what the other validates
+    # of two folds each trains on what the other validates
+    assert sorted(again) == sorted(evaluated)
     assert read_definition(path).folds == 2

@@ -51,21 +51,18 @@ def test_a_value_is_shown_as_composed_with_the_meaning_of_its_component() -> Non
     assert "squarings" in steps.meaning
     assert values["data.root"].value == values["data.dataset.root"].value == NOT_GIVEN
     assert values["method.loss.terms.lncc.window"].value == 5  # of size=small
-    assert (
-        values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."
-    )  # of another class, to which it refers
+    # of another class, to which it refers
+    assert values["data.preprocessing.margin"].meaning == "margin around the lungs or the mask, mm."
     assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["data.fold"].meaning.startswith("cross-validation")  # a comment of the file
-    assert (
-        "bf16-mixed on CPU" not in values["trainer.precision"].meaning
-    )  # the docstring comes before the comment
+    # the docstring comes before the comment
+    assert "bf16-mixed on CPU" not in values["trainer.precision"].meaning
 
 
 def test_a_comment_of_a_line_is_that_of_the_whole() -> None:
     values = {value.key: value for value in explained(["data=phantom"])}
-    assert values["data.dataset.name"].meaning.startswith(
-        "name of the component"
-    )  # not that of the line, on the crop
+    # not that of the line, on the crop
+    assert values["data.dataset.name"].meaning.startswith("name of the component")
     assert "Gaussian noise" in values["data.augmentation.noise"].meaning
     assert values["callbacks.early_stopping"].meaning.startswith("e.g.")
 
@@ -297,6 +294,5 @@ def test_one_command_installs_completion_once(shell: str, tmp_path: Path) -> Non
     script = subprocess.run(call, check=True, capture_output=True, text=True).stdout
     assert "_python_argcomplete" in script
     assert ("python3" in script) == (shell == "bash")  # for python train.py
-    assert "COMP_WORDBREAKS=" not in script.replace(
-        "_ARGCOMPLETE_COMP_WORDBREAKS=", ""
-    )  # the rest of the shell stays as it was
+    # the rest of the shell stays as it was
+    assert "COMP_WORDBREAKS=" not in script.replace("_ARGCOMPLETE_COMP_WORDBREAKS=", "")

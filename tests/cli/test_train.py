@@ -146,9 +146,8 @@ def test_one_command_from_nothing_to_a_table(train, tmp_path: Path) -> None:
     assert (folder / "checkpoints" / "best.ckpt").exists()
     assert (folder / "figures" / "case_0.png").stat().st_size > 10_000
 
-    code, out, _ = train(
-        f"resume={folder}", "trainer.max_steps=3"
-    )  # the command that the first one printed
+    # the command that the first one printed
+    code, out, _ = train(f"resume={folder}", "trainer.max_steps=3")
     assert code == 0
     with (folder / "metrics.csv").open(newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
@@ -204,9 +203,8 @@ def test_a_run_goes_on_after_its_data_have_moved_with_options_of_its_own_groups(
         tmp_path / "mo'ved, x" / "P0" / "a.nii.gz", np.ones((16, 14, 12), np.float32) + image
     )
     assert "have changed (changed: P0 a)" in refused(train("resume=runs/a", "trainer.max_steps=4"))
-    code, _, err = train(
-        "resume=runs/a", "trainer.max_steps=4", "changed_data=true"
-    )  # as the message has it
+    # as the message has it
+    code, _, err = train("resume=runs/a", "trainer.max_steps=4", "changed_data=true")
     assert code == 0, err
     assert yaml.safe_load((tmp_path / "runs/a/config.yaml").read_text())["changed_data"] is False
 

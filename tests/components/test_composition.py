@@ -110,10 +110,11 @@ def test_registering_symmetrically_keeps_what_changes_its_sign_with_the_directio
     """For small displacements: half of the one direction's less the other's."""
     composer = single(BACKBONE, "dense", symmetric=True).eval()
     torch.nn.init.normal_(composer.network.heads[0].fields[0].weight, std=0.02)
+    # on one grid
     there, back = (
         composer.network(a, b)[-1].displacement()
         for a, b in ((pair.fixed, pair.moving), (pair.moving, pair.fixed))
-    )  # on one grid
+    )
     expected = (there - back) / 2
     assert float(expected.abs().max()) > 0.2 * float(there.abs().max())
     found = composer(pair.fixed, pair.moving).transform.displacement()

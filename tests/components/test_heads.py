@@ -47,9 +47,8 @@ def test_training_starts_next_to_the_identity(name: str, oblique: Grid) -> None:
     head = build("heads", name, Head, channels=CHANNELS, strides=STRIDES)
     displacement = head(features(oblique), oblique)[-1].displacement(oblique)
     assert displacement.shape == (2, 3, *oblique.shape)
-    limit = 0.1 * (
-        oblique.shape[0] if name == "integrated_gradient" else 1
-    )  # sums of steps along an axis
+    # sums of steps along an axis
+    limit = 0.1 * (oblique.shape[0] if name == "integrated_gradient" else 1)
     assert 0 < float(displacement.detach().abs().max()) < limit
 
 
@@ -203,9 +202,8 @@ def test_a_level_of_a_pyramid_enters_without_changing_the_transform() -> None:
         coarse, entering, half, whole = (
             field([1 - w, w], [maps[0], maps[1] if w else None]) for w in (0.0, 1e-4, 0.5, 1.0)
         )
-    assert (
-        float((entering - coarse).abs().max()) < 0.2
-    )  # of sampling at whole voxels instead of every other one
+    # of sampling at whole voxels instead of every other one
+    assert float((entering - coarse).abs().max()) < 0.2
     apart = [float((other - entering).square().mean()) for other in (half, whole)]
     assert 0 < apart[0] < apart[1]
 
@@ -381,9 +379,8 @@ def test_a_field_at_a_stride_lies_where_its_features_are(kind: str) -> None:
         head, own = VelocityHead((3,), (stride,)), 2
         layer = head.velocity
     else:
-        own = (
-            2 if kind.endswith("resolution") else 1
-        )  # voxels of the field's grid, or of the image's
+        # voxels of the field's grid, or of the image's
+        own = 2 if kind.endswith("resolution") else 1
         head = DenseHead((3,), (stride,), levels="all" if own == 2 else "finest")
         layer = head.fields[0]
     bias(layer, torch.zeros(3))

@@ -278,9 +278,8 @@ def test_a_weight_means_the_same_at_every_size(name: str) -> None:
 def test_a_masked_term_ignores_what_lies_outside(mask: str, pair: Pair, level, shifted) -> None:
     outside = Image(pair.fixed.tensor + 5 * (1 - pair.fixed_mask.tensor.float()), pair.fixed.grid)
     seen = level(shifted(1.5), replace(pair, fixed=outside))
-    assert float(term("ssd", mask=mask)(seen, pair)) < 0.1 * float(
-        term("ssd")(seen, pair)
-    )  # the warped moving mask is soft at its border
+    # the warped moving mask is soft at its border
+    assert float(term("ssd", mask=mask)(seen, pair)) < 0.1 * float(term("ssd")(seen, pair))
 
 
 @pytest.mark.parametrize("mask", ["fixed", "moving", "intersection"])
@@ -422,9 +421,8 @@ def test_a_bundle_restricted_to_what_is_there_keeps_weights_and_levels(
     bundle.require(pair.has() | {"truth"})  # some pairs have it
     whole, left = bundle(found, pair), bundle.restricted(pair.has())(found, pair)
     assert set(left.terms) == {"ssd"}
-    assert float(left.total) == pytest.approx(
-        float(whole.total)
-    )  # a term without its data counts 0
+    # a term without its data counts 0
+    assert float(left.total) == pytest.approx(float(whole.total))
     with pytest.raises(TrainingError, match="Every term of the model's own loss"):
         build_loss({"terms": {"field_error": {}}}).restricted(pair.has())
 

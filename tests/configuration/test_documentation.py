@@ -46,9 +46,8 @@ def test_arguments_are_those_of_the_constructor(group: str, name: str) -> None:
             assert not isinstance(default, (int, str, bool, type(None)))
     source = Path(inspect.getsourcefile(cls) or "")
     assert Path(found.path) == source
-    assert inspect.getsourcelines(cls)[1] in range(
-        found.line - 3, found.line + 1
-    )  # decorators count as its first line there
+    # decorators count as its first line there
+    assert inspect.getsourcelines(cls)[1] in range(found.line - 3, found.line + 1)
 
 
 OURS = [

@@ -90,9 +90,8 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(raw, tmp_path: Pat
     assert prepare(open_dataset(raw), out, CROPPED).reused == 3
     assert prepare(open_dataset(raw), out, replace(CROPPED, margin=9.0)).reused == 0
     table = tmp_path / "raw" / "pairs.csv"
-    table.write_text(
-        "\n".join(table.read_text().splitlines()[:2])
-    )  # the second pair is no longer there
+    # the second pair is no longer there
+    table.write_text("\n".join(table.read_text().splitlines()[:2]))
     prepare(open_dataset(raw), out, replace(CROPPED, margin=9.0))
     assert sorted(p.name for p in (out / "images").iterdir()) == [
         "pair1_fixed.nii.gz",
@@ -350,9 +349,8 @@ def test_what_a_killed_run_with_other_settings_left_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "lightning_reg.curation.prepare.write_points", killed
-        )  # images are there by then, the scan's state is not
+        # images are there by then, the scan's state is not
+        patch.setattr("lightning_reg.curation.prepare.write_points", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(open_dataset(raw), out, replace(CROPPED, shape=(10, 10, 10)))
     assert prepare(open_dataset(raw), out, CROPPED).reused == 3

@@ -139,9 +139,8 @@ def test_changes_are_named_and_known_subjects_keep_their_split(
     } == set()
     assert after is None or after.items() <= now.items()
     assert all(fixed.split == moving.split for fixed, moving in data.named_pairs())
-    again = Splits(
-        FolderDataset(tmp_path / "x")
-    )  # the next time, the accepted state is the known one
+    # the next time, the accepted state is the known one
+    again = Splits(FolderDataset(tmp_path / "x"))
     later = joined(known, identify(data), moved)
     again.assign(later["moved"])
     assert changes(later, identify(again)) is None

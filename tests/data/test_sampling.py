@@ -208,9 +208,8 @@ def test_patches_lie_at_corresponding_places(offset: float) -> None:
             np.abs(pair.fixed.grid.center - pair.moving.grid.center)[0]
             / pair.moving.grid.spacing[0]
         )
-        assert (
-            float(apart[[0, 2]].max()) <= 4
-        )  # at most as far as the moving image's border forces it
+        # at most as far as the moving image's border forces it
+        assert float(apart[[0, 2]].max()) <= 4
     centers = {tuple(drawn[item].fixed.grid.center[0].tolist()) for item in range(6)}
     assert len(centers) > 3
     with pytest.raises(DataError, match="three numbers of voxels"):
@@ -304,9 +303,8 @@ def test_a_spline_that_cannot_be_is_refused(arguments: dict, message: str) -> No
 
 def test_outside_the_scan_lies_its_padding_or_its_border() -> None:
     scan = smooth_scan((20, 18, 22))
-    scan = replace(
-        scan, image=replace(scan.image, tensor=scan.image.tensor + 10)
-    )  # the padding of 0 cannot be mistaken
+    # the padding of 0 cannot be mistaken
+    scan = replace(scan, image=replace(scan.image, tensor=scan.image.tensor + 10))
     air, border = (
         SyntheticDeformation(outside=o).draw(scan, np.random.default_rng(1))
         for o in ("padding", "border")
@@ -327,12 +325,13 @@ def test_sliding_leaves_what_lies_beside_the_mask_at_its_height() -> None:
     )
     torch.testing.assert_close(sliding[:, :2], moving[:, :2])
     assert float(sliding[:, 2, :6].abs().max()) < 0.02 * float(moving[:, 2, :6].abs().max())
+    # over the whole height, above and below the mask as well
     core = (
         slice(None),
         2,
         slice(18, 22),
         slice(15, 17),
-    )  # over the whole height, above and below the mask as well
+    )
     torch.testing.assert_close(sliding[core], moving[core], rtol=0.02, atol=0.02)
 
 

@@ -19,9 +19,8 @@ from lightning_reg.training.checkpoints import damaged, read_checkpoint
 from lightning_reg.training.run import train
 
 STOPPED = 130
-PROCESSES = multiprocessing.get_context(
-    "forkserver"
-)  # forks a process that has imported everything and computed nothing
+# forks a process that has imported everything and computed nothing
+PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["faults.killing"])
 
 
@@ -81,9 +80,10 @@ def killed_until_done(
                 sent = rng.choice(signals)
                 os.kill(process.pid, sent)
         process.join()
+        # before it listened
         unborn = (
             sent == signal.SIGINT and process.exitcode == 1 and "Traceback" not in log_of(folder)
-        )  # before it listened
+        )
         if (
             process.exitcode not in (0, STOPPED)
             and not (sent and process.exitcode == -sent)

@@ -30,7 +30,7 @@ from lightning_reg.configuration.settings import RULES, require_settings
 from lightning_reg.data.datasets.manifest import read_rows
 from lightning_reg.io.images import read_image
 from lightning_reg.io.points import read_points
-from lightning_reg.io.transforms import read_transform
+from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.optimization.configuration import read_instance
 from lightning_reg.registry import DataError, TrainingError, UserError
 from lightning_reg.training.run_folder import difference, read_config
@@ -390,9 +390,8 @@ def test_damage_at_random_places_is_found_or_harmless(
             "traceback",
             "hang",
         ), f"{'cut' if number % 2 else 'flipped'} at {where:.3f}: {printed}"
-        if (
-            file.endswith(CHECKED) and found == "silent"
-        ):  # the name and time in a gzip header are not part of the content
+        # the name and time in a gzip header are not part of the content
+        if file.endswith(CHECKED) and found == "silent":
             assert where < 0.01 and not number % 2, (
                 f"{'cut' if number % 2 else 'flipped'} at {where:.3f} was not found"
             )

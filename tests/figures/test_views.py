@@ -58,12 +58,10 @@ def test_the_patients_right_is_left_and_anterior_and_superior_are_up(flip: np.nd
     axial, coronal, sagittal = (view[:, n * side : (n + 1) * side].astype(float) for n in range(3))
     half = side // 2
     for plane in (axial, coronal):
-        assert plane[:half, :half].sum() > 3 * (
-            plane.sum() - plane[:half, :half].sum()
-        )  # right is left, anterior or superior up
-    assert sagittal[:half, half:].sum() > 3 * (
-        sagittal.sum() - sagittal[:half, half:].sum()
-    )  # anterior is right
+        # right is left, anterior or superior up
+        assert plane[:half, :half].sum() > 3 * (plane.sum() - plane[:half, :half].sum())
+    # anterior is right
+    assert sagittal[:half, half:].sum() > 3 * (sagittal.sum() - sagittal[:half, half:].sum())
 
 
 def test_an_image_tells_shape_voxel_size_and_values() -> None:

@@ -148,6 +148,5 @@ def test_a_jump_costs_by_its_height_and_not_by_its_steepness():
 
     assert cost(jump([1, 0, 0], 1)) == pytest.approx(39, rel=1e-3)
     assert cost(jump([1, 0, 0], 10)) == pytest.approx(39, rel=1e-3)
-    assert cost(jump([0.5**0.5, 0.5**0.5, 0], 10)) == pytest.approx(
-        39 * 2**0.5 - 5, rel=0.01
-    )  # the mean length of its level lines inside the square
+    # the mean length of its level lines inside the square
+    assert cost(jump([0.5**0.5, 0.5**0.5, 0], 10)) == pytest.approx(39 * 2**0.5 - 5, rel=0.01)

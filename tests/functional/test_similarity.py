@@ -220,9 +220,8 @@ def test_ngf_is_one_minus_the_squared_cosine_of_strong_edges(linear_field):
         images[0], -2 * images[0], (edges[0], 2 * edges[0]), spacing
     ).item() == pytest.approx(0, abs=1e-12)
     flat = torch.zeros_like(images[0])
-    assert LF.ngf(flat, flat, edges, spacing).item() == pytest.approx(
-        0, abs=1e-12
-    )  # where there is no edge in either, nothing differs
+    # where there is no edge in either, nothing differs
+    assert LF.ngf(flat, flat, edges, spacing).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_the_mean_gradient_is_in_intensity_per_mm(linear_field):

@@ -118,12 +118,10 @@ def test_voxels_of_the_moving_image_decide_what_lands() -> None:
     )
     assert missed(Pair(small, large), translation(2.0 * 100, 0, 0)) is None  # to voxels 190 to 209
     assert "Only 10 %" in str(missed(Pair(small, large), translation(2.0 * 108, 0, 0)))
-    assert (
-        missed(Pair(large, small), translation(0, 0, 0)) is None
-    )  # a crop, as a whole in the fixed image
-    assert "Only 2 %" in str(
-        missed(Pair(large, small), translation(-2.0 * 106, 0, 0))
-    )  # 4 of the crop's 20
+    # a crop, as a whole in the fixed image
+    assert missed(Pair(large, small), translation(0, 0, 0)) is None
+    # 4 of the crop's 20
+    assert "Only 2 %" in str(missed(Pair(large, small), translation(-2.0 * 106, 0, 0)))
     assert "Only 0 %" in str(missed(Pair(large, small), translation(-2.0 * 150, 0, 0)))
 
 
@@ -226,9 +224,8 @@ def test_resampling_in_slabs_is_resampling_at_once(
 ) -> None:
     image = Image(smooth_field(moving_grid.shape, 1.0, channels=1), moving_grid, padding=-2.0)
     transform = Displacement(smooth_field(fixed_grid.shape, 2.0), fixed_grid)
-    monkeypatch.setattr(
-        sys.modules[resampled.__module__], "SLAB", 5 * 15 * 17
-    )  # 12 slices: 5, 5 and 2
+    # 12 slices: 5, 5 and 2
+    monkeypatch.setattr(sys.modules[resampled.__module__], "SLAB", 5 * 15 * 17)
     found = resampled(image, transform, fixed_grid)
     assert found.grid is fixed_grid
     torch.testing.assert_close(
@@ -272,12 +269,12 @@ def test_similarities_of_slabs_are_those_of_the_whole(
     transform = Displacement(smooth_field(fixed_grid.shape, 2.0), fixed_grid)
     whole = similarities(pair, Identity(fixed_grid, torch.zeros(1)), transform)
     assert whole["lncc"]["after"] == pytest.approx(_lncc_at_once(pair, transform), abs=1e-6)
-    monkeypatch.setattr(
-        sys.modules[resampled.__module__], "SLAB", 5 * 15 * 17
-    )  # 12 slices: 5, 5 and 2
+    # 12 slices: 5, 5 and 2
+    monkeypatch.setattr(sys.modules[resampled.__module__], "SLAB", 5 * 15 * 17)
+    # every seventh
     monkeypatch.setattr(
         sys.modules[similarities.__module__], "DRAWN", fixed_grid.points().numel() // 3 // 7
-    )  # every seventh
+    )
     thinned = similarities(pair, Identity(fixed_grid, torch.zeros(1)), transform)
     for name in ("ncc", "lncc"):
         assert thinned[name] == pytest.approx(whole[name], abs=1e-5)

@@ -12,14 +12,13 @@ import SimpleITK as sitk
 import torch
 
 from lightning_reg.inference.applying import apply_to_image, apply_to_points
-from lightning_reg.io.transforms import write_image
+from lightning_reg.io.images import write_image
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
 LPS = np.array([-1.0, -1.0, 1.0])
-POINTS = np.array(
-    [[-209.0, 131.0, 411.0], [-212.5, 135.0, 405.0], [-207.0, 129.0, 414.0]]
-)  # RAS mm
+# RAS mm
+POINTS = np.array([[-209.0, 131.0, 411.0], [-212.5, 135.0, 405.0], [-207.0, 129.0, 414.0]])
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from untrained import VELOCITY, checkpoint
 import lightning_reg
 from lightning_reg.inference.ensemble import Ensemble, flipped, models, padded_in_front, variants
 from lightning_reg.inference.report.again import report_again
-from lightning_reg.io.transforms import read_transform
+from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image, Pair
 
@@ -127,9 +127,8 @@ def test_a_constant_velocity_keeps_its_direction_in_the_world_of_each_variant(
         .displacement[..., 4:-4, 4:-4, 4:-4]
         .mean((0, 2, 3, 4))
     )
-    torch.testing.assert_close(
-        mean, plain * 3 / 5, atol=0.05, rtol=0
-    )  # of five members one has each axis turned
+    # of five members one has each axis turned
+    torch.testing.assert_close(mean, plain * 3 / 5, atol=0.05, rtol=0)
 
 
 def test_files_report_and_record(tmp_path: Path, files: dict[str, Path]) -> None:

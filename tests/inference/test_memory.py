@@ -72,9 +72,8 @@ def test_a_finer_stage_takes_more_and_so_does_a_term_with_more_channels() -> Non
     assert of("optimization.loss.mind.weight=1", "optimization.stages.4.stride=1") > 1.3 * finer
     two_modalities = of(name="multimodal")
     assert two_modalities != usual
-    assert of(name="auto") == max(
-        usual, two_modalities
-    )  # which of the two it will be is not known before
+    # which of the two it will be is not known before
+    assert of(name="auto") == max(usual, two_modalities)
 
 
 @pytest.mark.parametrize("per_voxel", [20.0, 200.0])

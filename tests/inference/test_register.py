@@ -305,9 +305,10 @@ def test_every_kind_of_input_gives_the_same(files) -> None:
         (tio.Subject(t1=fixed), tio.Subject(image=moving)),
     ]
     for pair in kinds:
+        # half precision of 200
         torch.testing.assert_close(
             registrar.register(*pair).warped.data, expected, atol=0.1, rtol=0
-        )  # half precision of 200
+        )
 
 
 def test_a_subject_brings_its_parts(files) -> None:

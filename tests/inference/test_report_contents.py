@@ -25,13 +25,14 @@ from lightning_reg.inference.report import viewer
 from lightning_reg.inference.report.again import report_again
 from lightning_reg.inference.report.viewer import display_grid
 from lightning_reg.inference.result import Result
-from lightning_reg.io.transforms import write_image
+from lightning_reg.io.images import write_image
 from lightning_reg.spatial import Affine, Grid, Identity, Image, Pair, Transform
 
+# RAS mm, in the fixed and the moving image
 SPOT = (
     torch.tensor([-45.0, 28.0, 306.0]),
     torch.tensor([-39.0, 24.0, 311.0]),
-)  # RAS mm, in the fixed and the moving image
+)
 STEP = SPOT[1] - SPOT[0]
 
 

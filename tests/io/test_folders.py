@@ -285,9 +285,8 @@ def test_links_are_refused_where_they_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "run" / "figures").mkdir(parents=True)
     (tmp_path / "alias").symlink_to("run")
     (tmp_path / "run" / "mine").symlink_to("../victim")
-    refuse_links(
-        tmp_path / "alias", ("figures", "cases.csv")
-    )  # a folder given by a link, and a link of the user's own in it
+    # a folder given by a link, and a link of the user's own in it
+    refuse_links(tmp_path / "alias", ("figures", "cases.csv"))
     assert inside(tmp_path, "run/mine", links=True) == tmp_path / "run" / "mine"
     for link, name in (
         ("cases.csv", "cases.csv"),

@@ -14,9 +14,8 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.scans import read_subject, scan_from_subject
-from lightning_reg.io.images import read_image
+from lightning_reg.io.images import read_image, write_image
 from lightning_reg.io.points import read_plain, read_points, write_points
-from lightning_reg.io.transforms import write_image
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
@@ -52,9 +51,8 @@ def write_series(
             "0018|0050": "3",
         }.items():  # fmt: skip
             part.SetMetaData(tag, text)
-        writer.SetFileName(
-            str(folder / f"{prefix}{values.shape[2] - k:03d}.dcm")
-        )  # names in the other order than positions
+        # names in the other order than positions
+        writer.SetFileName(str(folder / f"{prefix}{values.shape[2] - k:03d}.dcm"))
         writer.Execute(part)
     locale.setlocale(locale.LC_CTYPE, ctype)
     return image

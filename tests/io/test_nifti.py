@@ -12,9 +12,8 @@ import pytest
 import SimpleITK as sitk
 import torchio as tio
 
-from lightning_reg.io.images import doubts, read_image, voxels
+from lightning_reg.io.images import doubts, read_image, voxels, write_image
 from lightning_reg.io.nifti import is_nifti, placement
-from lightning_reg.io.transforms import write_image
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image
 

@@ -13,14 +13,9 @@ import SimpleITK as sitk
 import torch
 
 from lightning_reg import functional as LF
-from lightning_reg.io.transforms import (
-    from_itk,
-    read_transform,
-    to_itk,
-    write_displacement,
-    write_image,
-    write_transform,
-)
+from lightning_reg.io.images import write_image
+from lightning_reg.io.transform_reading import from_itk, read_transform
+from lightning_reg.io.transforms import to_itk, write_displacement, write_transform
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import (
     Affine,
@@ -317,7 +312,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch
-from lightning_reg.io.transforms import read_transform, write_transform
+from lightning_reg.io.transform_reading import read_transform
+from lightning_reg.io.transforms import write_transform
 from lightning_reg.spatial import Displacement, Grid
 
 grid, folder = Grid.regular((12, 13, 14)), Path(sys.argv[1])

@@ -105,11 +105,12 @@ def passes(folder: Path, tests: list[str]) -> bool:
         process.kill()
         process.wait()
         return False
+    # 2: the mistake breaks an import; anything else is the table's own mistake
     if code not in (
         0,
         1,
         2,
-    ):  # 2: the mistake breaks an import; anything else is the table's own mistake
+    ):
         raise SystemExit(f"pytest ended with status {code} for {' '.join(tests)}")
     return code == 0
 

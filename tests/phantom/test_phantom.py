@@ -172,9 +172,8 @@ def test_lobes_fill_the_lungs(pair: Pair) -> None:
     centers = [
         (pair.fixed_labels.tensor[0, 0] == n).nonzero().double().mean(0) for n in range(1, 6)
     ]
-    assert min(c[0] for c in centers[:3]) > max(
-        c[0] for c in centers[3:]
-    )  # the first axis runs to the right
+    # the first axis runs to the right
+    assert min(c[0] for c in centers[:3]) > max(c[0] for c in centers[3:])
     assert centers[0][2] > centers[2][2]
     assert centers[1][1] > centers[2][1]
     assert centers[3][2] > centers[4][2]
@@ -239,9 +238,8 @@ def test_scans_are_cut_to_the_lungs_of_both_phases() -> None:
                 after["image"].spatial_shape, before["image"].spatial_shape, strict=True
             )
         )
-        assert int(after["mask"].data.sum()) == int(
-            before["mask"].data.sum()
-        )  # nothing of the lungs is lost
+        # nothing of the lungs is lost
+        assert int(after["mask"].data.sum()) == int(before["mask"].data.sum())
         torch.testing.assert_close(after["landmarks"], before["landmarks"])
         spacing = torch.tensor(after["image"].spacing)
         inside = after["mask"].data[0].nonzero()

@@ -126,9 +126,8 @@ def test_folding_counts_inside_the_fixed_mask(scene, fixed_grid) -> None:
     assert everywhere.sd_j > 1
     assert list(inside.jacobian.values()) == pytest.approx([1.25] * 4, abs=1e-5)
     assert list(everywhere.jacobian) == ["1", "5", "95", "99"]
-    determinants = np.repeat(
-        [1.25, -0.875, -3.0], [13, 1, 3]
-    )  # central differences at voxel 13: (1.25 - 3) / 2
+    # central differences at voxel 13: (1.25 - 3) / 2
+    determinants = np.repeat([1.25, -0.875, -3.0], [13, 1, 3])
     assert list(everywhere.jacobian.values()) == pytest.approx(
         np.percentile(determinants, [1, 5, 95, 99]).tolist(), abs=0.02
     )

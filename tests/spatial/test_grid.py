@@ -247,11 +247,12 @@ def test_parallel_grids_differ_by_a_scale_and_a_shift_per_axis(fixed_grid, movin
 def test_a_part_of_a_grid_begins_at_its_voxel(fixed_grid) -> None:
     assert fixed_grid.cropped((2, 0, 5), (4, 15, 12)).begins_in(fixed_grid) == [2, 0, 5]
     assert fixed_grid.begins_in(fixed_grid) == [0, 0, 0]
+    # beyond, before, between
     for start, shape in (
         ((2, 0, 6), (4, 15, 12)),
         ((-1, 0, 0), (4, 4, 4)),
         ((0.5, 0, 0), (4, 4, 4)),
-    ):  # beyond, before, between
+    ):
         assert fixed_grid.cropped(start, shape).begins_in(fixed_grid) is None
     assert fixed_grid.resized((24, 15, 17)).begins_in(fixed_grid) is None
     assert (

@@ -227,9 +227,8 @@ def test_an_image_is_averaged_to_a_coarser_grid_and_then_resampled():
     assert grid.stride_to(coarse) == [3, 2, 1]
     torch.testing.assert_close(image.at_resolution(coarse).tensor, image.pooled((3, 2, 1)).tensor)
     assert image.at_resolution(grid) is image
-    beside = Grid.regular(
-        (4, 4, 8), (6.2, 3.1, 3.0), (12.0, -3.0, 6.0)
-    )  # not quite at whole strides
+    # not quite at whole strides
+    beside = Grid.regular((4, 4, 8), (6.2, 3.1, 3.0), (12.0, -3.0, 6.0))
     torch.testing.assert_close(
         image.at_resolution(beside).tensor, image.pooled((3, 2, 1)).resampled(beside).tensor
     )

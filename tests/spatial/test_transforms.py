@@ -411,9 +411,8 @@ def test_both_orders_of_the_words_give_the_papers_transform(fixed_grid, smooth_f
         IntegratedGradient(1 + 0.05 * smooth_field(fixed_grid.shape), fixed_grid),
         Affine(rigid.float(), fixed_grid),
     )
-    moving = Image(
-        fixed_grid.points(), fixed_grid
-    )  # an image that linear interpolation reads exactly
+    # an image that linear interpolation reads exactly
+    moving = Image(fixed_grid.points(), fixed_grid)
     twice = moving.warped(deformable).warped(affine).tensor
     once = moving.warped(Composition([deformable, affine])).tensor
     other = moving.warped(Composition([affine, deformable])).tensor
@@ -457,9 +456,8 @@ def test_a_transform_is_its_affine_part_of_the_rest(rest, make, rigid, fixed_gri
     if rest == "bspline":
         assert isinstance(found, BSpline)
     elif found is not None:
-        points = fixed_grid.to_world(
-            fixed_grid.points(dtype=torch.float64).flatten(2)
-        )  # between them a field is linear, a spline is not
+        # between them a field is linear, a spline is not
+        points = fixed_grid.to_world(fixed_grid.points(dtype=torch.float64).flatten(2))
         torch.testing.assert_close(
             found.map_world(points), inner[0].map_world(points), atol=1e-8, rtol=0
         )

@@ -226,9 +226,8 @@ def test_a_stage_that_the_model_has_does_not_start_from_the_one_before(tmp_path:
         "method": {"stages": [{"train": [0]}, {"train": "all", "warm_start": True}]},
     }
     first = read_source({"model": str(path), "part": [0]})
-    assert (
-        started_from(warm, first)[0]["method"]["stages"][1]["warm_start"] is True
-    )  # network 1 has nothing of the model
+    # network 1 has nothing of the model
+    assert started_from(warm, first)[0]["method"]["stages"][1]["warm_start"] is True
 
 
 def test_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -249,10 +249,11 @@ def test_a_run_knows_its_data_and_goes_on_with_others_only_if_told(
     assert {row["subject"] for row in known["scans"] if row["split"] == "validation"} == {"P5"}
     assert set(known["trained"]["subjects"]) == {"P1", "P2", "P3", "P4", "P9"}
 
+    # an evaluation recognises the images under other names
     for name, source in (
         ("X", "P5"),
         ("Y", "P3"),
-    ):  # an evaluation recognises the images under other names
+    ):
         shutil.copytree(tmp_path / "scans" / source, tmp_path / "others" / name)
     model, cases = (
         Registering("ours", load(folder / "checkpoints" / "best.ckpt")),

@@ -21,7 +21,7 @@ from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import identity
 from lightning_reg.io.names import file_name
 from lightning_reg.io.transform_files import TRANSFORM_ENDINGS, ants_files, files_in
-from lightning_reg.io.transforms import read_transform
+from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.registry import DataError, UserError
 from lightning_reg.training.run_folder import CONFIG, read_config

@@ -61,10 +61,7 @@ class Evaluation:
         return Comparison(self.rows, self.columns)
 
     def save(
-        self,
-        folder: str | Path,
-        overwrite: bool = False,
-        displacements: Iterable[Path] = (),
+        self, folder: str | Path, overwrite: bool = False, displacements: Iterable[Path] = ()
     ) -> Path:
         """Write the tables and the report into a folder.
 
@@ -75,11 +72,7 @@ class Evaluation:
             displacements: files in Learn2Reg's format, linked or copied.
         """
         comparison = self.comparison()
-        tables = {
-            "csv": comparison.csv(),
-            "md": comparison.markdown(),
-            "tex": comparison.latex(),
-        }
+        tables = {"csv": comparison.csv(), "md": comparison.markdown(), "tex": comparison.latex()}
         differences = [vars(difference) for difference in comparison.differences]
         record = finite(
             {"totals": self.totals(), "differences": differences, "settings": self.settings}

@@ -116,11 +116,7 @@ def suggested(trial: Any, definition: Definition, asked: Search) -> tuple[str, .
 
 
 def _train(
-    trial: Any,
-    overrides: Sequence[str],
-    place: Path,
-    asked: Search,
-    say: Callable[[str], None],
+    trial: Any, overrides: Sequence[str], place: Path, asked: Search, say: Callable[[str], None]
 ) -> tuple[float, ...]:
     """Train a trial unless it is finished; returns its objectives.
 

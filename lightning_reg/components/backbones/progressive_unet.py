@@ -8,12 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_reg.components.blocks import (
-    ConvBlock,
-    UpBlock,
-    fast_layout,
-    stack_images,
-)
+from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone, Growable
 from lightning_reg.functional import pool
 from lightning_reg.registry import Range

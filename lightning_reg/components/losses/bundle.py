@@ -140,9 +140,8 @@ class LossBundle(Described, nn.Module):
             if not term.needs <= pair.has():
                 if not self._required:
                     self.require(pair.has())  # refuses
-                values[name] = (
-                    0 * levels[-1].transform.like.sum()
-                )  # part of the graph, even if it is the only term
+                # part of the graph, even if it is the only term
+                values[name] = 0 * levels[-1].transform.like.sum()
                 continue
             per_level = []
             for w, level in zip(weights, levels, strict=True):

@@ -109,9 +109,8 @@ def check(
 def _alignment(correlations: Sequence[tuple[float, float]]) -> list[Finding]:
     """Headers that align the images less well than the centres of their grids."""
     headers, centers = np.mean(correlations, axis=0).tolist() if correlations else (0.0, 0.0)
-    if (
-        centers <= headers + CLEARLY or headers == -1.0
-    ):  # images apart in the world are reported by pair
+    # images apart in the world are reported by pair
+    if centers <= headers + CLEARLY or headers == -1.0:
         return []
     text = (
         f"The headers do not align the images (mean correlation {headers:.2f}, with aligned centres"
@@ -214,11 +213,7 @@ def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
     spacing = np.stack([grid.spacing[0] for _, grid in readable])
     extent = np.stack([grid.spacing[0] * grid.shape for _, grid in readable])
     for what, values, remedy in (
-        (
-            "voxel size",
-            spacing,
-            "check its header, or resample all scans (lightning-reg prepare)",
-        ),
+        ("voxel size", spacing, "check its header, or resample all scans (lightning-reg prepare)"),
         ("field of view", extent, "check that it shows the same region"),
     ):
         usual = np.median(values, axis=0)
@@ -380,9 +375,8 @@ def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:
         read = [as_convention(values, convention, image.grid) for values, image in sides]
         scores[convention] = agreement(pair.fixed, pair.moving, read[0], read[1])
     best = max(scores, key=lambda c: scores[c], default=None)
-    if (
-        best is None or scores[best] < given + 0.1 or 1 - scores[best] > 0.5 * (1 - given)
-    ):  # at least halves the distance to 1
+    # at least halves the distance to 1
+    if best is None or scores[best] < given + 0.1 or 1 - scores[best] > 0.5 * (1 - given):
         return []
     alike = " or ".join(c for c in CONVENTIONS if scores.get(c, -1.0) > scores[best] - 0.05)
     names = f"{records[0].name} and {records[1].name}"

@@ -75,9 +75,8 @@ def _headers(subject: tio.Subject, record: Record) -> None:
         if header is None:
             continue
         place = placement(header)
-        if place.sizes and np.allclose(
-            subject[part].affine, place.affine, atol=1e-4
-        ):  # not changed by the data set
+        # not changed by the data set
+        if place.sizes and np.allclose(subject[part].affine, place.affine, atol=1e-4):
             subject[part].affine = to_mm(header) @ header.get_qform()
 
 

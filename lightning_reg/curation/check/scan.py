@@ -105,9 +105,8 @@ def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     _intensities(report, image)
     if "landmarks" in subject:
         report.landmarks = subject["landmarks"]
-        if not (
-            isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None
-        ):  # cropping may have cut some off
+        # cropping may have cut some off
+        if not (isinstance(dataset, PreparedDataset) and dataset.geometry.crop is not None):
             _landmarks(report, subject)
     return report
 

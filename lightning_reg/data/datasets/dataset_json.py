@@ -81,9 +81,8 @@ def _entry(
         not image.exists()
         and image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz")).exists()
     ):
-        image = image.with_name(
-            image.name.replace(".nii.gz", "_0000.nii.gz")
-        )  # nnU-Net v1 lists names without the channel
+        # nnU-Net v1 lists names without the channel
+        image = image.with_name(image.name.replace(".nii.gz", "_0000.nii.gz"))
     labels = inside(folder, entry["label"], links=True) if "label" in entry else None
     return Record(subject or stem(image).removesuffix("_0000"), time, split, image, labels=labels)
 
@@ -134,9 +133,8 @@ def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
         beside["landmarks"] = beside["landmarks"] or _beside(path, "keypoints")
         records[image] = Record(subject, time, split, path).holding(beside)
     single = [subject for subject, times in _times(records.values()).items() if len(times) == 1]
-    if len(single) == len(
-        records
-    ):  # pairs of subjects: the number in the name is that of the modality, not of the time point
+    # pairs of subjects: the number in the name is that of the modality, not of the time point
+    if len(single) == len(records):
         records = {image: replace(record, time="") for image, record in records.items()}
     pairs = [(records[fixed], records[moving]) for fixed, moving in training + validation]
     ordered = list(records.values())

@@ -82,9 +82,8 @@ def is_label_map(path: Path) -> bool:
         if path.name.endswith((".nii", ".nii.gz")):
             return has_labels(nib.load(path, keep_file_open=True).dataobj)
         return has_labels(read_image(path).data[0].numpy())
-    except (
-        Exception
-    ):  # nibabel, ITK and zlib raise many kinds; reported where the image is read as a scan
+    # nibabel, ITK and zlib raise many kinds; reported where the image is read as a scan
+    except Exception:
         return False
 
 

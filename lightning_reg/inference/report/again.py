@@ -20,7 +20,7 @@ from lightning_reg.inference.result import Result
 from lightning_reg.io.folders import MARK, refuse_links, written_file
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.transform_files import TRANSFORM
-from lightning_reg.io.transforms import read_transform
+from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.metrics import summaries
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Affine, Image, Pair, Transform

@@ -49,6 +49,7 @@ class AveragedWeights(Checked, WeightAveraging):
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         now = checkpoint.get("current_model_state", {})
+        # growth, stages
         checkpoint["state_dict"].update(
             {key: value for key, value in now.items() if key.endswith("_extra_state")}
-        )  # growth, stages
+        )

@@ -124,9 +124,8 @@ class Saving(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if (
-            batch_idx % trainer.accumulate_grad_batches
-        ):  # a checkpoint does not contain accumulated gradients
+        # a checkpoint does not contain accumulated gradients
+        if batch_idx % trainer.accumulate_grad_batches:
             return
         requested = self.requested
         if trainer.world_size > 1:
@@ -145,9 +144,8 @@ class Saving(L.Callback):
         self._settled = True
         for logger in trainer.loggers:
             logger.save()
-        if (
-            self._better
-        ):  # first: a run killed in between resumes from the old last.ckpt and writes both again
+        # first: a run killed in between resumes from the old last.ckpt and writes both again
+        if self._better:
             trainer.save_checkpoint(self.folder / "best.ckpt")
         trainer.save_checkpoint(self.last)
         self._due = self._better = False
@@ -161,9 +159,8 @@ class Saving(L.Callback):
         loops = checkpoint["loops"]["fit_loop"]
         epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
         done, made = batches["current"]["completed"], batches["total"]["completed"]
-        ended = (
-            epochs["current"]["completed"] == epochs["current"]["ready"]
-        )  # no further step starts: the training is over
+        # no further step starts: the training is over
+        ended = epochs["current"]["completed"] == epochs["current"]["ready"]
         if ended and done < trainer.num_training_batches:  # the training stopped inside an epoch
             for counts in (epochs["total"], epochs["current"]):
                 counts["processed"] = counts["completed"] = counts["completed"] - 1
@@ -180,9 +177,8 @@ class Saving(L.Callback):
             )
         batches["is_last_batch"] = False
         logged = loops["epoch_loop.state_dict"]["_batches_that_stepped"]
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = (
-            logged - 1 if done else logged
-        )  # counted again when the run is resumed
+        # counted again when the run is resumed
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = logged - 1 if done else logged
         checkpoint["lightning_reg_position"] = {
             "batch": done,
             "logged": logged,

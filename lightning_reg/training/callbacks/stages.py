@@ -76,12 +76,8 @@ class StageTraining(L.Callback):
         assert isinstance(pl_module, RegistrationModule)
         self._module = pl_module
         if stage == "fit":
-            self.stage, self.started, self.best, self.stale = (
-                0,
-                0,
-                float("inf"),
-                0,
-            )  # those of a resumed run are loaded next
+            # those of a resumed run are loaded next
+            self.stage, self.started, self.best, self.stale = (0, 0, float("inf"), 0)
             self._activate()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -105,9 +101,8 @@ class StageTraining(L.Callback):
                 0,
             )
             self._inherit(self._activate())
-            if isinstance(
-                trainer.strategy, DDPStrategy
-            ):  # it synchronises only the parameters that were trainable when it was created
+            # it synchronises only the parameters that were trainable when it was created
+            if isinstance(trainer.strategy, DDPStrategy):
                 trainer.strategy.model = trainer.lightning_module
                 trainer.strategy.configure_ddp()
             trainer.strategy.setup_optimizers(trainer)

@@ -72,9 +72,8 @@ def test_exchanged_images_give_the_inverse(same_grid: bool) -> None:
     """To the solver's tolerance per flow, though the flows of an untrained network are rough."""
     error, size = round_trip(moving(), same_grid)
     assert size > 0.5
-    assert (
-        error < 4 * 4 * TOLERANCE
-    )  # four flows, the coarsest on voxels twice as large, and propagation of errors
+    # four flows, the coarsest on voxels twice as large, and propagation of errors
+    assert error < 4 * 4 * TOLERANCE
 
 
 def test_a_composer_that_is_not_symmetric_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,9 +147,8 @@ def test_gradicon_counts_how_far_the_round_trip_is_from_a_translation() -> None:
     inverse = Displacement(field, on).inverse().displacement(on)
     assert value(field, inverse) < 0.1 * value(field, 0 * field)
     stretch = 0.1 * on.points()[:, :1].float() * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1, 1)
-    assert value(stretch, 0 * shift) == pytest.approx(
-        0.1**2, rel=0.15
-    )  # the last voxel has no next neighbour
+    # the last voxel has no next neighbour
+    assert value(stretch, 0 * shift) == pytest.approx(0.1**2, rel=0.15)
 
 
 @pytest.mark.parametrize(
