@@ -102,7 +102,7 @@ def run(arguments: Namespace) -> int:
         if arguments.method
         else None
     )
-    name = arguments.name or _kind(Path(arguments.data).expanduser())
+    name = arguments.name or kind_of(Path(arguments.data).expanduser())
     if arguments.name is None and name not in ("prepared", "folder", "pairs"):
         terminal.print(f"Read as data={name}; --as folder reads it as any folder.")
     data, config = open_configured(name, arguments.overrides, arguments.data)
@@ -158,7 +158,7 @@ def run(arguments: Namespace) -> int:
     return 1 if errors else 0
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """The data configuration that reads a folder or a table."""
     from lightning_reg.data.datasets.manifest import MANIFEST
     from lightning_reg.io.tables import read_table

@@ -16,6 +16,7 @@ from lightning_reg.registry import providers
 COMMANDS = {
     "train": "train a network; options as for train.py, see lightning-reg train --help",
     "study": "train methods over data, seeds and folds, or search for settings; write one table",
+    "plan": "measure a data set and plan its training: one configuration, every value explained",
     "prepare": "prepare a public data set for training: lung masks, crop, resolution",
     "check": "check data before training: one table, one verdict",
     "register": (
@@ -37,6 +38,10 @@ EXAMPLES = {
     "study": [
         "lightning-reg study comparison.yaml --jobs 2",
         "lightning-reg study comparison.yaml --list",
+    ],
+    "plan": [
+        "lightning-reg plan my_scans",
+        "lightning-reg train my_scans_plan/plan.yaml",
     ],
     "prepare": ["lightning-reg prepare dirlab --source DIRLAB --out data/dirlab --workers 2"],
     "check": ["lightning-reg check my_scans", "lightning-reg check pairs.csv --method velocity"],

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_reg.cli import options
 from lightning_reg.cli.arguments import console, loading
 from lightning_reg.cli.failures import end, guarded, in_place, refuse
+from lightning_reg.cli.plan import as_stored
 from lightning_reg.cli.sweep import FAILED
 from lightning_reg.configuration.composition import (
     COMPOSITION,
@@ -93,7 +94,7 @@ def train() -> int:
             " method data trainer."
         )
     try:
-        sys.argv[1:] = _apart(in_full(_as_data(sys.argv[1:])))
+        sys.argv[1:] = _apart(in_full(_as_data(as_stored(sys.argv[1:]))))
         _train()
     except COMPOSITION as error:
         refuse(sentence(error))
