@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_reg.cli.failures import in_place
 
@@ -94,25 +94,23 @@ def run(arguments: Namespace) -> int:
 
 
 def _planned(
-    name: str, root: str | None, overrides: Sequence[str], say, **settings: object
+    name: str,
+    root: str | None,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+    **settings: Any,
 ) -> Plan:
     """Plan the training on a data configuration."""
     from lightning_reg.cli.arguments import loading
-    from lightning_reg.configuration.composition import as_word
+    from lightning_reg.configuration.composition import quoted
     from lightning_reg.configuration.datasets import open_configured
 
     with loading():
         from lightning_reg.planning import plan
     of_data = [word for word in overrides if word.partition("=")[0].startswith("data.")]
     data, _ = open_configured(name, of_data, root)
-    words = [f"data={name}", *([] if root is None else [_root(root)]), *overrides]
+    words = [f"data={name}", *([] if root is None else [f"data.root={quoted(root)}"]), *overrides]
     return plan(data, words, progress=say, **settings)
-
-
-def _root(root: str) -> str:
-    from lightning_reg.configuration.composition import quoted
-
-    return f"data.root={quoted(root)}"
 
 
 def _print(made: Plan) -> None:

@@ -205,9 +205,7 @@ def _pairing(data: Splits, per_subject: Mapping[str, int]) -> Pairing:
     """How the training scans make pairs."""
     if max(per_subject.values()) == 1:
         return "inter_subject"
-    within = {
-        (fixed.subject, moving.subject) for fixed, moving in data.named_pairs()
-    }
+    within = {(fixed.subject, moving.subject) for fixed, moving in data.named_pairs()}
     return "groups" if all(fixed == moving for fixed, moving in within) else "pairs"
 
 
@@ -270,9 +268,7 @@ def _box(inside: torch.Tensor, spacing: Sequence[float]) -> tuple[float, ...]:
     return tuple(extents)
 
 
-def _alignments(
-    dataset: RegistrationDataset, fixed: Record, moving: Record
-) -> tuple[float, float]:
+def _alignments(dataset: RegistrationDataset, fixed: Record, moving: Record) -> tuple[float, float]:
     """Correlations of a pair, see :func:`~lightning_reg.data.preprocessing.alignments`."""
     scans = [Preprocessing()(load_record(dataset, record), COARSE) for record in (fixed, moving)]
     return alignments(scans[0], scans[1])

@@ -120,7 +120,8 @@ def _composed(
     decisions: Sequence[Decision], overrides: Sequence[str], minutes: float
 ) -> dict[str, Any]:
     """The configuration that decisions make; ``overrides`` have priority over them."""
-    given = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    given = [key for key in keys if "." in key or key == "budget"]  # others choose a group
     settings = {"budget": minutes}
     for decision in decisions:
         settings |= decision.settings
@@ -190,7 +191,10 @@ def facts(known: Fingerprint) -> list[list[str]]:
         lines += [
             ["motion", f"{motion.median_mm:.1f} mm (median), {motion.large_mm:.1f} mm (95 %)"],
             ["affine part", f"{100 * motion.affine:.0f} % of the squared motion"],
-            ["rest", f"{motion.residual_mm:.1f} mm (95 %), changing over {motion.length_mm:.0f} mm"],
+            [
+                "rest",
+                f"{motion.residual_mm:.1f} mm (95 %), changing over {motion.length_mm:.0f} mm",
+            ],
             ["intensities of a pair", motion.relation],
         ]
         lines += [

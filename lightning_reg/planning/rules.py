@@ -99,7 +99,8 @@ def network(known: Fingerprint) -> Decision:
             "data.samples_per_epoch": 250,
         },
         "Features of each image by itself and a residual pyramid of velocities: the most accurate"
-        " of this project's networks on the hippocampus, with labels and without (docs/benchmarks.md).",
+        " of this project's networks on the hippocampus, with labels and without"
+        " (docs/benchmarks.md).",
     )
 
 
@@ -231,7 +232,9 @@ def resolution(known: Fingerprint, shape: Sequence[int]) -> Decision:
         else "Velocities at every second voxel: smooth motion needs no more, and a step takes a"
         " third of the time."
     )
-    return Decision("resolution", {"method.composer.backbone.output_stride": 1 if fine else 2}, text)
+    return Decision(
+        "resolution", {"method.composer.backbone.output_stride": 1 if fine else 2}, text
+    )
 
 
 def supervised(known: Fingerprint) -> bool:
@@ -303,7 +306,8 @@ def smoothness(known: Fingerprint) -> Decision:
         return Decision(
             "smoothness",
             {"method.loss.terms.diffusion.weight": 0.2},
-            "Diffusion with a weight of 0.2, as in the trainings with labels of docs/benchmarks.md.",
+            "Diffusion with a weight of 0.2, as in the trainings with labels of"
+            " docs/benchmarks.md.",
         )
     slides = "" if known.motion is None else f" ({100 * known.motion.sliding:.0f} % here)"
     return Decision(
