@@ -41,6 +41,9 @@ class GeneratedPairs(SampledPairs):
         labels: at most this many structures of a pair are given as labels.
         removed: sets of label values, ``[first, last]`` each, that are background in half of the
             pairs, as the skull.
+        warm_up: number of pairs over which the task becomes harder: motions grow from a quarter
+            to their full size, and contrasts that are not related become as frequent as ``related``
+            says, beginning with none. Pairs for validation are as hard as the last ones.
         motion: arguments of :class:`~lightning_reg.shapes.RandomMotion`.
         contrast: arguments of :class:`~lightning_reg.shapes.RandomContrast`.
     """
@@ -58,6 +61,7 @@ class GeneratedPairs(SampledPairs):
         related: float = 0.5,
         labels: Annotated[int, Range(1)] = 8,
         removed: Sequence[Sequence[int]] = (),
+        warm_up: Annotated[int, Range(0)] = 0,
         motion: Mapping[str, Any] | None = None,
         contrast: Mapping[str, Any] | None = None,
     ) -> None:
@@ -72,20 +76,29 @@ class GeneratedPairs(SampledPairs):
             across if len(scans) > 1 else 0.0,
         )
         self.related, self.labels, self.removed = related, labels, removed
+        self.warm_up = warm_up
         self.motion = construct("generated", RandomMotion, motion or {})
         self.contrast = construct("generated", RandomContrast, contrast or {})
         self.smooth = RandomMotion(0, 0, 0, 0, self.motion.amplitude, self.motion.scales, sliding=0)
 
-    def draw(self, rng: np.random.Generator) -> Pair:
+    def __getitem__(self, item: int) -> Pair:
+        rng = np.random.default_rng([self.seed, item])
+        return self.draw(rng, 1.0 if item >= self.warm_up else item / self.warm_up)
+
+    def draw(self, rng: np.random.Generator, warm: float = 1.0) -> Pair:
+        """Draw a pair; ``warm`` is the part of the warm-up that is over, 0 to 1."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         canvas, other = self._canvases(generator)
         same = other is canvas
-        one = self.smooth.draw(self.shape, generator)
-        two = self.motion.draw(self.shape, generator, canvas if same else None, MARGIN)
+        size = 0.25 + 0.75 * warm
+        one = self.smooth.scaled(size).draw(self.shape, generator)
+        two = self.motion.scaled(size).draw(self.shape, generator, canvas if same else None, MARGIN)
         if chance(generator, 0.5):
             one, two = two, one
         fixed, moving = self._pulled(canvas, one.points()), self._pulled(other, two.points())
-        painted = self._painted(fixed, moving, canvas.shape[2:], one, two, generator)
+        painted = self._painted(
+            fixed, moving, canvas.shape[2:], one, two, 1 - (1 - self.related) * warm, generator
+        )
         kept = self._kept(fixed, moving, generator)
         grid = Grid.regular(self.shape)
         return Pair(
@@ -132,9 +145,12 @@ class GeneratedPairs(SampledPairs):
         canvas: Sequence[int],
         one: Motion,
         two: Motion,
+        related: float,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Paint both images; in related ones the texture moves with the tissue."""
+        """Paint both images, related ones with a probability; in these the texture moves with the
+        tissue.
+        """
         count = 1 + int(max(fixed.max(), moving.max()))
         means = self.contrast.means(count, generator)
         if chance(generator, 0.3):  # structures that look alike
@@ -142,7 +158,7 @@ class GeneratedPairs(SampledPairs):
             means = torch.where(torch.rand(count, generator=generator) < 0.3, means[alike], means)
         texture = smooth_noise(canvas, log_uniform(generator, 1.5, 8), 1, generator)
         here = sample(texture, one.points() + MARGIN, padding="border")
-        if chance(generator, self.related):
+        if chance(generator, related):
             there = sample(texture, two.points() + MARGIN, padding="border")
             others = self.contrast.related(means, generator)
         else:

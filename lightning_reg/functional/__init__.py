@@ -27,6 +27,7 @@ from lightning_reg.functional.jacobian import (
     sdlogj,
 )
 from lightning_reg.functional.landmarks import target_registration_error
+from lightning_reg.functional.matching import correlation_volume
 from lightning_reg.functional.overlap import (
     dice,
     dice_of_counts,
@@ -79,6 +80,7 @@ __all__ = [
     "bspline_at",
     "bspline_bending",
     "compose",
+    "correlation_volume",
     "curvature",
     "dice",
     "dice_of_counts",

@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ def _sample_pairs(
     """Training pairs, evenly chosen; of the kind that the training draws."""
     listed = [(records[fixed], records[moving]) for fixed, moving in data.pairs("train")]
     if not listed and pairing == "inter_subject":
-        listed = list(zip(records, records[1:], strict=False))
+        listed = list(itertools.pairwise(records))
     return _evenly(listed, count)
 
 

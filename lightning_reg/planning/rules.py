@@ -1,5 +1,5 @@
-"""Rules of the planner: pure functions from a data set's fingerprint to settings of a training, each
-with the sentence that explains it.
+"""Rules of the planner: pure functions from a data set's fingerprint to settings of a training,
+each with the sentence that explains it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,11 @@ class RandomMotion:
     scales: Sequence[float] = (0.3, 0.15, 0.08)
     sliding: float = 0.2
     slip: float = 0.03
+
+    def scaled(self, factor: float) -> RandomMotion:
+        """Return the distribution of motions that are this many times as large."""
+        sizes = ("rotation", "scale", "shear", "shift", "amplitude", "slip")
+        return replace(self, **{name: factor * getattr(self, name) for name in sizes})
 
     def draw(
         self,

@@ -208,11 +208,16 @@ def test_a_level_of_a_pyramid_enters_without_changing_the_transform() -> None:
     assert 0 < apart[0] < apart[1]
 
 
+@pytest.mark.parametrize("correlation", [0, 1])
 @pytest.mark.parametrize("antisymmetric", [False, True])
-def test_an_antisymmetric_pyramid_leaves_equal_images_where_they_are(antisymmetric: bool) -> None:
+def test_an_antisymmetric_pyramid_leaves_equal_images_where_they_are(
+    antisymmetric: bool, correlation: int
+) -> None:
     torch.manual_seed(0)
     grid, strides = Grid.regular((16, 12, 8)), ((4, 4, 4), (2, 2, 2))
-    head = PyramidHead((6, 4), strides, features=4, antisymmetric=antisymmetric)
+    head = PyramidHead(
+        (6, 4), strides, features=4, antisymmetric=antisymmetric, correlation=correlation
+    )
     for velocity in head.velocities:
         torch.nn.init.normal_(velocity.weight, std=0.3)
     one = [torch.rand(1, 3, 4, 3, 2), torch.rand(1, 2, 8, 6, 4)]
@@ -228,14 +233,14 @@ def test_an_antisymmetric_pyramid_leaves_equal_images_where_they_are(antisymmetr
     assert still == 0 if antisymmetric else still > 0.1
 
 
+@pytest.mark.parametrize("correlation", [0, 1])
 @pytest.mark.parametrize("level", [0, 1])
 def test_exchanging_the_images_gives_the_opposite_velocity_at_an_antisymmetric_level(
-    level: int,
+    level: int, correlation: int
 ) -> None:
     """Only this level moves; without squarings, the field is the velocity."""
-    head = PyramidHead(
-        (6, 4), ((4, 4, 4), (2, 2, 2)), features=4, antisymmetric=True, steps=0, levels="all"
-    )
+    settings = {"features": 4, "antisymmetric": True, "steps": 0, "levels": "all"}
+    head = PyramidHead((6, 4), ((4, 4, 4), (2, 2, 2)), **settings, correlation=correlation)
     for number, velocity in enumerate(head.velocities):
         torch.nn.init.normal_(velocity.weight, std=0.1 * (number == level))
     pairs = [torch.rand(2, 3, 5, 4, 3), torch.rand(2, 2, 10, 8, 6)]

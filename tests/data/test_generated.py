@@ -51,6 +51,25 @@ def test_the_true_transform_brings_the_labels_together(shapes: float) -> None:
     assert after > before + 0.2
 
 
+def test_a_warm_up_begins_with_small_motions_of_one_contrast_and_ends_as_without_it() -> None:
+    """The shares of large motions and of unrelated contrasts grow with the number of the pair."""
+    warmed = GeneratedPairs([], [], 1, SHAPE, shapes=1.0, related=0.0, warm_up=40)
+    plain = GeneratedPairs([], [], 1, SHAPE, shapes=1.0, related=0.0)
+
+    def size(pair: Pair) -> float:
+        assert pair.truth is not None
+        return float(pair.truth.field.square().sum(1).mean().sqrt())
+
+    first, without = ([size(pairs[n]) for n in range(12)] for pairs in (warmed, plain))
+    assert np.mean(first) < 0.6 * np.mean(without)
+    for number in (40, 57):
+        torch.testing.assert_close(warmed[number].fixed.tensor, plain[number].fixed.tensor)
+        assert size(warmed[number]) == size(plain[number])
+    for pairs in (warmed, plain):  # validation is as hard as the last pairs
+        drawn = pairs.draw(np.random.default_rng(3))
+        assert size(drawn) == size(plain.draw(np.random.default_rng(3)))
+
+
 def test_two_subjects_have_corresponding_labels_and_no_true_transform() -> None:
     pairs = GeneratedPairs(maps(4), [], 2, SHAPE, shapes=0.0, across=1.0)
     for number in range(6):

@@ -22,6 +22,7 @@ from lightning_reg.components.blocks import (
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
 from lightning_reg.functional import (
     compose,
+    correlation_volume,
     exponentiate,
     identity_points,
     resize,
@@ -46,6 +47,11 @@ class PyramidHead(Head, Growable):
     of the images, the moving one warped. Equal images then give the identity, whatever the weights;
     exchanging the images gives the inverse if there is only one level.
 
+    With ``correlation``, the convolutions of every level also see how well the features of the
+    fixed image agree with those of the warped moving one around every voxel, see
+    :func:`~lightning_reg.functional.correlation_volume`. A network then learns in a tenth of the
+    steps to register images whose contrasts are random (docs/universal.md).
+
     With ``keypoints``, an affine map comes first, ``phi_l = A o exp(v_0) o ... o exp(v_l)``: a
     convolution finds the keypoints in each image's own features, and a weighted least-squares fit
     takes those of the fixed image to those of the moving one. It is the identity for equal images,
@@ -54,7 +60,8 @@ class PyramidHead(Head, Growable):
     Source: Kang et al., Med. Image Anal. 78, 2022 (residual pyramid on a dual stream); Mok & Chung,
     MICCAI 2020 (flows); Honkamaa & Marttinen, 2023, arXiv:2303.10211 (differences of both orders;
     there between images that are both warped, to midway); Hoffmann et al., Imaging Neuroscience 2,
-    2024 (affine map by a fit of the centres of feature maps).
+    2024 (affine map by a fit of the centres of feature maps); Sun et al., CVPR 2018 (correlation of
+    the features).
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied).
@@ -69,6 +76,8 @@ class PyramidHead(Head, Growable):
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
         keypoints: number of keypoints of the affine map; 0: no affine map.
         keypoint_level: level whose features show the keypoints, 0 is the coarsest.
+        correlation: largest offset, voxels of each level, at which the features of both images are
+            compared; 0: they are not.
 
     Raises:
         ArgumentError: an odd number of maps, which cannot belong to two images; an unknown value of
@@ -88,6 +97,7 @@ class PyramidHead(Head, Growable):
         slope: float = 0.2,
         keypoints: int = 0,
         keypoint_level: int = 0,
+        correlation: Annotated[int, Range(0)] = 0,
     ) -> None:
         super().__init__()
         if any(n % 2 for n in channels):
@@ -95,12 +105,14 @@ class PyramidHead(Head, Growable):
                 f"channels are {tuple(channels)}; each has to be even, half for each image: use"
                 " backbone dual_stream"
             )
-        self.strides, self.steps = tuple(strides), steps
+        self.strides, self.steps, self.correlation = tuple(strides), steps, correlation
         self.each, self.antisymmetric = levels == "all", antisymmetric
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
+        offsets = (2 * correlation + 1) ** 3 if correlation else 0
         for number, maps in enumerate(channels):
-            sizes = [maps + (features if number else 0)] + [features] * convolutions
+            seen = maps + offsets + (features if number else 0)
+            sizes = [seen] + [features] * convolutions
             blocks = [ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes)]
             self.estimators.append(nn.Sequential(*blocks))
             velocity = Convolution(sizes[-1], 3)
@@ -132,6 +144,10 @@ class PyramidHead(Head, Growable):
             if displacement is not None or affine is not None:
                 moving = warp(moving, self._whole(affine, displacement, level), padding="border")
             given = [[fixed, moving], [moving, fixed]] if self.antisymmetric else [[fixed, moving]]
+            if self.correlation:
+                for order in given:
+                    volume = correlation_volume(order[0], order[1], self.correlation)
+                    order.append(volume.to(maps.dtype))
             for order, context in zip(given, contexts, strict=False):  # none at the coarsest level
                 order.append(resize(context, shape))
             contexts = [
