@@ -44,7 +44,8 @@ class Motion:
             gradient.
         sliding: share of the rest's squared gradient in the steepest 5 % of the voxels: about 0.2
             for a smooth field, more where organs slide along each other.
-        relation: of the intensities.
+        relation: of the intensities: ``one contrast`` if the images correlate after registration,
+            ``unrelated`` if they do not determine their alignment, else ``two contrasts``.
         correlation: of the images before and after registration.
         reference: mean metrics of the registrations, ``{name: {before, after}}``: what a network
             has to exceed.
@@ -89,7 +90,11 @@ def measure_motion(
         rows.append(_described(result, centered) | {"seconds": time.perf_counter() - started})
     if not rows:
         return None
-    relations = [row["relation"] for row in rows]
+    correlation = {
+        when: float(np.mean([row["correlation"][when] for row in rows]))
+        for when in ("before", "after")
+    }
+    unsettled = 2 * sum(row["unsettled"] for row in rows) > len(rows)
     names = set.intersection(*(set(row["reference"]) for row in rows))
     middle = {
         key: float(np.median([row[key] for row in rows]))
@@ -98,11 +103,14 @@ def measure_motion(
     }  # fmt: skip
     return Motion(
         pairs=len(rows),
-        relation=max(set(relations), key=relations.count),
-        correlation={
-            when: float(np.mean([row["correlation"][when] for row in rows]))
-            for when in ("before", "after")
-        },
+        relation=(
+            "unrelated"
+            if unsettled
+            else "one contrast"
+            if correlation["after"] >= LIKE
+            else "two contrasts"
+        ),
+        correlation=correlation,
         reference={
             name: {
                 when: float(np.mean([row["reference"][name][when] for row in rows]))
@@ -130,8 +138,6 @@ def _described(result: Result, centered: bool) -> dict[str, Any]:
     slopes = gradient(channels, grid.spacing)[0].square().sum((0, 1)).numpy()[inside]
     steepest = np.sort(slopes)[-max(1, int(STEEPEST * len(slopes))) :]
     alike = result.similarity["ncc"]
-    unsettled = result.optimized is not None and result.optimized.apart is not None
-    one = alike["after"] >= LIKE
     case = result.case
     scores = {
         key: {when: case.value(key, when) for when in ("before", "after")}
@@ -144,7 +150,7 @@ def _described(result: Result, centered: bool) -> dict[str, Any]:
         "residual_mm": float(np.quantile(left, 0.95)),
         "length_mm": float(np.sqrt((left**2).mean() / max(1e-12, slopes.mean()))),
         "sliding": float(steepest.sum() / max(1e-12, slopes.sum())),
-        "relation": "unrelated" if unsettled else "one contrast" if one else "two contrasts",
+        "unsettled": result.optimized is not None and result.optimized.apart is not None,
         "correlation": {when: alike[when] for when in ("before", "after")},
         "reference": {key: both for key, both in scores.items() if None not in both.values()},
     }

@@ -106,7 +106,7 @@ def _require_trainable(known: Fingerprint) -> None:
     Raises:
         DataError: says what to do instead.
     """
-    instead = "register the pairs by instance optimisation instead (register, no model)"
+    instead = "register the scans without a model instead"
     if known.motion is None:
         raise DataError(f"The training scans make no pair; {instead}, or add scans.")
     if known.validation_pairs == 0:
