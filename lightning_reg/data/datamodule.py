@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Literal, overload
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated, Literal
 
 import lightning as L
 import numpy as np
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
-from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.loading import Lazy, load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import start_method, start_worker
@@ -185,12 +186,16 @@ class RegistrationData(Checked, L.LightningDataModule):
             int(os.environ.get("WORLD_SIZE", 1)),
         )
         free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
-        scans = ScanCache(_Reading(self.data.dataset, records, left), keys, free, rank, world)
+        # partial functions, which go to other processes
+        new = partial(_preprocessed, self.data.dataset, records, left)
+        scans = ScanCache(new, keys, free, rank, world)
         scans.fill(min(8, self._cores()) if self.workers == "auto" else self.workers)
         self._in_memory += scans.used
         if split == "train" and self._choose_center:
             self._decide_center(scans, self.data.pairs(split))
-        return Centered(scans) if self.preprocessing.center else scans
+        if not self.preprocessing.center:
+            return scans
+        return Lazy(len(scans), partial(_centered, scans))
 
     def setup(self, stage: str | None = None) -> None:
         if self.train_pairs is not None:
@@ -281,7 +286,12 @@ class RegistrationData(Checked, L.LightningDataModule):
         )
         self.deals_out_validation = 1 < world <= len(pairs)
         chosen = pairs[rank::world] if self.deals_out_validation else pairs
-        return DataLoader(_Listed(chosen), batch_size=1, collate_fn=Pair.collate, generator=own)
+        return DataLoader(
+            chosen,  # type: ignore[arg-type]
+            batch_size=1,
+            collate_fn=Pair.collate,
+            generator=own,
+        )
 
     def test_dataloader(self) -> DataLoader[Pair]:
         """Load the pairs of the data set's split ``test`` if it has one, otherwise the validation
@@ -315,45 +325,14 @@ class RegistrationData(Checked, L.LightningDataModule):
         )
 
 
-class Centered(Sequence[Scan]):
-    """Scans, each with the world's origin at its centre."""
-
-    def __init__(self, scans: Sequence[Scan]) -> None:
-        self.scans = scans
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    @overload
-    def __getitem__(self, item: int) -> Scan: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[Scan]: ...
-    def __getitem__(self, item: int | slice) -> Scan | Sequence[Scan]:
-        return (
-            [self[k] for k in range(len(self))[item]]
-            if isinstance(item, slice)
-            else centered(self.scans[item])
-        )
+def _preprocessed(
+    dataset: RegistrationDataset,
+    records: Sequence[Record],
+    preprocessing: Preprocessing,
+    number: int,
+) -> Scan:
+    return preprocessing(load_record(dataset, records[number]))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A picklable function from a record's number to its preprocessed scan."""
-
-    dataset: RegistrationDataset
-    records: Sequence[Record]
-    preprocessing: Preprocessing
-
-    def __call__(self, number: int) -> Scan:
-        return self.preprocessing(load_record(self.dataset, self.records[number]))
-
-
-class _Listed(Dataset[Pair]):
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, item: int) -> Pair:
-        return self.pairs[item]
+def _centered(scans: Sequence[Scan], number: int) -> Scan:
+    return centered(scans[number])

@@ -19,7 +19,7 @@ from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.functional import bounding_box, ncc
 from lightning_reg.io.images import LARGEST
 from lightning_reg.registry import ArgumentError, Checked, DataError, Length, Range, within_memory
-from lightning_reg.spatial import Grid, Image
+from lightning_reg.spatial import Grid, Image, mapped
 
 Region = Literal["lungs", "mask"]
 Millimetres = Annotated[float, Range(above=0, of="mm")]
@@ -269,16 +269,8 @@ def centered(scan: Scan) -> Scan:
     affine[:, :3, 3] -= grid.center
     there = Grid(grid.shape, affine)
 
-    def moved(image: Image | None) -> Image | None:
-        return None if image is None else replace(image, grid=there)
-
     landmarks = (
         None if scan.landmarks is None else (scan.landmarks - torch.from_numpy(grid.center)).float()
     )
-    return replace(
-        scan,
-        image=replace(scan.image, grid=there),
-        mask=moved(scan.mask),
-        labels=moved(scan.labels),
-        landmarks=landmarks,
-    )
+    moved = mapped(scan, lambda image: replace(image, grid=there), Image)
+    return replace(moved, landmarks=landmarks)

@@ -16,8 +16,7 @@ from filelock import FileLock
 from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.data.datasets.layouts import natural
-from lightning_reg.data.datasets.manifest import PARTS
-from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
+from lightning_reg.data.datasets.own import COLUMNS, SIDES, find_layout, read_pairs
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import itk_reason, read_image
@@ -87,10 +86,6 @@ class MeanImage:
 
 
 Source = Path | Frame | MeanImage
-COLUMNS = {
-    side if part == "image" else f"{side}_{part}": (side, part) for part in PARTS for side in SIDES
-}
-"""Side and part by column of a table of pairs."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.data.datasets.interface import Record, Split
-from lightning_reg.data.datasets.manifest import PARTS
+from lightning_reg.data.datasets.interface import PARTS, Record, Split
 from lightning_reg.data.datasets.splits import Splits
 
 BLOCK, BLOCKS = 2**16, 16

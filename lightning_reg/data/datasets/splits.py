@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import STATE
-from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.loading import Lazy, load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.registry import (
@@ -27,27 +27,6 @@ from lightning_reg.registry import (
     did_you_mean,
     require_kind,
 )
-
-T = TypeVar("T")
-
-
-class Lazy(Sequence[T], Generic[T]):
-    """A sequence whose items are made at every access."""
-
-    def __init__(self, count: int, make: Callable[[int], T]) -> None:
-        self.length, self.make = count, make
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, item: int) -> T: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[T]: ...
-    def __getitem__(self, item: int | slice) -> T | Sequence[T]:
-        if isinstance(item, slice):
-            return [self.make(k) for k in range(self.length)[item]]
-        return self.make(range(self.length)[item])
 
 
 class Splits:
