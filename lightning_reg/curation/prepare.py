@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,23 +16,22 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.cache import fingerprint
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.interface import PARTS, Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
-from lightning_reg.data.datasets.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
+from lightning_reg.data.datasets.manifest import MANIFEST, Row, row_from_cells, write_tables
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.lungs import LungSegmentation, segmented
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.data.scans import check_subject
-from lightning_reg.io.folders import inside, reason, refuse_links, write_whole
+from lightning_reg.data.scans import check_subject, grid_of
+from lightning_reg.io.folders import inside, refuse_links, reported, write_whole
 from lightning_reg.io.images import write_image
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.names import unique
 from lightning_reg.io.points import write_points
 from lightning_reg.io.reading import read_json
 from lightning_reg.registry import DataError, load, name_of
-from lightning_reg.spatial import Grid
 
 FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
 SOURCE = "source"
@@ -203,10 +202,10 @@ class _Task:
         key = self.key(record)
         subject = load_record(self.dataset, record)
         check_subject(subject)
-        grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
+        grid = grid_of(subject["image"])
         whole = not subject["image"].data.is_floating_point()
         subject = self.preparation(subject)
-        there = Grid(subject["image"].spatial_shape, subject["image"].affine)
+        there = grid_of(subject["image"])
         files: dict[str, Path | None] = dict.fromkeys(PARTS)
         with _writing(self.out):
             (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # no longer valid
@@ -250,15 +249,9 @@ class _Unwritable(DataError):
     """The output cannot be written, so all other scans would fail, too."""
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as cause:
-        raise _Unwritable(
-            f"{out} cannot be written ({reason(cause)}); finished scans are kept, and the same"
-            " command continues."
-        ) from cause
+def _writing(out: Path) -> AbstractContextManager[None]:
+    remedy = "finished scans are kept, and the same command continues"
+    return reported(f"{out} cannot be written", remedy, _Unwritable)
 
 
 @contextmanager
@@ -279,14 +272,10 @@ def _make_folders(out: Path, data: Splits) -> None:
     root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
     source = f"{name_of(type(data.dataset), 'datasets')} {root or ''}".strip()
     _refuse(out, data.records(), root, source)
-    try:
+    with reported(f"{out} cannot be made", "choose another folder"):
         for folder in (STATE, *FOLDERS.values(), "landmarks"):
             (out / folder).mkdir(parents=True, exist_ok=True)
         (out / STATE / SOURCE).write_text(source, encoding="utf-8")
-    except OSError as cause:
-        raise DataError(
-            f"{out} cannot be made ({reason(cause)}); choose another folder."
-        ) from cause
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_reg import __version__
 from lightning_reg.configuration.documentation import REQUIRED
 from lightning_reg.data.datasets.identity import held_out_but_seen, keep_splits, trained_images
-from lightning_reg.io.folders import reason, write_whole
+from lightning_reg.io.folders import reported, write_whole
 from lightning_reg.io.reading import as_yaml
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.metrics.table import heading
@@ -151,7 +151,7 @@ def pack(
         components=module.components(),
         citation=" ".join(citation.split()),
     )
-    try:
+    with reported(f"{out} could not be written", "nothing was left behind"):
         out.parent.mkdir(parents=True, exist_ok=True)
         # the folder appears only if everything succeeds
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:
@@ -166,10 +166,6 @@ def pack(
             (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
             _write_texts(Path(place) / "package", package, name, card)
             (Path(place) / "package").rename(out)
-    except OSError as cause:
-        raise UserError(
-            f"{out} could not be written ({reason(cause)}); nothing was left behind."
-        ) from cause
     package = out / "src" / package_name
     missing = [key for key, value in described.items() if not value]
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)

@@ -18,7 +18,7 @@ from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from lightning_reg.io.dicom import is_dicom, read_folder, read_slices
-from lightning_reg.io.lps import lps_geometry
+from lightning_reg.io.lps import place_lps
 from lightning_reg.io.names import require_unicode
 from lightning_reg.io.nifti import is_nifti, nifti_header, open_nifti, place, placement, skew
 from lightning_reg.registry import DataError
@@ -312,10 +312,7 @@ def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
         nib.save(written, path)
         return
     image = sitk.GetImageFromArray(values.transpose())
-    origin, spacing, direction = lps_geometry(grid)
-    image.SetOrigin(origin)
-    image.SetSpacing(spacing)
-    image.SetDirection(direction)
+    place_lps(image, grid)
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as cause:

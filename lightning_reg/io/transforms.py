@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason
-from lightning_reg.io.lps import FLIP, lps_geometry
+from lightning_reg.io.lps import FLIP, lps_geometry, place_lps
 from lightning_reg.io.nifti import place
 from lightning_reg.spatial import (
     LARGE,
@@ -149,10 +149,7 @@ def _vector_image(part: Displacement) -> sitk.Image:
     image = sitk.GetImageFromArray(
         _lps_vectors(part.field, part.grid).permute(3, 2, 1, 0).contiguous().numpy(), isVector=True
     )
-    origin, spacing, direction = lps_geometry(part.grid)
-    image.SetOrigin(origin)
-    image.SetSpacing(spacing)
-    image.SetDirection(direction)
+    place_lps(image, part.grid)
     return image
 
 
