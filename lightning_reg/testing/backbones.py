@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_reg.components.contracts import require_backbone, require_features
 from lightning_reg.components.interfaces import Backbone, Features
-from lightning_reg.testing.checks import Factory, check, require
+from lightning_reg.testing.checks import Factory, check, made, require
 from lightning_reg.testing.fixtures import disturbed, without_gradient
 from lightning_reg.testing.modules import (
     grown,
@@ -22,12 +22,7 @@ _CHANNELS = 1
 
 
 def _made(factory: Factory) -> Backbone:
-    backbone = factory()
-    require(
-        isinstance(backbone, Backbone),
-        f"the factory makes {type(backbone).__name__}, which does not derive from Backbone",
-    )
-    assert isinstance(backbone, Backbone)
+    backbone = made(factory, Backbone)
     require_backbone(backbone)
     return backbone
 
