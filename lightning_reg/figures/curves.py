@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_reg.figures.cases import dotted_boxes
 from lightning_reg.metrics.table import RANKING, ranking
 
 Rows = Sequence[Mapping[str, str]]
@@ -127,14 +128,10 @@ def study_figure(
     if metric is None:
         right.set_axis_off()
         return figure
-    series = {}
-    if metric.compared:
-        series["before"] = [row.get(metric.column("before")) for row in first]
-    series |= {method: [row.get(metric.column()) for row in of] for method, of in rows.items()}
-    values = [[float(v) for v in of if v is not None] for of in series.values()]
-    right.boxplot(values, tick_labels=list(series), widths=0.6)
-    for position, of in enumerate(values, 1):
-        right.plot([position] * len(of), of, ".", ms=3, alpha=0.5, color="C0")
+    columns = [("before", first, metric.column("before"))] if metric.compared else []
+    columns += [(method, of, metric.column()) for method, of in rows.items()]
+    series = [(name, [float(r[c]) for r in of if r.get(c) is not None]) for name, of, c in columns]
+    dotted_boxes(right, series)
     better = "lower" if metric.better == "lower" else "higher"
     right.set(title=f"{metric.heading}, {better} is better")
     if len(series) > 3:

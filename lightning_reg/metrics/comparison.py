@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_reg.metrics.statistics import holm, is_number, paired, summary
+from lightning_reg.metrics.statistics import alike, holm, is_number, paired, summary
 from lightning_reg.metrics.table import METRICS, Metric, ranking
 
 Rows = Sequence[Mapping[str, Any]]
@@ -215,19 +215,9 @@ class Comparison:
     def _starts(self) -> list[list[str]]:
         """Methods grouped by their start: equal values *before* in all cases."""
         columns = [metric.column("before") for metric in self.metrics if metric.compared]
-        found: list[tuple[list[float], list[str]]] = []
-        for name in self.names:
-            values = [value for column in columns for value in self.values(name, column)]
-            alike = [
-                names
-                for known, names in found
-                if len(known) == len(values) and np.allclose(known, values, rtol=1e-3, atol=1e-4)
-            ]
-            if alike:
-                alike[0].append(name)
-            else:
-                found.append((values, [name]))
-        return [names for _, names in found]
+        return alike(
+            {name: [v for c in columns for v in self.values(name, c)] for name in self.names}
+        )
 
     def _is_best(self, name: str, metric: Metric) -> bool:
         """Whether the method's mean is printed as the best one is, and it lacks no values; false if
