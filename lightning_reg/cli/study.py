@@ -15,8 +15,8 @@ from lightning_reg.registry import DataError
 
 if TYPE_CHECKING:
     from lightning_reg.batch.studies.definition import Definition, Job
-    from lightning_reg.batch.studies.jobs import State
     from lightning_reg.batch.studies.outcome import Outcome
+    from lightning_reg.batch.studies.study import State
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,8 +57,7 @@ def run(arguments: Namespace) -> int:
     if arguments.jobs < 1:
         raise DataError(f"--jobs is {arguments.jobs}; give a number of trainings, 1 or more.")
     from lightning_reg.batch.studies.definition import read_definition
-    from lightning_reg.batch.studies.jobs import state_of
-    from lightning_reg.batch.studies.study import begin, run_jobs
+    from lightning_reg.batch.studies.study import begin, run_jobs, state_of
 
     terminal, path = console(), Path(arguments.study).expanduser()
     definition = read_definition(path)

@@ -111,32 +111,24 @@ class Augmentation(Checked):
                         else steps["fixed"][-1]
                     )
                     steps["moving"].append(own)
-        fixed, moving = (Composition(steps[side]) for side in ("fixed", "moving"))
-        changed: dict[str, Any] = {}
-        displacement = torch.zeros(0)
-        for side, transform in (("fixed", fixed), ("moving", moving)):
-            grid = getattr(pair, side).grid
-            alike = (
-                side == "moving"
-                and steps["moving"] == steps["fixed"]
-                and grid.matches(pair.fixed.grid)
-            )
-            displacement = (
-                displacement
-                if alike
-                else _displacement(transform, grid).to(pair.fixed.tensor.device)
-            )
-            for name in (side, f"{side}_mask", f"{side}_labels"):
-                image: Image | None = getattr(pair, name)
-                changed[name] = None if image is None else _warped(image, displacement)
-            points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
-            if points is not None:
-                changed[f"{side}_landmarks"] = tuple(_origin(transform, p) for p in points)
-        if pair.truth is not None:
-            truth = Displacement(pair.truth.field.cpu(), pair.truth.grid)
-            whole = Composition([moving.inverse(), truth, fixed]).displacement(pair.fixed.grid)
-            changed["truth"] = Displacement(whole.to(pair.truth.field), pair.fixed.grid)
-        return replace(pair, **changed)
+        transforms = {side: Composition(of) for side, of in steps.items()}
+        on, same_grid = pair.fixed.tensor.device, pair.moving.grid.matches(pair.fixed.grid)
+        pulled = {"fixed": _displacement(transforms["fixed"], pair.fixed.grid).to(on)}
+        pulled["moving"] = (
+            pulled["fixed"]
+            if steps["moving"] == steps["fixed"] and same_grid
+            else _displacement(transforms["moving"], pair.moving.grid).to(on)
+        )
+        changed = pair.changed(
+            lambda side, image: _warped(image, pulled[side]),
+            lambda side, points: _origin(transforms[side], points),
+        )
+        if pair.truth is None:
+            return changed
+        fixed, moving = transforms.values()
+        truth = Displacement(pair.truth.field.cpu(), pair.truth.grid)
+        whole = Composition([moving.inverse(), truth, fixed]).displacement(pair.fixed.grid)
+        return replace(changed, truth=Displacement(whole.to(pair.truth.field), pair.fixed.grid))
 
     def _cropped(self, pair: Pair, rng: np.random.Generator) -> Pair:
         shares = rng.random((2, 2, 3))  # image, face, axis

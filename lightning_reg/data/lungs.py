@@ -68,7 +68,7 @@ class ThresholdLungs(LungSegmentation):
     lungs_alone = False
 
     def __call__(self, image: tio.ScalarImage, name: str) -> Tensor:
-        return plain_mask(image)
+        return image.data[0] < THRESHOLD
 
 
 def segmented(method: str, image: tio.ScalarImage, name: str) -> Tensor:
@@ -134,13 +134,6 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
     if not bool(mask.any()):
         raise DataError(f"No lungs are found in {name}; give a lung mask, or leave the lungs out.")
     return mask
-
-
-def plain_mask(image: tio.ScalarImage, threshold: float = THRESHOLD) -> Tensor:
-    """Return every voxel below the threshold, including the air around the body: ``(I, J, K)``
-    bool.
-    """
-    return image.data[0] < threshold
 
 
 def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndarray:

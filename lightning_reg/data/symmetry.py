@@ -31,11 +31,8 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     from_original = np.linalg.inv(to_original)
 
     def image(_: str, image: Image) -> Image:
-        there = Grid(
-            _shape(image.grid, axes),
-            from_original @ image.grid.affine @ _index_map(image.grid, axes, flips),
-        )
-        return replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
+        stored = reordered(image, axes, flips)
+        return replace(stored, grid=Grid(stored.grid.shape, from_original @ stored.grid.affine))
 
     def points(_: str, points: Tensor) -> Tensor:
         return transform_points(from_original, points.double().T[None])[0].T.to(points)
@@ -46,6 +43,14 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     field = _permuted(pair.truth.field[:, list(axes)], axes, flips)
     signs = field.new_tensor([-1.0 if flip else 1.0 for flip in flips]).view(1, 3, 1, 1, 1)
     return replace(turned, truth=Displacement(field * signs, turned.fixed.grid))
+
+
+def reordered(image: Image, axes: Sequence[int], flips: Sequence[bool]) -> Image:
+    """The image stored with other axes, see :func:`rotated`; every voxel keeps its position in the
+    world.
+    """
+    grid = Grid(_shape(image.grid, axes), image.grid.affine @ _index_map(image.grid, axes, flips))
+    return replace(image, tensor=_permuted(image.tensor, axes, flips), grid=grid)
 
 
 def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:

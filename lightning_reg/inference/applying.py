@@ -8,12 +8,13 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.roles import has_labels
+from lightning_reg.data.scans import grid_of
 from lightning_reg.io.folders import refuse_file, written_file
 from lightning_reg.io.images import Source, read_image, write_image
 from lightning_reg.io.points import read_points, write_points
 from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.registry import DataError
-from lightning_reg.spatial import Grid, Image, Transform, resampled
+from lightning_reg.spatial import Image, Transform, resampled
 
 ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
 
@@ -26,13 +27,6 @@ def _transform(path: Path, inverse: bool) -> Transform:
         raise DataError(
             f"{path} cannot be inverted ({cause}); apply it in its own direction."
         ) from cause
-
-
-def _grid(image: tio.Image, path: str) -> Grid:
-    try:
-        return Grid(image.spatial_shape, image.affine)
-    except ValueError as cause:
-        raise DataError(f"{path}: {cause}.") from cause
 
 
 def read_to_resample(source: Source, labels: bool) -> Image:
@@ -49,7 +43,7 @@ def read_to_resample(source: Source, labels: bool) -> Image:
             f"{name} has {read.num_channels} channels or time points where a single 3D volume is"
             " meant; split it first."
         )
-    grid, data = _grid(read, name), read.data.unsqueeze(0)
+    grid, data = grid_of(read, name), read.data.unsqueeze(0)
     bad = int((~torch.isfinite(data.float())).sum())
     if bad:
         raise DataError(
@@ -93,7 +87,7 @@ def apply_to_image(
         )
     refuse_file(out, overwrite)
     phi, moving = _transform(transform, inverse), read_to_resample(image, labels)
-    grid = _grid(read_image(reference), reference)
+    grid = grid_of(read_image(reference), reference)
     inside = Image(torch.ones(1, 1, *moving.grid.shape), moving.grid, discrete=True)
     if not bool(resampled(inside, phi, grid).tensor.any()):
         raise DataError(
@@ -134,7 +128,7 @@ def apply_to_points(
         raise DataError(f"Points are written as CSV; let {out} end in .csv.")
     refuse_file(out, overwrite)
     phi, given = _transform(transform, inverse), read_points(points)
-    grid = None if reference is None else _grid(read_image(reference), reference)
+    grid = None if reference is None else grid_of(read_image(reference), reference)
     mapped = phi.map_world(given.world(grid).T.unsqueeze(0))[0].T
     with written_file(out, overwrite) as partial:
         write_points(partial, mapped, "LPS" if given.space == "LPS" else "RAS")

@@ -7,15 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from lightning_reg.data.symmetry import reordered
 from lightning_reg.inference.inputs import AnyRegistrar, Inputs
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.steps import Predict, Step, Variant
 from lightning_reg.registry import ArgumentError
-from lightning_reg.spatial import Displacement, Grid, Image, Pair
+from lightning_reg.spatial import Displacement, Image, Pair
 
 SHIFT = 2
 """Voxels padded before the first one, so that networks pool other groups of voxels."""
@@ -25,17 +25,9 @@ def flipped(pair: Pair, axis: int) -> Pair:
     """Both images stored in reverse order along an axis; every voxel keeps its position in the
     world.
     """
-
-    def turned(image: Image) -> Image:
-        turn = np.eye(4)
-        turn[axis, axis], turn[axis, 3] = -1, image.grid.shape[axis] - 1
-        return replace(
-            image,
-            tensor=image.tensor.flip(2 + axis),
-            grid=Grid(image.grid.shape, image.grid.affine @ turn),
-        )
-
-    return Pair(turned(pair.fixed), turned(pair.moving), name=pair.name)
+    flips = [other == axis for other in range(3)]
+    fixed, moving = (reordered(image, range(3), flips) for image in (pair.fixed, pair.moving))
+    return Pair(fixed, moving, name=pair.name)
 
 
 def padded_in_front(pair: Pair, voxels: int = SHIFT) -> Pair:

@@ -15,6 +15,7 @@ from lightning_reg.data.scans import read_pair, with_parts
 from lightning_reg.inference.result import Result
 from lightning_reg.io.images import Source, doubts
 from lightning_reg.metrics.extra import ExtraMetric
+from lightning_reg.registry import Checked
 
 if TYPE_CHECKING:
     from lightning_reg.inference.registrar import Registrar
@@ -77,7 +78,7 @@ class Inputs:
         return cls(fixed, moving, name or " < ".join(names), paths, warnings, seconds)
 
 
-class AnyRegistrar(ABC):
+class AnyRegistrar(Checked, ABC):
     """One registrar, or the mean of several.
 
     Attributes:

@@ -72,6 +72,9 @@ class Cell:
     lacks: bool = False
 
     def text(self, plus_minus: str = "±") -> str:
+        """Mean, deviation and marks; empty without a mean."""
+        if math.isnan(self.mean):
+            return ""
         spread = "" if math.isnan(self.sd) else f" {plus_minus} {self.sd:.{self.digits}f}"
         marks = ("*" if self.differs else "") + ("†" if self.lacks else "")
         return f"{self.mean:.{self.digits}f}{spread}{marks}"
@@ -347,16 +350,7 @@ class Comparison:
         """Markdown table, with :meth:`notes` or other sentences below it."""
         lines = [self.header(), ["---", *("---:" for _ in self.metrics)]]
         for name, cells in self.cells().items():
-            shown = [
-                (
-                    ""
-                    if math.isnan(c.mean)
-                    else f"**{c.text()}**"
-                    if c.best
-                    else c.text().replace("*", "\\*")
-                )
-                for c in cells
-            ]
+            shown = [f"**{c.text()}**" if c.best else c.text().replace("*", "\\*") for c in cells]
             lines.append([name.replace("|", "\\|"), *shown])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         told = " ".join(self.notes() if notes is None else notes).replace(" *: ", " \\*: ")
@@ -368,18 +362,12 @@ class Comparison:
         head = [_latex(word[:-1]) + arrows[word[-1]] if word else "" for word in self.header()]
         lines = [" & ".join(head) + r" \\ \hline"]
         for name, cells in self.cells().items():
-            texts = [
-                (
-                    ""
-                    if math.isnan(c.mean)
-                    else "$" + c.text(r"\pm").replace("*", "^{*}").replace("†", r"^{\dagger}") + "$"
-                )
-                for c in cells
-            ]
-            shown = [
-                rf"\boldmath{{{text}}}" if cell.best else text
-                for cell, text in zip(cells, texts, strict=True)
-            ]
+            marks = {"*": "^{*}", "†": r"^{\dagger}"}
+            shown = []
+            for cell in cells:
+                text = "".join(marks.get(letter, letter) for letter in cell.text(r"\pm"))
+                text = f"${text}$" if text else ""
+                shown.append(rf"\boldmath{{{text}}}" if cell.best else text)
             lines.append(" & ".join([_latex(name), *shown]) + r" \\")
         marks = {"±": r"$\pm$", "†": r"$^{\dagger}$", "*": r"$^{*}$", "<": "$<$"}
         notes = "".join(marks.get(letter, letter) for letter in _latex(" ".join(self.notes())))

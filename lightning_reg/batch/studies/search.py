@@ -17,9 +17,8 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from lightning_reg.batch.studies.definition import Definition, Search, as_override
-from lightning_reg.batch.studies.jobs import State, Training, state_of, summary
 from lightning_reg.batch.studies.outcome import learning_curve, write_figure
-from lightning_reg.batch.studies.study import POLL, begin
+from lightning_reg.batch.studies.study import POLL, State, Training, begin, state_of, summary
 from lightning_reg.figures import trials_figure
 from lightning_reg.inference.report.page import Picture, Row, Section, render
 from lightning_reg.io.folders import refuse_links, write_whole

@@ -59,10 +59,7 @@ def comparison_section(comparison: Comparison) -> Section:
     """
     rows = []
     for name, cells in comparison.cells().items():
-        shown = [
-            "" if cell.mean != cell.mean else cell.text() + " (best)" * cell.best for cell in cells
-        ]
-        rows.append(Row([name, *shown]))
+        rows.append(Row([name, *(cell.text() + " (best)" * cell.best for cell in cells)]))
     notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "(best): the best mean.")
     return Section("Methods", comparison.header(), rows, notes)
 
