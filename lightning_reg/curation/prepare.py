@@ -1,6 +1,4 @@
-"""Preparation of a provider's files in the common form: masks, crop, resolution. Finished scans are
-not prepared again.
-"""
+"""Preparation of a provider's files in the common form: masks, crop, resolution."""
 
 from __future__ import annotations
 
@@ -182,9 +180,7 @@ class _Task:
         return fingerprint(record, type(self.dataset).__qualname__, own, asdict(self.preparation))
 
     def finished(self, record: Record, name: str) -> dict[str, str] | None:
-        """Row of a scan whose output exists and was made from the same files with the same
-        settings; else ``None``.
-        """
+        """Row of a scan already prepared from the same files with these settings; else ``None``."""
         path = self.out / STATE / f"{name}.json"
         try:
             known = read_json(path)
@@ -256,9 +252,7 @@ def _writing(out: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same ending in the state folder, and move it to ``path`` once
-    complete.
-    """
+    """Yield a temporary path in the state folder, and move it to ``path`` once complete."""
     partial = path.parent.parent / STATE / f"partial-{path.parent.name}-{path.name}"
     try:
         yield partial
@@ -279,9 +273,7 @@ def _make_folders(out: Path, data: Splits) -> None:
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
-    """Refuse a folder that holds other files, links or another prepared data set, or that is inside
-    the source.
-    """
+    """Refuse a folder of other files, links or data, or one inside the source."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
     refuse_links(out, (STATE, *FOLDERS.values(), "landmarks"))
@@ -309,9 +301,7 @@ def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str
 
 
 def _file_names(records: Sequence[Record]) -> dict[str, str]:
-    """File name per scan that is valid in every file system, as close as possible to the name of
-    the scan.
-    """
+    """File name per scan that is valid in every file system, and close to its name."""
     texts = ("_".join(filter(None, (record.subject, record.time))) for record in records)
     names = (re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "scan" for text in texts)
     named = zip(records, unique(names, key=str.lower), strict=True)

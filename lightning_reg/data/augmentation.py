@@ -1,6 +1,4 @@
-"""Augmentation of training pairs: intensities (noise, contrast, bias) and geometry (flips, turns,
-deformations, crops).
-"""
+"""Augmentation of training pairs: intensities and geometry."""
 
 from __future__ import annotations
 
@@ -225,9 +223,7 @@ def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
 
 
 def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
-    """Draw an elastic map from the augmented to the original world; the control points span the
-    grid.
-    """
+    """Draw an elastic map from the augmented to the original world, for this grid."""
     random = _elastic(**arguments)
     control = random.get_params(
         random.num_control_points, random.max_displacement, random.num_locked_borders
@@ -240,9 +236,7 @@ def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
 
 
 def _displacement(transform: Transform, grid: Grid) -> Tensor:
-    """Return the displacement on a grid, computed at every other voxel (the transforms are smooth)
-    and interpolated.
-    """
+    """Displacement of a smooth transform: every other voxel is computed, the rest interpolated."""
     coarse = grid.resized([-(-n // 2) for n in grid.shape])
     return resize_displacement(transform.displacement(coarse).float(), grid.shape)
 

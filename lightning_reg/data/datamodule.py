@@ -134,9 +134,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         return self.train_pairs[0]
 
     def available(self) -> frozenset[str]:
-        """Return the fields that some training pair has: those of the first pair, and parts that
-        two or more scans have.
-        """
+        """Fields that some training pair has: of the first pair, and parts of two or more scans."""
         fields = set(self.first_pair().has())
         for part, count in self._counts.items():
             if count > 1:
@@ -254,9 +252,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
 
     def _sampler(self) -> ItemSampler:
-        """Return the order of items, from the current position of the trainer (freshly started or
-        resumed).
-        """
+        """Order of items, from the current position of the trainer (new or resumed)."""
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
         epoch, progress = (
@@ -294,9 +290,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         )
 
     def test_dataloader(self) -> DataLoader[Pair]:
-        """Load the pairs of the data set's split ``test`` if it has one, otherwise the validation
-        pairs.
-        """
+        """Load the pairs of the split ``test`` if there is one, otherwise the validation pairs."""
         pairs = self.data.pairs("test")
         if not pairs:
             return self.val_dataloader()

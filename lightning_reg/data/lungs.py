@@ -192,9 +192,7 @@ def _airways(
 
 
 def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndarray] | None:
-    """Return the largest component, and the second one if it has a fifth of its size or more and is
-    at the same height.
-    """
+    """The largest component, and the second one if it is of similar size and height."""
     labels, count = ndimage.label(dark)
     if count == 0:
         return None
@@ -219,9 +217,7 @@ def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndar
 
 
 def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.ndarray:
-    """Close vessels and other holes: morphological closing by ``radius`` mm, then filling of
-    enclosed holes.
-    """
+    """Close vessels and other holes: closing by ``radius`` mm, then filling of the holes."""
     reach = np.maximum(np.round(radius / spacing).astype(int), 1)
     padded = np.pad(part, [(r, r) for r in reach])
     inner = tuple(slice(r, -r) for r in reach)
@@ -231,9 +227,7 @@ def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.nd
 
 
 def _to_full(solid: Tensor, airways: Tensor, dark: Tensor, stride: list[int]) -> Tensor:
-    """Bring the mask to full resolution: dark voxels near ``solid`` and all voxels well inside it,
-    none near the airways.
-    """
+    """Full resolution: dark voxels near ``solid`` and all inside it, none near the airways."""
     i, j, k = dark.shape
 
     def fine(values: Tensor) -> Tensor:

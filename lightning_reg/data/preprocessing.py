@@ -1,6 +1,4 @@
-"""Preprocessing of raw intensities and grids by TorchIO. The settings are stored with a trained
-model.
-"""
+"""Preprocessing of intensities and grids by TorchIO; its settings are stored with a model."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ class Geometry(Checked):
     shape: Shape | None = None
 
     def after(self, done: Geometry) -> Geometry:
-        """Combine with the earlier geometry ``done``, whose values are used where this one has
-        none.
-        """
+        """Combine with the earlier geometry ``done``, used where this one has no value."""
         resized = self.spacing is not None or self.shape is not None
         return Geometry(
             self.canonical or done.canonical,

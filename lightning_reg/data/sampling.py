@@ -127,9 +127,7 @@ class InterSubjectPairs(SampledPairs):
 
 
 class GroupPairs(SampledPairs):
-    """Random pairs of scans of one group: all pairs of time points of a subject, in both
-    directions.
-    """
+    """Random pairs of scans of one group: time points of a subject, in both directions."""
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
         super().__init__(scans, pairs, seed)

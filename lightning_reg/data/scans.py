@@ -1,6 +1,4 @@
-"""Scans: one subject at one time point, as a TorchIO subject and as the class used in the rest of
-the project.
-"""
+"""Scans: one subject at one time point, as a TorchIO subject and as a class of this project."""
 
 from __future__ import annotations
 

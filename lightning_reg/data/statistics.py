@@ -1,6 +1,4 @@
-"""Intensity and size statistics of a training set, stored with the model to warn about images that
-differ from it.
-"""
+"""Intensities and sizes of a training set, stored with the model to warn about others."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
 
 
 def reordered(image: Image, axes: Sequence[int], flips: Sequence[bool]) -> Image:
-    """The image stored with other axes, see :func:`rotated`; every voxel keeps its position in the
-    world.
-    """
+    """The image stored with other axes, see :func:`rotated`, at its place in the world."""
     grid = Grid(_shape(image.grid, axes), image.grid.affine @ _index_map(image.grid, axes, flips))
     return replace(image, tensor=_permuted(image.tensor, axes, flips), grid=grid)
 
@@ -59,9 +57,7 @@ def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _similar(grid: Grid, axes: Sequence[int]) -> NDArray[np.floating]:
-    """Return the affine of a grid with the original's directions and centre, and the permuted voxel
-    sizes.
-    """
+    """Affine with a grid's directions and centre, and its permuted voxel sizes."""
     spacing = grid.spacing[0]
     affine = grid.affine.copy()
     affine[0, :3, :3] = affine[0, :3, :3] / spacing * spacing[list(axes)]

@@ -1,6 +1,4 @@
-"""Supervised pairs from single scans by two random smooth transforms: one augments, the other one
-is to be learned.
-"""
+"""Supervised pairs from single scans by two smooth transforms: augmenting, and learned."""
 
 from __future__ import annotations
 
@@ -155,9 +153,7 @@ class SyntheticDeformation(Checked):
         return torch.zeros(1, 3, *shape) if total is None else total
 
     def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
-        """Warp a scan by a displacement in voxels of its grid; mask and labels are sampled
-        together.
-        """
+        """Warp a scan by a displacement in its voxels; mask and labels are sampled together."""
         points = displacement + identity_points(displacement.shape[2:])
         outside: Padding = scan.image.padding if self.outside == "padding" else "border"
         image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))
@@ -175,9 +171,7 @@ class SyntheticDeformation(Checked):
 
     @staticmethod
     def _thinned(fixed: Scan, truth: Displacement) -> Image:
-        """Multiply the fixed image's intensities in the mask by the change of volume from the fixed
-        to the moving image.
-        """
+        """Multiply intensities in the mask by the change of volume from fixed to moving image."""
         if fixed.mask is None:
             return fixed.image
         volume = jacobian_determinant(truth.field).clamp(*VOLUMES)

@@ -72,9 +72,7 @@ def dotted_boxes(axes: Axes, series: Sequence[tuple[str, Sequence[float]]]) -> N
 
 
 def tre_boxes(cases: Sequence[PairMetrics]) -> Figure | None:
-    """Box plots of the target registration error per case, before and after; ``None`` without
-    landmarks.
-    """
+    """Box plots of TRE per case, before and after; ``None`` without landmarks."""
     scored = [case for case in cases if case.tre_before is not None]
     if not scored:
         return None

@@ -25,9 +25,7 @@ def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
 
 
 def learning_curve(rows: Rows) -> Figure:
-    """Training loss, its terms (thin: as logged; thick: averaged), and validation metrics, over the
-    iterations.
-    """
+    """Training loss, its terms (thin: logged, thick: averaged), and validation metrics."""
     logged = {key for row in rows for key in row if key.startswith("train/")}
     names = sorted(logged - {"train/loss"})
     panels = [("Training loss", ["train/loss"])]

@@ -22,18 +22,14 @@ SHIFT = 2
 
 
 def flipped(pair: Pair, axis: int) -> Pair:
-    """Both images stored in reverse order along an axis; every voxel keeps its position in the
-    world.
-    """
+    """Both images stored in reverse order along an axis, at their places in the world."""
     flips = [other == axis for other in range(3)]
     fixed, moving = (reordered(image, range(3), flips) for image in (pair.fixed, pair.moving))
     return Pair(fixed, moving, name=pair.name)
 
 
 def padded_in_front(pair: Pair, voxels: int = SHIFT) -> Pair:
-    """Both images padded by ``voxels`` before the first voxel of each axis; every voxel keeps its
-    position in the world.
-    """
+    """Both images padded before the first voxel of each axis, at their places in the world."""
 
     def moved(image: Image) -> Image:
         tensor = torch.nn.functional.pad(image.tensor, [voxels, 0] * 3, value=image.padding)

@@ -245,9 +245,7 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(config: Mapping[str, Any]) -> str:
-    """Command line that trains the same method on the same data from the configuration in the
-    package.
-    """
+    """Command line that trains the same method from the configuration in the package."""
     root = " data.root=FOLDER" if config["data"].get("root") is not None else ""
     begun = "; it started from another model's weights" if config.get("init") is not None else ""
     return (

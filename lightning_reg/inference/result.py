@@ -208,17 +208,13 @@ class Result:
 
     @cached_property
     def warped(self) -> tio.ScalarImage:
-        """The moving image's original intensities on the fixed image's original grid, sampled once
-        (linear).
-        """
+        """The moving image's original intensities on the fixed image's grid (linear)."""
         image = resampled(self.pair.moving, self.field, self.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @property
     def warped_labels(self) -> Tensor | None:
-        """The moving image's labels on the fixed image's original grid (nearest neighbour),
-        ``(1, 1, I, J, K)``.
-        """
+        """The moving image's labels on the fixed image's grid (nearest), ``(1, 1, I, J, K)``."""
         labels = self.pair.moving_labels
         return None if labels is None else resampled(labels, self.field, self.grid).tensor
 

@@ -263,9 +263,7 @@ def _has_to_stay(folder: Path) -> bool:
 
 
 def _partial(wanted: Path, place: Path) -> Path:
-    """A new temporary path of this process for a file or folder; those of killed processes of this
-    machine are removed.
-    """
+    """A new temporary path of this process; those of killed processes here are removed."""
     prefix = f".{wanted.name[:100]}.partial-{socket.gethostname()}-"
     for path in place.glob(f"{glob.escape(prefix)}*"):
         number = path.name.removeprefix(prefix).partition("-")[0]
@@ -312,9 +310,7 @@ def _replace(folder: Path, partial: Path) -> None:
 
 
 def linked(path: Path, new: Path) -> None:
-    """Link a file, or all files of a folder, under a second name; copy if the file system has no
-    hard links.
-    """
+    """Link a file, or all files of a folder, under a second name; copy without hard links."""
 
     def link(source: str, target: str) -> None:
         try:
@@ -342,9 +338,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _replace_inside(folder: Path, partial: Path) -> None:
-    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them on
-    failure.
-    """
+    """Replace the command's files in ``folder`` by those of ``partial``; restore on failure."""
     _kept(folder, partial)
     _, ours = _listing(folder)
     old = Path(tempfile.mkdtemp(prefix=".old.", dir=folder))
@@ -367,9 +361,7 @@ def _replace_inside(folder: Path, partial: Path) -> None:
 
 @contextmanager
 def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """As :func:`written_whole`, for a single file: yields a path of the same name in a temporary
-    folder beside it.
-    """
+    """As :func:`written_whole`, for a file: yields a path of its name in a temporary folder."""
     path = path.expanduser()
     refuse_file(path, overwrite)
     partial = _partial(path, path.parent)

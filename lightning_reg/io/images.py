@@ -149,9 +149,7 @@ def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    """Convert to this machine's byte order, and to signed types where PyTorch hardly supports the
-    unsigned ones.
-    """
+    """Convert to this machine's byte order, and to signed types, which PyTorch supports."""
     if values.dtype.kind not in "biuf":
         raise DataError(
             f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers."
@@ -177,9 +175,7 @@ SKEWED = 1e-3
 
 
 class Doubt(NamedTuple):
-    """A reason why other programs may place an image elsewhere: a sentence, and whether voxel sizes
-    differ.
-    """
+    """Why other programs may place an image elsewhere, and whether voxel sizes differ."""
 
     text: str
     sizes: bool = False
@@ -266,9 +262,7 @@ def require_finite(path: Path) -> None:
 
 
 def voxels(path: Path) -> int:
-    """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices,
-    a damaged file).
-    """
+    """Number of voxels according to the header; 0 if the header cannot be read."""
     if not path.is_file():
         return 0
     try:

@@ -160,9 +160,7 @@ def read_plain(path: Path, space: str, first: int = 0) -> PointFile:
 def _without_empty_end(
     path: Path, rows: list[tuple[int, list[str]]]
 ) -> list[tuple[int, list[str]]]:
-    """Drop empty lines at the end; refuse an empty line between others, after which points would no
-    longer correspond.
-    """
+    """Drop empty lines at the end; refuse others, after which points would not correspond."""
     while rows and not any(cell.strip() for cell in rows[-1][1]):
         rows.pop()
     empty = [line for line, row in rows if not any(cell.strip() for cell in row)]
@@ -290,9 +288,7 @@ def _read_markups(path: Path) -> PointFile:
 
 
 def write_points(path: Path, world: Tensor, space: str = "RAS", labels: Sequence[str] = ()) -> None:
-    """Write points ``(N, 3)``, given in RAS mm, as CSV in RAS or LPS mm, with a column of their
-    labels if they have any.
-    """
+    """Write points ``(N, 3)``, given in RAS mm, as CSV in RAS or LPS mm, with any labels."""
     values = (
         world.double() * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
         if space == "LPS"

@@ -92,15 +92,9 @@ def _margins(
     include the points ``reach``.
     """
     points = grid.to_voxel(reach)[0]
-    before = [
-        max(0, int(np.ceil((a - float(p)) / s)))
-        for a, p, s in zip(low, points.amin(1), step, strict=True)
-    ]
-    after = [
-        max(0, int(np.ceil((float(p) - b) / s)))
-        for b, p, s in zip(high, points.amax(1), step, strict=True)
-    ]
-    return before, after
+    first, last, steps = (torch.tensor(of, dtype=points.dtype) for of in (low, high, step))
+    before, after = (first - points.amin(1)) / steps, (points.amax(1) - last) / steps
+    return before.ceil().clamp_min(0).int().tolist(), after.ceil().clamp_min(0).int().tolist()
 
 
 def _spread(reach: Tensor, grid: Grid, size: float) -> Tensor:

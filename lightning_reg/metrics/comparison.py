@@ -1,6 +1,4 @@
-"""Comparison of methods on the same cases: a table, paired tests against the best method, and
-output formats.
-"""
+"""Comparison of methods on the same cases: a table, paired tests, and output formats."""
 
 from __future__ import annotations
 
@@ -120,9 +118,7 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Columns of the table: metrics for which all methods have values, as chosen, or ranking
-        metrics first.
-        """
+        """Columns: metrics for which all methods have values, as chosen, or ranking ones first."""
         wanted = METRICS if self.columns is None else [CHOICES[key] for key in self.columns]
         present = [
             metric
@@ -248,9 +244,7 @@ class Comparison:
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
     def least_p(self) -> float:
-        """The smallest p that any difference could have, Holm-corrected: 1 if there is nothing to
-        test.
-        """
+        """The smallest p, Holm-corrected, that a difference could have; 1: nothing to test."""
         tests = len(self.names) - 1
         fewest = min(
             (len(self.values(self.names[0], metric.column())) for metric in self.metrics),

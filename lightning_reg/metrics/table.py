@@ -1,6 +1,4 @@
-"""Table of metrics: key, title, unit and direction, for tables, reports, figures and model
-selection.
-"""
+"""Table of metrics: key, title, unit and direction, for tables, figures and model selection."""
 
 from __future__ import annotations
 

@@ -28,9 +28,7 @@ def _made(factory: Factory) -> Backbone:
 
 
 def _images(backbone: Backbone, batch: int = 1, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Random images whose extents are different multiples of ``backbone.multiple``, 8 voxels or
-    more.
-    """
+    """Random images of 8 voxels or more, different multiples of ``backbone.multiple``."""
     shape = [m * max(2 + axis, -(-8 // m)) for axis, m in enumerate(backbone.multiple)]
     generator = torch.Generator().manual_seed(3)
     both = torch.rand(2, batch, _CHANNELS, *shape, generator=generator)

@@ -24,9 +24,7 @@ def grid(
     turn: Sequence[float] = (0.3, -0.2, 0.4),
     flip: int = 0,
 ) -> Grid:
-    """A grid turned by a rotation vector (radians) about its centre, away from the origin, with one
-    axis mirrored.
-    """
+    """A grid turned about its centre (radians), away from the origin, one axis mirrored."""
     linear = Rotation.from_rotvec(turn).as_matrix() @ np.diag(spacing)
     linear[:, flip] *= -1
     affine = np.eye(4)
@@ -63,9 +61,7 @@ def truth(grid: Grid, batch: int = 1) -> Displacement:
 
 
 def texture(points: Tensor) -> Tensor:
-    """A smooth intensity in [0, 1] at points ``(B, 3, ...)`` mm about the origin: waves of 7 to 19
-    mm.
-    """
+    """A smooth intensity in [0, 1] at points ``(B, 3, ...)`` mm: waves of 7 to 19 mm."""
     x, y, z = points.unbind(1)
     waves = (
         torch.sin(x / 1.3 + y / 3.1) + torch.sin(y / 1.7 - z / 2.9) + torch.cos(z / 2.3 + x / 2.7)

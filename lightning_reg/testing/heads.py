@@ -42,9 +42,7 @@ def _made(factory: Factory) -> Head:
 
 
 def _features(shape: tuple[int, ...], batch: int = 1, device: str = "cpu") -> list[Tensor]:
-    """Smooth random features, of unit variance, of images padded to multiples of the coarsest
-    stride.
-    """
+    """Smooth random features of unit variance, of images padded to the coarsest stride."""
     generator = torch.Generator().manual_seed(4)
     padded = [-(-n // 4) * 4 for n in shape]
     found = []

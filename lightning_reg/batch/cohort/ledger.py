@@ -30,9 +30,7 @@ class Ledger(Worklist):
         return inside(self.folder, f"pairs/{name}")
 
     def result(self, name: str) -> str:
-        """Identity of a finished pair's result, from the content of its record; empty if there is
-        none.
-        """
+        """Digest of the record of a finished pair's result; empty if there is none."""
         try:
             return _digest(self.place(name) / MARK) if self.done(name) else ""
         except OSError:
@@ -54,9 +52,7 @@ class Ledger(Worklist):
         return failure and {"pair": name, "status": "failed", "message": failure["message"]}
 
     def _failed_again(self, name: str) -> bool:
-        """Whether a finished pair failed later, when it was registered again: its failure names the
-        result that is there.
-        """
+        """Whether a finished pair failed later: its failure names the result that is there."""
         failure = self.failure_of(name)
         if failure is None:
             return False
@@ -117,9 +113,7 @@ class Ledger(Worklist):
         return [name for name in names if has_failed(name)]
 
     def counts(self, name: str, verdict: Mapping[str, str]) -> bool:
-        """Whether a verdict is about the pair's present result, or does not say which one it is
-        about.
-        """
+        """Whether a verdict is about the pair's present result, or names no result."""
         return not verdict.get("result") or verdict["result"] == self.result(name)
 
     def verdicts(self, path: Path | None = None) -> dict[str, dict[str, str]]:

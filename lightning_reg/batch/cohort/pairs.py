@@ -333,9 +333,7 @@ def _sources(fixed: Record, moving: Record) -> dict[str, Source]:
 
 
 def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
-    """Names ``fixed__moving``; each part includes as many parent folders as are needed to
-    distinguish all files.
-    """
+    """Names ``fixed__moving``, with as many parent folders as tell all files apart."""
     files = {path for pair in pairs for path in pair}
     depth = 1
     while depth < 6 and len({_tail(path, depth) for path in files}) < len(files):

@@ -1,6 +1,4 @@
-"""Evaluation of methods on the pairs of a data set or a table: per case, summarised, and compared
-with each other.
-"""
+"""Evaluation of methods on pairs: per case, summarised, and compared with each other."""
 
 from __future__ import annotations
 

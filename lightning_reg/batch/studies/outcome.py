@@ -82,9 +82,7 @@ class Run(Job):
 
 
 def evaluation_settings(folder: Path) -> dict[str, Any]:
-    """Settings of a run's evaluation: ``split``, and ``warnings`` if there are any; empty if there
-    is no evaluation.
-    """
+    """Settings of a run's evaluation, ``split`` and any ``warnings``; empty without one."""
     try:
         return dict(read_json(folder / EVALUATION / MARK)["settings"])
     except (OSError, DataError, KeyError, TypeError, ValueError):
@@ -180,9 +178,7 @@ class Outcome:
         return ", ".join(texts)
 
     def winner(self) -> Run | None:
-        """The best run of the best method; ``None`` where no difference between methods can be
-        significant.
-        """
+        """The best run of the best method; ``None`` where no difference can be significant."""
         if self.comparison is None or (
             len(self.methods) > 1 and self.comparison.least_p() >= LEVEL
         ):

@@ -1,6 +1,4 @@
-"""Search for settings with Optuna: each trial is a training in its own process; several machines
-can share the journal.
-"""
+"""Search for settings with Optuna; trials are processes, and machines share the journal."""
 
 from __future__ import annotations
 
@@ -192,9 +190,7 @@ def _is_hopeless(
 
 
 def _begin_again(study: Any, folder: Path, retry: bool) -> None:
-    """Queue trials whose process was killed (with ``retry``, also failed trials) again, with the
-    same settings and folder.
-    """
+    """Queue killed trials (with ``retry``, failed ones, too) again, with settings and folder."""
     states = _optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False)
     for trial in trials:

@@ -1,6 +1,4 @@
-"""Trainings of a study in processes of their own, some at the same time; several machines may share
-its folder.
-"""
+"""Trainings of a study in processes of their own; several machines may share its folder."""
 
 from __future__ import annotations
 

@@ -212,9 +212,7 @@ def _spread(scans: Sequence[ScanReport]) -> Iterator[Finding]:
 
 
 def _units(scans: Sequence[ScanReport]) -> Iterator[Finding]:
-    """CT that is not in HU, judged from all scans: a single MR image may have the values of a
-    shifted CT.
-    """
+    """CT that is not in HU, judged from all scans: a single MR image may look like shifted CT."""
     units = [scan.units for scan in scans]
     if "HU" not in units and units.count("HU + 1024") < 0.8 * len(units):
         for scan in scans:
@@ -251,9 +249,7 @@ def _parts(scans: Sequence[ScanReport]) -> Iterator[Finding]:
 
 
 def _names(scans: Sequence[ScanReport]) -> Iterator[Finding]:
-    """Scans that are read as separate subjects but may be time points, because their names begin
-    alike.
-    """
+    """Scans that are read as subjects but may be time points: their names begin alike."""
     subjects = [scan.record.subject for scan in scans]
     if len(set(subjects)) < len(subjects):
         return
@@ -328,9 +324,7 @@ def _measure(
 
 
 def _conventions(records: tuple[Record, Record], pair: Pair) -> Iterator[Finding]:
-    """Landmarks inside both images that seem to be in another convention, under which patches
-    around them agree better.
-    """
+    """Landmarks around which the images agree better under another convention."""
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
         return
     points = (pair.fixed_landmarks[0], pair.moving_landmarks[0])
@@ -362,9 +356,7 @@ def _conventions(records: tuple[Record, Record], pair: Pair) -> Iterator[Finding
 def agreement(
     fixed: Image, moving: Image, fixed_points: torch.Tensor, moving_points: torch.Tensor
 ) -> float:
-    """Mean correlation of patches around corresponding points ``(N, 3)``, RAS mm; 0 for points
-    outside.
-    """
+    """Mean correlation of patches around points ``(N, 3)``, RAS mm; 0 for points outside."""
     if len(fixed_points) != len(moving_points):
         return 0.0
     offsets = torch.cartesian_prod(*[torch.arange(-PATCH, PATCH + 1, dtype=torch.float64)] * 3)

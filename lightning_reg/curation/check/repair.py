@@ -58,16 +58,12 @@ class RepairedDataset(RegistrationDataset):
 def repair(
     data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int], None] | None = None
 ) -> Prepared:
-    """Write the data set, repaired by :class:`RepairedDataset`, in the form of
-    ``lightning-reg prepare``.
-    """
+    """Write the repaired data set in the form of ``lightning-reg prepare``."""
     return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
 
 
 def _headers(subject: tio.Subject, record: Record) -> None:
-    """Use the qform's affine if the sform disagrees with it and has another voxel size than the
-    header.
-    """
+    """Use the qform's affine if the sform disagrees and has another voxel size."""
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
         header = (
             nifti_header(path) if part in subject and path is not None and is_nifti(path) else None

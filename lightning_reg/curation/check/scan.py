@@ -1,6 +1,4 @@
-"""Check of one scan: header, intensities, mask, labels and landmarks. All problems are listed, not
-only the first.
-"""
+"""Check of one scan: header, intensities, mask, labels and landmarks, with all problems."""
 
 from __future__ import annotations
 
@@ -184,9 +182,7 @@ def units(values: Tensor, low: float, high: float) -> str:
 
 
 def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
-    """Report landmarks outside the image or the mask, with the conventions under which they would
-    be inside.
-    """
+    """Report landmarks outside the image or the mask, and the conventions that would fit."""
     assert report.landmarks is not None
     assert report.grid is not None
     mask = subject["mask"].data[0] > 0 if "mask" in subject else None

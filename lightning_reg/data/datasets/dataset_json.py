@@ -150,9 +150,7 @@ def _scan_name(image: str) -> tuple[str, str]:
 
 
 def _beside(image: Path, kind: str) -> Path | None:
-    """Find the file of the same name in the folder of another kind; for points, it may end in
-    ``.csv``.
-    """
+    """Find the file of the same name (for points, ``.csv``) in the folder of another kind."""
     folder = image.parent.with_name(image.parent.name.replace("images", kind))
     candidates = (folder / image.name, folder / f"{stem(image)}.csv")
     return next((p for p in candidates if p.is_file()), None)

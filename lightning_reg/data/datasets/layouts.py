@@ -1,6 +1,4 @@
-"""Common folder layouts: BIDS, a folder per kind of file, a folder per subject, or a single folder
-of files.
-"""
+"""Common folder layouts: BIDS, a folder per kind of file or per subject, or one folder."""
 
 from __future__ import annotations
 
@@ -275,9 +273,7 @@ def _entities(path: Path) -> dict[str, str]:
 
 
 def _identity(entities: Mapping[str, str]) -> tuple[str | None, ...]:
-    """Return the common key of an image and its derivatives; derivatives in another space match no
-    image.
-    """
+    """Common key of an image and its derivatives; those in another space match no image."""
     return tuple(
         entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space")
     )

@@ -1,6 +1,4 @@
-"""Format of a prepared data set: images, masks, labels, landmarks, and two tables that describe
-them.
-"""
+"""Format of a prepared data set: images with their parts, and two tables that describe them."""
 
 from __future__ import annotations
 

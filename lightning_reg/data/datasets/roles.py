@@ -55,9 +55,7 @@ def stem(path: Path) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are
-    not.
-    """
+    """Whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are not."""
     return path.name.lower().endswith(IMAGES) and not path.name.startswith((".", "_"))
 
 
@@ -75,9 +73,7 @@ def named_part(path: Path) -> str | None:
 
 
 def is_label_map(path: Path) -> bool:
-    """Return whether a file has the values of a label map, see :func:`has_labels`. A file that
-    cannot be read has not.
-    """
+    """Whether a file can be read and has the values of a label map, see :func:`has_labels`."""
     try:
         if path.name.endswith((".nii", ".nii.gz")):
             return has_labels(nib.load(path, keep_file_open=True).dataobj)
@@ -115,9 +111,7 @@ def has_labels(volume: Any) -> bool:
 
 
 def _share(beside: Mapping[int, Sequence[int]]) -> float:
-    """Return the median over the values but 0 of the share of equal neighbours; 1 if all voxels are
-    0.
-    """
+    """Median over the values but 0 of the share of equal neighbours; 1 if all voxels are 0."""
     shares = [same / total for value, (same, total) in beside.items() if value != 0]
     return float(np.median(shares)) if shares else 1.0
 

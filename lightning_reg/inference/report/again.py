@@ -117,9 +117,7 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
 
 
 def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
-    """Read an ensemble's spread from its folder, resampled to the fixed image's grid; ``None`` if
-    there is none.
-    """
+    """Read an ensemble's spread, on the fixed image's grid; ``None`` if there is none."""
     path = folder / SPREAD
     if not path.is_file():
         return None

@@ -146,9 +146,7 @@ def _indices(labels: Tensor) -> np.ndarray:
 
 
 def _marks(pair: Pair, transforms: Mapping[str, Transform], grid: Grid) -> list[dict[str, Any]]:
-    """Position of each landmark, in voxels of ``grid``, and its error by transform, in voxels and
-    in mm.
-    """
+    """Position of each landmark in voxels of ``grid``, and its errors in voxels and mm."""
     fixed, errors = landmark_errors(pair, transforms)
     size = float(grid.spacing[0, 0])
 

@@ -137,9 +137,7 @@ class PhantomDataset(GeneratedDataset):
 
 
 def cropped_to_lungs(pair: Pair, margin: float) -> Pair:
-    """Crop both scans of a :func:`breathing_thorax` to the bounding box of the lungs of both, with
-    a margin in mm.
-    """
+    """Crop both scans of a thorax to the bounding box of all lungs, with a margin in mm."""
     assert pair.fixed_mask is not None
     assert pair.moving_mask is not None
     lungs = ((pair.fixed_mask.tensor > 0) | (pair.moving_mask.tensor > 0))[0, 0]

@@ -81,9 +81,7 @@ def _frames(info: Path, test: bool) -> list[Record]:
 
 
 def _measured(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read voxels and the affine of the header's qform; the sform of these files lacks the voxel
-    size.
-    """
+    """Read voxels and the header's qform; the sform of these files lacks the voxel size."""
     image = read_image(path)
     return image.data[0].numpy(), nib.load(path).header.get_qform()
 
@@ -254,9 +252,7 @@ def _area(polygon: np.ndarray) -> float:
 
 
 def _filled(contours: Sequence[Path | None], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Fill the contours: label 1 if a pixel's centre is inside the contour of its slice,
-    ``(1, I, J, K)``.
-    """
+    """Fill contours, ``(1, I, J, K)``: 1 if a pixel's centre is inside the contour of its slice."""
     pixels = np.stack(
         np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1
     ).reshape(-1, 2)

@@ -85,9 +85,7 @@ def between(
 
 
 def last(records: Sequence[Record], count: int) -> list[Record]:
-    """Hold out the last ``count`` subjects; if these are more than a third, a fifth of all, but
-    enough for one pair.
-    """
+    """Hold out the last ``count`` subjects; of few subjects a fifth, but enough for one pair."""
     total = len({record.subject for record in records})
     enough = 1 if len(records) > total else 2
     held = count if 3 * count <= total else max(enough, total // 5)
