@@ -247,9 +247,7 @@ def _warped(image: Image, displacement: Tensor) -> Image:
 
 
 def _origin(transform: Transform, points: Tensor) -> Tensor:
-    """Return the points ``(N, 3)`` that a transform maps to ``points``, by fixed-point iteration;
-    the transforms do not fold.
-    """
+    """Points ``(N, 3)`` that a transform, which does not fold, maps to ``points``."""
     there = points.double().cpu().T.unsqueeze(0)
     here = there
     for _ in range(40):

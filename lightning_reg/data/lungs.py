@@ -23,9 +23,7 @@ WORKING = 2.5
 
 
 def shows_lungs(image: tio.ScalarImage) -> bool:
-    """Return whether an image is CT in HU and at least a tenth of it has the values of lungs
-    (darker than tissue, not air).
-    """
+    """Whether an image is CT in HU and at least a tenth of it has the values of lungs."""
     values = image.data[0, ::2, ::2, ::2].float()
     return (
         float(values.min()) < AIR
@@ -137,9 +135,7 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
 
 
 def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndarray:
-    """Remove components of air that reach one of the four sides. Lung tissue is kept, as a narrow
-    field of view may cut it.
-    """
+    """Remove air that reaches one of the four sides, but lungs that the field of view cuts."""
     labels, _ = ndimage.label(dark)
     reaching: set[int] = set()
     for axis in range(3):

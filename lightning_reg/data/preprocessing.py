@@ -124,9 +124,7 @@ class Geometry(Checked):
 
 
 def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
-    """Return the voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are
-    enlarged to a common size.
-    """
+    """Voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are enlarged."""
     size = grid.spacing[0] * grid.shape
     low, high = float(grid.spacing.min()), float(size.max())
     for _ in range(60):
@@ -241,9 +239,7 @@ class Preprocessing(Checked):
 
 
 def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
-    """Correlation of two scans as their headers align them (-1 without an overlap), and with the
-    centres of their grids aligned.
-    """
+    """Correlation of two scans by their headers (-1: no overlap), and with aligned centres."""
 
     def alike(a: Scan, b: Scan) -> float:
         return float(ncc(a.image.tensor, b.image.resampled(a.image.grid).tensor))
@@ -253,9 +249,7 @@ def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
 
 
 CLEARLY = 0.02
-"""Difference of two mean correlations from which aligned centres are taken to be better than the
-headers.
-"""
+"""Difference of mean correlations from which aligned centres count as better than headers."""
 
 
 def centered(scan: Scan) -> Scan:

@@ -215,9 +215,7 @@ class PatchPairs(Dataset[Pair]):
 
 
 SamplerFactory = Callable[[Sequence[Scan], Sequence[tuple[int, int]], int], Dataset[Pair]]
-"""A function of scans, pairs and seed that makes a sampler:
-``functools.partial(SyntheticPairs, deformation=...)``, or a class.
-"""
+"""A function of scans, pairs and seed that makes a sampler: a class, or a partial function."""
 
 
 @dataclass(frozen=True)

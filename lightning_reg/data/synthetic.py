@@ -181,9 +181,7 @@ class SyntheticDeformation(Checked):
 
 
 def _seen_from_above(mask: Image, softness: float) -> Tensor:
-    """Project a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over about
-    ``softness`` mm around its edge.
-    """
+    """Project a mask along the third axis, ``(1, 1, I, J, K)``; softened by ``softness`` mm."""
     outline = (mask.tensor[0, 0] > 0).float().amax(2)
     widths = [softness / s for s in mask.grid.spacing[0, :2].tolist()]
     smooth = torch.from_numpy(gaussian_filter(outline.numpy(), widths, mode="nearest"))

@@ -59,9 +59,7 @@ def learning_curve(rows: Rows) -> Figure:
 
 
 def growth_weights(rows: Rows) -> Figure | None:
-    """Weights of the levels' outputs (alpha) and inputs (beta) over the iterations, as Figure 2 of
-    Eppenhof et al., 2019.
-    """
+    """Weights of the levels' outputs and inputs, as Figure 2 of Eppenhof et al., 2019."""
     names = [key for row in rows[-1:] for key in row if key.startswith("alpha/")]
     curves = [series(rows, name) for name in sorted(names, key=lambda n: int(n.split("/")[1]))]
     if not curves or not curves[0][0]:

@@ -28,22 +28,16 @@ PROCESS = 0.9 * GIB
 SLAB = 400
 """Bytes per voxel of the slab in which metrics are measured."""
 READ, RESAMPLED = 12, 17
-"""Bytes of temporary memory in preprocessing: per voxel of the image as read, and per voxel of the
-preprocessed image.
-"""
+"""Bytes of temporary memory in preprocessing, per voxel as read, and as preprocessed."""
 WRITTEN, HELD = 12, 20
 """Bytes per voxel of the fixed image. ``WRITTEN``: the warped image, the Jacobian, and one
 component of the displacement while its file is written. ``HELD``, additionally for an image that is
 not large: the whole displacement, and two more components.
 """
 KEPT = 1.2
-"""Ratio of the growth of the process to the memory of the optimisation: the allocator retains part
-of the freed memory.
-"""
+"""Ratio of the growth of the process to the memory of the optimisation."""
 FIELD = 100
-"""Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64
-bits) is written.
-"""
+"""Bytes per working voxel of a field while it is written by ITK, in 64 bits."""
 FEWEST = 250_000
 """Smallest number of working voxels for a useful registration."""
 

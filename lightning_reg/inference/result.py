@@ -228,9 +228,7 @@ class Result:
 
     @cached_property
     def field(self) -> Transform:
-        """The transform used to resample images: precomputed for every voxel of the fixed image
-        unless the image is large.
-        """
+        """The transform, computed once for every voxel of the fixed image unless it is large."""
         return known_on(self.transform, self.grid)
 
     @cached_property

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 ALONG = 0.1
-"""Largest distance of a slice from its place in a regular volume, as a fraction of the slice
-distance.
-"""
+"""Largest distance of a slice from its place, as a fraction of the slice distance."""
 BESIDE = 0.5
 """The same in the plane of the slices, in pixels."""
 SAME = 1e-3

@@ -250,9 +250,7 @@ def _is_unfinished(names: Sequence[str]) -> bool:
 
 
 def _has_to_stay(folder: Path) -> bool:
-    """Whether the folder cannot be replaced: a mount point, one that holds the working directory,
-    or in a read-only folder.
-    """
+    """Whether the folder is a mount, holds the working directory, or is in a read-only one."""
     here = Path.cwd().resolve()
     return (
         folder.is_mount()

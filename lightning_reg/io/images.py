@@ -291,9 +291,7 @@ def first_line(error: BaseException) -> str:
 
 
 def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
-    """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the ending sets the format
-    (``.nii.gz``, ``.mha``, ``.nrrd``).
-    """
+    """Write an image, mask or labels ``(1, 1, I, J, K)``; the ending sets the format."""
     values = tensor[0, 0].detach().cpu().contiguous().numpy()
     if values.dtype.kind in "biu":  # the smallest type that every reader supports
         low, high = int(values.min()), int(values.max())

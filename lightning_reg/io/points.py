@@ -26,9 +26,7 @@ HELP = (
     " (.fcsv, .mrk.json)"
 )
 ANTS = ["x", "y", "z", "t"]
-"""First columns of the files of ``antsApplyTransformsToPoints``, which maps points in ITK's
-coordinates: LPS mm.
-"""
+"""First columns of points of ``antsApplyTransformsToPoints``, which are LPS mm."""
 UNITS = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "cm": 10.0, "m": 1000.0}
 """Units of Slicer's control points, mm."""
 

@@ -1,6 +1,4 @@
-"""Files of one transform in a folder. ANTs and elastix write chains of files, of which a part does
-not map to the moving image.
-"""
+"""Files of one transform in a folder: alone, or a chain, as of ANTs and elastix."""
 
 from __future__ import annotations
 

@@ -37,9 +37,7 @@ from lightning_reg.spatial import (
 )
 
 HDF5 = threading.Lock()
-"""Lock for ITK's HDF5, which is not thread-safe: two threads that write at the same time crash the
-process.
-"""
+"""Lock for ITK's HDF5, which is not thread-safe: two writing threads crash the process."""
 
 
 def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
@@ -88,9 +86,7 @@ def _affine_to_itk(part: Affine) -> sitk.AffineTransform:
 def _margins(
     reach: Tensor, grid: Grid, low: Sequence[float], high: Sequence[float], step: Sequence[float]
 ) -> tuple[list[int], list[int]]:
-    """Steps to add at the two ends of a lattice from ``low`` to ``high`` (voxels of ``grid``) to
-    include the points ``reach``.
-    """
+    """Steps to add to a lattice (voxels of ``grid``) at both ends to include ``reach``."""
     points = grid.to_voxel(reach)[0]
     first, last, steps = (torch.tensor(of, dtype=points.dtype) for of in (low, high, step))
     before, after = (first - points.amin(1)) / steps, (points.amax(1) - last) / steps
@@ -185,9 +181,7 @@ def write_displacement(path: Path, transform: Transform, grid: Grid) -> None:
 
 
 def _lps_components(transform: Transform, grid: Grid) -> Iterator[NDArray[np.float32]]:
-    """Displacement along L, P and S at every voxel, mm, ``(I, J, K)`` each, in file order; one at a
-    time for a large image.
-    """
+    """Displacement along L, P, S, mm, ``(I, J, K)`` each; one at a time for a large image."""
     together = [(0, 1, 2)] if math.prod(grid.shape) <= LARGE else [(0,), (1,), (2,)]
     for axes in together:
         components = [np.empty(grid.shape, dtype=np.float32, order="F") for _ in axes]

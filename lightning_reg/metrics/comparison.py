@@ -134,9 +134,7 @@ class Comparison:
         return shown + [metric for metric in present if metric.key in ALWAYS]
 
     def lacking(self, name: str, metric: Metric) -> int:
-        """Number of cases where a method has no value but another has one, e.g. for a lost label;
-        the metric's column excludes them.
-        """
+        """Number of cases where a method has no value but another has one."""
         column = metric.column()
         return sum(
             not is_number(self._by_case[name][case], column)
@@ -145,9 +143,7 @@ class Comparison:
         )
 
     def best(self, metric: Metric) -> str:
-        """Method with the best mean, the first of equal ones; methods that lack no value of another
-        method come first.
-        """
+        """Method with the best mean, the first of equal ones; those that lack values come last."""
         return min(self.names, key=lambda name: self._badness(name, metric))
 
     def _badness(self, name: str, metric: Metric) -> tuple[bool, float]:
@@ -165,9 +161,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Differences of every method from the best one, per metric; empty with one case or one
-        method.
-        """
+        """Differences of every method from the best one, per metric; empty for one case."""
         found = []
         for metric in self.metrics:
             best, column = self.best(metric), metric.column()
@@ -189,9 +183,7 @@ class Comparison:
         return found
 
     def cells(self) -> dict[str, list[Cell]]:
-        """Cells per method and metric, after a row *before*, or one such row per group of methods
-        with equal starts.
-        """
+        """Cells per method and metric, after rows *before*, one per group of equal starts."""
         table: dict[str, list[Cell]] = {}
         starts = self._starts() if any(metric.compared for metric in self.metrics) else []
         for names in starts:

@@ -257,9 +257,7 @@ class _Overlaid:
             self.warped = torch.empty_like(fixed_labels, dtype=pair.moving_labels.tensor.dtype)
 
     def add(self, slab: Slab, displacement: Tensor | None) -> None:
-        """Add a slab with its displacement in voxels; ``None``: the images are related by their
-        headers.
-        """
+        """Add a slab with its displacement in voxels; ``None``: by the images' headers."""
 
         def seen(image: Image) -> Tensor:
             return (

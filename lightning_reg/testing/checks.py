@@ -14,9 +14,7 @@ from lightning_reg.registry import ComponentError, did_you_mean
 
 Component = TypeVar("Component")
 Factory = Callable[..., Any]
-"""Function that makes a new component: a head from ``(channels, strides)``, every other kind
-without arguments.
-"""
+"""Function that makes a component: a head from ``(channels, strides)``, others from nothing."""
 KINDS = ("backbone", "head", "composer", "loss", "callback", "dataset")
 
 

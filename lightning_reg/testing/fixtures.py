@@ -48,9 +48,7 @@ def turned_world() -> np.ndarray:
 
 
 def truth(grid: Grid, batch: int = 1) -> Displacement:
-    """A smooth field whose largest component is 1.6 voxels of a grid of :data:`SHAPE`; different
-    for each element.
-    """
+    """A smooth field of 1.6 voxels at most on a grid of :data:`SHAPE`, one per element."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.randn(batch, 3, 4, 4, 4, generator=generator, dtype=torch.float64)
     field = LF.bspline(coarse, grid.shape, [(n - 1) / 3 for n in grid.shape], [0.0] * 3).float()
@@ -154,9 +152,7 @@ def disturbed(module: nn.Module, size: float = 0.02) -> None:
 def without_gradient(
     make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]
 ) -> list[str]:
-    """Names of parameters that get no gradient in any of three modules: in one, a rectified unit
-    may be off by chance.
-    """
+    """Names of parameters that get no gradient in any of three modules, but for chance."""
     unused: list[set[str]] = []
     for seed in range(3):
         torch.manual_seed(seed)

@@ -60,9 +60,7 @@ class Ledger(Worklist):
         return bool(failure.get("result", result) == result)
 
     def damage(self, name: str) -> str | None:
-        """Damage of a finished pair as a sentence: one of its files is missing or empty; ``None``
-        if there is none.
-        """
+        """A sentence about a missing or empty file of a finished pair; ``None``: there is none."""
         place = self.place(name)
         try:
             for file in read_json(place / LISTING)["files"]:
@@ -159,9 +157,7 @@ def _row(name: str, record: Mapping[str, Any]) -> Row:
 
 
 def with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a registration with a digest of the model's file: a model that was trained again
-    under its path is another one.
-    """
+    """Settings with a digest of the model's file, which may be trained again under its path."""
     inner = {k: with_weights(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
     path = Path(str(settings.get("model") or ""))
     return inner | ({"weights": _digest(path)} if path.is_file() else {})

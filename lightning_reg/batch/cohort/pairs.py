@@ -306,9 +306,7 @@ def _same(one: Path | None, other: Path | None) -> bool:
 
 
 def _plain(record: Record, points: bool) -> Record:
-    """The record without its split; its landmarks are kept only with ``points``: their files
-    describe their own format.
-    """
+    """The record without its split, and without landmarks of a format of their own."""
     return replace(record, split="train", landmarks=record.landmarks if points else None)
 
 

@@ -32,9 +32,7 @@ Runs = dict[int, Path]
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of an evaluation: its name and, in a cross-validation, the fold that validates on it,
-    counted from 1.
-    """
+    """A pair of an evaluation: its name and the fold, from 1, that validates on it, if any."""
 
     name: str
     fold: int | None = None

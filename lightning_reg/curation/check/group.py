@@ -305,9 +305,7 @@ def _pair(fixed: ScanReport, moving: ScanReport) -> Iterator[Finding]:
 def _measure(
     dataset: RegistrationDataset, records: tuple[Record, Record]
 ) -> tuple[dict[str, str | float], list[Finding], tuple[float, float] | None]:
-    """TRE and Dice before registration; whether the images agree at their landmarks; their
-    correlation by headers and by centres.
-    """
+    """TRE and Dice before registration, conventions of landmarks, and correlations of a pair."""
     try:
         fixed, moving = (scan_from_subject(load_record(dataset, record)) for record in records)
         pair = make_pair(fixed, moving)

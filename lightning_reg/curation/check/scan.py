@@ -224,9 +224,7 @@ def as_convention(values: Tensor, convention: str, grid: Grid) -> Tensor:
 
 
 def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) -> list[str]:
-    """Conventions under which all points are in the image and, if there is a mask, at least 90 % of
-    them in the mask.
-    """
+    """Conventions under which all points are in the image and 90 % of them in any mask."""
     found = []
     for convention in CONVENTIONS:
         world = as_convention(values.double(), convention, grid)

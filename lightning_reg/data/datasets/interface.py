@@ -87,9 +87,7 @@ class RegistrationDataset(Described, ABC):
 
     @abstractmethod
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return the ``(fixed, moving)`` pairs to register, both scans of one split. See
-        :func:`usual_pairs`.
-        """
+        """Return the ``(fixed, moving)`` pairs, each within a split. See :func:`usual_pairs`."""
 
 
 def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:

@@ -1,6 +1,4 @@
-"""Roles of the image files in a folder: scans, masks and label maps, by their names and, where
-these do not say, by their values.
-"""
+"""Roles of the image files in a folder, by their names or else by their values."""
 
 from __future__ import annotations
 
@@ -65,9 +63,7 @@ def words(text: str) -> list[str]:
 
 
 def named_part(path: Path) -> str | None:
-    """Return the part of a scan that a file's name ends in, as ``IMAGE_mask`` or ``segmentation``;
-    ``None``: it names none.
-    """
+    """Part of a scan that a file's name ends in, as ``IMAGE_mask``; ``None``: it names none."""
     part = ROLES.get((words(stem(path)) or [""])[-1])
     return part if part and path.name.lower().endswith(ENDINGS[part]) else None
 
@@ -254,9 +250,7 @@ def _key(name: str) -> tuple[str, ...]:
 
 
 def _owners(key: tuple[str, ...], scans: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the scans that share the most words with a part; of scans whose words differ by their
-    digits alone, none.
-    """
+    """Scans that share the most words with a part; none of those that differ by digits alone."""
     equal = [name for name, other in scans.items() if other == key]
     if equal:
         return equal

@@ -211,9 +211,7 @@ ENDS = {POPI: ("10", "60"), "bl": ("00", "60")}
 """Phases of inhalation and exhalation, if they are not 00 and 50 (the provider's reference phases).
 """
 ARTEFACT = 40
-"""Index of the 41st landmark of the POPI-model, which is on an artefact and not part of the
-published errors.
-"""
+"""Index of the 41st landmark of the POPI-model, which is not part of the published errors."""
 
 
 class CreatisDataset(ListedDataset):
