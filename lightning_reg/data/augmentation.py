@@ -138,23 +138,12 @@ class Augmentation(Checked):
         cropped = pair.cropped(parts[0], parts[1])
         if pair.fixed_landmarks is None or pair.moving_landmarks is None:
             return cropped
-        both = [
-            (image.grid, points[0])
-            for image, points in (
-                (cropped.fixed, pair.fixed_landmarks),
-                (cropped.moving, pair.moving_landmarks),
-            )
-        ]
-        kept = (
-            torch.stack([_inside(grid, points) for grid, points in both])
-            .all(0)
-            .to(both[0][1].device)
-        )
+        fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
+        kept = _inside(cropped.fixed.grid, fixed) & _inside(cropped.moving.grid, moving)
+        kept = kept.to(fixed.device)
         if not bool(kept.any()):
             return cropped
-        return replace(
-            cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],)
-        )
+        return replace(cropped, fixed_landmarks=(fixed[kept],), moving_landmarks=(moving[kept],))
 
     def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
         """Return start and extents of the remaining part; at least half of each axis remains."""

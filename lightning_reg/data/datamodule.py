@@ -106,15 +106,9 @@ class RegistrationData(Checked, L.LightningDataModule):
         self.notes: list[str] = []
         self.cache, self.augmentation = cache or CacheSettings(), augmentation or Augmentation()
         self.sampling, self.seed = sampling, seed
-        self.batch_size, self.samples_per_epoch, self.workers = (
-            batch_size,
-            samples_per_epoch,
-            workers,
-        )
-        self.synthetic_validation, self.max_validation_pairs = (
-            synthetic_validation,
-            max_validation_pairs,
-        )
+        self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch
+        self.workers, self.synthetic_validation = workers, synthetic_validation
+        self.max_validation_pairs = max_validation_pairs
         self.train_pairs: Dataset[Pair] | None = None
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
@@ -255,18 +249,16 @@ class RegistrationData(Checked, L.LightningDataModule):
         """Order of items, from the current position of the trainer (new or resumed)."""
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
-        epoch, progress = (
-            self.trainer.current_epoch,
-            self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict(),
-        )
-        resume_at = epoch * self.samples_per_epoch + int(progress["processed"]) * self.batch_size
-        return ItemSampler(
-            self.samples_per_epoch,
-            resume_at,
-            epoch,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-        )
+        epoch, length, ranks = self.trainer.current_epoch, self.samples_per_epoch, self._ranks()
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict()
+        resume_at = epoch * length + int(progress["processed"]) * self.batch_size
+        return ItemSampler(length, resume_at, epoch, *ranks)
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
     def val_dataloader(self) -> DataLoader[Pair]:
         self.setup()
@@ -277,9 +269,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         there are fewer pairs than processes.
         """
         own = torch.Generator()  # a validation does not change the random state of the training
-        world, rank = (
-            (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        )
+        rank, world = self._ranks()
         self.deals_out_validation = 1 < world <= len(pairs)
         chosen = pairs[rank::world] if self.deals_out_validation else pairs
         return DataLoader(
@@ -311,12 +301,8 @@ class RegistrationData(Checked, L.LightningDataModule):
             return batch
         seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # it counts from -1
         seed = [self.seed, 4, seen, self.trainer.global_rank]
-        return Pair.collate(
-            [
-                self.augmentation(pair, [*seed, number])
-                for number, pair in enumerate(batch.elements())
-            ]
-        )
+        pairs = enumerate(batch.elements())
+        return Pair.collate([self.augmentation(pair, [*seed, number]) for number, pair in pairs])
 
 
 def _preprocessed(

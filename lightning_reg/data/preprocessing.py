@@ -189,15 +189,7 @@ class Preprocessing(Checked):
                 f"{text}; prepare them again with `crop={self.crop!r}`, and leave the crop out of"
                 " the training."
             )
-        way = self.geometry.after(done)
-        return replace(
-            self,
-            canonical=way.canonical,
-            crop=way.crop,
-            margin=way.margin,
-            spacing=way.spacing,
-            shape=way.shape,
-        )
+        return replace(self, **vars(self.geometry.after(done)))
 
     def remaining(self, done: Geometry) -> Preprocessing:
         """Return the steps that remain for images to which ``done`` has been applied."""

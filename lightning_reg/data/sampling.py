@@ -33,13 +33,8 @@ class ItemSampler(Sampler[int]):
     def __init__(
         self, length: int, resume_at: int = 0, epoch: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        self.length, self.resume_at, self.epoch, self.rank, self.world = (
-            length,
-            resume_at,
-            epoch,
-            rank,
-            world,
-        )
+        self.length, self.resume_at, self.epoch = length, resume_at, epoch
+        self.rank, self.world = rank, world
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -196,25 +196,14 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
         DataError: the header is unusable.
     """
     grid = grid_of(subject["image"], subject["name"])
-    parts = {
-        key: (
-            Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True)
-            if key in subject
-            else None
-        )
-        for key in ("mask", "labels")
-    }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
-    landmarks, labels = subject.get("landmarks"), subject.get("landmark_labels", ())
-    return Scan(
-        subject["name"],
-        image,
-        parts["mask"],
-        parts["labels"],
-        landmarks,
-        subject.get("group"),
-        labels,
-    )
+    parts: dict[str, Any] = {
+        key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True)
+        for key in ("mask", "labels")
+        if key in subject
+    }
+    others = ("landmarks", "landmark_labels", "group")
+    return Scan(subject["name"], image, **parts, **{k: subject[k] for k in others if k in subject})
 
 
 def _whole(values: Tensor) -> Tensor:
@@ -345,14 +334,7 @@ def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
     Raises:
         DataError: an image or the landmarks are invalid.
     """
-    fixed, moving = (
-        _with_landmarks(
-            read_subject(side, *(files.get(side + part) for part in ("", "_mask", "_labels"))),
-            files.get(f"{side}_landmarks"),
-        )
-        for side in ("fixed", "moving")
-    )
-    return fixed, moving
+    return _read_side(files, "fixed"), _read_side(files, "moving")
 
 
 def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -389,7 +371,9 @@ def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
+def _read_side(files: Mapping[str, Any], side: str) -> tio.Subject:
+    images = (files.get(side + part) for part in ("", "_mask", "_labels"))
+    subject, landmarks = read_subject(side, *images), files.get(f"{side}_landmarks")
     if isinstance(landmarks, (str, Path)):
         add_landmarks(subject, read_points(Path(landmarks).expanduser()))
     elif landmarks is not None:

@@ -192,14 +192,8 @@ class Comparison:
         differing = {(d.metric, d.method) for d in self.differences if d.corrected < LEVEL}
         for name in self.names:
             table[name] = [
-                self._cell(
-                    name,
-                    metric,
-                    "after",
-                    self._is_best(name, metric),
-                    (metric.key, name) in differing,
-                )
-                for metric in self.metrics
+                self._cell(name, m, "after", self._is_best(name, m), (m.key, name) in differing)
+                for m in self.metrics
             ]
         return table
 
@@ -293,17 +287,9 @@ class Comparison:
     # Output formats.
 
     def header(self) -> list[str]:
-        arrows = {"lower": "↓", "higher": "↑"}
-        titles = [
-            f"{metric.title}, %" if metric.percent else metric.heading for metric in self.metrics
-        ]
-        return [
-            "",
-            *(
-                f"{title} {arrows[metric.better]}"
-                for title, metric in zip(titles, self.metrics, strict=True)
-            ),
-        ]
+        titles = [f"{m.title}, %" if m.percent else m.heading for m in self.metrics]
+        arrows = ["↓" if metric.better == "lower" else "↑" for metric in self.metrics]
+        return ["", *(f"{title} {arrow}" for title, arrow in zip(titles, arrows, strict=True))]
 
     def csv(self) -> str:
         """CSV with a line per method and metric:
@@ -315,21 +301,12 @@ class Comparison:
         against = {(d.metric, d.method): d for d in self.differences}
         for name in self.names:
             for metric in self.metrics:
-                found, test = (
-                    summary(self.values(name, metric.column())),
-                    against.get((metric.key, name)),
-                )
-                numbers = [found[key] for key in ("mean", "sd", "low", "high")]
+                found = summary(self.values(name, metric.column()))
+                test = against.get((metric.key, name))
+                numbers = (found[key] for key in ("mean", "sd", "low", "high"))
+                known = ("" if math.isnan(number) else number for number in numbers)
                 tested = ["", ""] if test is None else [test.p, test.corrected]
-                writer.writerow(
-                    (
-                        name,
-                        metric.column(),
-                        *("" if math.isnan(n) else n for n in numbers),
-                        int(found["n"]),
-                        *tested,
-                    )
-                )
+                writer.writerow([name, metric.column(), *known, int(found["n"]), *tested])
         return text.getvalue()
 
     def markdown(self, notes: Sequence[str] | None = None) -> str:

@@ -231,13 +231,5 @@ def trained_images(known: Known) -> frozenset[str]:
 def held_out_but_seen(now: Known) -> str | None:
     """Held-out scans on which the initial model of a run was trained; ``None``: none."""
     images = set(now.get("source", ()))
-    return (
-        _listed(
-            [
-                row["scan"]
-                for row in now.get("scans", ())
-                if row["split"] != "train" and _images([row]) & images
-            ]
-        )
-        or None
-    )
+    held_out = [row for row in now.get("scans", ()) if row["split"] != "train"]
+    return _listed([row["scan"] for row in held_out if _images([row]) & images]) or None

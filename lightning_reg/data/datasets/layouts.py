@@ -86,26 +86,15 @@ def from_kinds(
     """
     names = _Names(root, pattern)
     ending = images.lower().removeprefix("images")
-    scans, parts = sort_parts(
-        {
-            stem(path): path
-            for path in sorted((root / images).iterdir(), key=natural)
-            if is_image(path)
-        },
-        labels,
-    )
+    files = sorted((root / images).iterdir(), key=natural)
+    scans, parts = sort_parts({stem(path): path for path in files if is_image(path)}, labels)
     for folder in sorted(
         path for path in root.iterdir() if path.is_dir() and path.name.lower().endswith(ending)
     ):
-        part = next(
-            (
-                ROLES[word]
-                for word in words(folder.name.lower().removesuffix(ending))
-                if word in ROLES
-            ),
-            None,
-        )
-        if part is not None and folder.name != images:
+        named = words(folder.name.lower().removesuffix(ending))
+        roles = [ROLES[word] for word in named if word in ROLES]
+        if roles and folder.name != images:
+            part = roles[0]
             inside = [
                 path
                 for path in walk(folder)
@@ -236,14 +225,8 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
             " to the folder that does."
         )
     chosen = suffix if suffix in suffixes else suffixes[0]
-    derived = sorted(
-        (
-            p
-            for p in walk(root)
-            if is_image(p) and p.parent.name.startswith(("anat", "sub-", "ses-"))
-        ),
-        key=natural,
-    )
+    beside = (p for p in walk(root) if p.parent.name.startswith(("anat", "sub-", "ses-")))
+    derived = sorted(filter(is_image, beside), key=natural)
     parts: dict[tuple[str | None, ...], dict[str, Path]] = {}
     for path in derived:
         part = named_part(path)

@@ -41,15 +41,9 @@ VALUES = 1000
 
 def stem(path: Path) -> str:
     """Return a file's name without its ending, such as ``.nii.gz`` and ``.mrk.json``."""
-    ending = next(
-        (
-            e
-            for e in sorted((*IMAGES, *POINTS), key=len, reverse=True)
-            if path.name.lower().endswith(e)
-        ),
-        path.suffix,
-    )
-    return path.name[: len(path.name) - len(ending)]
+    name = path.name.lower()
+    longest = max((e for e in (*IMAGES, *POINTS) if name.endswith(e)), key=len, default=path.suffix)
+    return path.name[: len(name) - len(longest)]
 
 
 def is_image(path: Path) -> bool:

@@ -11,7 +11,7 @@ import torchio as tio
 
 from lightning_reg.data.datasets.adapters.search import last, named, require_folder, with_validation
 from lightning_reg.data.datasets.dataset_json import from_dataset_json
-from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.datasets.interface import Record, Split
 from lightning_reg.data.datasets.layouts import Layout, from_kinds, walk
 from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
 from lightning_reg.data.datasets.roles import is_image, stem
@@ -40,12 +40,9 @@ class OasisDataset(ListedDataset):
             layout = from_dataset_json(next(iter(described.values())))
         else:
             images = [path for path in walk(folder) if path.name == "aligned_norm.nii.gz"]
-            layout = Layout(
-                [
-                    Record(p.parent.name, image=p, labels=p.with_name("aligned_seg35.nii.gz"))
-                    for p in images
-                ]
-            )
+            labels = [path.with_name("aligned_seg35.nii.gz") for path in images]
+            both = zip(images, labels, strict=True)
+            layout = Layout([Record(p.parent.name, image=p, labels=of) for p, of in both])
         if not layout.records:
             raise DataError(
                 f"{folder} has neither OASIS_dataset.json nor OASIS_OAS1_*/aligned_norm.nii.gz;"
@@ -124,16 +121,11 @@ class AdniHippocampusDataset(ListedDataset):
                 " ADNI_002_S_0295.nii.gz); put them there."
             )
         every = len(labels) >= len(images)
-        found = [
-            Record(
-                s,
-                "",
-                "validation" if (k % 5 == 4 if every else s in labels) else "train",
-                path,
-                labels=labels.get(s),
-            )
-            for k, (s, path) in enumerate(images.items())
-        ]
+        found = []
+        for number, (subject, path) in enumerate(images.items()):
+            held_out = number % 5 == 4 if every else subject in labels
+            split: Split = "validation" if held_out else "train"
+            found.append(Record(subject, "", split, path, labels=labels.get(subject)))
         super().__init__(found, self._boxed)
 
     def _boxed(self, record: Record) -> tio.Subject:
