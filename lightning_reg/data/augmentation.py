@@ -147,9 +147,7 @@ class Augmentation(Checked):
 
     def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
         """Return start and extents of the remaining part; at least half of each axis remains."""
-        most = np.array(
-            self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float
-        )
+        most = np.array(self.crop_voxels or [0, 0, 0], dtype=float)
         most = np.maximum(most, self.crop_mm / grid.spacing[0])
         most = np.minimum(most, np.array(grid.shape) // 4)
         before, after = np.floor(share * (most + 1)).clip(max=most).astype(int)

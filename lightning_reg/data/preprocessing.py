@@ -129,11 +129,8 @@ def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
     low, high = float(grid.spacing.min()), float(size.max())
     for _ in range(60):
         edge = (low + high) / 2
-        low, high = (
-            (edge, high)
-            if np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels
-            else (low, edge)
-        )
+        many = np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels
+        low, high = (edge, high) if many else (low, edge)
     a, b, c = np.maximum(grid.spacing[0], high).tolist()
     return a, b, c
 

@@ -68,13 +68,8 @@ class RandomBSpline(Checked):
         stride = [(s - 1) / (n - 1) for s, n in zip(shape, lattice, strict=True)]
         if self.spline == "approximating":
             return bspline(torch.from_numpy(values)[None], shape, stride, [0.0, 0.0, 0.0])
-        control = np.stack(
-            [
-                spline_filter(component, order=3, mode="mirror", output=np.float32)
-                for component in values
-            ]
-        )
-        mirrored = F.pad(torch.from_numpy(control)[None], [1] * 6, mode="reflect")
+        control = [spline_filter(v, order=3, mode="mirror", output=np.float32) for v in values]
+        mirrored = F.pad(torch.from_numpy(np.stack(control))[None], [1] * 6, mode="reflect")
         return bspline(mirrored, shape, stride, [-s for s in stride])
 
 

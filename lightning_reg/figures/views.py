@@ -9,6 +9,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -67,13 +68,9 @@ def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Im
     at = middle(pair.fixed, pair.fixed_mask, grid)
     axes = [axis for _, axis, *_ in PLANES]
     shown = [plane(grid, axis, at[axis]) for axis in axes]
+    cuts = (pair.fixed.resampled, partial(pair.moving.warped, field), jacobian.resampled)
     fixed, warped, determinants = (
-        [upright(cut(grid), axis) for axis, grid in zip(axes, shown, strict=True)]
-        for cut in (
-            pair.fixed.resampled,
-            lambda grid: pair.moving.warped(field, grid),
-            jacobian.resampled,
-        )
+        [upright(cut(grid), axis) for axis, grid in zip(axes, shown, strict=True)] for cut in cuts
     )
     rows = []
     for axis, a, b, det in zip(axes, windowed(fixed), windowed(warped), determinants, strict=True):

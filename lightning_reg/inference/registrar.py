@@ -19,7 +19,7 @@ from lightning_reg.data.statistics import unlike
 from lightning_reg.figures.views import card
 from lightning_reg.inference import doubts
 from lightning_reg.inference.inputs import AnyRegistrar, Inputs
-from lightning_reg.inference.memory import Watched
+from lightning_reg.inference.memory import Need
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.starts import between_worlds, identity, shifted
 from lightning_reg.inference.steps import Align, Notes, Optimize, Step
@@ -159,12 +159,12 @@ class Registrar(AnyRegistrar):
         require_perpendicular(ours.image.grid)
         centered = self.preprocessing.center is True or any(step.centered for step in self.steps)
         raw = make_pair(ours, theirs, overlapping=not centered)
-        need = Watched.over(
+        need = Need.over(
             self.memory, inputs.fixed, inputs.moving,
             lambda: max((step.bytes_per_voxel(raw) for step in steps), default=0.0),
             model=self.composer is not None,
         )  # fmt: skip
-        voxels = need.voxels()
+        voxels = need.working()
         preprocessing = replace(self.preprocessing, center=False)
         scans = [preprocessing(subject, voxels) for subject in (inputs.fixed, inputs.moving)]
         warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
@@ -240,7 +240,7 @@ class Prepared:
     working: Pair
     pair: Pair
     origins: np.ndarray
-    need: Watched
+    need: Need
     warnings: Sequence[str | None]
 
     def in_the_world(self, transform: Transform) -> Transform:

@@ -104,13 +104,8 @@ def _bspline_to_itk(part: BSpline, reach: Tensor) -> sitk.BSplineTransform:
     count = part.control.shape[2:]
     low = [o + s for o, s in zip(part.offset, part.stride, strict=True)]
     high = [o + (n - 2) * s for o, n, s in zip(part.offset, count, part.stride, strict=True)]
-    before, after = _margins(
-        reach,
-        part.grid,
-        low,
-        [b - 1e-6 * s for b, s in zip(high, part.stride, strict=True)],
-        part.stride,
-    )
+    below = [b - 1e-6 * s for b, s in zip(high, part.stride, strict=True)]
+    before, after = _margins(reach, part.grid, low, below, part.stride)
     part = part.extended(before, after)
     mesh = [n - 3 for n in part.control.shape[2:]]
     origin = [o + s for o, s in zip(part.offset, part.stride, strict=True)]

@@ -92,12 +92,8 @@ def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
     ending = described.get("file_ending", ".nii.gz")
     inside(folder, ending)
     if isinstance(described.get("dataset"), Mapping):
-        return Layout(
-            [
-                _entry(folder, {**e, "image": e["images"][0]}, name)
-                for name, e in described["dataset"].items()
-            ]
-        )
+        entries = described["dataset"].items()
+        return Layout([_entry(folder, e | {"image": e["images"][0]}, name) for name, e in entries])
     records = []
     for image in sorted((folder / "imagesTr").glob(f"*_0000{ending}"), key=natural):
         name = image.name[: -len(f"_0000{ending}")]

@@ -190,13 +190,8 @@ def _study(files: Sequence[Path]) -> list[Record]:
         match = re.match(r"(.+?)_(INSP|EXP)(?=[_.]|$)(.*)", stem(path), re.IGNORECASE)
         if match and is_image(path):
             rest = match[3].lower()
-            part = (
-                "labels"
-                if "lobe" in rest
-                else "mask"
-                if re.search("label|mask|lung", rest)
-                else "image"
-            )
+            part = "mask" if re.search("label|mask|lung", rest) else "image"
+            part = "labels" if "lobe" in rest else part
             scans.setdefault((match[1], PHASES[match[2].upper()]), {}).setdefault(part, path)
     ordered = sorted(scans.items(), key=lambda item: (item[0][0], item[0][1] == "exhale"))
     return [
