@@ -84,13 +84,14 @@ class ScanCache(Lazy[Scan]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        super().__init__(len(keys), self._get)
+        self.length = len(keys)
         self.new, self.keys, self.settings = new, list(keys), settings or CacheSettings()
         self.rank, self.world = rank, world
         self.scans: dict[int, Scan] = {}
         self.used = 0
 
-    def _get(self, number: int) -> Scan:
+    def make(self, number: int) -> Scan:
+        """Return a scan from memory or its file, or make it."""
         if number in self.scans:
             return self.scans[number]
         if self.path(number).is_file():

@@ -135,8 +135,9 @@ def _try(place: Path, wanted: Path, space: int) -> None:
         if wanted.name and place.is_dir():
             with suppress(FileNotFoundError):
                 os.lstat(place / wanted.name)  # fails for too long a name
-        with tempfile.TemporaryFile(dir=place):
-            free = shutil.disk_usage(place).free
+    in_place = reported(f"{wanted} cannot be made in {place}", "choose another path")
+    with in_place, tempfile.TemporaryFile(dir=place):
+        free = shutil.disk_usage(place).free
     if free < space:
         raise DataError(
             f"{wanted} needs about {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f}"
