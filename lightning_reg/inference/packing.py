@@ -189,7 +189,7 @@ def _accuracy(module: RegistrationModule, pairs: list[Pair]) -> dict[str, float]
 def _weights(
     module: RegistrationModule, state: Mapping[str, Any], pairs: list[Pair]
 ) -> tuple[dict[str, Any], str]:
-    """The weights, halved within :data:`TOLERANCE`, and a note on their precision."""
+    """The weights, in half precision within :data:`TOLERANCE`, and a note on it."""
     halved = {
         key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value
         for key, value in state.items()

@@ -18,7 +18,7 @@ from lightning_reg.registry import blaming, require_kind
 from lightning_reg.spatial import Displacement, Pair, Transform
 
 Variant = Callable[[Pair], Pair]
-"""Another storage of a pair, flipped or padded, in the same world, where transforms fit both."""
+"""Another storage of a pair (flipped, padded) in the same world; transforms fit both."""
 
 
 @dataclass

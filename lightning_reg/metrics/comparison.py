@@ -161,7 +161,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Differences of every method from the best one, per metric; empty for one case."""
+        """Differences of all methods from the best one, per metric; empty for a single one."""
         found = []
         for metric in self.metrics:
             best, column = self.best(metric), metric.column()

@@ -14,7 +14,7 @@ from lightning_reg.registry import ComponentError, did_you_mean
 
 Component = TypeVar("Component")
 Factory = Callable[..., Any]
-"""Function that makes a component: a head from ``(channels, strides)``, others from nothing."""
+"""Function that makes a component: a head from ``(channels, strides)``, others without any."""
 KINDS = ("backbone", "head", "composer", "loss", "callback", "dataset")
 
 

@@ -130,7 +130,7 @@ def disturbed(module: nn.Module, size: float = 0.02) -> None:
 def without_gradient(
     make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]
 ) -> list[str]:
-    """Names of parameters that get no gradient in any of three modules, but for chance."""
+    """Names of parameters without a gradient in three modules: one may be off by chance."""
     unused: list[set[str]] = []
     for seed in range(3):
         torch.manual_seed(seed)
