@@ -7,12 +7,13 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.progress import Progress
 
 from lightning_reg.cli.failures import refuse
 from lightning_reg.registry import DataError, did_you_mean
@@ -89,39 +90,19 @@ def loading() -> Iterator[None]:
         yield
 
 
-def require_processes(workers: int) -> None:
-    """Refuse a number of processes below 1."""
-    if workers < 1:
-        raise DataError(f"--workers is {workers}; give a number of processes, 1 or more.")
+@contextmanager
+def counting(terminal: Console, items: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal; gives a function of the finished number and the count."""
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(items, total=None)
+        yield lambda number, count: progress.update(task, completed=number, total=count)
 
 
-def require_files(*paths: str | None) -> None:
+def require_files(*paths: str | Path | None) -> None:
     """Refuse paths that lead nowhere, before anything slow is imported; ``None``: not given."""
     for path in paths:
         if path is not None and not Path(path).expanduser().exists():
             raise DataError(f"There is no file {path}; correct the path.")
-
-
-def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
-    """Refuse models and instance optimisations that there are not, before anything slow is
-    imported. Addresses are tried later.
-    """
-    from lightning_reg.configuration.instances import instance_file
-    from lightning_reg.models import locate
-
-    for model in models:
-        if "://" not in model and not (path := locate(model).path).exists():
-            raise DataError(f"There is no checkpoint {path}; correct the path.")
-    for instance in instances:
-        instance_file(instance)
-
-
-def shard_of(text: str | None) -> tuple[int, int]:
-    """The value of ``--shard``, ``I/N``."""
-    found = re.fullmatch("([0-9]+)/([0-9]+)", text or "1/1")
-    if found is None:
-        raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
-    return int(found[1]), int(found[2])
 
 
 class Lines:

@@ -6,15 +6,14 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 
 from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.cli.signatures import add_options
 
 SHOWN = 8
 """Names of pairs that are printed."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", help="result folder of lightning-reg register --pairs, --folder or --series"
-    )
+    add_options(parser, "batch.cohort.collect:collect", "folder")
 
 
 def run(arguments: Namespace) -> int:

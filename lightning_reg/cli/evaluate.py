@@ -9,15 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_reg.cli.arguments import (
-    Lines,
-    console,
-    loading,
-    require_files,
-    require_methods,
-    shard_of,
-)
+from lightning_reg.cli.arguments import Lines, console, counting, loading, require_files
+from lightning_reg.cli.methods import require_methods
 from lightning_reg.cli.options import instances
+from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.composition import require_option
 from lightning_reg.registry import DataError, did_you_mean
 
@@ -30,121 +25,61 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    model, instance = "inference.loading:load", "inference.loading:conventional"
+    methods, evaluation = "batch.evaluation.contestants:", "batch.evaluation.folder:evaluate_into"
     who = parser.add_argument_group(
         "methods", "Each can be repeated and named, as --model ours=best.ckpt."
     )
-    who.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        help="trained network: best.ckpt, the name of an installed model, or an address",
-    )
-    instance = who.add_argument(
-        "--instance",
-        action="append",
-        default=[],
-        help="instance optimisation without a model: bspline, lung_ct, ...",
-    )
-    instance.completer = instances  # type: ignore[attr-defined]
-    who.add_argument(
-        "--transforms",
-        action="append",
-        default=[],
-        metavar="PLACE",
-        help="transforms of another program: a folder, or a pattern",
-    )
-    who.add_argument(
-        "--folds",
-        action="append",
-        default=[],
-        metavar="RUNS",
-        help="runs of a cross-validation: a pattern of their folders",
-    )
-    parser.add_argument(
-        "--data", help="data configuration: a file of conf/data or of an installed package"
-    )
-    parser.add_argument(
-        "--pairs",
-        metavar="TABLE",
-        help="table of pairs instead of --data, as for lightning-reg register",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="data.key=value",
-        help="values of the data configuration, as data.root=FOLDER",
-    )
-    parser.add_argument(
-        "--out", required=True, help="new folder for the tables, the totals and the report"
-    )
+    add_options(who, model, "[--model]...")
+    chosen = add_options(who, instance, "[--instance]...", instance="name")
+    chosen["instance"].completer = instances  # type: ignore[attr-defined]
+    add_options(who, f"{methods}Transforms", "[--transforms PLACE]...", transforms="place")
+    add_options(who, f"{methods}fold_models", "[--folds RUNS]...", folds="pattern")
+    add_options(
+        parser, "configuration.datasets:open_configured", "[--data]",
+        "[overrides data.key=value ...]", data="name",
+    )  # fmt: skip
+    add_options(parser, "batch.cohort.pairs:pairs_from_table", "[--pairs TABLE]", pairs="table")
     parser.add_argument(
         "--split",
         choices=("train", "validation", "test", "all"),
         help="subjects to evaluate (default validation)",
     )
-    parser.add_argument(
-        "--metric",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="metric of another distribution (repeatable)",
-    )
-    parser.add_argument(
-        "--columns",
-        metavar="A,B",
-        help="columns of the table of methods, in order: tre,dice,seconds, ...",
-    )
-    parser.add_argument(
-        "--shard", metavar="I/N", help="this process's share: every N-th pair from the I-th"
-    )
-    parser.add_argument("--limit", type=int, help="at most this many pairs")
-    parser.add_argument(
-        "--refine", type=int, metavar="N", help="steps of instance optimisation after each network"
-    )
-    parser.add_argument(
-        "--refinement", default="refine", help="instance optimisation for --refine (default refine)"
-    )
-    parser.add_argument(
-        "--learn2reg",
-        action="store_true",
-        help="write the challenge's displacement files and its variants of metrics",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    add_options(parser, "metrics.extra:build_metrics", "[--metric NAME]...", metric="names")
+    add_options(parser, "batch.evaluation.evaluation:Cases.of", "--limit")
+    add_options(parser, "inference.inputs:AnyRegistrar.register", "--refine N")
+    add_options(parser, model, "--refinement", "--device")
+    add_options(
+        parser, evaluation, "--out", "[--columns A,B]", "--shard I/N", "--learn2reg",
+        "--overwrite", out="folder", learn2reg="challenge",
+    )  # fmt: skip
 
 
 def run(arguments: Namespace) -> int:
     """0 where every case of every method could be evaluated, else 1."""
     _refuse(arguments)
-    from rich.progress import Progress
-
     from lightning_reg.io.folders import refuse_existing
 
-    terminal, out = console(), Path(arguments.out).expanduser()
+    terminal, out = console(), arguments.out
     refuse_existing(out, arguments.overwrite, "evaluate")
     with loading():
         from lightning_reg.batch.evaluation.evaluation import seen_in_training
         from lightning_reg.batch.evaluation.folder import evaluate_into
-    columns, shard = _columns(arguments.columns), shard_of(arguments.shard)
-    contestants = _contestants(arguments)
-    cases, described = _cases(arguments)
-    seen_before = seen_in_training(contestants, cases)
-    settings = {
-        **described,
-        "methods": {contestant.name: contestant.settings for contestant in contestants},
-    }
-    settings |= {"warnings": seen_before} if seen_before else {}
+    columns, contestants = _columns(arguments.columns), _contestants(arguments)
+    cases, settings = _cases(arguments)
+    settings["methods"] = {contestant.name: contestant.settings for contestant in contestants}
+    if seen_before := seen_in_training(contestants, cases):
+        settings["warnings"] = seen_before
     lines = Lines(terminal)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("pairs", total=None)
+    with counting(terminal, "pairs") as progress:
 
         def seen(number: int, count: int) -> None:
-            progress.update(task, completed=number, total=count)
+            progress(number, count)
             lines(f"pair {number:,} of {count:,}")
 
         evaluation = evaluate_into(
             out, contestants, cases, settings, columns=columns, challenge=arguments.learn2reg,
-            shard=shard, overwrite=arguments.overwrite, progress=seen,
+            shard=arguments.shard, overwrite=arguments.overwrite, progress=seen,
         )  # fmt: skip
     if evaluation is None:
         terminal.print(
@@ -220,8 +155,6 @@ def _refuse(arguments: Namespace) -> None:
                 raise DataError(f"{option} is of a data configuration (--data); leave it out.")
     if arguments.folds and arguments.split is not None:
         raise DataError("--folds evaluates each fold's validation pairs; leave out --split.")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     if arguments.data is not None:
         require_option("data", arguments.data)
     models, instances = (
@@ -292,8 +225,8 @@ def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     from lightning_reg.configuration.datasets import open_configured
 
     if arguments.pairs is not None:
-        pairs = pairs_from_table(Path(arguments.pairs).expanduser())
-        return Cases.of_pairs(pairs[: arguments.limit]), {"pairs": arguments.pairs}
+        pairs = pairs_from_table(arguments.pairs)
+        return Cases.of_pairs(pairs[: arguments.limit]), {"pairs": str(arguments.pairs)}
     if arguments.folds:
         count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
         parts = []

@@ -7,7 +7,6 @@ import shlex
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
+from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.folders import own_directory
 from lightning_reg.models import installed, locate
 from lightning_reg.models.download import cache
@@ -29,32 +29,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         ("fetch", "download a model into the cache, and print its path"),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument(
-            "model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision"
-        )
+        add_options(action, "models.locate:locate", "model", model="name")
         action.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     pack = actions.add_parser("pack", help="make an installable package of a run's model")
-    pack.add_argument("run", help="folder of a training run")
-    pack.add_argument(
-        "--out",
-        required=True,
-        help="new folder for the package; its last part is the package's name, as my_model",
-    )
-    pack.add_argument("--name", help="version of the model (default: the package's)")
-    pack.add_argument(
-        "--licence",
-        help=(
-            "licence of the weights, an SPDX expression such as CC-BY-SA-4.0; asked for if missing"
-        ),
-    )
-    pack.add_argument("--checkpoint", default="best", help="best (default) or last")
-    pack.add_argument("--title", help="images that the model registers, in one line")
-    pack.add_argument("--data", help="training data: source, subjects, modality")
-    pack.add_argument("--not-for", help="limits of use")
-    pack.add_argument(
-        "--training", help="command that trains it (default: with the configuration in the package)"
-    )
-    pack.add_argument("--cite", default="", help="citation of data and methods")
+    add_options(
+        pack, "inference.packing:pack", "run", "--out", "--name", "[--licence]", "--checkpoint",
+        "--title", "--data", "--not-for", "--training", "--cite", cite="citation",
+    )  # fmt: skip
 
 
 def run(arguments: Namespace) -> int:
@@ -215,14 +196,10 @@ def _pack(arguments: Namespace) -> int:
         )
     from lightning_reg.inference.packing import pack
 
-    terminal = console()
-    out = Path(arguments.out).expanduser()
-    packed = pack(
-        Path(arguments.run).expanduser(), out, licence=licence, checkpoint=arguments.checkpoint,
-        title=arguments.title, data=arguments.data,
-        not_for=arguments.not_for, training=arguments.training, citation=arguments.cite,
-        name=arguments.name,
-    )  # fmt: skip
+    terminal, out = console(), arguments.out
+    same = ("checkpoint", "title", "data", "not_for", "training", "name")
+    settings = {name: getattr(arguments, name) for name in same}
+    packed = pack(arguments.run, out, licence=licence, citation=arguments.cite, **settings)
     terminal.print(
         f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).",
         soft_wrap=True,

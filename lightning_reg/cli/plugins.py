@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_reg.cli.arguments import console
+from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.folders import conf_problems, plugin_packages
 from lightning_reg.registry.entries import Provider, hidden, load, namespace, providers, strangers
 from lightning_reg.registry.errors import ComponentError, UserError, did_you_mean
@@ -21,10 +22,8 @@ from lightning_reg.registry.groups import GROUPS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--group", help=f"list these groups only: {', '.join(GROUPS)}, conf")
-    parser.add_argument(
-        "--from", dest="distribution", metavar="DISTRIBUTION", help="list this distribution only"
-    )
+    parser.add_argument("--group", help=f"list these components only: {', '.join(GROUPS)}, conf")
+    add_options(parser, "cli.plugins:listing", "--from DISTRIBUTION", **{"from": "distribution"})
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--check",
@@ -35,14 +34,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     describe = actions.add_parser(
         "describe", help="show arguments, meaning, source and use of one component"
     )
-    describe.add_argument("component_group", metavar="GROUP", help="head, heads, loss, ...")
-    describe.add_argument("name")
+    add_options(describe, "configuration.documentation:documentation", "group GROUP", "name")
     describe.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     new = actions.add_parser(
         "new", help="write a small package that extends lightning_reg, with tests"
     )
-    new.add_argument("name", help="name of the package, such as my_method")
-    new.add_argument("--out", default=".", help="parent folder of the package (default: here)")
+    add_options(new, "cli.scaffold:write_package", "name", "--out")
     from lightning_reg.cli.scaffold import PARTS
 
     for part, text in PARTS.items():
@@ -56,11 +53,8 @@ def run(arguments: Namespace) -> int:
     if arguments.action == "new":
         from lightning_reg.cli.scaffold import PARTS, write_package
 
-        folder = write_package(
-            arguments.name,
-            Path(arguments.out).expanduser(),
-            [part for part in PARTS if getattr(arguments, part)],
-        )
+        parts = [part for part in PARTS if getattr(arguments, part)]
+        folder = write_package(arguments.name, arguments.out, parts)
         console().print(f"Wrote {folder}. Next:\n{next_steps(folder)}", soft_wrap=True)
         return 0
     return _list(arguments)
@@ -117,7 +111,7 @@ def listing(
 
     Args:
         group: one of :data:`GROUPS`, or ``conf``; default all.
-        distribution: a distribution's name; default all.
+        distribution: list this distribution only.
     """
     rows, problems = [], []
 
@@ -194,12 +188,12 @@ def _group(word: str) -> str:
 def _describe(arguments: Namespace) -> int:
     from lightning_reg.configuration.documentation import documentation
 
-    if arguments.component_group == "conf":
+    if arguments.group == "conf":
         raise UserError(
             "Configurations are files; lightning-reg plugins --group conf lists the packages that"
             " have some."
         )
-    group = _group(arguments.component_group)
+    group = _group(arguments.group)
     if not GROUPS[group].interface:
         raise UserError(
             f"A {GROUPS[group].one} is no class; lightning-reg models describe {arguments.name}"

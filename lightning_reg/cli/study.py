@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.cli.signatures import add_options, path
 from lightning_reg.registry import DataError
 
 if TYPE_CHECKING:
@@ -20,28 +21,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "study", help="YAML file with methods, data, seeds, folds, or a search; see docs/studies.md"
-    )
+    jobs, outcome = "batch.studies.study:run_jobs", "batch.studies.outcome:Outcome.to_wandb"
+    add_options(parser, "batch.studies.definition:read_definition", "study", study="path")
+    add_options(parser, jobs, "--jobs N", "--retry", "--no-wait", jobs="at_once")
+    add_options(parser, outcome, "[--wandb PROJECT]", wandb="project")
     parser.add_argument(
         "--out",
+        type=path,
         help="folder of the study (default runs/NAME_OF_THE_FILE); the same command continues it",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="trainings at a time (default 1); they share the cores",
-    )
-    parser.add_argument("--retry", action="store_true", help="restart failed trainings")
-    parser.add_argument(
-        "--no-wait", action="store_true", help="do not wait for trainings on other machines"
-    )
-    parser.add_argument(
-        "--wandb",
-        metavar="PROJECT",
-        help="log the table to Weights & Biases, with the runs of logger=wandb",
     )
     parser.add_argument(
         "--list", action="store_true", help="print the trainings and their state; start none"
@@ -54,15 +41,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """0 where every training is done, else 1."""
     require_files(arguments.study)
-    if arguments.jobs < 1:
-        raise DataError(f"--jobs is {arguments.jobs}; give a number of trainings, 1 or more.")
     from lightning_reg.batch.studies.definition import read_definition
     from lightning_reg.batch.studies.jobs import state_of
     from lightning_reg.batch.studies.study import begin, run_jobs
 
-    terminal, path = console(), Path(arguments.study).expanduser()
-    definition = read_definition(path)
-    folder = Path(arguments.out).expanduser() if arguments.out else Path("runs", path.stem)
+    terminal, name = console(), arguments.study.stem
+    definition = read_definition(arguments.study)
+    folder = arguments.out or Path("runs", name)
     definition.check()
     if definition.search is not None:
         return _search(definition, folder, arguments, terminal)
@@ -92,7 +77,7 @@ def run(arguments: Namespace) -> int:
             )
             _evaluate(jobs, folder, definition, terminal)
     finally:
-        outcomes = written(folder, definition.jobs(), definition.split, f"Study {path.stem}")
+        outcomes = written(folder, definition.jobs(), definition.split, f"Study {name}")
         for place, outcome in outcomes.items():
             show(outcome, place, terminal)
     if arguments.wandb:
@@ -170,7 +155,7 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
             say = functools.partial(terminal.print, soft_wrap=True)
             search(definition, folder, retry=arguments.retry, tell=say)
     finally:
-        over, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
+        over, lines = write_search(definition, folder, f"Search {arguments.study.stem}")
         for line in lines:
             terminal.print(line, soft_wrap=True)
         terminal.print(

@@ -90,9 +90,10 @@ def register_cohort(
         refine: steps of instance optimisation, see
             :meth:`~lightning_reg.inference.inputs.AnyRegistrar.register`.
         shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or
-            machines that share the folder.
+            machines that share the folder of the results.
         only: names of pairs to register, even if they are finished; no other pairs are registered.
-        inverse, report, files: of each pair, see :meth:`Result.save`.
+        inverse, files: of each pair, see :meth:`Result.save`.
+        report: write a report of each pair.
         progress: called after every pair.
 
     Returns:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 from lightning_reg.batch.studies.definition import Definition, Job
 from lightning_reg.batch.studies.jobs import State, Training, state_of
 from lightning_reg.io.worklist import Worklist
+from lightning_reg.registry import Range
 from lightning_reg.training.run_folder import FAILURE, SUMMARY
 
 POLL = 0.5
@@ -48,7 +50,7 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
 def run_jobs(
     jobs: Sequence[Job],
     folder: Path,
-    at_once: int = 1,
+    at_once: Annotated[int, Range(1, of="trainings")] = 1,
     retry: bool = False,
     tell: Tell | None = None,
     wait: bool = True,
@@ -61,10 +63,11 @@ def run_jobs(
 
     Args:
         folder: of the study, with one folder per job inside.
-        at_once: number of jobs that run at the same time on this machine; they share the cores.
-        retry: repeat jobs that failed in an earlier run.
+        at_once: number of trainings that run at the same time on this machine; they share the
+            cores.
+        retry: repeat failed trainings.
         tell: called when a job begins (``waiting``) and ends.
-        wait: for jobs of other processes.
+        wait: wait for trainings of other processes and machines.
 
     Returns:
         The state of every job, by name.

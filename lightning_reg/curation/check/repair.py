@@ -60,6 +60,9 @@ def repair(
 ) -> Prepared:
     """Write the data set, repaired by :class:`RepairedDataset`, in the form of
     ``lightning-reg prepare``.
+
+    Args:
+        out: new folder for the repaired data; only safe repairs are made.
     """
     return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
 
