@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from lightning_reg.cli.failures import refuse
 from lightning_reg.registry import DataError, did_you_mean
@@ -74,12 +75,24 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-def console() -> Console:
-    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup); a
-    file or a pipe is taken to be 120 wide.
+class Terminal(Console):
+    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup), on
+    one line; a file or a pipe is taken to be 120 wide for tables.
     """
-    terminal = Console(markup=False, emoji=False)
-    return terminal if terminal.is_terminal else Console(markup=False, emoji=False, width=120)
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False)
+        if not self.is_terminal:
+            self.width = 120
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        text = all(isinstance(one, (str, Text)) for one in objects)
+        super().print(*objects, soft_wrap=text, **settings)
+
+
+def console() -> Terminal:
+    """The terminal of this process."""
+    return Terminal()
 
 
 @contextmanager
@@ -118,4 +131,4 @@ class Lines:
     def __call__(self, text: str) -> None:
         if not self.terminal.is_terminal and time.monotonic() - self.last > self.EVERY:
             self.last = time.monotonic()
-            self.terminal.print(text, soft_wrap=True)
+            self.terminal.print(text)

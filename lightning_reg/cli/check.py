@@ -61,7 +61,7 @@ def run(arguments: Namespace) -> int:
     from lightning_reg.io.folders import refuse_file
 
     require_files(arguments.data)
-    name = vars(arguments)["as"]
+    name = arguments.name
     for group, option in (("data", name), ("method", arguments.method)):
         if option is not None:
             require_option(group, option)
@@ -83,7 +83,7 @@ def run(arguments: Namespace) -> int:
         fixed = repair(data, arguments.fix, arguments.workers, seen) if arguments.fix else None
     terminal.print(_summary(found))
     for line in _roles(found):
-        terminal.print(line, soft_wrap=True, markup=False, highlight=False)
+        terminal.print(line, markup=False, highlight=False)
     _print_findings(found, terminal)
     if arguments.table:
         _write(arguments.table, found)
@@ -93,19 +93,17 @@ def run(arguments: Namespace) -> int:
         terminal.print(
             f"A training step of method={arguments.method} on images of"
             f" {' x '.join(map(str, shape))} voxels wants about {step_memory(method, shape):.1f}"
-            " GiB; on a CPU, up to twice as much.",
-            soft_wrap=True,
+            " GiB; on a CPU, up to twice as much."
         )
     if fixed is not None:
         for problem in fixed.problems:
-            terminal.print(problem, style="red", soft_wrap=True)
+            terminal.print(problem, style="red")
         for line in _left_out(found, fixed):
-            terminal.print(line, style="yellow", soft_wrap=True)
+            terminal.print(line, style="yellow")
         terminal.print(
             f"{len(fixed.rows)} of {len(found.scans)} scans are in {arguments.fix}, repaired where"
             " that is safe; look again:\n  lightning-reg check"
-            f" {shlex.quote(str(arguments.fix))}",
-            soft_wrap=True,
+            f" {shlex.quote(str(arguments.fix))}"
         )
     errors, warnings = found.errors(), len(found.findings) - found.errors()
     counts = (
@@ -221,7 +219,7 @@ def _print_findings(found: Check, terminal: Console) -> None:
         )
         for text in texts[:SHOWN]:
             line = in_place(f"{level.upper()}: {text}")
-            terminal.print(line, style=color, soft_wrap=True, highlight=False)
+            terminal.print(line, style=color, highlight=False)
         if len(texts) > SHOWN:
             terminal.print(
                 f"  ... and {len(texts) - SHOWN} more about {kind} (--table FILE.csv has them all)"

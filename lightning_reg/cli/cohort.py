@@ -55,13 +55,13 @@ def register_many(arguments: Namespace, files: Sequence[str]) -> int:
         )  # fmt: skip
     before = f", {counts.earlier:,} had been before" if counts.earlier else ""
     text = f"{counts.done:,} pairs registered, {counts.failed:,} failed{before}."
-    terminal.print(f"{text} Everything is in {out}", soft_wrap=True)
+    terminal.print(f"{text} Everything is in {out}")
     if counts.failed:
         for name in Ledger(out).failed({})[:SHOWN]:
             message = (Ledger(out).row(name) or {}).get("message")
-            terminal.print(f"  {name}: {message}", soft_wrap=True)
+            terminal.print(f"  {name}: {message}")
     line = f"lightning-reg collect {shlex.quote(str(out))}"
-    terminal.print(f"Look at all of them: {line}", soft_wrap=True)
+    terminal.print(f"Look at all of them: {line}")
     return 1 if counts.failed else 0
 
 

@@ -35,18 +35,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     chosen["instance"].completer = instances  # type: ignore[attr-defined]
     add_options(who, f"{methods}Transforms", "[--transforms PLACE]...", transforms="place")
     add_options(who, f"{methods}fold_models", "[--folds RUNS]...", folds="pattern")
-    add_options(
-        parser, "configuration.datasets:open_configured", "[--data]",
-        "[overrides data.key=value ...]", data="name",
-    )  # fmt: skip
-    add_options(parser, "batch.cohort.pairs:pairs_from_table", "[--pairs TABLE]", pairs="table")
-    parser.add_argument(
+    pairs = parser.add_argument_group("pairs", "Those of a data configuration, or of a table.")
+    data = "configuration.datasets:open_configured"
+    add_options(pairs, data, "[--data]", "[overrides data.key=value ...]", data="name")
+    pairs.add_argument(
         "--split",
         choices=("train", "validation", "test", "all"),
-        help="subjects to evaluate (default validation)",
+        help="subjects of --data to evaluate (default validation)",
     )
+    add_options(pairs, "batch.cohort.pairs:pairs_from_table", "[--pairs TABLE]", pairs="table")
+    add_options(pairs, "batch.evaluation.evaluation:Cases.of", "--limit N")
     add_options(parser, "metrics.extra:build_metrics", "[--metric NAME]...", metric="names")
-    add_options(parser, "batch.evaluation.evaluation:Cases.of", "--limit")
     add_options(parser, "inference.inputs:AnyRegistrar.register", "--refine N")
     add_options(parser, model, "--refinement", "--device")
     add_options(
@@ -84,8 +83,7 @@ def run(arguments: Namespace) -> int:
     if evaluation is None:
         terminal.print(
             "This share of the pairs is evaluated. The process that evaluates the last pair, or the"
-            " same command again, writes the tables.",
-            soft_wrap=True,
+            " same command again, writes the tables."
         )
         return 0
     return _show(evaluation, out, terminal)
@@ -116,9 +114,9 @@ def _show(evaluation: Evaluation, out: Path, terminal: Console) -> int:
         comparison = evaluation.comparison()
         terminal.print(comparison_table(comparison))
         for note in comparison.notes():
-            terminal.print(note, soft_wrap=True)
+            terminal.print(note)
     for told in evaluation.settings.get("warnings", ()):
-        terminal.print(f"Warning: {told}", style="yellow", soft_wrap=True, markup=False)
+        terminal.print(f"Warning: {told}", style="yellow", markup=False)
     # the numbers in them differ from case to case
     warnings = Counter(warning.split(" (after")[0] for warning in evaluation.warnings)
     count = sum(map(len, rows.values()))
@@ -126,15 +124,12 @@ def _show(evaluation: Evaluation, out: Path, terminal: Console) -> int:
         terminal.print(f"Warning ({times} of {count} registrations): {warning}", style="yellow")
     failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]
     for name, row in failed[:8]:
-        terminal.print(
-            f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True
-        )
+        terminal.print(f"Failed ({name}, {row['case']}): {row['error']}", style="yellow")
     if len(failed) > 8:
         terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
     terminal.print(
         f"{len(next(iter(rows.values())))} pairs. Everything is in {out}; look at"
-        f" {out / 'report.html'}",
-        soft_wrap=True,
+        f" {out / 'report.html'}"
     )
     return 1 if failed else 0
 

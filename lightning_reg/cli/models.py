@@ -75,76 +75,51 @@ def fetched(model: str, terminal: Console, always: bool = False) -> str:
     """
     if "://" not in model and not always:
         return model
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(
-        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
-    ) as progress:
-        task = progress.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
-        located = locate(
-            model, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    name, quiet = TextColumn("{task.description}", markup=False), not terminal.is_terminal
+    with Progress(name, *columns, console=terminal, transient=True, disable=quiet) as bar:
+        task = bar.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
+        located = locate(model, lambda done, total: bar.update(task, completed=done, total=total))
     if not located.path.is_file():
         raise UserError(f"There is no file {located.path}; correct the path.")
     return str(located.path)
 
 
 def _list(arguments: Namespace) -> int:
-    found, problems = installed(), []
-    rows = []
-    for provider, located in found:
+    rows, problems = [], []
+    for provider, located in installed():
         if isinstance(located, UserError):
             problems.append(str(located))
             continue
         assert located.card is not None
-        size = located.path.stat().st_size
-        rows.append(
-            {
-                "name": provider.name,
-                "qualified": provider.qualified,
-                "distribution": provider.origin,
-                "bytes": size,
-                **asdict(located.card),
-            }
-        )
+        names = {"name": provider.name, "qualified": provider.qualified}
+        names["distribution"] = provider.origin
+        rows.append({**names, "bytes": located.path.stat().st_size, **asdict(located.card)})
     fetched_files = sorted(
         str(path)
         for path in cache().glob("*/*")
         if path.is_file() and not path.name.endswith((".lock", ".part"))
     )
     if arguments.json:
-        print(
-            json.dumps(
-                {"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2
-            )
-        )
+        whole = {"installed": rows, "fetched": fetched_files, "problems": problems}
+        print(json.dumps(whole, indent=2))
         return 1 if problems else 0
     terminal = console()
     if rows:
         table = Table("name", "what", "licence", "size", "distribution")
         for row in rows:
-            table.add_row(
-                row["name"],
-                row["title"],
-                row["licence"],
-                f"{row['bytes'] / 1e6:.1f} MB",
-                row["distribution"],
-            )
+            size = f"{row['bytes'] / 1e6:.1f} MB"
+            table.add_row(row["name"], row["title"], row["licence"], size, row["distribution"])
         terminal.print(table)
     else:
         terminal.print(
             f"No models are installed; {_how_to_install()}, or give --model a file or an address.",
-            soft_wrap=True,
             markup=False,
         )
     for path in fetched_files:
-        terminal.print(f"Fetched: {path}", soft_wrap=True)
+        terminal.print(f"Fetched: {path}")
     for problem in problems:
-        terminal.print(problem, style="red", soft_wrap=True)
+        terminal.print(problem, style="red")
     return 1 if problems else 0
 
 
@@ -175,12 +150,11 @@ def _describe(arguments: Namespace) -> int:
         return 0
     terminal = console()
     terminal.print(
-        f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters.",
-        soft_wrap=True,
+        f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters."
     )
     for one in components:
         terminal.print(f"  {one['group']} {one['name']} of {one['distribution']} {one['version']}")
-    terminal.print(f"  images: {stored['preprocessing']}", soft_wrap=True)
+    terminal.print(f"  images: {stored['preprocessing']}")
     return 0
 
 
@@ -200,19 +174,13 @@ def _pack(arguments: Namespace) -> int:
     same = ("checkpoint", "title", "data", "not_for", "training", "name")
     settings = {name: getattr(arguments, name) for name in same}
     packed = pack(arguments.run, out, licence=licence, citation=arguments.cite, **settings)
-    terminal.print(
-        f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).",
-        soft_wrap=True,
-    )
+    terminal.print(f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).")
     for name in packed.missing:
         terminal.print(
-            f"The card's entry '{name}' waits to be written: {packed.path}",
-            style="yellow",
-            soft_wrap=True,
+            f"The card's entry '{name}' waits to be written: {packed.path}", style="yellow"
         )
     terminal.print(
         f"Next:\n  pip install {shlex.quote(str(out))}\n  lightning-reg models describe"
-        f" {packed.name}",
-        soft_wrap=True,
+        f" {packed.name}"
     )
     return 0

@@ -50,10 +50,10 @@ def run(arguments: Namespace) -> int:
             done = prepare(data, out, preparation, arguments.workers, seen)
     except KeyboardInterrupt:
         text = f"\nStopped; the same command goes on from there. What is done is in {out}"
-        terminal.print(text, soft_wrap=True)
+        terminal.print(text)
         return STOPPED
     for problem in done.problems:
-        terminal.print(problem, style="red", soft_wrap=True)
+        terminal.print(problem, style="red")
     splits = [row.record.split for row in done.rows]
     name = arguments.dataset if "root" in config else "prepared"
     root = as_word("data.root", str(out))
@@ -61,7 +61,6 @@ def run(arguments: Namespace) -> int:
     terminal.print(
         f"{len(done.rows)} scans ({counts}); {done.reused} of them were there already,"
         f" {len(done.problems)} could not be prepared. Next:\n  lightning-reg check"
-        f" {shlex.quote(str(out))}\n  lightning-reg train data={name} {root}",
-        soft_wrap=True,
+        f" {shlex.quote(str(out))}\n  lightning-reg train data={name} {root}"
     )
     return 1 if done.problems else 0

@@ -140,7 +140,7 @@ def _register(arguments: Namespace) -> int:
         terminal.print(in_place(f"Warning: {warning}"), style="yellow")
     terminal.print(metrics_table(result.metrics()))
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
-    terminal.print(f"Seconds: {seconds}. Everything is in {out}", soft_wrap=True)
+    terminal.print(f"Seconds: {seconds}. Everything is in {out}")
     if not arguments.no_report:
-        terminal.print(f"Look at {out / 'report.html'}", soft_wrap=True)
+        terminal.print(f"Look at {out / 'report.html'}")
     return 0

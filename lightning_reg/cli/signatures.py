@@ -12,6 +12,7 @@ from argparse import Action
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -58,52 +59,53 @@ def add_options(parser: Any, target: str, *usages: str, **arguments: str) -> dic
             ...`` for one value or several. An option in brackets may be left out, and then is
             ``None``, whatever the argument's default; ``[--section NAME]...`` is repeatable.
         arguments: names of the arguments that differ from those of their options (and, if
-            repeatable, from their plural).
+            repeatable, from their plural). An option named as a keyword of Python is stored under
+            its argument's name.
     """
     known, actions = arguments_of(target), {}
     for usage in usages:
-        dest = re.sub(r"^\[?-*", "", usage).split()[0].strip("].").replace("-", "_")
-        name = arguments.get(dest, dest)
-        if name not in known:
-            name = name.removeprefix("no_") if dest.startswith("no_") else f"{name}s"
-        option, settings = _settings(usage, known[name])
+        option, *metavars = usage.strip("[].").split()
+        dest = option.lstrip("-").replace("-", "_")
+        name = arguments.get(dest, dest.removeprefix("no_"))
+        argument = known[name if name in known else f"{name}s"]
+        settings = _settings(usage, option, metavars, argument)
+        if iskeyword(dest):
+            settings["dest"] = name
         actions[dest] = parser.add_argument(option, **settings)
     return actions
 
 
-def _settings(usage: str, argument: Argument) -> tuple[str, dict[str, Any]]:
-    """Name and settings of an option for ``add_argument``."""
-    optional, repeatable = usage.startswith("["), usage.endswith("]...")
-    several = not repeatable and usage.rstrip("]").endswith("...")
-    name, *metavars = usage.strip("[].").split()
-    positional, kind = not name.startswith("-"), _kind(argument.hint)
-    text = argument.meaning.replace("%", "%%")
-    settings: dict[str, Any] = {"help": text}
+def _settings(
+    usage: str, option: str, metavars: Sequence[str], argument: Argument
+) -> dict[str, Any]:
+    """Settings of an option for ``add_argument``."""
+    kind, text, default = _kind(argument.hint), argument.meaning, argument.default
     if kind is bool:
-        negated = "do not " if name.startswith("--no-") else ""
-        return name, {"action": "store_true", "help": f"{negated}{text}"}
+        text = f"do not {text}" if option.startswith("--no-") else text
+        return {"action": "store_true", "help": text}
+    settings: dict[str, Any] = {
+        "metavar": metavars[0] if len(metavars) == 1 else tuple(metavars) or None
+    }
     if get_origin(kind) is Literal:
         none = ("none",) if type(None) in get_args(argument.hint) else ()
         settings["choices"] = (*get_args(kind), *none)
     elif kind is not str:
-        settings["type"] = _reader(name, kind)
-    if metavars:
-        settings["metavar"] = metavars[0] if len(metavars) == 1 else tuple(metavars)
+        settings["type"] = _reader(option, kind)
+    if usage.endswith("]..."):
+        return settings | {"action": "append", "default": [], "help": f"{text} (repeatable)"}
     if len(metavars) > 1:
         settings["nargs"] = len(metavars)
-    elif several:
-        settings["nargs"] = "*" if positional else "+"
-    if repeatable:
-        settings |= {"action": "append", "default": [], "help": f"{text} (repeatable)"}
-    elif not optional and not positional and argument.required:
-        settings["required"] = True
-    elif not optional and not argument.required:
-        default = settings["default"] = argument.default
+    elif "..." in usage:
+        settings["nargs"] = "+" if option.startswith("-") else "*"
+    if not usage.startswith("["):
+        settings["default"] = default
+        if argument.required and option.startswith("-"):
+            settings["required"] = True
         if default not in (None, "", ()) and kind is not tuple:
             values = default if isinstance(default, tuple) else (default,)
-            shown = " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-            settings["help"] = f"{text} (default {shown})"
-    return name, settings
+            shown = (f"{one:g}" if isinstance(one, float) else str(one) for one in values)
+            text = f"{text} (default {' '.join(shown)})"
+    return settings | {"help": text}
 
 
 def _kind(hint: Any) -> Any:
@@ -156,13 +158,13 @@ def arguments_of(target: str) -> dict[str, Argument]:
     tree = node = _parsed(module)
     for part in path.split("."):
         node = next(one for one in node.body if getattr(one, "name", None) == part)
-    names, declared = _Names(tree), [one for one in _declared(node) if one[1] is not None]
+    declared, names = _declared(node), _names(tree)
     meanings = _meanings(ast.get_docstring(node) or "", [name for name, *_ in declared])
     return {
         name: Argument(
-            names.value(hint, str),
+            _value(hint, names, str),
             default is None,
-            None if default is None else names.value(default, None),
+            _value(default, names, None),
             meanings.get(name, ""),
         )
         for name, hint, default in declared
@@ -171,8 +173,8 @@ def arguments_of(target: str) -> dict[str, Argument]:
 
 @cache
 def _parsed(module: str) -> Any:
-    path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
-    return ast.parse(path.read_text(encoding="utf-8"))
+    file = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def _declared(node: Any) -> list[tuple[str, Any, Any]]:
@@ -186,6 +188,23 @@ def _declared(node: Any) -> list[tuple[str, Any, Any]]:
     return [(a.arg, a.annotation, default) for a, default in zip(named, defaults, strict=True)]
 
 
+def _names(tree: ast.Module) -> dict[str, Any]:
+    """:data:`NAMES`, and the names that a module gives to annotations of them."""
+    names = dict(NAMES)
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names[ast.unparse(node.targets[0])] = _value(node.value, names, str)
+    return names
+
+
+def _value(node: ast.expr | None, names: Mapping[str, Any], otherwise: Any) -> Any:
+    """Value of an expression; ``otherwise`` if there is none, or if it has other names."""
+    try:
+        return otherwise if node is None else eval(ast.unparse(node), {"__builtins__": {}}, names)
+    except NameError:
+        return otherwise
+
+
 def _meanings(docstring: str, arguments: Collection[str]) -> dict[str, str]:
     """First sentences of the entries under ``Args:`` in a docstring, by argument; arguments are
     spelled as options in them, and ``null`` as the word ``none``.
@@ -197,7 +216,7 @@ def _meanings(docstring: str, arguments: Collection[str]) -> dict[str, str]:
 
     def plain(meaning: str) -> str:
         sentence = re.split(r"(?<!\.)\.(?: (?=[A-Z])|$)", " ".join(meaning.split()))[0]
-        return LITERAL.sub(word, REFERENCE.sub(r"\1", sentence))
+        return LITERAL.sub(word, REFERENCE.sub(r"\1", sentence)).replace("%", "%%")
 
     section = re.search(r"^Args:\n((?:    .*\n|\n)*)", docstring + "\n", re.MULTILINE)
     return {
@@ -205,22 +224,3 @@ def _meanings(docstring: str, arguments: Collection[str]) -> dict[str, str]:
         for names, meaning in (ENTRY.findall(section[1]) if section else ())
         for name in names.split(",")
     }
-
-
-class _Names(dict[str, Any]):
-    """:data:`NAMES`, and the names that a module assigns, evaluated on access."""
-
-    def __init__(self, tree: ast.Module) -> None:
-        super().__init__(NAMES)
-        assignments = [node for node in tree.body if isinstance(node, ast.Assign)]
-        self.assigned = {ast.unparse(node.targets[0]): node.value for node in assignments}
-
-    def __missing__(self, name: str) -> Any:
-        return eval(ast.unparse(self.assigned[name]), {}, self)
-
-    def value(self, node: ast.expr, otherwise: Any) -> Any:
-        """Value of an expression; ``otherwise`` if it has names that are not known."""
-        try:
-            return eval(ast.unparse(node), {}, self)
-        except NameError:
-            return otherwise

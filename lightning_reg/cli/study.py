@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> int:
         for job in definition.jobs():
             state = state_of(folder / job.name)
             message = f" ({state.message})" if state.message else ""
-            terminal.print(f"{job.name}: {state.status}{message}", soft_wrap=True)
+            terminal.print(f"{job.name}: {state.status}{message}")
         return 0
     if definition.split and not arguments.table:
         from lightning_reg.batch.studies.evaluate import require_pairs
@@ -68,7 +68,7 @@ def run(arguments: Namespace) -> int:
         words = ": ".join(filter(None, (state.status, state.message)))
         words = "begins" if state.status == "waiting" else words
         done = sum(state_of(folder / other.name).status == "done" for other in jobs)
-        terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True)
+        terminal.print(f"[{done} of {count} done] {job.name} {words}")
 
     try:
         if not arguments.table:
@@ -97,7 +97,7 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
             if evaluate_run(folder / job.name, str(definition.split)):
                 terminal.print(f"{job.name} is evaluated on the split {definition.split}")
         except Exception as error:
-            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True)
+            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}")
 
 
 def written(
@@ -130,14 +130,14 @@ def show(outcome: Outcome, folder: Path, terminal: Console) -> None:
     if outcome.comparison is not None:
         terminal.print(comparison_table(outcome.comparison))
         for note in outcome.notes():
-            terminal.print(note, soft_wrap=True)
+            terminal.print(note)
     for run in outcome.runs:
         if run.status == "failed":
-            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow", soft_wrap=True)
+            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow")
     winner = outcome.winner()
     if winner is not None:
-        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}", soft_wrap=True)
-    terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
+        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}")
+    terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}")
 
 
 def _search(definition: Definition, folder: Path, arguments: Namespace, terminal: Console) -> int:
@@ -152,13 +152,11 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
     over = False
     try:
         if not arguments.table and not arguments.list:
-            say = functools.partial(terminal.print, soft_wrap=True)
+            say = functools.partial(terminal.print)
             search(definition, folder, retry=arguments.retry, tell=say)
     finally:
         over, lines = write_search(definition, folder, f"Search {arguments.study.stem}")
         for line in lines:
-            terminal.print(line, soft_wrap=True)
-        terminal.print(
-            f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True
-        )
+            terminal.print(line)
+        terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}")
     return 0 if over else 1

@@ -167,14 +167,14 @@ def _train(config: DictConfig) -> float:
     except Exception as error:
         told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
         note_failure(folder, Failure(told))
-        console().print(in_place(f"Failed: {folder.name}: {told}"), soft_wrap=True, highlight=False)
+        console().print(in_place(f"Failed: {folder.name}: {told}"), highlight=False)
         return float("inf")
 
 
 def _run(config: DictConfig, folder: Path) -> float:
     def say(line: str) -> None:
         if is_first():
-            console().print(in_place(line), soft_wrap=True, highlight=False)
+            console().print(in_place(line), highlight=False)
 
     if (
         is_started_from_outside()

@@ -19,7 +19,8 @@ def open_configured(
     Args:
         name: data configuration that reads the data, as ``dirlab``, ``acdc`` or ``folder``; a file
             of ``conf/data`` or of an installed package.
-        overrides: values of the data configuration, as ``data.held_out=2``.
+        overrides: values of the data configuration, as ``data.root=FOLDER`` or
+            ``data.held_out=2``.
         root: prepared data, a folder of scans, the provider's files, or a table of pairs; only
             read. Unlike in an override of ``data.root``, any character is allowed.
 

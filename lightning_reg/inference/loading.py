@@ -38,8 +38,8 @@ def load(
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         start: initial alignment: ``headers`` or ``centers``, see
             :class:`~lightning_reg.inference.steps.Align`.
-        refinement: instance optimisation for the steps of ``register(..., refine=N)``: a file of
-            ``conf/instance`` or of the user.
+        refinement: instance optimisation that refines the result: a file of ``conf/instance`` or of
+            the user. It runs in ``register(..., refine=N)``.
         overrides: values of the refinement, ``key=value`` as on a command line.
         memory: GiB, see :class:`Registrar`.
         weight: weight of the smoothness, for a model that was trained for a range of weights;

@@ -64,8 +64,8 @@ def evaluate_into(
         columns: columns of the table of methods, in order: ``tre``, ``dice``, ``seconds``, ...
         challenge: add Learn2Reg's variants of the metrics, and write its displacement files of the
             first method.
-        shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or
-            machines that share the folder of the results.
+        shard: share of this process, ``(i, n)``: every n-th pair from the i-th, counted from 1, for
+            n processes or machines that write into one folder.
         overwrite: replace earlier results, and an unfinished evaluation of something else.
         progress: called after every case of the share with its number and their count.
 
