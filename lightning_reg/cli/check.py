@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lightning_reg.spatial import Grid
 
 SPLITS = ("train", "validation", "test")
-PARTS = ("mask", "labels", "landmarks")
+ROLES = {"image": "scans", "mask": "masks", "labels": "label maps", "landmarks": "landmarks"}
+PARTS = tuple(ROLES)[1:]
 SHOWN = 4
 """Findings of one sort that are printed in full; all of them go to --table."""
 
@@ -106,15 +107,14 @@ def run(arguments: Namespace) -> int:
             f" {shlex.quote(str(arguments.fix))}"
         )
     errors, warnings = found.errors(), len(found.findings) - found.errors()
-    counts = (
-        f"{errors} error{'' if errors == 1 else 's'}, {warnings}"
-        f" warning{'' if warnings == 1 else 's'}"
-    )
-    terminal.print(
-        f"{'Not ready to train' if errors else 'Ready to train'}: {counts}.",
-        style="bold red" if errors else "bold green",
-    )
+    counts = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
+    verdict, color = ("Not ready", "red") if errors else ("Ready", "green")
+    terminal.print(f"{verdict} to train: {counts}.", style=f"bold {color}")
     return 1 if errors else 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _kind(path: Path) -> str:
@@ -188,12 +188,7 @@ def _extents(grid: Grid) -> list[float]:
 def _roles(found: Check) -> list[str]:
     """Roles of the files that were read: the number of files of each part, and one of them."""
     lines = []
-    for part, word in (
-        ("image", "scans"),
-        ("mask", "masks"),
-        ("labels", "label maps"),
-        ("landmarks", "landmarks"),
-    ):
+    for part, word in ROLES.items():
         files = [path for scan in found.scans if (path := getattr(scan.record, part)) is not None]
         lines += [f"Read as {word}: {len(files)}, as {files[0]}"] if files else []
     return lines
@@ -246,13 +241,8 @@ def _left_out(found: Check, fixed: Prepared) -> list[str]:
     made = {row.record.name: row.record for row in fixed.rows}
     lines = []
     for part in PARTS:
-        lacking = [
-            s.record
-            for s in found.scans
-            if s.record.name in made
-            and getattr(s.record, part)
-            and not getattr(made[s.record.name], part)
-        ]
+        records = [scan.record for scan in found.scans if getattr(scan.record, part)]
+        lacking = [r for r in records if r.name in made and not getattr(made[r.name], part)]
         if lacking:
             lines.append(
                 f"Left out of the copy, as they are unusable: {part} of {len(lacking)} scans, as"

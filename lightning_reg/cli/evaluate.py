@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     model, instance = "inference.loading:load", "inference.loading:conventional"
-    methods, evaluation = "batch.evaluation.contestants:", "batch.evaluation.folder:evaluate_into"
+    files = "batch.evaluation.contestants:Transforms"
+    folds = "batch.evaluation.contestants:fold_models"
     who = parser.add_argument_group(
         "methods", "Each can be repeated and named, as --model ours=best.ckpt."
     )
     add_options(who, model, "[--model]...")
     chosen = add_options(who, instance, "[--instance]...", instance="name")
     chosen["instance"].completer = instances  # type: ignore[attr-defined]
-    add_options(who, f"{methods}Transforms", "[--transforms PLACE]...", transforms="place")
-    add_options(who, f"{methods}fold_models", "[--folds RUNS]...", folds="pattern")
+    add_options(who, files, "[--transforms PLACE]...", transforms="place")
+    add_options(who, folds, "[--folds RUNS]...", folds="pattern")
     pairs = parser.add_argument_group("pairs", "Those of a data configuration, or of a table.")
     data = "configuration.datasets:open_configured"
     add_options(pairs, data, "[--data]", "[overrides data.key=value ...]", data="name")
@@ -49,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_options(parser, "inference.inputs:AnyRegistrar.register", "--refine N")
     add_options(parser, model, "--refinement", "--device")
     add_options(
-        parser, evaluation, "--out", "[--columns A,B]", "--shard I/N", "--learn2reg",
+        parser, "batch.evaluation.folder:evaluate_into", "--out", "[--columns A,B]", "--shard I/N", "--learn2reg",
         "--overwrite", out="folder", learn2reg="challenge",
     )  # fmt: skip
 

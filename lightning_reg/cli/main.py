@@ -102,11 +102,9 @@ def whole_parser() -> Parser:
     examples are literal blocks.
     """
     parser = _parser(COMMANDS, COMMANDS)
-    for action in parser._actions:
-        for subparser in (
-            (action.choices or {}).values() if isinstance(action.choices, dict) else ()
-        ):
-            subparser.epilog = subparser.epilog and subparser.epilog.replace(":\n", "::\n\n", 1)
+    commands = next(a.choices for a in parser._actions if isinstance(a.choices, dict))
+    for subparser in commands.values():
+        subparser.epilog = subparser.epilog and subparser.epilog.replace(":\n", "::\n\n", 1)
     return parser
 
 
@@ -120,19 +118,18 @@ def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
     )
     for name, text in known.items():
         examples = EXAMPLES.get(name, ())
-        epilog = "\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
+        title = "Example:" if len(examples) == 1 else "Examples:"
         subparser = commands.add_parser(
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
-            epilog=epilog if examples else None,
+            epilog="\n  ".join([title, *examples]) if examples else None,
         )
         if name == "train" and name in filled:
             from lightning_reg.cli.options import overrides
 
-            subparser.add_argument(
-                "overrides", nargs="*", metavar="key=value"
-            ).completer = overrides  # type: ignore[attr-defined]
+            keys = subparser.add_argument("overrides", nargs="*", metavar="key=value")
+            keys.completer = overrides  # type: ignore[attr-defined]
         elif name in filled:
             subparser.set_defaults(strict=True, module=command(name))
             subparser.get_default("module").add_arguments(subparser)
@@ -142,10 +139,9 @@ def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
 
 def installed() -> dict[str, str]:
     """Commands of other distributions with a line of help each; nothing is imported."""
-    found = providers("commands")
     return {
-        name: f"of {' and '.join(p.origin for p in offered)}"
-        for name, offered in sorted(found.items())
+        name: f"of {' and '.join(provider.origin for provider in offered)}"
+        for name, offered in sorted(providers("commands").items())
         if name not in COMMANDS
     }
 

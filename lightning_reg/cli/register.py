@@ -28,13 +28,13 @@ which can be compressed.
 
 def add_arguments(parser: ArgumentParser) -> None:
     pair, save = "inference.inputs:AnyRegistrar.register", "inference.result:Result.save"
-    cohort, pairs = "batch.cohort.register:register_cohort", "batch.cohort.pairs:pairs_from_"
+    cohort = "batch.cohort.register:register_cohort"
     model, instance = "inference.loading:load", "inference.loading:conventional"
     add_options(parser, pair, "[--fixed]", "[--moving]")
     many = parser.add_argument_group("many pairs", "Instead of --fixed and --moving.")
-    add_options(many, f"{pairs}table", "[--pairs TABLE]", pairs="table")
-    add_options(many, f"{pairs}folder", "[--folder]", "--consecutive")
-    add_options(many, f"{pairs}series", "[--series]")
+    add_options(many, "batch.cohort.pairs:pairs_from_table", "[--pairs TABLE]", pairs="table")
+    add_options(many, "batch.cohort.pairs:pairs_from_folder", "[--folder]", "--consecutive")
+    add_options(many, "batch.cohort.pairs:pairs_from_series", "[--series]")
     many.add_argument(
         "--to",
         metavar="SCAN",

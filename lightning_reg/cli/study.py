@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,9 +71,8 @@ def run(arguments: Namespace) -> int:
 
     try:
         if not arguments.table:
-            run_jobs(
-                jobs, folder, arguments.jobs, arguments.retry, tell, wait=not arguments.no_wait
-            )
+            wait = not arguments.no_wait
+            run_jobs(jobs, folder, arguments.jobs, arguments.retry, tell, wait)
             _evaluate(jobs, folder, definition, terminal)
     finally:
         outcomes = written(folder, definition.jobs(), definition.split, f"Study {name}")
@@ -152,8 +150,7 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
     over = False
     try:
         if not arguments.table and not arguments.list:
-            say = functools.partial(terminal.print)
-            search(definition, folder, retry=arguments.retry, tell=say)
+            search(definition, folder, retry=arguments.retry, tell=terminal.print)
     finally:
         over, lines = write_search(definition, folder, f"Search {arguments.study.stem}")
         for line in lines:

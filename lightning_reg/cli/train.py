@@ -76,24 +76,18 @@ def train() -> int:
     """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
     # errors come here instead of being printed by Hydra
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if any(word in options.HELP for word in sys.argv[1:]):
-        return options.show(sys.argv[1:], command())
-    unknown = next(
-        (
-            word
-            for word in sys.argv[1:]
-            if word.startswith("-") and word.partition("=")[0] not in options.OPTIONS
-        ),
-        None,
-    )
-    if unknown is not None:
+    words = sys.argv[1:]
+    if any(word in options.HELP for word in words):
+        return options.show(words, command())
+    unknown = [w for w in words if w[:1] == "-" and w.partition("=")[0] not in options.OPTIONS]
+    if unknown:
         refuse(
-            f"There is no option '{unknown}'; values are set as key=value, as"
+            f"There is no option '{unknown[0]}'; values are set as key=value, as"
             f" trainer.max_steps=1000 or method.optimizer.lr=1e-4. All keys: {command()} --help"
             " method data trainer."
         )
     try:
-        sys.argv[1:] = _apart(in_full(_as_data(sys.argv[1:])))
+        sys.argv[1:] = _apart(in_full(_as_data(words)))
         _train()
     except COMPOSITION as error:
         refuse(sentence(error))
@@ -127,14 +121,10 @@ def _as_data(words: list[str]) -> list[str]:
         raise UserError(
             f"There is no configuration {path}; correct --config-path and --config-name."
         ) from cause
-    own = {
-        "run": {"dir": "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"},
-        "output_subdir": None,
-    }
-    ConfigStore.instance().store(
-        STORED,
-        {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}], **config, "hydra": own},
-    )
+    here = "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"
+    defaults = ["_self_", {"override hydra/job_logging": "stdout"}]
+    own = {"run": {"dir": here}, "output_subdir": None}
+    ConfigStore.instance().store(STORED, {"defaults": defaults, **config, "hydra": own})
     CALLED[:] = words
     return ["--config-name", STORED, *rest]
 
@@ -235,13 +225,12 @@ def _apart(words: list[str]) -> list[str]:
         or any(word.startswith("-") for word in words)
     ):
         return words
-    of_the_run = [key not in (*CALL, BESIDE) and not key.startswith("hydra") for key in keys]
-    beside = ",".join(
-        f"'{quote(word, safe='')}'" for word, its in zip(words, of_the_run, strict=True) if its
-    )
-    return [word for word, its in zip(words, of_the_run, strict=True) if not its] + (
-        [f"+{BESIDE}=[{beside}]"] if beside else []
-    )
+    call = [key in (*CALL, BESIDE) or key.startswith("hydra") for key in keys]
+    kept = [word for word, of_call in zip(words, call, strict=True) if of_call]
+    quoted = [
+        f"'{quote(w, safe='')}'" for w, of_call in zip(words, call, strict=True) if not of_call
+    ]
+    return [*kept, f"+{BESIDE}=[{','.join(quoted)}]"] if quoted else kept
 
 
 def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
@@ -253,11 +242,8 @@ def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
             uses.
     """
     stored = read_config(folder)
-    overrides = [
-        o
-        for o in OverridesParser.create().parse_overrides(words)
-        if o.key_or_group not in (*CALL, BESIDE)
-    ]
+    given = OverridesParser.create().parse_overrides(words)
+    overrides = [one for one in given if one.key_or_group not in (*CALL, BESIDE)]
     for override in overrides:
         key = override.key_or_group
         if (own_directory() / key).is_dir():
