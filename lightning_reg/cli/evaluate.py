@@ -50,8 +50,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_options(parser, "inference.inputs:AnyRegistrar.register", "--refine N")
     add_options(parser, model, "--refinement", "--device")
     add_options(
-        parser, "batch.evaluation.folder:evaluate_into", "--out", "[--columns A,B]", "--shard I/N", "--learn2reg",
-        "--overwrite", out="folder", learn2reg="challenge",
+        parser, "batch.evaluation.folder:evaluate_into", "--out", "[--columns A,B]", "--shard I/N",
+        "--learn2reg", "--overwrite", out="folder", learn2reg="challenge",
     )  # fmt: skip
 
 
