@@ -56,23 +56,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if "are required" in message:  # one that is misspelt comes first
-            self._require_known(
-                [
-                    word
-                    for word in self._given
-                    if word.startswith("--") and word.partition("=")[0] not in self.options()
-                ]
-            )
+            words = [word for word in self._given if word.startswith("--")]
+            self._require_known([w for w in words if w.partition("=")[0] not in self.options()])
         if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            message = message.replace(
-                " (choose",
-                f"{did_you_mean(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose",
-            )
-        refuse(
-            message
-            if message.startswith("There is")
-            else f"{self.prog}: {message}; see {self.prog} --help."
-        )
+            near = did_you_mean(match[1], re.findall(r"[a-z_]+", match[2])).rstrip(".")
+            message = message.replace(" (choose", f"{near} (choose")
+        if not message.startswith("There is"):
+            message = f"{self.prog}: {message}; see {self.prog} --help."
+        refuse(message)
 
 
 class Terminal(Console):

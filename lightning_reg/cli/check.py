@@ -209,9 +209,8 @@ def _print_findings(found: Check, terminal: Console) -> None:
     sorts = dict.fromkeys((f.level, f.kind) for f in sorted(found.findings, key=lambda f: f.level))
     for level, kind in sorts:
         color = "red" if level == "error" else "yellow"
-        texts = list(
-            dict.fromkeys(f.text for f in found.findings if (f.level, f.kind) == (level, kind))
-        )
+        alike = [f.text for f in found.findings if (f.level, f.kind) == (level, kind)]
+        texts = list(dict.fromkeys(alike))
         for text in texts[:SHOWN]:
             line = in_place(f"{level.upper()}: {text}")
             terminal.print(line, style=color, highlight=False)

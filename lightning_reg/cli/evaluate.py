@@ -142,13 +142,10 @@ def _refuse(arguments: Namespace) -> None:
         raise DataError("Give either --data (a data configuration) or --pairs (a table).")
     if arguments.pairs is not None:
         require_files(arguments.pairs)
-        for option, given in (
-            ("--split", arguments.split),
-            ("--folds", arguments.folds),
-            (" ".join(arguments.overrides), arguments.overrides),
-        ):
-            if given:
-                raise DataError(f"{option} is of a data configuration (--data); leave it out.")
+        overrides = " ".join(arguments.overrides)
+        others = {"--split": arguments.split, "--folds": arguments.folds, overrides: overrides}
+        if option := next((option for option, given in others.items() if given), None):
+            raise DataError(f"{option} is of a data configuration (--data); leave it out.")
     if arguments.folds and arguments.split is not None:
         raise DataError("--folds evaluates each fold's validation pairs; leave out --split.")
     if arguments.data is not None:

@@ -57,9 +57,8 @@ def _how_to_install() -> str:
     files = sorted((own_directory().parent / "plugins").glob("*/pyproject.toml"))
     packages = [path.parent for path in files if groups in path.read_text(encoding="utf-8")]
     if packages:
-        return "install one of this clone: " + ", ".join(
-            f"pip install {shlex.quote(str(package))}" for package in packages
-        )
+        lines = [f"pip install {shlex.quote(str(package))}" for package in packages]
+        return f"install one of this clone: {', '.join(lines)}"
     return (
         "install a package of one with pip (the folder plugins/ of the project's repository has"
         " some)"
@@ -134,15 +133,12 @@ def _describe(arguments: Namespace) -> int:
     from lightning_reg.training.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(located.path)
-    stored = checkpoint["lightning_reg"]
-    components = stored.get("components", [])
+    stored, state = checkpoint["lightning_reg"], checkpoint["state_dict"].values()
     plain = {
         "path": str(located.path),
         "version": stored.get("version"),
-        "parameters": sum(
-            value.numel() for value in checkpoint["state_dict"].values() if hasattr(value, "numel")
-        ),
-        "components": components,
+        "parameters": sum(value.numel() for value in state if hasattr(value, "numel")),
+        "components": stored.get("components", []),
         "preprocessing": stored["preprocessing"],
     }
     if arguments.json:
@@ -152,7 +148,7 @@ def _describe(arguments: Namespace) -> int:
     terminal.print(
         f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters."
     )
-    for one in components:
+    for one in plain["components"]:
         terminal.print(f"  {one['group']} {one['name']} of {one['distribution']} {one['version']}")
     terminal.print(f"  images: {stored['preprocessing']}")
     return 0

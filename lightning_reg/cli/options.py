@@ -106,11 +106,8 @@ def overrides(prefix: str, parsed_args: Namespace | None = None, **kwargs: Any) 
         return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
     from lightning_reg.configuration.composition import explained
 
-    line = [
-        word
-        for word in getattr(parsed_args, "overrides", None) or ()
-        if word.partition("=")[0] in GROUPS and word.partition("=")[2]
-    ]
+    words = [word.partition("=") for word in getattr(parsed_args, "overrides", None) or ()]
+    line = [f"{name}={option}" for name, _, option in words if name in GROUPS and option]
     return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained(line)]
 
 

@@ -64,28 +64,26 @@ def add_options(parser: Any, target: str, *usages: str, **arguments: str) -> dic
     """
     known, actions = arguments_of(target), {}
     for usage in usages:
-        option, *metavars = usage.strip("[].").split()
+        option = usage.strip("[].").split()[0]
         dest = option.lstrip("-").replace("-", "_")
         name = arguments.get(dest, dest.removeprefix("no_"))
-        argument = known[name if name in known else f"{name}s"]
-        settings = _settings(usage, option, metavars, argument)
+        settings = _settings(usage, known[name if name in known else f"{name}s"])
         if iskeyword(dest):
             settings["dest"] = name
         actions[dest] = parser.add_argument(option, **settings)
     return actions
 
 
-def _settings(
-    usage: str, option: str, metavars: Sequence[str], argument: Argument
-) -> dict[str, Any]:
+def _settings(usage: str, argument: Argument) -> dict[str, Any]:
     """Settings of an option for ``add_argument``."""
+    option, *metavars = usage.strip("[].").split()
     kind, text, default = _kind(argument.hint), argument.meaning, argument.default
     if kind is bool:
         text = f"do not {text}" if option.startswith("--no-") else text
         return {"action": "store_true", "help": text}
-    settings: dict[str, Any] = {
-        "metavar": metavars[0] if len(metavars) == 1 else tuple(metavars) or None
-    }
+    settings: dict[str, Any] = {"metavar": tuple(metavars) or None}
+    if len(metavars) == 1:
+        settings["metavar"] = metavars[0]
     if get_origin(kind) is Literal:
         none = ("none",) if type(None) in get_args(argument.hint) else ()
         settings["choices"] = (*get_args(kind), *none)

@@ -166,12 +166,8 @@ def _run(config: DictConfig, folder: Path) -> float:
         if is_first():
             console().print(in_place(line), highlight=False)
 
-    if (
-        is_started_from_outside()
-        and not config.run
-        and not config.resume
-        and "SLURM_JOB_ID" not in os.environ
-    ):
+    named = config.run or config.resume or "SLURM_JOB_ID" in os.environ
+    if is_started_from_outside() and not named:
         raise UserError("Several processes share the run's folder: give it a name, run=NAME.")
     for warning in configuration_warnings(HydraConfig.get().runtime.choices):
         say(warning)
@@ -218,19 +214,13 @@ def _apart(words: list[str]) -> list[str]:
     """Hand the overrides beside ``resume=RUN`` through Hydra as one value: they are of that run,
     not of the default groups.
     """
-    keys = [word.partition("=")[0].lstrip("+~") for word in words]
-    if (
-        "resume" not in keys
-        or {"resume=", "resume=null"} & set(words)
-        or any(word.startswith("-") for word in words)
-    ):
+    keys = {word: word.partition("=")[0].lstrip("+~") for word in words}
+    without = "resume" not in keys.values() or {"resume=", "resume=null"} & set(words)
+    if without or any(word.startswith("-") for word in words):
         return words
-    call = [key in (*CALL, BESIDE) or key.startswith("hydra") for key in keys]
-    kept = [word for word, of_call in zip(words, call, strict=True) if of_call]
-    quoted = [
-        f"'{quote(w, safe='')}'" for w, of_call in zip(words, call, strict=True) if not of_call
-    ]
-    return [*kept, f"+{BESIDE}=[{','.join(quoted)}]"] if quoted else kept
+    call = [w for w in words if keys[w] in (*CALL, BESIDE) or keys[w].startswith("hydra")]
+    beside = ",".join(f"'{quote(word, safe='')}'" for word in words if word not in call)
+    return [*call, f"+{BESIDE}=[{beside}]"] if beside else call
 
 
 def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
