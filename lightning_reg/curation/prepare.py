@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torchio as tio
@@ -29,7 +29,7 @@ from lightning_reg.io.lock import one_writer
 from lightning_reg.io.names import unique
 from lightning_reg.io.points import write_points
 from lightning_reg.io.reading import read_json
-from lightning_reg.registry import DataError, load, name_of
+from lightning_reg.registry import DataError, Range, load, name_of
 
 FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
 SOURCE = "source"
@@ -102,7 +102,7 @@ def prepare(
     data: Splits,
     out: Path,
     preparation: Preparation,
-    workers: int = 1,
+    workers: Annotated[int, Range(1, of="processes")] = 1,
     seen: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Write a data set in the form of
@@ -113,7 +113,7 @@ def prepare(
     not at all. The source is only read.
 
     Args:
-        out: the output folder; new, empty, or prepared before.
+        out: folder for the prepared data; new, empty, or prepared before.
         workers: number of processes.
         seen: callback with the number of finished scans and of all scans.
 

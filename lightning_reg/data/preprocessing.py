@@ -33,10 +33,10 @@ class Geometry(Checked):
     Args:
         canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
         crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to
-            the ``mask``; ``null`` keeps the field of view.
+            the ``mask``; default: the field of view is kept.
         margin: margin around the lungs or the mask, mm.
-        spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
-        shape: resize to these extents, voxels; ``null`` keeps them.
+        spacing: voxel size after resampling, mm (one number or three); default: it is kept.
+        shape: extents after resizing, voxels; default: they are kept.
     """
 
     canonical: bool = False

@@ -69,13 +69,18 @@ def apply_to_image(
     linearly.
 
     Args:
-        transform: file; maps points of the fixed image to points of the moving one.
-        image: to resample, in the moving image's world (with ``inverse``: in the fixed image's
-            world).
-        reference: image whose grid the result has.
-        out: file; the ending of its name chooses the format.
-        labels: nearest neighbour interpolation, values unchanged; otherwise linear interpolation,
-            float32, the image's minimum outside.
+        transform: ``transform.h5`` of a registration or its folder, another ITK transform, or a
+            displacement field, from points of the fixed image to points of the moving one.
+        image: image to resample, in the moving image's world (with ``inverse``: in the fixed
+            image's world).
+        reference: image that gives the grid of the result: the fixed image (with ``inverse`` the
+            moving image).
+        out: file to write; the ending of its name chooses the format.
+        labels: the image is a label map: nearest neighbour interpolation, values unchanged;
+            otherwise linear interpolation, float32, the image's minimum outside.
+        inverse: apply the inverse: the fixed image onto the moving grid, moving points to fixed
+            points.
+        overwrite: replace the file.
 
     Raises:
         DataError: a file cannot be read or written, or the two images do not overlap under the
@@ -117,7 +122,8 @@ def apply_to_points(
     """Map points of the fixed image to the moving image, or back with ``inverse``.
 
     Args:
-        points: see :mod:`lightning_reg.io.points`; voxel coordinates need ``reference``.
+        points: file of points, as ``docs/apply.md`` describes them; voxel coordinates need
+            ``reference``.
         out: CSV file in mm, in LPS if ``points`` are in LPS, otherwise in RAS.
         reference: image that voxel coordinates refer to.
 

@@ -108,7 +108,11 @@ def varied(registrar: Registrar) -> list[Registrar]:
 def models(
     paths: Sequence[str | Path], load: Callable[[str | Path], Registrar], augment: bool
 ) -> AnyRegistrar:
-    """A registrar for one model; an ensemble for several or for test-time augmentation."""
+    """A registrar for one model; an ensemble for several or for test-time augmentation.
+
+    Args:
+        augment: test-time augmentation: mean over flips and a small shift of the images.
+    """
     registrars = [load(path) for path in paths]
     if augment:
         registrars = [each for registrar in registrars for each in varied(registrar)]

@@ -76,12 +76,17 @@ def pack(
 
     Args:
         run: folder of a finished training.
-        out: new folder; its name is the package's.
-        licence: of the weights, an SPDX expression.
+        out: new folder for the package; its last part is the package's name, as ``my_model``.
+        licence: licence of the weights, an SPDX expression such as ``CC-BY-SA-4.0``; a model
+            needs one.
         checkpoint: ``best`` or ``last``.
-        title, data, not_for, training, citation: entries of the card. The first three, if missing,
-        are marked in it as to be written.
-        name: of the model; default the package's.
+        title: images that the model registers, in one line. A missing title is marked in the card
+            as to be written, and so are missing ``data`` and ``not_for``.
+        data: training data: source, subjects, modality.
+        not_for: limits of use.
+        training: command that trains the model; default: with the configuration in the package.
+        citation: citation of data and methods.
+        name: name of the model; default: the package's.
 
     Raises:
         UserError: the run is not finished, its data are missing, the folder exists or cannot be

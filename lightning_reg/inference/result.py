@@ -280,8 +280,8 @@ class Result:
         """Write the results into a folder; it appears only if everything succeeds.
 
         Args:
-            folder: new; ``docs/register.md`` describes its content.
-            overwrite: replace existing results.
+            folder: new folder for the results; ``docs/register.md`` describes its content.
+            overwrite: replace earlier results.
             inverse: write the inverse transform, too.
             report: write ``report.html``.
             sections: report sections of other distributions.

@@ -121,7 +121,8 @@ class Ledger(Worklist):
         ``result`` is the :meth:`result` that was judged; a table may lack it.
 
         Args:
-            path: default ``quality.csv`` in the folder; without that file the result is empty.
+            path: file of the verdicts; default: ``quality.csv`` in the folder of the results.
+                Without that file the result is empty.
 
         Raises:
             DataError: the file at ``path`` does not exist, or a file is not such a table.

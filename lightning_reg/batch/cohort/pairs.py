@@ -140,6 +140,10 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
     A line that is not valid gives a pair with a :attr:`~CohortPair.problem`, so that the other
     pairs can be registered.
 
+    Args:
+        table: CSV file with the columns ``fixed`` and ``moving``, and if known ``pair``,
+            ``fixed_mask``, ``moving_mask``, ...
+
     Raises:
         DataError: no such file, it is not a table, or a column is missing or unknown.
     """
@@ -185,6 +189,8 @@ def pairs_from_folder(
     :func:`~lightning_reg.data.datasets.own.find_layout`.
 
     Args:
+        folder: folder of scans: its usual pairs, all scans ``to`` one of them, or ``consecutive``
+            ones.
         to: a scan's name, or a file: the fixed image for all (other) scans; ``None``: the pairs
             listed in the folder, or the usual pairs, see
             :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
@@ -226,8 +232,8 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
     """Pairs of the time points of a series with a fixed time point or with their mean.
 
     Args:
-        series: a 4D NIfTI file, or a folder with one file (or DICOM folder) per time point, in the
-            order of their names.
+        series: time points, all registered ``to`` one of them: a 4D NIfTI file, or a folder with
+            one file (or DICOM folder) per time point, in the order of their names.
         to: number of the fixed time point, counted from 0, or ``mean``.
         mean: file for the mean image, written when it is first read.
 

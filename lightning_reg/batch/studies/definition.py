@@ -135,6 +135,9 @@ def as_override(value: Any) -> str:
 def read_definition(path: Path) -> Definition:
     """Read a study from a YAML file.
 
+    Args:
+        path: YAML file with methods, data, seeds and folds, or a search; see ``docs/studies.md``.
+
     Raises:
         DataError: no such file, or an entry does not match :class:`Definition`; the message names
             it.

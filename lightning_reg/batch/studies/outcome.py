@@ -222,6 +222,9 @@ class Outcome:
     def to_wandb(self, folder: Path, project: str) -> None:
         """Log the table, the runs and the figure to Weights & Biases, as a separate run in the
         study's group; offline without a login.
+
+        Args:
+            project: project of Weights & Biases for the table, as for the runs of ``logger=wandb``.
         """
         name = folder.resolve().name
         mode: Literal["online", "offline"] = "online" if logged_in_to_wandb() else "offline"

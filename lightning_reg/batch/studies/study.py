@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from lightning_reg.batch.studies.definition import Definition, Job
 from lightning_reg.configuration.composition import quoted
 from lightning_reg.io.lock import is_written
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.worklist import Worklist
+from lightning_reg.registry import Range
 from lightning_reg.training.run_folder import FAILURE, SUMMARY, Failure, failure, note_failure
 
 LOG = "log.txt"
@@ -154,7 +155,7 @@ def begin(folder: Path, definition: Definition) -> list[Job]:
 def run_jobs(
     jobs: Sequence[Job],
     folder: Path,
-    at_once: int = 1,
+    at_once: Annotated[int, Range(1, of="trainings")] = 1,
     retry: bool = False,
     tell: Tell | None = None,
     wait: bool = True,
@@ -167,10 +168,11 @@ def run_jobs(
 
     Args:
         folder: of the study, with one folder per job inside.
-        at_once: number of jobs that run at the same time on this machine; they share the cores.
-        retry: repeat jobs that failed in an earlier run.
+        at_once: number of trainings that run at the same time on this machine; they share the
+            cores.
+        retry: repeat failed trainings.
         tell: called when a job begins (``waiting``) and ends.
-        wait: for jobs of other processes.
+        wait: wait for trainings of other processes and machines.
 
     Returns:
         The state of every job, by name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from lightning_reg.data.preprocessing import CLEARLY, alignments
 from lightning_reg.data.scans import make_pair, scan_from_subject
 from lightning_reg.functional import sample
 from lightning_reg.metrics import evaluate
-from lightning_reg.registry import DataError
+from lightning_reg.registry import DataError, Range
 from lightning_reg.spatial import Identity, Image, Pair
 
 PATCH = 2
@@ -59,8 +59,8 @@ class Check:
 
 def check(
     data: Splits,
-    workers: int = 1,
-    max_pairs: int = 100,
+    workers: Annotated[int, Range(1, of="processes")] = 1,
+    max_pairs: Annotated[int, Range(0, of="pairs")] = 100,
     seen: Callable[[int, int], None] | None = None,
 ) -> Check:
     """Check a data set.
@@ -68,7 +68,7 @@ def check(
     Args:
         workers: number of processes.
         max_pairs: maximum number of pairs, evenly chosen, whose TRE and Dice before registration
-            are measured.
+            are measured; 0: none.
         seen: callback with the number of finished scans and pairs and of all of them.
     """
     records, splits = data.records(), [split for split in get_args(Split) if data.records(split)]

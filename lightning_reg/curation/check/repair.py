@@ -58,7 +58,12 @@ class RepairedDataset(RegistrationDataset):
 def repair(
     data: Splits, out: Path, workers: int = 1, seen: Callable[[int, int], None] | None = None
 ) -> Prepared:
-    """Write the repaired data set in the form of ``lightning-reg prepare``."""
+    """Write the data set, repaired by :class:`RepairedDataset`, in the form of
+    ``lightning-reg prepare``.
+
+    Args:
+        out: new folder for the repaired data; only safe repairs are made.
+    """
     return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
 
 

@@ -34,7 +34,8 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
     """Write ``report.html`` of a training run, a registration or an evaluation; returns its path.
 
     Args:
-        sections: of other distributions, for a registration.
+        folder: folder of a training run, a registration or an evaluation.
+        sections: report sections of other distributions, for a registration.
 
     Raises:
         DataError: there is no such folder, it is none of the three, it has symbolic links, or the
