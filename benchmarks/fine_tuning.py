@@ -22,7 +22,7 @@ import torch
 import lightning_reg
 from lightning_reg.cli.training import quieten
 from lightning_reg.configuration.composition import compose
-from lightning_reg.data.datasets.adapters.hippocampus import HippocampusDataset
+from lightning_reg.data.datasets.adapters.brains import HippocampusDataset
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule

@@ -25,7 +25,7 @@ from lightning_reg.curation.prepare import Preparation, prepare
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.cache import CacheSettings
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.adapters.generated import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits, open_dataset
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.data.sampling import GroupPairs

@@ -66,7 +66,7 @@ from .configuration.composition import compose as compose
 from .data.augmentation import Augmentation as Augmentation
 from .data.cache import CacheSettings as CacheSettings
 from .data.datamodule import RegistrationData as RegistrationData
-from .data.datasets.adapters.phantom import PhantomDataset as PhantomDataset
+from .data.datasets.adapters.generated import PhantomDataset as PhantomDataset
 from .data.datasets.interface import Record as Record
 from .data.datasets.interface import RegistrationDataset as RegistrationDataset
 from .data.datasets.interface import usual_pairs as usual_pairs

@@ -7,12 +7,14 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
 
 from lightning_reg.cli.failures import refuse
 from lightning_reg.registry import DataError, did_you_mean
@@ -54,31 +56,34 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if "are required" in message:  # one that is misspelt comes first
-            self._require_known(
-                [
-                    word
-                    for word in self._given
-                    if word.startswith("--") and word.partition("=")[0] not in self.options()
-                ]
-            )
+            words = [word for word in self._given if word.startswith("--")]
+            self._require_known([w for w in words if w.partition("=")[0] not in self.options()])
         if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            message = message.replace(
-                " (choose",
-                f"{did_you_mean(match[1], re.findall(r'[a-z_]+', match[2])).rstrip('.')} (choose",
-            )
-        refuse(
-            message
-            if message.startswith("There is")
-            else f"{self.prog}: {message}; see {self.prog} --help."
-        )
+            near = did_you_mean(match[1], re.findall(r"[a-z_]+", match[2])).rstrip(".")
+            message = message.replace(" (choose", f"{near} (choose")
+        if not message.startswith("There is"):
+            message = f"{self.prog}: {message}; see {self.prog} --help."
+        refuse(message)
 
 
-def console() -> Console:
-    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup); a
-    file or a pipe is taken to be 120 wide.
+class Terminal(Console):
+    """The terminal, which shows text as it is (rich would take ``[b]`` in a path for markup), on
+    one line; a file or a pipe is taken to be 120 wide for tables.
     """
-    terminal = Console(markup=False, emoji=False)
-    return terminal if terminal.is_terminal else Console(markup=False, emoji=False, width=120)
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False)
+        if not self.is_terminal:
+            self.width = 120
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        text = all(isinstance(one, (str, Text)) for one in objects)
+        super().print(*objects, soft_wrap=text, **settings)
+
+
+def console() -> Terminal:
+    """The terminal of this process."""
+    return Terminal()
 
 
 @contextmanager
@@ -89,39 +94,19 @@ def loading() -> Iterator[None]:
         yield
 
 
-def require_processes(workers: int) -> None:
-    """Refuse a number of processes below 1."""
-    if workers < 1:
-        raise DataError(f"--workers is {workers}; give a number of processes, 1 or more.")
+@contextmanager
+def counting(terminal: Console, items: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal; gives a function of the finished number and the count."""
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(items, total=None)
+        yield lambda number, count: progress.update(task, completed=number, total=count)
 
 
-def require_files(*paths: str | None) -> None:
+def require_files(*paths: str | Path | None) -> None:
     """Refuse paths that lead nowhere, before anything slow is imported; ``None``: not given."""
     for path in paths:
         if path is not None and not Path(path).expanduser().exists():
             raise DataError(f"There is no file {path}; correct the path.")
-
-
-def require_methods(models: Sequence[str], instances: Sequence[str]) -> None:
-    """Refuse models and instance optimisations that there are not, before anything slow is
-    imported. Addresses are tried later.
-    """
-    from lightning_reg.configuration.instances import instance_file
-    from lightning_reg.models import locate
-
-    for model in models:
-        if "://" not in model and not (path := locate(model).path).exists():
-            raise DataError(f"There is no checkpoint {path}; correct the path.")
-    for instance in instances:
-        instance_file(instance)
-
-
-def shard_of(text: str | None) -> tuple[int, int]:
-    """The value of ``--shard``, ``I/N``."""
-    found = re.fullmatch("([0-9]+)/([0-9]+)", text or "1/1")
-    if found is None:
-        raise DataError(f"--shard is '{text}'; give I/N, as 3/16.")
-    return int(found[1]), int(found[2])
 
 
 class Lines:
@@ -137,4 +122,4 @@ class Lines:
     def __call__(self, text: str) -> None:
         if not self.terminal.is_terminal and time.monotonic() - self.last > self.EVERY:
             self.last = time.monotonic()
-            self.terminal.print(text, soft_wrap=True)
+            self.terminal.print(text)

@@ -6,15 +6,14 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 
 from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.cli.signatures import add_options
 
 SHOWN = 8
 """Names of pairs that are printed."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", help="result folder of lightning-reg register --pairs, --folder or --series"
-    )
+    add_options(parser, "batch.cohort.collect:collect", "folder")
 
 
 def run(arguments: Namespace) -> int:
@@ -39,23 +38,16 @@ def run(arguments: Namespace) -> int:
     by = Counter(row["by"] for row in done)
     if len(by) > 1:
         told = ", ".join(f"{count:,} by {name}" for name, count in by.most_common())
-        terminal.print(
-            f"Not all by the same method: {told} (column 'by').", style="yellow", soft_wrap=True
-        )
+        terminal.print(f"Not all by the same method: {told} (column 'by').", style="yellow")
     for row in found.failed[:SHOWN]:
-        terminal.print(f"  {row['pair']}: {row['message']}", soft_wrap=True)
+        terminal.print(f"  {row['pair']}: {row['message']}")
     for sentence in found.damaged[:SHOWN]:
-        terminal.print(
-            f"Damaged: {sentence}; remove its folder and register again.", soft_wrap=True
-        )
+        terminal.print(f"Damaged: {sentence}; remove its folder and register again.")
     if found.missing:
         some = ", ".join(found.missing[:SHOWN])
         terminal.print(
             f"Missing: {some}{', ...' if len(found.missing) > SHOWN else ''}; send the same"
-            " register again.",
-            soft_wrap=True,
+            " register again."
         )
-    terminal.print(
-        f"The table is {found.page.with_name('results.csv')}; look at {found.page}", soft_wrap=True
-    )
+    terminal.print(f"The table is {found.page.with_name('results.csv')}; look at {found.page}")
     return 0 if found.complete else 1

@@ -47,10 +47,8 @@ def run(arguments: Namespace) -> int:
         raise DataError(f"There is no completion for {shell}; give one of {', '.join(SHELLS)}.")
     if arguments.install:
         return _install(shell)
-    sys.stdout.write(
-        argcomplete.shellcode(["lightning-reg"], shell=shell)
-        + (FOR_PYTHON if shell == "bash" else "")
-    )
+    code = argcomplete.shellcode(["lightning-reg"], shell=shell)
+    sys.stdout.write(code + (FOR_PYTHON if shell == "bash" else ""))
     return 0
 
 

@@ -9,15 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_reg.cli.arguments import (
-    Lines,
-    console,
-    loading,
-    require_files,
-    require_methods,
-    shard_of,
-)
+from lightning_reg.cli.arguments import Lines, console, counting, loading, require_files
+from lightning_reg.cli.methods import require_methods
 from lightning_reg.cli.options import instances
+from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.composition import require_option
 from lightning_reg.registry import DataError, did_you_mean
 
@@ -30,127 +25,66 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    model, instance = "inference.loading:load", "inference.loading:conventional"
+    files = "batch.evaluation.contestants:Transforms"
+    folds = "batch.evaluation.contestants:fold_models"
     who = parser.add_argument_group(
         "methods", "Each can be repeated and named, as --model ours=best.ckpt."
     )
-    who.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        help="trained network: best.ckpt, the name of an installed model, or an address",
-    )
-    instance = who.add_argument(
-        "--instance",
-        action="append",
-        default=[],
-        help="instance optimisation without a model: bspline, lung_ct, ...",
-    )
-    instance.completer = instances  # type: ignore[attr-defined]
-    who.add_argument(
-        "--transforms",
-        action="append",
-        default=[],
-        metavar="PLACE",
-        help="transforms of another program: a folder, or a pattern",
-    )
-    who.add_argument(
-        "--folds",
-        action="append",
-        default=[],
-        metavar="RUNS",
-        help="runs of a cross-validation: a pattern of their folders",
-    )
-    parser.add_argument(
-        "--data", help="data configuration: a file of conf/data or of an installed package"
-    )
-    parser.add_argument(
-        "--pairs",
-        metavar="TABLE",
-        help="table of pairs instead of --data, as for lightning-reg register",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="data.key=value",
-        help="values of the data configuration, as data.root=FOLDER",
-    )
-    parser.add_argument(
-        "--out", required=True, help="new folder for the tables, the totals and the report"
-    )
-    parser.add_argument(
+    add_options(who, model, "[--model]...")
+    chosen = add_options(who, instance, "[--instance]...", instance="name")
+    chosen["instance"].completer = instances  # type: ignore[attr-defined]
+    add_options(who, files, "[--transforms PLACE]...", transforms="place")
+    add_options(who, folds, "[--folds RUNS]...", folds="pattern")
+    pairs = parser.add_argument_group("pairs", "Those of a data configuration, or of a table.")
+    data = "configuration.datasets:open_configured"
+    add_options(pairs, data, "[--data]", "[overrides data.key=value ...]", data="name")
+    pairs.add_argument(
         "--split",
         choices=("train", "validation", "test", "all"),
-        help="subjects to evaluate (default validation)",
+        help="subjects of --data to evaluate (default validation)",
     )
-    parser.add_argument(
-        "--metric",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="metric of another distribution (repeatable)",
-    )
-    parser.add_argument(
-        "--columns",
-        metavar="A,B",
-        help="columns of the table of methods, in order: tre,dice,seconds, ...",
-    )
-    parser.add_argument(
-        "--shard", metavar="I/N", help="this process's share: every N-th pair from the I-th"
-    )
-    parser.add_argument("--limit", type=int, help="at most this many pairs")
-    parser.add_argument(
-        "--refine", type=int, metavar="N", help="steps of instance optimisation after each network"
-    )
-    parser.add_argument(
-        "--refinement", default="refine", help="instance optimisation for --refine (default refine)"
-    )
-    parser.add_argument(
-        "--learn2reg",
-        action="store_true",
-        help="write the challenge's displacement files and its variants of metrics",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    add_options(pairs, "batch.cohort.pairs:pairs_from_table", "[--pairs TABLE]", pairs="table")
+    add_options(pairs, "batch.evaluation.evaluation:Cases.of", "--limit N")
+    add_options(parser, "metrics.extra:build_metrics", "[--metric NAME]...", metric="names")
+    add_options(parser, "inference.inputs:AnyRegistrar.register", "--refine N")
+    add_options(parser, model, "--refinement", "--device")
+    add_options(
+        parser, "batch.evaluation.folder:evaluate_into", "--out", "[--columns A,B]", "--shard I/N",
+        "--learn2reg", "--overwrite", out="folder", learn2reg="challenge",
+    )  # fmt: skip
 
 
 def run(arguments: Namespace) -> int:
     """0 where every case of every method could be evaluated, else 1."""
     _refuse(arguments)
-    from rich.progress import Progress
-
     from lightning_reg.io.folders import refuse_existing
 
-    terminal, out = console(), Path(arguments.out).expanduser()
+    terminal, out = console(), arguments.out
     refuse_existing(out, arguments.overwrite, "evaluate")
     with loading():
         from lightning_reg.batch.evaluation.evaluation import seen_in_training
         from lightning_reg.batch.evaluation.folder import evaluate_into
-    columns, shard = _columns(arguments.columns), shard_of(arguments.shard)
-    contestants = _contestants(arguments)
-    cases, described = _cases(arguments)
-    seen_before = seen_in_training(contestants, cases)
-    settings = {
-        **described,
-        "methods": {contestant.name: contestant.settings for contestant in contestants},
-    }
-    settings |= {"warnings": seen_before} if seen_before else {}
+    columns, contestants = _columns(arguments.columns), _contestants(arguments)
+    cases, settings = _cases(arguments)
+    settings["methods"] = {contestant.name: contestant.settings for contestant in contestants}
+    if seen_before := seen_in_training(contestants, cases):
+        settings["warnings"] = seen_before
     lines = Lines(terminal)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("pairs", total=None)
+    with counting(terminal, "pairs") as progress:
 
         def seen(number: int, count: int) -> None:
-            progress.update(task, completed=number, total=count)
+            progress(number, count)
             lines(f"pair {number:,} of {count:,}")
 
         evaluation = evaluate_into(
             out, contestants, cases, settings, columns=columns, challenge=arguments.learn2reg,
-            shard=shard, overwrite=arguments.overwrite, progress=seen,
+            shard=arguments.shard, overwrite=arguments.overwrite, progress=seen,
         )  # fmt: skip
     if evaluation is None:
         terminal.print(
             "This share of the pairs is evaluated. The process that evaluates the last pair, or the"
-            " same command again, writes the tables.",
-            soft_wrap=True,
+            " same command again, writes the tables."
         )
         return 0
     return _show(evaluation, out, terminal)
@@ -181,9 +115,9 @@ def _show(evaluation: Evaluation, out: Path, terminal: Console) -> int:
         comparison = evaluation.comparison()
         terminal.print(comparison_table(comparison))
         for note in comparison.notes():
-            terminal.print(note, soft_wrap=True)
+            terminal.print(note)
     for told in evaluation.settings.get("warnings", ()):
-        terminal.print(f"Warning: {told}", style="yellow", soft_wrap=True, markup=False)
+        terminal.print(f"Warning: {told}", style="yellow", markup=False)
     # the numbers in them differ from case to case
     warnings = Counter(warning.split(" (after")[0] for warning in evaluation.warnings)
     count = sum(map(len, rows.values()))
@@ -191,15 +125,12 @@ def _show(evaluation: Evaluation, out: Path, terminal: Console) -> int:
         terminal.print(f"Warning ({times} of {count} registrations): {warning}", style="yellow")
     failed = [(name, row) for name, of in rows.items() for row in of if "error" in row]
     for name, row in failed[:8]:
-        terminal.print(
-            f"Failed ({name}, {row['case']}): {row['error']}", style="yellow", soft_wrap=True
-        )
+        terminal.print(f"Failed ({name}, {row['case']}): {row['error']}", style="yellow")
     if len(failed) > 8:
         terminal.print(f"... and {len(failed) - 8} more failed, see cases.csv.")
     terminal.print(
         f"{len(next(iter(rows.values())))} pairs. Everything is in {out}; look at"
-        f" {out / 'report.html'}",
-        soft_wrap=True,
+        f" {out / 'report.html'}"
     )
     return 1 if failed else 0
 
@@ -211,17 +142,12 @@ def _refuse(arguments: Namespace) -> None:
         raise DataError("Give either --data (a data configuration) or --pairs (a table).")
     if arguments.pairs is not None:
         require_files(arguments.pairs)
-        for option, given in (
-            ("--split", arguments.split),
-            ("--folds", arguments.folds),
-            (" ".join(arguments.overrides), arguments.overrides),
-        ):
-            if given:
-                raise DataError(f"{option} is of a data configuration (--data); leave it out.")
+        overrides = " ".join(arguments.overrides)
+        others = {"--split": arguments.split, "--folds": arguments.folds, overrides: overrides}
+        if option := next((option for option, given in others.items() if given), None):
+            raise DataError(f"{option} is of a data configuration (--data); leave it out.")
     if arguments.folds and arguments.split is not None:
         raise DataError("--folds evaluates each fold's validation pairs; leave out --split.")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise DataError(f"--limit is {arguments.limit}; give a number of pairs, or leave it out.")
     if arguments.data is not None:
         require_option("data", arguments.data)
     models, instances = (
@@ -292,8 +218,8 @@ def _cases(arguments: Namespace) -> tuple[Cases, dict[str, Any]]:
     from lightning_reg.configuration.datasets import open_configured
 
     if arguments.pairs is not None:
-        pairs = pairs_from_table(Path(arguments.pairs).expanduser())
-        return Cases.of_pairs(pairs[: arguments.limit]), {"pairs": arguments.pairs}
+        pairs = pairs_from_table(arguments.pairs)
+        return Cases.of_pairs(pairs[: arguments.limit]), {"pairs": str(arguments.pairs)}
     if arguments.folds:
         count = fold_count([named_runs(named(word)[1]) for word in arguments.folds])
         parts = []

@@ -33,55 +33,37 @@ COMMANDS = {
     "models": "list trained models, describe, fetch or pack one",
     "completion": "tab completion of commands, options and values in bash or zsh",
 }
+_EXAMPLES = """\
+lightning-reg train method=velocity data=folder data.root=my_scans budget=20
+lightning-reg study comparison.yaml --jobs 2
+lightning-reg study comparison.yaml --list
+lightning-reg plan my_scans
+lightning-reg train my_scans_plan/plan.yaml
+lightning-reg prepare dirlab --source DIRLAB --out data/dirlab --workers 2
+lightning-reg check my_scans
+lightning-reg check pairs.csv --method velocity
+lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --out result
+lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --model best.ckpt\
+ --refine 60 --out result
+lightning-reg register --pairs pairs.csv --instance lung_ct --out cohort
+lightning-reg collect cohort
+lightning-reg apply --transform result/transform.h5 --points landmarks.csv --out mapped.csv
+lightning-reg apply --transform result/transform.h5 --input organs.nii.gz --labels\
+ --reference fixed.nii.gz --out warped.nii.gz
+lightning-reg evaluate --model best.ckpt --instance bspline --data hippocampus data.root=FOLDER\
+ --out compared
+lightning-reg evaluate --model best.ckpt --transforms ants=ants_results --pairs pairs.csv\
+ --out compared
+lightning-reg report result
+lightning-reg export --model best.ckpt --shape 64 64 64 --onnx network.onnx
+lightning-reg plugins describe head bspline
+lightning-reg plugins new my_method --head --loss
+lightning-reg models
+lightning-reg models describe NAME
+lightning-reg completion --install
+"""
 EXAMPLES = {
-    "train": ["lightning-reg train method=velocity data=folder data.root=my_scans budget=20"],
-    "study": [
-        "lightning-reg study comparison.yaml --jobs 2",
-        "lightning-reg study comparison.yaml --list",
-    ],
-    "plan": [
-        "lightning-reg plan my_scans",
-        "lightning-reg train my_scans_plan/plan.yaml",
-    ],
-    "prepare": ["lightning-reg prepare dirlab --source DIRLAB --out data/dirlab --workers 2"],
-    "check": ["lightning-reg check my_scans", "lightning-reg check pairs.csv --method velocity"],
-    "register": [
-        "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --out result",
-        (
-            "lightning-reg register --fixed fixed.nii.gz --moving moving.nii.gz --model best.ckpt"
-            " --refine 60 --out result"
-        ),
-        "lightning-reg register --pairs pairs.csv --instance lung_ct --out cohort",
-    ],
-    "collect": ["lightning-reg collect cohort"],
-    "apply": [
-        (
-            "lightning-reg apply --transform result/transform.h5 --points landmarks.csv --out"
-            " mapped.csv"
-        ),
-        (
-            "lightning-reg apply --transform result/transform.h5 --input organs.nii.gz --labels"
-            " --reference fixed.nii.gz --out warped.nii.gz"
-        ),
-    ],
-    "evaluate": [
-        (
-            "lightning-reg evaluate --model best.ckpt --instance bspline --data hippocampus"
-            " data.root=FOLDER --out compared"
-        ),
-        (
-            "lightning-reg evaluate --model best.ckpt --transforms ants=ants_results --pairs"
-            " pairs.csv --out compared"
-        ),
-    ],
-    "report": ["lightning-reg report result"],
-    "export": ["lightning-reg export --model best.ckpt --shape 64 64 64 --onnx network.onnx"],
-    "plugins": [
-        "lightning-reg plugins describe head bspline",
-        "lightning-reg plugins new my_method --head --loss",
-    ],
-    "models": ["lightning-reg models", "lightning-reg models describe NAME"],
-    "completion": ["lightning-reg completion --install"],
+    name: [line for line in _EXAMPLES.splitlines() if line.split()[1] == name] for name in COMMANDS
 }
 """Examples at the end of each command's help."""
 
@@ -123,11 +105,9 @@ def whole_parser() -> Parser:
     examples are literal blocks.
     """
     parser = _parser(COMMANDS, COMMANDS)
-    for action in parser._actions:
-        for subparser in (
-            (action.choices or {}).values() if isinstance(action.choices, dict) else ()
-        ):
-            subparser.epilog = subparser.epilog and subparser.epilog.replace(":\n", "::\n\n", 1)
+    commands = next(a.choices for a in parser._actions if isinstance(a.choices, dict))
+    for subparser in commands.values():
+        subparser.epilog = subparser.epilog and subparser.epilog.replace(":\n", "::\n\n", 1)
     return parser
 
 
@@ -140,21 +120,19 @@ def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
         dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
     for name, text in known.items():
-        examples = EXAMPLES.get(name, [])
-        epilog = (
-            "\n  ".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
-            if examples
-            else None
-        )
+        examples = EXAMPLES.get(name, ())
+        title = "Example:" if len(examples) == 1 else "Examples:"
         subparser = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog="\n  ".join([title, *examples]) if examples else None,
         )
         if name == "train" and name in filled:
             from lightning_reg.cli.options import overrides
 
-            subparser.add_argument(
-                "overrides", nargs="*", metavar="key=value"
-            ).completer = overrides  # type: ignore[attr-defined]
+            keys = subparser.add_argument("overrides", nargs="*", metavar="key=value")
+            keys.completer = overrides  # type: ignore[attr-defined]
         elif name in filled:
             subparser.set_defaults(strict=True, module=command(name))
             subparser.get_default("module").add_arguments(subparser)
@@ -164,10 +142,9 @@ def _parser(known: Mapping[str, str], filled: Collection[str]) -> Parser:
 
 def installed() -> dict[str, str]:
     """Commands of other distributions with a line of help each; nothing is imported."""
-    found = providers("commands")
     return {
-        name: f"of {' and '.join(p.origin for p in offered)}"
-        for name, offered in sorted(found.items())
+        name: f"of {' and '.join(provider.origin for provider in offered)}"
+        for name, offered in sorted(providers("commands").items())
         if name not in COMMANDS
     }
 

@@ -7,7 +7,6 @@ import shlex
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from lightning_reg.cli.arguments import console
+from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.folders import own_directory
 from lightning_reg.models import installed, locate
 from lightning_reg.models.download import cache
@@ -29,32 +29,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         ("fetch", "download a model into the cache, and print its path"),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument(
-            "model", help="name, file, https://...#sha256=..., or hf://owner/repo/file@revision"
-        )
+        add_options(action, "models.locate:locate", "model", model="name")
         action.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     pack = actions.add_parser("pack", help="make an installable package of a run's model")
-    pack.add_argument("run", help="folder of a training run")
-    pack.add_argument(
-        "--out",
-        required=True,
-        help="new folder for the package; its last part is the package's name, as my_model",
-    )
-    pack.add_argument("--name", help="version of the model (default: the package's)")
-    pack.add_argument(
-        "--licence",
-        help=(
-            "licence of the weights, an SPDX expression such as CC-BY-SA-4.0; asked for if missing"
-        ),
-    )
-    pack.add_argument("--checkpoint", default="best", help="best (default) or last")
-    pack.add_argument("--title", help="images that the model registers, in one line")
-    pack.add_argument("--data", help="training data: source, subjects, modality")
-    pack.add_argument("--not-for", help="limits of use")
-    pack.add_argument(
-        "--training", help="command that trains it (default: with the configuration in the package)"
-    )
-    pack.add_argument("--cite", default="", help="citation of data and methods")
+    add_options(
+        pack, "inference.packing:pack", "run", "--out", "--name", "[--licence]", "--checkpoint",
+        "--title", "--data", "--not-for", "--training", "--cite", cite="citation",
+    )  # fmt: skip
 
 
 def run(arguments: Namespace) -> int:
@@ -76,9 +57,8 @@ def _how_to_install() -> str:
     files = sorted((own_directory().parent / "plugins").glob("*/pyproject.toml"))
     packages = [path.parent for path in files if groups in path.read_text(encoding="utf-8")]
     if packages:
-        return "install one of this clone: " + ", ".join(
-            f"pip install {shlex.quote(str(package))}" for package in packages
-        )
+        lines = [f"pip install {shlex.quote(str(package))}" for package in packages]
+        return f"install one of this clone: {', '.join(lines)}"
     return (
         "install a package of one with pip (the folder plugins/ of the project's repository has"
         " some)"
@@ -94,76 +74,51 @@ def fetched(model: str, terminal: Console, always: bool = False) -> str:
     """
     if "://" not in model and not always:
         return model
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(
-        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
-    ) as progress:
-        task = progress.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
-        located = locate(
-            model, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    name, quiet = TextColumn("{task.description}", markup=False), not terminal.is_terminal
+    with Progress(name, *columns, console=terminal, transient=True, disable=quiet) as bar:
+        task = bar.add_task(model.partition("#")[0].rpartition("/")[2], total=None)
+        located = locate(model, lambda done, total: bar.update(task, completed=done, total=total))
     if not located.path.is_file():
         raise UserError(f"There is no file {located.path}; correct the path.")
     return str(located.path)
 
 
 def _list(arguments: Namespace) -> int:
-    found, problems = installed(), []
-    rows = []
-    for provider, located in found:
+    rows, problems = [], []
+    for provider, located in installed():
         if isinstance(located, UserError):
             problems.append(str(located))
             continue
         assert located.card is not None
-        size = located.path.stat().st_size
-        rows.append(
-            {
-                "name": provider.name,
-                "qualified": provider.qualified,
-                "distribution": provider.origin,
-                "bytes": size,
-                **asdict(located.card),
-            }
-        )
+        names = {"name": provider.name, "qualified": provider.qualified}
+        names["distribution"] = provider.origin
+        rows.append({**names, "bytes": located.path.stat().st_size, **asdict(located.card)})
     fetched_files = sorted(
         str(path)
         for path in cache().glob("*/*")
         if path.is_file() and not path.name.endswith((".lock", ".part"))
     )
     if arguments.json:
-        print(
-            json.dumps(
-                {"installed": rows, "fetched": fetched_files, "problems": problems}, indent=2
-            )
-        )
+        whole = {"installed": rows, "fetched": fetched_files, "problems": problems}
+        print(json.dumps(whole, indent=2))
         return 1 if problems else 0
     terminal = console()
     if rows:
         table = Table("name", "what", "licence", "size", "distribution")
         for row in rows:
-            table.add_row(
-                row["name"],
-                row["title"],
-                row["licence"],
-                f"{row['bytes'] / 1e6:.1f} MB",
-                row["distribution"],
-            )
+            size = f"{row['bytes'] / 1e6:.1f} MB"
+            table.add_row(row["name"], row["title"], row["licence"], size, row["distribution"])
         terminal.print(table)
     else:
         terminal.print(
             f"No models are installed; {_how_to_install()}, or give --model a file or an address.",
-            soft_wrap=True,
             markup=False,
         )
     for path in fetched_files:
-        terminal.print(f"Fetched: {path}", soft_wrap=True)
+        terminal.print(f"Fetched: {path}")
     for problem in problems:
-        terminal.print(problem, style="red", soft_wrap=True)
+        terminal.print(problem, style="red")
     return 1 if problems else 0
 
 
@@ -178,15 +133,12 @@ def _describe(arguments: Namespace) -> int:
     from lightning_reg.training.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(located.path)
-    stored = checkpoint["lightning_reg"]
-    components = stored.get("components", [])
+    stored, state = checkpoint["lightning_reg"], checkpoint["state_dict"].values()
     plain = {
         "path": str(located.path),
         "version": stored.get("version"),
-        "parameters": sum(
-            value.numel() for value in checkpoint["state_dict"].values() if hasattr(value, "numel")
-        ),
-        "components": components,
+        "parameters": sum(value.numel() for value in state if hasattr(value, "numel")),
+        "components": stored.get("components", []),
         "preprocessing": stored["preprocessing"],
     }
     if arguments.json:
@@ -194,12 +146,11 @@ def _describe(arguments: Namespace) -> int:
         return 0
     terminal = console()
     terminal.print(
-        f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters.",
-        soft_wrap=True,
+        f"{located.path}: a checkpoint without a card, {plain['parameters']:,} parameters."
     )
-    for one in components:
+    for one in plain["components"]:
         terminal.print(f"  {one['group']} {one['name']} of {one['distribution']} {one['version']}")
-    terminal.print(f"  images: {stored['preprocessing']}", soft_wrap=True)
+    terminal.print(f"  images: {stored['preprocessing']}")
     return 0
 
 
@@ -215,27 +166,17 @@ def _pack(arguments: Namespace) -> int:
         )
     from lightning_reg.inference.packing import pack
 
-    terminal = console()
-    out = Path(arguments.out).expanduser()
-    packed = pack(
-        Path(arguments.run).expanduser(), out, licence=licence, checkpoint=arguments.checkpoint,
-        title=arguments.title, data=arguments.data,
-        not_for=arguments.not_for, training=arguments.training, citation=arguments.cite,
-        name=arguments.name,
-    )  # fmt: skip
-    terminal.print(
-        f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).",
-        soft_wrap=True,
-    )
+    terminal, out = console(), arguments.out
+    same = ("checkpoint", "title", "data", "not_for", "training", "name")
+    settings = {name: getattr(arguments, name) for name in same}
+    packed = pack(arguments.run, out, licence=licence, citation=arguments.cite, **settings)
+    terminal.print(f"Wrote {out} ({packed.bytes / 1e6:.1f} MB of weights, {packed.card.weights}).")
     for name in packed.missing:
         terminal.print(
-            f"The card's entry '{name}' waits to be written: {packed.path}",
-            style="yellow",
-            soft_wrap=True,
+            f"The card's entry '{name}' waits to be written: {packed.path}", style="yellow"
         )
     terminal.print(
         f"Next:\n  pip install {shlex.quote(str(out))}\n  lightning-reg models describe"
-        f" {packed.name}",
-        soft_wrap=True,
+        f" {packed.name}"
     )
     return 0

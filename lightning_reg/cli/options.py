@@ -72,26 +72,20 @@ def show(words: Sequence[str], command: str) -> int:
 
     terminal = console()
     given = [word for word in words if "=" in word]
-    wanted = [
-        word for word in words if "=" not in word and word not in GROUPS
-    ]  # keys, of what the other words choose
+    # keys, of what the other words choose
+    wanted = [word for word in words if "=" not in word and word not in GROUPS]
     wanted = wanted or [group for word in given for group in _shown(word.partition("=")[0])]
-    wanted += [
-        word for word in words if word in ("trainer", "callbacks")
-    ]  # which have one option each
+    # these have one option each
+    wanted += [word for word in words if word in ("trainer", "callbacks")]
     for group in (word for word in words if word in GROUPS):
         terminal.print(_table(f"{group}=", ("option", "description"), list(options(group).items())))
     if wanted:
         values = explained(given)
-        rows = [
-            v
-            for v in values
-            if any(re.match(rf"{re.escape(word)}($|[.\[])", v.key) for word in wanted)
-        ]
+        begins = re.compile(f"({'|'.join(map(re.escape, wanted))})($|[.\\[])")
+        rows = [value for value in values if begins.match(value.key)]
         if not rows:
-            known = sorted(
-                {v.key for v in values} | {v.key.rpartition(".")[0] for v in values} | set(GROUPS)
-            )
+            places = {v.key for v in values} | {v.key.rpartition(".")[0] for v in values}
+            known = sorted(places | set(GROUPS))
             raise UserError(
                 f"There is no option '{wanted[0]}'{did_you_mean(wanted[0], known)} List the groups"
                 f" with {command} --help."
@@ -112,11 +106,8 @@ def overrides(prefix: str, parsed_args: Namespace | None = None, **kwargs: Any) 
         return [f"{group}={option}" for option in options(group)] if group in GROUPS else []
     from lightning_reg.configuration.composition import explained
 
-    line = [
-        word
-        for word in getattr(parsed_args, "overrides", None) or ()
-        if word.partition("=")[0] in GROUPS and word.partition("=")[2]
-    ]
+    words = [word.partition("=") for word in getattr(parsed_args, "overrides", None) or ()]
+    line = [f"{name}={option}" for name, _, option in words if name in GROUPS and option]
     return [f"{name}=" for name in GROUPS] + [f"{value.key}=" for value in explained(line)]
 
 
@@ -128,11 +119,9 @@ def instances(prefix: str, **kwargs: Any) -> list[str]:
 def _shown(key: str) -> list[str]:
     """Values that an override is about."""
     key = key.lstrip("+~")
-    return (
-        ["method", "data"]
-        if key in ("experiment", "size")
-        else [key.partition(".")[0] if key in GROUPS else key]
-    )
+    if key in ("experiment", "size"):
+        return ["method", "data"]
+    return [key.partition(".")[0] if key in GROUPS else key]
 
 
 def _groups(command: str) -> int:
@@ -155,8 +144,6 @@ def _table(title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]
 
 def plain(value: Any) -> str:
     """A value as a configuration writes it."""
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -7,13 +7,12 @@ from __future__ import annotations
 import json
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lightning_reg.cli.arguments import console
+from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.folders import conf_problems, plugin_packages
 from lightning_reg.registry.entries import Provider, hidden, load, namespace, providers, strangers
 from lightning_reg.registry.errors import ComponentError, UserError, did_you_mean
@@ -21,10 +20,8 @@ from lightning_reg.registry.groups import GROUPS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--group", help=f"list these groups only: {', '.join(GROUPS)}, conf")
-    parser.add_argument(
-        "--from", dest="distribution", metavar="DISTRIBUTION", help="list this distribution only"
-    )
+    parser.add_argument("--group", help=f"list these components only: {', '.join(GROUPS)}, conf")
+    add_options(parser, "cli.plugins:listing", "--from DISTRIBUTION", **{"from": "distribution"})
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--check",
@@ -35,14 +32,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     describe = actions.add_parser(
         "describe", help="show arguments, meaning, source and use of one component"
     )
-    describe.add_argument("component_group", metavar="GROUP", help="head, heads, loss, ...")
-    describe.add_argument("name")
+    add_options(describe, "configuration.documentation:documentation", "group GROUP", "name")
     describe.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
     new = actions.add_parser(
         "new", help="write a small package that extends lightning_reg, with tests"
     )
-    new.add_argument("name", help="name of the package, such as my_method")
-    new.add_argument("--out", default=".", help="parent folder of the package (default: here)")
+    add_options(new, "cli.scaffold:write_package", "name", "--out")
     from lightning_reg.cli.scaffold import PARTS
 
     for part, text in PARTS.items():
@@ -56,25 +51,17 @@ def run(arguments: Namespace) -> int:
     if arguments.action == "new":
         from lightning_reg.cli.scaffold import PARTS, write_package
 
-        folder = write_package(
-            arguments.name,
-            Path(arguments.out).expanduser(),
-            [part for part in PARTS if getattr(arguments, part)],
-        )
-        console().print(f"Wrote {folder}. Next:\n{next_steps(folder)}", soft_wrap=True)
+        parts = [part for part in PARTS if getattr(arguments, part)]
+        folder = write_package(arguments.name, arguments.out, parts)
+        console().print(f"Wrote {folder}. Next:\n{next_steps(folder)}")
         return 0
     return _list(arguments)
 
 
 def next_steps(folder: Path) -> str:
     """Commands for the one who has just made a package."""
-    return (
-        (folder / "README.md")
-        .read_text(encoding="utf-8")
-        .partition("```bash\n")[2]
-        .partition("```")[0]
-        .rstrip()
-    )
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    return text.partition("```bash\n")[2].partition("```")[0].rstrip()
 
 
 def _list(arguments: Namespace) -> int:
@@ -93,17 +80,15 @@ def _list(arguments: Namespace) -> int:
     else:
         table = Table("group", "name", "distribution", "class")
         for row in rows:
-            table.add_row(
-                row["group"], row["name"], f"{row['distribution']} {row['version']}", row["class"]
-            )
+            origin = f"{row['distribution']} {row['version']}"
+            table.add_row(row["group"], row["name"], origin, row["class"])
         terminal = console()
         terminal.print(table)
         for problem in problems:
-            terminal.print(problem, style="red", soft_wrap=True)
+            terminal.print(problem, style="red")
         if not arguments.check:
             terminal.print(
-                "Nothing was imported; --check imports all and says what cannot be used.",
-                soft_wrap=True,
+                "Nothing was imported; --check imports all and says what cannot be used."
             )
         elif not problems:
             terminal.print("All of them can be used.")
@@ -117,7 +102,7 @@ def listing(
 
     Args:
         group: one of :data:`GROUPS`, or ``conf``; default all.
-        distribution: a distribution's name; default all.
+        distribution: list this distribution only.
     """
     rows, problems = [], []
 
@@ -132,11 +117,9 @@ def listing(
             if len(offered) > 1 and any(map(wanted, offered)):
                 problems.append(_ambiguous(name_of_group, name, offered))
     if group in (None, "conf"):
+        conf = [provider for offered in providers("conf").values() for provider in offered]
         for package in plugin_packages():
-            found = [
-                p for offered in providers("conf").values() for p in offered if p.target == package
-            ]
-            rows += [_row("conf", provider) for provider in found if wanted(provider)]
+            rows += [_row("conf", p) for p in conf if p.target == package and wanted(p)]
         problems += [p for p in conf_problems() if distribution is None or f" {distribution} " in p]
     if group is None:
         problems += [told for provider, told in strangers() if wanted(provider)]
@@ -194,12 +177,12 @@ def _group(word: str) -> str:
 def _describe(arguments: Namespace) -> int:
     from lightning_reg.configuration.documentation import documentation
 
-    if arguments.component_group == "conf":
+    if arguments.group == "conf":
         raise UserError(
             "Configurations are files; lightning-reg plugins --group conf lists the packages that"
             " have some."
         )
-    group = _group(arguments.component_group)
+    group = _group(arguments.group)
     if not GROUPS[group].interface:
         raise UserError(
             f"A {GROUPS[group].one} is no class; lightning-reg models describe {arguments.name}"
@@ -212,39 +195,25 @@ def _describe(arguments: Namespace) -> int:
     terminal = console()
     provider = found.provider
     name = Text(f"{GROUPS[group].one} {provider.name}", style="bold")
-    terminal.print(name, f"of {provider.origin}: {GROUPS[group].what}", soft_wrap=True)
-    terminal.print(f"\n{found.text}\n" if found.text else "", soft_wrap=True)
+    terminal.print(name, f"of {provider.origin}: {GROUPS[group].what}")
+    terminal.print(f"\n{found.text}\n" if found.text else "")
     if found.arguments:
         table = Table("argument", "type", "default", "meaning")
         for argument in found.arguments:
-            default = (
-                "(supplied)"
-                if argument.supplied
-                else "(required)"
-                if argument.default is None
-                else argument.default
-            )
+            default = "(required)" if argument.default is None else argument.default
+            default = "(supplied)" if argument.supplied else default
             table.add_row(argument.name, argument.type, default, argument.meaning)
         terminal.print(table)
     key = GROUPS[group].key
-    used = (
-        f"{key} {provider.qualified}"
-        if key.startswith("--")
-        else key.replace("NAME", provider.qualified)
-        if " " in key
-        else ""
-    )
+    used = key.replace("NAME", provider.qualified) if " " in key else ""
+    used = f"{key} {provider.qualified}" if key.startswith("--") else used
     for title, text in (
         ("On a command line", used),
         ("In a configuration", found.yaml()),
         ("In Python", found.python()),
     ):
-        _snippet(terminal, title, text)
-    terminal.print(f"\nSource: {found.path}, line {found.line}", soft_wrap=True)
+        if text:
+            terminal.print(f"\n{title}:")
+            terminal.print("  " + text.rstrip().replace("\n", "\n  "), highlight=False)
+    terminal.print(f"\nSource: {found.path}, line {found.line}")
     return 0
-
-
-def _snippet(terminal: Console, title: str, text: Any) -> None:
-    if text:
-        terminal.print(f"\n{title}:")
-        terminal.print("  " + text.rstrip().replace("\n", "\n  "), highlight=False, soft_wrap=True)

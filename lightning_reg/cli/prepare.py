@@ -4,53 +4,28 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
+
+from lightning_reg.cli.arguments import console, counting, loading
+from lightning_reg.cli.failures import STOPPED
+from lightning_reg.cli.signatures import add_options
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "dataset", help="data configuration: dirlab, creatis, ..., folder, pairs, phantom"
-    )
-    parser.add_argument(
-        "--source", help="folder with the provider's files (pairs: the CSV file); only read"
-    )
-    parser.add_argument("--out", required=True, help="folder for the prepared data")
-    parser.add_argument(
-        "--shape", nargs=3, type=int, metavar=("I", "J", "K"), help="resize to these voxels"
-    )
-    parser.add_argument(
-        "--spacing",
-        nargs="+",
-        type=float,
-        metavar="MM",
-        help="resample to this voxel size: one number or three",
-    )
-    parser.add_argument(
-        "--crop", choices=("lungs", "mask", "none"), help="cut to the lungs or to the mask"
-    )
-    parser.add_argument(
-        "--lungs",
-        metavar="NAME",
-        help="make missing lung masks: segmented, threshold, none, or by a plugin",
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="data.key=value",
-        help="values of the data configuration, as data.dataset.offset=0",
-    )
+    add_options(
+        parser, "configuration.datasets:open_configured", "dataset", "[--source]",
+        "[overrides data.key=value ...]", dataset="name", source="root",
+    )  # fmt: skip
+    add_options(parser, "curation.prepare:prepare", "--out", "--workers")
+    geometry = "data.preprocessing:Geometry"
+    add_options(parser, geometry, "[--shape I J K]", "[--spacing MM ...]", "[--crop]")
+    add_options(parser, "curation.prepare:Preparation", "[--lungs NAME]")
 
 
 def run(arguments: Namespace) -> int:
-    from rich.progress import Progress
-
-    from lightning_reg.cli.arguments import console, loading, require_processes
     from lightning_reg.configuration.composition import as_word, require_option
     from lightning_reg.registry import UserError, construct
 
-    terminal, out = console(), Path(arguments.out)
-    require_processes(arguments.workers)
+    terminal, out = console(), arguments.out
     if arguments.spacing and len(arguments.spacing) not in (1, 3):
         raise UserError(f"--spacing has {len(arguments.spacing)} numbers; give one or three.")
     if arguments.spacing and arguments.shape:
@@ -67,38 +42,25 @@ def run(arguments: Namespace) -> int:
     if arguments.shape:
         settings |= {"shape": arguments.shape, "spacing": None}
     for name in ("crop", "lungs"):
-        if getattr(arguments, name) is not None:
-            settings[name] = (
-                None if getattr(arguments, name) == "none" else getattr(arguments, name)
-            )
+        if (word := getattr(arguments, name)) is not None:
+            settings[name] = None if word == "none" else word
     preparation = construct("prepare", Preparation, settings)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        bar = progress.add_task("scans", total=len(data.records()))
-        try:
-            done = prepare(
-                data,
-                out,
-                preparation,
-                arguments.workers,
-                lambda number, count: progress.update(bar, completed=number, total=count),
-            )
-        except KeyboardInterrupt:
-            progress.stop()
-            terminal.print(
-                f"\nStopped; the same command goes on from there. What is done is in {out}",
-                soft_wrap=True,
-            )
-            return 130
+    try:
+        with counting(terminal, "scans") as seen:
+            done = prepare(data, out, preparation, arguments.workers, seen)
+    except KeyboardInterrupt:
+        text = f"\nStopped; the same command goes on from there. What is done is in {out}"
+        terminal.print(text)
+        return STOPPED
     for problem in done.problems:
-        terminal.print(problem, style="red", soft_wrap=True)
+        terminal.print(problem, style="red")
     splits = [row.record.split for row in done.rows]
     name = arguments.dataset if "root" in config else "prepared"
-    root = as_word("data.root", arguments.out)
+    root = as_word("data.root", str(out))
     counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
     terminal.print(
         f"{len(done.rows)} scans ({counts}); {done.reused} of them were there already,"
         f" {len(done.problems)} could not be prepared. Next:\n  lightning-reg check"
-        f" {shlex.quote(arguments.out)}\n  lightning-reg train data={name} {root}",
-        soft_wrap=True,
+        f" {shlex.quote(str(out))}\n  lightning-reg train data={name} {root}"
     )
     return 1 if done.problems else 0

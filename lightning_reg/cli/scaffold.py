@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,43 +23,14 @@ PARTS = {
     "dataset": "with a data set, and conf/data",
 }
 """Components that a package may be started with, and their help."""
-DOES = {
-    "backbone": "features of two images",
-    "head": "a transform from features",
-    "composer": "one registration from a network",
-    "loss": "a term of the loss",
-    "callback": "watches the training",
-    "dataset": "a source of scans",
-}
-GROUP_OF = {entry.one: group for group, entry in GROUPS.items()}
 
 
-@dataclass(frozen=True)
-class Part:
-    """A component of the package: its kind, its module and class."""
-
-    one: str
-    cls: str
-
-    @property
-    def module(self) -> str:
-        return self.one
-
-    @property
-    def group(self) -> str:
-        return GROUP_OF[self.one]
-
-    @property
-    def does(self) -> str:
-        return DOES[self.one]
-
-
-def write_package(name: str, out: Path, parts: Sequence[str]) -> Path:
+def write_package(name: str, out: Path = Path("."), parts: Sequence[str] = ()) -> Path:
     """Write a package; returns its folder.
 
     Args:
-        name: of the package, of its method and of its components: ``my_method``.
-        out: folder in which its folder is made.
+        name: name of the package, of its method and of its components, as ``my_method``.
+        out: parent folder of the package.
         parts: some of :data:`PARTS`; none: a head.
 
     Raises:
@@ -93,10 +62,14 @@ def rendered(name: str, parts: Sequence[str], folder: Path) -> dict[str, str]:
         one: camel if camel.endswith(one.capitalize()) else f"{camel}{one.capitalize()}"
         for one in PARTS
     }
-    components = [Part(one, classes[one]) for one in PARTS if one in parts]
-    kinds = [
-        part.one.replace("loss", "loss term").replace("dataset", "data set") for part in components
+    chosen = [one for one in PARTS if one in parts]
+    known = {entry.one: (group, entry.what) for group, entry in GROUPS.items()}
+    components = [
+        {"one": one, "cls": classes[one], "group": known[one][0], "does": known[one][1]}
+        for one in chosen
     ]
+    spoken = {"loss": "loss term", "dataset": "data set"}
+    kinds = [spoken.get(one, one) for one in chosen]
     listed = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} and a {kinds[-1]}"
     major = int(CONTRACT.partition(".")[0])
     context: dict[str, Any] = {
@@ -114,21 +87,17 @@ def rendered(name: str, parts: Sequence[str], folder: Path) -> dict[str, str]:
         f"{package}/__init__.py": "init.py", f"{package}/conf/method/{name}.yaml": "method.yaml",
         "tests/test_conformance.py": "test_conformance.py",
         "tests/test_training.py": "test_training.py",
-        **{f"{package}/{part.module}.py": f"{part.module}.py" for part in components},
+        **{f"{package}/{one}.py": f"{one}.py" for one in chosen},
         **({f"{package}/conf/data/{name}.yaml": "data.yaml"} if context["has"]["dataset"] else {}),
     }  # fmt: skip
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lightning_reg.cli"),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    templates = files("lightning_reg.cli") / "templates"
     return {
-        path: (
-            environment.from_string(
-                (templates / f"{template}.jinja").read_text(encoding="utf-8")
-            ).render(context)
-        )
+        path: environment.get_template(f"{template}.jinja").render(context)
         for path, template in wanted.items()
     }

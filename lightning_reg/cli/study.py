@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,37 +10,24 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lightning_reg.cli.arguments import console, require_files
+from lightning_reg.cli.signatures import add_options, path
 from lightning_reg.registry import DataError
 
 if TYPE_CHECKING:
     from lightning_reg.batch.studies.definition import Definition, Job
-    from lightning_reg.batch.studies.jobs import State
     from lightning_reg.batch.studies.outcome import Outcome
+    from lightning_reg.batch.studies.study import State
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "study", help="YAML file with methods, data, seeds, folds, or a search; see docs/studies.md"
-    )
+    jobs, outcome = "batch.studies.study:run_jobs", "batch.studies.outcome:Outcome.to_wandb"
+    add_options(parser, "batch.studies.definition:read_definition", "study", study="path")
+    add_options(parser, jobs, "--jobs N", "--retry", "--no-wait", jobs="at_once")
+    add_options(parser, outcome, "[--wandb PROJECT]", wandb="project")
     parser.add_argument(
         "--out",
+        type=path,
         help="folder of the study (default runs/NAME_OF_THE_FILE); the same command continues it",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="trainings at a time (default 1); they share the cores",
-    )
-    parser.add_argument("--retry", action="store_true", help="restart failed trainings")
-    parser.add_argument(
-        "--no-wait", action="store_true", help="do not wait for trainings on other machines"
-    )
-    parser.add_argument(
-        "--wandb",
-        metavar="PROJECT",
-        help="log the table to Weights & Biases, with the runs of logger=wandb",
     )
     parser.add_argument(
         "--list", action="store_true", help="print the trainings and their state; start none"
@@ -54,15 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """0 where every training is done, else 1."""
     require_files(arguments.study)
-    if arguments.jobs < 1:
-        raise DataError(f"--jobs is {arguments.jobs}; give a number of trainings, 1 or more.")
     from lightning_reg.batch.studies.definition import read_definition
-    from lightning_reg.batch.studies.jobs import state_of
-    from lightning_reg.batch.studies.study import begin, run_jobs
+    from lightning_reg.batch.studies.study import begin, run_jobs, state_of
 
-    terminal, path = console(), Path(arguments.study).expanduser()
-    definition = read_definition(path)
-    folder = Path(arguments.out).expanduser() if arguments.out else Path("runs", path.stem)
+    terminal, name = console(), arguments.study.stem
+    definition = read_definition(arguments.study)
+    folder = arguments.out or Path("runs", name)
     definition.check()
     if definition.search is not None:
         return _search(definition, folder, arguments, terminal)
@@ -70,7 +53,7 @@ def run(arguments: Namespace) -> int:
         for job in definition.jobs():
             state = state_of(folder / job.name)
             message = f" ({state.message})" if state.message else ""
-            terminal.print(f"{job.name}: {state.status}{message}", soft_wrap=True)
+            terminal.print(f"{job.name}: {state.status}{message}")
         return 0
     if definition.split and not arguments.table:
         from lightning_reg.batch.studies.evaluate import require_pairs
@@ -83,16 +66,15 @@ def run(arguments: Namespace) -> int:
         words = ": ".join(filter(None, (state.status, state.message)))
         words = "begins" if state.status == "waiting" else words
         done = sum(state_of(folder / other.name).status == "done" for other in jobs)
-        terminal.print(f"[{done} of {count} done] {job.name} {words}", soft_wrap=True)
+        terminal.print(f"[{done} of {count} done] {job.name} {words}")
 
     try:
         if not arguments.table:
-            run_jobs(
-                jobs, folder, arguments.jobs, arguments.retry, tell, wait=not arguments.no_wait
-            )
+            wait = not arguments.no_wait
+            run_jobs(jobs, folder, arguments.jobs, arguments.retry, tell, wait)
             _evaluate(jobs, folder, definition, terminal)
     finally:
-        outcomes = written(folder, definition.jobs(), definition.split, f"Study {path.stem}")
+        outcomes = written(folder, definition.jobs(), definition.split, f"Study {name}")
         for place, outcome in outcomes.items():
             show(outcome, place, terminal)
     if arguments.wandb:
@@ -112,7 +94,7 @@ def _evaluate(jobs: Sequence[Job], folder: Path, definition: Definition, termina
             if evaluate_run(folder / job.name, str(definition.split)):
                 terminal.print(f"{job.name} is evaluated on the split {definition.split}")
         except Exception as error:
-            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}", soft_wrap=True)
+            terminal.print(f"{job.name} could not be evaluated: {in_words(error)}")
 
 
 def written(
@@ -145,14 +127,14 @@ def show(outcome: Outcome, folder: Path, terminal: Console) -> None:
     if outcome.comparison is not None:
         terminal.print(comparison_table(outcome.comparison))
         for note in outcome.notes():
-            terminal.print(note, soft_wrap=True)
+            terminal.print(note)
     for run in outcome.runs:
         if run.status == "failed":
-            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow", soft_wrap=True)
+            terminal.print(f"Failed: {run.name}: {run.message}", style="yellow")
     winner = outcome.winner()
     if winner is not None:
-        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}", soft_wrap=True)
-    terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True)
+        terminal.print(f"The winner, {winner.name}:\n  {outcome.winning_command()}")
+    terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}")
 
 
 def _search(definition: Definition, folder: Path, arguments: Namespace, terminal: Console) -> int:
@@ -167,13 +149,10 @@ def _search(definition: Definition, folder: Path, arguments: Namespace, terminal
     over = False
     try:
         if not arguments.table and not arguments.list:
-            say = functools.partial(terminal.print, soft_wrap=True)
-            search(definition, folder, retry=arguments.retry, tell=say)
+            search(definition, folder, retry=arguments.retry, tell=terminal.print)
     finally:
-        over, lines = write_search(definition, folder, f"Search {Path(arguments.study).stem}")
+        over, lines = write_search(definition, folder, f"Search {arguments.study.stem}")
         for line in lines:
-            terminal.print(line, soft_wrap=True)
-        terminal.print(
-            f"Everything is in {folder}; look at {folder / 'study.html'}", soft_wrap=True
-        )
+            terminal.print(line)
+        terminal.print(f"Everything is in {folder}; look at {folder / 'study.html'}")
     return 0 if over else 1

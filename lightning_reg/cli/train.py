@@ -77,24 +77,18 @@ def train() -> int:
     """Compose the configuration and train; the exit code: of a sweep 1 where a run of it failed."""
     # errors come here instead of being printed by Hydra
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if any(word in options.HELP for word in sys.argv[1:]):
-        return options.show(sys.argv[1:], command())
-    unknown = next(
-        (
-            word
-            for word in sys.argv[1:]
-            if word.startswith("-") and word.partition("=")[0] not in options.OPTIONS
-        ),
-        None,
-    )
-    if unknown is not None:
+    words = sys.argv[1:]
+    if any(word in options.HELP for word in words):
+        return options.show(words, command())
+    unknown = [w for w in words if w[:1] == "-" and w.partition("=")[0] not in options.OPTIONS]
+    if unknown:
         refuse(
-            f"There is no option '{unknown}'; values are set as key=value, as"
+            f"There is no option '{unknown[0]}'; values are set as key=value, as"
             f" trainer.max_steps=1000 or method.optimizer.lr=1e-4. All keys: {command()} --help"
             " method data trainer."
         )
     try:
-        sys.argv[1:] = _apart(in_full(_as_data(as_stored(sys.argv[1:]))))
+        sys.argv[1:] = _apart(in_full(_as_data(as_stored(words))))
         _train()
     except COMPOSITION as error:
         refuse(sentence(error))
@@ -128,14 +122,10 @@ def _as_data(words: list[str]) -> list[str]:
         raise UserError(
             f"There is no configuration {path}; correct --config-path and --config-name."
         ) from cause
-    own = {
-        "run": {"dir": "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"},
-        "output_subdir": None,
-    }
-    ConfigStore.instance().store(
-        STORED,
-        {"defaults": ["_self_", {"override hydra/job_logging": "stdout"}], **config, "hydra": own},
-    )
+    here = "${run_folder:${resume},${run},runs/${now:%Y-%m-%d_%H-%M-%S}}"
+    defaults = ["_self_", {"override hydra/job_logging": "stdout"}]
+    own = {"run": {"dir": here}, "output_subdir": None}
+    ConfigStore.instance().store(STORED, {"defaults": defaults, **config, "hydra": own})
     CALLED[:] = words
     return ["--config-name", STORED, *rest]
 
@@ -168,21 +158,17 @@ def _train(config: DictConfig) -> float:
     except Exception as error:
         told = sentence(error) if isinstance(error, COMPOSITION) else in_words(error)
         note_failure(folder, Failure(told))
-        console().print(in_place(f"Failed: {folder.name}: {told}"), soft_wrap=True, highlight=False)
+        console().print(in_place(f"Failed: {folder.name}: {told}"), highlight=False)
         return float("inf")
 
 
 def _run(config: DictConfig, folder: Path) -> float:
     def say(line: str) -> None:
         if is_first():
-            console().print(in_place(line), soft_wrap=True, highlight=False)
+            console().print(in_place(line), highlight=False)
 
-    if (
-        is_started_from_outside()
-        and not config.run
-        and not config.resume
-        and "SLURM_JOB_ID" not in os.environ
-    ):
+    named = config.run or config.resume or "SLURM_JOB_ID" in os.environ
+    if is_started_from_outside() and not named:
         raise UserError("Several processes share the run's folder: give it a name, run=NAME.")
     for warning in configuration_warnings(HydraConfig.get().runtime.choices):
         say(warning)
@@ -229,20 +215,13 @@ def _apart(words: list[str]) -> list[str]:
     """Hand the overrides beside ``resume=RUN`` through Hydra as one value: they are of that run,
     not of the default groups.
     """
-    keys = [word.partition("=")[0].lstrip("+~") for word in words]
-    if (
-        "resume" not in keys
-        or {"resume=", "resume=null"} & set(words)
-        or any(word.startswith("-") for word in words)
-    ):
+    keys = {word: word.partition("=")[0].lstrip("+~") for word in words}
+    without = "resume" not in keys.values() or {"resume=", "resume=null"} & set(words)
+    if without or any(word.startswith("-") for word in words):
         return words
-    of_the_run = [key not in (*CALL, BESIDE) and not key.startswith("hydra") for key in keys]
-    beside = ",".join(
-        f"'{quote(word, safe='')}'" for word, its in zip(words, of_the_run, strict=True) if its
-    )
-    return [word for word, its in zip(words, of_the_run, strict=True) if not its] + (
-        [f"+{BESIDE}=[{beside}]"] if beside else []
-    )
+    call = [w for w in words if keys[w] in (*CALL, BESIDE) or keys[w].startswith("hydra")]
+    beside = ",".join(f"'{quote(word, safe='')}'" for word in words if word not in call)
+    return [*call, f"+{BESIDE}=[{beside}]"] if beside else call
 
 
 def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
@@ -254,11 +233,8 @@ def _resumed(folder: Path, words: list[str]) -> dict[str, Any]:
             uses.
     """
     stored = read_config(folder)
-    overrides = [
-        o
-        for o in OverridesParser.create().parse_overrides(words)
-        if o.key_or_group not in (*CALL, BESIDE)
-    ]
+    given = OverridesParser.create().parse_overrides(words)
+    overrides = [one for one in given if one.key_or_group not in (*CALL, BESIDE)]
     for override in overrides:
         key = override.key_or_group
         if (own_directory() / key).is_dir():

@@ -17,9 +17,12 @@ def open_configured(
     values.
 
     Args:
-        name: a file of ``conf/data`` or of an installed package.
-        overrides: ``data.key=value``.
-        root: ``data.root``, as a path; unlike in an override, any character is allowed.
+        name: data configuration that reads the data, as ``dirlab``, ``acdc`` or ``folder``; a file
+            of ``conf/data`` or of an installed package.
+        overrides: values of the data configuration, as ``data.root=FOLDER`` or
+            ``data.held_out=2``.
+        root: prepared data, a folder of scans, the provider's files, or a table of pairs; only
+            read. Unlike in an override of ``data.root``, any character is allowed.
 
     Raises:
         UserError: there is no such configuration or option, or the data are invalid.

@@ -153,6 +153,10 @@ class Documentation:
 def documentation(group: str, name: str) -> Documentation:
     """Read the documentation of the component with this name in a configuration.
 
+    Args:
+        group: group of the component, as ``heads`` or ``losses``.
+        name: name of the component.
+
     Raises:
         ComponentError: there is no such component, or its source is missing.
     """

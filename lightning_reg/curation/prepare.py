@@ -1,38 +1,35 @@
-"""Preparation of a provider's files in the common form: masks, crop, resolution. Finished scans are
-not prepared again.
-"""
+"""Preparation of a provider's files in the common form: masks, crop, resolution."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torchio as tio
 
 from lightning_reg.data.cache import fingerprint
-from lightning_reg.data.datasets.interface import Record, RegistrationDataset
+from lightning_reg.data.datasets.interface import PARTS, Record, RegistrationDataset
 from lightning_reg.data.datasets.layouts import STATE
 from lightning_reg.data.datasets.loading import load_record
-from lightning_reg.data.datasets.manifest import MANIFEST, PARTS, Row, row_from_cells, write_tables
+from lightning_reg.data.datasets.manifest import MANIFEST, Row, row_from_cells, write_tables
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.lungs import LungSegmentation, segmented
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import Geometry
-from lightning_reg.data.scans import check_subject
-from lightning_reg.io.folders import inside, reason, refuse_links, write_whole
+from lightning_reg.data.scans import check_subject, grid_of
+from lightning_reg.io.folders import inside, refuse_links, reported, write_whole
 from lightning_reg.io.images import write_image
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.names import unique
 from lightning_reg.io.points import write_points
 from lightning_reg.io.reading import read_json
-from lightning_reg.registry import DataError, load, name_of
-from lightning_reg.spatial import Grid
+from lightning_reg.registry import DataError, Range, load, name_of
 
 FOLDERS = {"image": "images", "mask": "masks", "labels": "labels"}
 SOURCE = "source"
@@ -105,7 +102,7 @@ def prepare(
     data: Splits,
     out: Path,
     preparation: Preparation,
-    workers: int = 1,
+    workers: Annotated[int, Range(1, of="processes")] = 1,
     seen: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Write a data set in the form of
@@ -116,7 +113,7 @@ def prepare(
     not at all. The source is only read.
 
     Args:
-        out: the output folder; new, empty, or prepared before.
+        out: folder for the prepared data; new, empty, or prepared before.
         workers: number of processes.
         seen: callback with the number of finished scans and of all scans.
 
@@ -183,9 +180,7 @@ class _Task:
         return fingerprint(record, type(self.dataset).__qualname__, own, asdict(self.preparation))
 
     def finished(self, record: Record, name: str) -> dict[str, str] | None:
-        """Row of a scan whose output exists and was made from the same files with the same
-        settings; else ``None``.
-        """
+        """Row of a scan already prepared from the same files with these settings; else ``None``."""
         path = self.out / STATE / f"{name}.json"
         try:
             known = read_json(path)
@@ -203,10 +198,10 @@ class _Task:
         key = self.key(record)
         subject = load_record(self.dataset, record)
         check_subject(subject)
-        grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
+        grid = grid_of(subject["image"])
         whole = not subject["image"].data.is_floating_point()
         subject = self.preparation(subject)
-        there = Grid(subject["image"].spatial_shape, subject["image"].affine)
+        there = grid_of(subject["image"])
         files: dict[str, Path | None] = dict.fromkeys(PARTS)
         with _writing(self.out):
             (self.out / STATE / f"{name}.json").unlink(missing_ok=True)  # no longer valid
@@ -250,22 +245,14 @@ class _Unwritable(DataError):
     """The output cannot be written, so all other scans would fail, too."""
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as cause:
-        raise _Unwritable(
-            f"{out} cannot be written ({reason(cause)}); finished scans are kept, and the same"
-            " command continues."
-        ) from cause
+def _writing(out: Path) -> AbstractContextManager[None]:
+    remedy = "finished scans are kept, and the same command continues"
+    return reported(f"{out} cannot be written", remedy, _Unwritable)
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same ending in the state folder, and move it to ``path`` once
-    complete.
-    """
+    """Yield a temporary path in the state folder, and move it to ``path`` once complete."""
     partial = path.parent.parent / STATE / f"partial-{path.parent.name}-{path.name}"
     try:
         yield partial
@@ -279,20 +266,14 @@ def _make_folders(out: Path, data: Splits) -> None:
     root = Path(data.settings["root"]).expanduser().resolve() if "root" in data.settings else None
     source = f"{name_of(type(data.dataset), 'datasets')} {root or ''}".strip()
     _refuse(out, data.records(), root, source)
-    try:
+    with reported(f"{out} cannot be made", "choose another folder"):
         for folder in (STATE, *FOLDERS.values(), "landmarks"):
             (out / folder).mkdir(parents=True, exist_ok=True)
         (out / STATE / SOURCE).write_text(source, encoding="utf-8")
-    except OSError as cause:
-        raise DataError(
-            f"{out} cannot be made ({reason(cause)}); choose another folder."
-        ) from cause
 
 
 def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str) -> None:
-    """Refuse a folder that holds other files, links or another prepared data set, or that is inside
-    the source.
-    """
+    """Refuse a folder of other files, links or data, or one inside the source."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder.")
     refuse_links(out, (STATE, *FOLDERS.values(), "landmarks"))
@@ -320,9 +301,7 @@ def _refuse(out: Path, records: Sequence[Record], root: Path | None, source: str
 
 
 def _file_names(records: Sequence[Record]) -> dict[str, str]:
-    """File name per scan that is valid in every file system, as close as possible to the name of
-    the scan.
-    """
+    """File name per scan that is valid in every file system, and close to its name."""
     texts = ("_".join(filter(None, (record.subject, record.time))) for record in records)
     names = (re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "scan" for text in texts)
     named = zip(records, unique(names, key=str.lower), strict=True)

@@ -1,6 +1,4 @@
-"""Augmentation of training pairs: intensities (noise, contrast, bias) and geometry (flips, turns,
-deformations, crops).
-"""
+"""Augmentation of training pairs: intensities and geometry."""
 
 from __future__ import annotations
 
@@ -111,32 +109,24 @@ class Augmentation(Checked):
                         else steps["fixed"][-1]
                     )
                     steps["moving"].append(own)
-        fixed, moving = (Composition(steps[side]) for side in ("fixed", "moving"))
-        changed: dict[str, Any] = {}
-        displacement = torch.zeros(0)
-        for side, transform in (("fixed", fixed), ("moving", moving)):
-            grid = getattr(pair, side).grid
-            alike = (
-                side == "moving"
-                and steps["moving"] == steps["fixed"]
-                and grid.matches(pair.fixed.grid)
-            )
-            displacement = (
-                displacement
-                if alike
-                else _displacement(transform, grid).to(pair.fixed.tensor.device)
-            )
-            for name in (side, f"{side}_mask", f"{side}_labels"):
-                image: Image | None = getattr(pair, name)
-                changed[name] = None if image is None else _warped(image, displacement)
-            points: tuple[Tensor, ...] | None = getattr(pair, f"{side}_landmarks")
-            if points is not None:
-                changed[f"{side}_landmarks"] = tuple(_origin(transform, p) for p in points)
-        if pair.truth is not None:
-            truth = Displacement(pair.truth.field.cpu(), pair.truth.grid)
-            whole = Composition([moving.inverse(), truth, fixed]).displacement(pair.fixed.grid)
-            changed["truth"] = Displacement(whole.to(pair.truth.field), pair.fixed.grid)
-        return replace(pair, **changed)
+        transforms = {side: Composition(of) for side, of in steps.items()}
+        on, same_grid = pair.fixed.tensor.device, pair.moving.grid.matches(pair.fixed.grid)
+        pulled = {"fixed": _displacement(transforms["fixed"], pair.fixed.grid).to(on)}
+        pulled["moving"] = (
+            pulled["fixed"]
+            if steps["moving"] == steps["fixed"] and same_grid
+            else _displacement(transforms["moving"], pair.moving.grid).to(on)
+        )
+        changed = pair.changed(
+            lambda side, image: _warped(image, pulled[side]),
+            lambda side, points: _origin(transforms[side], points),
+        )
+        if pair.truth is None:
+            return changed
+        fixed, moving = transforms.values()
+        truth = Displacement(pair.truth.field.cpu(), pair.truth.grid)
+        whole = Composition([moving.inverse(), truth, fixed]).displacement(pair.fixed.grid)
+        return replace(changed, truth=Displacement(whole.to(pair.truth.field), pair.fixed.grid))
 
     def _cropped(self, pair: Pair, rng: np.random.Generator) -> Pair:
         shares = rng.random((2, 2, 3))  # image, face, axis
@@ -148,29 +138,16 @@ class Augmentation(Checked):
         cropped = pair.cropped(parts[0], parts[1])
         if pair.fixed_landmarks is None or pair.moving_landmarks is None:
             return cropped
-        both = [
-            (image.grid, points[0])
-            for image, points in (
-                (cropped.fixed, pair.fixed_landmarks),
-                (cropped.moving, pair.moving_landmarks),
-            )
-        ]
-        kept = (
-            torch.stack([_inside(grid, points) for grid, points in both])
-            .all(0)
-            .to(both[0][1].device)
-        )
+        fixed, moving = pair.fixed_landmarks[0], pair.moving_landmarks[0]
+        kept = _inside(cropped.fixed.grid, fixed) & _inside(cropped.moving.grid, moving)
+        kept = kept.to(fixed.device)
         if not bool(kept.any()):
             return cropped
-        return replace(
-            cropped, fixed_landmarks=(both[0][1][kept],), moving_landmarks=(both[1][1][kept],)
-        )
+        return replace(cropped, fixed_landmarks=(fixed[kept],), moving_landmarks=(moving[kept],))
 
     def _part(self, grid: Grid, share: np.ndarray) -> tuple[list[int], list[int]]:
         """Return start and extents of the remaining part; at least half of each axis remains."""
-        most = np.array(
-            self.crop_voxels if self.crop_voxels is not None else [0, 0, 0], dtype=float
-        )
+        most = np.array(self.crop_voxels or [0, 0, 0], dtype=float)
         most = np.maximum(most, self.crop_mm / grid.spacing[0])
         most = np.minimum(most, np.array(grid.shape) // 4)
         before, after = np.floor(share * (most + 1)).clip(max=most).astype(int)
@@ -233,9 +210,7 @@ def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
 
 
 def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
-    """Draw an elastic map from the augmented to the original world; the control points span the
-    grid.
-    """
+    """Draw an elastic map from the augmented to the original world, for this grid."""
     random = _elastic(**arguments)
     control = random.get_params(
         random.num_control_points, random.max_displacement, random.num_locked_borders
@@ -248,9 +223,7 @@ def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
 
 
 def _displacement(transform: Transform, grid: Grid) -> Tensor:
-    """Return the displacement on a grid, computed at every other voxel (the transforms are smooth)
-    and interpolated.
-    """
+    """Displacement of a smooth transform: every other voxel is computed, the rest interpolated."""
     coarse = grid.resized([-(-n // 2) for n in grid.shape])
     return resize_displacement(transform.displacement(coarse).float(), grid.shape)
 
@@ -261,9 +234,7 @@ def _warped(image: Image, displacement: Tensor) -> Image:
 
 
 def _origin(transform: Transform, points: Tensor) -> Tensor:
-    """Return the points ``(N, 3)`` that a transform maps to ``points``, by fixed-point iteration;
-    the transforms do not fold.
-    """
+    """Points ``(N, 3)`` that a transform, which does not fold, maps to ``points``."""
     there = points.double().cpu().T.unsqueeze(0)
     here = there
     for _ in range(40):

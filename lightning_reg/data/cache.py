@@ -7,20 +7,21 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.datasets.loading import Lazy
 from lightning_reg.data.parallel import start_method, start_worker
 from lightning_reg.data.scans import Scan
 from lightning_reg.io.folders import reason
 from lightning_reg.registry import Checked, DataError, Range
-from lightning_reg.spatial import Grid, Image
+from lightning_reg.spatial import Grid, Image, mapped
 
 VERSION = 2
 """Version of the file format; files of another version are not used."""
@@ -65,11 +66,11 @@ def fingerprint(record: Record, *settings: Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-class ScanCache(Sequence[Scan]):
+class ScanCache(Lazy[Scan]):
     """Sequence of preprocessed scans, each made once.
 
     Args:
-        make: reads and preprocesses the scan with a given number.
+        new: reads and preprocesses the scan with a given number.
         keys: a :func:`fingerprint` per scan.
         settings: place of the cached scans.
         rank, world: of this process, see :meth:`fill`.
@@ -77,33 +78,25 @@ class ScanCache(Sequence[Scan]):
 
     def __init__(
         self,
-        make: Callable[[int], Scan],
+        new: Callable[[int], Scan],
         keys: Sequence[str],
         settings: CacheSettings | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.make, self.keys, self.settings = make, list(keys), settings or CacheSettings()
+        self.length = len(keys)
+        self.new, self.keys, self.settings = new, list(keys), settings or CacheSettings()
         self.rank, self.world = rank, world
         self.scans: dict[int, Scan] = {}
         self.used = 0
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @overload
-    def __getitem__(self, item: int) -> Scan: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[Scan]: ...
-    def __getitem__(self, item: int | slice) -> Scan | Sequence[Scan]:
-        if isinstance(item, slice):
-            return [self[k] for k in range(len(self))[item]]
-        number = range(len(self))[item]
+    def make(self, number: int) -> Scan:
+        """Return a scan from memory or its file, or make it."""
         if number in self.scans:
             return self.scans[number]
         if self.path(number).is_file():
             return _read(self.path(number))
-        return self._keep(number, self.make(number))
+        return self._keep(number, self.new(number))
 
     def path(self, number: int) -> Path:
         return self.settings.where / f"{self.keys[number]}.pt"
@@ -135,7 +128,8 @@ class ScanCache(Sequence[Scan]):
                 if isinstance(scan, str):
                     raise DataError(scan)
                 if scan is not None:
-                    self._keep(number, _owned(scan))
+                    # copied: each tensor shared with another process keeps a file open
+                    self._keep(number, mapped(scan, torch.Tensor.clone))
 
     def _keep(self, number: int, scan: Scan) -> Scan:
         size = sum(
@@ -167,33 +161,12 @@ class _Making(Dataset[tuple[int, "Scan | str | None"]]):
         number = self.numbers[item]
         try:
             if self.cache.settings.folder is None:
-                return number, self.cache.make(number)
+                return number, self.cache.new(number)
             if not self.cache.path(number).is_file():
-                _write(self.cache.path(number), self.cache.make(number))
+                _write(self.cache.path(number), self.cache.new(number))
         except DataError as error:
             return number, str(error)
         return number, None
-
-
-def _owned(scan: Scan) -> Scan:
-    """Copy tensors into this process: each one shared by another keeps a file open."""
-
-    def own(image: Image | None) -> Image | None:
-        return None if image is None else replace(image, tensor=image.tensor.clone())
-
-    image = own(scan.image)
-    assert image is not None
-    return replace(
-        scan,
-        image=image,
-        mask=own(scan.mask),
-        labels=own(scan.labels),
-        landmarks=_cloned(scan.landmarks),
-    )
-
-
-def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.clone()
 
 
 def _write(path: Path, scan: Scan) -> None:

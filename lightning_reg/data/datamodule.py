@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Literal, overload
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated, Literal
 
 import lightning as L
 import numpy as np
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_reg.data.augmentation import Augmentation, AugmentedPairs
 from lightning_reg.data.cache import CacheSettings, ScanCache, fingerprint
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split
-from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.loading import Lazy, load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.parallel import start_method, start_worker
@@ -105,15 +106,9 @@ class RegistrationData(Checked, L.LightningDataModule):
         self.notes: list[str] = []
         self.cache, self.augmentation = cache or CacheSettings(), augmentation or Augmentation()
         self.sampling, self.seed = sampling, seed
-        self.batch_size, self.samples_per_epoch, self.workers = (
-            batch_size,
-            samples_per_epoch,
-            workers,
-        )
-        self.synthetic_validation, self.max_validation_pairs = (
-            synthetic_validation,
-            max_validation_pairs,
-        )
+        self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch
+        self.workers, self.synthetic_validation = workers, synthetic_validation
+        self.max_validation_pairs = max_validation_pairs
         self.train_pairs: Dataset[Pair] | None = None
         self.validation_pairs: list[Pair] = []
         self.statistics: dict[str, list[list[float]]] = {}
@@ -133,9 +128,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         return self.train_pairs[0]
 
     def available(self) -> frozenset[str]:
-        """Return the fields that some training pair has: those of the first pair, and parts that
-        two or more scans have.
-        """
+        """Fields that some training pair has: of the first pair, and parts of two or more scans."""
         fields = set(self.first_pair().has())
         for part, count in self._counts.items():
             if count > 1:
@@ -185,12 +178,16 @@ class RegistrationData(Checked, L.LightningDataModule):
             int(os.environ.get("WORLD_SIZE", 1)),
         )
         free = replace(self.cache, memory=max(0.0, self.cache.memory - self._in_memory / 2**30))
-        scans = ScanCache(_Reading(self.data.dataset, records, left), keys, free, rank, world)
+        # partial functions, which go to other processes
+        new = partial(_preprocessed, self.data.dataset, records, left)
+        scans = ScanCache(new, keys, free, rank, world)
         scans.fill(min(8, self._cores()) if self.workers == "auto" else self.workers)
         self._in_memory += scans.used
         if split == "train" and self._choose_center:
             self._decide_center(scans, self.data.pairs(split))
-        return Centered(scans) if self.preprocessing.center else scans
+        if not self.preprocessing.center:
+            return scans
+        return Lazy(len(scans), partial(_centered, scans))
 
     def setup(self, stage: str | None = None) -> None:
         if self.train_pairs is not None:
@@ -249,23 +246,19 @@ class RegistrationData(Checked, L.LightningDataModule):
         return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
 
     def _sampler(self) -> ItemSampler:
-        """Return the order of items, from the current position of the trainer (freshly started or
-        resumed).
-        """
+        """Order of items, from the current position of the trainer (new or resumed)."""
         if self.trainer is None:
             return ItemSampler(self.samples_per_epoch)
-        epoch, progress = (
-            self.trainer.current_epoch,
-            self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict(),
-        )
-        resume_at = epoch * self.samples_per_epoch + int(progress["processed"]) * self.batch_size
-        return ItemSampler(
-            self.samples_per_epoch,
-            resume_at,
-            epoch,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-        )
+        epoch, length, ranks = self.trainer.current_epoch, self.samples_per_epoch, self._ranks()
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current.state_dict()
+        resume_at = epoch * length + int(progress["processed"]) * self.batch_size
+        return ItemSampler(length, resume_at, epoch, *ranks)
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
     def val_dataloader(self) -> DataLoader[Pair]:
         self.setup()
@@ -276,17 +269,18 @@ class RegistrationData(Checked, L.LightningDataModule):
         there are fewer pairs than processes.
         """
         own = torch.Generator()  # a validation does not change the random state of the training
-        world, rank = (
-            (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        )
+        rank, world = self._ranks()
         self.deals_out_validation = 1 < world <= len(pairs)
         chosen = pairs[rank::world] if self.deals_out_validation else pairs
-        return DataLoader(_Listed(chosen), batch_size=1, collate_fn=Pair.collate, generator=own)
+        return DataLoader(
+            chosen,  # type: ignore[arg-type]
+            batch_size=1,
+            collate_fn=Pair.collate,
+            generator=own,
+        )
 
     def test_dataloader(self) -> DataLoader[Pair]:
-        """Load the pairs of the data set's split ``test`` if it has one, otherwise the validation
-        pairs.
-        """
+        """Load the pairs of the split ``test`` if there is one, otherwise the validation pairs."""
         pairs = self.data.pairs("test")
         if not pairs:
             return self.val_dataloader()
@@ -307,53 +301,18 @@ class RegistrationData(Checked, L.LightningDataModule):
             return batch
         seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1  # it counts from -1
         seed = [self.seed, 4, seen, self.trainer.global_rank]
-        return Pair.collate(
-            [
-                self.augmentation(pair, [*seed, number])
-                for number, pair in enumerate(batch.elements())
-            ]
-        )
+        pairs = enumerate(batch.elements())
+        return Pair.collate([self.augmentation(pair, [*seed, number]) for number, pair in pairs])
 
 
-class Centered(Sequence[Scan]):
-    """Scans, each with the world's origin at its centre."""
-
-    def __init__(self, scans: Sequence[Scan]) -> None:
-        self.scans = scans
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    @overload
-    def __getitem__(self, item: int) -> Scan: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[Scan]: ...
-    def __getitem__(self, item: int | slice) -> Scan | Sequence[Scan]:
-        return (
-            [self[k] for k in range(len(self))[item]]
-            if isinstance(item, slice)
-            else centered(self.scans[item])
-        )
+def _preprocessed(
+    dataset: RegistrationDataset,
+    records: Sequence[Record],
+    preprocessing: Preprocessing,
+    number: int,
+) -> Scan:
+    return preprocessing(load_record(dataset, records[number]))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A picklable function from a record's number to its preprocessed scan."""
-
-    dataset: RegistrationDataset
-    records: Sequence[Record]
-    preprocessing: Preprocessing
-
-    def __call__(self, number: int) -> Scan:
-        return self.preprocessing(load_record(self.dataset, self.records[number]))
-
-
-class _Listed(Dataset[Pair]):
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, item: int) -> Pair:
-        return self.pairs[item]
+def _centered(scans: Sequence[Scan], number: int) -> Scan:
+    return centered(scans[number])

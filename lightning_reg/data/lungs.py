@@ -23,9 +23,7 @@ WORKING = 2.5
 
 
 def shows_lungs(image: tio.ScalarImage) -> bool:
-    """Return whether an image is CT in HU and at least a tenth of it has the values of lungs
-    (darker than tissue, not air).
-    """
+    """Whether an image is CT in HU and at least a tenth of it has the values of lungs."""
     values = image.data[0, ::2, ::2, ::2].float()
     return (
         float(values.min()) < AIR
@@ -68,7 +66,7 @@ class ThresholdLungs(LungSegmentation):
     lungs_alone = False
 
     def __call__(self, image: tio.ScalarImage, name: str) -> Tensor:
-        return plain_mask(image)
+        return image.data[0] < THRESHOLD
 
 
 def segmented(method: str, image: tio.ScalarImage, name: str) -> Tensor:
@@ -136,17 +134,8 @@ def lung_mask(image: tio.ScalarImage, name: str, threshold: float = THRESHOLD) -
     return mask
 
 
-def plain_mask(image: tio.ScalarImage, threshold: float = THRESHOLD) -> Tensor:
-    """Return every voxel below the threshold, including the air around the body: ``(I, J, K)``
-    bool.
-    """
-    return image.data[0] < threshold
-
-
 def _inside_body(values: np.ndarray, dark: np.ndarray, vertical: int) -> np.ndarray:
-    """Remove components of air that reach one of the four sides. Lung tissue is kept, as a narrow
-    field of view may cut it.
-    """
+    """Remove air that reaches one of the four sides, but lungs that the field of view cuts."""
     labels, _ = ndimage.label(dark)
     reaching: set[int] = set()
     for axis in range(3):
@@ -199,9 +188,7 @@ def _airways(
 
 
 def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndarray] | None:
-    """Return the largest component, and the second one if it has a fifth of its size or more and is
-    at the same height.
-    """
+    """The largest component, and the second one if it is of similar size and height."""
     labels, count = ndimage.label(dark)
     if count == 0:
         return None
@@ -226,9 +213,7 @@ def _lungs(dark: np.ndarray, spacing: np.ndarray, vertical: int) -> list[np.ndar
 
 
 def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.ndarray:
-    """Close vessels and other holes: morphological closing by ``radius`` mm, then filling of
-    enclosed holes.
-    """
+    """Close vessels and other holes: closing by ``radius`` mm, then filling of the holes."""
     reach = np.maximum(np.round(radius / spacing).astype(int), 1)
     padded = np.pad(part, [(r, r) for r in reach])
     inner = tuple(slice(r, -r) for r in reach)
@@ -238,9 +223,7 @@ def _closed(part: np.ndarray, spacing: np.ndarray, radius: float = 6.0) -> np.nd
 
 
 def _to_full(solid: Tensor, airways: Tensor, dark: Tensor, stride: list[int]) -> Tensor:
-    """Bring the mask to full resolution: dark voxels near ``solid`` and all voxels well inside it,
-    none near the airways.
-    """
+    """Full resolution: dark voxels near ``solid`` and all inside it, none near the airways."""
     i, j, k = dark.shape
 
     def fine(values: Tensor) -> Tensor:

@@ -28,9 +28,7 @@ def start_method(workers: int) -> str | None:
 
 
 def start_worker(worker: int) -> None:
-    """Initialise a ``DataLoader``'s process: one thread, and ignore Ctrl-C, which is handled by the
-    training process.
-    """
+    """Initialise a ``DataLoader``'s process: one thread; the training handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

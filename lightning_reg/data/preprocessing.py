@@ -1,6 +1,4 @@
-"""Preprocessing of raw intensities and grids by TorchIO. The settings are stored with a trained
-model.
-"""
+"""Preprocessing of intensities and grids by TorchIO; its settings are stored with a model."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from lightning_reg.data.scans import Scan, grid_of, scan_from_subject
 from lightning_reg.functional import bounding_box, ncc
 from lightning_reg.io.images import LARGEST
 from lightning_reg.registry import ArgumentError, Checked, DataError, Length, Range, within_memory
-from lightning_reg.spatial import Grid, Image
+from lightning_reg.spatial import Grid, Image, mapped
 
 Region = Literal["lungs", "mask"]
 Millimetres = Annotated[float, Range(above=0, of="mm")]
@@ -35,10 +33,10 @@ class Geometry(Checked):
     Args:
         canonical: reorder and flip the voxel axes to the nearest of right, anterior, superior.
         crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to
-            the ``mask``; ``null`` keeps the field of view.
+            the ``mask``; default: the field of view is kept.
         margin: margin around the lungs or the mask, mm.
-        spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
-        shape: resize to these extents, voxels; ``null`` keeps them.
+        spacing: voxel size after resampling, mm (one number or three); default: it is kept.
+        shape: extents after resizing, voxels; default: they are kept.
     """
 
     canonical: bool = False
@@ -48,9 +46,7 @@ class Geometry(Checked):
     shape: Shape | None = None
 
     def after(self, done: Geometry) -> Geometry:
-        """Combine with the earlier geometry ``done``, whose values are used where this one has
-        none.
-        """
+        """Combine with the earlier geometry ``done``, used where this one has no value."""
         resized = self.spacing is not None or self.shape is not None
         return Geometry(
             self.canonical or done.canonical,
@@ -128,18 +124,13 @@ class Geometry(Checked):
 
 
 def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:
-    """Return the voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are
-    enlarged to a common size.
-    """
+    """Voxel size, mm, at which a grid has about ``voxels`` voxels; the finest axes are enlarged."""
     size = grid.spacing[0] * grid.shape
     low, high = float(grid.spacing.min()), float(size.max())
     for _ in range(60):
         edge = (low + high) / 2
-        low, high = (
-            (edge, high)
-            if np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels
-            else (low, edge)
-        )
+        many = np.prod(size / np.maximum(grid.spacing[0], edge)) > voxels
+        low, high = (edge, high) if many else (low, edge)
     a, b, c = np.maximum(grid.spacing[0], high).tolist()
     return a, b, c
 
@@ -195,15 +186,7 @@ class Preprocessing(Checked):
                 f"{text}; prepare them again with `crop={self.crop!r}`, and leave the crop out of"
                 " the training."
             )
-        way = self.geometry.after(done)
-        return replace(
-            self,
-            canonical=way.canonical,
-            crop=way.crop,
-            margin=way.margin,
-            spacing=way.spacing,
-            shape=way.shape,
-        )
+        return replace(self, **vars(self.geometry.after(done)))
 
     def remaining(self, done: Geometry) -> Preprocessing:
         """Return the steps that remain for images to which ``done`` has been applied."""
@@ -245,9 +228,7 @@ class Preprocessing(Checked):
 
 
 def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
-    """Correlation of two scans as their headers align them (-1 without an overlap), and with the
-    centres of their grids aligned.
-    """
+    """Correlation of two scans by their headers (-1: no overlap), and with aligned centres."""
 
     def alike(a: Scan, b: Scan) -> float:
         return float(ncc(a.image.tensor, b.image.resampled(a.image.grid).tensor))
@@ -257,9 +238,7 @@ def alignments(fixed: Scan, moving: Scan) -> tuple[float, float]:
 
 
 CLEARLY = 0.02
-"""Difference of two mean correlations from which aligned centres are taken to be better than the
-headers.
-"""
+"""Difference of mean correlations from which aligned centres count as better than headers."""
 
 
 def centered(scan: Scan) -> Scan:
@@ -269,16 +248,8 @@ def centered(scan: Scan) -> Scan:
     affine[:, :3, 3] -= grid.center
     there = Grid(grid.shape, affine)
 
-    def moved(image: Image | None) -> Image | None:
-        return None if image is None else replace(image, grid=there)
-
     landmarks = (
         None if scan.landmarks is None else (scan.landmarks - torch.from_numpy(grid.center)).float()
     )
-    return replace(
-        scan,
-        image=replace(scan.image, grid=there),
-        mask=moved(scan.mask),
-        labels=moved(scan.labels),
-        landmarks=landmarks,
-    )
+    moved = mapped(scan, lambda image: replace(image, grid=there), Image)
+    return replace(moved, landmarks=landmarks)

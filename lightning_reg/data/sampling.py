@@ -33,13 +33,8 @@ class ItemSampler(Sampler[int]):
     def __init__(
         self, length: int, resume_at: int = 0, epoch: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        self.length, self.resume_at, self.epoch, self.rank, self.world = (
-            length,
-            resume_at,
-            epoch,
-            rank,
-            world,
-        )
+        self.length, self.resume_at, self.epoch = length, resume_at, epoch
+        self.rank, self.world = rank, world
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -127,9 +122,7 @@ class InterSubjectPairs(SampledPairs):
 
 
 class GroupPairs(SampledPairs):
-    """Random pairs of scans of one group: all pairs of time points of a subject, in both
-    directions.
-    """
+    """Random pairs of scans of one group: time points of a subject, in both directions."""
 
     def __init__(self, scans: Sequence[Scan], pairs: Sequence[tuple[int, int]], seed: int) -> None:
         super().__init__(scans, pairs, seed)
@@ -217,9 +210,7 @@ class PatchPairs(Dataset[Pair]):
 
 
 SamplerFactory = Callable[[Sequence[Scan], Sequence[tuple[int, int]], int], Dataset[Pair]]
-"""A function of scans, pairs and seed that makes a sampler:
-``functools.partial(SyntheticPairs, deformation=...)``, or a class.
-"""
+"""A function of scans, pairs and seed that makes a sampler: a class, or a partial function."""
 
 
 @dataclass(frozen=True)

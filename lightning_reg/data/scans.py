@@ -1,6 +1,4 @@
-"""Scans: one subject at one time point, as a TorchIO subject and as the class used in the rest of
-the project.
-"""
+"""Scans: one subject at one time point, as a TorchIO subject and as a class of this project."""
 
 from __future__ import annotations
 
@@ -14,10 +12,11 @@ import torchio as tio
 from torch import Tensor
 
 from lightning_reg.io.images import Source, read_image
-from lightning_reg.io.points import as_points, read_points
+from lightning_reg.io.points import PointFile, as_points, read_points
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
+PARTS = ("mask", "labels", "landmarks")
 LARGEST = 100.0
 """Voxel size, mm, above which the header is assumed to be in another unit."""
 PRECISION = 1e-3
@@ -197,25 +196,14 @@ def scan_from_subject(subject: tio.Subject, padding: float = 0.0) -> Scan:
         DataError: the header is unusable.
     """
     grid = grid_of(subject["image"], subject["name"])
-    parts = {
-        key: (
-            Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True)
-            if key in subject
-            else None
-        )
-        for key in ("mask", "labels")
-    }
     image = Image(subject["image"].data.float().unsqueeze(0), grid, padding)
-    landmarks, labels = subject.get("landmarks"), subject.get("landmark_labels", ())
-    return Scan(
-        subject["name"],
-        image,
-        parts["mask"],
-        parts["labels"],
-        landmarks,
-        subject.get("group"),
-        labels,
-    )
+    parts: dict[str, Any] = {
+        key: Image(_whole(subject[key].data).unsqueeze(0), grid, discrete=True)
+        for key in ("mask", "labels")
+        if key in subject
+    }
+    others = ("landmarks", "landmark_labels", "group")
+    return Scan(subject["name"], image, **parts, **{k: subject[k] for k in others if k in subject})
 
 
 def _whole(values: Tensor) -> Tensor:
@@ -234,6 +222,18 @@ def grid_of(image: tio.Image, name: str = "an image") -> Grid:
         return Grid(image.spatial_shape, image.affine)
     except ValueError as cause:
         raise DataError(f"{image.path or name}: {cause}.") from cause
+
+
+def add_landmarks(subject: tio.Subject, points: PointFile, cropped: bool = False) -> None:
+    """Add ``landmarks`` in RAS mm, and their labels, to a subject.
+
+    Raises:
+        DataError: landmarks lie outside an image that has not been ``cropped``.
+    """
+    grid = grid_of(subject["image"], subject["name"])
+    subject["landmarks"], subject["landmark_labels"] = points.world(grid), points.labels
+    if not cropped:
+        check_landmarks(subject["name"], subject["landmarks"], grid)
 
 
 def check_landmarks(name: str, landmarks: Tensor, grid: Grid) -> None:
@@ -285,34 +285,30 @@ def make_pair(
             f" against {moving.image.grid}); correct the origins in their headers, or align them"
             " first; `start='centers'` does it."
         )
-    both = fixed.landmarks is not None and moving.landmarks is not None
-    if (
-        fixed.landmarks is not None
-        and moving.landmarks is not None
-        and len(fixed.landmarks) != len(moving.landmarks)
-    ):
-        raise DataError(
-            f"{fixed.name} has {len(fixed.landmarks)} landmarks and {moving.name} has"
-            f" {len(moving.landmarks)}; they must correspond one to one."
-        )
+    here, there = _corresponding(fixed, moving)
     return Pair(
         fixed.image, moving.image, fixed.mask, moving.mask, fixed.labels, moving.labels,
-        (fixed.landmarks,) if both and fixed.landmarks is not None else None,
-        (_corresponding(fixed, moving),) if both else None,
-        truth, (name,),
+        here, there, truth, (name,),
     )  # fmt: skip
 
 
-def _corresponding(fixed: Scan, moving: Scan) -> Tensor:
-    """Return the moving landmarks in the order of the fixed ones: by their labels if both have the
-    same, otherwise as they are.
+def _corresponding(
+    fixed: Scan, moving: Scan
+) -> tuple[tuple[Tensor], tuple[Tensor]] | tuple[None, None]:
+    """Return the landmarks of both scans, the moving ones in the order of the fixed ones: by their
+    labels if both have the same, otherwise as they are.
     """
-    assert moving.landmarks is not None
+    here, there = fixed.landmarks, moving.landmarks
+    if here is None or there is None:
+        return None, None
+    if len(here) != len(there):
+        raise DataError(
+            f"{fixed.name} has {len(here)} landmarks and {moving.name} has {len(there)}; they must"
+            " correspond one to one."
+        )
     ours, theirs = fixed.landmark_labels, moving.landmark_labels
-    if ours == theirs:
-        return moving.landmarks
-    if set(ours) == set(theirs):
-        return moving.landmarks[[theirs.index(label) for label in ours]]
+    if ours != theirs and set(ours) == set(theirs):
+        return (here,), (there[[theirs.index(label) for label in ours]],)
     moved = next(
         (label for label in ours if label in theirs and ours.index(label) != theirs.index(label)),
         None,
@@ -323,7 +319,7 @@ def _corresponding(fixed: Scan, moving: Scan) -> Tensor:
             f" {theirs.index(moved) + 1} of {moving.name}, and other labels are in one of them"
             " only. If points correspond by their order, remove the labels; else label both alike."
         )
-    return moving.landmarks
+    return (here,), (there,)
 
 
 def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
@@ -338,17 +334,7 @@ def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
     Raises:
         DataError: an image or the landmarks are invalid.
     """
-    fixed, moving = (
-        _with_landmarks(
-            read_subject(side, *(files.get(side + part) for part in ("", "_mask", "_labels"))),
-            files.get(f"{side}_landmarks"),
-        )
-        for side in ("fixed", "moving")
-    )
-    return fixed, moving
-
-
-PARTS = ("mask", "labels", "landmarks")
+    return _read_side(files, "fixed"), _read_side(files, "moving")
 
 
 def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -385,17 +371,14 @@ def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_landmarks(subject: tio.Subject, landmarks: Any) -> tio.Subject:
-    if landmarks is None:
-        return subject
-    grid = grid_of(subject["image"])
+def _read_side(files: Mapping[str, Any], side: str) -> tio.Subject:
+    images = (files.get(side + part) for part in ("", "_mask", "_labels"))
+    subject, landmarks = read_subject(side, *images), files.get(f"{side}_landmarks")
     if isinstance(landmarks, (str, Path)):
-        read = read_points(Path(landmarks).expanduser())
-        points, subject["landmark_labels"] = read.world(grid), read.labels
-    else:
+        add_landmarks(subject, read_points(Path(landmarks).expanduser()))
+    elif landmarks is not None:
         points = as_points(landmarks, f"The {subject['name']} landmarks")
-    check_landmarks(subject["name"], points, grid)
-    subject["landmarks"] = points
+        add_landmarks(subject, PointFile(points, "RAS"))
     return subject
 
 

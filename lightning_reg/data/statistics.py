@@ -1,6 +1,4 @@
-"""Intensity and size statistics of a training set, stored with the model to warn about images that
-differ from it.
-"""
+"""Intensities and sizes of a training set, stored with the model to warn about others."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from lightning_reg.data.scans import Scan
 
 LEVELS = tuple(0.05 * k for k in range(1, 20))
 SLACK = 0.12
-"""Tolerance of quantiles beyond the range of the training images, in the model's intensities (0 to
-1).
-"""
+"""Tolerance of quantiles beyond those of the training images, in intensities of 0 to 1."""
 
 
 def statistics(scans: Sequence[Scan]) -> dict[str, list[list[float]]]:

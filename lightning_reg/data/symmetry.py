@@ -31,11 +31,8 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     from_original = np.linalg.inv(to_original)
 
     def image(_: str, image: Image) -> Image:
-        there = Grid(
-            _shape(image.grid, axes),
-            from_original @ image.grid.affine @ _index_map(image.grid, axes, flips),
-        )
-        return replace(image, tensor=_permuted(image.tensor, axes, flips), grid=there)
+        stored = reordered(image, axes, flips)
+        return replace(stored, grid=Grid(stored.grid.shape, from_original @ stored.grid.affine))
 
     def points(_: str, points: Tensor) -> Tensor:
         return transform_points(from_original, points.double().T[None])[0].T.to(points)
@@ -48,15 +45,19 @@ def rotated(pair: Pair, axes: Sequence[int], flips: Sequence[bool]) -> Pair:
     return replace(turned, truth=Displacement(field * signs, turned.fixed.grid))
 
 
+def reordered(image: Image, axes: Sequence[int], flips: Sequence[bool]) -> Image:
+    """The image stored with other axes, see :func:`rotated`, at its place in the world."""
+    grid = Grid(_shape(image.grid, axes), image.grid.affine @ _index_map(image.grid, axes, flips))
+    return replace(image, tensor=_permuted(image.tensor, axes, flips), grid=grid)
+
+
 def _shape(grid: Grid, axes: Sequence[int]) -> tuple[int, int, int]:
     i, j, k = (grid.shape[axis] for axis in axes)
     return i, j, k
 
 
 def _similar(grid: Grid, axes: Sequence[int]) -> NDArray[np.floating]:
-    """Return the affine of a grid with the original's directions and centre, and the permuted voxel
-    sizes.
-    """
+    """Affine with a grid's directions and centre, and its permuted voxel sizes."""
     spacing = grid.spacing[0]
     affine = grid.affine.copy()
     affine[0, :3, :3] = affine[0, :3, :3] / spacing * spacing[list(axes)]

@@ -1,6 +1,4 @@
-"""Supervised pairs from single scans by two random smooth transforms: one augments, the other one
-is to be learned.
-"""
+"""Supervised pairs from single scans by two smooth transforms: augmenting, and learned."""
 
 from __future__ import annotations
 
@@ -70,13 +68,8 @@ class RandomBSpline(Checked):
         stride = [(s - 1) / (n - 1) for s, n in zip(shape, lattice, strict=True)]
         if self.spline == "approximating":
             return bspline(torch.from_numpy(values)[None], shape, stride, [0.0, 0.0, 0.0])
-        control = np.stack(
-            [
-                spline_filter(component, order=3, mode="mirror", output=np.float32)
-                for component in values
-            ]
-        )
-        mirrored = F.pad(torch.from_numpy(control)[None], [1] * 6, mode="reflect")
+        control = [spline_filter(v, order=3, mode="mirror", output=np.float32) for v in values]
+        mirrored = F.pad(torch.from_numpy(np.stack(control))[None], [1] * 6, mode="reflect")
         return bspline(mirrored, shape, stride, [-s for s in stride])
 
 
@@ -155,9 +148,7 @@ class SyntheticDeformation(Checked):
         return torch.zeros(1, 3, *shape) if total is None else total
 
     def _deform(self, scan: Scan, displacement: Tensor) -> Scan:
-        """Warp a scan by a displacement in voxels of its grid; mask and labels are sampled
-        together.
-        """
+        """Warp a scan by a displacement in its voxels; mask and labels are sampled together."""
         points = displacement + identity_points(displacement.shape[2:])
         outside: Padding = scan.image.padding if self.outside == "padding" else "border"
         image = replace(scan.image, tensor=sample(scan.image.tensor, points, padding=outside))
@@ -175,9 +166,7 @@ class SyntheticDeformation(Checked):
 
     @staticmethod
     def _thinned(fixed: Scan, truth: Displacement) -> Image:
-        """Multiply the fixed image's intensities in the mask by the change of volume from the fixed
-        to the moving image.
-        """
+        """Multiply intensities in the mask by the change of volume from fixed to moving image."""
         if fixed.mask is None:
             return fixed.image
         volume = jacobian_determinant(truth.field).clamp(*VOLUMES)
@@ -187,9 +176,7 @@ class SyntheticDeformation(Checked):
 
 
 def _seen_from_above(mask: Image, softness: float) -> Tensor:
-    """Project a mask along the third axis, ``(1, 1, I, J, K)``: 1 inside, falling to 0 over about
-    ``softness`` mm around its edge.
-    """
+    """Project a mask along the third axis, ``(1, 1, I, J, K)``; softened by ``softness`` mm."""
     outline = (mask.tensor[0, 0] > 0).float().amax(2)
     widths = [softness / s for s in mask.grid.spacing[0, :2].tolist()]
     smooth = torch.from_numpy(gaussian_filter(outline.numpy(), widths, mode="nearest"))

@@ -1,10 +1,10 @@
 from .cases import metric_boxes as metric_boxes
+from .cases import motion_correlation as motion_correlation
+from .cases import tre_boxes as tre_boxes
 from .curves import growth_weights as growth_weights
 from .curves import learning_curve as learning_curve
 from .curves import objective_curves as objective_curves
 from .curves import study_figure as study_figure
 from .curves import trials_figure as trials_figure
 from .panels import registration_panel as registration_panel
-from .points import motion_correlation as motion_correlation
-from .points import tre_boxes as tre_boxes
-from .spread import spread_map as spread_map
+from .panels import spread_map as spread_map

@@ -1,13 +1,16 @@
-"""Box plots of metrics over the cases of an evaluation."""
+"""Figures over cases: box plots of metrics and landmark errors, predicted against true motion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_reg.metrics import PairMetrics
+from lightning_reg.metrics.statistics import alike
 from lightning_reg.metrics.table import METRICS
 
 
@@ -39,10 +42,7 @@ def metric_boxes(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     plots = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, series) in zip(plots, panels, strict=True):
-        names = [name for name, _ in series]
-        axes.boxplot([values for _, values in series], tick_labels=names, widths=0.6)
-        for position, (_, values) in enumerate(series, 1):
-            axes.plot([position] * len(values), values, ".", ms=3, alpha=0.5, color="C0")
+        dotted_boxes(axes, series)
         axes.set_title(title, fontsize="medium")
         if len(rows) > 2:
             axes.tick_params(axis="x", labelrotation=60)
@@ -53,24 +53,73 @@ def _starts(
     rows: Mapping[str, Sequence[Mapping[str, Any]]], column: str
 ) -> list[tuple[str, list[float]]]:
     """Values before registration, with the methods that start so where these differ."""
-    groups: list[tuple[list[str], list[float]]] = []
-    for name, of in rows.items():
-        values = _values(of, column)
-        alike = [
-            names
-            for names, known in groups
-            if len(known) == len(values) and np.allclose(known, values, rtol=1e-5, atol=1e-6)
-        ]
-        if alike:
-            alike[0].append(name)
-        else:
-            groups.append(([name], values))
-    return [
-        ("before" if len(groups) == 1 else f"before ({', '.join(names)})", values)
-        for names, values in groups
-    ]
+    values = {name: _values(of, column) for name, of in rows.items()}
+    groups = alike(values)
+    titles = ["before"] if len(groups) == 1 else [f"before ({', '.join(of)})" for of in groups]
+    return [(title, values[of[0]]) for title, of in zip(titles, groups, strict=True)]
 
 
 def _values(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
     found = [float(row[column]) for row in rows if row.get(column) not in (None, "")]
     return [value for value in found if value == value]
+
+
+def dotted_boxes(axes: Axes, series: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """Draw box plots of named values, with a dot per value."""
+    axes.boxplot([of for _, of in series], tick_labels=[name for name, _ in series], widths=0.6)
+    for position, (_, of) in enumerate(series, 1):
+        axes.plot([position] * len(of), of, ".", ms=3, alpha=0.5, color="C0")
+
+
+def tre_boxes(cases: Sequence[PairMetrics]) -> Figure | None:
+    """Box plots of TRE per case, before and after; ``None`` without landmarks."""
+    scored = [case for case in cases if case.tre_before is not None]
+    if not scored:
+        return None
+    figure = Figure(figsize=(max(4.5, 1.3 * len(scored) + 1.5), 4), layout="constrained")
+    axes = figure.subplots()
+    for offset, when, color in ((-0.18, "before", "C7"), (0.18, "after", "C0")):
+        boxes = axes.boxplot(
+            [getattr(case, f"tre_{when}").numpy() for case in scored],
+            positions=[k + offset for k in range(len(scored))], widths=0.3, patch_artist=True,
+            flierprops={"markersize": 2},
+        )  # fmt: skip
+        for box in boxes["boxes"]:
+            box.set(facecolor=color, alpha=0.7, label=when if box is boxes["boxes"][0] else None)
+        for median in boxes["medians"]:
+            median.set_color("black")
+    names = [case.name for case in scored]
+    axes.set_xticks(range(len(scored)), names, rotation=20, ha="right", fontsize="small")
+    axes.set(ylabel="target registration error, mm", ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
+
+
+def motion_correlation(cases: Sequence[PairMetrics]) -> Figure | None:
+    """Predicted against true landmark displacement per world axis, as Figure 5 of Eppenhof et al.,
+    2019; ``None`` without landmarks.
+    """
+    scored = [case for case in cases if case.motion_true is not None]
+    if not scored:
+        return None
+    true = torch.cat([case.motion_true for case in scored if case.motion_true is not None])
+    predicted = torch.cat(
+        [case.motion_predicted for case in scored if case.motion_predicted is not None]
+    )
+    figure = Figure(figsize=(10, 3.9), layout="constrained")
+    for axis, (plot, name) in enumerate(
+        zip(figure.subplots(1, 3), ("right", "anterior", "superior"), strict=True)
+    ):
+        t, p = true[:, axis], predicted[:, axis]
+        low, high = float(torch.minimum(t, p).min()) - 1, float(torch.maximum(t, p).max()) + 1
+        plot.plot([low, high], [low, high], color="0.7", lw=1)
+        plot.scatter(t, p, s=5, alpha=0.5)
+        r = float(torch.corrcoef(torch.stack([t, p]))[0, 1])
+        plot.set(
+            xlabel="true, mm",
+            ylabel="predicted, mm" if axis == 0 else None,
+            title=f"{name}  (r = {r:.2f})",
+        )
+        plot.set(xlim=(low, high), ylim=(low, high))
+        plot.set_aspect("equal")
+    return figure

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_reg.figures.cases import dotted_boxes
 from lightning_reg.metrics.table import RANKING, ranking
 
 Rows = Sequence[Mapping[str, str]]
@@ -24,9 +25,7 @@ def series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
 
 
 def learning_curve(rows: Rows) -> Figure:
-    """Training loss, its terms (thin: as logged; thick: averaged), and validation metrics, over the
-    iterations.
-    """
+    """Training loss, its terms (thin: logged, thick: averaged), and validation metrics."""
     logged = {key for row in rows for key in row if key.startswith("train/")}
     names = sorted(logged - {"train/loss"})
     panels = [("Training loss", ["train/loss"])]
@@ -60,9 +59,7 @@ def learning_curve(rows: Rows) -> Figure:
 
 
 def growth_weights(rows: Rows) -> Figure | None:
-    """Weights of the levels' outputs (alpha) and inputs (beta) over the iterations, as Figure 2 of
-    Eppenhof et al., 2019.
-    """
+    """Weights of the levels' outputs and inputs, as Figure 2 of Eppenhof et al., 2019."""
     names = [key for row in rows[-1:] for key in row if key.startswith("alpha/")]
     curves = [series(rows, name) for name in sorted(names, key=lambda n: int(n.split("/")[1]))]
     if not curves or not curves[0][0]:
@@ -127,14 +124,10 @@ def study_figure(
     if metric is None:
         right.set_axis_off()
         return figure
-    series = {}
-    if metric.compared:
-        series["before"] = [row.get(metric.column("before")) for row in first]
-    series |= {method: [row.get(metric.column()) for row in of] for method, of in rows.items()}
-    values = [[float(v) for v in of if v is not None] for of in series.values()]
-    right.boxplot(values, tick_labels=list(series), widths=0.6)
-    for position, of in enumerate(values, 1):
-        right.plot([position] * len(of), of, ".", ms=3, alpha=0.5, color="C0")
+    columns = [("before", first, metric.column("before"))] if metric.compared else []
+    columns += [(method, of, metric.column()) for method, of in rows.items()]
+    series = [(name, [float(r[c]) for r in of if r.get(c) is not None]) for name, of, c in columns]
+    dotted_boxes(right, series)
     better = "lower" if metric.better == "lower" else "higher"
     right.set(title=f"{metric.heading}, {better} is better")
     if len(series) > 3:

@@ -59,9 +59,7 @@ def middle(image: Image, mask: Image | None, grid: Grid, aside: float = 0.0) -> 
 def label_maps(
     fixed: Image | None, moving: Image | None, transforms: Mapping[str, Transform], grid: Grid
 ) -> dict[str, Tensor]:
-    """Label maps ``(I, J, K)`` on a grid: ``fixed``, and the moving one by each transform; empty
-    if one of them is missing.
-    """
+    """Label maps ``(I, J, K)`` on a grid, fixed and by transform; empty if one is missing."""
     if fixed is None or moving is None:
         return {}
     maps = {"fixed": fixed.resampled(grid)}

@@ -8,12 +8,13 @@ import torch
 import torchio as tio
 
 from lightning_reg.data.datasets.roles import has_labels
+from lightning_reg.data.scans import grid_of
 from lightning_reg.io.folders import refuse_file, written_file
 from lightning_reg.io.images import Source, read_image, write_image
 from lightning_reg.io.points import read_points, write_points
 from lightning_reg.io.transform_reading import read_transform
 from lightning_reg.registry import DataError
-from lightning_reg.spatial import Grid, Image, Transform, resampled
+from lightning_reg.spatial import Image, Transform, resampled
 
 ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
 
@@ -26,13 +27,6 @@ def _transform(path: Path, inverse: bool) -> Transform:
         raise DataError(
             f"{path} cannot be inverted ({cause}); apply it in its own direction."
         ) from cause
-
-
-def _grid(image: tio.Image, path: str) -> Grid:
-    try:
-        return Grid(image.spatial_shape, image.affine)
-    except ValueError as cause:
-        raise DataError(f"{path}: {cause}.") from cause
 
 
 def read_to_resample(source: Source, labels: bool) -> Image:
@@ -49,7 +43,7 @@ def read_to_resample(source: Source, labels: bool) -> Image:
             f"{name} has {read.num_channels} channels or time points where a single 3D volume is"
             " meant; split it first."
         )
-    grid, data = _grid(read, name), read.data.unsqueeze(0)
+    grid, data = grid_of(read, name), read.data.unsqueeze(0)
     bad = int((~torch.isfinite(data.float())).sum())
     if bad:
         raise DataError(
@@ -75,13 +69,18 @@ def apply_to_image(
     linearly.
 
     Args:
-        transform: file; maps points of the fixed image to points of the moving one.
-        image: to resample, in the moving image's world (with ``inverse``: in the fixed image's
-            world).
-        reference: image whose grid the result has.
-        out: file; the ending of its name chooses the format.
-        labels: nearest neighbour interpolation, values unchanged; otherwise linear interpolation,
-            float32, the image's minimum outside.
+        transform: ``transform.h5`` of a registration or its folder, another ITK transform, or a
+            displacement field, from points of the fixed image to points of the moving one.
+        image: image to resample, in the moving image's world (with ``inverse``: in the fixed
+            image's world).
+        reference: image that gives the grid of the result: the fixed image (with ``inverse`` the
+            moving image).
+        out: file to write; the ending of its name chooses the format.
+        labels: the image is a label map: nearest neighbour interpolation, values unchanged;
+            otherwise linear interpolation, float32, the image's minimum outside.
+        inverse: apply the inverse: the fixed image onto the moving grid, moving points to fixed
+            points.
+        overwrite: replace the file.
 
     Raises:
         DataError: a file cannot be read or written, or the two images do not overlap under the
@@ -93,7 +92,7 @@ def apply_to_image(
         )
     refuse_file(out, overwrite)
     phi, moving = _transform(transform, inverse), read_to_resample(image, labels)
-    grid = _grid(read_image(reference), reference)
+    grid = grid_of(read_image(reference), reference)
     inside = Image(torch.ones(1, 1, *moving.grid.shape), moving.grid, discrete=True)
     if not bool(resampled(inside, phi, grid).tensor.any()):
         raise DataError(
@@ -123,7 +122,8 @@ def apply_to_points(
     """Map points of the fixed image to the moving image, or back with ``inverse``.
 
     Args:
-        points: see :mod:`lightning_reg.io.points`; voxel coordinates need ``reference``.
+        points: file of points, as ``docs/apply.md`` describes them; voxel coordinates need
+            ``reference``.
         out: CSV file in mm, in LPS if ``points`` are in LPS, otherwise in RAS.
         reference: image that voxel coordinates refer to.
 
@@ -134,7 +134,7 @@ def apply_to_points(
         raise DataError(f"Points are written as CSV; let {out} end in .csv.")
     refuse_file(out, overwrite)
     phi, given = _transform(transform, inverse), read_points(points)
-    grid = None if reference is None else _grid(read_image(reference), reference)
+    grid = None if reference is None else grid_of(read_image(reference), reference)
     mapped = phi.map_world(given.world(grid).T.unsqueeze(0))[0].T
     with written_file(out, overwrite) as partial:
         write_points(partial, mapped, "LPS" if given.space == "LPS" else "RAS")

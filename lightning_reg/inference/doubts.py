@@ -141,9 +141,7 @@ class _Coarse:
         self.values = fixed.tensor.flatten()[kept]
 
     def correlation(self, landed: Tensor) -> Tensor:
-        """Correlation of the two images ``(K,)``, for the places in the moving world of the fixed
-        points, ``(K, 3, N)``.
-        """
+        """Correlation ``(K,)`` of the images, for places ``(K, 3, N)`` of the fixed points."""
         points = self.moving.grid.to_voxel(landed.transpose(0, 1).flatten(1).unsqueeze(0))
         values = sample(
             self.moving.tensor, points.float().view(1, 3, -1, 1, 1), "linear", self.moving.padding
@@ -155,9 +153,7 @@ class _Coarse:
 
 
 def _turns() -> np.ndarray:
-    """Rotations in steps of 45 degrees without the identity, and all reflections of them,
-    ``(K, 3, 3)``.
-    """
+    """Rotations in steps of 45 degrees but the identity, and reflections of all, ``(K, 3, 3)``."""
     angles = 45.0 * np.array(list(itertools.product(range(8), range(-2, 3), range(8))))
     turns = np.unique(Rotation.from_euler("xyz", angles, degrees=True).as_matrix().round(9), axis=0)
     return np.concatenate([turns[np.trace(turns, axis1=1, axis2=2) < 2.9], -turns])

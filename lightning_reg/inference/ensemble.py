@@ -7,41 +7,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from lightning_reg.data.symmetry import reordered
 from lightning_reg.inference.inputs import AnyRegistrar, Inputs
 from lightning_reg.inference.registrar import Registrar
 from lightning_reg.inference.result import Result
 from lightning_reg.inference.steps import Predict, Step, Variant
 from lightning_reg.registry import ArgumentError
-from lightning_reg.spatial import Displacement, Grid, Image, Pair
+from lightning_reg.spatial import Displacement, Image, Pair
 
 SHIFT = 2
 """Voxels padded before the first one, so that networks pool other groups of voxels."""
 
 
 def flipped(pair: Pair, axis: int) -> Pair:
-    """Both images stored in reverse order along an axis; every voxel keeps its position in the
-    world.
-    """
-
-    def turned(image: Image) -> Image:
-        turn = np.eye(4)
-        turn[axis, axis], turn[axis, 3] = -1, image.grid.shape[axis] - 1
-        return replace(
-            image,
-            tensor=image.tensor.flip(2 + axis),
-            grid=Grid(image.grid.shape, image.grid.affine @ turn),
-        )
-
-    return Pair(turned(pair.fixed), turned(pair.moving), name=pair.name)
+    """Both images stored in reverse order along an axis, at their places in the world."""
+    flips = [other == axis for other in range(3)]
+    fixed, moving = (reordered(image, range(3), flips) for image in (pair.fixed, pair.moving))
+    return Pair(fixed, moving, name=pair.name)
 
 
 def padded_in_front(pair: Pair, voxels: int = SHIFT) -> Pair:
-    """Both images padded by ``voxels`` before the first voxel of each axis; every voxel keeps its
-    position in the world.
-    """
+    """Both images padded before the first voxel of each axis, at their places in the world."""
 
     def moved(image: Image) -> Image:
         tensor = torch.nn.functional.pad(image.tensor, [voxels, 0] * 3, value=image.padding)
@@ -120,7 +108,11 @@ def varied(registrar: Registrar) -> list[Registrar]:
 def models(
     paths: Sequence[str | Path], load: Callable[[str | Path], Registrar], augment: bool
 ) -> AnyRegistrar:
-    """A registrar for one model; an ensemble for several or for test-time augmentation."""
+    """A registrar for one model; an ensemble for several or for test-time augmentation.
+
+    Args:
+        augment: test-time augmentation: mean over flips and a small shift of the images.
+    """
     registrars = [load(path) for path in paths]
     if augment:
         registrars = [each for registrar in registrars for each in varied(registrar)]

@@ -58,10 +58,12 @@ def export_onnx(
     image file.
 
     Args:
-        model: checkpoint, or a model's name, see :func:`lightning_reg.models.locate`.
-        path: of the ONNX file.
-        shape: extents of both images; the exported network accepts only these.
+        model: checkpoint of a trained network, or a model's name, see
+            :func:`lightning_reg.models.locate`.
+        path: ONNX file to write; its inputs are two images, its output is the displacement.
+        shape: extents of both images, voxels; the exported network accepts only these.
         spacing: voxel size of both images, mm.
+        overwrite: replace the file.
 
     Returns:
         The largest difference from PyTorch on random images, voxels; ``None`` if ONNX Runtime is

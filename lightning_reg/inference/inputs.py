@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torchio as tio
 
@@ -15,6 +15,7 @@ from lightning_reg.data.scans import read_pair, with_parts
 from lightning_reg.inference.result import Result
 from lightning_reg.io.images import Source, doubts
 from lightning_reg.metrics.extra import ExtraMetric
+from lightning_reg.registry import Checked, Range
 
 if TYPE_CHECKING:
     from lightning_reg.inference.registrar import Registrar
@@ -77,7 +78,7 @@ class Inputs:
         return cls(fixed, moving, name or " < ".join(names), paths, warnings, seconds)
 
 
-class AnyRegistrar(ABC):
+class AnyRegistrar(Checked, ABC):
     """One registrar, or the mean of several.
 
     Attributes:
@@ -99,22 +100,27 @@ class AnyRegistrar(ABC):
         moving_labels: Source | None = None,
         fixed_landmarks: str | Path | Any | None = None,
         moving_landmarks: str | Path | Any | None = None,
-        refine: int | None = None,
+        refine: Annotated[int, Range(0, of="steps")] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Result:
         """Register two images.
 
         Args:
-            fixed, moving: files, folders of DICOM slices, images of other libraries, or
-            ``(array, affine)``, see
-                :func:`~lightning_reg.io.images.read_image`; or TorchIO subjects with their masks,
-                labels and landmarks, see :func:`~lightning_reg.data.scans.with_parts`. Sizes,
-                spacings and directions may differ.
-            fixed_mask, moving_mask: regions of interest, used by the optimisation and the metrics,
-            never by a network. fixed_labels, moving_labels, fixed_landmarks, moving_landmarks: for
-            the metrics (and loss terms that need them).
-                Landmarks: a file (see :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
-            refine: steps of instance optimisation after the network; ``None`` or 0: none. Without a
+            fixed: image: NIfTI, MetaImage, NRRD, or a folder with a DICOM series. Also an image of
+                another library, or ``(array, affine)``, see
+                :func:`~lightning_reg.io.images.read_image`; or a TorchIO subject with its mask,
+                labels and landmarks, see :func:`~lightning_reg.data.scans.with_parts`.
+            moving: image to align with the fixed image. Sizes, spacings and directions may differ.
+            fixed_mask: region of interest of the fixed image. Masks are used by the optimisation
+                and the metrics, never by a network.
+            moving_mask: region of interest of the moving image.
+            fixed_labels: label map of the fixed image, for Dice and surface distances. Labels and
+                landmarks are for the metrics, and for loss terms that need them.
+            moving_labels: label map of the moving image, for Dice and surface distances.
+            fixed_landmarks: landmarks of the fixed image, for TRE. A file, see
+                :mod:`lightning_reg.io.points`, or ``(N, 3)`` RAS mm.
+            moving_landmarks: landmarks of the moving image, for TRE.
+            refine: steps of instance optimisation after the network; default: none. Without a
                 network: total number of steps, default that of the method.
             progress: called with a line of text for each part of the work.
 

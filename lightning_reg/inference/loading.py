@@ -32,17 +32,18 @@ def load(
     """Load a trained model for registration.
 
     Args:
-        model: ``best.ckpt`` of a run: configuration, preprocessing and weights in one file; or the
-            name of an installed model, or an address, see :func:`lightning_reg.models.locate`.
-            Loading executes no code from the file; components are looked up by name in the
-            installed packages.
-        device: where to compute.
-        start: ``headers`` or ``centers``, see :class:`~lightning_reg.inference.steps.Align`.
-        refinement: the configuration of ``conf/instance`` that ``register(..., refine=N)`` runs.
-        overrides: of its values, ``key=value`` as on a command line.
+        model: trained network: ``best.ckpt`` of a run, the name of an installed model, or an
+            address, see :func:`lightning_reg.models.locate`. Loading executes no code from the
+            file; components are looked up by name in the installed packages.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        start: initial alignment: ``headers`` or ``centers``, see
+            :class:`~lightning_reg.inference.steps.Align`.
+        refinement: instance optimisation that refines the result: a file of ``conf/instance`` or of
+            the user. It runs in ``register(..., refine=N)``.
+        overrides: values of the refinement, ``key=value`` as on a command line.
         memory: GiB, see :class:`Registrar`.
-        weight: of the loss term, for a model trained for a range of weights; default that of its
-            configuration.
+        weight: weight of the smoothness, for a model that was trained for a range of weights;
+            default: that of its configuration.
 
     Raises:
         UserError: no such file, not a model of this project, a component is not installed, no such
@@ -85,11 +86,17 @@ def conventional(
     """Registration without a trained network: instance optimisation from the initial alignment.
 
     Args:
-        name: a configuration of ``conf/instance``; ``auto`` chooses by the content of the images.
-        overrides: of its values, ``key=value`` as on a command line.
-        device: where to compute.
-        start: see :class:`~lightning_reg.inference.steps.Align`; default the configuration's.
-        memory: GiB, see :class:`Registrar`.
+        name: instance optimisation: ``auto``, which chooses by the content of the images,
+            ``bspline``, ``lung_ct``, ``rigid``, or another file of ``conf/instance`` or of the
+            user.
+        overrides: values of the instance optimisation, as
+            ``optimization.loss.bending.weight=5``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        start: initial alignment: ``headers``, ``centers`` or ``auto``, see
+            :class:`~lightning_reg.inference.steps.Align`; default: that of the instance
+            optimisation (``headers`` before a network).
+        memory: approximate memory limit, GiB; large images are registered at coarser voxels, see
+            :class:`Registrar`.
 
     Raises:
         UserError: no such configuration, option or device.

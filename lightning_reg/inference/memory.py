@@ -28,29 +28,23 @@ PROCESS = 0.9 * GIB
 SLAB = 400
 """Bytes per voxel of the slab in which metrics are measured."""
 READ, RESAMPLED = 12, 17
-"""Bytes of temporary memory in preprocessing: per voxel of the image as read, and per voxel of the
-preprocessed image.
-"""
+"""Bytes of temporary memory in preprocessing, per voxel as read, and as preprocessed."""
 WRITTEN, HELD = 12, 20
 """Bytes per voxel of the fixed image. ``WRITTEN``: the warped image, the Jacobian, and one
 component of the displacement while its file is written. ``HELD``, additionally for an image that is
 not large: the whole displacement, and two more components.
 """
 KEPT = 1.2
-"""Ratio of the growth of the process to the memory of the optimisation: the allocator retains part
-of the freed memory.
-"""
+"""Ratio of the growth of the process to the memory of the optimisation."""
 FIELD = 100
-"""Bytes per working voxel of a displacement that is not a spline, while its file (ITK's, in 64
-bits) is written.
-"""
+"""Bytes per working voxel of a field while it is written by ITK, in 64 bits."""
 FEWEST = 250_000
 """Smallest number of working voxels for a useful registration."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Memory needed to register a pair, in bytes.
+    """Memory needed to register a pair, in bytes, and its limit.
 
     "Working" images are the preprocessed ones.
 
@@ -59,12 +53,16 @@ class Need:
             and converted for computation.
         fixed, largest: voxels of the fixed image, and of the larger image.
         per_voxel: for network and optimisation, per voxel of the fixed working image.
+        given: limit; ``None``: the free memory.
+        model: whether a network registers; it cannot work on coarser voxels.
     """
 
     held: int
     fixed: int
     largest: int
     per_voxel: float
+    given: float | None = None
+    model: bool = False
 
     def at(self, voxels: int) -> float:
         """Bytes needed with this number of working voxels."""
@@ -96,21 +94,6 @@ class Need:
             low, high = (middle, high) if self.at(middle) <= memory else (low, middle)
         return low
 
-
-@dataclass(frozen=True)
-class Watched:
-    """Memory that one registration needs, and its limit.
-
-    Args:
-        need: of the pair.
-        given: limit in bytes; ``None``: the free memory.
-        model: whether a network registers; it cannot work on coarser voxels.
-    """
-
-    need: Need
-    given: float | None
-    model: bool
-
     @classmethod
     def over(
         cls,
@@ -119,7 +102,7 @@ class Watched:
         moving: tio.Subject,
         per_voxel: Callable[[], float],
         model: bool,
-    ) -> Watched:
+    ) -> Need:
         """Estimate the memory of a pair; nothing if there is no limit and the images are not large.
 
         Args:
@@ -129,24 +112,21 @@ class Watched:
         """
         sizes = [subject["image"].data.numel() for subject in (fixed, moving)]
         if memory is None and max(sizes) < LARGE:
-            return cls(Need(0, 0, 0, 0.0), math.inf, model)
+            return cls(0, 0, 0, 0.0, math.inf, model)
         images = [*fixed.get_images(intensity_only=False), *moving.get_images(intensity_only=False)]
         held = sum(
             image.data.numel()
             * (image.data.element_size() + (4 if isinstance(image, tio.ScalarImage) else 2))
             for image in images
         )
-        need = Need(held, sizes[0], max(sizes), per_voxel())
+        given = None if memory is None else memory * GIB
+        need = cls(held, sizes[0], max(sizes), per_voxel(), given, model)
         give_memory_back()  # freed after reading
-        return cls(need, None if memory is None else memory * GIB, model)
+        return need
 
-    def voxels(self) -> int | None:
-        """Largest number of working voxels; ``None`` if it is not limited.
-
-        Raises:
-            UserError: see :meth:`Need.voxels`.
-        """
-        return None if self.given is None or self.model else self.need.voxels(self.given)
+    def working(self) -> int | None:
+        """Largest number of working voxels, see :meth:`voxels`; ``None`` if it is not limited."""
+        return None if self.given is None or self.model else self.voxels(self.given)
 
     def require(self, working: Grid) -> None:
         """Refuse a registration that would run out of memory.
@@ -157,7 +137,7 @@ class Watched:
         Raises:
             UserError: it needs more memory than is free or allowed.
         """
-        needed, free = self.need.at(math.prod(working.shape)), self.given
+        needed, free = self.at(math.prod(working.shape)), self.given
         if free is None:
             free = available()
             free = None if free is None else free + PROCESS
@@ -176,7 +156,7 @@ class Watched:
 
     def registered(self) -> None:
         """Give the memory of the registration back, if the images are large."""
-        if self.need.largest:
+        if self.largest:
             give_memory_back()
 
 

@@ -81,7 +81,7 @@ def _transform(path: Path, *content: Any) -> None:
 
 
 def _thumbnail(path: Path, *content: Any) -> None:
-    from lightning_reg.figures.thumbnail import thumbnail
+    from lightning_reg.figures.views import thumbnail
 
     thumbnail(*content).save(path, quality=82)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_reg import __version__
 from lightning_reg.configuration.documentation import REQUIRED
 from lightning_reg.data.datasets.identity import held_out_but_seen, keep_splits, trained_images
-from lightning_reg.io.folders import reason, write_whole
+from lightning_reg.io.folders import reported, write_whole
 from lightning_reg.io.reading import as_yaml
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.metrics.table import heading
@@ -76,12 +76,17 @@ def pack(
 
     Args:
         run: folder of a finished training.
-        out: new folder; its name is the package's.
-        licence: of the weights, an SPDX expression.
+        out: new folder for the package; its last part is the package's name, as ``my_model``.
+        licence: licence of the weights, an SPDX expression such as ``CC-BY-SA-4.0``; a model
+            needs one.
         checkpoint: ``best`` or ``last``.
-        title, data, not_for, training, citation: entries of the card. The first three, if missing,
-        are marked in it as to be written.
-        name: of the model; default the package's.
+        title: images that the model registers, in one line. A missing title is marked in the card
+            as to be written, and so are missing ``data`` and ``not_for``.
+        data: training data: source, subjects, modality.
+        not_for: limits of use.
+        training: command that trains the model; default: with the configuration in the package.
+        citation: citation of data and methods.
+        name: name of the model; default: the package's.
 
     Raises:
         UserError: the run is not finished, its data are missing, the folder exists or cannot be
@@ -151,7 +156,7 @@ def pack(
         components=module.components(),
         citation=" ".join(citation.split()),
     )
-    try:
+    with reported(f"{out} could not be written", "nothing was left behind"):
         out.parent.mkdir(parents=True, exist_ok=True)
         # the folder appears only if everything succeeds
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:
@@ -166,10 +171,6 @@ def pack(
             (package / "training.yaml").write_text(as_yaml(portable(config)), encoding="utf-8")
             _write_texts(Path(place) / "package", package, name, card)
             (Path(place) / "package").rename(out)
-    except OSError as cause:
-        raise UserError(
-            f"{out} could not be written ({reason(cause)}); nothing was left behind."
-        ) from cause
     package = out / "src" / package_name
     missing = [key for key, value in described.items() if not value]
     return Packed(name, card, package / CARD, (package / WEIGHTS).stat().st_size, missing)
@@ -193,9 +194,7 @@ def _accuracy(module: RegistrationModule, pairs: list[Pair]) -> dict[str, float]
 def _weights(
     module: RegistrationModule, state: Mapping[str, Any], pairs: list[Pair]
 ) -> tuple[dict[str, Any], str]:
-    """The weights, in half precision if this changes no displacement by more than
-    :data:`TOLERANCE`, and a note on their precision.
-    """
+    """The weights, in half precision within :data:`TOLERANCE`, and a note on it."""
     halved = {
         key: value.half() if isinstance(value, Tensor) and value.is_floating_point() else value
         for key, value in state.items()
@@ -249,9 +248,7 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(config: Mapping[str, Any]) -> str:
-    """Command line that trains the same method on the same data from the configuration in the
-    package.
-    """
+    """Command line that trains the same method from the configuration in the package."""
     root = " data.root=FOLDER" if config["data"].get("root") is not None else ""
     begun = "; it started from another model's weights" if config.get("init") is not None else ""
     return (

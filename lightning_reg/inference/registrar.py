@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,17 +18,16 @@ from lightning_reg.data.scans import make_pair, original
 from lightning_reg.data.statistics import unlike
 from lightning_reg.figures.views import card
 from lightning_reg.inference import doubts
-from lightning_reg.inference.alignment import between_worlds, shifted
 from lightning_reg.inference.inputs import AnyRegistrar, Inputs
-from lightning_reg.inference.memory import Watched
+from lightning_reg.inference.memory import Need
 from lightning_reg.inference.result import Result
-from lightning_reg.inference.starts import identity
+from lightning_reg.inference.starts import between_worlds, identity, shifted
 from lightning_reg.inference.steps import Align, Notes, Optimize, Step
 from lightning_reg.io.lps import require_perpendicular
 from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.optimization import Optimization
 from lightning_reg.registry import (
-    ArgumentError,
+    Range,
     UserError,
     require_count,
     require_kind,
@@ -63,7 +61,7 @@ class Registrar(AnyRegistrar):
     settings: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     metrics: Sequence[ExtraMetric] = ()
-    memory: float | None = None
+    memory: Annotated[float, Range(above=0, of="GiB")] | None = None
     lungs: Registrar | None = None
     trained_on: frozenset[str] = frozenset()
 
@@ -74,10 +72,7 @@ class Registrar(AnyRegistrar):
             require_kind(step, Step, "one of steps", "give Align, Predict or Optimize objects")
         instead = (Registrar, type(None))
         require_kind(self.lungs, instead, "lungs", "give an object of Registrar, or None")
-        require_kind(self.memory, (int, float, type(None)), "memory", "give GiB, a number above 0")
         self.device = checked_device(self.device)
-        if self.memory is not None and not 0 < self.memory < math.inf:
-            raise ArgumentError(f"memory is {self.memory}; give GiB, a number above 0")
         if self.composer is not None:
             self.composer.to(self.device).eval()
 
@@ -164,12 +159,12 @@ class Registrar(AnyRegistrar):
         require_perpendicular(ours.image.grid)
         centered = self.preprocessing.center is True or any(step.centered for step in self.steps)
         raw = make_pair(ours, theirs, overlapping=not centered)
-        need = Watched.over(
+        need = Need.over(
             self.memory, inputs.fixed, inputs.moving,
             lambda: max((step.bytes_per_voxel(raw) for step in steps), default=0.0),
             model=self.composer is not None,
         )  # fmt: skip
-        voxels = need.voxels()
+        voxels = need.working()
         preprocessing = replace(self.preprocessing, center=False)
         scans = [preprocessing(subject, voxels) for subject in (inputs.fixed, inputs.moving)]
         warnings = [unlike(scan, self.statistics) for scan in scans] if self.statistics else []
@@ -245,7 +240,7 @@ class Prepared:
     working: Pair
     pair: Pair
     origins: np.ndarray
-    need: Watched
+    need: Need
     warnings: Sequence[str | None]
 
     def in_the_world(self, transform: Transform) -> Transform:

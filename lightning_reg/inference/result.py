@@ -16,10 +16,8 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from lightning_reg.figures.thumbnail import thumbnail
-from lightning_reg.figures.views import card
+from lightning_reg.figures.views import card, thumbnail
 from lightning_reg.inference.applying import read_to_resample
-from lightning_reg.inference.inverse import Inverted, invert, spread_of
 from lightning_reg.inference.outputs import INVERSE, OF_ONE, outputs
 from lightning_reg.inference.report.page import ReportSection
 from lightning_reg.inference.report.registration import write_report
@@ -46,6 +44,51 @@ from lightning_reg.spatial import (
     resampled,
     split_affine,
 )
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """Inverse of a transform, with its residual.
+
+    Args:
+        transform: moving world to fixed world.
+        domain: part of the moving grid that contains the mapped voxels of the fixed image, with a
+            margin of some voxels.
+        residual: ``mean, p95, largest`` of ``|phi(phi^-1(y)) - y|`` at the mapped voxels, mm.
+    """
+
+    transform: Transform
+    domain: Grid
+    residual: dict[str, float]
+
+
+@torch.no_grad()
+def invert(transform: Transform, grid: Grid, moving: Grid) -> Inverted:
+    """Invert a transform, and measure the residual at the mapped voxels of the fixed ``grid``.
+
+    Args:
+        transform: fixed world to moving world.
+        grid, moving: of the two images.
+    """
+    inverse = transform.inverse()
+    landed = transform.map_world(grid.to_world(grid.scattered(200_000)))
+    distance = (transform.map_world(inverse.map_world(landed)) - landed).norm(dim=1)[0]
+    voxels = moving.to_voxel(landed)[0]
+    low = [
+        min(max(int(v) - 8, 0), n - 2) for v, n in zip(voxels.amin(1), moving.shape, strict=True)
+    ]
+    high = [
+        max(min(int(v) + 9, n), a + 2)
+        for v, n, a in zip(voxels.amax(1), moving.shape, low, strict=True)
+    ]
+    domain = moving.cropped(low, [b - a for a, b in zip(low, high, strict=True)])
+    return Inverted(inverse, domain, spread_of(distance))
+
+
+def spread_of(distances: Tensor) -> dict[str, float]:
+    """Mean, 95th percentile and maximum."""
+    p95 = float(distances.quantile(0.95))
+    return {"mean": float(distances.mean()), "p95": p95, "largest": float(distances.max())}
 
 
 @dataclass
@@ -165,17 +208,13 @@ class Result:
 
     @cached_property
     def warped(self) -> tio.ScalarImage:
-        """The moving image's original intensities on the fixed image's original grid, sampled once
-        (linear).
-        """
+        """The moving image's original intensities on the fixed image's grid (linear)."""
         image = resampled(self.pair.moving, self.field, self.grid)
         return tio.ScalarImage(tensor=image.tensor[0], affine=image.grid.affine[0])
 
     @property
     def warped_labels(self) -> Tensor | None:
-        """The moving image's labels on the fixed image's original grid (nearest neighbour),
-        ``(1, 1, I, J, K)``.
-        """
+        """The moving image's labels on the fixed image's grid (nearest), ``(1, 1, I, J, K)``."""
         labels = self.pair.moving_labels
         return None if labels is None else resampled(labels, self.field, self.grid).tensor
 
@@ -189,9 +228,7 @@ class Result:
 
     @cached_property
     def field(self) -> Transform:
-        """The transform used to resample images: precomputed for every voxel of the fixed image
-        unless the image is large.
-        """
+        """The transform, computed once for every voxel of the fixed image unless it is large."""
         return known_on(self.transform, self.grid)
 
     @cached_property
@@ -243,8 +280,8 @@ class Result:
         """Write the results into a folder; it appears only if everything succeeds.
 
         Args:
-            folder: new; ``docs/register.md`` describes its content.
-            overwrite: replace existing results.
+            folder: new folder for the results; ``docs/register.md`` describes its content.
+            overwrite: replace earlier results.
             inverse: write the inverse transform, too.
             report: write ``report.html``.
             sections: report sections of other distributions.

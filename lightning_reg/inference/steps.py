@@ -18,9 +18,7 @@ from lightning_reg.registry import blaming, require_kind
 from lightning_reg.spatial import Displacement, Pair, Transform
 
 Variant = Callable[[Pair], Pair]
-"""Another storage of a preprocessed pair (flipped, padded) in the same world: a transform between
-its images also fits the pair.
-"""
+"""Another storage of a pair (flipped, padded) in the same world; transforms fit both."""
 
 
 @dataclass

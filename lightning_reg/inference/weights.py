@@ -1,6 +1,4 @@
-"""Models trained for a range of weights of a loss term: registrations of one pair for several
-weights.
-"""
+"""Models trained for a range of weights of a loss term: a pair's registrations by weight."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ class Weights:
 
     @classmethod
     def of(cls, network: nn.Module, register: Callable[[], Transform]) -> Weights | None:
-        """Make it from a network and a function that registers with it; ``None`` for a network
-        without a weight.
-        """
+        """Make it from a network and a function that registers; ``None`` without a weight."""
         parts = conditionings(network)
         if not parts:
             return None

@@ -1,3 +1,1 @@
-"""Reading and writing of images, points, transforms and folders, with the conversion between LPS
-and RAS.
-"""
+"""Reading and writing of images, points, transforms and folders; LPS becomes RAS here."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 
 from lightning_reg.registry import DataError
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 Array = NDArray[np.float64]
 ALONG = 0.1
-"""Largest distance of a slice from its place in a regular volume, as a fraction of the slice
-distance.
-"""
+"""Largest distance of a slice from its place, as a fraction of the slice distance."""
 BESIDE = 0.5
 """The same in the plane of the slices, in pixels."""
 SAME = 1e-3
 """Largest difference of direction cosines, and relative difference of pixel spacings, in a volume.
 """
+
+
+FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
 class _Slice(NamedTuple):
@@ -133,100 +137,67 @@ def read_slices(
 
 def _headers(number: int, path: Path) -> list[_Slice]:
     """Header of a slice, or of each frame of a multi-frame file."""
-    reader = _reader(path)
+    from pydicom import dcmread  # imported late for a faster start-up
+
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as cause:
+        _reader(path).ReadImageInformation()  # refuses files that are cut off
+        return _slices(number, path, dcmread(path, stop_before_pixels=True))
+    except DataError:
+        raise
+    except Exception as cause:  # pydicom raises many kinds for values that it cannot read
         raise _damaged(path) from cause
 
-    def values(tag: str) -> list[str]:
-        return reader.GetMetaData(tag).strip().split("\\") if reader.HasMetaDataKey(tag) else []
 
-    if values("0028|0100") == ["1"]:
+def _slices(number: int, path: Path, header: Dataset) -> list[_Slice]:
+    """Headers from that of a file: its own values, or those of its functional groups."""
+    if header.get("BitsAllocated") == 1:
         raise DataError(
             f"{path} is a DICOM segmentation of one bit per voxel; convert it to NIfTI first, for"
             " instance with dcmqi."
         )
-    columns, rows, *frames = reader.GetSize()
-    if frames[0] > 1 or (values("0028|0008") and not values("0020|0032")):
-        try:
-            return _frames(number, path)
-        except DataError:
-            raise
-        except Exception as cause:  # pydicom raises many kinds for values that it cannot read
-            raise _damaged(path) from cause
-    return [
-        _Slice(
-            number,
-            0,
-            path.name,
-            (columns, rows),
-            _numbers(reader.GetSpacing()[:2] if values("0028|0030") else None, 2),
-            _numbers(values("0020|0032"), 3),
-            _numbers(values("0020|0037"), 6),
-            float(np.nan_to_num(_numbers(values("0018|0081"), 1)[0])),
-            {
-                "image types": "/".join(values("0008|0008")),
-                "time points": "".join(values("0020|0100")),
-            },
-        )
-    ]
-
-
-def _frames(number: int, path: Path) -> list[_Slice]:
-    """Headers of the frames of a multi-frame file, from its functional groups."""
-    from pydicom import Dataset, dcmread  # imported late for a faster start-up
-
-    header = dcmread(path, stop_before_pixels=True)
     frames, shared = (
         header.get(f"{of}FunctionalGroupsSequence") or () for of in ("PerFrame", "Shared")
     )
-    if not frames:
+    if not frames and int(header.get("NumberOfFrames") or 1) > 1:
         raise DataError(
             f"{path} has {header.NumberOfFrames} frames without positions (as a film or a dose"
             " has); convert it to NIfTI first."
         )
-    slices: list[_Slice] = []
-    for place, frame in enumerate(frames):
 
-        def value(key: str, *groups: str, own: Dataset = frame) -> Any:
-            items = [
-                item
-                for part in (own, *shared)
-                for group in groups
-                for item in part.get(group) or ()
-            ]
-            return next((item[key].value for item in items if key in item), None)
+    def value(frame: Dataset, key: str, *groups: str) -> Any:
+        items = [
+            item for part in (frame, *shared) for group in groups for item in part.get(group) or ()
+        ]
+        return next((item[key].value for item in (*items, frame) if key in item), None)
 
+    slices = []
+    for place, frame in enumerate(frames or [header]):
         slope, intercept = (
-            value(key, "PixelValueTransformationSequence")
+            value(frame, key, "PixelValueTransformationSequence")
             for key in ("RescaleSlope", "RescaleIntercept")
         )
-        spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
+        spacing = _numbers(value(frame, "PixelSpacing", "PixelMeasuresSequence"), 2)
+        types = value(frame, "FrameType", *FRAME_TYPES) or value(frame, "ImageType") or ()
+        echo = value(frame, "EffectiveEchoTime", "MREchoSequence") or value(frame, "EchoTime")
+        time = value(frame, "TemporalPositionIndex", "FrameContentSequence") or value(
+            frame, "TemporalPositionIdentifier"
+        )
         slices.append(
             _Slice(
                 number,
                 place,
-                f"frame {place + 1} of {path.name}",
+                f"frame {place + 1} of {path.name}" if frames else path.name,
                 (int(header.Columns), int(header.Rows)),
                 spacing[::-1],
-                _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3),
-                _numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6),
-                float(value("EffectiveEchoTime", "MREchoSequence") or 0.0),
+                _numbers(value(frame, "ImagePositionPatient", "PlanePositionSequence"), 3),
+                _numbers(value(frame, "ImageOrientationPatient", "PlaneOrientationSequence"), 6),
+                float(echo or 0.0),
                 {
-                    "image types": "/".join(
-                        value(
-                            "FrameType",
-                            "MRImageFrameTypeSequence",
-                            "CTImageFrameTypeSequence",
-                            "PETFrameTypeSequence",
-                        )
-                        or ()
-                    ),
-                    "time points": str(value("TemporalPositionIndex", "FrameContentSequence")),
-                    "stacks": str(value("StackID", "FrameContentSequence")),
+                    "image types": "/".join(types),
+                    "time points": str(time or ""),
+                    "stacks": str(value(frame, "StackID", "FrameContentSequence") or ""),
                 },
-                (float(slope or 1.0), float(intercept or 0.0)),
+                (float(slope or 1.0), float(intercept or 0.0)) if frames else (1.0, 0.0),
             )
         )
     return slices

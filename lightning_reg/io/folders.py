@@ -123,32 +123,21 @@ def refuse_file(path: Path, overwrite: bool, space: int = 0) -> None:
 
 def _exists(path: Path) -> bool:
     require_unicode(path.absolute())
-    try:
+    with reported(f"{path} cannot be used", "choose another path"):
         return os.path.lexists(path) or path.exists()
-    except OSError as cause:
-        raise DataError(f"{path} cannot be used ({reason(cause)}); choose another path.") from cause
 
 
 def _try(place: Path, wanted: Path, space: int) -> None:
     """Check that the nearest existing folder can be written and has enough space."""
     while not _exists(place) and place != place.parent:
         place = place.parent
-    try:
+    with reported(f"{wanted} cannot be made", "choose another path"):
         if wanted.name and place.is_dir():
-            os.lstat(place / wanted.name)  # fails for too long a name
-    except FileNotFoundError:
-        pass
-    except OSError as cause:
-        raise DataError(
-            f"{wanted} cannot be made ({reason(cause)}); choose another path."
-        ) from cause
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            free = shutil.disk_usage(place).free
-    except OSError as cause:
-        raise DataError(
-            f"{wanted} cannot be made ({place}: {reason(cause)}); choose another path."
-        ) from cause
+            with suppress(FileNotFoundError):
+                os.lstat(place / wanted.name)  # fails for too long a name
+    in_place = reported(f"{wanted} cannot be made in {place}", "choose another path")
+    with in_place, tempfile.TemporaryFile(dir=place):
+        free = shutil.disk_usage(place).free
     if free < space:
         raise DataError(
             f"{wanted} needs about {space / 2**20:,.0f} MiB, and {place} has {free / 2**20:,.0f}"
@@ -211,29 +200,21 @@ def written_whole(folder: Path, overwrite: bool = False, by: str = "register") -
     folder = folder.expanduser().resolve()
     refuse_existing(folder, overwrite, by)
     there, inside = folder.is_dir(), folder.is_dir() and _has_to_stay(folder)
-    try:
+    with reported(f"{folder} cannot be made", "choose another folder"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = folder if inside else folder.parent
-        partial = Path(tempfile.mkdtemp(prefix=_of_this_process(folder, beside), dir=beside))
-    except OSError as cause:
-        raise DataError(
-            f"{folder} cannot be made ({reason(cause)}); choose another folder."
-        ) from cause
+        partial = _partial(folder, folder if inside else folder.parent)
+        partial.mkdir()
     try:
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        written = sorted(path.name for path in partial.iterdir())
-        (partial / LISTING).write_text(json.dumps({"by": by, "files": written}) + "\n")
-        if inside:
-            _replace_inside(folder, partial)
-        elif there:
-            _replace(folder, partial)
-        else:
-            os.replace(partial, folder)
-    except OSError as cause:
-        raise DataError(
-            f"{folder} could not be written ({reason(cause)}); nothing was left behind."
-        ) from cause
+        with reported(f"{folder} could not be written", "nothing was left behind"):
+            yield partial
+            written = sorted(path.name for path in partial.iterdir())
+            (partial / LISTING).write_text(json.dumps({"by": by, "files": written}) + "\n")
+            if inside:
+                _replace_inside(folder, partial)
+            elif there:
+                _replace(folder, partial)
+            else:
+                os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -270,9 +251,7 @@ def _is_unfinished(names: Sequence[str]) -> bool:
 
 
 def _has_to_stay(folder: Path) -> bool:
-    """Whether the folder cannot be replaced: a mount point, one that holds the working directory,
-    or in a read-only folder.
-    """
+    """Whether the folder is a mount, holds the working directory, or is in a read-only one."""
     here = Path.cwd().resolve()
     return (
         folder.is_mount()
@@ -282,10 +261,8 @@ def _has_to_stay(folder: Path) -> bool:
     )
 
 
-def _of_this_process(wanted: Path, place: Path) -> str:
-    """Prefix of this process's temporary names for a file or folder; those of killed processes of
-    this machine are removed.
-    """
+def _partial(wanted: Path, place: Path) -> Path:
+    """A new temporary path of this process; those of killed processes here are removed."""
     prefix = f".{wanted.name[:100]}.partial-{socket.gethostname()}-"
     for path in place.glob(f"{glob.escape(prefix)}*"):
         number = path.name.removeprefix(prefix).partition("-")[0]
@@ -297,21 +274,28 @@ def _of_this_process(wanted: Path, place: Path) -> str:
             shutil.rmtree(path, ignore_errors=True)  # fails for a file
             with suppress(OSError):
                 path.unlink()
-    return f"{prefix}{os.getpid()}-"
+    return place / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _kept(folder: Path, partial: Path) -> list[Path]:
+    """Files of a folder that no command wrote.
+
+    Raises:
+        FileExistsError: ``partial``, which may be in the folder, would replace one of them.
+    """
+    _, ours = _listing(folder)
+    kept = [path for path in folder.iterdir() if path.name not in (*ours, LISTING, partial.name)]
+    for path in kept:
+        if (partial / path.name).exists():
+            problem = "it was not written by this command and would be replaced"
+            raise FileExistsError(errno.EEXIST, problem, str(path))
+    return kept
 
 
 def _replace(folder: Path, partial: Path) -> None:
     """Replace ``folder`` by ``partial``, and keep the files in it that no command wrote."""
-    _, ours = _listing(folder)
-    for path in folder.iterdir():
-        if path.name not in (*ours, LISTING):
-            if (partial / path.name).exists():
-                raise FileExistsError(
-                    errno.EEXIST,
-                    "it was not written by this command and would be replaced",
-                    str(path),
-                )
-            linked(path, partial / path.name)
+    for path in _kept(folder, partial):
+        linked(path, partial / path.name)
     shutil.copymode(folder, partial)
     if not _exchanged(folder, partial):
         old = partial.with_name(f"{partial.name}-old")
@@ -325,9 +309,7 @@ def _replace(folder: Path, partial: Path) -> None:
 
 
 def linked(path: Path, new: Path) -> None:
-    """Link a file, or all files of a folder, under a second name; copy if the file system has no
-    hard links.
-    """
+    """Link a file, or all files of a folder, under a second name; copy without hard links."""
 
     def link(source: str, target: str) -> None:
         try:
@@ -355,17 +337,9 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _replace_inside(folder: Path, partial: Path) -> None:
-    """Replace the command's files in ``folder`` by those of ``partial`` inside it; restore them on
-    failure.
-    """
+    """Replace the command's files in ``folder`` by those of ``partial``; restore on failure."""
+    _kept(folder, partial)
     _, ours = _listing(folder)
-    for path in partial.iterdir():
-        if (folder / path.name).exists() and path.name not in (*ours, LISTING):
-            raise FileExistsError(
-                errno.EEXIST,
-                "it was not written by this command and would be replaced",
-                str(folder / path.name),
-            )
     old = Path(tempfile.mkdtemp(prefix=".old.", dir=folder))
     moved: list[tuple[Path, Path]] = []
     try:
@@ -386,21 +360,17 @@ def _replace_inside(folder: Path, partial: Path) -> None:
 
 @contextmanager
 def written_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """As :func:`written_whole`, for a single file: yields a path of the same name in a temporary
-    folder beside it.
-    """
+    """As :func:`written_whole`, for a file: yields a path of its name in a temporary folder."""
     path = path.expanduser()
     refuse_file(path, overwrite)
+    partial = _partial(path, path.parent)
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=_of_this_process(path, path.parent), dir=path.parent
-        ) as partial:
-            yield Path(partial) / path.name
-            os.replace(Path(partial) / path.name, path)
-    except OSError as cause:
-        raise DataError(
-            f"{path} could not be written ({reason(cause)}); nothing was left behind."
-        ) from cause
+        with reported(f"{path} could not be written", "nothing was left behind"):
+            partial.mkdir()
+            yield partial / path.name
+            os.replace(partial / path.name, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -413,7 +383,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         OSError: the file, which the exception names, cannot be written; the old content is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{_of_this_process(path, path.parent)}{secrets.token_hex(4)}")
+    partial = _partial(path, path.parent)
     try:
         with partial.open("xb") as file:
             file.write(content)
@@ -427,14 +397,21 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
+@contextmanager
+def reported(what: str, remedy: str, kind: type[DataError] = DataError) -> Iterator[None]:
+    """Report what cannot be written in a sentence, with the reason and a remedy.
+
+    Raises:
+        DataError: of this kind, instead of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as cause:
+        raise kind(f"{what} ({reason(cause)}); {remedy}.") from cause
+
+
 def reason(error: OSError) -> str:
     """Reason of a failed write, in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     return error.strerror or str(error)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

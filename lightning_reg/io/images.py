@@ -18,7 +18,7 @@ from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from lightning_reg.io.dicom import is_dicom, read_folder, read_slices
-from lightning_reg.io.lps import lps_geometry
+from lightning_reg.io.lps import place_lps
 from lightning_reg.io.names import require_unicode
 from lightning_reg.io.nifti import is_nifti, nifti_header, open_nifti, place, placement, skew
 from lightning_reg.registry import DataError
@@ -149,9 +149,7 @@ def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    """Convert to this machine's byte order, and to signed types where PyTorch hardly supports the
-    unsigned ones.
-    """
+    """Convert to this machine's byte order, and to signed types, which PyTorch supports."""
     if values.dtype.kind not in "biuf":
         raise DataError(
             f"Voxels of the kind {values.dtype} are no intensities; convert them to real numbers."
@@ -177,9 +175,7 @@ SKEWED = 1e-3
 
 
 class Doubt(NamedTuple):
-    """A reason why other programs may place an image elsewhere: a sentence, and whether voxel sizes
-    differ.
-    """
+    """Why other programs may place an image elsewhere, and whether voxel sizes differ."""
 
     text: str
     sizes: bool = False
@@ -266,9 +262,7 @@ def require_finite(path: Path) -> None:
 
 
 def voxels(path: Path) -> int:
-    """Number of voxels according to the header; 0 if the header cannot be read (a folder of slices,
-    a damaged file).
-    """
+    """Number of voxels according to the header; 0 if the header cannot be read."""
     if not path.is_file():
         return 0
     try:
@@ -297,9 +291,7 @@ def first_line(error: BaseException) -> str:
 
 
 def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
-    """Write intensities, a mask or labels ``(1, 1, I, J, K)``; the ending sets the format
-    (``.nii.gz``, ``.mha``, ``.nrrd``).
-    """
+    """Write an image, mask or labels ``(1, 1, I, J, K)``; the ending sets the format."""
     values = tensor[0, 0].detach().cpu().contiguous().numpy()
     if values.dtype.kind in "biu":  # the smallest type that every reader supports
         low, high = int(values.min()), int(values.max())
@@ -312,10 +304,7 @@ def write_image(path: Path, tensor: Tensor, grid: Grid) -> None:
         nib.save(written, path)
         return
     image = sitk.GetImageFromArray(values.transpose())
-    origin, spacing, direction = lps_geometry(grid)
-    image.SetOrigin(origin)
-    image.SetSpacing(spacing)
-    image.SetDirection(direction)
+    place_lps(image, grid)
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as cause:

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lightning_reg.io.folders import refuse_links
+from lightning_reg.io.folders import refuse_links, reported
 from lightning_reg.io.reading import read_json
 from lightning_reg.registry import DataError
 
@@ -49,15 +49,9 @@ def one_writer(folder: Path) -> Iterator[None]:
         ) from cause
     try:
         started = datetime.now().isoformat(sep=" ", timespec="seconds")
-        try:
-            holder.write_text(
-                json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": started})
-            )
-        except OSError as cause:
-            raise DataError(
-                f"{folder} cannot be written ({cause.strerror or cause}); make room, or choose"
-                " another folder."
-            ) from cause
+        own = {"host": socket.gethostname(), "process": os.getpid(), "since": started}
+        with reported(f"{folder} cannot be written", "make room, or choose another folder"):
+            holder.write_text(json.dumps(own))
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -84,13 +78,10 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _described(path: Path) -> str:
-    found = _holder(path)
-    known = {"process", "host", "since"} <= found.keys()
-    return (
-        "process {process} on {host} since {since}".format_map(found)
-        if known
-        else "another process"
-    )
+    try:
+        return "process {process} on {host} since {since}".format_map(_holder(path))
+    except KeyError:
+        return "another process"
 
 
 def _alive(path: Path) -> bool:

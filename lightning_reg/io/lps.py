@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import SimpleITK as sitk
 
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
@@ -18,6 +19,14 @@ def require_perpendicular(grid: Grid) -> None:
         DataError: its axes are not perpendicular.
     """
     lps_geometry(grid)
+
+
+def place_lps(image: sitk.Image, grid: Grid) -> None:
+    """Set origin, spacing and direction of an image of a grid's voxels."""
+    origin, spacing, direction = lps_geometry(grid)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
 
 
 def lps_geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:

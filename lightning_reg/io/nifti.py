@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 Affine = NDArray[np.float64]
 ENDINGS = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz")
 MILLIMETRES = {1: 1e3, 3: 1e-3}
-"""Factor for metres and micrometres, codes of ``xyzt_units``; any other code is read as mm, as in
-ITK.
-"""
+"""Factor for metres and micrometres, codes of ``xyzt_units``; others are mm, as in ITK."""
 
 
 class Placement(NamedTuple):

@@ -26,9 +26,7 @@ HELP = (
     " (.fcsv, .mrk.json)"
 )
 ANTS = ["x", "y", "z", "t"]
-"""First columns of the files of ``antsApplyTransformsToPoints``, which maps points in ITK's
-coordinates: LPS mm.
-"""
+"""First columns of points of ``antsApplyTransformsToPoints``, which are LPS mm."""
 UNITS = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "cm": 10.0, "m": 1000.0}
 """Units of Slicer's control points, mm."""
 
@@ -160,9 +158,7 @@ def read_plain(path: Path, space: str, first: int = 0) -> PointFile:
 def _without_empty_end(
     path: Path, rows: list[tuple[int, list[str]]]
 ) -> list[tuple[int, list[str]]]:
-    """Drop empty lines at the end; refuse an empty line between others, after which points would no
-    longer correspond.
-    """
+    """Drop empty lines at the end; refuse others, after which points would not correspond."""
     while rows and not any(cell.strip() for cell in rows[-1][1]):
         rows.pop()
     empty = [line for line, row in rows if not any(cell.strip() for cell in row)]
@@ -179,24 +175,19 @@ def _read_csv(path: Path) -> PointFile:
         reader = csv.reader(file, skipinitialspace=True)
         names = [name.strip() for name in next(reader, [])]
         rows = _without_empty_end(path, [(reader.line_num, row) for row in reader])
-    space = (
-        "LPS"
-        if names[:4] == ANTS
-        else next((space for space, columns in COLUMNS.items() if set(columns) <= set(names)), None)
-    )
+    known = {"LPS": ("x", "y", "z")} if names[:4] == ANTS else COLUMNS
+    space = next((space for space, columns in known.items() if set(columns) <= set(names)), None)
     if space is None:
         raise DataError(
             f"{path} has the columns {', '.join(names) or 'of an empty file'}; give {HELP}."
         )
-    long = next(
-        (line for line, row in rows if any(_is_number(cell) for cell in row[len(names) :])), None
-    )
-    if long is not None:
-        raise DataError(
-            f"Line {long} of {path} has more numbers than the header has columns; write decimal"
-            " points instead of commas."
-        )
-    at = [names.index(column) for column in (ANTS[:3] if names[:4] == ANTS else COLUMNS[space])]
+    for line, row in rows:
+        if any(map(_is_number, row[len(names) :])):
+            raise DataError(
+                f"Line {line} of {path} has more numbers than the header has columns; write decimal"
+                " points instead of commas."
+            )
+    at = [names.index(column) for column in known[space]]
     values = _numbers(path, [(line, [row[a] for a in at if a < len(row)]) for line, row in rows])
     return PointFile(values, space, _labels(names, [row for _, row in rows]))
 
@@ -239,7 +230,12 @@ def _numbers(path: Path, rows: Sequence[tuple[int | str, Sequence[object]]]) -> 
     return torch.tensor(values, dtype=torch.float64).view(-1, 3)
 
 
-def _space(path: Path, name: str) -> str:
+def _space(path: Path, name: str | None) -> str:
+    if name is None:
+        raise DataError(
+            f"{path} does not say in which coordinate system its points are; export it from Slicer"
+            " again."
+        )
     known = {"0": "RAS", "RAS": "RAS", "1": "LPS", "LPS": "LPS", "2": "voxel", "IJK": "voxel"}
     if name.strip().upper() not in known:
         raise DataError(
@@ -250,30 +246,20 @@ def _space(path: Path, name: str) -> str:
 
 
 def _read_fcsv(path: Path) -> PointFile:
-    lines = list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-    header = next((line for _, line in lines if "CoordinateSystem" in line and "=" in line), None)
-    if header is None:
-        raise DataError(
-            f"{path} does not say in which coordinate system its points are; export it from Slicer"
-            " again."
-        )
-    names = next(
-        (
-            line.split("=")[1].strip().split(",")
-            for _, line in lines
-            if re.match(r"# *columns *=", line)
-        ),
-        [],
+    text = path.read_text(encoding="utf-8")
+    system, columns = (
+        re.search(rf"^.*{key}.*?=([^=\n]*)", text, re.MULTILINE)
+        for key in ("CoordinateSystem", "# *columns *")
     )
+    space = _space(path, system and system[1])
     rows = [
         (number, next(csv.reader([line])))
-        for number, line in lines
+        for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.startswith("#")
     ]
     values = _numbers(path, [(number, row[1:4]) for number, row in rows])
-    return PointFile(
-        values, _space(path, header.split("=")[1]), _labels(names, [row for _, row in rows])
-    )
+    names = columns[1].strip().split(",") if columns else []
+    return PointFile(values, space, _labels(names, [row for _, row in rows]))
 
 
 def _read_markups(path: Path) -> PointFile:
@@ -284,34 +270,23 @@ def _read_markups(path: Path) -> PointFile:
             " its own."
         )
     markup = markups[0]
-    points = [(number, point) for number, point in enumerate(markup["controlPoints"], 1)]
-    unset = [
-        number for number, point in points if point.get("positionStatus", "defined") != "defined"
-    ]
-    if unset:
-        raise DataError(f"Point {unset[0]} of {path} was never placed; place or remove it.")
-    if "coordinateSystem" not in markup:
-        raise DataError(
-            f"{path} does not say in which coordinate system its points are; export it from Slicer"
-            " again."
-        )
+    points = [*enumerate(markup["controlPoints"], 1)]
+    for number, point in points:
+        if point.get("positionStatus", "defined") != "defined":
+            raise DataError(f"Point {number} of {path} was never placed; place or remove it.")
+    space = _space(path, markup.get("coordinateSystem"))
     unit = str(markup.get("coordinateUnits", "mm"))
     if unit not in UNITS:
         raise DataError(f"{path} has points in the unit {unit}; export them in mm.")
     values = UNITS[unit] * _numbers(
         path, [(number, point["position"] or ()) for number, point in points]
     )
-    return PointFile(
-        values,
-        _space(path, markup["coordinateSystem"]),
-        _distinct([str(point.get("label") or "") for _, point in points]),
-    )
+    labels = _distinct([str(point.get("label") or "") for _, point in points])
+    return PointFile(values, space, labels)
 
 
 def write_points(path: Path, world: Tensor, space: str = "RAS", labels: Sequence[str] = ()) -> None:
-    """Write points ``(N, 3)``, given in RAS mm, as CSV in RAS or LPS mm, with a column of their
-    labels if they have any.
-    """
+    """Write points ``(N, 3)``, given in RAS mm, as CSV in RAS or LPS mm, with any labels."""
     values = (
         world.double() * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
         if space == "LPS"

@@ -1,6 +1,4 @@
-"""The reader of YAML and JSON: files of bounded size and nesting that run nothing and resolve
-nothing; and the writer of YAML.
-"""
+"""Reader of bounded YAML and JSON, which runs and resolves nothing; writer of YAML."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ VALUES = 100_000
 NUMBER = re.compile(r"^[-+]?\d[\d_]*(?:\.[\d_]*)?[eE][-+]?\d+$")
 """Numbers such as ``1e-5``, which YAML 1.1 takes for text, and Hydra for numbers."""
 ROOT = "${data.root}"
-"""The only reference in a file: the data of a packed training, whose place is given on the command
-line.
-"""
+"""The only reference in a file: the data of a packed training, given on the command line."""
 
 
 def read_yaml(path: Path, remedy: str = "correct it", references: bool = False) -> Any:

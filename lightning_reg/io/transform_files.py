@@ -1,6 +1,4 @@
-"""Files of one transform in a folder. ANTs and elastix write chains of files, of which a part does
-not map to the moving image.
-"""
+"""Files of one transform in a folder: alone, or a chain, as of ANTs and elastix."""
 
 from __future__ import annotations
 
@@ -12,18 +10,8 @@ from lightning_reg.registry import DataError
 
 TRANSFORM = "transform.h5"
 """File of this project's transforms, in the folder of a result."""
-TRANSFORM_ENDINGS = (
-    ".h5",
-    ".hdf5",
-    ".tfm",
-    ".txt",
-    ".mat",
-    ".nii.gz",
-    ".nii",
-    ".mha",
-    ".mhd",
-    ".nrrd",
-)
+FIELD_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+TRANSFORM_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat", *FIELD_ENDINGS)
 _ANTS = (
     "Warp.nii.gz", "GenericAffine.mat", "Affine.mat", "Similarity.mat", "Rigid.mat",
     "Translation.mat",

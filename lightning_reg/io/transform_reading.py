@@ -260,9 +260,7 @@ def _read_field(path: Path) -> Displacement:
 
 
 def _from_niftyreg(path: Path, image: nib.Nifti1Image) -> Displacement:
-    """A field of NiftyReg, RAS mm: positions in the moving image (``reg_transform -def``), or
-    displacements (``-disp``).
-    """
+    """A field of NiftyReg, RAS mm: positions in the moving image, or displacements."""
     kind, vectors = float(image.header["intent_p1"]), np.asarray(image.dataobj, dtype=np.float64)
     if kind not in (0, 1) or vectors.ndim != 5 or vectors.shape[3:] != (1, 3):
         raise DataError(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_reg.functional import transform_points, transform_vectors
 from lightning_reg.io.images import itk_reason
-from lightning_reg.io.lps import FLIP, lps_geometry
+from lightning_reg.io.lps import FLIP, lps_geometry, place_lps
 from lightning_reg.io.nifti import place
 from lightning_reg.spatial import (
     LARGE,
@@ -37,9 +37,7 @@ from lightning_reg.spatial import (
 )
 
 HDF5 = threading.Lock()
-"""Lock for ITK's HDF5, which is not thread-safe: two threads that write at the same time crash the
-process.
-"""
+"""Lock for ITK's HDF5, which is not thread-safe: two writing threads crash the process."""
 
 
 def to_itk(transform: Transform, domain: Grid) -> sitk.Transform:
@@ -88,19 +86,11 @@ def _affine_to_itk(part: Affine) -> sitk.AffineTransform:
 def _margins(
     reach: Tensor, grid: Grid, low: Sequence[float], high: Sequence[float], step: Sequence[float]
 ) -> tuple[list[int], list[int]]:
-    """Steps to add at the two ends of a lattice from ``low`` to ``high`` (voxels of ``grid``) to
-    include the points ``reach``.
-    """
+    """Steps to add to a lattice (voxels of ``grid``) at both ends to include ``reach``."""
     points = grid.to_voxel(reach)[0]
-    before = [
-        max(0, int(np.ceil((a - float(p)) / s)))
-        for a, p, s in zip(low, points.amin(1), step, strict=True)
-    ]
-    after = [
-        max(0, int(np.ceil((float(p) - b) / s)))
-        for b, p, s in zip(high, points.amax(1), step, strict=True)
-    ]
-    return before, after
+    first, last, steps = (torch.tensor(of, dtype=points.dtype) for of in (low, high, step))
+    before, after = (first - points.amin(1)) / steps, (points.amax(1) - last) / steps
+    return before.ceil().clamp_min(0).int().tolist(), after.ceil().clamp_min(0).int().tolist()
 
 
 def _spread(reach: Tensor, grid: Grid, size: float) -> Tensor:
@@ -114,13 +104,8 @@ def _bspline_to_itk(part: BSpline, reach: Tensor) -> sitk.BSplineTransform:
     count = part.control.shape[2:]
     low = [o + s for o, s in zip(part.offset, part.stride, strict=True)]
     high = [o + (n - 2) * s for o, n, s in zip(part.offset, count, part.stride, strict=True)]
-    before, after = _margins(
-        reach,
-        part.grid,
-        low,
-        [b - 1e-6 * s for b, s in zip(high, part.stride, strict=True)],
-        part.stride,
-    )
+    below = [b - 1e-6 * s for b, s in zip(high, part.stride, strict=True)]
+    before, after = _margins(reach, part.grid, low, below, part.stride)
     part = part.extended(before, after)
     mesh = [n - 3 for n in part.control.shape[2:]]
     origin = [o + s for o, s in zip(part.offset, part.stride, strict=True)]
@@ -149,10 +134,7 @@ def _vector_image(part: Displacement) -> sitk.Image:
     image = sitk.GetImageFromArray(
         _lps_vectors(part.field, part.grid).permute(3, 2, 1, 0).contiguous().numpy(), isVector=True
     )
-    origin, spacing, direction = lps_geometry(part.grid)
-    image.SetOrigin(origin)
-    image.SetSpacing(spacing)
-    image.SetDirection(direction)
+    place_lps(image, part.grid)
     return image
 
 
@@ -194,9 +176,7 @@ def write_displacement(path: Path, transform: Transform, grid: Grid) -> None:
 
 
 def _lps_components(transform: Transform, grid: Grid) -> Iterator[NDArray[np.float32]]:
-    """Displacement along L, P and S at every voxel, mm, ``(I, J, K)`` each, in file order; one at a
-    time for a large image.
-    """
+    """Displacement along L, P, S, mm, ``(I, J, K)`` each; one at a time for a large image."""
     together = [(0, 1, 2)] if math.prod(grid.shape) <= LARGE else [(0,), (1,), (2,)]
     for axes in together:
         components = [np.empty(grid.shape, dtype=np.float32, order="F") for _ in axes]

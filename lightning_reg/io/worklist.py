@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from filelock import FileLock
 
-from lightning_reg.io.folders import inside, refuse_links, write_whole
+from lightning_reg.io.folders import inside, refuse_links, reported, write_whole
 from lightning_reg.io.lock import one_writer
 from lightning_reg.io.names import is_file_name
 from lightning_reg.io.reading import read_json
@@ -81,7 +81,7 @@ class Worklist:
         own = (self.record.name, f".{self.name}.lock", ".shards", *(self.folders or items))
         refuse_links(self.folder, own)
         new = json.loads(json.dumps({"items": items, "settings": settings}, default=str))
-        try:
+        with reported(f"{self.folder} cannot be written", "choose another folder"):
             self.folder.mkdir(parents=True, exist_ok=True)
             content = (path for path in self.folder.iterdir() if not path.name.startswith("."))
             if not self.record.exists() and any(content):
@@ -95,11 +95,6 @@ class Worklist:
                 if new != known:
                     keyed = {self.settings: new["settings"], self.items: new["items"]}
                     write_whole(self.record, (json.dumps(keyed, indent=1) + "\n").encode())
-        except OSError as cause:
-            raise DataError(
-                f"{self.folder} cannot be written ({cause.strerror or cause}); choose another"
-                " folder."
-            ) from cause
 
     def _agreed(self, known: Record, new: Record, otherwise: bool) -> Record:
         """The record of an existing folder with new items."""

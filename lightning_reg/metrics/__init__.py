@@ -1,6 +1,4 @@
-"""Metrics of registrations: their table, the metrics of a pair, totals, confidence intervals and
-paired tests.
-"""
+"""Metrics of registrations: their table, metrics of a pair, totals, intervals, paired tests."""
 
 from lightning_reg.metrics.comparison import Comparison
 from lightning_reg.metrics.pair import PairMetrics, evaluate, totals

@@ -1,6 +1,4 @@
-"""Comparison of methods on the same cases: a table, paired tests against the best method, and
-output formats.
-"""
+"""Comparison of methods on the same cases: a table, paired tests, and output formats."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_reg.metrics.statistics import holm, is_number, paired, summary
+from lightning_reg.metrics.statistics import alike, holm, is_number, paired, summary
 from lightning_reg.metrics.table import METRICS, Metric, ranking
 
 Rows = Sequence[Mapping[str, Any]]
@@ -72,6 +70,9 @@ class Cell:
     lacks: bool = False
 
     def text(self, plus_minus: str = "±") -> str:
+        """Mean, deviation and marks; empty without a mean."""
+        if math.isnan(self.mean):
+            return ""
         spread = "" if math.isnan(self.sd) else f" {plus_minus} {self.sd:.{self.digits}f}"
         marks = ("*" if self.differs else "") + ("†" if self.lacks else "")
         return f"{self.mean:.{self.digits}f}{spread}{marks}"
@@ -117,9 +118,7 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Columns of the table: metrics for which all methods have values, as chosen, or ranking
-        metrics first.
-        """
+        """Columns: metrics for which all methods have values, as chosen, or ranking ones first."""
         wanted = METRICS if self.columns is None else [CHOICES[key] for key in self.columns]
         present = [
             metric
@@ -135,9 +134,7 @@ class Comparison:
         return shown + [metric for metric in present if metric.key in ALWAYS]
 
     def lacking(self, name: str, metric: Metric) -> int:
-        """Number of cases where a method has no value but another has one, e.g. for a lost label;
-        the metric's column excludes them.
-        """
+        """Number of cases where a method has no value but another has one."""
         column = metric.column()
         return sum(
             not is_number(self._by_case[name][case], column)
@@ -146,9 +143,7 @@ class Comparison:
         )
 
     def best(self, metric: Metric) -> str:
-        """Method with the best mean, the first of equal ones; methods that lack no value of another
-        method come first.
-        """
+        """Method with the best mean, the first of equal ones; those that lack values come last."""
         return min(self.names, key=lambda name: self._badness(name, metric))
 
     def _badness(self, name: str, metric: Metric) -> tuple[bool, float]:
@@ -166,9 +161,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Differences of every method from the best one, per metric; empty with one case or one
-        method.
-        """
+        """Differences of all methods from the best one, per metric; empty for a single one."""
         found = []
         for metric in self.metrics:
             best, column = self.best(metric), metric.column()
@@ -190,9 +183,7 @@ class Comparison:
         return found
 
     def cells(self) -> dict[str, list[Cell]]:
-        """Cells per method and metric, after a row *before*, or one such row per group of methods
-        with equal starts.
-        """
+        """Cells per method and metric, after rows *before*, one per group of equal starts."""
         table: dict[str, list[Cell]] = {}
         starts = self._starts() if any(metric.compared for metric in self.metrics) else []
         for names in starts:
@@ -201,33 +192,17 @@ class Comparison:
         differing = {(d.metric, d.method) for d in self.differences if d.corrected < LEVEL}
         for name in self.names:
             table[name] = [
-                self._cell(
-                    name,
-                    metric,
-                    "after",
-                    self._is_best(name, metric),
-                    (metric.key, name) in differing,
-                )
-                for metric in self.metrics
+                self._cell(name, m, "after", self._is_best(name, m), (m.key, name) in differing)
+                for m in self.metrics
             ]
         return table
 
     def _starts(self) -> list[list[str]]:
         """Methods grouped by their start: equal values *before* in all cases."""
         columns = [metric.column("before") for metric in self.metrics if metric.compared]
-        found: list[tuple[list[float], list[str]]] = []
-        for name in self.names:
-            values = [value for column in columns for value in self.values(name, column)]
-            alike = [
-                names
-                for known, names in found
-                if len(known) == len(values) and np.allclose(known, values, rtol=1e-3, atol=1e-4)
-            ]
-            if alike:
-                alike[0].append(name)
-            else:
-                found.append((values, [name]))
-        return [names for _, names in found]
+        return alike(
+            {name: [v for c in columns for v in self.values(name, c)] for name in self.names}
+        )
 
     def _is_best(self, name: str, metric: Metric) -> bool:
         """Whether the method's mean is printed as the best one is, and it lacks no values; false if
@@ -255,9 +230,7 @@ class Comparison:
         return Cell(times * found["mean"], times * found["sd"], digits, best, differs, lacks)
 
     def least_p(self) -> float:
-        """The smallest p that any difference could have, Holm-corrected: 1 if there is nothing to
-        test.
-        """
+        """The smallest p, Holm-corrected, that a difference could have; 1: nothing to test."""
         tests = len(self.names) - 1
         fewest = min(
             (len(self.values(self.names[0], metric.column())) for metric in self.metrics),
@@ -314,17 +287,9 @@ class Comparison:
     # Output formats.
 
     def header(self) -> list[str]:
-        arrows = {"lower": "↓", "higher": "↑"}
-        titles = [
-            f"{metric.title}, %" if metric.percent else metric.heading for metric in self.metrics
-        ]
-        return [
-            "",
-            *(
-                f"{title} {arrows[metric.better]}"
-                for title, metric in zip(titles, self.metrics, strict=True)
-            ),
-        ]
+        titles = [f"{m.title}, %" if m.percent else m.heading for m in self.metrics]
+        arrows = ["↓" if metric.better == "lower" else "↑" for metric in self.metrics]
+        return ["", *(f"{title} {arrow}" for title, arrow in zip(titles, arrows, strict=True))]
 
     def csv(self) -> str:
         """CSV with a line per method and metric:
@@ -336,37 +301,19 @@ class Comparison:
         against = {(d.metric, d.method): d for d in self.differences}
         for name in self.names:
             for metric in self.metrics:
-                found, test = (
-                    summary(self.values(name, metric.column())),
-                    against.get((metric.key, name)),
-                )
-                numbers = [found[key] for key in ("mean", "sd", "low", "high")]
+                found = summary(self.values(name, metric.column()))
+                test = against.get((metric.key, name))
+                numbers = (found[key] for key in ("mean", "sd", "low", "high"))
+                known = ("" if math.isnan(number) else number for number in numbers)
                 tested = ["", ""] if test is None else [test.p, test.corrected]
-                writer.writerow(
-                    (
-                        name,
-                        metric.column(),
-                        *("" if math.isnan(n) else n for n in numbers),
-                        int(found["n"]),
-                        *tested,
-                    )
-                )
+                writer.writerow([name, metric.column(), *known, int(found["n"]), *tested])
         return text.getvalue()
 
     def markdown(self, notes: Sequence[str] | None = None) -> str:
         """Markdown table, with :meth:`notes` or other sentences below it."""
         lines = [self.header(), ["---", *("---:" for _ in self.metrics)]]
         for name, cells in self.cells().items():
-            shown = [
-                (
-                    ""
-                    if math.isnan(c.mean)
-                    else f"**{c.text()}**"
-                    if c.best
-                    else c.text().replace("*", "\\*")
-                )
-                for c in cells
-            ]
+            shown = [f"**{c.text()}**" if c.best else c.text().replace("*", "\\*") for c in cells]
             lines.append([name.replace("|", "\\|"), *shown])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         told = " ".join(self.notes() if notes is None else notes).replace(" *: ", " \\*: ")
@@ -378,18 +325,12 @@ class Comparison:
         head = [_latex(word[:-1]) + arrows[word[-1]] if word else "" for word in self.header()]
         lines = [" & ".join(head) + r" \\ \hline"]
         for name, cells in self.cells().items():
-            texts = [
-                (
-                    ""
-                    if math.isnan(c.mean)
-                    else "$" + c.text(r"\pm").replace("*", "^{*}").replace("†", r"^{\dagger}") + "$"
-                )
-                for c in cells
-            ]
-            shown = [
-                rf"\boldmath{{{text}}}" if cell.best else text
-                for cell, text in zip(cells, texts, strict=True)
-            ]
+            marks = {"*": "^{*}", "†": r"^{\dagger}"}
+            shown = []
+            for cell in cells:
+                text = "".join(marks.get(letter, letter) for letter in cell.text(r"\pm"))
+                text = f"${text}$" if text else ""
+                shown.append(rf"\boldmath{{{text}}}" if cell.best else text)
             lines.append(" & ".join([_latex(name), *shown]) + r" \\")
         marks = {"±": r"$\pm$", "†": r"$^{\dagger}$", "*": r"$^{*}$", "<": "$<$"}
         notes = "".join(marks.get(letter, letter) for letter in _latex(" ".join(self.notes())))

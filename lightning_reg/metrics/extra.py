@@ -46,7 +46,10 @@ def measured(extra: ExtraMetric, pair: Pair, transform: Transform) -> float | No
 
 
 def build_metrics(names: Sequence[object]) -> list[ExtraMetric]:
-    """Build the metrics of a configuration or a command, each a name or ``{name, **arguments}``.
+    """Build the metrics of a configuration or a command.
+
+    Args:
+        names: metrics of other distributions. In a configuration also ``{name, **arguments}``.
 
     Raises:
         ComponentError: a metric is unknown, or refuses an argument.

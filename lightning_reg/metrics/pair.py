@@ -92,9 +92,7 @@ class PairMetrics:
         return self.stored(key, when) or {}
 
     def row(self) -> dict[str, str | float]:
-        """One value per metric, for ``cases.csv``: :meth:`value` by
-        :meth:`~lightning_reg.metrics.table.Metric.column`.
-        """
+        """One value per metric, for ``cases.csv``: :meth:`value` by the name of its column."""
         row: dict[str, str | float] = {"case": self.name}
         for metric, values in self.values.items():
             for when, value in values.items():
@@ -259,9 +257,7 @@ class _Overlaid:
             self.warped = torch.empty_like(fixed_labels, dtype=pair.moving_labels.tensor.dtype)
 
     def add(self, slab: Slab, displacement: Tensor | None) -> None:
-        """Add a slab with its displacement in voxels; ``None``: the images are related by their
-        headers.
-        """
+        """Add a slab with its displacement in voxels; ``None``: by the images' headers."""
 
         def seen(image: Image) -> Tensor:
             return (
@@ -324,9 +320,7 @@ def _extra(
 
 
 def totals(cases: Sequence[PairMetrics]) -> dict[str, float]:
-    """Means over the cases that have a quantity; for TRE the standard deviation is over all
-    landmarks of all cases.
-    """
+    """Means over the cases that have a quantity; the deviation of TRE is over all landmarks."""
     rows = [case.row() for case in cases]
     keys = list(dict.fromkeys(key for row in rows for key in row if key != "case"))
     means = {

@@ -15,9 +15,7 @@ from lightning_reg.spatial import Image, Pair, Transform, slabs, warped_slab
 WINDOW = 9
 """Edge of the windows of local correlation, voxels."""
 COUNTED = 32_000_000
-"""Approximate number of voxels of a local correlation; a larger image is sampled by slabs at equal
-distances.
-"""
+"""Approximate number of voxels of a local correlation; larger images are sampled."""
 DRAWN = 200_000
 """Approximate number of voxels of a joint histogram, which needs no more."""
 

@@ -71,6 +71,20 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in found]
 
 
+def alike(values: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    """Group the names whose values are equal, but for rounding."""
+    groups: list[list[str]] = []
+    for name, own in values.items():
+        for names in groups:
+            known = values[names[0]]
+            if len(known) == len(own) and np.allclose(known, own, rtol=1e-3, atol=1e-4):
+                names.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
 def is_number(row: Mapping[str, Any], column: str) -> bool:
     """Whether a row has a finite value in a column."""
     value = row.get(column)

@@ -1,6 +1,4 @@
-"""Table of metrics: key, title, unit and direction, for tables, reports, figures and model
-selection.
-"""
+"""Table of metrics: key, title, unit and direction, for tables, figures and model selection."""
 
 from __future__ import annotations
 
@@ -83,9 +81,7 @@ RANKING = tuple(metric for metric in METRICS if metric.ranks)
 
 
 def ranking(columns: Iterable[str]) -> Metric | None:
-    """Metric to rank cases with these columns by: the first one of the table that ranks and is
-    present; ``None`` without one.
-    """
+    """First metric of the table that ranks and has one of these columns; ``None``: none."""
     there = set(columns)
     return next((metric for metric in RANKING if metric.column() in there), None)
 
@@ -104,9 +100,7 @@ def primary_error(totals: Mapping[str, float]) -> float:
 
 
 def heading(column: str) -> str:
-    """Heading of a column of ``cases.csv``, as ``TRE after, mm``; for an unknown column its name in
-    words.
-    """
+    """Heading of a column of ``cases.csv``, as ``TRE after, mm``; or its name in words."""
     for metric in METRICS:
         if not metric.compared and column == metric.key:
             return metric.heading

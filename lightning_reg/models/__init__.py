@@ -1,6 +1,4 @@
-"""Trained models by name: installed models, local files, and files on a server; no code of theirs
-is run.
-"""
+"""Trained models by name, in files and on servers; no code of theirs is run."""
 
 from lightning_reg.models.card import Card, read_card, write_card
 from lightning_reg.models.locate import Located, installed, locate

@@ -28,9 +28,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Located:
-    """Model on this machine: the name it was requested by, its checkpoint, and its card if it has
-    one.
-    """
+    """Model on this machine: its requested name, its checkpoint, and its card if it has one."""
 
     name: str
     path: Path

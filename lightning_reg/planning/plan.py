@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +21,7 @@ from lightning_reg.planning import rules
 from lightning_reg.planning.cost import step_cost
 from lightning_reg.planning.fingerprint import Fingerprint, fingerprint
 from lightning_reg.planning.rules import Decision, Machine
-from lightning_reg.registry import DataError
+from lightning_reg.registry import DataError, Range
 
 BASE = ("method=velocity", "size=paper")
 """What a plan is composed from; all decisions come on top."""
@@ -50,22 +50,22 @@ def plan(
     data: Splits,
     overrides: Sequence[str],
     *,
-    minutes: float = 60.0,
-    memory: float | None = None,
-    pairs: int = 4,
-    workers: int = 1,
+    minutes: Annotated[float, Range(above=0)] = 60.0,
+    memory: Annotated[float, Range(above=0)] | None = None,
+    pairs: Annotated[int, Range(1)] = 4,
+    workers: Annotated[int, Range(1)] = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Plan the training for a data set.
 
     Args:
         data: only its training split is measured.
-        overrides: of the data, ``["data=folder", "data.root=my_scans"]``; and any other values,
-            which have priority over the plan.
+        overrides: values that have priority over the plan, as ``data.held_out=2``. Those of the
+            data are among them, ``["data=folder", "data.root=my_scans"]``.
         minutes: duration of the training on this machine.
-        memory: limit of a training step, GiB; ``None``: half of the free memory.
-        pairs: number of sample pairs, see :func:`~lightning_reg.planning.fingerprint.fingerprint`.
-        workers: processes that read scans.
+        memory: limit of a training step, GiB (half of the free memory, if there is none).
+        pairs: number of sample pairs that are registered to measure the motion.
+        workers: number of processes that read scans.
         progress: called with a line of text for each part of the work.
 
     Raises:
@@ -136,6 +136,9 @@ def _composed(
 
 def write_plan(made: Plan, folder: Path, overwrite: bool = False) -> None:
     """Write ``fingerprint.json``, ``plan.yaml`` and ``plan.html`` into a folder.
+
+    Args:
+        overwrite: replace a plan that is there.
 
     Raises:
         UserError: the folder has other contents, and ``overwrite`` is false.

@@ -209,7 +209,7 @@ def levels(known: Fingerprint, spacing: Sequence[float], shape: Sequence[int]) -
     motion = known.motion.large_mm if known.motion is not None else 0.1 * max(known.extent.median)
     in_voxels = motion / min(spacing)
     wanted = math.ceil(math.log2(in_voxels / REACH + 1))
-    largest = max(1, int(math.log2(max(shape) / 4)))
+    largest = 1 + max(0, int(math.log2(max(shape) / 4)))
     count = min(max(3, wanted), largest, 6)
     reason = (
         f"{count} levels: the motion is {motion:.1f} mm ({in_voxels:.1f} voxels; 95 % of the"

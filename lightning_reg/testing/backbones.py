@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_reg.components.contracts import require_backbone, require_features
 from lightning_reg.components.interfaces import Backbone, Features
-from lightning_reg.testing.checks import Factory, check, require
+from lightning_reg.testing.checks import Factory, check, made, require
 from lightning_reg.testing.fixtures import disturbed, without_gradient
 from lightning_reg.testing.modules import (
     grown,
@@ -22,20 +22,13 @@ _CHANNELS = 1
 
 
 def _made(factory: Factory) -> Backbone:
-    backbone = factory()
-    require(
-        isinstance(backbone, Backbone),
-        f"the factory makes {type(backbone).__name__}, which does not derive from Backbone",
-    )
-    assert isinstance(backbone, Backbone)
+    backbone = made(factory, Backbone)
     require_backbone(backbone)
     return backbone
 
 
 def _images(backbone: Backbone, batch: int = 1, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Random images whose extents are different multiples of ``backbone.multiple``, 8 voxels or
-    more.
-    """
+    """Random images of 8 voxels or more, different multiples of ``backbone.multiple``."""
     shape = [m * max(2 + axis, -(-8 // m)) for axis, m in enumerate(backbone.multiple)]
     generator = torch.Generator().manual_seed(3)
     both = torch.rand(2, batch, _CHANNELS, *shape, generator=generator)

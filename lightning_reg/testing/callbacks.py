@@ -20,7 +20,7 @@ from lightning_reg.components.losses.similarity import SSD
 from lightning_reg.configuration.building import build_composer
 from lightning_reg.data.preprocessing import Preprocessing
 from lightning_reg.spatial import Pair
-from lightning_reg.testing.checks import Factory, check, require
+from lightning_reg.testing.checks import Factory, check, made, require
 from lightning_reg.testing.fixtures import pair
 from lightning_reg.training.callbacks.saving import Saving
 from lightning_reg.training.module import RegistrationModule
@@ -29,14 +29,7 @@ STEPS = 4
 
 
 def _made(factory: Factory) -> L.Callback:
-    callback = factory()
-    require(
-        isinstance(callback, L.Callback),
-        f"the factory makes {type(callback).__name__}, which does not derive from"
-        " lightning.Callback",
-    )
-    assert isinstance(callback, L.Callback)
-    return callback
+    return made(factory, L.Callback)
 
 
 def _module() -> RegistrationModule:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
 from lightning_reg.io.images import first_line
 from lightning_reg.registry import ComponentError, did_you_mean
 
+Component = TypeVar("Component")
 Factory = Callable[..., Any]
-"""Function that makes a new component: a head from ``(channels, strides)``, every other kind
-without arguments.
-"""
+"""Function that makes a component: a head from ``(channels, strides)``, others without any."""
 KINDS = ("backbone", "head", "composer", "loss", "callback", "dataset")
 
 
@@ -80,6 +79,17 @@ def require(condition: object, message: str) -> None:
     """Raise a :class:`ConformanceError` with the message unless a condition is met."""
     if not bool(condition):
         raise ConformanceError(message)
+
+
+def made(factory: Factory, kind: type[Component], **given: Any) -> Component:
+    """Make a component from the arguments of its kind; refuse one of another class."""
+    component = factory(**given)
+    name = type(component).__name__
+    require(
+        isinstance(component, kind),
+        f"the factory makes {name}, which does not derive from {kind.__name__}",
+    )
+    return cast(Component, component)
 
 
 def checks(kind: str) -> Sequence[Check]:

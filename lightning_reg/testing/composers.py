@@ -11,7 +11,7 @@ from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.functional import ssd
 from lightning_reg.spatial import Image, Pair
-from lightning_reg.testing.checks import Factory, check, require
+from lightning_reg.testing.checks import Factory, check, made, require
 from lightning_reg.testing.fixtures import (
     SHAPE,
     disturbed,
@@ -34,13 +34,7 @@ from lightning_reg.testing.modules import (
 
 
 def _made(factory: Factory) -> Composer:
-    composer = factory()
-    require(
-        isinstance(composer, Composer),
-        f"the factory makes {type(composer).__name__}, which does not derive from Composer",
-    )
-    assert isinstance(composer, Composer)
-    return composer
+    return made(factory, Composer)
 
 
 def _registered(composer: Composer, pair: Pair) -> Registration:

@@ -14,7 +14,7 @@ from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import check_subject
 from lightning_reg.registry import DataError, arguments_of
-from lightning_reg.testing.checks import ConformanceError, Factory, check, require
+from lightning_reg.testing.checks import ConformanceError, Factory, check, made, require
 from lightning_reg.testing.modules import require_described
 
 FEW = 4
@@ -22,13 +22,7 @@ FEW = 4
 
 
 def _made(factory: Factory) -> RegistrationDataset:
-    dataset = factory()
-    require(
-        isinstance(dataset, RegistrationDataset),
-        f"the factory makes {type(dataset).__name__}, which is no RegistrationDataset",
-    )
-    assert isinstance(dataset, RegistrationDataset)
-    return dataset
+    return made(factory, RegistrationDataset)
 
 
 def _loaded(dataset: RegistrationDataset) -> Iterator[tuple[Record, tio.Subject]]:

@@ -24,9 +24,7 @@ def grid(
     turn: Sequence[float] = (0.3, -0.2, 0.4),
     flip: int = 0,
 ) -> Grid:
-    """A grid turned by a rotation vector (radians) about its centre, away from the origin, with one
-    axis mirrored.
-    """
+    """A grid turned about its centre (radians), away from the origin, one axis mirrored."""
     linear = Rotation.from_rotvec(turn).as_matrix() @ np.diag(spacing)
     linear[:, flip] *= -1
     affine = np.eye(4)
@@ -50,9 +48,7 @@ def turned_world() -> np.ndarray:
 
 
 def truth(grid: Grid, batch: int = 1) -> Displacement:
-    """A smooth field whose largest component is 1.6 voxels of a grid of :data:`SHAPE`; different
-    for each element.
-    """
+    """A smooth field of 1.6 voxels at most on a grid of :data:`SHAPE`, one per element."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.randn(batch, 3, 4, 4, 4, generator=generator, dtype=torch.float64)
     field = LF.bspline(coarse, grid.shape, [(n - 1) / 3 for n in grid.shape], [0.0] * 3).float()
@@ -63,9 +59,7 @@ def truth(grid: Grid, batch: int = 1) -> Displacement:
 
 
 def texture(points: Tensor) -> Tensor:
-    """A smooth intensity in [0, 1] at points ``(B, 3, ...)`` mm about the origin: waves of 7 to 19
-    mm.
-    """
+    """A smooth intensity in [0, 1] at points ``(B, 3, ...)`` mm: waves of 7 to 19 mm."""
     x, y, z = points.unbind(1)
     waves = (
         torch.sin(x / 1.3 + y / 3.1) + torch.sin(y / 1.7 - z / 2.9) + torch.cos(z / 2.3 + x / 2.7)
@@ -92,54 +86,32 @@ def pair(
     center = torch.tensor((-210.0, 133.0, 410.0), dtype=torch.float64).view(1, 3, 1)
 
     def image(world: Tensor, grid: Grid) -> Image:
-        return Image(
-            texture(world - center)
-            .float()
-            .unflatten(2, grid.shape)
-            .expand(batch, -1, -1, -1, -1)
-            .clone(),
-            grid,
-        )
+        values = texture(world - center).float().unflatten(2, grid.shape)
+        return Image(values.expand(batch, -1, -1, -1, -1).clone(), grid)
 
     there = moving_grid.to_world(moving_grid.points(dtype=torch.float64).flatten(2))
     mapped = field.map_world(
         fixed_grid.to_world(fixed_grid.points(dtype=torch.float64).flatten(2)).expand(batch, -1, -1)
     )
     fixed, moving = image(mapped, fixed_grid), image(there, moving_grid)
+    names = tuple(f"pair {b}" for b in range(batch))
     if not everything:
-        return Pair(fixed, moving, name=tuple(f"pair {b}" for b in range(batch)))
-    masks = [
-        Image((x.tensor > 0.55).to(torch.int16), x.grid, discrete=True) for x in (fixed, moving)
-    ]
-    labels = [
-        Image(
-            (x.tensor > 0.4).to(torch.int16) + (x.tensor > 0.6).to(torch.int16),
-            x.grid,
-            discrete=True,
-        )
-        for x in (fixed, moving)
-    ]
+        return Pair(fixed, moving, name=names)
+
+    def above(image: Image, *limits: float) -> Image:
+        values = sum((image.tensor > limit).to(torch.int16) for limit in limits)
+        return Image(torch.as_tensor(values), image.grid, discrete=True)
+
     inside = torch.tensor(shape, dtype=torch.float64).view(1, 3, 1) - 9
     inner = 4 + inside * torch.rand(
         batch, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(6)
     )
     points = fixed_grid.to_world(inner)
-    names = tuple(f"pair {b}" for b in range(batch))
-    fixed_points, moving_points = (
-        tuple(p.T for p in both) for both in (points, field.map_world(points))
-    )
     return Pair(
-        fixed,
-        moving,
-        masks[0],
-        masks[1],
-        labels[0],
-        labels[1],
-        fixed_points,
-        moving_points,
-        field,
-        names,
-    )
+        fixed, moving, above(fixed, 0.55), above(moving, 0.55),
+        above(fixed, 0.4, 0.6), above(moving, 0.4, 0.6),
+        tuple(p.T for p in points), tuple(p.T for p in field.map_world(points)), field, names,
+    )  # fmt: skip
 
 
 def only(pair: Pair, names: frozenset[str]) -> Pair:
@@ -158,9 +130,7 @@ def disturbed(module: nn.Module, size: float = 0.02) -> None:
 def without_gradient(
     make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]
 ) -> list[str]:
-    """Names of parameters that get no gradient in any of three modules: in one, a rectified unit
-    may be off by chance.
-    """
+    """Names of parameters without a gradient in three modules: one may be off by chance."""
     unused: list[set[str]] = []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -170,13 +140,8 @@ def without_gradient(
             [(found * torch.randn_like(found)).sum() for found in output(module)]
         ).sum().backward()
         gradients = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
-        unused.append(
-            {
-                name
-                for name, gradient in gradients.items()
-                if gradient is None or not bool(gradient.abs().sum() > 0)
-            }
-        )
+        none = {n for n, g in gradients.items() if g is None or not bool(g.abs().sum() > 0)}
+        unused.append(none)
     return sorted(set.intersection(*unused))
 
 

@@ -11,7 +11,7 @@ from lightning_reg.components.contracts import require_transforms
 from lightning_reg.components.interfaces import Head
 from lightning_reg.functional import bspline
 from lightning_reg.spatial import Grid, Transform
-from lightning_reg.testing.checks import Factory, check, require
+from lightning_reg.testing.checks import Factory, check, made, require
 from lightning_reg.testing.fixtures import (
     difference,
     disturbed,
@@ -37,19 +37,12 @@ def _made(factory: Factory) -> Head:
     given = {"channels": CHANNELS, "strides": STRIDES}
     parameters = inspect.signature(factory).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    head = factory(**{key: value for key, value in given.items() if anything or key in parameters})
-    require(
-        isinstance(head, Head),
-        f"the factory makes {type(head).__name__}, which does not derive from Head",
-    )
-    assert isinstance(head, Head)
-    return head
+    taken = {key: value for key, value in given.items() if anything or key in parameters}
+    return made(factory, Head, **taken)
 
 
 def _features(shape: tuple[int, ...], batch: int = 1, device: str = "cpu") -> list[Tensor]:
-    """Smooth random features, of unit variance, of images padded to multiples of the coarsest
-    stride.
-    """
+    """Smooth random features of unit variance, of images padded to the coarsest stride."""
     generator = torch.Generator().manual_seed(4)
     padded = [-(-n // 4) * 4 for n in shape]
     found = []

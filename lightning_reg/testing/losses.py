@@ -21,7 +21,7 @@ from lightning_reg.spatial import (
     Pair,
     Transform,
 )
-from lightning_reg.testing.checks import ConformanceError, Factory, check, require
+from lightning_reg.testing.checks import ConformanceError, Factory, check, made, require
 from lightning_reg.testing.fixtures import SHAPE, only, pair, truth
 from lightning_reg.testing.modules import require_described
 
@@ -29,12 +29,7 @@ FIELDS = frozenset(Pair.__dataclass_fields__) - {"fixed", "moving", "name"}
 
 
 def _made(factory: Factory) -> LossTerm:
-    term = factory()
-    require(
-        isinstance(term, LossTerm),
-        f"the factory makes {type(term).__name__}, which does not derive from LossTerm",
-    )
-    assert isinstance(term, LossTerm)
+    term = made(factory, LossTerm)
     require(
         term.needs <= FIELDS,
         f"it needs {', '.join(sorted(term.needs - FIELDS))}, which is no field of a pair",

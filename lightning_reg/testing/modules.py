@@ -19,9 +19,7 @@ from lightning_reg.testing.fixtures import disturbed
 
 @contextmanager
 def meta_device() -> Iterator[None]:
-    """Skip autocast on the ``meta`` device, on which PyTorch refuses it; devices are checked with
-    ``meta``.
-    """
+    """Skip autocast on the ``meta`` device, on which PyTorch refuses it."""
 
     def tolerant(*args: Any, **kwargs: Any) -> Any:
         kind = kwargs.get("device_type", args[0] if args else "cpu")
@@ -55,9 +53,7 @@ def require_described(component: object, supplied: tuple[str, ...] = ()) -> None
 
 
 def require_kept(make: Callable[[], nn.Module], output: Callable[[Any], list[Tensor]]) -> None:
-    """Refuse a module whose outputs a second one with its state dict does not reproduce: its state
-    is incomplete.
-    """
+    """Refuse a module whose outputs a second one with its state does not reproduce."""
     torch.manual_seed(1)
     first = make()
     disturbed(first)
@@ -117,9 +113,7 @@ def require_growth(module: nn.Module, output: Callable[[Any], list[Tensor]]) -> 
 
 
 def require_stages(module: nn.Module) -> None:
-    """Refuse parts that train in stages and break the rules of :class:`Staged`; other parts are
-    ignored.
-    """
+    """Refuse parts that train in stages and break the rules of :class:`Staged`."""
     for part in module.modules():
         if not isinstance(part, Staged):
             continue

@@ -598,7 +598,7 @@ def test_a_thumbnail_shows_the_patients_right_on_the_left_and_folding_in_red() -
     import torch
 
     from lightning_reg import functional as LF
-    from lightning_reg.figures.thumbnail import SIDE, thumbnail
+    from lightning_reg.figures.views import THUMBNAIL, thumbnail
     from lightning_reg.spatial import Displacement, Grid, Image, Pair
 
     shape = (20, 16, 12)
@@ -617,13 +617,16 @@ def test_a_thumbnail_shows_the_patients_right_on_the_left_and_folding_in_red() -
             LF.jacobian_determinant(displacement),
         )
     ).astype(int)
-    axial = picture[:SIDE, :SIDE, 0]
+    axial = picture[:THUMBNAIL, :THUMBNAIL, 0]
     inside = np.argwhere(axial > 20)
     (top, left), (bottom, right) = inside.min(0), inside.max(0)
     middle = (top + bottom) // 2
     assert axial[middle, left + 4] > axial[middle, right - 4] + 100
     assert axial[top + 3, left + 4] > axial[bottom - 3, left + 4] + 20
-    red = np.argwhere((picture[:SIDE, 3 * SIDE :, 0] > 180) & (picture[:SIDE, 3 * SIDE :, 1] < 80))
+    red = np.argwhere(
+        (picture[:THUMBNAIL, 3 * THUMBNAIL :, 0] > 180)
+        & (picture[:THUMBNAIL, 3 * THUMBNAIL :, 1] < 80)
+    )
     assert len(red) > 20
-    assert red[:, 1].mean() > SIDE / 2
-    assert json.dumps(picture.shape) == f"[{3 * SIDE}, {4 * SIDE}, 3]"
+    assert red[:, 1].mean() > THUMBNAIL / 2
+    assert json.dumps(picture.shape) == f"[{3 * THUMBNAIL}, {4 * THUMBNAIL}, 3]"

@@ -29,7 +29,7 @@ from lightning_reg.batch.evaluation.contestants import (
 )
 from lightning_reg.batch.evaluation.evaluation import Cases, evaluate_cases
 from lightning_reg.cli.evaluate import named
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.adapters.generated import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.inference.loading import load
 from lightning_reg.io.images import read_image

@@ -25,7 +25,7 @@ from lightning_reg.batch.evaluation.evaluation import (
     evaluate_cases,
     snapped_errors,
 )
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.adapters.generated import PhantomDataset
 from lightning_reg.data.datasets.interface import Split
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import pair_name

@@ -17,7 +17,7 @@ import torchio as tio
 from lightning_reg.batch.evaluation.contestants import Case, Contestant
 from lightning_reg.batch.evaluation.evaluation import Cases, Evaluation
 from lightning_reg.batch.evaluation.folder import UNFINISHED, evaluate_into
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
+from lightning_reg.data.datasets.adapters.generated import PhantomDataset
 from lightning_reg.data.datasets.splits import Splits
 from lightning_reg.data.scans import make_pair, original
 from lightning_reg.inference.result import Result

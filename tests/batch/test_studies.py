@@ -20,9 +20,15 @@ from filelock import FileLock
 
 from lightning_reg.batch.studies.definition import Definition, Job, read_definition
 from lightning_reg.batch.studies.evaluate import require_pairs
-from lightning_reg.batch.studies.jobs import State, Training, state_of
 from lightning_reg.batch.studies.outcome import Outcome, Run, over_seeds
-from lightning_reg.batch.studies.study import StudyFolder, begin, run_jobs
+from lightning_reg.batch.studies.study import (
+    State,
+    StudyFolder,
+    Training,
+    begin,
+    run_jobs,
+    state_of,
+)
 from lightning_reg.batch.studies.sweep import note_call, sweep_outcome
 from lightning_reg.cli.study import written
 from lightning_reg.registry import DataError, TrainingError
@@ -209,11 +215,10 @@ def finished(name: str, method: str, seed: int, tre: list[float], status: str = 
     ]
     return Run(
         name,
+        (f"method={method}", f"seed={seed}"),
         method,
-        seed,
-        None,
-        [f"method={method}", f"seed={seed}"],
-        status,
+        seed=seed,
+        status=status,
         rows=cases,
         error=sum(tre) / len(tre),
     )
@@ -231,7 +236,7 @@ def test_the_winner_is_the_best_run_of_the_best_method() -> None:
         finished("b1", "b", 1, [3.0] * 6),
         finished("b2", "b", 2, [2.0] * 6),
     ]
-    outcome = Outcome([*runs, Run("c", "c", 1, None, [], "failed", "no memory")])
+    outcome = Outcome([*runs, Run("c", (), "c", seed=1, status="failed", message="no memory")])
     assert outcome.comparison is not None
     assert outcome.comparison.ranked() == ["b", "a"]
     assert outcome.winning_command() == "lightning-reg train method=b seed=2"
@@ -293,7 +298,9 @@ def test_every_data_set_has_a_table_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_outcome_is_written_also_where_nothing_is_done(tmp_path: Path) -> None:
-    Outcome([Run("c", "c", 1, None, [], "failed", "no memory")]).write(tmp_path, "Study")
+    Outcome([Run("c", (), "c", seed=1, status="failed", message="no memory")]).write(
+        tmp_path, "Study"
+    )
     assert "no memory" in (tmp_path / "study.html").read_text()
     assert rows(tmp_path / "runs.csv")[0]["message"] == "no memory"
 

@@ -26,7 +26,7 @@ from lightning_reg.curation.prepare import Preparation, prepare
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.manifest import PreparedDataset, read_rows
 from lightning_reg.data.datasets.splits import open_dataset
-from lightning_reg.data.lungs import lung_mask, plain_mask
+from lightning_reg.data.lungs import lung_mask, segmented
 from lightning_reg.data.preprocessing import Geometry, Preprocessing
 from lightning_reg.data.scans import scan_from_subject
 from lightning_reg.phantom import breathing_thorax
@@ -251,7 +251,9 @@ def test_lungs_are_found_and_the_air_around_the_body_is_not() -> None:
         affine=subject["image"].affine @ np.diag([1.0, 1, -1, 1]),
     )
     assert dice(lung_mask(turned, "turned").flip(2), truth) > 0.96
-    assert float(plain_mask(subject["image"]).float().mean()) > 1.5 * float(truth.float().mean())
+    assert float(segmented("threshold", subject["image"], "one").float().mean()) > 1.5 * float(
+        truth.float().mean()
+    )
     with pytest.raises(DataError, match=r"No lungs are found in brain .* is it a chest CT in HU"):
         lung_mask(tio.ScalarImage(tensor=subject["image"].data.clamp(-100) + 1000), "brain")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lightning_reg.curation.prepare import Preparation, prepare
-from lightning_reg.data.datasets.adapters.dirlab import SPACING, VOXELS
+from lightning_reg.data.datasets.adapters.lungs import SPACING, VOXELS
 from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.splits import Splits, open_dataset

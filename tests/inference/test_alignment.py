@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from lightning_reg import functional as LF
-from lightning_reg.inference.alignment import best_translation
 from lightning_reg.inference.doubts import few, missed, turned, undetermined, worse
+from lightning_reg.inference.starts import best_translation
 from lightning_reg.metrics.similarity import similarities
 from lightning_reg.optimization import Optimized
 from lightning_reg.spatial import Affine, Displacement, Grid, Identity, Image, Pair, resampled

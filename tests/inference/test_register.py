@@ -426,7 +426,7 @@ def test_a_model_that_no_memory_holds_is_one_sentence(model) -> None:
         ({"steps": "velocity"}, "steps is 'velocity'; give a list of steps"),
         ({"steps": ["velocity"]}, "one of steps is 'velocity'; give Align, Predict or Optimize"),
         ({"lungs": 3}, "lungs is 3; give an object of Registrar, or None"),
-        ({"memory": "4"}, "memory is '4'; give GiB"),
+        ({"memory": "4"}, "memory is '4'; give a number of GiB above 0"),
         ({"device": None}, "device is None; give a name"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset, cropped_to_lungs
+from lightning_reg.data.datasets.adapters.generated import PhantomDataset, cropped_to_lungs
 from lightning_reg.functional import dice, jacobian_determinant, ncc
 from lightning_reg.phantom import breathing_thorax
 from lightning_reg.phantom.breathing import draw_breathing

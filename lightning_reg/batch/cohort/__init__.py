@@ -1,3 +1,1 @@
-"""Registration of many pairs: lists of pairs, sequential or parallel runs, results, and visual
-quality control.
-"""
+"""Registration of many pairs: lists, sequential or parallel runs, results, visual control."""

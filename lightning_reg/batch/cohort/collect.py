@@ -51,6 +51,9 @@ def collect(folder: str | Path) -> Collected:
     """Write ``results.csv`` of all pairs and ``quality.html``, and check that every pair of the
     cohort has all its files.
 
+    Args:
+        folder: result folder of many registered pairs.
+
     Raises:
         DataError: the folder is not that of a cohort.
     """

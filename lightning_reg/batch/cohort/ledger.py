@@ -30,9 +30,7 @@ class Ledger(Worklist):
         return inside(self.folder, f"pairs/{name}")
 
     def result(self, name: str) -> str:
-        """Identity of a finished pair's result, from the content of its record; empty if there is
-        none.
-        """
+        """Digest of the record of a finished pair's result; empty if there is none."""
         try:
             return _digest(self.place(name) / MARK) if self.done(name) else ""
         except OSError:
@@ -54,9 +52,7 @@ class Ledger(Worklist):
         return failure and {"pair": name, "status": "failed", "message": failure["message"]}
 
     def _failed_again(self, name: str) -> bool:
-        """Whether a finished pair failed later, when it was registered again: its failure names the
-        result that is there.
-        """
+        """Whether a finished pair failed later: its failure names the result that is there."""
         failure = self.failure_of(name)
         if failure is None:
             return False
@@ -64,9 +60,7 @@ class Ledger(Worklist):
         return bool(failure.get("result", result) == result)
 
     def damage(self, name: str) -> str | None:
-        """Damage of a finished pair as a sentence: one of its files is missing or empty; ``None``
-        if there is none.
-        """
+        """A sentence about a missing or empty file of a finished pair; ``None``: there is none."""
         place = self.place(name)
         try:
             for file in read_json(place / LISTING)["files"]:
@@ -117,9 +111,7 @@ class Ledger(Worklist):
         return [name for name in names if has_failed(name)]
 
     def counts(self, name: str, verdict: Mapping[str, str]) -> bool:
-        """Whether a verdict is about the pair's present result, or does not say which one it is
-        about.
-        """
+        """Whether a verdict is about the pair's present result, or names no result."""
         return not verdict.get("result") or verdict["result"] == self.result(name)
 
     def verdicts(self, path: Path | None = None) -> dict[str, dict[str, str]]:
@@ -129,7 +121,8 @@ class Ledger(Worklist):
         ``result`` is the :meth:`result` that was judged; a table may lack it.
 
         Args:
-            path: default ``quality.csv`` in the folder; without that file the result is empty.
+            path: file of the verdicts; default: ``quality.csv`` in the folder of the results.
+                Without that file the result is empty.
 
         Raises:
             DataError: the file at ``path`` does not exist, or a file is not such a table.
@@ -165,9 +158,7 @@ def _row(name: str, record: Mapping[str, Any]) -> Row:
 
 
 def with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a registration with a digest of the model's file: a model that was trained again
-    under its path is another one.
-    """
+    """Settings with a digest of the model's file, which may be trained again under its path."""
     inner = {k: with_weights(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
     path = Path(str(settings.get("model") or ""))
     return inner | ({"weights": _digest(path)} if path.is_file() else {})

@@ -16,8 +16,7 @@ from filelock import FileLock
 from lightning_reg.data.datasets.identity import content
 from lightning_reg.data.datasets.interface import Record, usual_pairs
 from lightning_reg.data.datasets.layouts import natural
-from lightning_reg.data.datasets.manifest import PARTS
-from lightning_reg.data.datasets.own import SIDES, find_layout, read_pairs
+from lightning_reg.data.datasets.own import COLUMNS, SIDES, find_layout, read_pairs
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.io.folders import written_file
 from lightning_reg.io.images import itk_reason, read_image
@@ -87,10 +86,6 @@ class MeanImage:
 
 
 Source = Path | Frame | MeanImage
-COLUMNS = {
-    side if part == "image" else f"{side}_{part}": (side, part) for part in PARTS for side in SIDES
-}
-"""Side and part by column of a table of pairs."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +140,10 @@ def pairs_from_table(table: Path) -> list[CohortPair]:
     A line that is not valid gives a pair with a :attr:`~CohortPair.problem`, so that the other
     pairs can be registered.
 
+    Args:
+        table: CSV file with the columns ``fixed`` and ``moving``, and if known ``pair``,
+            ``fixed_mask``, ``moving_mask``, ...
+
     Raises:
         DataError: no such file, it is not a table, or a column is missing or unknown.
     """
@@ -190,6 +189,8 @@ def pairs_from_folder(
     :func:`~lightning_reg.data.datasets.own.find_layout`.
 
     Args:
+        folder: folder of scans: its usual pairs, all scans ``to`` one of them, or ``consecutive``
+            ones.
         to: a scan's name, or a file: the fixed image for all (other) scans; ``None``: the pairs
             listed in the folder, or the usual pairs, see
             :func:`~lightning_reg.data.datasets.interface.usual_pairs`.
@@ -231,8 +232,8 @@ def pairs_from_series(series: Path, to: str = "0", mean: Path | None = None) -> 
     """Pairs of the time points of a series with a fixed time point or with their mean.
 
     Args:
-        series: a 4D NIfTI file, or a folder with one file (or DICOM folder) per time point, in the
-            order of their names.
+        series: time points, all registered ``to`` one of them: a 4D NIfTI file, or a folder with
+            one file (or DICOM folder) per time point, in the order of their names.
         to: number of the fixed time point, counted from 0, or ``mean``.
         mean: file for the mean image, written when it is first read.
 
@@ -311,9 +312,7 @@ def _same(one: Path | None, other: Path | None) -> bool:
 
 
 def _plain(record: Record, points: bool) -> Record:
-    """The record without its split; its landmarks are kept only with ``points``: their files
-    describe their own format.
-    """
+    """The record without its split, and without landmarks of a format of their own."""
     return replace(record, split="train", landmarks=record.landmarks if points else None)
 
 
@@ -338,9 +337,7 @@ def _sources(fixed: Record, moving: Record) -> dict[str, Source]:
 
 
 def _usual_names(pairs: Sequence[Sequence[Path]]) -> list[str]:
-    """Names ``fixed__moving``; each part includes as many parent folders as are needed to
-    distinguish all files.
-    """
+    """Names ``fixed__moving``, with as many parent folders as tell all files apart."""
     files = {path for pair in pairs for path in pair}
     depth = 1
     while depth < 6 and len({_tail(path, depth) for path in files}) < len(files):

@@ -89,10 +89,11 @@ def register_cohort(
         folder: of the cohort; new, or of the same pairs and settings.
         refine: steps of instance optimisation, see
             :meth:`~lightning_reg.inference.inputs.AnyRegistrar.register`.
-        shard: ``(i, n)``: every n-th pair from the i-th, counted from 1, for n processes or
-            machines that share the folder.
+        shard: share of this process, ``(i, n)``: every n-th pair from the i-th, counted from 1, for
+            n processes or machines that write into one folder.
         only: names of pairs to register, even if they are finished; no other pairs are registered.
-        inverse, report, files: of each pair, see :meth:`Result.save`.
+        inverse, files: of each pair, see :meth:`Result.save`.
+        report: write a report of each pair.
         progress: called after every pair.
 
     Returns:

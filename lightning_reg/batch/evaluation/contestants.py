@@ -32,9 +32,7 @@ Runs = dict[int, Path]
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of an evaluation: its name and, in a cross-validation, the fold that validates on it,
-    counted from 1.
-    """
+    """A pair of an evaluation: its name and the fold, from 1, that validates on it, if any."""
 
     name: str
     fold: int | None = None
@@ -134,9 +132,9 @@ class Transforms(Contestant):
     points of the moving one.
 
     Args:
-        place: a folder, searched by :func:`transform_files`; or a path that contains ``{pair}``; or
-            several such paths, separated by commas, in the order of ``antsApplyTransforms -t``: the
-            first one is applied to a point first.
+        place: transforms of another program: a folder, see :func:`transform_files`; or a path that
+            contains ``{pair}``; or several such paths, separated by commas, in the order of
+            ``antsApplyTransforms -t``: the first one is applied to a point first.
         metrics: measured in addition to those of the table.
 
     Raises:
@@ -286,6 +284,9 @@ def fold_models(
     name: str, pattern: str, load: Callable[[Path], Registrar], refine: int | None = None
 ) -> Folds:
     """The models of a cross-validation: the best checkpoints of its runs.
+
+    Args:
+        pattern: runs of a cross-validation: a pattern of their folders.
 
     Raises:
         DataError: see :func:`named_runs`, or a run has no checkpoint.

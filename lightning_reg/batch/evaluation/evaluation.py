@@ -1,6 +1,4 @@
-"""Evaluation of methods on the pairs of a data set or a table: per case, summarised, and compared
-with each other.
-"""
+"""Evaluation of methods on pairs: per case, summarised, and compared with each other."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torchio as tio
 from torch import Tensor
@@ -27,7 +25,7 @@ from lightning_reg.inference.result import Result, finite
 from lightning_reg.io.folders import MARK, linked, written_whole
 from lightning_reg.io.tables import write_table
 from lightning_reg.metrics import Comparison, summaries
-from lightning_reg.registry import DataError, in_words
+from lightning_reg.registry import DataError, Range, in_words
 from lightning_reg.spatial import Pair, Transform
 
 Row = dict[str, Any]
@@ -113,10 +111,13 @@ class Cases:
         cls,
         data: Splits,
         split: Split | None = "validation",
-        limit: int | None = None,
+        limit: Annotated[int, Range(1, of="pairs")] | None = None,
         fold: int | None = None,
     ) -> Cases:
         """The pairs of a split.
+
+        Args:
+            limit: maximum number of pairs.
 
         Raises:
             DataError: the data have no such pairs.

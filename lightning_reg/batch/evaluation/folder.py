@@ -59,11 +59,13 @@ def evaluate_into(
     After an interruption, the next call evaluates the remaining cases, and those that failed.
 
     Args:
-        folder: of the results, see :meth:`Evaluation.save`.
+        folder: new folder for the tables, the totals and the report, see :meth:`Evaluation.save`.
         settings: of the data and the methods, for the record.
-        challenge: add Learn2Reg's variants, and write the displacements of the first contestant.
-        shard: ``(i, n)``: every n-th case from the i-th, counted from 1, for n processes or
-            machines that share the folder.
+        columns: columns of the table of methods, in order: ``tre``, ``dice``, ``seconds``, ...
+        challenge: add Learn2Reg's variants of the metrics, and write its displacement files of the
+            first method.
+        shard: share of this process, ``(i, n)``: every n-th pair from the i-th, counted from 1, for
+            n processes or machines that write into one folder.
         overwrite: replace earlier results, and an unfinished evaluation of something else.
         progress: called after every case of the share with its number and their count.
 

@@ -84,9 +84,7 @@ class Definition:
     search: Search | None = None
 
     def jobs(self) -> list[Job]:
-        """All trainings; seeds and folds vary slowest, so that every method runs once before any
-        method runs a second time.
-        """
+        """All trainings; seeds and folds vary slowest, so that every method runs once first."""
         folds: Sequence[str | None] = [None]
         if self.folds is not None:
             folds = [f"{k}/{self.folds}" for k in range(1, self.folds + 1)]
@@ -136,6 +134,9 @@ def as_override(value: Any) -> str:
 
 def read_definition(path: Path) -> Definition:
     """Read a study from a YAML file.
+
+    Args:
+        path: YAML file with methods, data, seeds and folds, or a search; see ``docs/studies.md``.
 
     Raises:
         DataError: no such file, or an entry does not match :class:`Definition`; the message names
@@ -230,9 +231,7 @@ def _overrides(key: str, value: Any) -> tuple[str, ...]:
 
 
 def _require_setting(key: str, setting: str) -> None:
-    """Refuse what is not a setting of a training: an option of the command, and Hydra's own
-    settings, which could run code.
-    """
+    """Refuse options of the command, and Hydra's own settings, which could run code."""
     _require(
         not setting.startswith("-") and "hydra" not in setting,
         f"{key} sets {setting}, which is no setting of a training; leave it out",

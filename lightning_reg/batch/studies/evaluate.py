@@ -12,8 +12,8 @@ from lightning_reg.batch.evaluation.contestants import Registering
 from lightning_reg.batch.evaluation.evaluation import Cases, seen_in_training
 from lightning_reg.batch.evaluation.folder import evaluate_into
 from lightning_reg.batch.studies.definition import Definition
-from lightning_reg.batch.studies.jobs import state_of
 from lightning_reg.batch.studies.outcome import EVALUATION, evaluation_settings
+from lightning_reg.batch.studies.study import state_of
 from lightning_reg.configuration.composition import compose
 from lightning_reg.data.datasets.identity import keep_splits
 from lightning_reg.data.datasets.interface import Split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import wandb
 from matplotlib.figure import Figure
 
 from lightning_reg.batch.studies.definition import Job
-from lightning_reg.batch.studies.jobs import state_of, summary
+from lightning_reg.batch.studies.study import state_of, summary
 from lightning_reg.figures import study_figure
 from lightning_reg.inference.report.again import read_rows
 from lightning_reg.inference.report.evaluation import (
@@ -38,7 +38,7 @@ EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Job):
     """One training of a study, read from its folder.
 
     Args:
@@ -49,12 +49,7 @@ class Run:
         steps: number of training steps.
     """
 
-    name: str
-    method: str
-    seed: int | None
-    fold: str | None
-    overrides: Sequence[str]
-    status: str
+    status: str = "waiting"
     message: str = ""
     rows: Sequence[Mapping[str, Any]] = ()
     curve: Sequence[tuple[int, float]] = ()
@@ -66,22 +61,20 @@ class Run:
     def read(cls, folder: Path, job: Job, split: str | None) -> Run:
         """Read the run in a folder, with the evaluation on ``split`` if there is one."""
         state, curve = state_of(folder), learning_curve(folder)
-        common = (job.name, job.method, job.seed, job.fold, job.overrides)
-        if state.status != "done":
-            return cls(*common, state.status, state.message, curve=curve)
+        run = cls(**vars(job), status=state.status, message=state.message, curve=curve)
+        if run.status != "done":
+            return run
         evaluated = evaluation_settings(folder) if split else {}
         if split and evaluated.get("split") != split:
             message = f"It has not been evaluated on the split {split}."
-            return cls(*common, "failed", message, curve=curve)
+            return replace(run, status="failed", message=message)
         cases = folder / EVALUATION / "cases.csv" if split else folder / "cases.csv"
         rows = [row for row in read_rows(cases) if "error" not in row]
         means = {column: values["mean"] for column, values in summaries(rows).items()}
-        return cls(
-            *common,
-            "done",
-            " ".join(map(str, evaluated.get("warnings", ()))),
-            rows,
-            curve,
+        return replace(
+            run,
+            message=" ".join(map(str, evaluated.get("warnings", ()))),
+            rows=rows,
             seconds=float(summary(folder)["seconds"]),
             error=primary_error(means) if ranking(means) else float("nan"),
             steps=last_step(folder),
@@ -89,9 +82,7 @@ class Run:
 
 
 def evaluation_settings(folder: Path) -> dict[str, Any]:
-    """Settings of a run's evaluation: ``split``, and ``warnings`` if there are any; empty if there
-    is no evaluation.
-    """
+    """Settings of a run's evaluation, ``split`` and any ``warnings``; empty without one."""
     try:
         return dict(read_json(folder / EVALUATION / MARK)["settings"])
     except (OSError, DataError, KeyError, TypeError, ValueError):
@@ -187,9 +178,7 @@ class Outcome:
         return ", ".join(texts)
 
     def winner(self) -> Run | None:
-        """The best run of the best method; ``None`` where no difference between methods can be
-        significant.
-        """
+        """The best run of the best method; ``None`` where no difference can be significant."""
         if self.comparison is None or (
             len(self.methods) > 1 and self.comparison.least_p() >= LEVEL
         ):
@@ -233,6 +222,9 @@ class Outcome:
     def to_wandb(self, folder: Path, project: str) -> None:
         """Log the table, the runs and the figure to Weights & Biases, as a separate run in the
         study's group; offline without a login.
+
+        Args:
+            project: project of Weights & Biases for the table, as for the runs of ``logger=wandb``.
         """
         name = folder.resolve().name
         mode: Literal["online", "offline"] = "online" if logged_in_to_wandb() else "offline"

@@ -1,6 +1,4 @@
-"""Search for settings with Optuna: each trial is a training in its own process; several machines
-can share the journal.
-"""
+"""Search for settings with Optuna; trials are processes, and machines share the journal."""
 
 from __future__ import annotations
 
@@ -17,9 +15,8 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from lightning_reg.batch.studies.definition import Definition, Search, as_override
-from lightning_reg.batch.studies.jobs import State, Training, state_of, summary
 from lightning_reg.batch.studies.outcome import learning_curve, write_figure
-from lightning_reg.batch.studies.study import POLL, begin
+from lightning_reg.batch.studies.study import POLL, State, Training, begin, state_of, summary
 from lightning_reg.figures import trials_figure
 from lightning_reg.inference.report.page import Picture, Row, Section, render
 from lightning_reg.io.folders import refuse_links, write_whole
@@ -193,9 +190,7 @@ def _is_hopeless(
 
 
 def _begin_again(study: Any, folder: Path, retry: bool) -> None:
-    """Queue trials whose process was killed (with ``retry``, also failed trials) again, with the
-    same settings and folder.
-    """
+    """Queue killed trials (with ``retry``, failed ones, too) again, with settings and folder."""
     states = _optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False)
     for trial in trials:

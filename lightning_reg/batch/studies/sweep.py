@@ -69,8 +69,6 @@ def _number(name: str) -> int:
 
 
 def _short(word: str) -> str:
-    """Short form of an override: ``velocity`` for ``method=velocity``, ``lr=0.001`` for
-    ``method.optimizer.lr=0.001``.
-    """
+    """Short form of an override: ``velocity`` for ``method=velocity``."""
     key, _, value = word.partition("=")
     return value if "." not in key else f"{key.rpartition('.')[2]}={value}"

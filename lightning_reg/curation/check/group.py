@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from lightning_reg.curation.check.scan import (
     Finding,
     ScanReport,
     as_convention,
+    error,
     fitting_conventions,
     look_at,
     raw_landmarks,
+    warning,
 )
 from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, Split
 from lightning_reg.data.datasets.loading import load_record
@@ -27,7 +29,7 @@ from lightning_reg.data.preprocessing import CLEARLY, alignments
 from lightning_reg.data.scans import make_pair, scan_from_subject
 from lightning_reg.functional import sample
 from lightning_reg.metrics import evaluate
-from lightning_reg.registry import DataError
+from lightning_reg.registry import DataError, Range
 from lightning_reg.spatial import Identity, Image, Pair
 
 PATCH = 2
@@ -57,8 +59,8 @@ class Check:
 
 def check(
     data: Splits,
-    workers: int = 1,
-    max_pairs: int = 100,
+    workers: Annotated[int, Range(1, of="processes")] = 1,
+    max_pairs: Annotated[int, Range(0, of="pairs")] = 100,
     seen: Callable[[int, int], None] | None = None,
 ) -> Check:
     """Check a data set.
@@ -66,7 +68,7 @@ def check(
     Args:
         workers: number of processes.
         max_pairs: maximum number of pairs, evenly chosen, whose TRE and Dice before registration
-            are measured.
+            are measured; 0: none.
         seen: callback with the number of finished scans and pairs and of all of them.
     """
     records, splits = data.records(), [split for split in get_args(Split) if data.records(split)]
@@ -81,13 +83,13 @@ def check(
             seen(len(reports), total)
     result = Check([reports[k] for k in range(len(records))])
     result.pairs = {split: len(data.pairs(split)) for split in splits}
-    result.findings += [finding for report in result.scans for finding in report.findings]
+    for report in result.scans:
+        result.findings += report.findings
     for of_all in (_splits, _doubles, _spread, _parts, _names):
         result.findings += of_all(result.scans)
     result.findings += _roles(data.dataset, result.scans)
-    result.findings += [
-        finding for f, m in indices for finding in _pair(result.scans[f], result.scans[m])
-    ]
+    for f, m in indices:
+        result.findings += _pair(result.scans[f], result.scans[m])
     usable = [
         (records[f], records[m])
         for f, m in chosen
@@ -106,110 +108,89 @@ def check(
     return result
 
 
-def _alignment(correlations: Sequence[tuple[float, float]]) -> list[Finding]:
+def _alignment(correlations: Sequence[tuple[float, float]]) -> Iterator[Finding]:
     """Headers that align the images less well than the centres of their grids."""
     headers, centers = np.mean(correlations, axis=0).tolist() if correlations else (0.0, 0.0)
     # images apart in the world are reported by pair
-    if centers <= headers + CLEARLY or headers == -1.0:
-        return []
-    text = (
-        f"The headers do not align the images (mean correlation {headers:.2f}, with aligned centres"
-        f" {centers:.2f}): train with"
-    )
-    return [
-        Finding(
-            "warning",
+    if centers > headers + CLEARLY and headers != -1.0:
+        yield warning(
             "alignment",
-            f"{text} `center=True`, or auto; register with `start='centers'`.",
+            f"The headers do not align the images (mean correlation {headers:.2f}, with aligned"
+            f" centres {centers:.2f}): train with `center=True`, or auto; register with"
+            " `start='centers'`.",
         )
-    ]
 
 
-def _roles(dataset: RegistrationDataset, scans: Sequence[ScanReport]) -> list[Finding]:
+def _roles(dataset: RegistrationDataset, scans: Sequence[ScanReport]) -> Iterator[Finding]:
     """Label maps listed as scans; masks and label maps of a folder that belong to no scan."""
     readable = [scan for scan in scans if scan.grid is not None]
     alike = [scan for scan in readable if scan.label_like]
-    found = []
     if alike and len(alike) == len(readable):
-        text = (
+        yield warning(
+            "roles",
             f"All scans have few whole values, as label maps have (as {_file(alike[0])}); give the"
-            " folder of the images, if they are."
+            " folder of the images, if they are.",
         )
-        found.append(Finding("warning", "roles", text))
     elif not isinstance(dataset, FolderDataset):  # which tells them apart itself
         text = "is listed as an image and has the values of a label map; list it as labels"
-        found += [Finding("error", "roles", f"{_file(scan)} {text}.") for scan in alike]
+        yield from (error("roles", f"{_file(scan)} {text}.") for scan in alike)
     if isinstance(dataset, FolderDataset) and dataset.left_out:
-        count, first = len(dataset.left_out), dataset.left_out[0]
-        text = (
-            f"{count} masks or label maps are not used, as {first}: they are of no image's space,"
-            " or second ones; name those that count"
+        yield warning(
+            "roles",
+            f"{len(dataset.left_out)} masks or label maps are not used, as {dataset.left_out[0]}:"
+            " they are of no image's space, or second ones; name those that count in a table"
+            " (data=pairs), if they are wanted.",
         )
-        found.append(
-            Finding("warning", "roles", f"{text} in a table (data=pairs), if they are wanted.")
-        )
-    return found
 
 
-def _splits(scans: Sequence[ScanReport]) -> list[Finding]:
+def _splits(scans: Sequence[ScanReport]) -> Iterator[Finding]:
     """Subjects in two splits; splits without scans."""
     places: dict[str, set[str]] = {}
     for scan in scans:
         places.setdefault(scan.record.subject, set()).add(scan.record.split)
-    found = [
-        Finding(
-            "error",
-            "splits",
-            f"The subject {subject} is in the splits {' and '.join(sorted(of))}; keep all scans of"
-            " a subject in one.",
-        )
-        for subject, of in places.items()
-        if len(of) > 1
-    ]
-    there = {scan.record.split for scan in scans}
-    return found + [
-        Finding(
-            "error",
-            "splits",
-            f"No scan is in the split {split}; set `held_out` to some subjects, or change the"
-            " manifest.",
-        )
-        for split in ("train", "validation")
-        if split not in there
-    ]
+    for subject, of in places.items():
+        if len(of) > 1:
+            yield error(
+                "splits",
+                f"The subject {subject} is in the splits {' and '.join(sorted(of))}; keep all scans"
+                " of a subject in one.",
+            )
+    present = set().union(*places.values())
+    for split in ("train", "validation"):
+        if split not in present:
+            yield error(
+                "splits",
+                f"No scan is in the split {split}; set `held_out` to some subjects, or change the"
+                " manifest.",
+            )
 
 
-def _doubles(scans: Sequence[ScanReport]) -> list[Finding]:
+def _doubles(scans: Sequence[ScanReport]) -> Iterator[Finding]:
     """Scans with the same voxels."""
     same: dict[str, list[ScanReport]] = {}
     for scan in scans:
         if scan.digest:
             same.setdefault(scan.digest, []).append(scan)
-    found = []
     for group in same.values():
         apart = len({scan.record.split for scan in group}) > 1
         if len({scan.record.image for scan in group}) > 1:
             names = ", ".join(_file(scan) for scan in group[:3])
-            text = (
-                f"{len(group)} scans have the same voxels"
-                f" ({names}){', in different splits' if apart else ''}; remove all but one."
-            )
-            found.append(Finding("error" if apart else "warning", "doubles", text))
+            where = ", in different splits" if apart else ""
+            text = f"{len(group)} scans have the same voxels ({names}){where}; remove all but one."
+            yield (error if apart else warning)("doubles", text)
         elif len(group) > 1 and apart:
-            text = (
+            yield warning(
+                "doubles",
                 f"{_file(group[0])} is {len(group)} scans, in different splits; keep it in one"
-                " split, unless it is an atlas."
+                " split, unless it is an atlas.",
             )
-            found.append(Finding("warning", "doubles", text))
-    return found
 
 
-def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
+def _spread(scans: Sequence[ScanReport]) -> Iterator[Finding]:
     """Scans that differ from the others: voxel size, field of view, units."""
     readable = [(scan, scan.grid) for scan in scans if scan.grid is not None]
     if len(readable) < 3:
-        return []
-    found = []
+        return
     spacing = np.stack([grid.spacing[0] for _, grid in readable])
     extent = np.stack([grid.spacing[0] * grid.shape for _, grid in readable])
     for what, values, remedy in (
@@ -222,124 +203,109 @@ def _spread(scans: Sequence[ScanReport]) -> list[Finding]:
                 shown, others = (
                     " x ".join(f"{float(v):.3g}" for v in row) for row in (value, usual)
                 )
-                text = (
+                yield warning(
+                    what,
                     f"{_file(scan)} has a {what} of {shown} mm where half of the scans have about"
-                    f" {others} mm; {remedy}."
+                    f" {others} mm; {remedy}.",
                 )
-                found.append(Finding("warning", what, text))
-    return found + _units([scan for scan, _ in readable])
+    yield from _units([scan for scan, _ in readable])
 
 
-def _units(scans: Sequence[ScanReport]) -> list[Finding]:
-    """CT that is not in HU, judged from all scans: a single MR image may have the values of a
-    shifted CT.
-    """
-    found = []
+def _units(scans: Sequence[ScanReport]) -> Iterator[Finding]:
+    """CT that is not in HU, judged from all scans: a single MR image may look like shifted CT."""
     units = [scan.units for scan in scans]
     if "HU" not in units and units.count("HU + 1024") < 0.8 * len(units):
         for scan in scans:
             scan.units = scan.units.replace("HU + 1024", "arbitrary")
-        return []
+        return
     for scan in scans:
         if scan.units == "HU + 1024":
-            text = (
+            yield warning(
+                "units",
                 f"{_file(scan)} looks like CT shifted by 1024 (air near 0, soft tissue near 1000);"
-                " subtract 1024, or set"
+                " subtract 1024, or set `window` for these values.",
             )
-            found.append(Finding("warning", "units", f"{text} `window` for these values."))
         elif scan.units == "arbitrary":
-            text = (
+            yield warning(
+                "units",
                 f"{_file(scan)} is not in HU ({scan.low:g} to {scan.high:g}) as other scans are;"
-                " convert it."
+                " convert it.",
             )
-            found.append(Finding("warning", "units", text))
-    return found
 
 
-def _parts(scans: Sequence[ScanReport]) -> list[Finding]:
+def _parts(scans: Sequence[ScanReport]) -> Iterator[Finding]:
     """Masks, labels or landmarks that only some scans of a split have."""
-    found = []
     for split in SPLITS:
         inside = [scan for scan in scans if scan.record.split == split and scan.grid is not None]
         for part, word in (("mask", "masks"), ("labels", "labels"), ("landmarks", "landmarks")):
             lacking = [scan for scan in inside if part not in scan.parts]
             if lacking and len(lacking) < len(inside):
-                text = (
+                yield warning(
+                    "parts",
                     f"{len(lacking)} of {len(inside)} {split} scans have no {word}, as"
-                    f" {_file(lacking[0])}; methods that need them refuse"
+                    f" {_file(lacking[0])}; methods that need them refuse to start: add them, or"
+                    " leave these scans out.",
                 )
-                found.append(
-                    Finding(
-                        "warning", "parts", f"{text} to start: add them, or leave these scans out."
-                    )
-                )
-    return found
 
 
-def _names(scans: Sequence[ScanReport]) -> list[Finding]:
-    """Scans that are read as separate subjects but may be time points, because their names begin
-    alike.
-    """
+def _names(scans: Sequence[ScanReport]) -> Iterator[Finding]:
+    """Scans that are read as subjects but may be time points: their names begin alike."""
     subjects = [scan.record.subject for scan in scans]
     if len(set(subjects)) < len(subjects):
-        return []
+        return
     beginnings: dict[str, list[str]] = {}
     for subject in subjects:
         beginnings.setdefault(subject.rpartition("_")[0], []).append(subject)
     shared = {begin: names for begin, names in beginnings.items() if begin and 1 < len(names) <= 10}
     if len(shared) < 2 or sum(map(len, shared.values())) < len(subjects) / 2:
-        return []
+        return
     first, second = next(iter(shared.values()))[:2]
-    names = f"their names have {len(beginnings)} beginnings (such as {first}, {second})"
-    text = (
-        f"{len(subjects)} subjects have one scan each, and {names}; if these are time points,"
-        " separate both by `pattern`."
+    yield warning(
+        "names",
+        f"{len(subjects)} subjects have one scan each, and their names have {len(beginnings)}"
+        f" beginnings (such as {first}, {second}); if these are time points, separate both by"
+        " `pattern`.",
     )
-    return [Finding("warning", "names", text)]
 
 
-def _pair(fixed: ScanReport, moving: ScanReport) -> list[Finding]:
+def _pair(fixed: ScanReport, moving: ScanReport) -> Iterator[Finding]:
     """Findings about the headers and landmarks of a pair."""
     if fixed.grid is None or moving.grid is None:
-        return []
-    found = []
+        return
     name = f"{fixed.record.name} and {moving.record.name}"
     if fixed.record.split != moving.record.split:
-        text = (
+        yield error(
+            "splits",
             f"{name} are a pair and in two splits ({fixed.record.split}, {moving.record.split}), so"
-            " it is not used; put them in one."
+            " it is not used; put them in one.",
         )
-        found.append(Finding("error", "splits", text))
     share = fixed.grid.overlap(moving.grid)
     if share == 0:
         apart = float(np.linalg.norm(fixed.grid.center - moving.grid.center))
-        text = (
+        yield error(
+            "overlap",
             f"{name} do not overlap in the world (their centres are {apart:.0f} mm apart); correct"
-            " the origins in their headers, or set"
+            " the origins in their headers, or set `center=True`.",
         )
-        found.append(Finding("error", "overlap", f"{text} `center=True`."))
     elif share < 0.5:
-        text = (
+        yield warning(
+            "overlap",
             f"{name}: only {100 * share:.0f} % of the fixed image lies in the moving one; align or"
-            " crop them."
+            " crop them.",
         )
-        found.append(Finding("warning", "overlap", text))
     counts = [len(scan.landmarks) for scan in (fixed, moving) if scan.landmarks is not None]
     if len(set(counts)) > 1:
-        text = (
+        yield error(
+            "landmarks",
             f"{name} have {counts[0]} and {counts[1]} landmarks; they must correspond one to one,"
-            " in the same order."
+            " in the same order.",
         )
-        found.append(Finding("error", "landmarks", text))
-    return found
 
 
 def _measure(
     dataset: RegistrationDataset, records: tuple[Record, Record]
 ) -> tuple[dict[str, str | float], list[Finding], tuple[float, float] | None]:
-    """TRE and Dice before registration; whether the images agree at their landmarks; their
-    correlation by headers and by centres.
-    """
+    """TRE and Dice before registration, conventions of landmarks, and correlations of a pair."""
     try:
         fixed, moving = (scan_from_subject(load_record(dataset, record)) for record in records)
         pair = make_pair(fixed, moving)
@@ -352,15 +318,13 @@ def _measure(
         "overlap": fixed.image.grid.overlap(moving.image.grid)
     }
     values["split"] = records[0].split
-    return values, _conventions(records, pair), alignments(fixed, moving)
+    return values, [*_conventions(records, pair)], alignments(fixed, moving)
 
 
-def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:
-    """Landmarks inside both images that seem to be in another convention, under which patches
-    around them agree better.
-    """
+def _conventions(records: tuple[Record, Record], pair: Pair) -> Iterator[Finding]:
+    """Landmarks around which the images agree better under another convention."""
     if pair.fixed_landmarks is None or pair.moving_landmarks is None:
-        return []
+        return
     points = (pair.fixed_landmarks[0], pair.moving_landmarks[0])
     given = agreement(pair.fixed, pair.moving, points[0].double(), points[1].double())
     raw = [
@@ -377,23 +341,20 @@ def _conventions(records: tuple[Record, Record], pair: Pair) -> list[Finding]:
     best = max(scores, key=lambda c: scores[c], default=None)
     # at least halves the distance to 1
     if best is None or scores[best] < given + 0.1 or 1 - scores[best] > 0.5 * (1 - given):
-        return []
+        return
     alike = " or ".join(c for c in CONVENTIONS if scores.get(c, -1.0) > scores[best] - 0.05)
-    names = f"{records[0].name} and {records[1].name}"
-    better = f"agree better (correlation {scores[best]:.2f} instead of {given:.2f})"
-    text = (
-        f"Around the landmarks of {names} the images {better} if they are {alike}; check"
-        f" {records[0].landmarks}."
+    yield (error if scores[best] > given + 0.3 else warning)(
+        "landmarks",
+        f"Around the landmarks of {records[0].name} and {records[1].name} the images agree better"
+        f" (correlation {scores[best]:.2f} instead of {given:.2f}) if they are {alike}; check"
+        f" {records[0].landmarks}.",
     )
-    return [Finding("error" if scores[best] > given + 0.3 else "warning", "landmarks", text)]
 
 
 def agreement(
     fixed: Image, moving: Image, fixed_points: torch.Tensor, moving_points: torch.Tensor
 ) -> float:
-    """Mean correlation of patches around corresponding points ``(N, 3)``, RAS mm; 0 for points
-    outside.
-    """
+    """Mean correlation of patches around points ``(N, 3)``, RAS mm; 0 for points outside."""
     if len(fixed_points) != len(moving_points):
         return 0.0
     offsets = torch.cartesian_prod(*[torch.arange(-PATCH, PATCH + 1, dtype=torch.float64)] * 3)

@@ -14,9 +14,9 @@ from lightning_reg.curation.check.scan import fitting_conventions, load_lenientl
 from lightning_reg.curation.prepare import Preparation, Prepared, prepare
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.splits import Splits
+from lightning_reg.data.scans import grid_of
 from lightning_reg.io.images import SKEWED
 from lightning_reg.io.nifti import is_nifti, nifti_header, placement, skew, to_mm
-from lightning_reg.spatial import Grid
 
 
 class RepairedDataset(RegistrationDataset):
@@ -60,14 +60,15 @@ def repair(
 ) -> Prepared:
     """Write the data set, repaired by :class:`RepairedDataset`, in the form of
     ``lightning-reg prepare``.
+
+    Args:
+        out: new folder for the repaired data; only safe repairs are made.
     """
     return prepare(data.using(RepairedDataset(data.dataset)), out, Preparation(), workers, seen)
 
 
 def _headers(subject: tio.Subject, record: Record) -> None:
-    """Use the qform's affine if the sform disagrees with it and has another voxel size than the
-    header.
-    """
+    """Use the qform's affine if the sform disagrees and has another voxel size."""
     for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
         header = (
             nifti_header(path) if part in subject and path is not None and is_nifti(path) else None
@@ -113,7 +114,7 @@ def _perpendicular(affine: np.ndarray) -> np.ndarray:
 
 
 def _landmarks(subject: tio.Subject, record: Record) -> None:
-    grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
+    grid = grid_of(subject["image"])
     mask = subject["mask"].data[0] > 0 if "mask" in subject else None
     values = raw_landmarks(record, subject["landmarks"]).double()
     if "RAS mm" in fitting_conventions(subject["landmarks"], grid, mask):

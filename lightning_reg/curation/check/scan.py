@@ -1,6 +1,4 @@
-"""Check of one scan: header, intensities, mask, labels and landmarks. All problems are listed, not
-only the first.
-"""
+"""Check of one scan: header, intensities, mask, labels and landmarks, with all problems."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ from lightning_reg.data.datasets.interface import Record, RegistrationDataset
 from lightning_reg.data.datasets.loading import load_record
 from lightning_reg.data.datasets.manifest import PreparedDataset
 from lightning_reg.data.datasets.roles import has_labels, is_image
-from lightning_reg.data.scans import subject_problems
+from lightning_reg.data.scans import add_landmarks, subject_problems
 from lightning_reg.io.images import doubts, read_image
-from lightning_reg.io.points import read_points
+from lightning_reg.io.points import PointFile, read_points
 from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid
 
@@ -40,6 +38,16 @@ class Finding:
     level: Level
     kind: str
     text: str
+
+
+def error(kind: str, text: str) -> Finding:
+    """A problem that stops or spoils training."""
+    return Finding("error", kind, text)
+
+
+def warning(kind: str, text: str) -> Finding:
+    """A problem that may be intended."""
+    return Finding("warning", kind, text)
 
 
 @dataclass
@@ -69,33 +77,23 @@ class ScanReport:
     parts: tuple[str, ...] = ()
     landmarks: Tensor | None = None
 
-    def add(self, level: Level, kind: str, text: str) -> None:
-        self.findings.append(Finding(level, kind, text))
-
 
 def look_at(dataset: RegistrationDataset, record: Record) -> ScanReport:
     """Check a single scan."""
-    report = ScanReport(record)
     try:
-        subject, lacking = load_leniently(dataset, record)
-        report.findings += lacking
-    except DataError as error:
-        report.add("error", "unreadable", str(error))
-        return report
-    except Exception as error:  # a reader may raise anything; the other scans are still checked
-        report.add(
-            "error",
-            "unreadable",
-            f"{record.name} cannot be read ({type(error).__name__}: {error}); look at"
-            f" {record.image}.",
-        )
-        return report
-    for problem in subject_problems(subject):
-        report.add("error", "image", problem)
-    for part, path in (("image", record.image), ("mask", record.mask), ("labels", record.labels)):
+        subject, findings = load_leniently(dataset, record)
+    except DataError as cause:
+        return ScanReport(record, [error("unreadable", str(cause))])
+    except Exception as cause:  # a reader may raise anything; the other scans are still checked
+        why = f"{type(cause).__name__}: {cause}"
+        text = f"{record.name} cannot be read ({why}); look at {record.image}."
+        return ScanReport(record, [error("unreadable", text)])
+    report = ScanReport(record, findings)
+    findings += [error("image", problem) for problem in subject_problems(subject)]
+    for part in ("image", "mask", "labels"):
         if part in subject:
-            for doubt in doubts(subject[part], path):
-                report.add("error" if doubt.sizes else "warning", "header", doubt.text)
+            for doubt in doubts(subject[part], getattr(record, part)):
+                findings.append((error if doubt.sizes else warning)("header", doubt.text))
     report.parts = tuple(part for part in ("mask", "labels", "landmarks") if part in subject)
     image = subject["image"]
     try:
@@ -138,18 +136,14 @@ def load_leniently(
         if path is not None:
             try:
                 parts[part] = read_image(path, tio.LabelMap)
-            except DataError as error:
-                lacking.append(Finding("error", "unreadable", str(error)))
+            except DataError as cause:
+                lacking.append(error("unreadable", str(cause)))
     subject = tio.Subject(name=record.name, group=record.subject, **parts)
     if record.landmarks is not None:
         try:
-            points = read_points(record.landmarks)
-            subject["landmarks"] = points.world(
-                Grid(parts["image"].spatial_shape, parts["image"].affine)
-            )
-            subject["landmark_labels"] = points.labels
-        except (DataError, ValueError) as error:
-            lacking.append(Finding("error", "landmarks", str(error)))
+            add_landmarks(subject, read_points(record.landmarks), cropped=True)
+        except DataError as cause:
+            lacking.append(error("landmarks", str(cause)))
     return subject, lacking
 
 
@@ -167,14 +161,10 @@ def _intensities(report: ScanReport, image: tio.Image) -> None:
         where = image.path or report.record.name
         text = (
             f"{where} has its largest value ({report.high:g}) in {100 * clipped:.1f} % of its"
-            " voxels: intensities are clipped"
+            " voxels: intensities are clipped; export it with its full range, or check that nothing"
+            " of interest is that bright."
         )
-        report.add(
-            "warning",
-            "intensities",
-            f"{text}; export it with its full range, or check that nothing of interest is that"
-            " bright.",
-        )
+        report.findings.append(warning("intensities", text))
 
 
 def units(values: Tensor, low: float, high: float) -> str:
@@ -192,9 +182,7 @@ def units(values: Tensor, low: float, high: float) -> str:
 
 
 def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
-    """Report landmarks outside the image or the mask, with the conventions under which they would
-    be inside.
-    """
+    """Report landmarks outside the image or the mask, and the conventions that would fit."""
     assert report.landmarks is not None
     assert report.grid is not None
     mask = subject["mask"].data[0] > 0 if "mask" in subject else None
@@ -217,7 +205,8 @@ def _landmarks(report: ScanReport, subject: tio.Subject) -> None:
         )
     else:
         advice = "they fit neither as RAS or LPS mm nor as voxels: they may belong to another image"
-    report.add("error" if here < 1.0 else "warning", "landmarks", f"{outside}; {advice}.")
+    found = (error if here < 1.0 else warning)("landmarks", f"{outside}; {advice}.")
+    report.findings.append(found)
 
 
 def raw_landmarks(record: Record, landmarks: Tensor) -> Tensor:
@@ -230,19 +219,12 @@ def raw_landmarks(record: Record, landmarks: Tensor) -> Tensor:
 
 def as_convention(values: Tensor, convention: str, grid: Grid) -> Tensor:
     """Convert numbers ``(N, 3)`` from one of :data:`CONVENTIONS`, as RAS mm."""
-    if convention == "RAS mm":
-        return values
-    if convention == "LPS mm":
-        return values * values.new_tensor([-1.0, -1.0, 1.0])
-    return grid.to_world(
-        (values.double() - (1.0 if convention.endswith("1") else 0.0)).T.unsqueeze(0)
-    )[0].T
+    first, space = 1.0 if convention.endswith("1") else 0.0, convention.split()[0].removesuffix("s")
+    return PointFile(values.double() - first, space).world(grid)
 
 
 def fitting_conventions(values: Tensor, grid: Grid, mask: Tensor | None = None) -> list[str]:
-    """Conventions under which all points are in the image and, if there is a mask, at least 90 % of
-    them in the mask.
-    """
+    """Conventions under which all points are in the image and 90 % of them in any mask."""
     found = []
     for convention in CONVENTIONS:
         world = as_convention(values.double(), convention, grid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import Layout, natural, unique
 from lightning_reg.data.datasets.roles import stem
 from lightning_reg.io.folders import inside
-from lightning_reg.io.points import PointFile, read_plain
+from lightning_reg.io.points import read_plain
 from lightning_reg.io.reading import read_json
 from lightning_reg.registry import DataError
 
@@ -91,12 +92,8 @@ def _nnunet(folder: Path, described: Mapping[str, Any]) -> Layout:
     ending = described.get("file_ending", ".nii.gz")
     inside(folder, ending)
     if isinstance(described.get("dataset"), Mapping):
-        return Layout(
-            [
-                _entry(folder, {**e, "image": e["images"][0]}, name)
-                for name, e in described["dataset"].items()
-            ]
-        )
+        entries = described["dataset"].items()
+        return Layout([_entry(folder, e | {"image": e["images"][0]}, name) for name, e in entries])
     records = []
     for image in sorted((folder / "imagesTr").glob(f"*_0000{ending}"), key=natural):
         name = image.name[: -len(f"_0000{ending}")]
@@ -132,29 +129,15 @@ def _learn2reg(folder: Path, described: Mapping[str, Any]) -> Layout:
         }
         beside["landmarks"] = beside["landmarks"] or _beside(path, "keypoints")
         records[image] = Record(subject, time, split, path).holding(beside)
-    single = [subject for subject, times in _times(records.values()).items() if len(times) == 1]
     # pairs of subjects: the number in the name is that of the modality, not of the time point
-    if len(single) == len(records):
+    if len({record.subject for record in records.values()}) == len(records):
         records = {image: replace(record, time="") for image, record in records.items()}
     pairs = [(records[fixed], records[moving]) for fixed, moving in training + validation]
     ordered = list(records.values())
     if not training:
         pairs += usual_pairs([record for record in ordered if record.split == "train"])
-    return Layout(ordered, pairs, _keypoints)
-
-
-def _keypoints(path: Path) -> PointFile:
-    """Read keypoints of Learn2Reg: voxel indices of nibabel's array, counted from 0, without a
-    header line.
-    """
-    return read_plain(path, "voxel")
-
-
-def _times(records: Iterable[Record]) -> dict[str, list[str]]:
-    times: dict[str, list[str]] = {}
-    for record in records:
-        times.setdefault(record.subject, []).append(record.time)
-    return times
+    # keypoints are voxel indices of nibabel's array, counted from 0, without a header line
+    return Layout(ordered, pairs, partial(read_plain, space="voxel"))
 
 
 def _scan_name(image: str) -> tuple[str, str]:
@@ -163,9 +146,7 @@ def _scan_name(image: str) -> tuple[str, str]:
 
 
 def _beside(image: Path, kind: str) -> Path | None:
-    """Find the file of the same name in the folder of another kind; for points, it may end in
-    ``.csv``.
-    """
+    """Find the file of the same name (for points, ``.csv``) in the folder of another kind."""
     folder = image.parent.with_name(image.parent.name.replace("images", kind))
     candidates = (folder / image.name, folder / f"{stem(image)}.csv")
     return next((p for p in candidates if p.is_file()), None)

@@ -1,6 +1,4 @@
-"""Identity of a training's data: names, splits and file contents of its scans, and what changed
-since.
-"""
+"""Identity of a training's data: names, splits and file contents of its scans, and changes."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lightning_reg.data.datasets.interface import Record, Split
-from lightning_reg.data.datasets.manifest import PARTS
+from lightning_reg.data.datasets.interface import PARTS, Record, Split
 from lightning_reg.data.datasets.splits import Splits
 
 BLOCK, BLOCKS = 2**16, 16
@@ -130,9 +127,7 @@ def _images(rows: Iterable[Known]) -> set[str]:
 
 
 def changes(known: Known, now: Known) -> str | None:
-    """Describe what changed between two identities of a training's data; ``None`` if they are the
-    same.
-    """
+    """Describe what changed between two identities; ``None`` if they are the same."""
     before, after = ({row["scan"]: row for row in one["scans"]} for one in (known, now))
     both = [name for name in before if name in after]
 
@@ -229,24 +224,12 @@ def joined(
 
 
 def trained_images(known: Known) -> frozenset[str]:
-    """Contents of all images that the weights of a model were trained on; none for a model that
-    does not store them.
-    """
+    """Contents of all images that a model was trained on, as far as it stores them."""
     return frozenset({*known.get("trained", {}).get("images", ()), *known.get("source", ())})
 
 
 def held_out_but_seen(now: Known) -> str | None:
-    """Describe the held-out scans on which the initial model of a run was trained; ``None`` if
-    there are none.
-    """
+    """Held-out scans on which the initial model of a run was trained; ``None``: none."""
     images = set(now.get("source", ()))
-    return (
-        _listed(
-            [
-                row["scan"]
-                for row in now.get("scans", ())
-                if row["split"] != "train" and _images([row]) & images
-            ]
-        )
-        or None
-    )
+    held_out = [row for row in now.get("scans", ()) if row["split"] != "train"]
+    return _listed([row["scan"] for row in held_out if _images([row]) & images]) or None

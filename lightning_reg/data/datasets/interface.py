@@ -14,6 +14,8 @@ from lightning_reg.registry import Described
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
+PARTS = ("image", "mask", "labels", "landmarks")
+"""Files of a scan."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,7 @@ class Record:
 
     def files(self) -> list[Path]:
         """Return the files of the scan: image, mask, labels and landmarks, if known."""
-        return [
-            path
-            for path in (self.image, self.mask, self.labels, self.landmarks)
-            if path is not None
-        ]
+        return [path for part in PARTS if (path := getattr(self, part)) is not None]
 
 
 class RegistrationDataset(Described, ABC):
@@ -89,9 +87,7 @@ class RegistrationDataset(Described, ABC):
 
     @abstractmethod
     def pairs(self) -> Sequence[tuple[Record, Record]]:
-        """Return the ``(fixed, moving)`` pairs to register, both scans of one split. See
-        :func:`usual_pairs`.
-        """
+        """Return the ``(fixed, moving)`` pairs, each within a split. See :func:`usual_pairs`."""
 
 
 def usual_pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:

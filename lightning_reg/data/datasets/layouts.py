@@ -1,6 +1,4 @@
-"""Common folder layouts: BIDS, a folder per kind of file, a folder per subject, or a single folder
-of files.
-"""
+"""Common folder layouts: BIDS, a folder per kind of file or per subject, or one folder."""
 
 from __future__ import annotations
 
@@ -86,28 +84,17 @@ def from_kinds(
     The folders ``masks``, ``labels``, ``segmentations`` and so on beside ``imagesTr`` end in
     ``Tr``, too.
     """
-    name_of = _Names(root, pattern)
+    names = _Names(root, pattern)
     ending = images.lower().removeprefix("images")
-    scans, parts = sort_parts(
-        {
-            stem(path): path
-            for path in sorted((root / images).iterdir(), key=natural)
-            if is_image(path)
-        },
-        labels,
-    )
+    files = sorted((root / images).iterdir(), key=natural)
+    scans, parts = sort_parts({stem(path): path for path in files if is_image(path)}, labels)
     for folder in sorted(
         path for path in root.iterdir() if path.is_dir() and path.name.lower().endswith(ending)
     ):
-        part = next(
-            (
-                ROLES[word]
-                for word in words(folder.name.lower().removesuffix(ending))
-                if word in ROLES
-            ),
-            None,
-        )
-        if part is not None and folder.name != images:
+        named = words(folder.name.lower().removesuffix(ending))
+        roles = [ROLES[word] for word in named if word in ROLES]
+        if roles and folder.name != images:
+            part = roles[0]
             inside = [
                 path
                 for path in walk(folder)
@@ -115,43 +102,52 @@ def from_kinds(
             ]
             parts += [Part(stem(path), path, part) for path in inside]
     extra = assign_parts(scans, parts)
-    found: list[Record] = []
     for name, path in scans.items():
-        subject, time = name_of(path.name, name, "")
-        found += [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
-    name_of.require(found)
-    if not found:
+        names.add(path, path.name, (name, ""), extra.get(name, {}))
+    if not names.found():
         raise DataError(
             f"{root} has no images (expected {root / images}/*.nii.gz); set `root` to the data"
             " set's own folder."
         )
-    return Layout(unique(found))
+    return Layout(names.found())
 
 
 class _Names:
-    """Subject and time of an image, from a pattern or from its path."""
+    """Scans, whose subject and time come from a pattern or from the paths."""
 
     def __init__(self, root: Path, pattern: str | None) -> None:
         self.root, self.pattern, self.unmatched = root, pattern, ""
+        self.records: list[Record] = []
         try:
             self.expression = re.compile(pattern) if pattern else None
         except re.error as cause:
             raise DataError(f"`pattern` is no regular expression ({cause}): {pattern}") from cause
 
-    def __call__(self, path: str, subject: str, time: str) -> tuple[str, str]:
-        """Return subject and time; both are empty if the pattern does not match the path."""
-        if self.expression is None:
-            return subject, time
-        match = self.expression.search(path)
-        if match is None or not match.groupdict().get("subject"):
-            self.unmatched = self.unmatched or path
-            return "", ""
-        return match["subject"], match.groupdict().get("time") or ""
+    def add(
+        self, image: Path, path: str, usual: tuple[str, str], files: Mapping[str, Path]
+    ) -> None:
+        """Add a scan if the pattern matches its path.
 
-    def require(self, found: Sequence[Record]) -> None:
-        if self.unmatched and not found:
+        Args:
+            usual: subject and time if there is no pattern.
+            files: parts of the scan.
+        """
+        subject, time = usual
+        if self.expression is not None:
+            match = self.expression.search(path)
+            groups = match.groupdict() if match else {}
+            subject, time = groups.get("subject") or "", groups.get("time") or ""
+        if subject:
+            self.records.append(Record(subject, time, image=image).holding(files))
+        else:
+            self.unmatched = self.unmatched or path
+
+    def found(self) -> list[Record]:
+        """Return the scans; refuse a pattern that matches none, and scans of one name."""
+        if self.unmatched and not self.records:
             text = f"No image below {self.root} gives a subject by `pattern`={self.pattern}"
             raise DataError(f"{text} (as {self.unmatched}); correct the pattern.")
+        return unique(self.records)
 
 
 def from_tree(root: Path, pattern: str | None = None, labels: str | None = None) -> Layout:
@@ -161,7 +157,7 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
     Label maps, masks and landmarks are found as :mod:`~lightning_reg.data.datasets.roles` says. If
     all scans are in one folder and their label maps in another, each scan is a subject.
     """
-    name_of = _Names(root, pattern)
+    names = _Names(root, pattern)
     images: dict[str, Path] = {}
     points: list[Part] = []
     for path in walk(root):
@@ -190,7 +186,6 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
         for part, path in files.items()
         if part != "landmarks"
     )
-    records = []
     for name, path in scans.items():
         folder, _, last = name.rpartition("/")
         usual = (
@@ -198,12 +193,8 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
             if folder and not (elsewhere and len(folders) == 1)
             else (last, "")
         )
-        subject, time = name_of(path.relative_to(root).as_posix(), *usual)
-        records += (
-            [Record(subject, time, image=path).holding(extra.get(name, {}))] if subject else []
-        )
-    name_of.require(records)
-    return Layout(unique(records))
+        names.add(path, path.relative_to(root).as_posix(), usual, extra.get(name, {}))
+    return Layout(names.found())
 
 
 def unique(records: Sequence[Record]) -> list[Record]:
@@ -234,14 +225,8 @@ def from_bids(root: Path, suffix: str = "T1w") -> Layout:
             " to the folder that does."
         )
     chosen = suffix if suffix in suffixes else suffixes[0]
-    derived = sorted(
-        (
-            p
-            for p in walk(root)
-            if is_image(p) and p.parent.name.startswith(("anat", "sub-", "ses-"))
-        ),
-        key=natural,
-    )
+    beside = (p for p in walk(root) if p.parent.name.startswith(("anat", "sub-", "ses-")))
+    derived = sorted(filter(is_image, beside), key=natural)
     parts: dict[tuple[str | None, ...], dict[str, Path]] = {}
     for path in derived:
         part = named_part(path)
@@ -271,9 +256,7 @@ def _entities(path: Path) -> dict[str, str]:
 
 
 def _identity(entities: Mapping[str, str]) -> tuple[str | None, ...]:
-    """Return the common key of an image and its derivatives; derivatives in another space match no
-    image.
-    """
+    """Common key of an image and its derivatives; those in another space match no image."""
     return tuple(
         entities.get(key) for key in ("sub", "ses", "task", "acq", "ce", "rec", "run", "space")
     )

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar, overload
 
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, usual_pairs
-from lightning_reg.data.scans import check_landmarks, read_subject
+from lightning_reg.data.scans import add_landmarks, read_subject
 from lightning_reg.io.points import PointFile, read_points
 from lightning_reg.registry import DataError, blaming, origin
-from lightning_reg.spatial import Grid
+
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T], Generic[T]):
+    """A sequence whose items are made at every access."""
+
+    def __init__(self, count: int, make: Callable[[int], T]) -> None:
+        self.length, self.make = count, make
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, item: int) -> T: ...
+    @overload
+    def __getitem__(self, item: slice) -> Sequence[T]: ...
+    def __getitem__(self, item: int | slice) -> T | Sequence[T]:
+        if isinstance(item, slice):
+            return [self.make(k) for k in range(self.length)[item]]
+        return self.make(range(self.length)[item])
 
 
 def load_record(dataset: RegistrationDataset, record: Record) -> tio.Subject:
@@ -72,10 +93,7 @@ def with_landmarks(
     """
     subject["group"] = record.subject
     if points is not None:
-        grid = Grid(subject["image"].spatial_shape, subject["image"].affine)
-        subject["landmarks"], subject["landmark_labels"] = points.world(grid), points.labels
-        if not cropped:
-            check_landmarks(record.name, subject["landmarks"], grid)
+        add_landmarks(subject, points, cropped)
     return subject
 
 

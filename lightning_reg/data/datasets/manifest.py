@@ -1,6 +1,4 @@
-"""Format of a prepared data set: images, masks, labels, landmarks, and two tables that describe
-them.
-"""
+"""Format of a prepared data set: images with their parts, and two tables that describe them."""
 
 from __future__ import annotations
 
@@ -12,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import torchio as tio
 
-from lightning_reg.data.datasets.interface import SPLITS, Record, RegistrationDataset, usual_pairs
+from lightning_reg.data.datasets.interface import (
+    PARTS,
+    SPLITS,
+    Record,
+    RegistrationDataset,
+    usual_pairs,
+)
 from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.io.folders import inside, write_whole
@@ -22,20 +26,8 @@ from lightning_reg.registry import DataError, construct, did_you_mean
 from lightning_reg.spatial import Grid
 
 MANIFEST, PAIRS, GEOMETRY = "manifest.csv", "pairs.csv", "geometry.json"
-COLUMNS = (
-    "scan",
-    "subject",
-    "time",
-    "split",
-    "image",
-    "mask",
-    "labels",
-    "landmarks",
-    "source",
-    "original_shape",
-    "original_affine",
-)
-PARTS = ("image", "mask", "labels", "landmarks")
+OTHERS = ("source", "original_shape", "original_affine")
+COLUMNS = ("scan", "subject", "time", "split", *PARTS, *OTHERS)
 
 
 @dataclass(frozen=True)

@@ -9,25 +9,19 @@ from pathlib import Path
 
 from lightning_reg.data.datasets.adapters.search import last, require_folder
 from lightning_reg.data.datasets.dataset_json import descriptions, from_dataset_json
-from lightning_reg.data.datasets.interface import SPLITS, Record
+from lightning_reg.data.datasets.interface import PARTS, SPLITS, Record
 from lightning_reg.data.datasets.layouts import Layout, from_bids, from_kinds, from_tree
 from lightning_reg.data.datasets.loading import ListedDataset, load_files
-from lightning_reg.data.datasets.manifest import PARTS, together
+from lightning_reg.data.datasets.manifest import together
 from lightning_reg.data.datasets.roles import is_image
 from lightning_reg.io.tables import read_table
 from lightning_reg.registry import DataError, did_you_mean
 
 SIDES = ("fixed", "moving")
-TABLE_COLUMNS = frozenset(
-    {
-        "pair",
-        *SIDES,
-        *(f"{side}_{part}" for side in SIDES for part in PARTS[1:]),
-        "split",
-        "subject",
-    }
-)
-"""Columns of a table of pairs; ``pair``, the name of a pair, is used only in registration."""
+COLUMNS = {
+    side if part == "image" else f"{side}_{part}": (side, part) for part in PARTS for side in SIDES
+}
+"""Side and part by column of a table of pairs."""
 
 
 def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
@@ -38,7 +32,7 @@ def read_pairs(table: Path) -> list[tuple[int, dict[str, str]]]:
         DataError: see there; or a column is unknown.
     """
     lines = read_table(table, SIDES)
-    known = sorted(TABLE_COLUMNS)
+    known = sorted([*COLUMNS, "pair", "split", "subject"])
     for column in lines[0][1]:
         if column and column not in known:
             raise DataError(
@@ -87,9 +81,9 @@ class PairsDataset(ListedDataset):
             pair = []
             for side in SIDES:
                 files = {
-                    part: table.parent / Path(cells[key]).expanduser()
-                    for part, key in _columns(side)
-                    if cells.get(key)
+                    part: table.parent / Path(cells[column]).expanduser()
+                    for column, (of, part) in COLUMNS.items()
+                    if of == side and cells.get(column)
                 }
                 if "image" not in files:
                     problems.append(
@@ -110,10 +104,6 @@ class PairsDataset(ListedDataset):
         if problems:
             raise DataError(together(problems))
         super().__init__(list(scans.values()), pairs=pairs)
-
-
-def _columns(side: str) -> list[tuple[str, str]]:
-    return [("image", side), *((part, f"{side}_{part}") for part in PARTS[1:])]
 
 
 def _named(subject: str, side: str, taken: set[str]) -> Record:

@@ -1,6 +1,4 @@
-"""Roles of the image files in a folder: scans, masks and label maps, by their names and, where
-these do not say, by their values.
-"""
+"""Roles of the image files in a folder, by their names or else by their values."""
 
 from __future__ import annotations
 
@@ -43,21 +41,13 @@ VALUES = 1000
 
 def stem(path: Path) -> str:
     """Return a file's name without its ending, such as ``.nii.gz`` and ``.mrk.json``."""
-    ending = next(
-        (
-            e
-            for e in sorted((*IMAGES, *POINTS), key=len, reverse=True)
-            if path.name.lower().endswith(e)
-        ),
-        path.suffix,
-    )
-    return path.name[: len(path.name) - len(ending)]
+    name = path.name.lower()
+    longest = max((e for e in (*IMAGES, *POINTS) if name.endswith(e)), key=len, default=path.suffix)
+    return path.name[: len(name) - len(longest)]
 
 
 def is_image(path: Path) -> bool:
-    """Return whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are
-    not.
-    """
+    """Whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are not."""
     return path.name.lower().endswith(IMAGES) and not path.name.startswith((".", "_"))
 
 
@@ -67,17 +57,13 @@ def words(text: str) -> list[str]:
 
 
 def named_part(path: Path) -> str | None:
-    """Return the part of a scan that a file's name ends in, as ``IMAGE_mask`` or ``segmentation``;
-    ``None``: it names none.
-    """
+    """Part of a scan that a file's name ends in, as ``IMAGE_mask``; ``None``: it names none."""
     part = ROLES.get((words(stem(path)) or [""])[-1])
     return part if part and path.name.lower().endswith(ENDINGS[part]) else None
 
 
 def is_label_map(path: Path) -> bool:
-    """Return whether a file has the values of a label map, see :func:`has_labels`. A file that
-    cannot be read has not.
-    """
+    """Whether a file can be read and has the values of a label map, see :func:`has_labels`."""
     try:
         if path.name.endswith((".nii", ".nii.gz")):
             return has_labels(nib.load(path, keep_file_open=True).dataobj)
@@ -115,9 +101,7 @@ def has_labels(volume: Any) -> bool:
 
 
 def _share(beside: Mapping[int, Sequence[int]]) -> float:
-    """Return the median over the values but 0 of the share of equal neighbours; 1 if all voxels are
-    0.
-    """
+    """Median over the values but 0 of the share of equal neighbours; 1 if all voxels are 0."""
     shares = [same / total for value, (same, total) in beside.items() if value != 0]
     return float(np.median(shares)) if shares else 1.0
 
@@ -260,9 +244,7 @@ def _key(name: str) -> tuple[str, ...]:
 
 
 def _owners(key: tuple[str, ...], scans: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the scans that share the most words with a part; of scans whose words differ by their
-    digits alone, none.
-    """
+    """Scans that share the most words with a part; none of those that differ by digits alone."""
     equal = [name for name, other in scans.items() if other == key]
     if equal:
         return equal

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 import torchio as tio
 
 from lightning_reg.data.datasets.interface import Record, RegistrationDataset, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import STATE
-from lightning_reg.data.datasets.loading import load_record
+from lightning_reg.data.datasets.loading import Lazy, load_record
 from lightning_reg.data.datasets.manifest import MANIFEST, PreparedDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.registry import (
@@ -27,27 +27,6 @@ from lightning_reg.registry import (
     did_you_mean,
     require_kind,
 )
-
-T = TypeVar("T")
-
-
-class Lazy(Sequence[T], Generic[T]):
-    """A sequence whose items are made at every access."""
-
-    def __init__(self, count: int, make: Callable[[int], T]) -> None:
-        self.length, self.make = count, make
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, item: int) -> T: ...
-    @overload
-    def __getitem__(self, item: slice) -> Sequence[T]: ...
-    def __getitem__(self, item: int | slice) -> T | Sequence[T]:
-        if isinstance(item, slice):
-            return [self.make(k) for k in range(self.length)[item]]
-        return self.make(range(self.length)[item])
 
 
 class Splits:
@@ -96,7 +75,10 @@ class Splits:
         with blaming(dataset, "listing its scans and pairs"):
             self._records = list(dataset.records())
             self._pairs = list(dataset.pairs())
-        kept = [] if test is None else self._keep_for_test(test)
+        kept: list[str] = []
+        if test is not None:
+            kept = self._chosen("test", test, self._subjects("train"))
+            self._move(kept, "test")
         if fold is not None:
             if held_out is not None:
                 raise DataError(
@@ -105,26 +87,31 @@ class Splits:
                 )
             held_out = self._fold(fold)
         if held_out is not None:
-            self._hold_out(held_out, kept)
+            chosen = self._chosen("held_out", held_out, self._subjects("train", "validation"))
+            both = [name for name in chosen if name in kept]
+            if both:
+                raise DataError(
+                    f"`held_out` and `test` both name the subject '{both[0]}'; leave it in one"
+                    " of them."
+                )
+            self._move(chosen, "validation")
         if limit is not None:
             if limit < 1:
                 raise DataError(
                     f"`limit` is {limit}; give a number of training subjects, 1 or more."
                 )
-            kept = list(dict.fromkeys(r.subject for r in self._records if r.split == "train"))[
-                :limit
-            ]
-            self._records = [r for r in self._records if r.split != "train" or r.subject in kept]
+            first = self._subjects("train")[:limit]
+            self._records = [r for r in self._records if r.split != "train" or r.subject in first]
             left = set(self._records)
-            self._pairs = [
-                (fixed, moving) for fixed, moving in self._pairs if fixed in left and moving in left
-            ]
+            self._pairs = [pair for pair in self._pairs if left.issuperset(pair)]
+
+    def _subjects(self, *splits: Split) -> list[str]:
+        """Return the subjects of some splits, in order of first appearance."""
+        return list(dict.fromkeys(r.subject for r in self._records if r.split in splits))
 
     def _fold(self, fold: str) -> list[str]:
         """Return the validation subjects of a fold."""
-        subjects = list(
-            dict.fromkeys(record.subject for record in self._records if record.split != "test")
-        )
+        subjects = self._subjects("train", "validation")
         number, of = read_fold(fold)
         if of > len(subjects):
             raise DataError(
@@ -133,61 +120,33 @@ class Splits:
             )
         return subjects[number - 1 :: of]
 
-    def _hold_out(self, held_out: int | str | Sequence[str], kept: Sequence[str]) -> None:
-        chosen = self._chosen(
-            "held_out",
-            held_out,
-            [record.subject for record in self._records if record.split != "test"],
-        )
-        for name in chosen:
-            if name in kept:
-                raise DataError(
-                    f"`held_out` and `test` both name the subject '{name}'; leave it in one"
-                    " of them."
-                )
-        self._assign(
-            lambda record: (
-                "validation"
-                if record.subject in chosen
-                else "test"
-                if record.split == "test"
-                else "train"
-            )
-        )
+    def _move(self, chosen: Sequence[str], split: Split) -> None:
+        """Move subjects to a split; all others in it go to the training."""
 
-    def _keep_for_test(self, test: int | str | Sequence[str]) -> list[str]:
-        chosen = self._chosen(
-            "test", test, [record.subject for record in self._records if record.split == "train"]
-        )
-        self._assign(
-            lambda record: (
-                "test"
-                if record.subject in chosen
-                else "train"
-                if record.split == "test"
-                else record.split
-            )
-        )
-        return chosen
+        def new(record: Record) -> Split:
+            if record.subject in chosen:
+                return split
+            return "train" if record.split == split else record.split
+
+        self._assign(new)
 
     def _chosen(
-        self, key: str, given: int | str | Sequence[str], those: Sequence[str]
+        self, key: str, given: int | str | Sequence[str], subjects: Sequence[str]
     ) -> list[str]:
-        """Return the subjects with these names, or the last ones of ``those``.
+        """Return the subjects with these names, or the last ones of ``subjects``.
 
         Raises:
             DataError: there is no such subject, or none is left.
         """
-        subjects = list(dict.fromkeys(those))
         if isinstance(given, int):
             if not 1 <= given < len(subjects):
                 raise DataError(
                     f"`{key}` is {given} of {len(subjects)} subjects; leave 1 or more on either"
                     " side."
                 )
-            return subjects[-given:]
+            return list(subjects[-given:])
         chosen = [given] if isinstance(given, str) else [str(name) for name in given]
-        everybody = list(dict.fromkeys(record.subject for record in self._records))
+        everybody = self._subjects("train", "validation", "test")
         for name in chosen:
             if name not in everybody:
                 shown = ", ".join(everybody[:12]) + (", ..." if len(everybody) > 12 else "")

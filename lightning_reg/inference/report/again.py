@@ -34,7 +34,8 @@ def report_again(folder: Path, sections: Sequence[ReportSection] = ()) -> Path:
     """Write ``report.html`` of a training run, a registration or an evaluation; returns its path.
 
     Args:
-        sections: of other distributions, for a registration.
+        folder: folder of a training run, a registration or an evaluation.
+        sections: report sections of other distributions, for a registration.
 
     Raises:
         DataError: there is no such folder, it is none of the three, it has symbolic links, or the
@@ -117,9 +118,7 @@ def _registration(path: Path, folder: Path, sections: Sequence[ReportSection]) -
 
 
 def read_spread(folder: Path, pair: Pair) -> torch.Tensor | None:
-    """Read an ensemble's spread from its folder, resampled to the fixed image's grid; ``None`` if
-    there is none.
-    """
+    """Read an ensemble's spread, on the fixed image's grid; ``None`` if there is none."""
     path = folder / SPREAD
     if not path.is_file():
         return None

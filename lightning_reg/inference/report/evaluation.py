@@ -1,6 +1,4 @@
-"""Reports of an evaluation and of a training run: tables with the worst cases first, box plots,
-figures.
-"""
+"""Reports of an evaluation and of a training run: tables, worst cases first, and figures."""
 
 from __future__ import annotations
 
@@ -54,15 +52,10 @@ def write_report(
 
 
 def comparison_section(comparison: Comparison) -> Section:
-    """The table of methods; the best value of each column is marked by a word, which is also
-    visible in print.
-    """
+    """The table of methods; the best value of a column is marked by a word, for print."""
     rows = []
     for name, cells in comparison.cells().items():
-        shown = [
-            "" if cell.mean != cell.mean else cell.text() + " (best)" * cell.best for cell in cells
-        ]
-        rows.append(Row([name, *shown]))
+        rows.append(Row([name, *(cell.text() + " (best)" * cell.best for cell in cells)]))
     notes = " ".join(comparison.notes()).replace("Bold: the best mean.", "(best): the best mean.")
     return Section("Methods", comparison.header(), rows, notes)
 

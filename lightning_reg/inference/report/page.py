@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of a table's row, beginning with its name; ``at``: ``"i,j,k"``, the position shown by
-    the viewer after a click.
-    """
+    """Cells of a row, beginning with its name; ``at``: position ``"i,j,k"`` shown after a click."""
 
     cells: Sequence[str]
     emphasis: bool = False

@@ -22,17 +22,13 @@ Volumes = dict[str, Any]
 EXTENT = 144
 """Voxels along the longest edge of the images in the page."""
 ALIKE = 0.8
-"""Common part of two windows, as a fraction of both together, from which on both images are shown
-in one window.
-"""
+"""Common part of two windows from which on both images are shown in one."""
 COARSE = 4
 """Spacing of the displacement's samples in the page, in voxels of its images."""
 
 
 def volumes(result: Result) -> Volumes:
-    """Data of the viewer, on one isotropic grid around the fixed image with axes to the right,
-    anterior and superior.
-    """
+    """Data of the viewer, on one isotropic grid with axes right, anterior and superior."""
     pair, start, field = result.pair, result.start, result.field
     grid = display_grid(pair.fixed.grid)
     size = float(grid.spacing[0, 0])
@@ -146,9 +142,7 @@ def _indices(labels: Tensor) -> np.ndarray:
 
 
 def _marks(pair: Pair, transforms: Mapping[str, Transform], grid: Grid) -> list[dict[str, Any]]:
-    """Position of each landmark, in voxels of ``grid``, and its error by transform, in voxels and
-    in mm.
-    """
+    """Position of each landmark in voxels of ``grid``, and its errors in voxels and mm."""
     fixed, errors = landmark_errors(pair, transforms)
     size = float(grid.spacing[0, 0])
 

@@ -1,3 +1,1 @@
-"""Adapters, one module per public data set: file locations and reading. docs/data/ has a page for
-each.
-"""
+"""Adapters of public data sets: file locations and reading. docs/data/ has a page for each."""

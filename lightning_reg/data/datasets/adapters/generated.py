@@ -1,11 +1,15 @@
-"""Data sets without images: generated shapes, and folders of label maps."""
+"""Generated data sets: thorax phantoms, shapes of no organ, and contrasts of label maps."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -17,45 +21,51 @@ from lightning_reg.data.datasets.layouts import is_image, walk
 from lightning_reg.data.datasets.loading import ListedDataset
 from lightning_reg.data.generated import GeneratedPairs
 from lightning_reg.data.scans import Scan, subject_from_scan
+from lightning_reg.functional import bounding_box
 from lightning_reg.io.images import read_image
-from lightning_reg.registry import DataError, require_count
+from lightning_reg.phantom.thorax import breathing_thorax
+from lightning_reg.registry import DataError, Length, Range
 from lightning_reg.spatial import Pair
-
-APART = 1_000_000
-"""Difference of the seeds of the first validation and the first training subject."""
 
 
 class GeneratedDataset(ListedDataset):
-    """Subjects with two scans each, generated from the number in the subject's name.
+    """Subjects with two scans each, generated from a seed that is the number in their names.
 
     Args:
+        subjects, validation: number of training and of validation subjects.
+        seed: seed of the first training subject; those of validation start at ``seed +`` ``apart``.
+
+    Attributes:
         name: beginning of the subjects' names.
         times: times of the fixed and of the moving scan.
-        train, validation: numbers of the subjects of each split.
-        draw: function of a subject's number that makes both scans; those of the last subject are
-            kept, as they are loaded one after the other.
+        apart: difference of the seeds of the first validation and the first training subject.
     """
 
-    def __init__(
-        self,
-        name: str,
-        times: tuple[str, str],
-        train: range,
-        validation: range,
-        draw: Callable[[int], Pair],
-    ) -> None:
-        self.name, self.times, self.draw = name, times, draw
+    name: ClassVar[str]
+    times: ClassVar[tuple[str, str]]
+    apart: ClassVar[int]
+
+    def __init__(self, subjects: int, validation: int, seed: int) -> None:
         self._last: tuple[str, Pair] | None = None
-        numbers: dict[Split, range] = {"train": train, "validation": validation}
+        first = seed + self.apart
+        numbers: dict[Split, range] = {
+            "train": range(seed, seed + subjects),
+            "validation": range(first, first + validation),
+        }
         records = [
-            Record(f"{name}-{number}", time, split)
+            Record(f"{self.name}-{number}", time, split)
             for split in numbers
             for number in numbers[split]
-            for time in times
+            for time in self.times
         ]
         super().__init__(records, self._generated)
 
+    @abstractmethod
+    def draw(self, number: int) -> Pair:
+        """Make both scans of the subject with this number."""
+
     def _generated(self, record: Record) -> tio.Subject:
+        # both scans of a subject are loaded one after the other
         if self._last is None or self._last[0] != record.subject:
             number = int(record.subject.removeprefix(f"{self.name}-"))
             self._last = (record.subject, self.draw(number))
@@ -76,25 +86,64 @@ class ShapesDataset(GeneratedDataset):
     Args:
         subjects, validation: number of training and of validation subjects.
         shape: voxels per scan.
-        seed: seed of the first training subject; those of validation start at ``seed +``
-            :data:`APART`.
+        seed: seed of the first training subject; those of validation start at ``seed + 1_000_000``.
     """
+
+    name, times, apart = "shapes", ("a", "b"), 1_000_000
 
     def __init__(
         self,
-        subjects: int = 8,
-        validation: int = 8,
+        subjects: Annotated[int, Range(0)] = 8,
+        validation: Annotated[int, Range(0)] = 8,
         shape: Sequence[int] = (64, 64, 64),
         seed: int = 0,
     ) -> None:
-        require_count(subjects, "subjects", least=0)
-        require_count(validation, "validation", least=0)
         self.source = GeneratedPairs([], [], seed, shape, shapes=1.0)
-        train, other = range(seed, seed + subjects), range(seed + APART, seed + APART + validation)
-        super().__init__("shapes", ("a", "b"), train, other, self._drawn)
+        super().__init__(subjects, validation, seed)
 
-    def _drawn(self, number: int) -> Pair:
+    def draw(self, number: int) -> Pair:
         return self.source.draw(np.random.default_rng(number))
+
+
+class PhantomDataset(GeneratedDataset):
+    """Breathing thorax phantoms with two scans each, in HU: inhalation (fixed) and exhalation
+    (moving).
+
+    Args:
+        subjects: number of training subjects.
+        validation: number of validation subjects.
+        shape: voxels per scan.
+        seed: seed of the first training subject; those of validation start at ``seed + 1000``.
+        crop: crop both scans of a subject to the bounding box of the lungs of both, with this
+            margin in mm; ``null`` keeps the trunk.
+    """
+
+    name, times, apart = "phantom", ("inhale", "exhale"), 1000
+
+    def __init__(
+        self,
+        subjects: Annotated[int, Range(0, 1000)] = 8,
+        validation: Annotated[int, Range(0, 1000)] = 4,
+        shape: Annotated[Sequence[Annotated[int, Range(8, of="voxels")]], Length(3)] = (64, 64, 64),
+        seed: int = 0,
+        crop: float | None = None,
+    ) -> None:
+        self.shape, self.crop = (shape[0], shape[1], shape[2]), crop
+        super().__init__(subjects, validation, seed)
+
+    def draw(self, number: int) -> Pair:
+        whole = breathing_thorax(number, self.shape)
+        return whole if self.crop is None else cropped_to_lungs(whole, self.crop)
+
+
+def cropped_to_lungs(pair: Pair, margin: float) -> Pair:
+    """Crop both scans of a thorax to the bounding box of all lungs, with a margin in mm."""
+    assert pair.fixed_mask is not None
+    assert pair.moving_mask is not None
+    lungs = ((pair.fixed_mask.tensor > 0) | (pair.moving_mask.tensor > 0))[0, 0]
+    part = bounding_box(lungs, [math.ceil(margin / s) for s in pair.fixed.grid.spacing[0].tolist()])
+    kept = {name: getattr(pair, name) for name in ("fixed_landmarks", "moving_landmarks")}
+    return replace(pair.cropped(part, part), **kept)
 
 
 class LabelMapsDataset(ListedDataset):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import torchio as tio
+
 from lightning_reg.data.datasets.interface import Record
+from lightning_reg.data.datasets.layouts import Layout, Pairs
+from lightning_reg.data.datasets.loading import load_files
 from lightning_reg.registry import DataError, require_kind
 
 
@@ -80,10 +85,20 @@ def between(
 
 
 def last(records: Sequence[Record], count: int) -> list[Record]:
-    """Hold out the last ``count`` subjects; if these are more than a third, a fifth of all, but
-    enough for one pair.
-    """
+    """Hold out the last ``count`` subjects; of few subjects a fifth, but enough for one pair."""
     total = len({record.subject for record in records})
     enough = 1 if len(records) > total else 2
     held = count if 3 * count <= total else max(enough, total // 5)
     return hold_out(records, lambda number, subject: total > held and number >= total - held)
+
+
+def with_validation(
+    layout: Layout, count: int
+) -> tuple[list[Record], Callable[[Record], tio.Subject], Pairs | None]:
+    """Arguments of a :class:`~lightning_reg.data.datasets.loading.ListedDataset` from a layout; if
+    it has no split for validation, the :func:`last` subjects are held out.
+    """
+    load = partial(load_files, points=layout.points)
+    if any(record.split == "validation" for record in layout.records):
+        return layout.records, load, layout.pairs
+    return last(layout.records, count), load, None

@@ -1,6 +1,4 @@
-"""ADNI: boxes around a hippocampus in T1 MR that is affinely aligned to MNI space, with the labels
-of the harmonised protocol (HarP).
-"""
+"""T1 MR of brains: OASIS, and two data sets of the hippocampus."""
 
 from __future__ import annotations
 
@@ -11,15 +9,73 @@ from typing import Literal
 
 import torchio as tio
 
-from lightning_reg.data.datasets.adapters.search import require_folder
-from lightning_reg.data.datasets.interface import Record
-from lightning_reg.data.datasets.layouts import walk
+from lightning_reg.data.datasets.adapters.search import last, named, require_folder, with_validation
+from lightning_reg.data.datasets.dataset_json import from_dataset_json
+from lightning_reg.data.datasets.interface import Record, Split
+from lightning_reg.data.datasets.layouts import Layout, from_kinds, walk
 from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
 from lightning_reg.data.datasets.roles import is_image, stem
 from lightning_reg.data.scans import read_subject, scan_from_subject, subject_from_scan
 from lightning_reg.io.images import read_image
-from lightning_reg.registry import ArgumentError, DataError
+from lightning_reg.registry import DataError
 from lightning_reg.spatial import Grid, Image
+
+
+class OasisDataset(ListedDataset):
+    """The OASIS data set.
+
+    Source: D. Marcus et al., J. Cogn. Neurosci. 19, 2007; A. Hoopes et al., IPMI 2021; A. Hering et
+        al., IEEE TMI 42, 2023 (Learn2Reg).
+        Validation uses Learn2Reg's validation pairs, or the last 20 subjects of neurite-oasis.
+
+    Args:
+        root: folder with ``OASIS_dataset.json``, or with
+            ``OASIS_OAS1_0001_MR1/aligned_norm.nii.gz`` and so on.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        folder = require_folder(root)
+        described = named(list(folder.glob("*.json")), r"(OASIS_)?dataset\.json")
+        if described:
+            layout = from_dataset_json(next(iter(described.values())))
+        else:
+            images = [path for path in walk(folder) if path.name == "aligned_norm.nii.gz"]
+            labels = [path.with_name("aligned_seg35.nii.gz") for path in images]
+            both = zip(images, labels, strict=True)
+            layout = Layout([Record(p.parent.name, image=p, labels=of) for p, of in both])
+        if not layout.records:
+            raise DataError(
+                f"{folder} has neither OASIS_dataset.json nor OASIS_OAS1_*/aligned_norm.nii.gz;"
+                " unpack the data set there."
+            )
+        super().__init__(*with_validation(layout, 20))
+
+
+class HippocampusDataset(ListedDataset):
+    """The hippocampus data set of the Medical Segmentation Decathlon.
+
+    Source: A. L. Simpson et al., arXiv:1902.09063, 2019. The data set has no split for
+        registration: the last 40 subjects are held out.
+
+    Args:
+        root: folder with ``dataset.json``, or with ``images/`` and ``labels/`` (``imagesTr/``,
+            ``labelsTr/``) with equal file names.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        folder = require_folder(root)
+        described = folder / "dataset.json"
+        kind = next((name for name in ("images", "imagesTr") if (folder / name).is_dir()), None)
+        if not described.is_file() and kind is None:
+            raise DataError(
+                f"{folder} has no images (expected {folder}/imagesTr/*.nii.gz); set `root` to"
+                " the data set's own folder."
+            )
+        layout = (
+            from_dataset_json(described) if described.is_file() else from_kinds(folder, str(kind))
+        )
+        super().__init__(last(layout.records, 40))
+
 
 Side = Literal["left", "right"]
 CENTER = {"left": (-26.0, -21.0, -13.0), "right": (26.0, -21.0, -13.0)}
@@ -45,8 +101,6 @@ class AdniHippocampusDataset(ListedDataset):
     def __init__(
         self, root: str | Path, side: Side = "left", shape: Sequence[int] = (32, 48, 48)
     ) -> None:
-        if side not in CENTER:
-            raise ArgumentError(f"side is '{side}'; give left or right")
         self.grid = Grid.regular(
             shape, origin=[c - (n - 1) / 2 for c, n in zip(CENTER[side], shape, strict=True)]
         )
@@ -67,16 +121,11 @@ class AdniHippocampusDataset(ListedDataset):
                 " ADNI_002_S_0295.nii.gz); put them there."
             )
         every = len(labels) >= len(images)
-        found = [
-            Record(
-                s,
-                "",
-                "validation" if (k % 5 == 4 if every else s in labels) else "train",
-                path,
-                labels=labels.get(s),
-            )
-            for k, (s, path) in enumerate(images.items())
-        ]
+        found = []
+        for number, (subject, path) in enumerate(images.items()):
+            held_out = number % 5 == 4 if every else subject in labels
+            split: Split = "validation" if held_out else "train"
+            found.append(Record(subject, "", split, path, labels=labels.get(subject)))
         super().__init__(found, self._boxed)
 
     def _boxed(self, record: Record) -> tio.Subject:

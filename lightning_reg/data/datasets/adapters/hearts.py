@@ -1,6 +1,4 @@
-"""Sunnybrook Cardiac Data: cine MR of 45 hearts as DICOM, the left ventricle's contours at
-end-diastole (ED) and end-systole (ES).
-"""
+"""Cine MR of the heart: ACDC, and the Sunnybrook Cardiac Data."""
 
 from __future__ import annotations
 
@@ -8,19 +6,85 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 import torchio as tio
 from matplotlib.path import Path as Polygon
 
 from lightning_reg.data.datasets.adapters.search import hold_out, require_folder
-from lightning_reg.data.datasets.interface import Record, usual_pairs
+from lightning_reg.data.datasets.interface import Record, Split, usual_pairs
 from lightning_reg.data.datasets.layouts import walk
 from lightning_reg.data.datasets.loading import ListedDataset, with_landmarks
-from lightning_reg.data.scans import check_subject
+from lightning_reg.data.scans import check_subject, read_subject
 from lightning_reg.io.dicom import read_slices
+from lightning_reg.io.images import read_image
 from lightning_reg.io.tables import read_table
 from lightning_reg.registry import DataError
+
+
+class AcdcDataset(ListedDataset):
+    """The ACDC data set.
+
+    Source: O. Bernard et al., IEEE TMI 37, 2018. Every fifth training patient is used for
+    validation, so that all five groups (20 consecutive patients each) are represented; the
+    challenge's test patients form the split ``test``.
+
+    Args:
+        root: the folder ``database``, or a folder above it: ``training/patient001/Info.cfg``,
+            ``patient001_frame01.nii.gz``, ``patient001_frame01_gt.nii.gz`` and so on.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        folder = require_folder(root)
+        found: list[Record] = []
+        for info in (path for path in walk(folder) if path.name == "Info.cfg"):
+            found += _frames(info, "testing" in info.relative_to(folder).parts)
+        if not found:
+            raise DataError(
+                f"{folder} has no patient with an Info.cfg (expected training/patient001/Info.cfg);"
+                " unpack the data set there."
+            )
+        super().__init__(found, _load)
+
+
+def _load(record: Record) -> tio.Subject:
+    assert record.image is not None
+    labels = None if record.labels is None else _measured(record.labels)
+    return with_landmarks(
+        read_subject(record.name, _measured(record.image), labels=labels), record, None
+    )
+
+
+def _frames(info: Path, test: bool) -> list[Record]:
+    patient = info.parent.name
+    lines = [
+        line.partition(":")
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
+    values = {key.strip(): value.strip() for key, _, value in lines}
+    number = int("".join(filter(str.isdigit, patient)) or 0)
+    split: Split = "test" if test else "validation" if number % 5 == 0 else "train"
+    records = []
+    for time in ("ED", "ES"):
+        if not values.get(time, "").isdigit():
+            raise DataError(
+                f"{info} does not say which frame is {time} (a line '{time}: 1'); download it"
+                " again."
+            )
+        image = info.with_name(f"{patient}_frame{int(values[time]):02d}.nii.gz")
+        labels = image.with_name(image.name.replace(".nii.gz", "_gt.nii.gz"))
+        records.append(
+            Record(patient, time, split, image, labels=labels if labels.is_file() else None)
+        )
+    return records
+
+
+def _measured(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read voxels and the header's qform; the sform of these files lacks the voxel size."""
+    image = read_image(path)
+    return image.data[0].numpy(), nib.load(path).header.get_qform()
+
 
 PHASES = 20
 HELD_OUT = frozenset(
@@ -188,9 +252,7 @@ def _area(polygon: np.ndarray) -> float:
 
 
 def _filled(contours: Sequence[Path | None], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Fill the contours: label 1 if a pixel's centre is inside the contour of its slice,
-    ``(1, I, J, K)``.
-    """
+    """Fill contours, ``(1, I, J, K)``: 1 if a pixel's centre is inside the contour of its slice."""
     pixels = np.stack(
         np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1
     ).reshape(-1, 2)
