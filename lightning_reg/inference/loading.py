@@ -33,8 +33,9 @@ def load(
 
     Args:
         model: trained network: ``best.ckpt`` of a run, the name of an installed model, or an
-            address, see :func:`lightning_reg.models.locate`. Loading executes no code from the
-            file; components are looked up by name in the installed packages.
+            address, see :func:`lightning_reg.models.locate`. The file holds configuration,
+            preprocessing and weights; loading executes no code from it, and components are looked
+            up by name in the installed packages.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         start: initial alignment: ``headers`` or ``centers``, see
             :class:`~lightning_reg.inference.steps.Align`.
