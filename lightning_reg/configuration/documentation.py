@@ -15,11 +15,12 @@ from typing import Any
 
 import griffe
 
+from lightning_reg.configuration.groups import GROUPS
 from lightning_reg.io.reading import as_yaml
 from lightning_reg.registry.constraints import Length, Range
-from lightning_reg.registry.entries import Provider, chosen, importable_from, spec_of
+from lightning_reg.registry.entries import Provider, chosen, spec_of
 from lightning_reg.registry.errors import ComponentError
-from lightning_reg.registry.groups import GROUPS
+from lightning_reg.registry.loading import importable_from
 
 REQUIRED = "???"
 """Placeholder for a required value, as in Hydra."""
@@ -59,7 +60,7 @@ class Documentation:
     """Documentation of a component.
 
     Args:
-        group: one of :data:`~lightning_reg.registry.groups.GROUPS`.
+        group: one of :data:`~lightning_reg.configuration.groups.GROUPS`.
         provider: name and distribution of the component.
         text: docstring without the arguments, including sources (paper, equation).
         arguments: arguments of its constructor.

@@ -15,8 +15,8 @@ import yaml
 
 from lightning_reg.configuration.documentation import Argument, arguments, documentation
 from lightning_reg.configuration.folders import own_directory, plugin_packages
+from lightning_reg.configuration.groups import GROUPS
 from lightning_reg.registry.errors import ComponentError
-from lightning_reg.registry.groups import GROUPS
 
 OBJECTS = {
     "trainer": "lightning.pytorch.trainer.trainer:Trainer",

@@ -8,11 +8,7 @@ from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.described import Described, arguments_of
 from lightning_reg.registry.entries import (
     Provider,
-    build,
-    check,
     chosen,
-    construct,
-    load,
     name_of,
     providers,
     registered_name,
@@ -30,11 +26,10 @@ from lightning_reg.registry.errors import (
     require_kind,
     require_known_arguments,
 )
-from lightning_reg.registry.groups import GROUPS, Group
+from lightning_reg.registry.loading import build, check, construct, load
 
 __all__ = [
     "CONTRACT",
-    "GROUPS",
     "ArgumentError",
     "Checked",
     "Length",
@@ -43,7 +38,6 @@ __all__ = [
     "ComponentError",
     "DataError",
     "Described",
-    "Group",
     "Provider",
     "TrainingError",
     "UserError",

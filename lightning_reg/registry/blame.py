@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_reg.registry.contract import NOUNS
 from lightning_reg.registry.entries import providers
 from lightning_reg.registry.errors import ComponentError, DataError, UserError
-from lightning_reg.registry.groups import GROUPS
 
 OWN = __name__.partition(".")[0]
 OUT_OF_MEMORY = (
@@ -25,11 +25,11 @@ def origin(component: object) -> str:
     """``The head 'good' (Good) of nice-heads 1.0``, as far as known from entry points."""
     cls = component if isinstance(component, type) else type(component)
     target = f"{cls.__module__}:{cls.__qualname__}"
-    for group in GROUPS:
+    for group in NOUNS:
         for name, offered in providers(group).items():
             for provider in offered:
                 if provider.target.replace(" ", "") == target:
-                    return f"The {GROUPS[group].one} '{name}' ({cls.__name__}) of {provider.origin}"
+                    return f"The {NOUNS[group]} '{name}' ({cls.__name__}) of {provider.origin}"
     return f"The component {cls.__name__} of the module {cls.__module__}"
 
 
