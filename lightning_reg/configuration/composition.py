@@ -73,6 +73,8 @@ ADDED = re.compile(
     r"(method\.(?:loss\.terms|callbacks)\.\w+)(?:\.weight|(?<=\.label_dice)\.predicted)?"
 )
 """Keys of terms and callbacks that an override adds if they are missing; ``predicted`` of 0.2."""
+A_WEIGHT = re.compile(r"(method\.loss\.terms\.\w+)=([\d.,eE+-]+)")
+"""Override of a term by a number, which is its weight."""
 NOT_GIVEN = "(required)"
 """Stands for a value that has to be given."""
 EMPTY_GROUP = (
@@ -141,13 +143,14 @@ def in_full(overrides: Sequence[str]) -> list[str]:
     ``method.composer.head=[{name: affine}, {name: velocity}]`` replaces the configured head with
     all its arguments, and ``method.composer.backbone=voxelmorph`` the backbone
     (``=unet,voxelmorph`` in a sweep). A value without a name, such as ``{levels: 3}``, changes the
-    configured component. ``method.loss.terms.ngf.weight=0.5`` adds a term. Later overrides may add
-    arguments to these new components. Arguments of configured components must be in the
+    configured component. ``method.loss.terms.ngf=0.5`` adds a term of this weight. Later overrides
+    may add arguments to these new components. Arguments of configured components must be in the
     configuration or start with ``+``, so that a misspelt one is refused.
     """
     written: list[str] = []
     new: list[str] = []
     for override in overrides:
+        override = A_WEIGHT.sub(r"\1.weight=\2", override)
         key, equals, value = override.partition("=")
         whole = GIVEN_WHOLE.fullmatch(key)
         if equals and whole is not None and _names_a_component(value):

@@ -49,123 +49,54 @@ class Group:
 
 
 def group_of(cls: type) -> Group | None:
-    """The group whose interface a class is or derives from; nothing is imported."""
-    names = (f"{base.__module__}:{base.__qualname__}" for base in cls.__mro__)
-    return next((_OF_INTERFACE[name] for name in names if name in _OF_INTERFACE), None)
+    """The group whose interface a class is; nothing is imported."""
+    return _OF_INTERFACE.get(f"{cls.__module__}:{cls.__qualname__}")
+
+
+def group_of_component(cls: type) -> Group | None:
+    """The group whose interface a class derives from."""
+    return next(filter(None, map(group_of, cls.__mro__)), None)
 
 
 _PARTS = "lightning_reg.components.interfaces"
-_LIGHTNING = "lightning.pytorch"
-GROUPS = {
-    group.name: group
-    for group in (
-        Group(
-            "backbones",
-            f"{_PARTS}:Backbone",
-            "features of two images",
-            "method.composer.backbone",
-        ),
-        Group(
-            "heads",
-            f"{_PARTS}:Head",
-            "transforms from features",
-            "method.composer.head",
-            ("channels", "strides"),
-        ),
-        Group(
-            "composers",
-            f"{_PARTS}:Composer",
-            "one registration from networks",
-            "method.composer",
-            ("network", "networks", "members"),
-        ),
-        Group("losses", f"{_PARTS}:LossTerm", "terms of the loss", "method.loss.terms"),
-        Group(
-            "callbacks",
-            f"{_LIGHTNING}.callbacks.callback:Callback",
-            "callbacks of the training",
-            "callbacks",
-        ),
-        Group(
-            "datasets",
-            "lightning_reg.data.datasets.interface:RegistrationDataset",
-            "sources of scans",
-            "data.dataset",
-        ),
-        Group(
-            "optimizers",
-            "torch.optim.optimizer:Optimizer",
-            "optimisers",
-            "method.optimizer",
-            ("params",),
-        ),
-        Group(
-            "schedules",
-            "lightning_reg.training.schedules:Schedule",
-            "learning rates over a training",
-            "method.schedule",
-        ),
-        Group(
-            "samplers",
-            "lightning_reg.data.sampling:SampledPairs",
-            "training pairs from scans",
-            "method.sampling",
-            ("scans", "pairs", "seed"),
-        ),
-        Group(
-            "loggers",
-            f"{_LIGHTNING}.loggers.logger:Logger",
-            "records of a training",
-            "logger",
-            ("save_dir",),
-        ),
-        Group(
-            "fits",
-            "lightning_reg.optimization.parameters:Fit",
-            "kinds of transform of instance optimisation",
-            "optimization.stages",
-            ("state", "stage", "objective", "network"),
-        ),
-        Group(
-            "starts",
-            "lightning_reg.inference.starts:Start",
-            "first alignments of instance optimisation",
-            "--start",
-        ),
-        Group(
-            "lung_segmentations",
-            "lightning_reg.data.lungs:LungSegmentation",
-            "lung masks of CT scans",
-            "data.prepare.lungs",
-        ),
-        Group(
-            "metrics",
-            "lightning_reg.metrics.extra:ExtraMetric",
-            "metrics of a registered pair",
-            "metrics",
-        ),
-        Group(
-            "report_sections",
-            "lightning_reg.inference.report.page:ReportSection",
-            "sections of a registration's report",
-            "--section",
-        ),
-        Group(
-            "outputs",
-            "lightning_reg.inference.outputs:ExtraOutput",
-            "files of a registration's results",
-            "--files",
-        ),
-        Group(
-            "commands",
-            "lightning_reg.cli.command:Command",
-            "subcommands of lightning-reg",
-            "lightning-reg NAME",
-        ),
-        Group("models", "", "trained models", "--model"),
-    )
-}
+_ALL = (
+    Group("backbones", f"{_PARTS}:Backbone", "features of two images", "method.composer.backbone"),
+    Group("heads", f"{_PARTS}:Head", "transforms from features", "method.composer.head",
+          ("channels", "strides")),
+    Group("composers", f"{_PARTS}:Composer", "one registration from networks", "method.composer",
+          ("network", "networks", "members")),
+    Group("losses", f"{_PARTS}:LossTerm", "terms of the loss", "method.loss.terms"),
+    Group("callbacks", "lightning.pytorch.callbacks.callback:Callback", "callbacks of the training",
+          "callbacks"),
+    Group("datasets", "lightning_reg.data.datasets.interface:RegistrationDataset",
+          "sources of scans", "data.dataset"),
+    Group("optimizers", "torch.optim.optimizer:Optimizer", "optimisers", "method.optimizer",
+          ("params",)),
+    Group("schedules", "lightning_reg.training.schedules:Schedule",
+          "learning rates over a training", "method.schedule"),
+    Group("samplers", "lightning_reg.data.sampling:SampledPairs", "training pairs from scans",
+          "method.sampling", ("scans", "pairs", "seed")),
+    Group("loggers", "lightning.pytorch.loggers.logger:Logger", "records of a training", "logger",
+          ("save_dir",)),
+    Group("fits", "lightning_reg.optimization.parameters:Fit",
+          "kinds of transform of instance optimisation", "optimization.stages",
+          ("state", "stage", "objective", "network")),
+    Group("starts", "lightning_reg.inference.starts:Start",
+          "first alignments of instance optimisation", "--start"),
+    Group("lung_segmentations", "lightning_reg.data.lungs:LungSegmentation",
+          "lung masks of CT scans", "data.prepare.lungs"),
+    Group("metrics", "lightning_reg.metrics.extra:ExtraMetric", "metrics of a registered pair",
+          "metrics"),
+    Group("report_sections", "lightning_reg.inference.report.page:ReportSection",
+          "sections of a registration's report", "--section"),
+    Group("outputs", "lightning_reg.inference.outputs:ExtraOutput",
+          "files of a registration's results", "--files"),
+    Group("commands", "lightning_reg.cli.command:Command", "subcommands of lightning-reg",
+          "lightning-reg NAME"),
+    Group("models", "", "trained models", "--model"),
+)  # fmt: skip
+GROUPS = {group.name: group for group in _ALL}
 """Every group of components, in the order in which they are listed. ``lightning_reg.conf`` holds
 configurations instead.
 """
-_OF_INTERFACE = {group.interface: group for group in GROUPS.values()}
+_OF_INTERFACE = {group.interface: group for group in _ALL}

@@ -217,7 +217,7 @@ def _named(value: Any, key: str) -> Iterator[tuple[str, str]]:
         left_out = (
             value is None
             if MAPPINGS[parent] == "callbacks"
-            else isinstance(value, Mapping) and value.get("weight") == 0
+            else (value.get("weight") if isinstance(value, Mapping) else value) == 0
         )
         if not left_out:
             yield (

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from lightning_reg.registry.contract import NOUNS
 from lightning_reg.registry.entries import providers
-from lightning_reg.registry.errors import ComponentError, DataError, UserError
+from lightning_reg.registry.errors import DataError, ForeignError, UserError
 
 OWN = __name__.partition(".")[0]
 OUT_OF_MEMORY = (
@@ -69,7 +69,7 @@ def blaming(component: object, doing: str) -> Iterator[None]:
         doing: its task, such as ``"registering images of 8 x 8 x 8 voxels"``.
 
     Raises:
-        ComponentError: with the component's own exception as its cause, which ``--debug`` shows.
+        ForeignError: with the component's own exception as its cause.
     """
     try:
         yield
@@ -80,7 +80,7 @@ def blaming(component: object, doing: str) -> Iterator[None]:
         if not foreign(component) or any(words in text.lower() for words in MACHINE):
             raise
         what = " ".join(text.split())[:200]
-        raise ComponentError(
+        raise ForeignError(
             f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); correct it"
-            " where it is yours, or use another component. --debug shows where."
+            " where it is yours, or use another component."
         ) from cause

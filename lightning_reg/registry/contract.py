@@ -16,25 +16,13 @@ removal, at least one minor version after the deprecation. It is not the version
 distribution.
 """
 NOUNS = {
-    "backbones": "backbone",
-    "heads": "head",
-    "composers": "composer",
-    "losses": "loss",
-    "callbacks": "callback",
-    "datasets": "dataset",
-    "optimizers": "optimizer",
-    "schedules": "schedule",
-    "samplers": "sampler",
-    "loggers": "logger",
-    "fits": "fit",
-    "starts": "start",
-    "lung_segmentations": "lung segmentation",
-    "metrics": "metric",
-    "report_sections": "report section",
-    "outputs": "output",
-    "commands": "command",
+    "backbones": "backbone", "heads": "head", "composers": "composer", "losses": "loss",
+    "callbacks": "callback", "datasets": "dataset", "optimizers": "optimizer",
+    "schedules": "schedule", "samplers": "sampler", "loggers": "logger", "fits": "fit",
+    "starts": "start", "lung_segmentations": "lung segmentation", "metrics": "metric",
+    "report_sections": "report section", "outputs": "output", "commands": "command",
     "models": "model",
-}
+}  # fmt: skip
 """Entry-point groups ``lightning_reg.*`` of components, and the name of one component of each."""
 BOUND = "requires_lightning_reg"
 """Name in a package's ``__init__.py``: versions of the contract that it works with, as

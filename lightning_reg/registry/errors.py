@@ -18,6 +18,10 @@ class ComponentError(UserError):
     """A component is not available under the requested name."""
 
 
+class ForeignError(ComponentError):
+    """A component of another distribution failed; its own exception is the cause."""
+
+
 class ArgumentError(ComponentError, ValueError):
     """A constructor refuses a value. The message begins with the argument's name; whoever took the
     value from somewhere else, as from a configuration, puts that place in front of it.

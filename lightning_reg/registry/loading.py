@@ -13,6 +13,7 @@ from lightning_reg.registry.entries import OWN, chosen, hidden, namespace
 from lightning_reg.registry.errors import (
     ArgumentError,
     ComponentError,
+    ForeignError,
     UserError,
     require_known_arguments,
 )
@@ -140,10 +141,10 @@ def build(
         provider = chosen(group, name)
         if provider.distribution == OWN:
             raise
-        raise ComponentError(
+        raise ForeignError(
             f"The {NOUNS[group]} '{provider.name}' of {provider.origin} could not be made from"
             f" {arguments} ({type(cause).__name__}: {cause}); correct its arguments, or the"
-            " component where it is yours; --debug shows where."
+            " component where it is yours."
         ) from cause
 
 

@@ -121,7 +121,7 @@ class Source:
                 + (
                     f"; did you mean '{close[0]}'?"
                     if close
-                    else "; set init.part to all, or to a prefix of both."
+                    else "; set `part` to all, or to a prefix of both."
                 )
             )
         fits = {
@@ -138,7 +138,7 @@ class Source:
             )
             raise TrainingError(
                 f"No weight of {self.settings.model} fits the method ({name} is {other}); use its"
-                " architecture (method=...)."
+                " architecture (`method`)."
             )
         with torch.no_grad():
             for name, value in fits.items():
@@ -206,10 +206,10 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
         ]
         changed["data"] = {**config["data"], "preprocessing": {**own, **source.preprocessing}}
         if differs:
-            keep = '"init={model: ..., preprocessing: data}"'
+            keep = '"`init={model: ..., preprocessing: data}`"'
             notes.append(
                 f"Images are preprocessed as for the model ({', '.join(differs)}); {keep} keeps"
-                " data.preprocessing."
+                " the preprocessing of the data."
             )
     stages = [dict(stage) for stage in config["method"].get("stages") or []]
     given = {

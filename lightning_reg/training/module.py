@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
@@ -20,10 +21,10 @@ from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.components.network import Network
-from lightning_reg.configuration.building import (
-    build_composer,
-    build_loss,
+from lightning_reg.configuration.building import build_composer, build_loss, built, factory
+from lightning_reg.configuration.describing import (
     describe,
+    describe_optimizer,
     plain,
     provenance,
     without_numpy,
@@ -47,14 +48,7 @@ from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.finite import FiniteLoss, NotFiniteError
 from lightning_reg.training.model import load_weights
-from lightning_reg.training.optimizers import (
-    OptimizerFactory,
-    build_optimizer,
-    build_schedule,
-    describe_optimizer,
-    describe_schedule,
-)
-from lightning_reg.training.schedules import DecaySchedule, Schedule
+from lightning_reg.training.schedules import DecaySchedule, OptimizerFactory, Schedule
 
 
 class RegistrationModule(L.LightningModule):
@@ -107,12 +101,10 @@ class RegistrationModule(L.LightningModule):
             "schedule",
             "give a schedule, as DecaySchedule(cooldown=0.5)",
         )
-        if optimizer is not None and (
-            isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)
-        ):
+        if optimizer is not None and (isinstance(optimizer, Optimizer) or not callable(optimizer)):
             given = (
                 "has its parameters already"
-                if isinstance(optimizer, torch.optim.Optimizer)
+                if isinstance(optimizer, Optimizer)
                 else f"is {optimizer!r}"
             )
             raise ArgumentError(
@@ -136,8 +128,8 @@ class RegistrationModule(L.LightningModule):
         self.split_batch, self._finite = split_batch, FiniteLoss()
         if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
-                "method.split_batch needs networks without batch normalisation: set norm to"
-                " instance, or split_batch to false."
+                "`split_batch` needs networks without batch normalisation: set `norm='instance'`,"
+                " or `split_batch=False`."
             )
         self.train_with()
 
@@ -151,9 +143,9 @@ class RegistrationModule(L.LightningModule):
         """
         return cls(
             build_composer(method["composer"], "method.composer"),
-            build_loss(method["loss"]),
-            build_optimizer(method["optimizer"]),
-            build_schedule(method.get("schedule") or {}),
+            build_loss(method["loss"], "method.loss"),
+            factory(Optimizer, method["optimizer"], "method.optimizer"),
+            built(Schedule, method.get("schedule") or {}, "method.schedule"),
             split_batch=bool(method.get("split_batch")),
         )
 
@@ -168,7 +160,7 @@ class RegistrationModule(L.LightningModule):
             "composer": describe(self.composer),
             "loss": describe(self.loss),
             "optimizer": describe_optimizer(self.optimizer),
-            "schedule": describe_schedule(self.schedule),
+            "schedule": describe(self.schedule),
             "split_batch": self.split_batch,
         }
 
@@ -324,8 +316,8 @@ class RegistrationModule(L.LightningModule):
         if not math.isfinite(primary_error(summary)):
             raise NotFiniteError(
                 f"The validation became NaN or infinite at step {self.global_step}"
-                f" ({self.cases[0].name}); lower method.optimizer.lr or set"
-                " trainer.gradient_clip_val=1."
+                f" ({self.cases[0].name}); lower `lr` or set"
+                " `gradient_clip_val=1`."
             )
         together = self._processes > 1
         self.log_dict(

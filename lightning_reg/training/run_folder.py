@@ -91,7 +91,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             " one."
         )
     if isinstance(config["data"].get("root"), (dict, list)):
-        raise TrainingError(f"data.root in {path} is not a path; correct it.")
+        raise TrainingError(f"`root` in {path} is not a path; correct it.")
     return {key: value for key, value in config.items() if key not in ("hydra", "defaults")}
 
 
@@ -167,7 +167,7 @@ def run_of(path: Path) -> tuple[Path, Path]:
         others = sorted(checkpoint.parent.glob("*.ckpt"), reverse=True)
         if others:
             raise TrainingError(
-                f"There is no checkpoint {checkpoint}; go on with resume={others[0]}."
+                f"There is no checkpoint {checkpoint}; go on with `resume={str(others[0])!r}`."
             )
         raise TrainingError(
             f"The run in {folder} was stopped before it saved a checkpoint ({checkpoint.name});"
@@ -187,7 +187,7 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
         return None
-    elsewhere, replaced = "choose another folder (run=...)", "or replace it (overwrite=true)"
+    elsewhere, replaced = "choose another folder (`run`)", "or replace it (`overwrite=True`)"
     if not (folder / CONFIG).exists():
         raise TrainingError(
             f"{folder} holds checkpoints of a run without {CONFIG}; {elsewhere}, {replaced}."
@@ -196,7 +196,7 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     if differs:
         raise TrainingError(
             f"{folder} holds another run ({differs}); {elsewhere}, go on with that run"
-            f" (resume={folder}), {replaced}."
+            f" (`resume={str(folder)!r}`), {replaced}."
         )
     return last
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import lightning_reg as reg
-from lightning_reg.configuration.building import build_composer, build_loss, describe
+from lightning_reg.configuration.building import build_composer, build_loss
+from lightning_reg.configuration.describing import describe
 from lightning_reg.configuration.folders import own_directory
 
 METHODS = sorted(path.stem for path in (own_directory() / "method").glob("*.yaml"))

@@ -53,9 +53,13 @@ def test_terms_and_callbacks_are_added_without_a_plus() -> None:
         [
             "method=velocity",
             "method.loss.terms.ngf.weight=0.5",
+            "method.loss.terms.bending=1e-3",
+            "method.loss.terms.lncc=2",
             "method.callbacks.averaged_weights={}",
         ]
     )["method"]
+    assert method["loss"]["terms"]["bending"] == {"weight": 1e-3}
+    assert method["loss"]["terms"]["lncc"] == {"weight": 2, "window": 5}
     assert method["loss"]["terms"]["ngf"] == {"weight": 0.5}
     assert method["callbacks"] == {"averaged_weights": {}}
 

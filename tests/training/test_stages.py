@@ -198,7 +198,7 @@ def test_a_stage_ends_early_when_it_no_longer_helps(
                 }
             },
             TrainingError,
-            "method.stages needs a composer of several networks, and SingleComposer is not one",
+            "`stages` needs a composer of several networks, and SingleComposer is not one",
         ),
     ],
 )

@@ -11,14 +11,13 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
-from lightning_reg.registry import ArgumentError, TrainingError, require_kind
+from lightning_reg.registry import ArgumentError, Checked, TrainingError, require_kind
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.optimizers import OptimizerFactory
-from lightning_reg.training.schedules import Schedule, stage_bounds
+from lightning_reg.training.schedules import OptimizerFactory, Schedule, stage_bounds
 
 
 @dataclass(frozen=True)
-class TrainingStage:
+class TrainingStage(Checked):
     """One stage of a training.
 
     Args:
@@ -149,7 +148,7 @@ class StageTraining(L.Callback):
             composer.activate(trained)
         except ValueError as cause:
             raise TrainingError(
-                f"method.stages[{self.stage}].train is invalid: {cause}; count the composer's"
+                f"`stages`[{self.stage}].train is invalid: {cause}; count the composer's"
                 " networks from 0."
             ) from cause
         self._module.train_with(stage.optimizer, stage.schedule, self._length())
@@ -176,7 +175,7 @@ class StageTraining(L.Callback):
                     self._staged(self._module.composer).inherit(index)
                 except ValueError as cause:
                     raise TrainingError(
-                        f"method.stages[{self.stage}].warm_start is not possible: {cause}; set it"
+                        f"`stages`[{self.stage}].warm_start is not possible: {cause}; set it"
                         " to false for this stage."
                     ) from cause
 
@@ -184,7 +183,7 @@ class StageTraining(L.Callback):
     def _staged(composer: Composer) -> Staged:
         if not isinstance(composer, Staged):
             raise TrainingError(
-                f"method.stages needs a composer of several networks, and {type(composer).__name__}"
-                " is not one; use multilevel or stacked, or remove it with ~method.stages."
+                f"`stages` needs a composer of several networks, and {type(composer).__name__} is"
+                " not one; use multilevel or stacked, or remove it with `stages=None`."
             )
         return composer
