@@ -46,7 +46,8 @@ def run(arguments: Namespace) -> int:
     from rich.progress import Progress
 
     from lightning_reg.cli.arguments import console, loading, require_processes
-    from lightning_reg.configuration.composition import as_word, require_option
+    from lightning_reg.configuration.composition import require_option
+    from lightning_reg.configuration.overrides import as_word
     from lightning_reg.registry import UserError, construct
 
     terminal, out = console(), Path(arguments.out)

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lightning_reg.configuration.composition import as_word, compose
+from lightning_reg.configuration.composition import compose
 from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.overrides import as_word
 from lightning_reg.io.reading import as_yaml
 from lightning_reg.registry import UserError
 

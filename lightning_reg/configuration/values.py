@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from lightning_reg.configuration.documentation import Argument, arguments, documentation
+from lightning_reg.configuration.documentation import arguments, documentation
 from lightning_reg.configuration.folders import own_directory, plugin_packages
 from lightning_reg.configuration.groups import GROUPS
+from lightning_reg.configuration.sources import Argument
 from lightning_reg.registry.errors import ComponentError
 
 OBJECTS = {

@@ -9,7 +9,8 @@ import pytest
 
 from lightning_reg import compose
 from lightning_reg.configuration.building import build_composer
-from lightning_reg.configuration.composition import WORDS, _known_keys, as_word, in_full
+from lightning_reg.configuration.composition import WORDS, _known_keys
+from lightning_reg.configuration.overrides import as_word, in_full
 from lightning_reg.registry import UserError
 
 

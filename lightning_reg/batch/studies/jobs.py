@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_reg.configuration.composition import quoted
+from lightning_reg.configuration.overrides import quoted
 from lightning_reg.io.lock import is_written
 from lightning_reg.io.reading import read_json
 from lightning_reg.training.run_folder import SUMMARY, Failure, failure, note_failure
