@@ -3,7 +3,7 @@ time, and checked on loading.
 """
 
 from lightning_reg.registry.blame import blaming, origin, within_memory
-from lightning_reg.registry.constraints import Checked, Length, Range, annotations_of
+from lightning_reg.registry.constraints import Checked, Instance, Length, Range, annotations_of
 from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.described import Described, arguments_of
 from lightning_reg.registry.entries import (
@@ -32,6 +32,7 @@ __all__ = [
     "CONTRACT",
     "ArgumentError",
     "Checked",
+    "Instance",
     "Length",
     "Range",
     "annotations_of",

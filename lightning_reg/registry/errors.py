@@ -5,6 +5,7 @@ without a traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -29,8 +30,8 @@ class ArgumentError(ComponentError, ValueError):
 
     @property
     def argument(self) -> str:
-        """Name of the argument, where the message is of one."""
-        return str(self).partition(" ")[0]
+        """Name of the argument, where the message is of one or of a part of it."""
+        return re.split(r"\W", str(self), maxsplit=1)[0]
 
 
 class DataError(UserError):

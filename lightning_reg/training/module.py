@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -32,26 +31,25 @@ from lightning_reg.configuration.describing import (
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.identity import identify
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
-from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.registry import (
     ArgumentError,
+    Checked,
     ComponentError,
+    Instance,
     TrainingError,
     blaming,
     construct,
     registration,
-    require_kind,
 )
 from lightning_reg.registry.provenance import entry, require_installed
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
-from lightning_reg.training.finite import FiniteLoss, NotFiniteError
+from lightning_reg.training.evaluation import EvaluatedModule
 from lightning_reg.training.model import load_weights
 from lightning_reg.training.schedules import DecaySchedule, OptimizerFactory, Schedule
 
 
-class RegistrationModule(L.LightningModule):
+class RegistrationModule(Checked, EvaluatedModule):
     """LightningModule that trains any composer with any loss.
 
     Batches are :class:`~lightning_reg.spatial.Pair`. Checkpoints contain the names and arguments of
@@ -76,31 +74,16 @@ class RegistrationModule(L.LightningModule):
 
     def __init__(
         self,
-        composer: Composer,
-        loss: LossBundle,
+        composer: Annotated[Composer, Instance("SingleComposer(network), or another composer")],
+        loss: Annotated[LossBundle, Instance("LossBundle({name: (weight, term)})")],
         optimizer: OptimizerFactory | None = None,
-        schedule: Schedule | None = None,
+        schedule: Annotated[Schedule, Instance("a schedule, as DecaySchedule(cooldown=0.5)")]
+        | None = None,
         *,
         split_batch: bool = False,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Annotated[Preprocessing, Instance("Preprocessing(...)")] | None = None,
     ) -> None:
         super().__init__()
-        remedy = (
-            "wrap it in SingleComposer"
-            if isinstance(composer, Network)
-            else "give a composer, as SingleComposer(network)"
-        )
-        require_kind(composer, Composer, "composer", remedy)
-        require_kind(loss, LossBundle, "loss", "give LossBundle({name: (weight, term)})")
-        require_kind(
-            preprocessing, (Preprocessing, type(None)), "preprocessing", "give Preprocessing(...)"
-        )
-        require_kind(
-            schedule,
-            (Schedule, type(None)),
-            "schedule",
-            "give a schedule, as DecaySchedule(cooldown=0.5)",
-        )
         if optimizer is not None and (isinstance(optimizer, Optimizer) or not callable(optimizer)):
             given = (
                 "has its parameters already"
@@ -123,9 +106,7 @@ class RegistrationModule(L.LightningModule):
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
         self.identity: Mapping[str, Any] = {}
-        self.cases: list[PairMetrics] = []
-        self.metrics: Sequence[ExtraMetric] = ()
-        self.split_batch, self._finite = split_batch, FiniteLoss()
+        self.split_batch = split_batch
         if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
                 "`split_batch` needs networks without batch normalisation: set `norm='instance'`,"
@@ -286,75 +267,6 @@ class RegistrationModule(L.LightningModule):
             for name in values[0].terms
         }
         return LossValue(torch.stack([value.total for value in values]).mean(), terms)
-
-    def _require_finite(self) -> None:
-        of_any = (
-            (lambda broken: self.trainer.strategy.reduce_boolean_decision(broken, all=False))
-            if self._processes > 1
-            else bool
-        )
-        self._finite.require(of_any)
-
-    def on_validation_epoch_start(self) -> None:
-        self._require_finite()
-        self.cases = []
-
-    def validation_step(self, pair: Pair, batch_idx: int) -> None:
-        for element in pair.elements():
-            self.cases.append(
-                evaluate(element, self(element.fixed, element.moving).transform, extra=self.metrics)
-            )
-
-    @property
-    def _processes(self) -> int:
-        """Number of processes that train or evaluate together."""
-        return 1 if self._trainer is None else self.trainer.world_size
-
-    def on_validation_epoch_end(self) -> None:
-        self._gather_cases()
-        summary = totals(self.cases)
-        if not math.isfinite(primary_error(summary)):
-            raise NotFiniteError(
-                f"The validation became NaN or infinite at step {self.global_step}"
-                f" ({self.cases[0].name}); lower `lr` or set"
-                " `gradient_clip_val=1`."
-            )
-        together = self._processes > 1
-        self.log_dict(
-            {f"validation/{name}": value for name, value in summary.items()}, sync_dist=together
-        )
-        self.log("validation/error", primary_error(summary), prog_bar=True, sync_dist=together)
-
-    def _gather_cases(self) -> None:
-        """Gather the cases of all processes on every process, in the order of the pairs, which are
-        distributed one by one.
-        """
-        data = getattr(self.trainer, "datamodule", None)
-        if (
-            self._processes == 1
-            or not isinstance(data, RegistrationData)
-            or not data.deals_out_validation
-        ):
-            return
-        found: list[list[PairMetrics]] = [[] for _ in range(self._processes)]
-        torch.distributed.all_gather_object(found, self.cases)
-        self.cases = [
-            cases[k] for k in range(max(map(len, found))) for cases in found if k < len(cases)
-        ]
-
-    def on_test_epoch_start(self) -> None:
-        self.cases = []
-
-    def test_step(self, pair: Pair, batch_idx: int) -> None:
-        """Evaluate a pair as a validation does; the means are logged as ``test/<metric>``."""
-        self.validation_step(pair, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._gather_cases()
-        self.log_dict(
-            {f"test/{name}": value for name, value in totals(self.cases).items()},
-            sync_dist=self._processes > 1,
-        )
 
     def predict_step(self, pair: Pair, batch_idx: int) -> Registration:
         """Return the registration of a batch; ``transform`` maps fixed to moving world."""

@@ -186,7 +186,7 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.DecaySchedule(cooldown=5), "cooldown is 5; give"),
         (
             lambda b: module_of(reg.DenseHead, composer=reg.Network(b, head_of(b))),
-            "object of Network; wrap it in SingleComposer",
+            r"object of Network; give SingleComposer\(network\)",
         ),
         (
             lambda b: module_of(reg.DenseHead, loss=reg.NCC()),
@@ -236,7 +236,7 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.StackedComposer([]), "without networks"),
         (
             lambda b: reg.Member(reg.Network(b, head_of(b)), stride=0),
-            "stride is .0, 0, 0.; give three whole numbers",
+            "stride is 0; give a whole number of voxels, 1 or more, or three whole numbers of voxels",
         ),
         (
             lambda b: reg.Member(reg.Network(b, head_of(b)), patch=8),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
-from lightning_reg.registry import ArgumentError, Checked, TrainingError, require_kind
+from lightning_reg.registry import ArgumentError, Checked, Range, TrainingError, require_kind
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.schedules import OptimizerFactory, Schedule, stage_bounds
 
@@ -32,12 +32,12 @@ class TrainingStage(Checked):
             never.
     """
 
-    steps: float
-    train: Sequence[int] | Literal["all"]
+    steps: Annotated[float, Range(above=0)]
+    train: Sequence[Annotated[int, Range(0)]] | Literal["all"]
     warm_start: bool = False
     optimizer: OptimizerFactory | None = None
     schedule: Schedule | None = None
-    patience: int | None = None
+    patience: Annotated[int, Range(0)] | None = None
 
 
 class StageTraining(L.Callback):
