@@ -23,7 +23,6 @@ from lightning_reg.registry import (
     Instance,
     Range,
     chosen,
-    require_kind,
 )
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
@@ -101,7 +100,7 @@ class Optimization(Checked):
             spacings of successive B-splines are not halved.
     """
 
-    stages: Sequence[FitStage]
+    stages: Sequence[Annotated[FitStage, Instance("objects, as FitStage(transform, steps)")]]
     loss: Loss | None = None
     patience: Annotated[int, Range(0)] = 15
     tolerance: Annotated[float, Range(0)] = 1e-3
@@ -114,8 +113,6 @@ class Optimization(Checked):
     optional: bool = False
 
     def __post_init__(self) -> None:
-        for stage in self.stages:
-            require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
         if not any(stage.steps for stage in self.stages):
             raise ArgumentError("stages has none with steps; give one or more with steps")
         spacing: float | None = None

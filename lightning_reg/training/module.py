@@ -84,24 +84,18 @@ class RegistrationModule(Checked, EvaluatedModule):
         preprocessing: Annotated[Preprocessing, Instance("Preprocessing(...)")] | None = None,
     ) -> None:
         super().__init__()
-        if optimizer is not None and (isinstance(optimizer, Optimizer) or not callable(optimizer)):
-            given = (
-                "has its parameters already"
-                if isinstance(optimizer, Optimizer)
-                else f"is {optimizer!r}"
-            )
+        optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        if not callable(optimizer):
+            made = isinstance(optimizer, Optimizer)
+            given = "has its parameters already" if made else f"is {optimizer!r}"
             raise ArgumentError(
                 f"optimizer {given}; give one that waits for them, as"
                 " functools.partial(torch.optim.Adam, lr=1e-3)"
             )
-        self.composer, self.loss = composer, loss
-        self.optimizer = (
-            functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-        )
         if isinstance(optimizer, functools.partial):  # its numbers become part of checkpoints
-            self.optimizer = functools.partial(
-                optimizer.func, *without_numpy(optimizer.args), **without_numpy(optimizer.keywords)
-            )
+            arguments, keywords = without_numpy(optimizer.args), without_numpy(optimizer.keywords)
+            optimizer = functools.partial(optimizer.func, *arguments, **keywords)
+        self.composer, self.loss, self.optimizer = composer, loss, optimizer
         self.schedule = DecaySchedule() if schedule is None else schedule
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}

@@ -217,7 +217,7 @@ def as_started(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     if config.get("init") is None or not (folder / CONFIG).exists():
         return config
     stored = read_config(folder)
-    if _plain(stored.get("init")) != _plain(config["init"]):
+    if as_read(stored.get("init")) != as_read(config["init"]):
         return config
     data = {**config["data"], "preprocessing": stored["data"].get("preprocessing")}
     stages = {"stages": stored["method"]["stages"]} if stored["method"].get("stages") else {}
@@ -270,12 +270,12 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> Iterator[str]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for name in {**ours, **theirs}:
             yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}".strip("."))
-    elif _plain(ours) != _plain(theirs):
+    elif as_read(ours) != as_read(theirs):
         yield f"{key} is {ours} there and {theirs} here"
 
 
-def _plain(value: Any) -> Any:
+def as_read(value: Any) -> Any:
     """Convert a value to the form in which YAML returns it."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: as_read(inner) for key, inner in value.items()}
+    return [as_read(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -246,8 +246,8 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
             lambda b: reg.Optimization([reg.FitStage("affine", 1)], reg.NCC()),
             "loss is an object of NCC; give LossBundle",
         ),
-        (lambda b: reg.Optimization([{}], None), "A stage is an object of dict; give FitStage"),
-        (lambda b: reg.StageTraining([{}]), "A stage is an object of dict; give TrainingStage"),
+        (lambda b: reg.Optimization([{}], None), r"stages is \[{}\]; give objects, as FitStage\("),
+        (lambda b: reg.StageTraining([{}]), r"stages is \[{}\]; give objects, as TrainingStage\("),
     ],
 )
 def test_what_does_not_fit_is_refused_when_it_is_given(make, message: str) -> None:
