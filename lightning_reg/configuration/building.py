@@ -154,14 +154,14 @@ def _class_of(kind: type, spec: Any, place: str) -> tuple[type, str, dict[str, A
         return kind, "", arguments
     if group.name in DEFAULTS:
         arguments = {key: value for key, value in arguments.items() if value is not None}
-    if group.name == "schedules" and "plateau" in arguments:
+    if group.name == "schedules" and isinstance(arguments.get("plateau"), Mapping):
         plateau = arguments.pop("plateau")
         if arguments:
             raise ComponentError(f"{place} has plateau and something else; keep one of them.")
         arguments = {"name": "plateau", **plateau}
     name = arguments.pop("name", DEFAULTS.get(group.name)) if isinstance(spec, Mapping) else spec
     if not isinstance(name, str):
-        build(group.name, spec, kind)  # raises the error
+        build(group.name, spec, kind, place)  # raises the error
     return load(group.name, str(name), kind), str(name), arguments
 
 

@@ -115,16 +115,15 @@ def build(
     Raises:
         ComponentError: as :func:`load`, or an argument is unknown or missing.
     """
+    subject = place or f"A component of the group {group}"
     if not isinstance(spec, (str, Mapping)):
         raise ComponentError(
-            f"A component of the group {group} is {spec!r}, where a name or 'name: ..., key: value'"
-            " pairs are meant."
+            f"{subject} is {spec!r}, where a name or 'name: ..., key: value' pairs are meant."
         )
     arguments: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     if not isinstance(arguments.get("name"), str):
         raise ComponentError(
-            f"A component of the group {group} is configured without a name: {dict(arguments)}; add"
-            " 'name: ...'."
+            f"{subject} is configured without a name: {dict(arguments)}; add 'name: ...'."
         )
     name = arguments.pop("name")
     cls = load(group, name, interface)
