@@ -123,7 +123,7 @@ def built(
     return made
 
 
-def factory(kind: type, spec: Any, place: str) -> Callable[..., Any]:
+def factory(kind: type, spec: Any, place: str) -> Any:
     """Build the function that makes an object from the arguments that the framework supplies:
     ``functools.partial`` of the class with the specification's arguments.
 
@@ -131,8 +131,7 @@ def factory(kind: type, spec: Any, place: str) -> Callable[..., Any]:
         ComponentError: as :func:`build_composer`.
     """
     if not isinstance(spec, PLAIN):
-        made: Callable[..., Any] = spec
-        return made
+        return spec
     group = group_of(kind)
     assert group is not None
     cls, name, arguments = _class_of(kind, spec, place)
@@ -235,10 +234,9 @@ def _in_full(cls: type, arguments: dict[str, Any], place: str) -> dict[str, Any]
         count = len(arguments.get("strides", default))
         arguments["networks"] = [network(arguments)] * count
     elif cls is LossBundle:
-        short = not arguments.keys() & {"terms", "level_weights"}
-        terms = arguments if short else arguments.pop("terms", None)
-        at = place if short else f"{place}.terms"
-        arguments = {**({} if short else arguments), "terms": _terms(terms, at)}
+        if not arguments.keys() & {"terms", "level_weights"}:
+            return {"terms": _terms(arguments, place)}
+        arguments["terms"] = _terms(arguments.get("terms"), f"{place}.terms")
     elif "deformation" in parameters and "deformation" not in arguments:
         beside = [key for key in arguments if key not in parameters]
         arguments["deformation"] = {key: arguments.pop(key) for key in beside}

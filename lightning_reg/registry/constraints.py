@@ -136,8 +136,8 @@ def constraints(cls: type) -> dict[str, Any]:
 
 @cache
 def annotations_of(cls: type) -> dict[str, Any]:
-    """Annotations of a class's constructor by argument, but for those of names that are imported
-    for type checkers alone.
+    """Annotations of a class's constructor by argument, but for those that cannot be evaluated, as
+    names that are imported for type checkers alone.
     """
     found: dict[str, Any] = {}
     own: Any = cls.__init__  # type: ignore[misc]
@@ -149,7 +149,7 @@ def annotations_of(cls: type) -> dict[str, Any]:
         ]
     for written, names in sources:
         for name, hint in written.items():
-            with suppress(NameError):
+            with suppress(NameError, AttributeError, TypeError):
                 found[name] = eval(hint, names) if isinstance(hint, str) else hint
     return found
 
