@@ -24,8 +24,9 @@ from lightning_reg.configuration.composition import compose
 from lightning_reg.configuration.folders import own_directory
 from lightning_reg.metrics import PairMetrics, evaluate, totals
 from lightning_reg.spatial import Pair
+from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import build_data, train
+from lightning_reg.training.run import train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 

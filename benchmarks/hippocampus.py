@@ -31,8 +31,9 @@ from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.functional import dice
 from lightning_reg.metrics import evaluate, totals
 from lightning_reg.spatial import Image, Pair
+from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import build_data, train
+from lightning_reg.training.run import train
 
 QUIET = ["callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 

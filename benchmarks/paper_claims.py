@@ -50,8 +50,9 @@ from lightning_reg.functional import ncc
 from lightning_reg.metrics import evaluate
 from lightning_reg.optimization.descent import FitStage, Optimization, optimize
 from lightning_reg.spatial import IntegratedGradient, Pair, Transform, parts
+from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import build_data, train
+from lightning_reg.training.run import train
 
 QUIET = [
     "callbacks.progress_bar=null",

@@ -22,6 +22,7 @@ from lightning_reg import __version__
 from lightning_reg.cli.slurm import requeue
 from lightning_reg.io.names import require_unicode
 from lightning_reg.registry import UserError
+from lightning_reg.registry.errors import ForeignError
 
 STOPPED, MISTAKE, DEFECT = 130, 2, 70
 """Exit codes; 70 is ``EX_SOFTWARE`` of ``sysexits.h``."""
@@ -89,7 +90,7 @@ def end(error: Exception) -> NoReturn:
 def sentence(error: Exception) -> str | None:
     """A sentence for the user; ``None`` where the error is a defect of the program."""
     if isinstance(error, UserError):
-        return str(error)
+        return f"{error}{' --debug shows where.' * isinstance(error, ForeignError)}"
     if isinstance(error, OSError) and error.filename is not None:
         return (
             f"{error.filename}: {error.strerror or error}; correct the path, its permissions or the"

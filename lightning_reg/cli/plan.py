@@ -64,8 +64,8 @@ def _write(
     """Plan the training on a data configuration, print its decisions and write it."""
     from rich.table import Table
 
-    from lightning_reg.configuration.composition import quoted
     from lightning_reg.configuration.datasets import open_configured
+    from lightning_reg.configuration.overrides import quoted
 
     with loading():
         from lightning_reg.planning import plan, write_plan

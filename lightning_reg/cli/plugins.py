@@ -14,9 +14,10 @@ from rich.text import Text
 from lightning_reg.cli.arguments import console
 from lightning_reg.cli.signatures import add_options
 from lightning_reg.configuration.folders import conf_problems, plugin_packages
-from lightning_reg.registry.entries import Provider, hidden, load, namespace, providers, strangers
+from lightning_reg.configuration.groups import GROUPS
+from lightning_reg.registry.entries import Provider, hidden, namespace, providers, strangers
 from lightning_reg.registry.errors import ComponentError, UserError, did_you_mean
-from lightning_reg.registry.groups import GROUPS
+from lightning_reg.registry.loading import load
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -22,7 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from lightning_reg.configuration.composition import as_word, require_option
+    from lightning_reg.configuration.composition import require_option
+    from lightning_reg.configuration.overrides import as_word
     from lightning_reg.registry import UserError, construct
 
     terminal, out = console(), arguments.out

@@ -10,9 +10,9 @@ from typing import Any
 
 import jinja2
 
+from lightning_reg.configuration.groups import GROUPS
 from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.errors import UserError
-from lightning_reg.registry.groups import GROUPS
 
 PARTS = {
     "backbone": "with a backbone",

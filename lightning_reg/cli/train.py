@@ -28,12 +28,12 @@ from lightning_reg.configuration.composition import (
     COMPOSITION,
     EMPTY_GROUP,
     configuration_warnings,
-    in_full,
     plain,
     register,
     sentence,
 )
 from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.overrides import in_full
 from lightning_reg.configuration.settings import require_components, require_settings
 from lightning_reg.registry import UserError, in_words
 from lightning_reg.training.ranks import is_first, is_started_from_outside

@@ -13,7 +13,7 @@ from lightning_reg.cli.arguments import console
 from lightning_reg.cli.failures import STOPPED
 from lightning_reg.cli.slurm import requeue
 from lightning_reg.cli.tables import cases_table
-from lightning_reg.configuration.composition import as_word
+from lightning_reg.configuration.overrides import as_word
 from lightning_reg.metrics import primary_error
 from lightning_reg.training import run
 from lightning_reg.training.callbacks.saving import Interrupted

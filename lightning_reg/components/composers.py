@@ -7,14 +7,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Annotated
 
 import torch
 from torch import nn
 
 from lightning_reg.components.interfaces import Composer, Level, Registration, Staged
 from lightning_reg.components.network import Network
-from lightning_reg.registry import ArgumentError, Described, require_kind
+from lightning_reg.registry import ArgumentError, Described, Instance, Length, Range
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Transform
+
+OneNetwork = Annotated[Network, Instance("Network(backbone, head)")]
+Voxels = Annotated[int, Range(1, of="voxels")]
 
 
 class SingleComposer(Composer):
@@ -27,9 +31,8 @@ class SingleComposer(Composer):
             exchanged. Training uses one direction in any case.
     """
 
-    def __init__(self, network: Network, symmetric: bool = False) -> None:
+    def __init__(self, network: OneNetwork, symmetric: bool = False) -> None:
         super().__init__()
-        require_kind(network, Network, "network", "give Network(backbone, head)")
         self.network = network
         self.symmetric = symmetric
 
@@ -76,23 +79,13 @@ class Member(Described):
     """
 
     def __init__(
-        self, network: Network, stride: int | Sequence[int] = 1, patch: Sequence[int] | None = None
+        self,
+        network: OneNetwork,
+        stride: Voxels | Annotated[Sequence[Voxels], Length(3)] = 1,
+        patch: Annotated[Sequence[Voxels], Length(3)] | None = None,
     ) -> None:
-        require_kind(network, Network, "network", "give Network(backbone, head)")
         self.network, self.patch = network, patch
         self.strides = (stride,) * 3 if isinstance(stride, int) else tuple(stride)
-        for name, values in (
-            ("stride", self.strides),
-            ("patch", (1, 1, 1) if patch is None else patch),
-        ):
-            if (
-                not isinstance(values, Sequence)
-                or len(values) != 3
-                or any(not isinstance(v, int) or v < 1 for v in values)
-            ):
-                raise ArgumentError(
-                    f"{name} is {values}; give three whole numbers of voxels, 1 or more"
-                )
 
 
 class SequentialComposer(Composer, Staged):

@@ -16,7 +16,7 @@ from lightning_reg.components.interfaces import (
     Registration,
 )
 from lightning_reg.registry import ComponentError, arguments_of, origin, require_kind
-from lightning_reg.registry.entries import public_name
+from lightning_reg.registry.loading import public_name
 from lightning_reg.spatial import Transform
 
 

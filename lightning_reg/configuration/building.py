@@ -1,4 +1,4 @@
-"""Conversion of specifications to components and back.
+"""Objects built from their specifications.
 
 A specification describes a component by plain values, in a configuration or a checkpoint: its name
 and the arguments of its constructor, ``{name: unet, levels: 4}``, or the name alone. If an argument
@@ -13,52 +13,48 @@ is itself a component, the specification of that component is given:
 A constructor's argument ``network`` is given by its backbone, head (or a list of them) and init.
 ``networks`` (one per entry of ``strides``) are given in the same way if they are alike, otherwise
 as a list of ``{backbone, head, init}``. ``members`` are given as a list ``stages`` of
-``{backbone, head, stride, patch}``.
+``{backbone, head, stride, patch}``. The terms of a loss are given by name, ``{lncc: {weight: 0.5,
+window: 9}}`` or, with a weight alone, ``{lncc: 0.5}``; the arguments of a deformation beside those
+of its sampler.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
-import numpy as np
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from lightning_reg.components.composers import Member
 from lightning_reg.components.contracts import require_backbone
-from lightning_reg.components.interfaces import Backbone, Composer, Head, LossTerm
+from lightning_reg.components.interfaces import Backbone, Composer, LossTerm
 from lightning_reg.components.losses.bundle import LossBundle
 from lightning_reg.components.network import Network
+from lightning_reg.configuration.groups import group_of
 from lightning_reg.registry import (
+    Checked,
     ComponentError,
-    Described,
     annotations_of,
-    arguments_of,
     build,
     construct,
     load,
-    registered_name,
-    registration,
     require_known_arguments,
 )
-from lightning_reg.registry.provenance import entry
 
 Spec = Mapping[str, Any] | str
-KINDS: dict[type, str] = {
-    Backbone: "backbones",
-    Head: "heads",
-    Composer: "composers",
-    LossTerm: "losses",
-}
-"""Entry-point group of every interface that an annotation can name."""
-PARTS = (Network, Member)
-"""Classes that are built from their arguments alone, without a name."""
-IN_YAML = {"network": "", "heads": ".head", "members": ".stages"}
+PLAIN = (str, int, float, Mapping, Sequence, type(None))
+"""Types of specifications; every other value is an object, which is taken as it is."""
+IN_YAML = {"network": "", "heads": ".head", "members": ".stages", "deformation": ""}
 """Where a specification has the parts that a constructor calls otherwise."""
 OF_A_NETWORK = ("backbone", "head", "init")
-SUPPLIED = ("channels", "strides")
-"""Arguments of a head, which are those of its backbone and in no specification."""
+DEFAULTS = {"optimizers": None, "schedules": "decay", "samplers": "synthetic"}
+"""Groups in whose specifications ``null`` stands for a class's own default, and the name that a
+specification without one means.
+"""
 
 
 def build_composer(spec: Spec, place: str = "composer") -> Composer:
@@ -74,72 +70,141 @@ def build_composer(spec: Spec, place: str = "composer") -> Composer:
     return composer
 
 
-def built(kind: type, spec: Any, place: str, siblings: Sequence[object] = ()) -> Any:
+def build_loss(spec: Mapping[str, Any], place: str = "loss") -> LossBundle:
+    """Build a loss bundle from ``{terms: {name: {weight, **arguments}}, level_weights}``, or from
+    its terms alone.
+
+    The key of a term is its entry-point name, unless the term has a ``name`` of its own (for two
+    terms of one class). A number stands for a term with this weight.
+
+    Raises:
+        ComponentError: see :class:`LossBundle`; or a term is unknown or refuses an argument.
+    """
+    loss: LossBundle = built(LossBundle, spec, place)
+    return loss
+
+
+def built(
+    kind: type, spec: Any, place: str, siblings: Sequence[object] = (), /, **supplied: Any
+) -> Any:
     """Build an object from its specification, as the annotations of its constructor say.
 
-    An argument whose annotation names a kind of component, or a sequence of them, is built first.
-    A required argument that is not given is the attribute of that name of an object built before
-    for the same constructor: a head's ``channels`` and ``strides`` are those of its backbone.
+    An argument whose annotation names a kind of object, a sequence of them, or a function that
+    returns one, is built first. A required argument that is not given is the attribute of that name
+    of an object built before for the same constructor: a head's ``channels`` and ``strides`` are
+    those of its backbone.
 
     Args:
-        kind: one of :data:`KINDS`, which the specification names, or of :data:`PARTS`.
+        kind: the interface of a group of components, of which the specification names one; or the
+            class itself.
         place: of the specification, with which messages begin.
         siblings: objects built before.
+        supplied: arguments that are in no specification.
 
     Raises:
         ComponentError: as :func:`build_composer`.
     """
-    cls: Any
-    cls, arguments = _class_of(kind, spec, place)
-    arguments = _in_full(cls, arguments, place)
-    parts: dict[str, Any] = {}
-    for key, hint in annotations_of(cls).items():
-        inner = _component(hint)
-        if inner is not None and key in arguments:
-            given, made = arguments.pop(key), tuple(parts.values())
-            at = f"{place}{IN_YAML.get(key, f'.{key}')}"
-            parts[key] = (
-                [built(inner, one, f"{at}[{n}]", made) for n, one in enumerate(given)]
-                if isinstance(given, list)
-                else built(inner, given, at, made)
-            )
+    if not isinstance(spec, PLAIN):
+        return spec
+    cls, name, arguments = _class_of(kind, spec, place)
+    arguments, parts = _parts(cls, arguments, place)
+    parts |= supplied
     for key, parameter in inspect.signature(cls).parameters.items():
         if parameter.default is parameter.empty and key not in (*arguments, *parts):
             for one in siblings:
                 if hasattr(one, key):
                     parts[key] = getattr(one, key)
-    if kind not in KINDS:
+    group = group_of(kind)
+    if group is None:
         return construct(place, cls, arguments, **parts)
-    made = build(KINDS[kind], {"name": spec_name(spec), **arguments}, kind, place, **parts)
+    made: Any = build(group.name, {"name": name, **arguments}, kind, place, **parts)
     if isinstance(made, Backbone):
         require_backbone(made)  # before a head is made for it
     return made
 
 
-def spec_name(spec: Any) -> Any:
-    """Name that a specification gives, as text or under ``name``; ``None`` without one."""
-    return spec.get("name") if isinstance(spec, Mapping) else spec
+def factory(kind: type, spec: Any, place: str) -> Any:
+    """Build the function that makes an object from the arguments that the framework supplies:
+    ``functools.partial`` of the class with the specification's arguments.
+
+    Raises:
+        ComponentError: as :func:`build_composer`.
+    """
+    if not isinstance(spec, PLAIN):
+        return spec
+    group = group_of(kind)
+    assert group is not None
+    cls, name, arguments = _class_of(kind, spec, place)
+    arguments, parts = _parts(cls, arguments, place)
+    own = [key for key in inspect.signature(cls).parameters if key not in group.supplied]
+    require_known_arguments(name, arguments, own)
+    if issubclass(cls, Optimizer):  # refuses invalid arguments
+        construct(name, cls, arguments, place, params=[nn.Parameter(torch.zeros(1))])
+    return functools.partial(cls, **arguments, **parts)
 
 
-def _class_of(kind: type, spec: Any, place: str) -> tuple[type, dict[str, Any]]:
-    """The class that a specification is about, and its arguments."""
+def _class_of(kind: type, spec: Any, place: str) -> tuple[type, str, dict[str, Any]]:
+    """The class that a specification is about, its name, and its arguments."""
     arguments = dict(spec) if isinstance(spec, Mapping) else {}
-    if kind in KINDS:
-        name = spec_name(spec)
-        if not isinstance(name, str):
-            build(KINDS[kind], spec, kind)  # raises the error
-        arguments.pop("name", None)
-        return load(KINDS[kind], name, kind), arguments
-    if not isinstance(spec, Mapping):
-        raise ComponentError(f"{place} is {spec!r}, where 'backbone: ..., head: ...' are meant.")
-    return kind, arguments
+    group = group_of(kind)
+    if group is None:
+        if not isinstance(spec, Mapping):
+            raise ComponentError(f"{place} is {spec!r}, where 'key: value' pairs are meant.")
+        return kind, "", arguments
+    if group.name in DEFAULTS:
+        arguments = {key: value for key, value in arguments.items() if value is not None}
+    if group.name == "schedules" and isinstance(arguments.get("plateau"), Mapping):
+        plateau = arguments.pop("plateau")
+        if arguments:
+            raise ComponentError(f"{place} has plateau and something else; keep one of them.")
+        arguments = {"name": "plateau", **plateau}
+    name = arguments.pop("name", DEFAULTS.get(group.name)) if isinstance(spec, Mapping) else spec
+    if not isinstance(name, str):
+        build(group.name, spec, kind, place)  # raises the error
+    return load(group.name, str(name), kind), str(name), arguments
 
 
-def _component(hint: Any) -> type | None:
-    """The kind of component in an annotation, as ``Head`` in ``Head | Sequence[Head]``."""
-    if hint in KINDS or hint in PARTS:
-        return hint
-    return next((kind for one in get_args(hint) if (kind := _component(one))), None)
+def _parts(
+    cls: type, arguments: dict[str, Any], place: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide arguments into plain ones and objects, which are built."""
+    arguments = _in_full(cls, arguments, place)
+    parts: dict[str, Any] = {}
+    for key, hint in annotations_of(cls).items():
+        forms, given = _forms(hint), arguments.get(key)
+        optional = given is None and type(None) in get_args(hint)
+        if not forms or key not in arguments or optional or not isinstance(given, PLAIN):
+            continue
+        del arguments[key]
+        at, before = f"{place}{IN_YAML.get(key, f'.{key}')}", tuple(parts.values())
+        if "many" in forms and isinstance(given, (list, tuple)):
+            kind = forms["many"]
+            parts[key] = [built(kind, s, f"{at}[{n}]", before) for n, s in enumerate(given)]
+        elif "function" in forms:
+            parts[key] = factory(forms["function"], given, at)
+        elif "one" in forms:
+            parts[key] = built(forms["one"], given, at, before)
+        else:
+            raise ComponentError(f"{at} is {given!r}, where a list is meant.")
+    return arguments, parts
+
+
+def _forms(hint: Any) -> dict[str, type]:
+    """The kinds of object in an annotation: ``one``, ``many``, and what a ``function`` returns, as
+    in ``Head | Sequence[Head]``.
+    """
+    origin = get_origin(hint)
+    if origin is None and isinstance(hint, type):
+        return {"one": hint} if group_of(hint) or issubclass(hint, Checked) else {}
+    inner = [_forms(one) for one in get_args(hint)]
+    kinds = [kind for forms in inner for kind in forms.values()]
+    if origin is Callable:
+        return {"function": kinds[-1]} if kinds else {}
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return {"many": kinds[0]} if kinds else {}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {}
+    return {form: kind for forms in reversed(inner) for form, kind in forms.items()}
 
 
 def _in_full(cls: type, arguments: dict[str, Any], place: str) -> dict[str, Any]:
@@ -168,6 +233,13 @@ def _in_full(cls: type, arguments: dict[str, Any], place: str) -> dict[str, Any]
         default = parameters["strides"].default if "strides" in parameters else ()
         count = len(arguments.get("strides", default))
         arguments["networks"] = [network(arguments)] * count
+    elif cls is LossBundle:
+        if not arguments.keys() & {"terms", "level_weights"}:
+            return {"terms": _terms(arguments, place)}
+        arguments["terms"] = _terms(arguments.get("terms"), f"{place}.terms")
+    elif "deformation" in parameters and "deformation" not in arguments:
+        beside = [key for key in arguments if key not in parameters]
+        arguments["deformation"] = {key: arguments.pop(key) for key in beside}
     elif "members" in parameters:
         stages, common = arguments.pop("stages", None), network(arguments)
         if isinstance(stages, (str, Mapping)) or not isinstance(stages, Sequence):
@@ -188,147 +260,33 @@ def _in_full(cls: type, arguments: dict[str, Any], place: str) -> dict[str, Any]
     return arguments
 
 
-def build_loss(spec: Mapping[str, Any], name: str = "method.loss") -> LossBundle:
-    """Build a loss bundle from ``{terms: {name: {weight, **arguments}}, level_weights}``.
-
-    The key of a term is its entry-point name, unless the term has a ``name`` of its own (for two
-    terms of one class).
-
-    Raises:
-        ComponentError: see :class:`LossBundle`; or a term is unknown or refuses an argument.
-    """
-    rest = dict(spec)
-    terms = rest.pop("terms", None)
+def _terms(terms: Any, place: str) -> dict[str, tuple[float, LossTerm]]:
+    """Terms by name, each with its weight; those that are switched off may lack what they need."""
     if terms and not isinstance(terms, Mapping):
-        raise ComponentError(
-            f"{name}.terms is {terms!r}, where 'name: weight and arguments' are meant."
-        )
+        raise ComponentError(f"{place} is {terms!r}, where 'name: weight and arguments' are meant.")
     made: dict[str, tuple[float, LossTerm]] = {}
-    skipped = 0
-    for key, own in _separated(terms or {}).items():
+    separated = _separated(terms or {})
+    for key, own in separated.items():
         weight = own.pop("weight", 1.0)
-        if weight == 0 and not isinstance(weight, bool):
-            skipped += 1  # a term that is switched off may lack what it needs
-            continue
-        made[key] = (weight, build("losses", {"name": key, **own}, LossTerm))
-    if skipped and not made:
+        if weight != 0 or isinstance(weight, bool):
+            made[key] = (weight, built(LossTerm, {"name": key, **own}, f"{place}.{key}"))
+    if separated and not made:
         raise ComponentError(
-            f"Every term of the loss has weight 0; give one of {name}.terms another weight."
+            f"Every term of the loss has weight 0; give one of {place} another weight."
         )
-    return construct(name, LossBundle, rest, terms=made)
+    return made
 
 
 def _separated(terms: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Terms and their arguments. ``predicted`` of ``label_dice``, in configurations and checkpoints
+    """Arguments of every term. ``predicted`` of ``label_dice``, in configurations and checkpoints
     before 0.3, becomes the term ``segmentation``, of ``predicted`` times the term's weight.
     """
-    made = {key: dict(arguments or {}) for key, arguments in terms.items()}
+    made: dict[str, dict[str, Any]] = {}
+    for key, own in terms.items():
+        made[key] = dict(own or {}) if isinstance(own, (Mapping, type(None))) else {"weight": own}
     for key, own in list(made.items()):
         if own.get("name", key) == "label_dice" and isinstance(own.get("predicted"), (int, float)):
             weight = own.pop("predicted") * own.get("weight", 1.0)
             name = "segmentation" if key == "label_dice" else f"{key}_segmentation"
             made[name] = {"name": "segmentation", "weight": weight}
     return made
-
-
-def describe(component: Described) -> Any:
-    """Return the specification of a component: plain values from which the functions above build it
-    again.
-
-    Raises:
-        ComponentError: a class that no installed distribution registers, or an argument that is
-            neither a component nor a plain value.
-    """
-    if isinstance(component, Network):
-        arguments = arguments_of(component)
-        heads = [describe(head) for head in component.heads]  # type: ignore[arg-type]
-        described = {
-            "backbone": describe(component.backbone),
-            "head": heads[0] if len(heads) == 1 else heads,
-        }
-        return described | {"init": arguments["init"]}
-    if isinstance(component, Member):
-        placed = {key: value for key, value in arguments_of(component).items() if key != "network"}
-        return describe(component.network) | plain(placed, "a member of a composer")
-    if isinstance(component, LossBundle):
-        terms = {}
-        for name, term in component.terms.items():
-            assert isinstance(term, LossTerm)
-            made = describe(term)
-            own = made.pop("name")
-            terms[name] = (
-                {"weight": component.weights[name]} | ({} if own == name else {"name": own}) | made
-            )
-        weights = component.level_weights
-        return {"terms": terms} | (
-            {} if weights is None else {"level_weights": [float(w) for w in weights]}
-        )
-    group = next(group for interface, group in KINDS.items() if isinstance(component, interface))
-    return {"name": registered_name(type(component), group)} | _arguments(component)
-
-
-def provenance(*modules: nn.Module) -> list[dict[str, str]]:
-    """Return ``{group, name, distribution, version}`` of every component in these modules, each
-    class once.
-
-    Raises:
-        ComponentError: a class that no installed distribution registers.
-    """
-    found: dict[type, dict[str, str]] = {}
-    for part in (part for module in modules for part in module.modules()):
-        group = next(
-            (group for interface, group in KINDS.items() if isinstance(part, interface)), None
-        )
-        if group is not None and type(part) not in found:
-            found[type(part)] = entry(group, registration(type(part), group))
-    return list(found.values())
-
-
-def _arguments(component: Described) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in arguments_of(component).items():
-        if isinstance(component, Head) and key in SUPPLIED:
-            continue
-        if key == "members":
-            made = [member if isinstance(member, Member) else Member(member) for member in value]
-            found["stages"] = [describe(member) for member in made]
-        else:
-            found[key] = plain(value, type(component).__name__)
-    return found
-
-
-def without_numpy(value: Any) -> Any:
-    """Convert NumPy values to Python numbers and lists, also inside lists and mappings."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: without_numpy(inner) for key, inner in value.items()}
-    return (
-        type(value)(without_numpy(inner) for inner in value)
-        if type(value) in (list, tuple)
-        else value
-    )
-
-
-def plain(value: Any, owner: str) -> Any:
-    """Convert a value to plain values; components become their specifications.
-
-    Args:
-        owner: name of the value's owner, for the message.
-
-    Raises:
-        ComponentError: the value is neither plain nor a component.
-    """
-    value = without_numpy(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Described):
-        return describe(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner, owner) for key, inner in value.items()}
-    if isinstance(value, (Sequence, nn.ModuleList)):
-        return [plain(inner, owner) for inner in value]
-    raise ComponentError(
-        f"{owner} was made from {type(value).__name__}, which a checkpoint cannot hold; give its"
-        " constructor numbers, words, lists of them, or components."
-    )

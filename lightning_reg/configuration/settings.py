@@ -4,12 +4,13 @@ ignores some or fails later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from lightning_reg.configuration.values import named
-from lightning_reg.registry import DataError, TrainingError, did_you_mean
+from lightning_reg.registry import DataError, Range, TrainingError, did_you_mean
+from lightning_reg.registry.constraints import fits, in_words
 from lightning_reg.registry.entries import chosen
 
 GROUPS = ("method", "data", "trainer")
@@ -29,87 +30,73 @@ METHOD = (
 misspellings of these.
 """
 CPU_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true", "32", "64", "bf16", 32, 64)
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+Count = Annotated[int, Range(1)]
+Batches = Annotated[int, Range(1, of="batches")] | Annotated[float, Range(above=0, high=1)] | None
+Nothing = Annotated[float, Range(0, 0)] | Literal[False] | None
 
 
-def _number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and value == value
-        and abs(value) != float("inf")
-    )
+class Run:
+    """Values that every run has, with their constraints."""
+
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    budget: Annotated[float, Range(above=0, of="minutes")] | None
+    time_scale: Annotated[float, Range(above=0)] | None
 
 
-Rule = tuple[str, Callable[[Any], bool], str]
-COUNT = "give a whole number, 1 or more"
-FRACTION = "give a whole number of batches, 1 or more, or a fraction above 0 and up to 1"
+class Data:
+    """Values of ``data`` that are used before an object is made from them."""
+
+    batch_size: Count
+    samples_per_epoch: Count
+    synthetic_validation: Annotated[int, Range(0)] | None
+    max_validation_pairs: Count | None
+    masks: bool
 
 
-def _part(value: Any) -> bool:
-    return (
-        value is None
-        or (_whole(value) and value >= 1)
-        or (isinstance(value, float) and 0 < value <= 1)
-    )
+class Optimizer:
+    """Values of ``method.optimizer``."""
+
+    lr: Annotated[float, Range(0)]
 
 
-RULES: tuple[Rule, ...] = (
-    ("seed", lambda v: _whole(v) and 0 <= v < 2**32, "give a whole number from 0 to 4294967295"),
-    ("budget", lambda v: v is None or (_number(v) and v > 0), "give minutes, above 0, or null"),
-    ("time_scale", lambda v: v is None or (_number(v) and v > 0), "give a factor above 0"),
-    ("data.batch_size", lambda v: _whole(v) and v >= 1, COUNT),
-    ("data.samples_per_epoch", lambda v: _whole(v) and v >= 1, COUNT),
-    (
-        "data.synthetic_validation",
-        lambda v: v is None or (_whole(v) and v >= 0),
-        "give a whole number, 0 or more",
+class Trainer:
+    """Arguments that Lightning's trainer ignores or refuses late."""
+
+    max_steps: Count
+    max_epochs: Literal[-1] | None
+    accumulate_grad_batches: Count | None
+    devices: Count | Literal["auto", -1] | Sequence[Any] | str | None
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] | None
+    check_val_every_n_epoch: Count | None
+    val_check_interval: Batches
+    limit_train_batches: Batches
+    limit_val_batches: Batches
+    overfit_batches: Nothing
+    gradient_clip_val: Annotated[float, Range(above=0)] | None
+    log_every_n_steps: Count | None
+    fast_dev_run: Nothing
+
+
+PLACES = {"": Run, "data.": Data, "method.optimizer.": Optimizer, "trainer.": Trainer}
+RULES: dict[str, Any] = {
+    f"{place}{name}": hint
+    for place, values in PLACES.items()
+    for name, hint in get_type_hints(values, include_extras=True).items()
+}
+"""Allowed values by dotted key."""
+REMEDIES = {
+    "seed": f"give a whole number from 0 to {2**32 - 1}",
+    "data.max_validation_pairs": "give a whole number, 1 or more, or null for all",
+    "trainer.devices": "give a whole number, 1 or more, or auto",
+    "trainer.max_epochs": "leave it at -1: a run ends after trainer.max_steps",
+    "trainer.overfit_batches": (
+        "leave it at 0: data.limit=1 with data.samples_per_epoch overfits one subject"
     ),
-    (
-        "data.max_validation_pairs",
-        lambda v: v is None or (_whole(v) and v >= 1),
-        f"{COUNT}, or null for all",
-    ),
-    ("method.optimizer.lr", lambda v: _number(v) and v >= 0, "give a number, 0 or more"),
-    ("data.masks", lambda v: isinstance(v, bool), "give true or false"),
-    ("trainer.max_steps", lambda v: _whole(v) and v >= 1, COUNT),
-    (
-        "trainer.max_epochs",
-        lambda v: v is None or v == -1,
-        "leave it at -1: a run ends after trainer.max_steps",
-    ),
-    ("trainer.accumulate_grad_batches", lambda v: v is None or (_whole(v) and v >= 1), COUNT),
-    (
-        "trainer.devices",
-        lambda v: v in (None, "auto", -1) or (_whole(v) and v >= 1) or isinstance(v, (list, str)),
-        f"{COUNT}, or auto",
-    ),
-    (
-        "trainer.accelerator",
-        lambda v: v is None or v in ACCELERATORS,
-        f"use one of {', '.join(ACCELERATORS)}",
-    ),
-    ("trainer.check_val_every_n_epoch", lambda v: v is None or (_whole(v) and v >= 1), COUNT),
-    ("trainer.val_check_interval", _part, FRACTION),
-    ("trainer.limit_train_batches", _part, FRACTION),
-    ("trainer.limit_val_batches", _part, FRACTION),
-    (
-        "trainer.overfit_batches",
-        lambda v: not v,
-        "leave it at 0: data.limit=1 with data.samples_per_epoch overfits one subject",
-    ),
-    (
-        "trainer.gradient_clip_val",
-        lambda v: v is None or (_number(v) and v > 0),
-        "give a number above 0, or null",
-    ),
-    ("trainer.log_every_n_steps", lambda v: v is None or (_whole(v) and v >= 1), COUNT),
-    ("trainer.fast_dev_run", lambda v: not v, "leave it out: experiment=smoke tries a run"),
-)
+    "trainer.fast_dev_run": "leave it out: experiment=smoke tries a run",
+}
+"""What to do instead, where the allowed values do not say it."""
 
 
 def require_settings(config: Mapping[str, Any]) -> None:
@@ -138,19 +125,16 @@ def require_settings(config: Mapping[str, Any]) -> None:
         )
     if "seed" not in config:
         raise TrainingError("The configuration has no seed; add seed: 1.")
-    for key, allowed, remedy in RULES:
+    for key, allowed in RULES.items():
         holder: Any = config
         *path, name = key.split(".")
         for part in path:
             holder = holder[part]
-        if name in holder and not allowed(holder[name]):
-            value = holder[name]
-            meant = (
-                did_you_mean(value, ACCELERATORS)
-                if name == "accelerator" and isinstance(value, str)
-                else "; "
-            )
-            raise TrainingError(f"{key} is {value}{meant if meant != '.' else '; '}{remedy}.")
+        if name in holder and not fits(holder[name], allowed):
+            value, remedy = holder[name], REMEDIES.get(key, f"give {in_words(allowed)}")
+            words = [one for inner in get_args(allowed) for one in get_args(inner)]
+            meant = did_you_mean(value, map(str, words)) if isinstance(value, str) else "."
+            raise TrainingError(f"{key} is {value}{meant if meant != '.' else ';'} {remedy}.")
     stopping = (config.get("callbacks") or {}).get("early_stopping")
     if stopping is not None:
         monitor = stopping.get("monitor") if isinstance(stopping, Mapping) else None

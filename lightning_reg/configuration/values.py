@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from lightning_reg.configuration.documentation import Argument, arguments, documentation
+from lightning_reg.configuration.documentation import arguments, documentation
 from lightning_reg.configuration.folders import own_directory, plugin_packages
+from lightning_reg.configuration.groups import GROUPS
+from lightning_reg.configuration.sources import Argument
 from lightning_reg.registry.errors import ComponentError
-from lightning_reg.registry.groups import GROUPS
 
 OBJECTS = {
     "trainer": "lightning.pytorch.trainer.trainer:Trainer",
@@ -217,7 +218,7 @@ def _named(value: Any, key: str) -> Iterator[tuple[str, str]]:
         left_out = (
             value is None
             if MAPPINGS[parent] == "callbacks"
-            else isinstance(value, Mapping) and value.get("weight") == 0
+            else (value.get("weight") if isinstance(value, Mapping) else value) == 0
         )
         if not left_out:
             yield (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lightning_reg.data.scans import Scan, make_pair
 from lightning_reg.data.synthetic import SyntheticDeformation
-from lightning_reg.registry import Checked, DataError, construct, load, require_known_arguments
+from lightning_reg.registry import Checked, DataError
 from lightning_reg.spatial import Pair
 
 
@@ -247,28 +246,3 @@ def synthetic_pairs(
         scan = scans[number % len(scans)]
         pairs.append(source.draw(rng) if source else deformation.draw(scan, rng))
     return pairs
-
-
-def build_sampler(spec: Mapping[str, Any]) -> SamplerFactory:
-    """Build a sampler from ``{name, patch, **arguments}``.
-
-    Names are ``synthetic`` (arguments of :class:`SyntheticDeformation`), ``inter_subject``,
-    ``groups``, ``pairs`` (those of the data set), and the samplers of other distributions.
-
-    Raises:
-        ComponentError: the sampler is unknown, or refuses an argument.
-    """
-    arguments = {key: value for key, value in spec.items() if value is not None}
-    name, patch = arguments.pop("name", "synthetic"), arguments.pop("patch", None)
-    cls: Any = load("samplers", str(name), SampledPairs)
-    declared = inspect.signature(cls).parameters
-    if "deformation" in declared:
-        own = {key: value for key, value in arguments.items() if key in declared}
-        drawn = {key: value for key, value in arguments.items() if key not in declared}
-        arguments = own | {"deformation": construct(name, SyntheticDeformation, drawn)}
-    else:
-        require_known_arguments(
-            name, arguments, [key for key in declared if key not in ("scans", "pairs", "seed")]
-        )
-    made: SamplerFactory = functools.partial(cls, **arguments)
-    return made if patch is None else Patched(made, patch)

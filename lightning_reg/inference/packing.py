@@ -19,7 +19,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from torch import Tensor
 
 from lightning_reg import __version__
-from lightning_reg.configuration.documentation import REQUIRED
+from lightning_reg.configuration.sources import REQUIRED
 from lightning_reg.data.datasets.identity import held_out_but_seen, keep_splits, trained_images
 from lightning_reg.io.folders import reported, write_whole
 from lightning_reg.io.reading import as_yaml

@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_reg.components.losses.bundle import LossBundle
-from lightning_reg.configuration.building import build_loss
+from lightning_reg.configuration.building import built
 from lightning_reg.configuration.instances import instance_file, known_instances
 from lightning_reg.io.images import first_line
 from lightning_reg.io.reading import read_yaml
-from lightning_reg.optimization.objective import FitStage, Optimization
-from lightning_reg.registry import ComponentError, UserError, construct, did_you_mean
+from lightning_reg.optimization.objective import Optimization
+from lightning_reg.registry import UserError, did_you_mean
 
 
 def read_instance(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -134,29 +134,12 @@ def build_optimization(settings: Mapping[str, Any], loss: LossBundle | None = No
         ComponentError: a term, a kind of transform or an option is unknown, or a value is not
             valid.
     """
-    arguments = {"loss": None, "stages": (), "unlike": None, **settings}
-    terms, stages, unlike = (arguments.pop(key) for key in ("loss", "stages", "unlike"))
-    supplied: dict[str, Any] = {}
+    arguments, supplied = {"stages": (), **settings}, dict[str, Any]()
+    unlike = arguments.pop("unlike", None)
     if unlike is not None:
         supplied["unlike"] = build_optimization(read_instance(unlike)["optimization"])
-    if terms is not None:
-        supplied["loss"] = build_loss({"terms": terms}, "loss")
-    elif loss is not None:
+    if arguments.get("loss") is None and loss is not None:
         supplied |= {"loss": loss, "optional": True}
-    if isinstance(stages, str) or not isinstance(stages, Sequence):
-        raise ComponentError(
-            f"'optimization' cannot be made: stages is {stages!r}, where a list is meant."
-        )
-    made = [_stage(number, stage) for number, stage in enumerate(stages)]
-    return construct("optimization", Optimization, arguments, stages=made, **supplied)
-
-
-def _stage(number: int, stage: Any) -> FitStage:
-    if not isinstance(stage, Mapping):
-        raise ComponentError(
-            f"'stages[{number}]' is {stage!r}, where 'key: value' pairs are meant."
-        )
-    arguments = dict(stage)
-    terms = arguments.pop("loss", None)
-    supplied = {} if terms is None else {"loss": build_loss({"terms": terms}, "loss")}
-    return construct(f"stages[{number}]", FitStage, arguments, **supplied)
+        arguments.pop("loss", None)
+    optimization: Optimization = built(Optimization, arguments, "optimization", **supplied)
+    return optimization

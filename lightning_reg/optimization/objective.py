@@ -20,14 +20,15 @@ from lightning_reg.registry import (
     Checked,
     ComponentError,
     DataError,
+    Instance,
     Range,
     chosen,
-    require_kind,
 )
 from lightning_reg.spatial import Grid, Image, Pair, Transform
 
 SHOWN = 0.02
 """Intensity of preprocessed images above which a voxel is foreground."""
+Loss = Annotated[LossBundle, Instance("LossBundle({name: (weight, term)})")]
 LINEAR = ("rigid", "affine")
 """Kinds of transform that are linear maps."""
 
@@ -62,7 +63,7 @@ class FitStage(Checked):
     stride: Annotated[float, Range(above=0)] = 1.0
     spacing: Annotated[float, Range(above=0)] = 4.0
     lr: Annotated[float, Range(above=0)] = 0.1
-    loss: LossBundle | None = None
+    loss: Loss | None = None
     optimizer: Literal["adam", "lbfgs"] = "adam"
 
     def __post_init__(self) -> None:
@@ -99,25 +100,19 @@ class Optimization(Checked):
             spacings of successive B-splines are not halved.
     """
 
-    stages: Sequence[FitStage]
-    loss: LossBundle | None = None
+    stages: Sequence[Annotated[FitStage, Instance("objects, as FitStage(transform, steps)")]]
+    loss: Loss | None = None
     patience: Annotated[int, Range(0)] = 15
     tolerance: Annotated[float, Range(0)] = 1e-3
     mask_margin: Annotated[float, Range(0)] = 0.0
     small: Annotated[float, Range(above=0)] = 1.0e6
     fine: Annotated[float, Range(0)] = 0.0
     starts: Annotated[int, Range(1)] = 1
-    unlike: Optimization | None = None
+    unlike: Annotated[Optimization, Instance("another Optimization")] | None = None
     likeness: Annotated[float, Range(-1, 1)] = 0.5
     optional: bool = False
 
     def __post_init__(self) -> None:
-        require_kind(
-            self.loss, (LossBundle, type(None)), "loss", "give LossBundle({name: (weight, term)})"
-        )
-        for stage in self.stages:
-            require_kind(stage, FitStage, "A stage", "give FitStage(transform, steps)")
-        require_kind(self.unlike, (Optimization, type(None)), "unlike", "give another Optimization")
         if not any(stage.steps for stage in self.stages):
             raise ArgumentError("stages has none with steps; give one or more with steps")
         spacing: float | None = None

@@ -3,16 +3,12 @@ time, and checked on loading.
 """
 
 from lightning_reg.registry.blame import blaming, origin, within_memory
-from lightning_reg.registry.constraints import Checked, Length, Range, annotations_of
+from lightning_reg.registry.constraints import Checked, Instance, Length, Range, annotations_of
 from lightning_reg.registry.contract import CONTRACT
 from lightning_reg.registry.described import Described, arguments_of
 from lightning_reg.registry.entries import (
     Provider,
-    build,
-    check,
     chosen,
-    construct,
-    load,
     name_of,
     providers,
     registered_name,
@@ -30,20 +26,19 @@ from lightning_reg.registry.errors import (
     require_kind,
     require_known_arguments,
 )
-from lightning_reg.registry.groups import GROUPS, Group
+from lightning_reg.registry.loading import build, check, construct, load
 
 __all__ = [
     "CONTRACT",
-    "GROUPS",
     "ArgumentError",
     "Checked",
+    "Instance",
     "Length",
     "Range",
     "annotations_of",
     "ComponentError",
     "DataError",
     "Described",
-    "Group",
     "Provider",
     "TrainingError",
     "UserError",

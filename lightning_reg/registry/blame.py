@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_reg.registry.contract import NOUNS
 from lightning_reg.registry.entries import providers
-from lightning_reg.registry.errors import ComponentError, DataError, UserError
-from lightning_reg.registry.groups import GROUPS
+from lightning_reg.registry.errors import DataError, ForeignError, UserError
 
 OWN = __name__.partition(".")[0]
 OUT_OF_MEMORY = (
@@ -25,11 +25,11 @@ def origin(component: object) -> str:
     """``The head 'good' (Good) of nice-heads 1.0``, as far as known from entry points."""
     cls = component if isinstance(component, type) else type(component)
     target = f"{cls.__module__}:{cls.__qualname__}"
-    for group in GROUPS:
+    for group in NOUNS:
         for name, offered in providers(group).items():
             for provider in offered:
                 if provider.target.replace(" ", "") == target:
-                    return f"The {GROUPS[group].one} '{name}' ({cls.__name__}) of {provider.origin}"
+                    return f"The {NOUNS[group]} '{name}' ({cls.__name__}) of {provider.origin}"
     return f"The component {cls.__name__} of the module {cls.__module__}"
 
 
@@ -69,7 +69,7 @@ def blaming(component: object, doing: str) -> Iterator[None]:
         doing: its task, such as ``"registering images of 8 x 8 x 8 voxels"``.
 
     Raises:
-        ComponentError: with the component's own exception as its cause, which ``--debug`` shows.
+        ForeignError: with the component's own exception as its cause.
     """
     try:
         yield
@@ -80,7 +80,7 @@ def blaming(component: object, doing: str) -> Iterator[None]:
         if not foreign(component) or any(words in text.lower() for words in MACHINE):
             raise
         what = " ".join(text.split())[:200]
-        raise ComponentError(
+        raise ForeignError(
             f"{origin(component)} failed at {doing} ({type(cause).__name__}: {what}); correct it"
-            " where it is yours, or use another component. --debug shows where."
+            " where it is yours, or use another component."
         ) from cause

@@ -4,7 +4,7 @@
         def __init__(self, width: Annotated[int, Range(1, 8)], mode: Literal["box", "gauss"]): ...
 
 refuses ``Smoothing(0, "box")`` with ``width is 0; give a whole number from 1 to 8``. Annotations
-without :class:`Range`, :class:`Length` or ``Literal`` restrict nothing.
+without :class:`Range`, :class:`Length`, :class:`Instance` or ``Literal`` restrict nothing.
 """
 
 from __future__ import annotations
@@ -77,6 +77,17 @@ class Length:
         return f" of {self.count}"
 
 
+@dataclass(frozen=True)
+class Instance:
+    """Objects of the annotated class, in ``Annotated[Grid, Instance("Grid(shape, affine)")]``.
+
+    Args:
+        example: such an object, for the message.
+    """
+
+    example: str
+
+
 class _Signature:
     """Signature of a class's constructor, read on access: ``__new__`` below would hide it."""
 
@@ -125,8 +136,8 @@ def constraints(cls: type) -> dict[str, Any]:
 
 @cache
 def annotations_of(cls: type) -> dict[str, Any]:
-    """Annotations of a class's constructor by argument, but for those of names that are imported
-    for type checkers alone.
+    """Annotations of a class's constructor by argument, but for those that cannot be evaluated, as
+    names that are imported for type checkers alone.
     """
     found: dict[str, Any] = {}
     own: Any = cls.__init__  # type: ignore[misc]
@@ -138,13 +149,13 @@ def annotations_of(cls: type) -> dict[str, Any]:
         ]
     for written, names in sources:
         for name, hint in written.items():
-            with suppress(NameError):
+            with suppress(NameError, AttributeError, TypeError):
                 found[name] = eval(hint, names) if isinstance(hint, str) else hint
     return found
 
 
 def _restricts(hint: Any) -> bool:
-    if get_origin(hint) is Literal or isinstance(hint, (Range, Length)):
+    if get_origin(hint) is Literal or isinstance(hint, (Range, Length, Instance)):
         return True
     return any(_restricts(one) for one in get_args(hint))
 
@@ -155,6 +166,8 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Annotated:
+        if isinstance(inner[1], Instance):
+            return isinstance(value, inner[0])
         ranges = [one for one in inner[1:] if isinstance(one, Range)]
         lengths = [one for one in inner[1:] if isinstance(one, Length)]
         return (
@@ -187,6 +200,8 @@ def in_words(hint: Any, count: int = 1) -> str:
         words = [str(one).lower() if one in (True, False) else str(one) for one in inner]
         return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
     if origin is Annotated:
+        if isinstance(inner[1], Instance):
+            return inner[1].example
         length = next((one.count for one in inner[1:] if isinstance(one, Length)), None)
         if length is not None:
             return f"{WORDS.get(length, str(length))} {in_words(inner[0], length)}"
@@ -207,5 +222,7 @@ def in_words(hint: Any, count: int = 1) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return repr(list(value))
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     plain = isinstance(value, (str, int, float, list, dict, type(None)))
     return repr(value) if plain else f"an object of {type(value).__name__}"

@@ -15,6 +15,15 @@ The minor number rises with every addition and every deprecation, the major numb
 removal, at least one minor version after the deprecation. It is not the version of the
 distribution.
 """
+NOUNS = {
+    "backbones": "backbone", "heads": "head", "composers": "composer", "losses": "loss",
+    "callbacks": "callback", "datasets": "dataset", "optimizers": "optimizer",
+    "schedules": "schedule", "samplers": "sampler", "loggers": "logger", "fits": "fit",
+    "starts": "start", "lung_segmentations": "lung segmentation", "metrics": "metric",
+    "report_sections": "report section", "outputs": "output", "commands": "command",
+    "models": "model",
+}  # fmt: skip
+"""Entry-point groups ``lightning_reg.*`` of components, and the name of one component of each."""
 BOUND = "requires_lightning_reg"
 """Name in a package's ``__init__.py``: versions of the contract that it works with, as
 ``">=1.0,<2"``.

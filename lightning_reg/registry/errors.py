@@ -5,6 +5,7 @@ without a traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -18,6 +19,10 @@ class ComponentError(UserError):
     """A component is not available under the requested name."""
 
 
+class ForeignError(ComponentError):
+    """A component of another distribution failed; its own exception is the cause."""
+
+
 class ArgumentError(ComponentError, ValueError):
     """A constructor refuses a value. The message begins with the argument's name; whoever took the
     value from somewhere else, as from a configuration, puts that place in front of it.
@@ -25,8 +30,8 @@ class ArgumentError(ComponentError, ValueError):
 
     @property
     def argument(self) -> str:
-        """Name of the argument, where the message is of one."""
-        return str(self).partition(" ")[0]
+        """Name of the argument, where the message is of one or of a part of it."""
+        return re.split(r"\W", str(self), maxsplit=1)[0]
 
 
 class DataError(UserError):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lightning_reg.registry.contract import NOUNS
 from lightning_reg.registry.entries import OWN, Provider, chosen, namespace
 from lightning_reg.registry.errors import ComponentError
-from lightning_reg.registry.groups import GROUPS
 
 Entry = Mapping[str, Any]
 """``{group, name, distribution, version}``, all of them strings."""
@@ -43,11 +43,11 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
         ComponentError: the message names the component and the command that installs it.
     """
     for one in components:
-        if one.get("distribution") == OWN or one.get("group") not in GROUPS:
+        if one.get("distribution") == OWN or one.get("group") not in NOUNS:
             continue
         wanted = f"{one['distribution']}=={one['version']}"
         what = (
-            f"{path} was made with the {GROUPS[one['group']].one} '{one['name']}' of"
+            f"{path} was made with the {NOUNS[one['group']]} '{one['name']}' of"
             f" {one['distribution']} {one['version']}"
         )
         try:
@@ -58,7 +58,7 @@ def require_installed(components: Sequence[Entry], path: str) -> None:
             chosen(one["group"], f"{namespace(one['distribution'])}.{one['name']}")
         except ComponentError:
             raise ComponentError(
-                f"{what}, and {there}, which is installed, has no such {GROUPS[one['group']].one}:"
+                f"{what}, and {there}, which is installed, has no such {NOUNS[one['group']]}:"
                 f" pip install {wanted}"
             ) from None
 

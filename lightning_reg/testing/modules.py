@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Growable, Staged
-from lightning_reg.configuration.building import plain
+from lightning_reg.configuration.describing import plain
 from lightning_reg.registry import ArgumentError, Described, UserError, arguments_of
 from lightning_reg.testing.checks import ConformanceError, require
 from lightning_reg.testing.fixtures import disturbed

@@ -12,11 +12,16 @@ from typing import Any
 import torch
 
 from lightning_reg.components.interfaces import Growable, Staged
+from lightning_reg.data.datamodule import RegistrationData
+from lightning_reg.io.names import duration
 from lightning_reg.metrics import evaluate
 from lightning_reg.spatial import Pair
 from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run_folder import with_steps
 from lightning_reg.training.schedules import growth, stage_bounds
 
+FEW = 300
+"""Number of steps below which no network learns to register."""
 MOMENTS = 8
 """Number of points of a training at which the time of a step is measured."""
 
@@ -97,3 +102,46 @@ def _timed(module: RegistrationModule, batch: Pair) -> float:
     module.training_loss(batch).total.backward()
     module.zero_grad(set_to_none=True)
     return time.perf_counter() - started
+
+
+def planned(
+    config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool
+) -> tuple[Mapping[str, Any], str]:
+    """Set the number of steps that the budget allows; return the configuration and a sentence with
+    the number of steps.
+
+    The budget is used only if ``trainer.max_steps`` is the method's own number of steps: a value on
+    the command line has priority.
+    """
+    method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
+    own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
+    if not budget or not own or resumed or data.train_pairs is None:
+        return config, f"{steps:,} steps."
+    pairs = [data.train_pairs[k] for k in range(data.batch_size)]
+    accumulated = config["trainer"].get("accumulate_grad_batches") or 1
+    epochs = config["trainer"].get("check_val_every_n_epoch") or 1
+    every = max(1, data.samples_per_epoch * epochs // (data.batch_size * accumulated))
+    seconds = step_seconds(
+        module,
+        method,
+        max(steps, 1),
+        Pair.collate(pairs),
+        data.validation_pairs,
+        every,
+        accumulated,
+    )
+    steps = max(1, round(60 * budget / seconds))
+    sentence = (
+        f"{steps:,} steps, about {duration(steps * seconds)} here: as many as fit into"
+        f" `budget={budget:g}` minutes. The paper's own settings: `size='paper'`."
+    )
+    if steps < FEW:
+        sentence += (
+            f" These are few: raise `budget`, or make the images ({_size(pairs[0])} voxels)"
+            " smaller by `spacing`."
+        )
+    return with_steps(config, steps), sentence
+
+
+def _size(pair: Pair) -> str:
+    return " x ".join(map(str, pair.fixed.grid.shape))

@@ -8,15 +8,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
-from lightning_reg.data.augmentation import Augmentation
-from lightning_reg.data.cache import CacheSettings
+from lightning_reg.configuration.building import built, factory
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.splits import CHOICES, open_dataset
-from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.data.sampling import build_sampler
-from lightning_reg.registry import build, construct
-from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage
-from lightning_reg.training.optimizers import build_optimizer, build_schedule
+from lightning_reg.data.sampling import Patched, SampledPairs, SamplerFactory
+from lightning_reg.training.callbacks.stages import StageTraining
 
 FOR_OTHERS = ("root", "masks", "pairing", "prepare", "budget")
 """Values of ``data`` that other parts of a configuration refer to."""
@@ -29,21 +25,31 @@ def build_data(config: Mapping[str, Any]) -> RegistrationData:
         UserError: a part is missing or invalid.
     """
     settings = {key: value for key, value in config["data"].items() if key not in FOR_OTHERS}
-    dataset = open_dataset(
-        settings.pop("dataset"), **{key: settings.pop(key, None) for key in CHOICES}
+    choices = {key: settings.pop(key, None) for key in CHOICES}
+    data: RegistrationData = built(
+        RegistrationData,
+        {**settings, "dataset": open_dataset(settings["dataset"], **choices)},
+        "data",
+        sampling=build_sampler(config["method"]["sampling"], "method.sampling"),
+        seed=config["seed"],
     )
-    parts = {
-        "dataset": dataset,
-        "sampling": build_sampler(config["method"]["sampling"]),
-        "preprocessing": construct(
-            "data.preprocessing", Preprocessing, settings.pop("preprocessing", None) or {}
-        ),
-        "augmentation": construct(
-            "data.augmentation", Augmentation, settings.pop("augmentation", None) or {}
-        ),
-        "cache": construct("data.cache", CacheSettings, settings.pop("cache", None) or {}),
-    }
-    return construct("data", RegistrationData, settings, seed=config["seed"], **parts)
+    return data
+
+
+def build_sampler(spec: Mapping[str, Any], place: str = "sampling") -> SamplerFactory:
+    """Build a sampler from ``{name, patch, **arguments}``.
+
+    Names are ``synthetic`` (arguments of
+    :class:`~lightning_reg.data.synthetic.SyntheticDeformation`), ``inter_subject``, ``groups``,
+    ``pairs`` (those of the data set), and the samplers of other distributions.
+
+    Raises:
+        ComponentError: the sampler is unknown, or refuses an argument.
+    """
+    arguments = dict(spec)
+    patch = arguments.pop("patch", None)
+    sampler: SamplerFactory = factory(SampledPairs, arguments, place)
+    return sampler if patch is None else Patched(sampler, patch)
 
 
 def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
@@ -53,41 +59,36 @@ def build_callbacks(config: Mapping[str, Any]) -> list[L.Callback]:
     Raises:
         ComponentError: a callback is unknown, or refuses an argument.
     """
-    wanted = {**(config.get("callbacks") or {}), **(config["method"].get("callbacks") or {})}
+    method = config["method"]
+    wanted = {
+        name: (f"{place}.{name}", spec)
+        for place, specs in (
+            ("callbacks", config.get("callbacks")),
+            ("method.callbacks", method.get("callbacks")),
+        )
+        for name, spec in (specs or {}).items()
+    }
     callbacks = [
-        build("callbacks", {"name": name, **(spec or {})}, L.Callback)
-        for name, spec in wanted.items()
+        built(L.Callback, {"name": name, **(spec or {})}, place)
+        for name, (place, spec) in wanted.items()
         if spec is not None
     ]
     if config["trainer"].get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    stages = build_stages(config["method"])
-    return (
-        [*callbacks, construct("method.stages", StageTraining, {}, stages=stages)]
-        if stages
-        else callbacks
-    )
+    if method.get("stages"):
+        callbacks.append(built(StageTraining, {"stages": _stages(method)}, "method"))
+    return callbacks
 
 
-def build_stages(method: Mapping[str, Any]) -> list[TrainingStage]:
-    """Build the stages of a method; their ``optimizer`` and ``schedule`` contain only the changes
-    to those of the method.
-
-    Raises:
-        ComponentError: a stage has invalid arguments, see
-            :class:`~lightning_reg.training.callbacks.stages.TrainingStage`.
+def _stages(method: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages of a method; their ``optimizer`` and ``schedule`` contain only the changes to
+    those of the method.
     """
-    stages = []
-    for number, stage in enumerate(method.get("stages") or []):
-        arguments = dict(stage)
-        if arguments.get("optimizer"):
-            arguments["optimizer"] = build_optimizer(
-                {**method["optimizer"], **arguments["optimizer"]}
-            )
-        if arguments.get("schedule"):
-            arguments["schedule"] = build_schedule(
-                {**(method.get("schedule") or {}), **arguments["schedule"]}
-            )
-        given = {key: value for key, value in arguments.items() if value not in (None, {})}
-        stages.append(construct(f"method.stages[{number}]", TrainingStage, given))
-    return stages
+    return [
+        {
+            key: {**(method.get(key) or {}), **value} if key in ("optimizer", "schedule") else value
+            for key, value in stage.items()
+            if value not in (None, {})
+        }
+        for stage in method["stages"]
+    ]

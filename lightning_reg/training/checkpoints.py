@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,53 @@ def whole_checkpoint(folder: Path) -> Path | None:
     """Return an intact checkpoint of a folder: ``last.ckpt``, else ``best.ckpt``, else any."""
     found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.name != "last.ckpt", path.name))
     return next((path for path in found if path.is_file() and not damaged(path)), None)
+
+
+@dataclass(frozen=True)
+class Before:
+    """Progress of a resumed run: steps made, steps logged, seconds; and the identity of its data,
+    if it is known.
+    """
+
+    checkpoint: Path | None = None
+    steps: int = 0
+    logged: int = 0
+    seconds: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def read(path: Path | None) -> Before:
+        """Raises: TrainingError: the checkpoint is damaged, or of a version from which runs cannot
+        be resumed.
+        """
+        if path is None:
+            return Before()
+        checkpoint = read_checkpoint(path)
+        position = checkpoint.get("lightning_reg_position")
+        lacking = [
+            key
+            for key in ("loops", "optimizer_states", "lr_schedulers", "callbacks")
+            if key not in checkpoint
+        ]
+        if lacking:
+            raise TrainingError(
+                f"{path} lacks {', '.join(lacking)}, which are needed to resume a run; give another"
+                " checkpoint."
+            )
+        if position is None:
+            raise TrainingError(
+                f"{path} was written by an earlier version, or by a Trainer in Python (resume it"
+                " there with fit(..., ckpt_path=...)); start a new run. The model can still be"
+                " applied."
+            )
+        known = checkpoint["lightning_reg"].get("data", {})
+        return Before(
+            path, checkpoint["global_step"], position["logged"], position["seconds"], known
+        )
+
+    def told(self) -> list[str]:
+        return (
+            []
+            if self.checkpoint is None
+            else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
+        )

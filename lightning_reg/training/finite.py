@@ -64,7 +64,6 @@ class FiniteLoss:
         if of_any(bool(broken)):
             raise NotFiniteError(
                 f"The loss term {' and '.join(broken or ['of another process'])} became NaN or"
-                f" infinite at step {seen.step} on {', '.join(seen.pairs)}; lower"
-                " method.optimizer.lr, set trainer.gradient_clip_val=1, or train in"
-                " trainer.precision=32-true."
+                f" infinite at step {seen.step} on {', '.join(seen.pairs)}; lower `lr`,"
+                " set `gradient_clip_val=1`, or train in `precision='32-true'`."
             )

@@ -16,6 +16,7 @@ from lightning_reg.registry import ArgumentError, Checked, TrainingError, constr
 from lightning_reg.registry.provenance import require_installed
 from lightning_reg.training.checkpoints import read_checkpoint
 from lightning_reg.training.module import RegistrationModule
+from lightning_reg.training.run_folder import as_read
 
 PARTS = ("all", "backbone", "head")
 
@@ -107,22 +108,17 @@ class Source:
                     f" {', '.join(map(str, sorted(there))) or 'none'}."
                 )
         if not own or not given:
-            prefixes = sorted(
-                {
-                    name.rpartition(".")[0].rpartition(".")[0]
-                    for name in module.state_dict()
-                    if name.count(".") > 2
-                }
-            )
+            names = [name for name in module.state_dict() if name.count(".") > 2]
+            prefixes = sorted({name.rsplit(".", 2)[0] for name in names})
             close = difflib.get_close_matches(str(self.settings.part), prefixes, n=1, cutoff=0.3)
+            remedy = (
+                f"did you mean '{close[0]}'?"
+                if close
+                else "set `part` to all, or to a prefix of both."
+            )
             raise TrainingError(
                 f"{self.settings.model} and the method have no weights '{self.settings.part}' in"
-                " common"
-                + (
-                    f"; did you mean '{close[0]}'?"
-                    if close
-                    else "; set init.part to all, or to a prefix of both."
-                )
+                f" common; {remedy}"
             )
         fits = {
             name: value
@@ -138,7 +134,7 @@ class Source:
             )
             raise TrainingError(
                 f"No weight of {self.settings.model} fits the method ({name} is {other}); use its"
-                " architecture (method=...)."
+                " architecture (`method`)."
             )
         with torch.no_grad():
             for name, value in fits.items():
@@ -147,13 +143,11 @@ class Source:
         if 2 * len(fits) < len(own):
             lines += ["Few weights fit: does the method have the model's architecture?"]
         left = [name for name in own if name not in fits]
-        lines += (
-            [f"Missing in the model or of another size, not changed: {_listed(left)}."]
-            if left
-            else []
-        )
+        if left:
+            lines.append(f"Missing in the model or of another size, not changed: {_listed(left)}.")
         spare = [name for name in given if name not in own]
-        lines += [f"Unused weights of the model: {_listed(spare)}."] if spare else []
+        if spare:
+            lines.append(f"Unused weights of the model: {_listed(spare)}.")
         return lines
 
 
@@ -202,14 +196,14 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
         differs = [
             f"{key} {own[key]} to {v}"
             for key, v in source.preprocessing.items()
-            if key in own and _plain(own[key]) != _plain(v)
+            if key in own and as_read(own[key]) != as_read(v)
         ]
         changed["data"] = {**config["data"], "preprocessing": {**own, **source.preprocessing}}
         if differs:
-            keep = '"init={model: ..., preprocessing: data}"'
+            keep = '"`init={model: ..., preprocessing: data}`"'
             notes.append(
                 f"Images are preprocessed as for the model ({', '.join(differs)}); {keep} keeps"
-                " data.preprocessing."
+                " the preprocessing of the data."
             )
     stages = [dict(stage) for stage in config["method"].get("stages") or []]
     given = {
@@ -232,7 +226,3 @@ def started_from(config: Mapping[str, Any], source: Source) -> tuple[dict[str, A
             f" {', '.join(map(str, warm))}."
         )
     return changed, notes
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else value

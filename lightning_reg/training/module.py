@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from lightning_reg import __version__
@@ -20,10 +20,10 @@ from lightning_reg.components.contracts import require_registration
 from lightning_reg.components.interfaces import Composer, Registration
 from lightning_reg.components.losses.bundle import LossBundle, LossValue
 from lightning_reg.components.network import Network
-from lightning_reg.configuration.building import (
-    build_composer,
-    build_loss,
+from lightning_reg.configuration.building import build_composer, build_loss, built, factory
+from lightning_reg.configuration.describing import (
     describe,
+    describe_optimizer,
     plain,
     provenance,
     without_numpy,
@@ -31,33 +31,25 @@ from lightning_reg.configuration.building import (
 from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.identity import identify
 from lightning_reg.data.preprocessing import Preprocessing
-from lightning_reg.metrics import PairMetrics, evaluate, primary_error, totals
-from lightning_reg.metrics.extra import ExtraMetric
 from lightning_reg.registry import (
     ArgumentError,
+    Checked,
     ComponentError,
+    Instance,
     TrainingError,
     blaming,
     construct,
     registration,
-    require_kind,
 )
 from lightning_reg.registry.provenance import entry, require_installed
 from lightning_reg.spatial import Image, Pair
 from lightning_reg.training.checkpoints import read_checkpoint
-from lightning_reg.training.finite import FiniteLoss, NotFiniteError
+from lightning_reg.training.evaluation import EvaluatedModule
 from lightning_reg.training.model import load_weights
-from lightning_reg.training.optimizers import (
-    OptimizerFactory,
-    build_optimizer,
-    build_schedule,
-    describe_optimizer,
-    describe_schedule,
-)
-from lightning_reg.training.schedules import DecaySchedule, Schedule
+from lightning_reg.training.schedules import DecaySchedule, OptimizerFactory, Schedule
 
 
-class RegistrationModule(L.LightningModule):
+class RegistrationModule(Checked, EvaluatedModule):
     """LightningModule that trains any composer with any loss.
 
     Batches are :class:`~lightning_reg.spatial.Pair`. Checkpoints contain the names and arguments of
@@ -82,62 +74,37 @@ class RegistrationModule(L.LightningModule):
 
     def __init__(
         self,
-        composer: Composer,
-        loss: LossBundle,
+        composer: Annotated[Composer, Instance("SingleComposer(network), or another composer")],
+        loss: Annotated[LossBundle, Instance("LossBundle({name: (weight, term)})")],
         optimizer: OptimizerFactory | None = None,
-        schedule: Schedule | None = None,
+        schedule: Annotated[Schedule, Instance("a schedule, as DecaySchedule(cooldown=0.5)")]
+        | None = None,
         *,
         split_batch: bool = False,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Annotated[Preprocessing, Instance("Preprocessing(...)")] | None = None,
     ) -> None:
         super().__init__()
-        remedy = (
-            "wrap it in SingleComposer"
-            if isinstance(composer, Network)
-            else "give a composer, as SingleComposer(network)"
-        )
-        require_kind(composer, Composer, "composer", remedy)
-        require_kind(loss, LossBundle, "loss", "give LossBundle({name: (weight, term)})")
-        require_kind(
-            preprocessing, (Preprocessing, type(None)), "preprocessing", "give Preprocessing(...)"
-        )
-        require_kind(
-            schedule,
-            (Schedule, type(None)),
-            "schedule",
-            "give a schedule, as DecaySchedule(cooldown=0.5)",
-        )
-        if optimizer is not None and (
-            isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)
-        ):
-            given = (
-                "has its parameters already"
-                if isinstance(optimizer, torch.optim.Optimizer)
-                else f"is {optimizer!r}"
-            )
+        optimizer = functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        if not callable(optimizer):
+            made = isinstance(optimizer, Optimizer)
+            given = "has its parameters already" if made else f"is {optimizer!r}"
             raise ArgumentError(
                 f"optimizer {given}; give one that waits for them, as"
                 " functools.partial(torch.optim.Adam, lr=1e-3)"
             )
-        self.composer, self.loss = composer, loss
-        self.optimizer = (
-            functools.partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-        )
         if isinstance(optimizer, functools.partial):  # its numbers become part of checkpoints
-            self.optimizer = functools.partial(
-                optimizer.func, *without_numpy(optimizer.args), **without_numpy(optimizer.keywords)
-            )
+            arguments, keywords = without_numpy(optimizer.args), without_numpy(optimizer.keywords)
+            optimizer = functools.partial(optimizer.func, *arguments, **keywords)
+        self.composer, self.loss, self.optimizer = composer, loss, optimizer
         self.schedule = DecaySchedule() if schedule is None else schedule
         self.preprocessing = preprocessing
         self.statistics: Mapping[str, Any] = {}
         self.identity: Mapping[str, Any] = {}
-        self.cases: list[PairMetrics] = []
-        self.metrics: Sequence[ExtraMetric] = ()
-        self.split_batch, self._finite = split_batch, FiniteLoss()
+        self.split_batch = split_batch
         if split_batch and any(isinstance(part, torch.nn.BatchNorm3d) for part in self.modules()):
             raise ComponentError(
-                "method.split_batch needs networks without batch normalisation: set norm to"
-                " instance, or split_batch to false."
+                "`split_batch` needs networks without batch normalisation: set `norm='instance'`,"
+                " or `split_batch=False`."
             )
         self.train_with()
 
@@ -151,9 +118,9 @@ class RegistrationModule(L.LightningModule):
         """
         return cls(
             build_composer(method["composer"], "method.composer"),
-            build_loss(method["loss"]),
-            build_optimizer(method["optimizer"]),
-            build_schedule(method.get("schedule") or {}),
+            build_loss(method["loss"], "method.loss"),
+            factory(Optimizer, method["optimizer"], "method.optimizer"),
+            built(Schedule, method.get("schedule") or {}, "method.schedule"),
             split_batch=bool(method.get("split_batch")),
         )
 
@@ -168,7 +135,7 @@ class RegistrationModule(L.LightningModule):
             "composer": describe(self.composer),
             "loss": describe(self.loss),
             "optimizer": describe_optimizer(self.optimizer),
-            "schedule": describe_schedule(self.schedule),
+            "schedule": describe(self.schedule),
             "split_batch": self.split_batch,
         }
 
@@ -294,75 +261,6 @@ class RegistrationModule(L.LightningModule):
             for name in values[0].terms
         }
         return LossValue(torch.stack([value.total for value in values]).mean(), terms)
-
-    def _require_finite(self) -> None:
-        of_any = (
-            (lambda broken: self.trainer.strategy.reduce_boolean_decision(broken, all=False))
-            if self._processes > 1
-            else bool
-        )
-        self._finite.require(of_any)
-
-    def on_validation_epoch_start(self) -> None:
-        self._require_finite()
-        self.cases = []
-
-    def validation_step(self, pair: Pair, batch_idx: int) -> None:
-        for element in pair.elements():
-            self.cases.append(
-                evaluate(element, self(element.fixed, element.moving).transform, extra=self.metrics)
-            )
-
-    @property
-    def _processes(self) -> int:
-        """Number of processes that train or evaluate together."""
-        return 1 if self._trainer is None else self.trainer.world_size
-
-    def on_validation_epoch_end(self) -> None:
-        self._gather_cases()
-        summary = totals(self.cases)
-        if not math.isfinite(primary_error(summary)):
-            raise NotFiniteError(
-                f"The validation became NaN or infinite at step {self.global_step}"
-                f" ({self.cases[0].name}); lower method.optimizer.lr or set"
-                " trainer.gradient_clip_val=1."
-            )
-        together = self._processes > 1
-        self.log_dict(
-            {f"validation/{name}": value for name, value in summary.items()}, sync_dist=together
-        )
-        self.log("validation/error", primary_error(summary), prog_bar=True, sync_dist=together)
-
-    def _gather_cases(self) -> None:
-        """Gather the cases of all processes on every process, in the order of the pairs, which are
-        distributed one by one.
-        """
-        data = getattr(self.trainer, "datamodule", None)
-        if (
-            self._processes == 1
-            or not isinstance(data, RegistrationData)
-            or not data.deals_out_validation
-        ):
-            return
-        found: list[list[PairMetrics]] = [[] for _ in range(self._processes)]
-        torch.distributed.all_gather_object(found, self.cases)
-        self.cases = [
-            cases[k] for k in range(max(map(len, found))) for cases in found if k < len(cases)
-        ]
-
-    def on_test_epoch_start(self) -> None:
-        self.cases = []
-
-    def test_step(self, pair: Pair, batch_idx: int) -> None:
-        """Evaluate a pair as a validation does; the means are logged as ``test/<metric>``."""
-        self.validation_step(pair, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._gather_cases()
-        self.log_dict(
-            {f"test/{name}": value for name, value in totals(self.cases).items()},
-            sync_dist=self._processes > 1,
-        )
 
     def predict_step(self, pair: Pair, batch_idx: int) -> Registration:
         """Return the registration of a batch; ``transform`` maps fixed to moving world."""

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.components.interfaces import Growable
-from lightning_reg.configuration.composition import as_word
 from lightning_reg.configuration.settings import require_machine, require_settings
-from lightning_reg.data.datamodule import RegistrationData
 from lightning_reg.data.datasets.identity import (
     changes,
     held_out_but_seen,
@@ -29,24 +25,21 @@ from lightning_reg.data.datasets.identity import (
     keep_splits,
 )
 from lightning_reg.data.datasets.splits import Splits
-from lightning_reg.io.folders import reason, refuse_links
+from lightning_reg.io.folders import refuse_links
 from lightning_reg.io.lock import one_writer
-from lightning_reg.io.names import duration
 from lightning_reg.metrics import PairMetrics, totals
 from lightning_reg.metrics.extra import build_metrics
 from lightning_reg.registry import TrainingError, construct
-from lightning_reg.registry.blame import OUT_OF_MEMORY
 from lightning_reg.registry.entries import hidden
 from lightning_reg.registry.provenance import entries
-from lightning_reg.spatial import Pair
 from lightning_reg.training.allocator import keep_freed_memory
-from lightning_reg.training.budget import step_seconds
+from lightning_reg.training.budget import planned
 from lightning_reg.training.building import build_callbacks, build_data
 from lightning_reg.training.callbacks.progress import ProgressLines
-from lightning_reg.training.callbacks.saving import Interrupted, Saving
+from lightning_reg.training.callbacks.saving import Saving
 from lightning_reg.training.callbacks.standard import RandomState, ValidateLastStep
-from lightning_reg.training.checkpoints import read_checkpoint, whole_checkpoint
-from lightning_reg.training.finite import NotFiniteError
+from lightning_reg.training.checkpoints import Before, read_checkpoint
+from lightning_reg.training.failures import explained, without_litter
 from lightning_reg.training.initialization import Source, read_source, started_from
 from lightning_reg.training.logging import make_loggers
 from lightning_reg.training.model import load_weights
@@ -58,16 +51,10 @@ from lightning_reg.training.run_folder import (
     as_started,
     clear,
     to_go_on_from,
-    with_steps,
     write_config,
     write_identity,
 )
 from lightning_reg.training.whole_checkpoints import WholeCheckpoints
-
-GONE = ("connection closed by peer", "connection reset by peer", "socket closed", "gloo", "nccl")
-"""Words in PyTorch's messages if another training process has ended."""
-FEW = 300
-"""Number of steps below which no network learns to register."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +110,15 @@ def train(
     resume = None if resume is None else Path(resume).expanduser()
     if overwrite and resume is not None:
         raise TrainingError(
-            "A run is either resumed or overwritten; leave out overwrite=true to go on with"
+            "A run is either resumed or overwritten; leave out `overwrite=True` to go on with"
             f" {folder}."
         )
     if not is_first():
-        with _failures(folder):
+        with explained(folder):
             config, resume = decided(folder)
             return _run(config, folder, resume, None, callbacks, None)
     refuse_links(folder, NO_LINKS)
-    with _no_litter(folder), one_writer(folder), _failures(folder):
+    with without_litter(folder), one_writer(folder), explained(folder):
         # may be in the removed run
         source = (
             read_source(config["init"]) if overwrite and config.get("init") is not None else None
@@ -288,7 +275,7 @@ def _identity(
     if not accepted:
         raise TrainingError(
             f"The data of the run in {folder} have changed ({told}); restore them, or accept the"
-            " change with changed_data=true: known subjects then keep their split."
+            " change with `changed_data=True`: known subjects then keep their split."
         )
     moved = keep_splits(data, known)
     return joined(known, identify(data), moved), True
@@ -315,170 +302,3 @@ def _trainer(settings: Mapping[str, Any], module: RegistrationModule, **given: A
             **given,
         )
     return trainer
-
-
-@dataclass(frozen=True)
-class Before:
-    """Progress of a resumed run: steps made, steps logged, seconds; and the identity of its data,
-    if it is known.
-    """
-
-    checkpoint: Path | None = None
-    steps: int = 0
-    logged: int = 0
-    seconds: float = 0.0
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def read(path: Path | None) -> Before:
-        """Raises: TrainingError: the checkpoint is damaged, or of a version from which runs cannot
-        be resumed.
-        """
-        if path is None:
-            return Before()
-        checkpoint = read_checkpoint(path)
-        position = checkpoint.get("lightning_reg_position")
-        lacking = [
-            key
-            for key in ("loops", "optimizer_states", "lr_schedulers", "callbacks")
-            if key not in checkpoint
-        ]
-        if lacking:
-            raise TrainingError(
-                f"{path} lacks {', '.join(lacking)}, which are needed to resume a run; give another"
-                " checkpoint."
-            )
-        if position is None:
-            raise TrainingError(
-                f"{path} was written by an earlier version, or by a Trainer in Python (resume it"
-                " there with fit(..., ckpt_path=...)); start a new run. The model can still be"
-                " applied."
-            )
-        known = checkpoint["lightning_reg"].get("data", {})
-        return Before(
-            path, checkpoint["global_step"], position["logged"], position["seconds"], known
-        )
-
-    def told(self) -> list[str]:
-        return (
-            []
-            if self.checkpoint is None
-            else [f"Going on after step {self.steps:,} ({self.checkpoint})."]
-        )
-
-
-@contextmanager
-def _no_litter(folder: Path) -> Iterator[None]:
-    """Remove the files of a run that ends before its first step, if its folder was new or empty."""
-    empty = not folder.exists() or not any(folder.iterdir())
-    try:
-        yield
-    except BaseException:
-        if (
-            empty
-            and not (folder / "metrics.csv").exists()
-            and not (folder / "checkpoints").exists()
-        ):
-            clear(folder)
-            (folder / ".lock").unlink(missing_ok=True)
-            here = Path.cwd()
-            with suppress(OSError):  # the folder is not empty
-                for place in (folder, folder.parent, folder.parent.parent):
-                    if place.resolve() in (here, *here.parents):
-                        break
-                    place.rmdir()
-        raise
-
-
-@contextmanager
-def _failures(folder: Path) -> Iterator[None]:
-    """Name the checkpoint to resume from after a failure: NaN, out of memory, a full disk or a
-    killed process.
-    """
-
-    def resumable() -> str:
-        kept = whole_checkpoint(folder / "checkpoints")
-        return (
-            f"{kept} is whole: go on with {as_word('resume', str(kept))}."
-            if kept
-            else "No checkpoint was written yet."
-        )
-
-    try:
-        yield
-    except NotFiniteError as error:
-        raise TrainingError(f"{error} {resumable()}") from error
-    except KeyboardInterrupt as error:  # before the first step or after the last one
-        last = folder / "checkpoints" / "last.ckpt"
-        raise Interrupted(last if last.exists() else None) from error
-    except (OSError, RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-            words in text for words in OUT_OF_MEMORY
-        ):
-            what = (
-                "Out of memory: lower data.batch_size, method.composer.backbone.features or the"
-                " image size (data.preprocessing.shape), or set trainer.precision=bf16-mixed;"
-                " trainer.accumulate_grad_batches keeps the effective batch."
-            )
-        elif isinstance(error, OSError):
-            what = (
-                f"{error.filename or folder}: {reason(error)}; make room, or correct the path or"
-                " its permissions."
-            )
-        elif any(words in text for words in GONE):
-            what = (
-                "Another process of this training ended, or could not be reached; its own message,"
-                " if there is one, says why."
-            )
-        elif "dataloader worker" in text:
-            what = (
-                "A process that draws training pairs was ended from outside, as happens where"
-                " memory runs out; set data.workers=0."
-            )
-        else:
-            raise
-        raise TrainingError(f"{what} {resumable()}") from error
-
-
-def planned(
-    config: Mapping[str, Any], module: RegistrationModule, data: RegistrationData, resumed: bool
-) -> tuple[Mapping[str, Any], str]:
-    """Set the number of steps that the budget allows; return the configuration and a sentence with
-    the number of steps.
-
-    The budget is used only if ``trainer.max_steps`` is the method's own number of steps: a value on
-    the command line has priority.
-    """
-    method, steps, budget = config["method"], config["trainer"]["max_steps"], config.get("budget")
-    own = steps == max(1, round(method.get("steps", steps) * config.get("time_scale", 1.0)))
-    if not budget or not own or resumed or data.train_pairs is None:
-        return config, f"{steps:,} steps."
-    pairs = [data.train_pairs[k] for k in range(data.batch_size)]
-    accumulated = config["trainer"].get("accumulate_grad_batches") or 1
-    epochs = config["trainer"].get("check_val_every_n_epoch") or 1
-    every = max(1, data.samples_per_epoch * epochs // (data.batch_size * accumulated))
-    seconds = step_seconds(
-        module,
-        method,
-        max(steps, 1),
-        Pair.collate(pairs),
-        data.validation_pairs,
-        every,
-        accumulated,
-    )
-    steps = max(1, round(60 * budget / seconds))
-    sentence = (
-        f"{steps:,} steps, about {duration(steps * seconds)} here: as many as fit into"
-        f" budget={budget:g} minutes. The paper's own settings: size=paper."
-    )
-    if steps < FEW:
-        sentence += (
-            f" These are few: raise the budget, or make the images ({_size(pairs[0])} voxels)"
-            " smaller by data.preprocessing.spacing."
-        )
-    return with_steps(config, steps), sentence
-
-
-def _size(pair: Pair) -> str:
-    return " x ".join(map(str, pair.fixed.grid.shape))

@@ -91,7 +91,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             " one."
         )
     if isinstance(config["data"].get("root"), (dict, list)):
-        raise TrainingError(f"data.root in {path} is not a path; correct it.")
+        raise TrainingError(f"`root` in {path} is not a path; correct it.")
     return {key: value for key, value in config.items() if key not in ("hydra", "defaults")}
 
 
@@ -167,7 +167,7 @@ def run_of(path: Path) -> tuple[Path, Path]:
         others = sorted(checkpoint.parent.glob("*.ckpt"), reverse=True)
         if others:
             raise TrainingError(
-                f"There is no checkpoint {checkpoint}; go on with resume={others[0]}."
+                f"There is no checkpoint {checkpoint}; go on with `resume={str(others[0])!r}`."
             )
         raise TrainingError(
             f"The run in {folder} was stopped before it saved a checkpoint ({checkpoint.name});"
@@ -187,7 +187,7 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
         return None
-    elsewhere, replaced = "choose another folder (run=...)", "or replace it (overwrite=true)"
+    elsewhere, replaced = "choose another folder (`run`)", "or replace it (`overwrite=True`)"
     if not (folder / CONFIG).exists():
         raise TrainingError(
             f"{folder} holds checkpoints of a run without {CONFIG}; {elsewhere}, {replaced}."
@@ -196,7 +196,7 @@ def to_go_on_from(folder: Path, config: Mapping[str, Any]) -> Path | None:
     if differs:
         raise TrainingError(
             f"{folder} holds another run ({differs}); {elsewhere}, go on with that run"
-            f" (resume={folder}), {replaced}."
+            f" (`resume={str(folder)!r}`), {replaced}."
         )
     return last
 
@@ -217,7 +217,7 @@ def as_started(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     if config.get("init") is None or not (folder / CONFIG).exists():
         return config
     stored = read_config(folder)
-    if _plain(stored.get("init")) != _plain(config["init"]):
+    if as_read(stored.get("init")) != as_read(config["init"]):
         return config
     data = {**config["data"], "preprocessing": stored["data"].get("preprocessing")}
     stages = {"stages": stored["method"]["stages"]} if stored["method"].get("stages") else {}
@@ -270,12 +270,12 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> Iterator[str]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for name in {**ours, **theirs}:
             yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}".strip("."))
-    elif _plain(ours) != _plain(theirs):
+    elif as_read(ours) != as_read(theirs):
         yield f"{key} is {ours} there and {theirs} here"
 
 
-def _plain(value: Any) -> Any:
+def as_read(value: Any) -> Any:
     """Convert a value to the form in which YAML returns it."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: as_read(inner) for key, inner in value.items()}
+    return [as_read(item) for item in value] if isinstance(value, (list, tuple)) else value

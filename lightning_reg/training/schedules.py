@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Annotated, Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_reg.registry import ArgumentError, Described, Range
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""A function of the parameters that makes an optimiser:
+``functools.partial(torch.optim.Adam, lr=1e-3)``, or the class.
+"""
 
 
 def growth(

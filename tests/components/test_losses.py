@@ -11,8 +11,9 @@ import torch
 
 from lightning_reg import functional as LF
 from lightning_reg.components.interfaces import Level, LossTerm, Prediction, Registration
-from lightning_reg.configuration.building import build_composer, build_loss, describe
+from lightning_reg.configuration.building import build_composer, build_loss
 from lightning_reg.configuration.composition import compose
+from lightning_reg.configuration.describing import describe
 from lightning_reg.functional import affine_matrix
 from lightning_reg.registry import ComponentError, TrainingError, build, providers
 from lightning_reg.spatial import (
@@ -394,6 +395,17 @@ def test_the_bundle_is_the_weighted_sum_over_terms_and_levels(pair: Pair, level,
     ssd, ncc = (1.3 * float(term(n)(one, pair)) for n in ("ssd", "ncc"))
     assert float(value.terms["ssd"]) == pytest.approx(ssd)
     assert float(value.total) == pytest.approx(2 * ssd + ncc)
+
+
+def test_a_number_is_the_weight_of_a_term_and_a_loss_may_be_its_terms_alone() -> None:
+    full = {"terms": {"lncc": {"weight": 1.0}, "diffusion": {"weight": 0.5}}}
+    for short in ({"terms": {"lncc": 1.0, "diffusion": 0.5}}, {"lncc": 1, "diffusion": 0.5}):
+        assert describe(build_loss(short)) == describe(build_loss(full))
+    assert build_loss({"ssd": 2.0, "field_error": 0}).weights == {"ssd": 2.0}
+    with pytest.raises(ComponentError, match="weight of the loss term 'ssd' is 'much'"):
+        build_loss({"ssd": "much"})
+    with pytest.raises(ComponentError, match="There is no loss named 'ncccc'"):
+        build_loss({"ncccc": 1.0})
 
 
 def test_level_weights_go_from_coarse_to_fine_and_a_call_can_give_others(

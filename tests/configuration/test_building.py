@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import lightning_reg as reg
-from lightning_reg.configuration.building import build_composer, build_loss, describe
+from lightning_reg.configuration.building import build_composer, build_loss
+from lightning_reg.configuration.describing import describe
 from lightning_reg.configuration.folders import own_directory
 
 METHODS = sorted(path.stem for path in (own_directory() / "method").glob("*.yaml"))
@@ -185,7 +186,7 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.DecaySchedule(cooldown=5), "cooldown is 5; give"),
         (
             lambda b: module_of(reg.DenseHead, composer=reg.Network(b, head_of(b))),
-            "object of Network; wrap it in SingleComposer",
+            r"object of Network; give SingleComposer\(network\)",
         ),
         (
             lambda b: module_of(reg.DenseHead, loss=reg.NCC()),
@@ -235,7 +236,7 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
         (lambda b: reg.StackedComposer([]), "without networks"),
         (
             lambda b: reg.Member(reg.Network(b, head_of(b)), stride=0),
-            "stride is .0, 0, 0.; give three whole numbers",
+            "stride is 0; give a whole number of voxels, 1 or more, or three whole numbers of voxels",
         ),
         (
             lambda b: reg.Member(reg.Network(b, head_of(b)), patch=8),
@@ -245,8 +246,8 @@ def test_a_module_made_in_python_is_trained_saved_loaded_and_applied(tmp_path: P
             lambda b: reg.Optimization([reg.FitStage("affine", 1)], reg.NCC()),
             "loss is an object of NCC; give LossBundle",
         ),
-        (lambda b: reg.Optimization([{}], None), "A stage is an object of dict; give FitStage"),
-        (lambda b: reg.StageTraining([{}]), "A stage is an object of dict; give TrainingStage"),
+        (lambda b: reg.Optimization([{}], None), r"stages is \[{}\]; give objects, as FitStage\("),
+        (lambda b: reg.StageTraining([{}]), r"stages is \[{}\]; give objects, as TrainingStage\("),
     ],
 )
 def test_what_does_not_fit_is_refused_when_it_is_given(make, message: str) -> None:

@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from lightning_reg.configuration.building import build_composer, build_loss
-from lightning_reg.configuration.documentation import REQUIRED, Documentation, documentation
-from lightning_reg.registry import GROUPS, ComponentError, load, providers
+from lightning_reg.configuration.documentation import Documentation, documentation
+from lightning_reg.configuration.groups import GROUPS
+from lightning_reg.configuration.sources import REQUIRED
+from lightning_reg.registry import ComponentError, load, providers
 from lightning_reg.registry.entries import OWN
 
 NAMES = [

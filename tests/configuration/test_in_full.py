@@ -9,7 +9,8 @@ import pytest
 
 from lightning_reg import compose
 from lightning_reg.configuration.building import build_composer
-from lightning_reg.configuration.composition import WORDS, _known_keys, as_word, in_full
+from lightning_reg.configuration.composition import WORDS, _known_keys
+from lightning_reg.configuration.overrides import as_word, in_full
 from lightning_reg.registry import UserError
 
 
@@ -53,9 +54,13 @@ def test_terms_and_callbacks_are_added_without_a_plus() -> None:
         [
             "method=velocity",
             "method.loss.terms.ngf.weight=0.5",
+            "method.loss.terms.bending=1e-3",
+            "method.loss.terms.lncc=2",
             "method.callbacks.averaged_weights={}",
         ]
     )["method"]
+    assert method["loss"]["terms"]["bending"] == {"weight": 1e-3}
+    assert method["loss"]["terms"]["lncc"] == {"weight": 2, "window": 5}
     assert method["loss"]["terms"]["ngf"] == {"weight": 0.5}
     assert method["callbacks"] == {"averaged_weights": {}}
 

@@ -8,6 +8,8 @@ from lightning_reg.configuration.spelling import keys_of, spelled
 
 KEYS = ["overwrite", "data", "data.held_out", "data.root", "data.dataset.root", "data.workers"]
 KEYS += ["data.preprocessing.center", "data.prepare.crop", "data.preprocessing.crop"]
+KEYS += ["method.composer.backbone", "method.composer.backbone.levels", "size", "resume"]
+KEYS += ["method.composer.head", "method.composer.head.levels", "method.loss.terms.lncc.weight"]
 KEYS += ["method.callbacks.alpha_growth", "method.loss.terms.ngf", "method.init"]
 
 
@@ -25,6 +27,17 @@ KEYS += ["method.callbacks.alpha_growth", "method.loss.terms.ngf", "method.init"
         ),
         ("without `alpha_growth=None`", *["without ~method.callbacks.alpha_growth"] * 2),
         ("`ngf=None` and `init=None`", *["~method.loss.terms.ngf and method.init=null"] * 2),
+        ("`head.levels='weighted'`", *["method.composer.head.levels=weighted"] * 2),
+        ("raise `lncc.weight`", *["raise method.loss.terms.lncc.weight"] * 2),
+        (
+            "`backbone.conditioned=[0.1, 2]`, `backbone.conditioned`",
+            *["+method.composer.backbone.conditioned=[0.1,2], method.composer.backbone.conditioned"]
+            * 2,
+        ),
+        ("`size='paper'`", *["size=paper"] * 2),
+        ("`resume='runs/a/last.ckpt'`", *["resume=runs/a/last.ckpt"] * 2),
+        ("`resume='/a b/c'`", *["""'resume='"'"'/a b/c'"'"''"""] * 2),
+        ("`budgets=0.5` `nothing.levels`", *["`budgets=0.5` `nothing.levels`"] * 2),
         ("`workers=cores`", *["data.workers=cores"] * 2),
         ("neither `nothing`", *["neither `nothing`"] * 2),
     ],

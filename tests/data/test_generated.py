@@ -11,12 +11,13 @@ import torch
 
 from lightning_reg.data.datasets.adapters.generated import LabelMapsDataset, ShapesDataset
 from lightning_reg.data.generated import GeneratedPairs
-from lightning_reg.data.sampling import build_sampler, synthetic_pairs
+from lightning_reg.data.sampling import synthetic_pairs
 from lightning_reg.data.scans import Scan
 from lightning_reg.functional import dice, label_values
 from lightning_reg.registry import ComponentError, DataError
 from lightning_reg.shapes import random_map
 from lightning_reg.spatial import Grid, Image, Pair
+from lightning_reg.training.building import build_sampler
 
 SHAPE = (24, 20, 28)
 

@@ -15,12 +15,13 @@ from making import data_of
 
 from lightning_reg.data.augmentation import Augmentation
 from lightning_reg.data.datamodule import RegistrationData
-from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler, build_sampler
+from lightning_reg.data.sampling import GroupPairs, InterSubjectPairs, ItemSampler
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.functional import compose, jacobian_determinant
 from lightning_reg.registry import ArgumentError, ComponentError, DataError
 from lightning_reg.spatial import Grid, Image, Pair
+from lightning_reg.training.building import build_sampler
 
 SYNTHETIC = {"name": "synthetic"}
 
@@ -223,7 +224,7 @@ def test_a_misspelt_sampling_or_argument() -> None:
         build_sampler({"name": "intersubject"})([], [], 0)
     with pytest.raises(
         ComponentError,
-        match="'synthetic' does not take an argument 'learnt'; did you mean 'learned'",
+        match="'sampling' does not take an argument 'learnt'; did you mean 'learned'",
     ):
         build_sampler({"name": "synthetic", "learnt": []})([], [], 0)
 

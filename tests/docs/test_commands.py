@@ -20,7 +20,8 @@ from test_packaging import install
 
 from lightning_reg import DenseHead, Network, UNet
 from lightning_reg.components.composers import SingleComposer
-from lightning_reg.registry import GROUPS, check, providers
+from lightning_reg.configuration.groups import GROUPS
+from lightning_reg.registry import check, providers
 from lightning_reg.testing import check_component
 from lightning_reg.training.module import RegistrationModule
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 
 import lightning_reg
-from lightning_reg.registry import ArgumentError, Checked, Length, Range
+from lightning_reg.registry import ArgumentError, Checked, Instance, Length, Range
 from lightning_reg.registry.constraints import constraints, fits, in_words
 
 
@@ -53,6 +53,22 @@ def test_a_value_outside_is_refused_with_what_is_allowed(
         Example(**arguments)
 
 
+class Holder(Checked):
+    def __init__(self, held: Annotated[Example, Instance("Example(2)")] | None = None) -> None:
+        self.held = held
+
+
+@pytest.mark.parametrize(
+    ("held", "given"),
+    [(3, "3"), (object(), "an object of object"), (Example, "the class Example")],
+)
+def test_an_object_of_another_class_is_refused_with_an_example(held: Any, given: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"^held is {given}; give Example\(2\)$"):
+        Holder(held)
+    assert Holder().held is None
+    assert isinstance(Holder(Example(2)).held, Example)
+
+
 def test_values_inside_and_free_ones_pass() -> None:
     assert Example(8, 1.0, [2, 3, 4], "none", "auto", "auto", (2, 0), float("nan")).number == 8
     with pytest.raises(TypeError, match="unexpected"):
@@ -75,6 +91,8 @@ def outside(hint: Any) -> Iterator[Any]:
     """Values next to the limits of an annotation, but outside of it."""
     if isinstance(hint, Range):
         yield from (hint.low - 1, hint.high + 1, hint.above, hint.below)
+    if isinstance(hint, Instance):
+        yield object()
     if isinstance(hint, Length):
         yield [1] * (hint.count + 1)
     if get_origin(hint) is Literal:

@@ -13,7 +13,8 @@ import torch
 from untrained import VELOCITY, checkpoint
 
 from lightning_reg.components import Head
-from lightning_reg.configuration.building import build_composer, describe
+from lightning_reg.configuration.building import build_composer
+from lightning_reg.configuration.describing import describe
 from lightning_reg.registry import CONTRACT, ComponentError, chosen, load, registered_name
 from lightning_reg.registry.entries import _installed
 from lightning_reg.registry.provenance import entries, require_installed

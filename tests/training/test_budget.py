@@ -15,9 +15,8 @@ from lightning_reg.io.names import duration
 from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Pair
 from lightning_reg.training import budget, run
-from lightning_reg.training.budget import step_seconds
+from lightning_reg.training.budget import planned, step_seconds
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.run import planned
 from lightning_reg.training.run_folder import with_steps
 
 GROWING = {
@@ -159,6 +158,6 @@ def test_a_batch_in_parts_has_the_same_loss_and_gradient(pair: Pair) -> None:
 
 def test_a_batch_in_parts_is_not_for_batch_normalisation() -> None:
     with pytest.raises(
-        ComponentError, match="split_batch needs networks without batch normalisation"
+        ComponentError, match="`split_batch` needs networks without batch normalisation"
     ):
         RegistrationModule.from_configuration(STAGED | {"split_batch": True})

@@ -230,7 +230,7 @@ def test_a_run_knows_its_data_and_goes_on_with_others_only_if_told(
     }
     told = (
         "missing: P1 a, P1 b; new: P9 a, P9 b; P5 would change from validation to train.* restore"
-        " them, or .* changed_data=true"
+        " them, or .* `changed_data=True`"
     )
     with pytest.raises(TrainingError, match=told):
         train(config, folder, last)
@@ -283,7 +283,7 @@ def test_the_same_run_again_goes_on_and_another_is_refused(config: dict, tmp_pat
     config["budget"] = 0.005
     begun: list[str] = []
     folder = train(copy.deepcopy(config), tmp_path / "run", progress=begun.append).folder
-    assert any("as many as fit into budget" in line for line in begun)
+    assert any("as many as fit into `budget" in line for line in begun)
     (folder / "notes.txt").write_text("mine")
     again: list[str] = []
     train(copy.deepcopy(config), folder, progress=again.append)
@@ -332,7 +332,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     with pytest.raises(
         TrainingError,
-        match=rf"became NaN or infinite .* {last} is whole: go on with resume={last}\.",
+        match=rf"became NaN or infinite .* {last} is whole: go on with `resume='{last}'`\.",
     ):
         train(config, tmp_path / "run")
     kept = weights(last)

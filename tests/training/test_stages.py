@@ -183,11 +183,15 @@ def test_a_stage_ends_early_when_it_no_longer_helps(
             ComponentError,
             r"'method.stages\[0\]' does not take an argument 'trian'",
         ),
-        ({"stages": [{"steps": 0, "train": [0]}]}, ComponentError, "give each stage more than 0"),
+        (
+            {"stages": [{"steps": 0, "train": [0]}]},
+            ComponentError,
+            r"^method.stages\[0\].steps is 0; give a number above 0",
+        ),
         (
             {"stages": [{"steps": 1, "train": "all", "warm_start": True}]},
             ComponentError,
-            "nothing was trained before it",
+            r"^method.stages\[0\].warm_start is true, but nothing was trained before it",
         ),
         (
             {
@@ -198,7 +202,7 @@ def test_a_stage_ends_early_when_it_no_longer_helps(
                 }
             },
             TrainingError,
-            "method.stages needs a composer of several networks, and SingleComposer is not one",
+            "`stages` needs a composer of several networks, and SingleComposer is not one",
         ),
     ],
 )

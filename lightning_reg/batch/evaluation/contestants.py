@@ -240,7 +240,7 @@ def named_runs(pattern: str) -> tuple[int, Runs]:
         fold = read_config(folder)["data"].get("fold")
         if fold is None:
             raise DataError(
-                f"{folder} is no run of a fold (its data.fold is null); give a pattern that leaves"
+                f"{folder} is no run of a fold (its `fold` is None); give a pattern that leaves"
                 " it out."
             )
         number, of = read_fold(fold)
@@ -260,7 +260,7 @@ def named_runs(pattern: str) -> tuple[int, Runs]:
     if lacking:
         raise DataError(
             f"{pattern} lacks the fold {', '.join(lacking)} of {count}; train it:"
-            f" data.fold={lacking[0]}/{count}."
+            f" `fold={lacking[0]}/{count}`."
         )
     return count, runs
 

@@ -37,9 +37,9 @@ def require_pairs(definition: Definition) -> None:
         opened = _opened(compose(job.overrides)["data"])
         if not opened.pairs(cast(Split, definition.split)):
             remedy = (
-                "keep two or more subjects for it, as data.test=2"
+                "keep two or more subjects for it, as `test=2`"
                 if definition.split == "test"
-                else "hold out more (data.held_out)"
+                else "hold out more (`held_out`)"
             )
             raise DataError(
                 f"The study's split is {definition.split}, and the data of {job.method} have no"

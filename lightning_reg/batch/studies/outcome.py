@@ -159,7 +159,7 @@ class Outcome:
         )
         text = (
             "The trainings are of unequal length, as a budget in minutes makes them;"
-            " trainer.max_steps=N gives all as many steps."
+            " `max_steps=N` gives all as many steps."
         )
         unequal = [text] if max(every) > 1.1 * min(every) else []
         return [f"Training steps: {', '.join(shown)}.", *unequal]

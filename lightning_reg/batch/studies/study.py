@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from lightning_reg.batch.studies.definition import Definition, Job
-from lightning_reg.configuration.composition import quoted
+from lightning_reg.configuration.overrides import quoted
 from lightning_reg.io.lock import is_written
 from lightning_reg.io.reading import read_json
 from lightning_reg.io.worklist import Worklist

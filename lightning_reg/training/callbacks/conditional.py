@@ -39,8 +39,8 @@ class ConditionalWeight(L.Callback):
         if not parts:
             raise TrainingError(
                 "The callback conditional_weight found no network that takes a weight; set"
-                " +method.composer.backbone.conditioned=[0.05,2] and norm=instance for unet or"
-                " dual_stream, or remove it with ~method.callbacks.conditional_weight."
+                " `backbone.conditioned=[0.05, 2]` and `backbone.norm='instance'` for unet or"
+                " dual_stream, or remove it with `conditional_weight=None`."
             )
         if self.term not in loss.weights:
             known = ", ".join(loss.weights)
@@ -53,8 +53,8 @@ class ConditionalWeight(L.Callback):
             if not part.low <= own <= part.high:
                 raise TrainingError(
                     f"The weight of {self.term} is {own:g}, but the network takes weights from"
-                    f" {part.low:g} to {part.high:g}; set method.loss.terms.{self.term}.weight or"
-                    " the backbone's conditioned."
+                    f" {part.low:g} to {part.high:g}; set `{self.term}.weight` or"
+                    " `backbone.conditioned`."
                 )
             part.weight = own
 

@@ -36,8 +36,8 @@ class AlphaGrowth(L.Callback):
         if not self._growable(pl_module):
             raise TrainingError(
                 "The callback alpha_growth found nothing to grow; use a backbone with levels"
-                " (progressive_unet) and head.levels=weighted, or remove it with"
-                " ~method.callbacks.alpha_growth."
+                " (progressive_unet) and `head.levels='weighted'`, or remove it with"
+                " `alpha_growth=None`."
             )
 
     def on_train_batch_start(

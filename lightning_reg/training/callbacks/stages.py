@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_reg.components.interfaces import Composer, Staged
-from lightning_reg.registry import ArgumentError, TrainingError, require_kind
+from lightning_reg.registry import ArgumentError, Checked, Instance, Range, TrainingError
 from lightning_reg.training.module import RegistrationModule
-from lightning_reg.training.optimizers import OptimizerFactory
-from lightning_reg.training.schedules import Schedule, stage_bounds
+from lightning_reg.training.schedules import OptimizerFactory, Schedule, stage_bounds
+
+STATE = ("stage", "started", "best", "stale")
+"""Attributes that a checkpoint keeps."""
 
 
 @dataclass(frozen=True)
-class TrainingStage:
+class TrainingStage(Checked):
     """One stage of a training.
 
     Args:
@@ -33,15 +35,15 @@ class TrainingStage:
             never.
     """
 
-    steps: float
-    train: Sequence[int] | Literal["all"]
+    steps: Annotated[float, Range(above=0)]
+    train: Sequence[Annotated[int, Range(0)]] | Literal["all"]
     warm_start: bool = False
     optimizer: OptimizerFactory | None = None
     schedule: Schedule | None = None
-    patience: int | None = None
+    patience: Annotated[int, Range(0)] | None = None
 
 
-class StageTraining(L.Callback):
+class StageTraining(Checked, L.Callback):
     """Callback that freezes and warm-starts networks and creates an optimiser per stage. A resumed
     run continues inside its stage.
 
@@ -49,35 +51,35 @@ class StageTraining(L.Callback):
         stages: stages, first to last.
     """
 
-    def __init__(self, stages: Sequence[TrainingStage]) -> None:
+    def __init__(
+        self,
+        stages: Sequence[
+            Annotated[TrainingStage, Instance("objects, as TrainingStage(steps, train=[0])")]
+        ],
+    ) -> None:
         self.stages = list(stages)
-        for stage in self.stages:
-            require_kind(stage, TrainingStage, "A stage", "give TrainingStage(steps, train=[0])")
         if self.stages[:1] and self.stages[0].warm_start:
             raise ArgumentError("stages[0].warm_start is true, but nothing was trained before it")
         stage_bounds([stage.steps for stage in self.stages], 1)  # refuses invalid shares
-        self.stage, self.started, self.best, self.stale = 0, 0, float("inf"), 0
+        self._begin(0, 0)
         self._module: RegistrationModule | None = None
 
+    def _begin(self, stage: int, step: int) -> None:
+        self.stage, self.started, self.best, self.stale = stage, step, float("inf"), 0
+
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "started": self.started,
-            "best": self.best,
-            "stale": self.stale,
-        }
+        return {key: getattr(self, key) for key in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.stage, self.started = state_dict["stage"], state_dict["started"]
-        self.best, self.stale = state_dict["best"], state_dict["stale"]
+        for key in STATE:
+            setattr(self, key, state_dict[key])
         self._activate()  # Lightning creates the optimiser next
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RegistrationModule)
         self._module = pl_module
         if stage == "fit":
-            # those of a resumed run are loaded next
-            self.stage, self.started, self.best, self.stale = (0, 0, float("inf"), 0)
+            self._begin(0, 0)  # those of a resumed run are loaded next
             self._activate()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,12 +96,7 @@ class StageTraining(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         while self.stage < len(self.stages) - 1 and self._over(trainer):
-            self.stage, self.started, self.best, self.stale = (
-                self.stage + 1,
-                trainer.global_step,
-                float("inf"),
-                0,
-            )
+            self._begin(self.stage + 1, trainer.global_step)
             self._inherit(self._activate())
             # it synchronises only the parameters that were trainable when it was created
             if isinstance(trainer.strategy, DDPStrategy):
@@ -149,7 +146,7 @@ class StageTraining(L.Callback):
             composer.activate(trained)
         except ValueError as cause:
             raise TrainingError(
-                f"method.stages[{self.stage}].train is invalid: {cause}; count the composer's"
+                f"`stages`[{self.stage}].train is invalid: {cause}; count the composer's"
                 " networks from 0."
             ) from cause
         self._module.train_with(stage.optimizer, stage.schedule, self._length())
@@ -176,7 +173,7 @@ class StageTraining(L.Callback):
                     self._staged(self._module.composer).inherit(index)
                 except ValueError as cause:
                     raise TrainingError(
-                        f"method.stages[{self.stage}].warm_start is not possible: {cause}; set it"
+                        f"`stages`[{self.stage}].warm_start is not possible: {cause}; set it"
                         " to false for this stage."
                     ) from cause
 
@@ -184,7 +181,7 @@ class StageTraining(L.Callback):
     def _staged(composer: Composer) -> Staged:
         if not isinstance(composer, Staged):
             raise TrainingError(
-                f"method.stages needs a composer of several networks, and {type(composer).__name__}"
-                " is not one; use multilevel or stacked, or remove it with ~method.stages."
+                f"`stages` needs a composer of several networks, and {type(composer).__name__} is"
+                " not one; use multilevel or stacked, or remove it with `stages=None`."
             )
         return composer
