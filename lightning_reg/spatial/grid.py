@@ -77,10 +77,11 @@ class Grid:
 
     @property
     def size(self) -> Matrix:
-        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length scale of
-        deformations of this image.
+        """Edge of the cube that has the grid's volume (of one slice: the square of its area), mm,
+        ``(B,)``: the length scale of deformations of this image.
         """
-        return np.prod(self.spacing * self.shape, axis=1) ** (1 / 3)
+        edges = (self.spacing * self.shape)[:, np.array(self.shape) > 1]
+        return np.prod(edges, axis=1) ** (1 / max(edges.shape[1], 1))
 
     @property
     def center(self) -> Matrix:
@@ -225,14 +226,16 @@ class Grid:
         Args:
             points: ``(B, 3, *any)``, RAS mm.
             margin: tolerance beyond the outermost voxel centres, voxels; 0.5 includes the outer
-                faces.
+                faces. Along an axis of one voxel it is always 0.5.
 
         Returns:
             ``(B, *any)``, true or false.
         """
         voxels = self.to_voxel(points)
-        upper = beside([n - 1 for n in self.shape], voxels).view(1, 3, *[1] * (voxels.dim() - 2))
-        return ((voxels >= -margin) & (voxels <= upper + margin)).all(1)
+        reach = [0.5 if n == 1 else margin for n in self.shape]
+        ends = [[-r for r in reach], [n - 1 + r for n, r in zip(self.shape, reach, strict=True)]]
+        lower, upper = (beside(e, voxels).view(1, 3, *[1] * (voxels.dim() - 2)) for e in ends)
+        return ((voxels >= lower) & (voxels <= upper)).all(1)
 
     def overlap(self, other: Grid) -> float:
         """Fraction of this grid's extent inside ``other`` (sampled at up to 17 x 17 x 17 points);
