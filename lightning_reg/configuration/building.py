@@ -57,7 +57,7 @@ PARTS = (Network, Member)
 IN_YAML = {"network": "", "heads": ".head", "members": ".stages"}
 """Where a specification has the parts that a constructor calls otherwise."""
 OF_A_NETWORK = ("backbone", "head", "init")
-SUPPLIED = ("channels", "strides")
+SUPPLIED = ("channels", "strides", "aspect")
 """Arguments of a head, which are those of its backbone and in no specification."""
 
 
@@ -78,8 +78,9 @@ def built(kind: type, spec: Any, place: str, siblings: Sequence[object] = ()) ->
     """Build an object from its specification, as the annotations of its constructor say.
 
     An argument whose annotation names a kind of component, or a sequence of them, is built first.
-    A required argument that is not given is the attribute of that name of an object built before
-    for the same constructor: a head's ``channels`` and ``strides`` are those of its backbone.
+    A required argument that is not given, or one of :data:`SUPPLIED`, is the attribute of that name
+    of an object built before for the same constructor: a head's ``channels`` and ``strides`` are
+    those of its backbone.
 
     Args:
         kind: one of :data:`KINDS`, which the specification names, or of :data:`PARTS`.
@@ -104,7 +105,8 @@ def built(kind: type, spec: Any, place: str, siblings: Sequence[object] = ()) ->
                 else built(inner, given, at, made)
             )
     for key, parameter in inspect.signature(cls).parameters.items():
-        if parameter.default is parameter.empty and key not in (*arguments, *parts):
+        wanted = parameter.default is parameter.empty or key in SUPPLIED
+        if wanted and key not in (*arguments, *parts):
             for one in siblings:
                 if hasattr(one, key):
                     parts[key] = getattr(one, key)

@@ -20,10 +20,12 @@ from lightning_reg.components.blocks import (
     small_output,
 )
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
+from lightning_reg.components.resolution import kernel_at, required_aspect
 from lightning_reg.functional import (
     compose,
     exponentiate,
     identity_points,
+    in_plane,
     resize,
     resize_displacement,
     warp,
@@ -69,6 +71,7 @@ class PyramidHead(Head, Growable):
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
         keypoints: number of keypoints of the affine map; 0: no affine map.
         keypoint_level: level whose features show the keypoints, 0 is the coarsest.
+        aspect: of the backbone (supplied).
 
     Raises:
         ArgumentError: an odd number of maps, which cannot belong to two images; an unknown value of
@@ -88,6 +91,7 @@ class PyramidHead(Head, Growable):
         slope: float = 0.2,
         keypoints: int = 0,
         keypoint_level: int = 0,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if any(n % 2 for n in channels):
@@ -99,11 +103,14 @@ class PyramidHead(Head, Growable):
         self.each, self.antisymmetric = levels == "all", antisymmetric
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
-        for number, maps in enumerate(channels):
+        kernels = [kernel_at(stride, required_aspect(aspect)) for stride in strides]
+        for number, (maps, kernel) in enumerate(zip(channels, kernels, strict=True)):
             sizes = [maps + (features if number else 0)] + [features] * convolutions
-            blocks = [ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes)]
+            blocks = [
+                ConvBlock(a, b, kernel, norm, slope=slope) for a, b in itertools.pairwise(sizes)
+            ]
             self.estimators.append(nn.Sequential(*blocks))
-            velocity = Convolution(sizes[-1], 3)
+            velocity = Convolution(sizes[-1], 3, kernel)
             small_output(velocity)
             self.velocities.append(velocity)
         if keypoints and (keypoints < 4 or not 0 <= keypoint_level < len(channels)):
@@ -113,7 +120,9 @@ class PyramidHead(Head, Growable):
             )
         self.keypoint_level = keypoint_level
         self.keypoints = (
-            Convolution(channels[keypoint_level] // 2, keypoints) if keypoints else None
+            Convolution(channels[keypoint_level] // 2, keypoints, kernels[keypoint_level])
+            if keypoints
+            else None
         )
         fast_layout(self)
 
@@ -139,6 +148,7 @@ class PyramidHead(Head, Growable):
             ]
             velocities = [self.velocities[number](context).float() for context in contexts]
             velocity = velocities[0] - velocities[1] if self.antisymmetric else velocities[0]
+            velocity = in_plane(velocity, grid.shape)
             step = exponentiate(
                 self.alpha[finest] * velocity if 0 < number == finest else velocity, self.steps
             )
