@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.functional import beside, identity_points, transform_points
+from lightning_reg.functional import (
+    beside,
+    identity_points,
+    in_plane,
+    transform_points,
+    transform_vectors,
+)
 from lightning_reg.registry import ArgumentError
 
 Matrix = NDArray[np.floating]
@@ -87,6 +93,19 @@ class Grid:
     def center(self) -> Matrix:
         """World position of the middle of the grid, ``(B, 3)`` mm."""
         return self.affine[:, :3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:, :3, 3]
+
+    @property
+    def edge(self) -> float:
+        """Finest voxel edge of the first element, mm; the thickness of one slice does not count."""
+        sizes = self.spacing[0][np.array(self.shape) > 1]
+        return float(sizes.min() if len(sizes) else self.spacing[0].min())
+
+    def in_plane(self, vectors: Tensor) -> Tensor:
+        """Vectors ``(B, 3, *any)`` in mm of the world without their components across one slice."""
+        if min(self.shape) > 1:
+            return vectors
+        inside = in_plane(transform_vectors(self.inverse, vectors), self.shape)
+        return transform_vectors(self.affine, inside)
 
     def frame(self) -> tuple[Matrix, Matrix]:
         """Matrices ``(B, 4, 4)`` from mm along the grid's own axes, about its centre, to the world,
