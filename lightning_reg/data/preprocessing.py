@@ -24,7 +24,7 @@ from lightning_reg.spatial import Grid, Image
 Region = Literal["lungs", "mask"]
 Millimetres = Annotated[float, Range(above=0, of="mm")]
 Spacing = Millimetres | Annotated[Sequence[Millimetres], Length(3)]
-Shape = Annotated[Sequence[Annotated[int, Range(2, of="voxels")]], Length(3)]
+Shape = Annotated[Sequence[Annotated[int, Range(1, of="voxels")]], Length(3)]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Geometry(Checked):
         crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to
             the ``mask``; ``null`` keeps the field of view.
         margin: margin around the lungs or the mask, mm.
-        spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it.
+        spacing: resample to this voxel size, mm (one number or three); ``null`` keeps it. One slice
+            keeps its thickness.
         shape: resize to these extents, voxels; ``null`` keeps them.
     """
 
@@ -79,10 +80,11 @@ class Geometry(Checked):
             if self.crop is not None:
                 subject = self._cropped(subject)
             if self.spacing is not None:
-                spacing = (
-                    self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
-                )
                 image = subject["image"]
+                size = np.broadcast_to(np.array(self.spacing, dtype=float), 3)
+                spacing = tuple(
+                    np.where(np.array(image.spatial_shape) > 1, size, image.spacing).tolist()
+                )
                 if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
                     raise MemoryError
                 subject = tio.Resample(spacing, antialias=True)(subject)

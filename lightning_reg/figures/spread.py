@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_reg.figures.panels import finish, letters
-from lightning_reg.figures.slices import PLANES
+from lightning_reg.figures.slices import planes
 from lightning_reg.spatial import Image
 
 
@@ -33,9 +33,10 @@ def spread_map(fixed: Image, spread: Tensor) -> Figure:
     ).tolist()
     top = max(float(values.max()), 1e-3)
     figure = Figure(figsize=(8.4, 5.6), layout="constrained")
-    above, below = figure.subplots(2, len(PLANES))
+    drawn = planes(fixed.grid)
+    above, below = figure.subplots(2, len(drawn), squeeze=False)
     for first, second, (plane, normal, vertical, horizontal) in zip(
-        above, below, PLANES, strict=True
+        above, below, drawn, strict=True
     ):
         across, up = [axis for axis in range(3) if axis != normal]
         placed: dict[str, Any] = {"origin": "lower", "aspect": sizes[up] / sizes[across]}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_reg.figures.slices import (
-    PLANES,
     middle,
     mosaic,
     plane,
+    planes,
     upright,
     windowed,
     world_grid,
@@ -39,7 +39,7 @@ def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Im
     grid = world_grid(pair.fixed.grid, SIDE)
     jacobian = Image(determinant, pair.fixed.grid, padding=1.0)
     at = middle(pair.fixed, pair.fixed_mask, grid)
-    axes = [axis for _, axis, *_ in PLANES]
+    axes = [axis for _, axis, *_ in planes(grid)]
     shown = [plane(grid, axis, at[axis]) for axis in axes]
     fixed, warped, determinants = (
         [upright(cut(grid), axis) for axis, grid in zip(axes, shown, strict=True)]

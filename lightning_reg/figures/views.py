@@ -14,10 +14,10 @@ import PIL.Image
 import torch
 
 from lightning_reg.figures.slices import (
-    PLANES,
     middle,
     mosaic,
     plane,
+    planes,
     upright,
     windowed,
     world_grid,
@@ -36,7 +36,7 @@ def picture(images: Sequence[Image]) -> PIL.Image.Image | None:
     if any(image.tensor.is_meta for image in images):
         return None
     grid = world_grid(images[0].grid, SIDE)
-    at, axes, rows = middle(images[0], None, grid), [axis for _, axis, *_ in PLANES], []
+    at, axes, rows = middle(images[0], None, grid), [axis for _, axis, *_ in planes(grid)], []
     for image in images:
         slices = [upright(image.resampled(plane(grid, axis, at[axis])), axis) for axis in axes]
         panels = [255 * panel for panel in windowed(slices)]

@@ -18,7 +18,7 @@ from lightning_reg.registry import build, construct
 from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage
 from lightning_reg.training.optimizers import build_optimizer, build_schedule
 
-FOR_OTHERS = ("root", "masks", "pairing", "prepare", "budget")
+FOR_OTHERS = ("root", "masks", "pairing", "prepare", "budget", "aspect")
 """Values of ``data`` that other parts of a configuration refer to."""
 
 

@@ -23,7 +23,8 @@ class PhantomDataset(GeneratedDataset):
     Args:
         subjects: number of training subjects.
         validation: number of validation subjects.
-        shape: voxels per scan.
+        shape: voxels per scan; one axis may have one voxel, for slices, see
+            :func:`~lightning_reg.phantom.breathing_thorax`.
         seed: seed of the first training subject; seeds of validation subjects start at ``seed +``
             :data:`APART`.
         crop: crop both scans of a subject to the bounding box of the lungs of both, with this
@@ -44,9 +45,12 @@ class PhantomDataset(GeneratedDataset):
         if (
             not isinstance(shape, Sequence)
             or len(shape) != 3
-            or not all(isinstance(n, int) and n >= 8 for n in shape)
+            or not all(isinstance(n, int) and (n >= 8 or n == 1) for n in shape)
+            or list(shape).count(1) > 1
         ):
-            raise ArgumentError(f"shape is {shape}; give three numbers of voxels, 8 or more")
+            raise ArgumentError(
+                f"shape is {shape}; give three numbers of voxels, 8 or more, or 1 for a slice"
+            )
         self.shape, self.crop = (shape[0], shape[1], shape[2]), crop
         train, other = range(seed, seed + subjects), range(seed + APART, seed + APART + validation)
         super().__init__("phantom", ("inhale", "exhale"), train, other, self._breathing)
