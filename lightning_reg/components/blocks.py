@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightning_reg.components.interfaces import Stride
 from lightning_reg.registry import ArgumentError
 
 LATENT = 64
@@ -81,28 +82,33 @@ class Convolution(nn.Conv3d):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True, dilation: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | Stride = 3,
+        bias: bool = True,
+        dilation: int = 1,
     ) -> None:
-        super().__init__(
-            inputs, outputs, kernel, padding=kernel // 2 * dilation, bias=bias, dilation=dilation
-        )
+        edges = (kernel,) * 3 if isinstance(kernel, int) else kernel
+        i, j, k = (n // 2 * dilation for n in edges)
+        super().__init__(inputs, outputs, edges, padding=(i, j, k), bias=bias, dilation=dilation)
+        self.halo: Stride = (i, j, k)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.with_weight(input, self.weight, self.bias)
 
     def with_weight(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Apply the convolution with another weight, ``(outputs, inputs, k, k, k)``."""
+        """Apply the convolution with another weight, ``(outputs, inputs, *kernel)``."""
         _, channels, i, j, _ = input.shape
-        halo, dilation = self.padding[0], self.dilation[0]
-        assert isinstance(halo, int)
+        (halo, *others), dilation = self.halo, self.dilation
         input = channels_last(input)
         if not _alone(input) or i % 2 or halo == 0 or channels * i * j > 20480:
-            return F.conv3d(input, weight, bias, padding=halo, dilation=dilation)
+            return F.conv3d(input, weight, bias, padding=self.halo, dilation=dilation)
         rest = halo - i // 2  # negative: this many slices of the other half are left out
         halves = torch.cat(
             [F.pad(input, (0, 0, 0, 0, halo, rest)), F.pad(input, (0, 0, 0, 0, rest, halo))]
         )
-        result = F.conv3d(halves, weight, bias, padding=(0, halo, halo), dilation=dilation)
+        result = F.conv3d(halves, weight, bias, padding=(0, *others), dilation=dilation)
         if not torch.is_grad_enabled():  # an exported network must not depend on the memory layout
             return torch.cat([result[:1], result[1:]], dim=2)
         # no copy if the channels come last
@@ -114,7 +120,7 @@ class ConvBlock(nn.Sequential):
     """Convolution, normalisation, (leaky) ReLU; keeps the extents.
 
     Args:
-        kernel: voxels, odd.
+        kernel: voxels, odd; one number, or one per axis.
         norm: ``batch``, ``instance`` or ``none`` (then the convolution has a bias).
         slope: of the ReLU below 0.
     """
@@ -123,7 +129,7 @@ class ConvBlock(nn.Sequential):
         self,
         inputs: int,
         outputs: int,
-        kernel: int = 3,
+        kernel: int | Stride = 3,
         norm: str = "batch",
         dilation: int = 1,
         slope: float = 0.0,
@@ -135,19 +141,27 @@ class ConvBlock(nn.Sequential):
 
 
 class UpBlock(nn.Sequential):
-    """Transposed convolution that doubles every extent, normalisation, (leaky) ReLU.
+    """Transposed convolution that doubles extents, normalisation, (leaky) ReLU.
 
     Args:
         kernel: 2, or 4 (overlapping).
         norm, slope: see :class:`ConvBlock`.
+        factor: per axis, 2, or 1 for an extent that is kept; there the kernel is 1.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, norm: str = "batch", kernel: int = 2, slope: float = 0.0
+        self,
+        inputs: int,
+        outputs: int,
+        norm: str = "batch",
+        kernel: int = 2,
+        slope: float = 0.0,
+        factor: Stride = (2, 2, 2),
     ) -> None:
-        up = nn.ConvTranspose3d(
-            inputs, outputs, kernel, stride=2, padding=(kernel - 2) // 2, bias=norm == "none"
-        )
+        i, j, k = (kernel if f == 2 else 1 for f in factor)
+        around = [(n - f) // 2 for n, f in zip((i, j, k), factor, strict=True)]
+        padding = (around[0], around[1], around[2])
+        up = nn.ConvTranspose3d(inputs, outputs, (i, j, k), factor, padding, bias=norm == "none")
         super().__init__(up, *_after(outputs, norm, slope))
 
 

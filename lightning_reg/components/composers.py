@@ -149,13 +149,15 @@ class MultilevelComposer(SequentialComposer):
 
     Args:
         networks: one per level, coarsest first.
-        strides: of the images, coarsest first.
+        strides: of the images, coarsest first; each one number, or one per axis.
 
     Raises:
         ValueError: the numbers of networks and strides differ.
     """
 
-    def __init__(self, networks: Sequence[Network], strides: Sequence[int] = (8, 4, 2)) -> None:
+    def __init__(
+        self, networks: Sequence[Network], strides: Sequence[int | Sequence[int]] = (8, 4, 2)
+    ) -> None:
         if len(networks) != len(strides):
             raise ArgumentError(
                 f"{len(networks)} networks for strides {list(strides)}; give one per stride"

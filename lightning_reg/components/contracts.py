@@ -64,8 +64,8 @@ def _whole(values: object) -> bool:
 
 
 def require_fitting(backbone: Backbone, heads: Sequence[Head]) -> None:
-    """Refuse an empty list of heads, and heads made for the channels or strides of another
-    backbone.
+    """Refuse an empty list of heads, and heads made for the channels, strides or aspect of
+    another backbone.
 
     Raises:
         ComponentError: names the head and the backbone, with their values.
@@ -77,7 +77,7 @@ def require_fitting(backbone: Backbone, heads: Sequence[Head]) -> None:
             "A network's head",
             f"give objects of classes that derive from {_page(Head)}",
         )
-        for name in ("channels", "strides"):
+        for name in ("channels", "strides", "aspect"):
             made_for, own = arguments_of(head).get(name), getattr(backbone, name)
             if made_for is not None and _plain(made_for) != _plain(own):
                 raise ComponentError(

@@ -71,6 +71,8 @@ class Backbone(Described, nn.Module, ABC):
             level, along every axis.
         multiple: the input extents have to be multiples of this along every axis; the network pads
             to it.
+        aspect: relative voxel sizes for which strides and kernels were chosen, see
+            :func:`lightning_reg.components.resolution.aspect_of`.
         separate: each image is passed on its own grid, and the two may differ in size; otherwise
             the moving image is first resampled to the fixed image's grid.
     """
@@ -78,6 +80,7 @@ class Backbone(Described, nn.Module, ABC):
     channels: tuple[int, ...]
     strides: tuple[Stride, ...]
     multiple: Stride
+    aspect: Stride = (1, 1, 1)
     separate: bool = False
 
     @abstractmethod
@@ -93,8 +96,8 @@ class Backbone(Described, nn.Module, ABC):
 
 
 class Head(Described, nn.Module, ABC):
-    """Transforms from features. If its constructor declares ``channels`` or ``strides``, they are
-    taken from the backbone.
+    """Transforms from features. If its constructor declares ``channels``, ``strides`` or
+    ``aspect``, they are taken from the backbone.
     """
 
     @abstractmethod
@@ -102,7 +105,8 @@ class Head(Described, nn.Module, ABC):
         """Args:
             features: output of the backbone; because of padding, they may extend beyond the last
                 voxel of ``grid``.
-            grid: the fixed image's grid.
+            grid: the fixed image's grid. Nothing moves along an axis of one voxel, see
+                :func:`lightning_reg.functional.in_plane`.
 
         Returns:
             Transforms, coarsest first. The last one is the result; the others are supervised as

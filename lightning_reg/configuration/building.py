@@ -90,7 +90,8 @@ def built(
     """Build an object from its specification, as the annotations of its constructor say.
 
     An argument whose annotation names a kind of object, a sequence of them, or a function that
-    returns one, is built first. A required argument that is not given is the attribute of that name
+    returns one, is built first. A required argument that is not given, or one that the framework
+    supplies, is the attribute of that name
     of an object built before for the same constructor: a head's ``channels`` and ``strides`` are
     those of its backbone.
 
@@ -109,12 +110,14 @@ def built(
     cls, name, arguments = _class_of(kind, spec, place)
     arguments, parts = _parts(cls, arguments, place)
     parts |= supplied
+    group = group_of(kind)
+    of_others = () if group is None else group.supplied
     for key, parameter in inspect.signature(cls).parameters.items():
-        if parameter.default is parameter.empty and key not in (*arguments, *parts):
+        wanted = parameter.default is parameter.empty or key in of_others
+        if wanted and key not in (*arguments, *parts):
             for one in siblings:
                 if hasattr(one, key):
                     parts[key] = getattr(one, key)
-    group = group_of(kind)
     if group is None:
         return construct(place, cls, arguments, **parts)
     made: Any = build(group.name, {"name": name, **arguments}, kind, place, **parts)

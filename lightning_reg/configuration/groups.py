@@ -62,7 +62,7 @@ _PARTS = "lightning_reg.components.interfaces"
 _ALL = (
     Group("backbones", f"{_PARTS}:Backbone", "features of two images", "method.composer.backbone"),
     Group("heads", f"{_PARTS}:Head", "transforms from features", "method.composer.head",
-          ("channels", "strides")),
+          ("channels", "strides", "aspect")),
     Group("composers", f"{_PARTS}:Composer", "one registration from networks", "method.composer",
           ("network", "networks", "members")),
     Group("losses", f"{_PARTS}:LossTerm", "terms of the loss", "method.loss.terms"),

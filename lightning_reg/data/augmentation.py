@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_reg.data.symmetry import rotated
-from lightning_reg.functional import resize_displacement
+from lightning_reg.functional import in_plane, resize_displacement
 from lightning_reg.io.transform_reading import from_itk
 from lightning_reg.registry import Checked, Length, Range, construct
 from lightning_reg.spatial import Composition, Displacement, Grid, Image, Pair, Transform
@@ -206,7 +206,8 @@ def _random_affine(arguments: Mapping[str, Any], grid: Grid) -> Transform:
     random = _affine(**arguments)
     drawn = random.get_params(random.scales, random.degrees, random.translation, random.isotropic)
     scales, degrees, translation = (tuple(float(v) for v in values) for values in drawn)
-    return from_itk(tio.Affine(scales, degrees, translation).get_affine_transform(_blank(grid)))
+    affine = tio.Affine(scales, degrees, translation)
+    return _in_plane(from_itk(affine.get_affine_transform(_blank(grid))), grid)
 
 
 def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
@@ -215,11 +216,17 @@ def _random_elastic(arguments: Mapping[str, Any], grid: Grid) -> Transform:
     control = random.get_params(
         random.num_control_points, random.max_displacement, random.num_locked_borders
     )
-    return from_itk(
-        tio.ElasticDeformation(control, random.max_displacement).get_bspline_transform(
-            _blank(grid).as_sitk()
-        )
-    )
+    elastic = tio.ElasticDeformation(control, random.max_displacement)
+    # ITK's lattice needs an extent along every axis
+    thick = grid.cropped((0, 0, 0), [max(n, 2) for n in grid.shape])
+    return _in_plane(from_itk(elastic.get_bspline_transform(_blank(thick).as_sitk())), grid)
+
+
+def _in_plane(transform: Transform, grid: Grid) -> Transform:
+    """The transform; of one slice, its displacement in the plane."""
+    if min(grid.shape) > 1:
+        return transform
+    return Displacement(in_plane(transform.displacement(grid).float(), grid.shape), grid)
 
 
 def _displacement(transform: Transform, grid: Grid) -> Tensor:

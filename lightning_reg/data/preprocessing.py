@@ -22,7 +22,7 @@ from lightning_reg.spatial import Grid, Image, mapped
 Region = Literal["lungs", "mask"]
 Millimetres = Annotated[float, Range(above=0, of="mm")]
 Spacing = Millimetres | Annotated[Sequence[Millimetres], Length(3)]
-Shape = Annotated[Sequence[Annotated[int, Range(2, of="voxels")]], Length(3)]
+Shape = Annotated[Sequence[Annotated[int, Range(1, of="voxels")]], Length(3)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Geometry(Checked):
         crop: crop to the ``lungs``, which are segmented in the CT even if there is a mask, or to
             the ``mask``; default: the field of view is kept.
         margin: margin around the lungs or the mask, mm.
-        spacing: voxel size after resampling, mm (one number or three); default: it is kept.
+        spacing: voxel size after resampling, mm (one number or three); default: it is kept. One
+            slice keeps its thickness.
         shape: extents after resizing, voxels; default: they are kept.
     """
 
@@ -75,10 +76,11 @@ class Geometry(Checked):
             if self.crop is not None:
                 subject = self._cropped(subject)
             if self.spacing is not None:
-                spacing = (
-                    self.spacing if isinstance(self.spacing, (int, float)) else tuple(self.spacing)
-                )
                 image = subject["image"]
+                size = np.broadcast_to(np.array(self.spacing, dtype=float), 3)
+                spacing = tuple(
+                    np.where(np.array(image.spatial_shape) > 1, size, image.spacing).tolist()
+                )
                 if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
                     raise MemoryError
                 subject = tio.Resample(spacing, antialias=True)(subject)

@@ -77,7 +77,7 @@ def check_subject(subject: tio.Subject) -> None:
 def subject_problems(subject: tio.Subject) -> list[str]:
     """Return the problems of a subject's images, one sentence each with the file name.
 
-    Problems are: more than one channel, a single slice, NaN or infinite values, a constant image, a
+    Problems are: more than one channel, a single line, NaN or infinite values, a constant image, a
     range too large for 32 bits, an unusable header; mask or labels on another grid, empty, or not
     whole numbers.
     """
@@ -89,10 +89,10 @@ def subject_problems(subject: tio.Subject) -> list[str]:
             f"{where} has {image.num_channels} channels or time points where a single 3D volume is"
             " meant; split it first."
         )
-    if min(image.spatial_shape) < 2:
+    if sum(n > 1 for n in image.spatial_shape) < 2:
         problems.append(
-            f"{where} is a single slice ({' x '.join(map(str, image.spatial_shape))} voxels); give"
-            " a 3D volume."
+            f"{where} is a single line ({' x '.join(map(str, image.spatial_shape))} voxels); give"
+            " an image of two or three dimensions."
         )
     data = image.data.float()
     bad = int((~torch.isfinite(data)).sum())
@@ -332,9 +332,19 @@ def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
             :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
 
     Raises:
-        DataError: an image or the landmarks are invalid.
+        DataError: an image or the landmarks are invalid, or one image is a slice and the other a
+            volume.
     """
-    return _read_side(files, "fixed"), _read_side(files, "moving")
+    fixed, moving = (_read_side(files, side) for side in ("fixed", "moving"))
+    images = sorted((fixed["image"], moving["image"]), key=lambda image: min(image.spatial_shape))
+    thin, other = (min(image.spatial_shape) for image in images)
+    if thin == 1 < other:
+        raise DataError(
+            f"{images[0].path or 'An image'} is a single slice"
+            f" ({' x '.join(map(str, images[0].spatial_shape))} voxels), and the other image a"
+            " volume; give two slices or two volumes."
+        )
+    return fixed, moving
 
 
 def with_parts(sources: Mapping[str, Any]) -> dict[str, Any]:

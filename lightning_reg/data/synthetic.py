@@ -54,7 +54,7 @@ class RandomBSpline(Checked):
         return [self.lattice] * 3 if isinstance(self.lattice, int) else list(self.lattice)
 
     def draw(self, shape: Sequence[int], rng: np.random.Generator) -> Tensor:
-        """Draw a displacement ``(1, 3, *shape)`` in voxels."""
+        """Draw a displacement ``(1, 3, *shape)`` in voxels; 0 along an axis of one voxel."""
         lattice = self._lattice()
         amplitude = (
             [self.amplitude] * 3
@@ -62,10 +62,10 @@ class RandomBSpline(Checked):
             else list(self.amplitude)
         )
         reach = np.array(
-            [a * s for a, s in zip(amplitude, shape, strict=True)], dtype=np.float32
+            [a * s if s > 1 else 0 for a, s in zip(amplitude, shape, strict=True)], dtype=np.float32
         ).reshape(3, 1, 1, 1)
         values = rng.uniform(-1, 1, size=(3, *lattice)).astype(np.float32) * reach
-        stride = [(s - 1) / (n - 1) for s, n in zip(shape, lattice, strict=True)]
+        stride = [max(s - 1, 1) / (n - 1) for s, n in zip(shape, lattice, strict=True)]
         if self.spline == "approximating":
             return bspline(torch.from_numpy(values)[None], shape, stride, [0.0, 0.0, 0.0])
         control = [spline_filter(v, order=3, mode="mirror", output=np.float32) for v in values]
@@ -113,7 +113,7 @@ class SyntheticDeformation(Checked):
     def draw(self, scan: Scan, rng: np.random.Generator) -> Pair:
         """Draw a pair on the scan's grid, with its true transform."""
         shape = scan.image.grid.shape
-        coarse = [max(-(-n // self.working_stride), 2) for n in shape]
+        coarse = [n if n == 1 else max(-(-n // self.working_stride), 2) for n in shape]
         augment = self._sequence(self.augment, coarse, rng)
         learned = self._sequence(self.learned, coarse, rng)
         if self.sliding is not None and scan.mask is not None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from lightning_reg.figures.slices import PLANES, label_maps, landmark_errors, middle
+from lightning_reg.figures.slices import label_maps, landmark_errors, middle, planes
 from lightning_reg.functional import jacobian_determinant, ncc
 from lightning_reg.spatial import Identity, Image, Pair, Transform
 
@@ -74,9 +74,11 @@ def registration_panel(
     low, high = float(fixed.min()), float(fixed.max())
     reach = 0.5 * (high - low)
 
-    figure = Figure(figsize=(2.1 * len(COLUMNS), 6.4), layout="constrained")
-    axes = figure.subplots(len(PLANES), len(COLUMNS), squeeze=False)
-    for row, (plane, normal, vertical, horizontal) in zip(axes, PLANES, strict=True):
+    drawn = planes(grid)
+    height = 6.4 - 1.8 * (3 - len(drawn))
+    figure = Figure(figsize=(2.1 * len(COLUMNS), height), layout="constrained")
+    axes = figure.subplots(len(drawn), len(COLUMNS), squeeze=False)
+    for row, (plane, normal, vertical, horizontal) in zip(axes, drawn, strict=True):
         across, up = [a for a in range(3) if a != normal]
         aspect = spacing[up] / spacing[across]
 
@@ -202,9 +204,10 @@ def spread_map(fixed: Image, spread: Tensor) -> Figure:
     ).tolist()
     top = max(float(values.max()), 1e-3)
     figure = Figure(figsize=(8.4, 5.6), layout="constrained")
-    above, below = figure.subplots(2, len(PLANES))
+    drawn = planes(fixed.grid)
+    above, below = figure.subplots(2, len(drawn), squeeze=False)
     for first, second, (plane, normal, vertical, horizontal) in zip(
-        above, below, PLANES, strict=True
+        above, below, drawn, strict=True
     ):
         across, up = [axis for axis in range(3) if axis != normal]
         placed: dict[str, Any] = {"origin": "lower", "aspect": sizes[up] / sizes[across]}

@@ -19,6 +19,13 @@ axes right, anterior and superior.
 """
 
 
+def planes(grid: Grid) -> list[tuple[str, int, str, str]]:
+    """Those of :data:`PLANES` that are more than a line on a grid: one, if the grid is a slice."""
+    return [
+        one for one in PLANES if all(n > 1 for axis, n in enumerate(grid.shape) if axis != one[1])
+    ]
+
+
 def world_grid(grid: Grid, longest: int, finest: float = 0.0, fewest: int = 1) -> Grid:
     """An isotropic grid with axes right, anterior and superior that contains a grid.
 

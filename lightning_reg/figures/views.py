@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lightning_reg.figures.slices import (
-    PLANES,
     middle,
     mosaic,
     plane,
+    planes,
     upright,
     windowed,
     world_grid,
@@ -43,7 +43,7 @@ def picture(images: Sequence[Image]) -> PIL.Image.Image | None:
     if any(image.tensor.is_meta for image in images):
         return None
     grid = world_grid(images[0].grid, SIDE)
-    at, axes, rows = middle(images[0], None, grid), [axis for _, axis, *_ in PLANES], []
+    at, axes, rows = middle(images[0], None, grid), [axis for _, axis, *_ in planes(grid)], []
     for image in images:
         slices = [upright(image.resampled(plane(grid, axis, at[axis])), axis) for axis in axes]
         panels = [255 * panel for panel in windowed(slices)]
@@ -66,7 +66,7 @@ def thumbnail(pair: Pair, field: Transform, determinant: Tensor) -> PIL.Image.Im
     grid = world_grid(pair.fixed.grid, THUMBNAIL)
     jacobian = Image(determinant, pair.fixed.grid, padding=1.0)
     at = middle(pair.fixed, pair.fixed_mask, grid)
-    axes = [axis for _, axis, *_ in PLANES]
+    axes = [axis for _, axis, *_ in planes(grid)]
     shown = [plane(grid, axis, at[axis]) for axis in axes]
     cuts = (pair.fixed.resampled, partial(pair.moving.warped, field), jacobian.resampled)
     fixed, warped, determinants = (

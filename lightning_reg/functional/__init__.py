@@ -4,7 +4,12 @@ Conventions: tensors ``(B, C, I, J, K)`` in the voxel axes of the file, displace
 ``warped(x) = moving(x + u(x))``; see ``docs/geometry.md``.
 """
 
-from lightning_reg.functional.affine import affine_matrix, affine_parameters, rotation_matrix
+from lightning_reg.functional.affine import (
+    affine_matrix,
+    affine_parameters,
+    in_plane_parameters,
+    rotation_matrix,
+)
 from lightning_reg.functional.box import box_mean
 from lightning_reg.functional.bspline import (
     basis_matrix,
@@ -41,6 +46,7 @@ from lightning_reg.functional.points import (
     Array,
     beside,
     identity_points,
+    in_plane,
     to_grid_sample,
     transform_points,
     transform_vectors,
@@ -92,6 +98,8 @@ __all__ = [
     "gradient",
     "Array",
     "identity_points",
+    "in_plane",
+    "in_plane_parameters",
     "invert",
     "isotropic_total_variation",
     "jacobian",

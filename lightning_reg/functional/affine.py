@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,17 @@ def affine_matrix(parameters: Tensor, center: Array | None = None) -> Tensor:
     last = torch.cat([torch.zeros_like(translation), one.unsqueeze(1)], dim=1).unsqueeze(1)
     matrix = torch.cat([torch.cat([linear, shift.unsqueeze(2)], dim=2), last], dim=1)
     return matrix.to(torch.promote_types(parameters.dtype, torch.float32))
+
+
+def in_plane_parameters(change: Tensor, shape: Sequence[int]) -> Tensor:
+    """Set changes of affine parameters ``(B, 12)`` that move points along an axis of one voxel to
+    0; the axes are those of :func:`affine_matrix`, of a grid of extents ``shape``.
+    """
+    if min(shape) > 1:
+        return change
+    i, j, k = (float(n > 1) for n in shape)
+    kept = [i, j, k, j * k, i * k, i * j, i, j, k, i * j, i * k, j * k]
+    return change * beside(kept, change)
 
 
 def affine_parameters(matrix: Tensor, center: Array | None = None) -> Tensor:

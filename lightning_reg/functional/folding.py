@@ -19,7 +19,7 @@ def folding_penalty(
     determinant is at least ``margin``.
 
     Args:
-        displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2; not of two axes.
+        displacement: ``(B, 3, I, J, K)`` in voxels; not of two axes.
         margin: determinants below this are penalised.
         mask: ``(B, 1, I, J, K)``, weights in [0, 1]; it receives no gradient.
 
@@ -66,7 +66,8 @@ class _Folding(torch.autograd.Function):
                 (place[axis] - 1).clamp_min(0),
                 (place[axis] + 1).clamp_max(n - 1),
             )
-            step = (high[axis] - low[axis]).to(displacement.dtype).unsqueeze(1)
+            # 1 along an axis of one voxel, where both ends are the same voxel
+            step = (high[axis] - low[axis]).clamp_min(1).to(displacement.dtype).unsqueeze(1)
             ends.append((low, high, step))
             column = (
                 displacement[batch, :, high[0], high[1], high[2]]

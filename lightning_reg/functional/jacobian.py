@@ -25,19 +25,21 @@ def gradient(field: Tensor, spacing: Spacing = 1.0) -> Tensor:
     """Spatial gradient by central differences (one-sided at the border).
 
     Args:
-        field: ``(B, C, *S)``, every extent at least 2.
+        field: ``(B, C, *S)``.
         spacing: voxel size per axis, ``(D,)`` or ``(B, D)``.
 
     Returns:
-        ``(B, C, D, *S)``; entry ``[:, c, a]`` is ``d field_c / d axis a`` per unit of spacing.
+        ``(B, C, D, *S)``; entry ``[:, c, a]`` is ``d field_c / d axis a`` per unit of spacing; 0
+        along an axis of one voxel.
     """
     dims = field.dim() - 2
     size = spacing_tensor(spacing, field)
     parts = []
     for axis in range(dims):
         n, d = field.shape[2 + axis], 2 + axis
-        if n < 2:
-            raise ValueError(f"gradient: axis {axis} has {n} voxel; differences need at least 2")
+        if n == 1:
+            parts.append(torch.zeros_like(field))
+            continue
         inner = (field.narrow(d, 2, n - 2) - field.narrow(d, 0, n - 2)) / 2
         first = field.narrow(d, 1, 1) - field.narrow(d, 0, 1)
         last = field.narrow(d, n - 1, 1) - field.narrow(d, n - 2, 1)
@@ -74,7 +76,8 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
         displacement: ``(B, D, *S)`` in voxels.
 
     Returns:
-        ``(B, 1, *S)``; the transform folds where it is 0 or negative.
+        ``(B, 1, *S)``; the transform folds where it is 0 or negative. An axis of one voxel does not
+        count: the determinant is that of the plane.
     """
     d = gradient(displacement)
     if displacement.dim() == 4:
@@ -125,7 +128,8 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
     the number of voxels; here cubes outside the image do not count.
 
     Args:
-        displacement: ``(B, 3, I, J, K)`` in voxels, every extent at least 2.
+        displacement: ``(B, 3, I, J, K)`` in voxels. One slice counts as two equal
+            ones: folded area.
         mask: ``(B, 1, I, J, K)``: only tetrahedra whose corner (for the middle one: the cube's
             first corner) is inside the mask are counted, as a fraction of the mask's voxels instead
             of the cubes.
@@ -133,7 +137,7 @@ def non_diffeomorphic_volume(displacement: Tensor, mask: Tensor | None = None) -
     Source: Y. Liu, J. Chen, S. Wei, A. Carass, J. Prince, On finite difference Jacobian computation
     in deformable image registration, IJCV 132, 2024, section 3.3.
     """
-    i, j, k = (n - 1 for n in displacement.shape[2:])
+    i, j, k = (max(n - 1, 1) for n in displacement.shape[2:])
     return folded_volume(displacement, mask) / (
         i * j * k if mask is None else (mask > 0).flatten(1).sum(1).clamp_min(1)
     )
@@ -144,6 +148,9 @@ def folded_volume(displacement: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Additive over slabs, if each slab includes the first plane of the next one.
     """
+    twice = [1 + (n == 1) for n in displacement.shape[2:]]
+    displacement = displacement.repeat(1, 1, *twice) if max(twice) > 1 else displacement
+    mask = None if mask is None else mask.repeat(1, 1, *twice) if max(twice) > 1 else mask
     steep = torch.stack([_steepest(displacement, axis) for axis in range(3)]).sum(0)
     # elsewhere diagonal dominance excludes inversion
     batch, *where = (steep * 3 >= 1).nonzero(as_tuple=True)

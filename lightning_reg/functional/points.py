@@ -57,6 +57,22 @@ def identity_points(
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
 
 
+def in_plane(vectors: Tensor, shape: Sequence[int]) -> Tensor:
+    """Set the components along axes of one voxel to 0: nothing moves along them.
+
+    Args:
+        vectors: ``(B, D, *any)`` along the axes of a grid.
+        shape: the ``D`` extents of the grid.
+
+    Returns:
+        ``(B, D, *any)``; ``vectors`` itself without such an axis.
+    """
+    if min(shape) > 1:
+        return vectors
+    extended = beside([float(n > 1) for n in shape], vectors)
+    return vectors * extended.view(1, -1, *[1] * (vectors.dim() - 2))
+
+
 def to_grid_sample(
     points: Tensor, shape: Sequence[int], through: NDArray[np.floating] | None = None
 ) -> Tensor:

@@ -2,7 +2,8 @@
 
 Shapes: ``displacement`` ``(B, D, *S)`` in voxels of its grid, ``spacing`` in mm, ``(D,)`` or
 ``(B, D)``. Derivatives are those of the displacement in mm with respect to position in mm, so a
-value does not depend on the grid.
+value does not depend on the grid. Along an axis of one voxel they are 0: the value is that of the
+plane.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ def _millimetres(displacement: Tensor, spacing: Spacing) -> Tensor:
 
 
 def _forward_gradient(displacement: Tensor, spacing: Spacing) -> list[Tensor]:
-    """Forward differences per axis, ``(B, D, *S)`` less one voxel along the axis: unlike central
-    ones they detect a checkerboard.
+    """Forward differences per axis of more than one voxel, ``(B, D, *S)`` less one voxel along the
+    axis: unlike central ones they detect a checkerboard.
     """
     size, field = spacing_tensor(spacing, displacement), _millimetres(displacement, spacing)
     dims = displacement.dim() - 2
-    return [field.diff(dim=2 + a) / size[:, a].view(-1, *[1] * (dims + 1)) for a in range(dims)]
+    return [
+        field.diff(dim=2 + a) / size[:, a].view(-1, *[1] * (dims + 1)) for a in _extended(field)
+    ]
+
+
+def _extended(field: Tensor) -> list[int]:
+    """Axes of more than one voxel."""
+    return [a for a, n in enumerate(field.shape[2:]) if n > 1]
 
 
 def diffusion(displacement: Tensor, spacing: Spacing = 1.0) -> Tensor:
@@ -54,7 +62,7 @@ class _Diffusion(torch.autograd.Function):
             torch.zeros_like(displacement),
             displacement.new_zeros(displacement.shape[0]),
         )
-        for a in range(dims):
+        for a in _extended(displacement):
             # voxel size of each component over that of the axis
             ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)
             step = displacement.diff(dim=2 + a)
@@ -107,18 +115,18 @@ def isotropic_total_variation(
 
 class _IsotropicTotalVariation(torch.autograd.Function):
     """Total variation as in :class:`_Diffusion`, over the voxels with a next neighbour along every
-    axis.
+    axis of more than one.
     """
 
     @staticmethod
     def forward(ctx: Any, displacement: Tensor, size: Tensor, flat: float) -> Tensor:
-        dims, steps = displacement.dim() - 2, []
+        dims, steps, axes = displacement.dim() - 2, [], _extended(displacement)
         square = displacement.new_full(
-            (displacement.shape[0], 1, *(n - 1 for n in displacement.shape[2:])), flat**2
+            (displacement.shape[0], 1, *(max(n - 1, 1) for n in displacement.shape[2:])), flat**2
         )
-        for a in range(dims):
+        for a in axes:
             step = displacement.diff(dim=2 + a)
-            for b in range(dims):
+            for b in axes:
                 step = step if b == a else step.narrow(2 + b, 0, displacement.shape[2 + b] - 1)
             ratio = (size / size[:, a : a + 1]).square().view(-1, dims, *[1] * dims)
             weighted = step * ratio
@@ -128,11 +136,11 @@ class _IsotropicTotalVariation(torch.autograd.Function):
         value = magnitude.flatten(1).mean(1) - flat
         share = magnitude.reciprocal_().div_(magnitude[0].numel())
         change = torch.zeros_like(displacement)
-        for a, weighted in enumerate(steps):
+        for a, weighted in zip(axes, steps, strict=True):
             weighted *= share
             for shift, sign in ((1, 1), (0, -1)):
                 part = change
-                for b in range(dims):
+                for b in axes:
                     part = part.narrow(2 + b, shift if b == a else 0, displacement.shape[2 + b] - 1)
                 part.add_(weighted, alpha=sign)
         ctx.save_for_backward(change)
@@ -148,19 +156,19 @@ class _IsotropicTotalVariation(torch.autograd.Function):
 def _second_derivatives(
     displacement: Tensor, spacing: Spacing
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Second derivatives in 1/mm, without one voxel at each border: the unmixed ones, and each
-    mixed one once.
+    """Second derivatives in 1/mm along the axes of more than one voxel, without one voxel at each
+    border: the unmixed ones, and each mixed one once.
     """
     field, size = _millimetres(displacement, spacing), spacing_tensor(spacing, displacement)
-    dims = field.dim() - 2
-    if min(field.shape[2:]) < 3:
+    dims, axes = field.dim() - 2, _extended(field)
+    if 2 in field.shape[2:]:
         raise ValueError(
-            "second derivatives need 3 voxels along every axis; the field has"
+            "second derivatives need 3 voxels along every axis, or one slice; the field has"
             f" {tuple(field.shape[2:])}"
         )
 
     def interior(tensor: Tensor, skip: tuple[int, ...]) -> Tensor:
-        for a in range(dims):
+        for a in axes:
             if a not in skip:
                 tensor = tensor.narrow(2 + a, 1, tensor.shape[2 + a] - 2)
         return tensor
@@ -169,9 +177,9 @@ def _second_derivatives(
         return tensor / (size[:, a] * size[:, b]).view(-1, *[1] * (dims + 1))
 
     pure, mixed = [], []
-    for a in range(dims):
+    for a in axes:
         pure.append(per(interior(field, (a,)).diff(n=2, dim=2 + a), a, a))
-        for b in range(a + 1, dims):
+        for b in (b for b in axes if b > a):
             along_a = field.narrow(2 + a, 2, field.shape[2 + a] - 2) - field.narrow(
                 2 + a, 0, field.shape[2 + a] - 2
             )
@@ -224,8 +232,9 @@ def bspline_bending(
                 for order in range(3)
             ]
             grams.append([basis.T @ basis / extent for basis in bases])
-        for a in range(dims):
-            for b in range(a, dims):
+        axes = [a for a, extent in enumerate(shape) if extent > 1]
+        for a in axes:
+            for b in (b for b in axes if b >= a):
                 orders = [int(axis == a) + int(axis == b) for axis in range(dims)]
                 product = field
                 for axis, order in enumerate(orders):

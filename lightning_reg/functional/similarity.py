@@ -42,7 +42,10 @@ def ssim(fixed: Tensor, warped: Tensor, window: int = 7, mask: Tensor | None = N
     """
     from kornia.metrics import ssim3d  # imported late for a faster start-up
 
-    return masked_mean(ssim3d(fixed, warped, window), mask)
+    i, j, k = fixed.shape[2:]
+    filled = [window if n == 1 else 1 for n in (i, j, k)]  # repeats a slice across the window
+    fixed, warped = (image.repeat(1, 1, *filled) for image in (fixed, warped))
+    return masked_mean(ssim3d(fixed, warped, window)[:, :, :i, :j, :k], mask)
 
 
 def ngf(

@@ -39,7 +39,7 @@ def surface_distance(
 
     A surface element lies at every corner of voxels whose eight neighbours are partly inside the
     mask. Its area is that of marching cubes through these neighbours. Outside the image there is no
-    mask.
+    mask, but one slice continues without end: its surface is the contour.
 
     Args:
         first, second: ``(I, J, K)`` masks on one grid.
@@ -73,8 +73,10 @@ def _surface_elements(mask: NDArray[np.bool_], spacing: Floats) -> tuple[Floats,
     """Positions ``(N, 3)`` in mm and areas ``(N,)`` in mm^2 of the surface elements of a mask."""
     from torchmetrics.functional.segmentation.utils import get_neighbour_tables
 
-    wide = np.pad(mask, 1).astype(np.uint8)
-    i, j, k = (n + 1 for n in mask.shape)
+    flat = [n == 1 for n in mask.shape]
+    wide = np.pad(mask, [(0 if one else 1,) * 2 for one in flat]).astype(np.uint8)
+    wide = np.tile(wide, [2 if one else 1 for one in flat])
+    i, j, k = (n - 1 for n in wide.shape)
     code = np.zeros((i, j, k), np.uint8)  # of the eight neighbours, a bit each
     for a, b, c in itertools.product((0, 1), repeat=3):
         code = 2 * code + wide[a : a + i, b : b + j, c : c + k]

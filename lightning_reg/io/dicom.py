@@ -116,7 +116,8 @@ def read_slices(
 
     Returns:
         The image, each slice with its own slope and intercept, and the index in ``files`` of each
-        slice.
+        slice. A single slice without position, orientation or pixel spacing lies at the origin,
+        with pixels of 1 mm.
 
     Raises:
         DataError: the slices are not one regular volume: their sizes, pixel spacings, orientations,
@@ -125,6 +126,8 @@ def read_slices(
     """
     with gdcm():
         slices = [part for number, path in enumerate(files) for part in _headers(number, path)]
+        if len(slices) == 1:
+            slices = [_placed(slices[0])]
         x, y, z = _require_alike(slices, name)
         slices.sort(key=lambda part: float(part.position @ z))
         gap = _require_regular(slices, z, name)
@@ -176,7 +179,11 @@ def _slices(number: int, path: Path, header: Dataset) -> list[_Slice]:
             value(frame, key, "PixelValueTransformationSequence")
             for key in ("RescaleSlope", "RescaleIntercept")
         )
-        spacing = _numbers(value(frame, "PixelSpacing", "PixelMeasuresSequence"), 2)
+        spacing = _numbers(  # at the patient, or at the detector of a radiograph
+            value(frame, "PixelSpacing", "PixelMeasuresSequence")
+            or value(frame, "ImagerPixelSpacing"),
+            2,
+        )
         types = value(frame, "FrameType", *FRAME_TYPES) or value(frame, "ImageType") or ()
         echo = value(frame, "EffectiveEchoTime", "MREchoSequence") or value(frame, "EchoTime")
         time = value(frame, "TemporalPositionIndex", "FrameContentSequence") or value(
@@ -210,6 +217,21 @@ def _numbers(values: Sequence[Any] | None, count: int) -> Array:
     except ValueError:
         numbers = np.empty(0)
     return numbers if len(numbers) == count else np.full(count, np.nan)
+
+
+def _placed(part: _Slice) -> _Slice:
+    """A 2D image with what its header lacks: a position at the origin, rows and columns along the
+    world's axes, and pixels of 1 mm.
+    """
+
+    def given(values: Array, default: Sequence[float]) -> Array:
+        return values if np.isfinite(values).all() else np.array(default)
+
+    return part._replace(
+        spacing=given(part.spacing, (1.0, 1.0)),
+        position=given(part.position, (0.0, 0.0, 0.0)),
+        axes=given(part.axes, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
+    )
 
 
 def _require_alike(slices: Sequence[_Slice], name: str) -> tuple[Array, Array, Array]:

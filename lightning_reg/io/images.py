@@ -31,10 +31,12 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
     """Read an image into memory, with the voxel axes of the file and an affine to RAS mm.
 
     Args:
-        source: a path (NIfTI, MetaImage, NRRD, or a folder with one DICOM series), a TorchIO,
-            nibabel or SimpleITK image, an :class:`~lightning_reg.spatial.Image` of one element, or
-            ``(values, affine)`` with an array or tensor ``(I, J, K)`` or ``(1, I, J, K)`` and a
-            ``(4, 4)`` affine, voxel index to RAS mm.
+        source: a path (NIfTI, MetaImage, NRRD, PNG, TIFF, a DICOM file, or a folder with one DICOM
+            series), a TorchIO, nibabel or SimpleITK image, an
+            :class:`~lightning_reg.spatial.Image` of one element, or
+            ``(values, affine)`` with an array or tensor ``(I, J)``, ``(I, J, K)`` or
+            ``(1, I, J, K)`` and a ``(4, 4)`` affine, voxel index to RAS mm. A 2D image becomes a
+            volume of one slice; a pixel size that its file does not give is 1 mm.
         kind: ``tio.ScalarImage`` or ``tio.LabelMap``.
 
     Raises:
@@ -56,6 +58,7 @@ def read_image(source: Source, kind: type[tio.Image] = tio.ScalarImage) -> tio.I
     if isinstance(source, tuple) and len(source) == 2:
         array, affine = as_array(source[0]), as_array(source[1])
         array = array[0] if array.ndim == 4 and len(array) == 1 else array
+        array = array[..., None] if array.ndim == 2 else array
         if array.ndim != 3 or affine.shape != (4, 4) or affine.dtype.kind not in "iuf":
             raise DataError(
                 f"An array of {array.shape} with an affine of {affine.shape} is no image; give (I x"
@@ -132,11 +135,13 @@ def _read_nifti(path: Path) -> tuple[Tensor, np.ndarray]:
 
 def _values(image: SpatialImage) -> tuple[Tensor, np.ndarray]:
     """Values ``(C, I, J, K)`` and affine."""
-    if len(image.shape) < 3 or min(image.shape) < 1:
+    if len(image.shape) < 2 or min(image.shape) < 1:
         raise ValueError(
-            f"its header gives {' x '.join(map(str, image.shape))} voxels; three axes are needed"
+            f"its header gives {' x '.join(map(str, image.shape))} voxels; two axes or three are"
+            " needed"
         )
     data = np.asarray(image.dataobj)
+    data = data[..., None] if data.ndim == 2 else data
     while data.ndim > 4 and data.shape[-1] == 1:
         data = data[..., 0]
     data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)

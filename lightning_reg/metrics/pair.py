@@ -215,12 +215,15 @@ class _Jacobian:
         self.drawn.append(inside.flatten()[:: max(1, math.prod(slab.whole.shape) // DRAWN)].cpu())
         cubes = replace(slab, before=0)  # between neighbouring planes
         corners = None if mask is None else cubes.wide_of(mask)
-        self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
+        if slab.planes + slab.after > 1 or slab.whole.shape[0] == 1:
+            self.volume += float(folded_volume(wide[:, :, slab.before :], corners))
 
     def values(self, grid: Grid, mask: Tensor | None) -> dict[str, float]:
         """Values by the keys of the table, in its order."""
         cubes = (
-            math.prod(n - 1 for n in grid.shape) if mask is None else max(self.determinant.count, 1)
+            math.prod(max(n - 1, 1) for n in grid.shape)
+            if mask is None
+            else max(self.determinant.count, 1)
         )
         return {
             "folding": self.folded.mean if self.folded.count else 0.0,

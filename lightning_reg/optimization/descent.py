@@ -156,9 +156,10 @@ def _disagreement(
     for number in range(optimization.starts):
         move = random.standard_normal(3) * (number > 0)
         matrix = torch.eye(4, dtype=torch.float64, device=points.device).unsqueeze(0)
-        matrix[0, :3, 3] = torch.as_tensor(
+        shift = torch.as_tensor(
             0.1 * float(grid.size[0]) * move / max(float(np.linalg.norm(move)), 1e-6)
         )
+        matrix[0, :3, 3] = grid.in_plane(shift.view(1, 3, 1)).flatten()
         state = State.of(Composition([Affine(matrix, grid), start]), grid)
         *_, (state, _) = run_stages(pair, state, linear, optimization)
         ends.append(state.transform().map_world(points)[0])

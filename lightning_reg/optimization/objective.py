@@ -83,7 +83,8 @@ class Optimization(Checked):
         mask_margin: masks are dilated by this distance, mm, before the terms use them, because the
             border of an organ is the border of its mask.
         small: fixed images of fewer voxels are pooled less: the stages' strides are multiplied by
-            the cube root of the ratio.
+            the cube root of the ratio. The pixels of one slice count as those of a cube of that
+            width.
         fine: the stages' spacings are halved for fixed images whose finest voxel edge is at most
             this, mm, because they show finer anatomy.
         starts: number of starts of the leading rigid and affine stages: the given start, and others
@@ -174,19 +175,21 @@ class Objective:
             )
         bundle.require(pair.has())
         self.bundle = bundle.to(pair.fixed.tensor.device)
-        self.original, self.edge = pair, float(pair.fixed.grid.spacing.min())
-        share = min(1.0, math.prod(pair.fixed.grid.shape) / optimization.small)
-        stride = stage.stride * share ** (1 / 3)
+        self.original, self.edge = pair, pair.fixed.grid.edge
+        extended = [n for n in pair.fixed.grid.shape if n > 1] or [1]
+        share = min(1.0, math.prod(extended) / optimization.small ** (len(extended) / 3))
+        stride = stage.stride * share ** (1 / len(extended))
         self.spacing = stage.spacing / (2 if self.edge <= optimization.fine else 1)
         regions = [
             term.region_of(pair) for term in bundle.terms.values() if isinstance(term, MaskedTerm)
         ]
         if regions and all(region in ("fixed", "intersection") for region in regions):
             pair = _cropped_to_mask(pair, margin=2 * max(stride, 1.0) * self.edge)
-        if min(pair.fixed.grid.shape) < 3:
+        extended = [n for n in pair.fixed.grid.shape if n > 1]
+        if len(extended) < 2 or min(extended) < 3:
             raise DataError(
-                f"The fixed image is {min(pair.fixed.grid.shape)} voxels thick; an optimisation"
-                " needs 3."
+                f"The fixed image is {min(extended, default=1)} voxels thick; an optimisation needs"
+                " 3, or one slice."
             )
         pooled = {
             name: self._pooled(getattr(pair, name), stride)

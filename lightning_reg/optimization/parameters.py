@@ -6,11 +6,18 @@ import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_reg.components.interfaces import Composer, Registration
-from lightning_reg.functional import affine_matrix, lattice_shape, subdivide
+from lightning_reg.functional import (
+    affine_matrix,
+    in_plane,
+    in_plane_parameters,
+    lattice_shape,
+    subdivide,
+)
 from lightning_reg.optimization.objective import FitStage, Objective
 from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import (
@@ -96,7 +103,7 @@ class Fit(ABC):
 
 class LinearFit(Fit):
     """Abstract fit of an affine map about the fixed image's centre, applied before the existing
-    affine part.
+    affine part. The parameters are those of the world's axes; of one slice, of its own axes.
 
     Attributes:
         count: number of parameters: 6 (translations and rotations) or 12 (also scales and shears).
@@ -112,12 +119,18 @@ class LinearFit(Fit):
         like = state.affine.float()
         self.identity = torch.tensor([[0.0] * 6 + [1.0] * 3 + [0.0] * 3], device=like.device)
         self.scale = torch.tensor([AFFINE_SCALE], device=like.device)
-        self.center = torch.as_tensor(objective.grid.center[0]).to(like)
+        grid = objective.grid
+        flat = min(grid.shape) == 1
+        frames = grid.frame() if flat else (np.eye(4)[None],) * 2
+        self.frame, self.back = (torch.as_tensor(m, device=like.device) for m in frames)
+        self.center = torch.as_tensor(np.zeros(3) if flat else grid.center[0]).to(like)
         self.parameters = [torch.zeros(1, self.count, device=like.device, requires_grad=True)]
 
     def _matrix(self) -> Tensor:
         change = nn.functional.pad(self.parameters[0], (0, 12 - self.count)) * self.scale
-        return self.before.affine @ affine_matrix(self.identity + change, self.center).double()
+        change = in_plane_parameters(change, self.before.grid.shape)
+        local = affine_matrix(self.identity + change, self.center).double()
+        return self.before.affine @ self.frame @ local @ self.back
 
     def found(self, grid: Grid) -> Transform:
         affine = Affine(self._matrix().float(), grid)  # determines the dtype of the coordinates
@@ -169,7 +182,8 @@ class BSplineFit(Fit):
         self.parameters = [(control.detach() / self.unit).requires_grad_()]
 
     def _spline(self) -> BSpline:
-        return BSpline(self.parameters[0] * self.unit, self.before.grid, self.stride)
+        control = in_plane(self.parameters[0] * self.unit, self.before.grid.shape)
+        return BSpline(control, self.before.grid, self.stride)
 
     def found(self, grid: Grid) -> Transform:
         spline = self._spline()
@@ -204,7 +218,8 @@ class DenseFit(Fit):
         self.constant = state.increment(objective.grid)
 
     def _field(self) -> Displacement:
-        return Displacement(self.parameters[0] * self.unit, self.coarse)
+        field = in_plane(self.parameters[0] * self.unit, self.before.grid.shape)
+        return Displacement(field, self.coarse)
 
     def found(self, grid: Grid) -> Transform:
         shift = self._field().displacement(grid)

@@ -49,7 +49,8 @@ def breathing_thorax(
         seed: random seed of the subject, its position in the scanner and the noise; the subject
             does not depend on ``shape``.
         shape: voxels ``(I, J, K)`` roughly to the right, front and top; the field of view is about
-            330 x 260 x 300 mm.
+            330 x 260 x 300 mm. An axis of one voxel is a slice through the middle, with breathing
+            in its plane and without landmarks.
         noise: standard deviation of the CT noise, HU.
         landmarks: maximum number of landmarks, the widest vessel branchings first.
 
@@ -66,7 +67,11 @@ def breathing_thorax(
         np.linalg.inv(subject.pose),
         grid.to_world(grid.points(dtype=torch.float64)).numpy().reshape(3, -1),
     )
+    to_voxels = np.linalg.inv(grid.affine[0])[:3, :3] @ subject.pose[:3, :3]
     displacement = subject.breathing.displacement(points)
+    if min(shape) == 1:
+        inside = (to_voxels @ displacement) * (np.array(shape) > 1)[:, None]
+        displacement = np.linalg.inv(to_voxels) @ inside
     index = VesselIndex(subject.vessels)
 
     inhale = surfaces(subject.anatomy, (points + displacement).astype(np.float32))
@@ -80,9 +85,8 @@ def breathing_thorax(
         subject, index, exhale, np.ones_like(exhale.lung), noise_exhale, noise, grid, voxel
     )
 
-    to_voxels = np.linalg.inv(grid.affine[0])[:3, :3] @ subject.pose[:3, :3]
     field = torch.from_numpy((to_voxels @ displacement).astype(np.float32)).view(1, 3, *shape)
-    fixed_points, moving_points = _landmarks(subject, grid, landmarks)
+    branchings = _landmarks(subject, grid, landmarks) if min(shape) > 1 else None
     return Pair(
         fixed=fixed[0],
         moving=moving[0],
@@ -90,8 +94,8 @@ def breathing_thorax(
         moving_mask=moving[1],
         fixed_labels=fixed[2],
         moving_labels=moving[2],
-        fixed_landmarks=(fixed_points,),
-        moving_landmarks=(moving_points,),
+        fixed_landmarks=branchings and branchings[:1],
+        moving_landmarks=branchings and branchings[1:],
         truth=Displacement(field, grid),
         name=(f"phantom-{seed}",),
     )
@@ -129,10 +133,14 @@ def draw_subject(seed: int) -> Subject:
 
 
 def field_of_view(subject: Subject, shape: tuple[int, int, int]) -> Grid:
-    """The scan's grid: ``shape`` voxels over the subject's field of view."""
+    """The scan's grid: ``shape`` voxels over the subject's field of view; the thickness of a slice
+    is the finest pixel edge.
+    """
     spacing = subject.extent / np.array(shape)
+    flat = np.array(shape) == 1
+    spacing[flat] = spacing[~flat].min()
     step = np.diag([*spacing, 1.0])
-    step[:3, 3] = 0.5 * (spacing - subject.extent)
+    step[:3, 3] = np.where(flat, 0.0, 0.5 * (spacing - subject.extent))
     return Grid(shape, subject.frame @ step)
 
 

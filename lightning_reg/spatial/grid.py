@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_reg.functional import beside, identity_points, transform_points
+from lightning_reg.functional import (
+    beside,
+    identity_points,
+    in_plane,
+    transform_points,
+    transform_vectors,
+)
 from lightning_reg.registry import ArgumentError
 
 Matrix = NDArray[np.floating]
@@ -77,15 +83,29 @@ class Grid:
 
     @property
     def size(self) -> Matrix:
-        """Edge of the cube that has the grid's volume, mm, ``(B,)``: the length scale of
-        deformations of this image.
+        """Edge of the cube that has the grid's volume (of one slice: the square of its area), mm,
+        ``(B,)``: the length scale of deformations of this image.
         """
-        return np.prod(self.spacing * self.shape, axis=1) ** (1 / 3)
+        edges = (self.spacing * self.shape)[:, np.array(self.shape) > 1]
+        return np.prod(edges, axis=1) ** (1 / max(edges.shape[1], 1))
 
     @property
     def center(self) -> Matrix:
         """World position of the middle of the grid, ``(B, 3)`` mm."""
         return self.affine[:, :3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:, :3, 3]
+
+    @property
+    def edge(self) -> float:
+        """Finest voxel edge of the first element, mm; the thickness of one slice does not count."""
+        sizes = self.spacing[0][np.array(self.shape) > 1]
+        return float(sizes.min() if len(sizes) else self.spacing[0].min())
+
+    def in_plane(self, vectors: Tensor) -> Tensor:
+        """Vectors ``(B, 3, *any)`` in mm of the world without their components across one slice."""
+        if min(self.shape) > 1:
+            return vectors
+        inside = in_plane(transform_vectors(self.inverse, vectors), self.shape)
+        return transform_vectors(self.affine, inside)
 
     def frame(self) -> tuple[Matrix, Matrix]:
         """Matrices ``(B, 4, 4)`` from mm along the grid's own axes, about its centre, to the world,
@@ -225,14 +245,16 @@ class Grid:
         Args:
             points: ``(B, 3, *any)``, RAS mm.
             margin: tolerance beyond the outermost voxel centres, voxels; 0.5 includes the outer
-                faces.
+                faces. Along an axis of one voxel it is always 0.5.
 
         Returns:
             ``(B, *any)``, true or false.
         """
         voxels = self.to_voxel(points)
-        upper = beside([n - 1 for n in self.shape], voxels).view(1, 3, *[1] * (voxels.dim() - 2))
-        return ((voxels >= -margin) & (voxels <= upper + margin)).all(1)
+        reach = [0.5 if n == 1 else margin for n in self.shape]
+        ends = [[-r for r in reach], [n - 1 + r for n, r in zip(self.shape, reach, strict=True)]]
+        lower, upper = (beside(e, voxels).view(1, 3, *[1] * (voxels.dim() - 2)) for e in ends)
+        return ((voxels >= lower) & (voxels <= upper)).all(1)
 
     def overlap(self, other: Grid) -> float:
         """Fraction of this grid's extent inside ``other`` (sampled at up to 17 x 17 x 17 points);

@@ -130,8 +130,9 @@ class Image:
 
     def at_stride(self, stride: Sequence[int]) -> Image:
         """Average-pooled by whole factors; if they do not divide the extents, the border is
-        repeated after the last voxel.
+        repeated after the last voxel. An axis of one voxel is kept.
         """
+        stride = [s if n > 1 else 1 for n, s in zip(self.grid.shape, stride, strict=True)]
         if all(s == 1 for s in stride):
             return self
         shape = [-(-n // s) * s for n, s in zip(self.grid.shape, stride, strict=True)]

@@ -104,8 +104,8 @@ def loads_subjects(factory: Factory) -> None:
             f"{record.name} has NaN or infinite intensities",
         )
         require(
-            min(subject["image"].spatial_shape) > 1,
-            f"{record.name} is {tuple(subject['image'].spatial_shape)} voxels: one slice",
+            sum(n > 1 for n in subject["image"].spatial_shape) > 1,
+            f"{record.name} is {tuple(subject['image'].spatial_shape)} voxels: one line",
         )
         for part in ("mask", "labels"):
             if part in subject:

@@ -14,7 +14,7 @@ from lightning_reg.data.datasets.splits import CHOICES, open_dataset
 from lightning_reg.data.sampling import Patched, SampledPairs, SamplerFactory
 from lightning_reg.training.callbacks.stages import StageTraining
 
-FOR_OTHERS = ("root", "masks", "pairing", "prepare", "budget")
+FOR_OTHERS = ("root", "masks", "pairing", "prepare", "budget", "aspect")
 """Values of ``data`` that other parts of a configuration refer to."""
 
 

@@ -17,6 +17,7 @@ from lightning_reg.data.scans import (
     check_landmarks,
     make_pair,
     original,
+    read_pair,
     read_subject,
     scan_from_subject,
     subject_from_scan,
@@ -78,9 +79,20 @@ def test_a_4d_image(tmp_path: Path, noise: np.ndarray) -> None:
         read_subject("x", save(tmp_path / "series.nii", np.stack([noise, noise], axis=-1)))
 
 
-def test_a_single_slice(tmp_path: Path, noise: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"slice\.nii is a single slice"):
-        read_subject("x", save(tmp_path / "slice.nii", noise[..., :1]))
+def test_a_single_line(tmp_path: Path, noise: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"line\.nii is a single line"):
+        read_subject("x", save(tmp_path / "line.nii", noise[:, :1, :1]))
+
+
+def test_a_slice_and_a_volume_are_no_pair(tmp_path: Path, noise: np.ndarray) -> None:
+    files = {
+        "fixed": save(tmp_path / "volume.nii", noise),
+        "moving": save(tmp_path / "slice.nii", noise[..., :1]),
+    }
+    with pytest.raises(DataError, match=r"slice\.nii is a single slice .*, and the other image a"):
+        read_pair(files)
+    fixed, _ = read_pair({**files, "fixed": files["moving"]})
+    assert fixed["image"].spatial_shape[2] == 1
 
 
 def test_labels_on_another_grid(tmp_path: Path, noise: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, recomputed, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.resolution import kernel_at, required_aspect, stride_at
 from lightning_reg.functional import pool
 from lightning_reg.registry import ArgumentError
 
@@ -31,6 +32,7 @@ class DilatedEncoder(Backbone):
         stride: the images are average-pooled by this factor first (1 in the paper).
         recompute: store only the layers' outputs for the backward pass and recompute the rest: half
             the memory, a third more time.
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class DilatedEncoder(Backbone):
         slope: float = 0.2,
         stride: int = 1,
         recompute: bool = False,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if len(features) != len(dilations):
@@ -49,11 +52,13 @@ class DilatedEncoder(Backbone):
                 f"features has {len(features)} values and dilations {len(dilations)}; give one per"
                 " layer"
             )
-        self.channels, self.strides = (channels, *features), ((stride,) * 3,) * (1 + len(features))
-        self.multiple, self.recompute = (stride,) * 3, recompute
+        self.aspect, self.recompute = required_aspect(aspect), recompute
+        self.multiple = stride_at(stride, self.aspect)
+        self.channels, self.strides = (channels, *features), (self.multiple,) * (1 + len(features))
+        kernel = kernel_at(self.multiple, self.aspect)
         sizes = [channels, *features]
         self.layers = nn.ModuleList(
-            ConvBlock(a, b, norm=norm, dilation=d, slope=slope)
+            ConvBlock(a, b, kernel, norm, d, slope)
             for a, b, d in zip(sizes, sizes[1:], dilations, strict=False)
         )
         fast_layout(self)

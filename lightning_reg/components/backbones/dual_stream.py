@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_reg.components.backbones.unet import UNet
 from lightning_reg.components.blocks import Convolution, channels_last
 from lightning_reg.components.interfaces import Backbone, Features, Growable
+from lightning_reg.components.resolution import between, kernel_at
 from lightning_reg.functional import pool
 from lightning_reg.registry import ArgumentError, Range
 
@@ -36,6 +37,7 @@ class DualStream(Backbone, Growable):
         shared: whether one network processes both images. If not, each image has its own weights,
             for two modalities of which the fixed image is always the same one.
         labels: values of labels to be predicted for each image; 0 is the background.
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
 
     Raises:
         ArgumentError: ``labels`` are not different whole numbers above 0.
@@ -55,6 +57,7 @@ class DualStream(Backbone, Growable):
         shared: bool = True,
         labels: Sequence[int] = (),
         widest: int | None = None,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         whole = all(isinstance(value, int) and value > 0 for value in labels)
@@ -64,14 +67,20 @@ class DualStream(Backbone, Growable):
                 " label maps"
             )
         sizes = (levels, features, convolutions, input_stride, output_stride, channels)
-        settings = (*sizes, norm, slope, conditioned, widest)
+        settings = (*sizes, norm, slope, conditioned, widest, aspect)
         self.stream = UNet(*settings)
+        self.aspect = self.stream.aspect
         self.other = None if shared else UNet(*settings)
         self.labels = tuple(labels)
         classes = 1 + len(labels) if labels else 0
         streams = [self.stream] if self.other is None else [self.stream, self.other]
         self.classifiers = nn.ModuleList(
-            nn.ModuleList(Convolution(n, classes) for n in s.channels) for s in streams if labels
+            nn.ModuleList(
+                Convolution(n, classes, kernel_at(stride, self.aspect))
+                for n, stride in zip(s.channels, s.strides, strict=True)
+            )
+            for s in streams
+            if labels
         )
         self.channels = tuple(2 * (n + classes) for n in self.stream.channels)
         self.strides, self.multiple = self.stream.strides, self.stream.multiple
@@ -84,18 +93,16 @@ class DualStream(Backbone, Growable):
         both = [stream.maps(image, computed) for stream, image in images]
         if not self.labels:
             return self._joined(both)
-        logits: list[Tensor] = []
+        logits, stride = [], self.strides[computed - 1]
         sides = (self.classifiers[0], self.classifiers[-1])
         for maps, classifiers in zip(both, sides, strict=True):
             logits.append(classifiers[computed - 1](maps[-1]))  # type: ignore[index]
             probabilities = logits[-1].softmax(1)
             maps[:] = [
-                torch.cat([level, pool(probabilities, 2 ** (computed - 1 - number))], dim=1)
-                for number, level in enumerate(maps)
+                torch.cat([level, pool(probabilities, between(coarse, stride))], dim=1)
+                for level, coarse in zip(maps, self.strides, strict=False)
             ]
-        return Features(
-            self._joined(both), self.labels, (logits[0], logits[1]), self.strides[computed - 1]
-        )
+        return Features(self._joined(both), self.labels, (logits[0], logits[1]), stride)
 
     def _joined(self, both: Sequence[list[Tensor]]) -> list[Tensor | None]:
         """Join the maps of both images by level; ``None`` for levels that are not computed."""

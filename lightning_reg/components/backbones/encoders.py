@@ -11,6 +11,13 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.resolution import (
+    between,
+    kernel_at,
+    required_aspect,
+    stride_at,
+    strides_at,
+)
 from lightning_reg.functional import pool
 from lightning_reg.registry import ArgumentError, Range
 
@@ -27,6 +34,7 @@ class SiameseEncoder(Backbone):
         features: feature maps of every layer.
         channels: channels of one image.
         norm: ``none`` (as in the paper), ``batch`` or ``instance``.
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
     """
 
     separate = True
@@ -37,13 +45,17 @@ class SiameseEncoder(Backbone):
         features: Annotated[int, Range(1)] = 32,
         channels: int = 1,
         norm: Literal["batch", "instance", "none"] = "none",
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.channels, self.strides = (2 * features,), ((2**levels,) * 3,)
-        self.multiple = (2**levels,) * 3
+        self.aspect = required_aspect(aspect)
+        strides = strides_at([2**n for n in range(levels + 1)], self.aspect)
+        self.channels, self.strides, self.multiple = (2 * features,), strides[-1:], strides[-1]
+        self.factors = [between(coarse, fine) for fine, coarse in itertools.pairwise(strides)]
         sizes = [channels] + [features] * levels
         self.layers = nn.ModuleList(
-            ConvBlock(a, b, norm=norm) for a, b in itertools.pairwise(sizes)
+            ConvBlock(a, b, kernel_at(stride, self.aspect), norm)
+            for (a, b), stride in zip(itertools.pairwise(sizes), strides, strict=False)
         )
         fast_layout(self)
 
@@ -54,8 +66,8 @@ class SiameseEncoder(Backbone):
         return [torch.cat([self._pipeline(fixed), self._pipeline(moving)], dim=1)]
 
     def _pipeline(self, image: Tensor) -> Tensor:
-        for layer in self.layers:
-            image = pool(layer(image), 2)
+        for layer, factor in zip(self.layers, self.factors, strict=True):
+            image = pool(layer(image), factor)
         return image.mean((2, 3, 4), keepdim=True)
 
 
@@ -67,10 +79,11 @@ class LatticeEncoder(Backbone):
     widen the receptive field to the support of the spline (four spacings), and two of 1x1x1 follow.
 
     Args:
-        spacing: control-point distance, voxels: a power of two, for all axes or per axis.
+        spacing: control-point distance, voxels: a power of two, for the finest axis or per axis.
         features: feature maps of every layer.
         channels: channels of the two images together.
         norm: ``none`` (as in the paper), ``batch`` or ``instance``.
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
     """
 
     def __init__(
@@ -79,19 +92,26 @@ class LatticeEncoder(Backbone):
         features: Annotated[int, Range(1)] = 32,
         channels: int = 2,
         norm: Literal["batch", "instance", "none"] = "none",
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        i, j, k = [spacing] * 3 if isinstance(spacing, int) else spacing
+        self.aspect = required_aspect(aspect)
+        i, j, k = stride_at(spacing, self.aspect) if isinstance(spacing, int) else spacing
         if any(s < 1 or s & (s - 1) for s in (i, j, k)):
             raise ArgumentError(
                 f"spacing is {spacing}; along every axis it has to be a power of two"
             )
         self.channels, self.strides, self.multiple = (features,), ((i, j, k),), (i, j, k)
         halvings = [s.bit_length() - 1 for s in (i, j, k)]
+        coarse = max(halvings)
+        # an axis of larger voxels is pooled last
+        late = [coarse - n if a > 1 else 0 for n, a in zip(halvings, self.aspect, strict=True)]
         self.factors = [
-            tuple(2 if step < n else 1 for n in halvings) for step in range(max(halvings))
+            tuple(2 if a <= step < a + n else 1 for n, a in zip(halvings, late, strict=True))
+            for step in range(coarse)
         ]
-        kernels = [3] * (len(self.factors) + 2) + [1, 1]
+        reached = [(2 ** min(step, coarse),) * 3 for step in range(coarse + 2)]
+        kernels = [kernel_at(stride, self.aspect) for stride in reached] + [(1, 1, 1)] * 2
         sizes = [channels] + [features] * len(kernels)
         widths = itertools.pairwise(sizes)
         self.layers = nn.ModuleList(

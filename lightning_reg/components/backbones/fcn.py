@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.resolution import between, kernel_at, required_aspect, strides_at
 from lightning_reg.registry import Range
 
 FORMS = ("multiresolution", "no_pooling", "interpolated")
@@ -31,6 +33,7 @@ class FCN(Backbone):
         form: ``multiresolution``, or one of the networks that the paper compares it with:
             ``no_pooling`` (the first three convolutions at full resolution) or ``interpolated``
             (the convolutions and poolings; the features at stride 4 are the only level).
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
     """
 
     def __init__(
@@ -39,29 +42,41 @@ class FCN(Backbone):
         channels: int = 2,
         norm: Literal["batch", "instance", "none"] = "batch",
         form: Literal["multiresolution", "no_pooling", "interpolated"] = "multiresolution",
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        n = features
+        n, self.aspect = features, required_aspect(aspect)
+        one, two, four = strides_at((1, 2, 4), self.aspect)
+        halved, quartered = between(two, one), between(four, two)
+        kernels = [kernel_at(stride, self.aspect) for stride in (one, two, four)]
         if form == "no_pooling":
-            self.channels, self.strides, self.multiple = (4 * n,), ((1, 1, 1),), (1, 1, 1)
+            self.channels, self.strides, self.multiple = (4 * n,), (one,), one
             pools: list[nn.Module] = [nn.Identity(), nn.Identity()]
+            kernels = kernels[:1] * 3
         else:
             several = form == "multiresolution"
             self.channels = (2 * n, 2 * n, n) if several else (2 * n,)
-            self.strides = ((4, 4, 4), (2, 2, 2), (1, 1, 1)) if several else ((4, 4, 4),)
-            self.multiple = (4, 4, 4)
-            pools = [nn.MaxPool3d(4, stride=2, padding=1) for _ in range(2)]
+            self.strides, self.multiple = (four, two, one) if several else (four,), four
+            pools = [
+                nn.MaxPool3d(
+                    tuple(4 if f == 2 else 1 for f in factor), factor, tuple(f - 1 for f in factor)
+                )
+                for factor in (halved, quartered)
+            ]
         self.down = nn.Sequential(
-            ConvBlock(channels, n, norm=norm),
+            ConvBlock(channels, n, kernels[0], norm),
             pools[0],
-            ConvBlock(n, 2 * n, norm=norm),
+            ConvBlock(n, 2 * n, kernels[1], norm),
             pools[1],
-            ConvBlock(2 * n, 4 * n, norm=norm),
+            ConvBlock(2 * n, 4 * n, kernels[2], norm),
         )
         if form != "no_pooling":
-            self.down.append(ConvBlock(4 * n, 2 * n, norm=norm))
+            self.down.append(ConvBlock(4 * n, 2 * n, kernels[2], norm))
         ups = (
-            [UpBlock(2 * n, 2 * n, norm, kernel=4), UpBlock(2 * n, n, norm, kernel=4)]
+            [
+                UpBlock(2 * n, 2 * n, norm, kernel=4, factor=quartered),
+                UpBlock(2 * n, n, norm, kernel=4, factor=halved),
+            ]
             if form == "multiresolution"
             else []
         )

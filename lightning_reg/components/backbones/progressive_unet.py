@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, UpBlock, fast_layout, stack_images
 from lightning_reg.components.interfaces import Backbone, Growable
+from lightning_reg.components.resolution import between, kernel_at, required_aspect, strides_at
 from lightning_reg.functional import pool
 from lightning_reg.registry import Range
 
@@ -29,6 +31,7 @@ class ProgressiveUNet(Backbone, Growable):
         features: feature maps of the finest level; each coarser level has twice as many.
         channels: channels of the two images together.
         norm: ``batch`` (as in the paper) or ``instance``.
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
     """
 
     def __init__(
@@ -37,27 +40,31 @@ class ProgressiveUNet(Backbone, Growable):
         features: Annotated[int, Range(1)] = 16,
         channels: int = 2,
         norm: Literal["batch", "instance", "none"] = "batch",
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.aspect = required_aspect(aspect)
         widths = [features * 2 ** (levels - 1 - i) for i in range(levels)]
-        self.channels, self.strides = (
-            tuple(widths),
-            tuple((n, n, n) for n in (2 ** (levels - 1 - i) for i in range(levels))),
-        )
+        self.channels = tuple(widths)
+        self.strides = strides_at([2 ** (levels - 1 - i) for i in range(levels)], self.aspect)
         self.multiple = self.strides[0]
+        self.factors = [between(coarse, fine) for coarse, fine in itertools.pairwise(self.strides)]
+        kernels = [kernel_at(stride, self.aspect) for stride in self.strides]
         self.alpha = (0.0,) * (levels - 1) + (1.0,)
-        self.inputs = nn.ModuleList(ConvBlock(channels, n, norm=norm) for n in widths)
-        self.encoders = nn.ModuleList(ConvBlock(n, n, norm=norm) for n in widths)
+        levels_in = list(zip(widths, kernels, strict=True))
+        self.inputs = nn.ModuleList(ConvBlock(channels, n, k, norm) for n, k in levels_in)
+        self.encoders = nn.ModuleList(ConvBlock(n, n, k, norm) for n, k in levels_in)
         self.widen = nn.ModuleList(
             ConvBlock(fine, coarse, kernel=1, norm=norm)
             for coarse, fine in itertools.pairwise(widths)
         )
         self.up = nn.ModuleList(
-            UpBlock(coarse, fine, norm=norm) for coarse, fine in itertools.pairwise(widths)
+            UpBlock(coarse, fine, norm=norm, factor=factor)
+            for (coarse, fine), factor in zip(itertools.pairwise(widths), self.factors, strict=True)
         )
         self.decoders = nn.ModuleList(
-            nn.Sequential(ConvBlock(2 * n, n, norm=norm), ConvBlock(n, n, norm=norm))
-            for n in widths[1:]
+            nn.Sequential(ConvBlock(2 * n, n, k, norm), ConvBlock(n, n, k, norm))
+            for n, k in levels_in[1:]
         )
         fast_layout(self)
 
@@ -73,7 +80,7 @@ class ProgressiveUNet(Backbone, Growable):
         skips: list[Tensor] = []
         x: Tensor | None = None
         for i in range(top, -1, -1):
-            above = None if x is None or beta[i] == 1 else self.widen[i](pool(x, 2))
+            above = None if x is None or beta[i] == 1 else self.widen[i](pool(x, self.factors[i]))
             entering = self.inputs[i](pyramid[i]) if beta[i] > 0 else None
             x = _mix(entering, above, beta[i])
             x = self.encoders[i](x)

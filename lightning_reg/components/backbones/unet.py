@@ -18,7 +18,8 @@ from lightning_reg.components.blocks import (
     stack_images,
 )
 from lightning_reg.components.conditioning import Conditioning
-from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.interfaces import Backbone, Stride
+from lightning_reg.components.resolution import between, kernel_at, required_aspect, strides_at
 from lightning_reg.functional import pool
 from lightning_reg.registry import ArgumentError, Range
 
@@ -41,6 +42,9 @@ class UNet(Backbone):
             (callback ``conditional_weight``). The weight scales and shifts the feature maps; needs
             ``norm: instance``.
         widest: largest number of feature maps of a level; ``null``: no limit.
+        aspect: relative voxel sizes along the axes, in powers of two: ``[1, 1, 4]`` for voxels of
+            1.5 x 1.5 x 8 mm, 0 for an axis of one voxel. An axis is neither pooled nor convolved
+            before its voxels are as large as the others'; strides are those of the finest axis.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class UNet(Backbone):
         slope: float = 0.0,
         conditioned: Sequence[float] | None = None,
         widest: int | None = None,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if widest is not None and widest < features:
@@ -74,24 +79,36 @@ class UNet(Backbone):
         kind = norm if conditioned is None else "conditional"
         widths = [min(features * 2**i, widest or features * 2**i) for i in range(levels)]
         up_to = 0 if output_stride is None else strides.index(output_stride)
-        self.input_stride = input_stride
-        self.strides = tuple((s, s, s) for s in reversed(strides[up_to:]))
+        self.aspect = required_aspect(aspect)
+        ascending = strides_at(strides, self.aspect)
+        self.input_stride = ascending[0]
+        self.factors = [between(b, a) for a, b in itertools.pairwise(ascending)]
+        self.strides = tuple(reversed(ascending[up_to:]))
         self.channels = tuple(reversed(widths[up_to:]))
         self.multiple = self.strides[0]
 
-        def blocks(inputs: int, outputs: int) -> nn.Sequential:
-            sizes = [inputs] + [outputs] * convolutions
+        def blocks(inputs: int, outputs: int, stride: Stride) -> nn.Sequential:
+            sizes, kernel = [inputs] + [outputs] * convolutions, kernel_at(stride, self.aspect)
             return nn.Sequential(
-                *(ConvBlock(a, b, norm=kind, slope=slope) for a, b in itertools.pairwise(sizes))
+                *(ConvBlock(a, b, kernel, kind, slope=slope) for a, b in itertools.pairwise(sizes))
             )
 
         self.encoders = nn.ModuleList(
-            blocks(a, b) for a, b in itertools.pairwise([channels, *widths])
+            blocks(a, b, stride)
+            for (a, b), stride in zip(
+                itertools.pairwise([channels, *widths]), ascending, strict=True
+            )
         )
         self.up = nn.ModuleList(
-            UpBlock(a, b, kind, slope=slope) for a, b in itertools.pairwise(self.channels)
+            UpBlock(a, b, kind, slope=slope, factor=between(coarse, fine))
+            for (a, b), (coarse, fine) in zip(
+                itertools.pairwise(self.channels), itertools.pairwise(self.strides), strict=True
+            )
         )
-        self.decoders = nn.ModuleList(blocks(2 * n, n) for n in self.channels[1:])
+        self.decoders = nn.ModuleList(
+            blocks(2 * n, n, stride)
+            for n, stride in zip(self.channels[1:], self.strides[1:], strict=True)
+        )
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
@@ -111,7 +128,7 @@ class UNet(Backbone):
         x = channels_last(pool(images, self.input_stride))
         skips: list[Tensor] = []
         for index, encoder in enumerate(self.encoders):
-            x = encoder(x if index == 0 else pool(x, 2))
+            x = encoder(x if index == 0 else pool(x, self.factors[index - 1]))
             skips.append(x)
         features = [skips.pop()]
         for up, decoder in list(zip(self.up, self.decoders, strict=True))[: levels - 1]:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_reg.components.blocks import ConvBlock, fast_layout, stack_images
-from lightning_reg.components.interfaces import Backbone
+from lightning_reg.components.interfaces import Backbone, Stride
+from lightning_reg.components.resolution import between, kernel_at, required_aspect, strides_at
 from lightning_reg.functional import resize
 from lightning_reg.registry import ArgumentError
 
@@ -32,6 +33,7 @@ class VoxelMorphUNet(Backbone):
         last: feature maps of the layers at full resolution, one or more.
         channels: channels of the two images together.
         norm, slope: see :class:`~lightning_reg.components.blocks.ConvBlock`.
+        aspect: see :class:`~lightning_reg.components.backbones.unet.UNet`.
 
     Raises:
         ArgumentError: the lists do not fit together.
@@ -45,6 +47,7 @@ class VoxelMorphUNet(Backbone):
         channels: int = 2,
         norm: Literal["batch", "instance", "none"] = "none",
         slope: float = 0.2,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if (
@@ -59,29 +62,36 @@ class VoxelMorphUNet(Backbone):
                 " or more, and every layer 1 or more maps"
             )
 
-        def block(inputs: int, outputs: int) -> ConvBlock:
-            return ConvBlock(inputs, outputs, norm=norm, slope=slope)
+        self.aspect = required_aspect(aspect)
+        strides = strides_at([2**n for n in range(len(encoder) + 1)], self.aspect)
+
+        def block(inputs: int, outputs: int, stride: Stride) -> ConvBlock:
+            return ConvBlock(inputs, outputs, kernel_at(stride, self.aspect), norm, slope=slope)
 
         self.encoder = nn.ModuleList(
-            block(a, b) for a, b in itertools.pairwise([channels, *encoder])
+            block(a, b, stride)
+            for (a, b), stride in zip(
+                itertools.pairwise([channels, *encoder]), strides, strict=False
+            )
         )
         inputs = [encoder[-1], *(a + b for a, b in zip(decoder, reversed(encoder), strict=True))]
-        self.decoder = nn.ModuleList(block(a, b) for a, b in zip(inputs, decoder, strict=False))
-        self.last = nn.Sequential(
-            *(block(a, b) for a, b in itertools.pairwise([inputs[-1], *last]))
+        self.decoder = nn.ModuleList(
+            block(*sizes) for sizes in zip(inputs, decoder, reversed(strides), strict=False)
         )
-        self.channels, self.strides = (last[-1],), ((1, 1, 1),)
-        factor = 2 ** len(encoder)
-        self.multiple = (factor, factor, factor)
+        self.last = nn.Sequential(
+            *(block(a, b, strides[0]) for a, b in itertools.pairwise([inputs[-1], *last]))
+        )
+        self.channels, self.strides, self.multiple = (last[-1],), strides[:1], strides[-1]
+        self.factors = [between(coarse, fine) for fine, coarse in itertools.pairwise(strides)]
         fast_layout(self)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor | None]:
         x = stack_images(fixed, moving)
         skips = []
-        for layer in self.encoder:
+        for layer, factor in zip(self.encoder, self.factors, strict=True):
             x = layer(x)
             skips.append(x)
-            x = F.max_pool3d(x, 2)
+            x = F.max_pool3d(x, factor)
         for layer in self.decoder:
             skip = skips.pop()
             x = torch.cat([resize(layer(x), skip.shape[2:], "nearest"), skip], dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import small_output
 from lightning_reg.components.interfaces import Features, Head, Stride
-from lightning_reg.functional import affine_matrix, beside
+from lightning_reg.functional import affine_matrix, beside, in_plane_parameters
 from lightning_reg.spatial import Affine, Grid
 
 
@@ -22,7 +22,7 @@ class AffineHead(Head):
     Translation is unbounded, rotation and shear lie within plus and minus pi, scales in [0.5, 1.5].
     They are defined along the fixed image's own axes and about its centre, in mm. For every
     parameter, an output of one moves the image's faces by about one voxel. The transform is close
-    to the identity at initialisation.
+    to the identity at initialisation. Of an image of one slice, it moves points in the plane only.
 
     Args:
         channels, strides: of the backbone's levels, coarsest first (supplied); all levels of the
@@ -56,7 +56,9 @@ class AffineHead(Head):
         """Map any ``(B, 12)`` numbers to bounded parameters of
         :func:`~lightning_reg.functional.affine_matrix`.
         """
-        half = sum(grid.shape) / 6
+        extended = [n for n in grid.shape if n > 1]
+        half = sum(extended) / (2 * max(len(extended), 1))
+        raw = in_plane_parameters(raw, grid.shape)
         translation, rotation, scale, shear = raw.split(3, dim=1)
         return torch.cat(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from lightning_reg.components.blocks import Convolution, fast_layout, small_output
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
-from lightning_reg.functional import pool, resize
+from lightning_reg.components.resolution import between, kernel_at, required_aspect, stride_at
+from lightning_reg.functional import beside, in_plane, pool, resize
 from lightning_reg.registry import ArgumentError, Range
 from lightning_reg.spatial import BSpline, Displacement, Grid, Velocity
 
@@ -33,6 +35,7 @@ class DenseHead(Head, Growable):
             instead of predicting a whole field per level: a new level then starts from the field
             learned so far. (Not in the paper.)
         kernel: size of the convolutions, voxels, odd.
+        aspect: of the backbone (supplied).
     """
 
     def __init__(
@@ -43,17 +46,21 @@ class DenseHead(Head, Growable):
         equalized: bool = False,
         refine: bool = False,
         kernel: Annotated[int, Range(1, odd=True)] = 3,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         first = len(channels) - 1 if levels == "finest" else 0
         self.first, self.strides = first, tuple(strides)
         self.refine, self.each = refine, levels == "all"
         self.alpha = (0.0,) * (len(channels) - 1 - first) + (1.0,)
-        fields = [Convolution(n, 3, kernel) for n in channels[first:]]
+        axes = required_aspect(aspect)
+        kernels = [kernel_at(stride, axes, kernel) for stride in strides[first:]]
+        sizes = list(zip(channels[first:], kernels, strict=True))
+        fields = [Convolution(n, 3, edges) for n, edges in sizes]
         for field in fields:
             small_output(field)
         self.fields = nn.ModuleList(fields)
-        self.gains = [(kernel**3 * n) ** -0.5 if equalized else 1.0 for n in channels[first:]]
+        self.gains = [(math.prod(edges) * n) ** -0.5 if equalized else 1.0 for n, edges in sizes]
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[Displacement]:
@@ -65,7 +72,7 @@ class DenseHead(Head, Growable):
         for index, weight in enumerate(self.alpha[: finest + 1]):
             if weight == 0 and not self.refine:
                 continue
-            field = self._field(index, features[self.first + index])
+            field = self._field(index, features[self.first + index], grid)
             if self.refine:
                 if coarser is not None:
                     field = field + resize(coarser, field.shape[2:])
@@ -84,17 +91,17 @@ class DenseHead(Head, Growable):
         """Return the displacement of one level on its own grid; that of the finest level on the
         fixed grid.
         """
-        field = self._field(index, features)
+        field = self._field(index, features, grid)
         if all(s == 1 for s in self.strides[index]):
             i, j, k = grid.shape
             return Displacement(field[:, :, :i, :j, :k], grid)
         return Displacement(field, grid.at_stride(self.strides[index], field.shape[2:]))
 
-    def _field(self, index: int, features: Tensor) -> Tensor:
+    def _field(self, index: int, features: Tensor, grid: Grid) -> Tensor:
         """Predict the displacement from the features of one level, ``(B, 3, ...)`` at that level's
         resolution.
         """
-        return self.gains[index] * self.fields[index](features).float()
+        return in_plane(self.gains[index] * self.fields[index](features).float(), grid.shape)
 
 
 class VelocityHead(Head):
@@ -105,7 +112,8 @@ class VelocityHead(Head):
         channels, strides: of the backbone's levels, coarsest first (supplied).
         steps: number of squarings, see :func:`lightning_reg.functional.exponentiate`.
         reduce: factor by which the velocity is average-pooled along every axis before it is
-            integrated (2 in VoxelMorph).
+            integrated (2 in VoxelMorph), as far as ``aspect`` pools the axis.
+        aspect: of the backbone (supplied).
     """
 
     def __init__(
@@ -114,15 +122,20 @@ class VelocityHead(Head):
         strides: Sequence[Stride],
         steps: Annotated[int, Range(0)] = 7,
         reduce: Annotated[int, Range(1)] = 1,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.stride, self.steps, self.reduce = tuple(reduce * n for n in strides[-1]), steps, reduce
-        self.velocity = Convolution(channels[-1], 3)
+        axes, finest = required_aspect(aspect), max(strides[-1])
+        self.reduce = between(stride_at(reduce * finest, axes), stride_at(finest, axes))
+        self.stride = tuple(r * n for r, n in zip(self.reduce, strides[-1], strict=True))
+        self.steps = steps
+        self.velocity = Convolution(channels[-1], 3, kernel_at(strides[-1], axes))
         small_output(self.velocity)
         fast_layout(self)
 
     def forward(self, features: Features, grid: Grid) -> list[Velocity]:
-        velocity = pool(self.velocity(features[-1]).float(), self.reduce) / self.reduce
+        velocity = pool(self.velocity(features[-1]).float(), self.reduce)
+        velocity = in_plane(velocity / beside(self.reduce, velocity).view(3, 1, 1, 1), grid.shape)
         return [Velocity(velocity, grid.at_stride(self.stride, velocity.shape[2:]), self.steps)]
 
 
@@ -158,5 +171,5 @@ class BSplineHead(Head):
         small_output(self.control)
 
     def forward(self, features: Features, grid: Grid) -> list[BSpline]:
-        control = self.control(features[self.level])
+        control = in_plane(self.control(features[self.level]), grid.shape)
         return [BSpline(control, grid, self.stride, [(s - 1) / 2 for s in self.stride])]

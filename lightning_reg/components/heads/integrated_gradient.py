@@ -16,6 +16,8 @@ from lightning_reg.components.blocks import (
     small_output,
 )
 from lightning_reg.components.interfaces import Features, Head, Stride
+from lightning_reg.components.resolution import kernel_at, required_aspect
+from lightning_reg.functional import in_plane
 from lightning_reg.spatial import Grid, IntegratedGradient
 
 
@@ -34,6 +36,7 @@ class IntegratedGradientHead(Head):
         norm, slope: of the convolutions, see :class:`~lightning_reg.components.blocks.ConvBlock`.
         recompute: recompute the convolutions in the backward pass instead of storing their
             intermediate results.
+        aspect: of the backbone (supplied).
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class IntegratedGradientHead(Head):
         norm: Literal["batch", "instance", "none"] = "instance",
         slope: float = 0.2,
         recompute: bool = False,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.stride, self.recompute = strides[-1], recompute
@@ -54,12 +58,13 @@ class IntegratedGradientHead(Head):
         self.excite = nn.Sequential(
             nn.Linear(read, squeezed), nn.ReLU(), nn.Linear(squeezed, read), nn.Sigmoid()
         )
-        sizes = [read, *features]
+        sizes, kernel = [read, *features], kernel_at(self.stride, required_aspect(aspect))
         blocks = (
-            ConvBlock(a, b, norm=norm, slope=slope) for a, b in zip(sizes, features, strict=False)
+            ConvBlock(a, b, kernel, norm, slope=slope)
+            for a, b in zip(sizes, features, strict=False)
         )
         self.convolutions = nn.Sequential(*blocks)
-        self.gradients = Convolution(sizes[-1], 3)
+        self.gradients = Convolution(sizes[-1], 3, kernel)
         small_output(self.gradients)
         fast_layout(self)
 
@@ -69,7 +74,7 @@ class IntegratedGradientHead(Head):
         x = recomputed(self.recompute, self._excited, weights, *read)
         for block in list(self.convolutions)[1:]:
             x = recomputed(self.recompute, block, x)
-        gradient = 2 * torch.sigmoid(self.gradients(x).float())
+        gradient = 2 * torch.sigmoid(in_plane(self.gradients(x).float(), grid.shape))
         return [IntegratedGradient(gradient, grid.at_stride(self.stride, gradient.shape[2:]))]
 
     def _excited(self, weights: Tensor, *features: Tensor) -> Tensor:

@@ -20,11 +20,13 @@ from lightning_reg.components.blocks import (
     small_output,
 )
 from lightning_reg.components.interfaces import Features, Growable, Head, Stride
+from lightning_reg.components.resolution import kernel_at, required_aspect
 from lightning_reg.functional import (
     compose,
     correlation_volume,
     exponentiate,
     identity_points,
+    in_plane,
     resize,
     resize_displacement,
     warp,
@@ -78,6 +80,7 @@ class PyramidHead(Head, Growable):
         keypoint_level: level whose features show the keypoints, 0 is the coarsest.
         correlation: largest offset, voxels of each level, at which the features of both images are
             compared; 0: they are not.
+        aspect: of the backbone (supplied).
 
     Raises:
         ArgumentError: an odd number of maps, which cannot belong to two images; an unknown value of
@@ -98,6 +101,7 @@ class PyramidHead(Head, Growable):
         keypoints: int = 0,
         keypoint_level: int = 0,
         correlation: Annotated[int, Range(0)] = 0,
+        aspect: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if any(n % 2 for n in channels):
@@ -110,12 +114,15 @@ class PyramidHead(Head, Growable):
         self.alpha = (0.0,) * (len(channels) - 1) + (1.0,)
         self.estimators, self.velocities = nn.ModuleList(), nn.ModuleList()
         offsets = (2 * correlation + 1) ** 3 if correlation else 0
-        for number, maps in enumerate(channels):
+        kernels = [kernel_at(stride, required_aspect(aspect)) for stride in strides]
+        for number, (maps, kernel) in enumerate(zip(channels, kernels, strict=True)):
             seen = maps + offsets + (features if number else 0)
             sizes = [seen] + [features] * convolutions
-            blocks = [ConvBlock(a, b, norm=norm, slope=slope) for a, b in itertools.pairwise(sizes)]
+            blocks = [
+                ConvBlock(a, b, kernel, norm, slope=slope) for a, b in itertools.pairwise(sizes)
+            ]
             self.estimators.append(nn.Sequential(*blocks))
-            velocity = Convolution(sizes[-1], 3)
+            velocity = Convolution(sizes[-1], 3, kernel)
             small_output(velocity)
             self.velocities.append(velocity)
         if keypoints and (keypoints < 4 or not 0 <= keypoint_level < len(channels)):
@@ -125,7 +132,9 @@ class PyramidHead(Head, Growable):
             )
         self.keypoint_level = keypoint_level
         self.keypoints = (
-            Convolution(channels[keypoint_level] // 2, keypoints) if keypoints else None
+            Convolution(channels[keypoint_level] // 2, keypoints, kernels[keypoint_level])
+            if keypoints
+            else None
         )
         fast_layout(self)
 
@@ -155,6 +164,7 @@ class PyramidHead(Head, Growable):
             ]
             velocities = [self.velocities[number](context).float() for context in contexts]
             velocity = velocities[0] - velocities[1] if self.antisymmetric else velocities[0]
+            velocity = in_plane(velocity, grid.shape)
             step = exponentiate(
                 self.alpha[finest] * velocity if 0 < number == finest else velocity, self.steps
             )

@@ -123,7 +123,7 @@ def load_leniently(
     if (
         record.image is None
         or record.number is not None
-        or not (record.image.is_dir() or is_image(record.image))
+        or not (record.image.is_dir() or is_image(record.image, pictures=True))
     ):
         return load_record(dataset, record), []
     try:

@@ -13,6 +13,7 @@ from lightning_reg.data.datasets.interface import Record
 from lightning_reg.data.datasets.roles import (
     ENDINGS,
     IMAGES,
+    PICTURES,
     ROLES,
     Part,
     assign_parts,
@@ -87,7 +88,9 @@ def from_kinds(
     names = _Names(root, pattern)
     ending = images.lower().removeprefix("images")
     files = sorted((root / images).iterdir(), key=natural)
-    scans, parts = sort_parts({stem(path): path for path in files if is_image(path)}, labels)
+    pictures = not any(map(is_image, files))
+    by_name = {stem(path): path for path in files if is_image(path, pictures)}
+    scans, parts = sort_parts(by_name, labels)
     for folder in sorted(
         path for path in root.iterdir() if path.is_dir() and path.name.lower().endswith(ending)
     ):
@@ -98,7 +101,9 @@ def from_kinds(
             inside = [
                 path
                 for path in walk(folder)
-                if path.name.lower().endswith(ENDINGS[part]) and not path.name.startswith("_")
+                if path.name.lower().endswith(ENDINGS[part])
+                and not path.name.startswith("_")
+                and (pictures or path.suffix.lower() not in PICTURES)
             ]
             parts += [Part(stem(path), path, part) for path in inside]
     extra = assign_parts(scans, parts)
@@ -160,12 +165,16 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
     names = _Names(root, pattern)
     images: dict[str, Path] = {}
     points: list[Part] = []
-    for path in walk(root):
+    files = walk(root)
+    pictures = not any(is_image(path) or path.suffix.lower() == ".dcm" for path in files)
+    for path in files:
+        if path.suffix.lower() in PICTURES and not pictures:
+            continue
         relative = path.relative_to(root)
         name = (relative.parent / stem(path)).as_posix()
         if path.suffix.lower() == ".dcm":
             images[relative.parent.as_posix()] = path.parent
-        elif is_image(path):
+        elif is_image(path, pictures):
             if name in images:
                 raise DataError(f"{images[name]} and {path} have one name; remove one of them.")
             images[name] = path
@@ -175,8 +184,8 @@ def from_tree(root: Path, pattern: str | None = None, labels: str | None = None)
     if not scans:
         holds = f"only masks or label maps (as {parts[0].path})" if parts else "no images"
         raise DataError(
-            f"{root} holds {holds} ({', '.join(IMAGES)}, or folders with *.dcm); set `root` to"
-            " the folder that holds the scans."
+            f"{root} holds {holds} ({', '.join(IMAGES + PICTURES)}, or folders with *.dcm); set"
+            " `root` to the folder that holds the scans."
         )
     extra = assign_parts(scans, [*parts, *points])
     folders = {path.parent for path in scans.values()}

@@ -18,8 +18,10 @@ from lightning_reg.io.images import read_image
 from lightning_reg.registry import DataError
 
 IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+PICTURES = (".png", ".tif", ".tiff")
+"""Endings of 2D images, which are scans where there are no :data:`IMAGES`."""
 POINTS = (".csv", ".fcsv", ".mrk.json", ".txt")
-ENDINGS = {"mask": IMAGES, "labels": IMAGES, "landmarks": POINTS}
+ENDINGS = {"mask": IMAGES + PICTURES, "labels": IMAGES + PICTURES, "landmarks": POINTS}
 LABELS = (
     "seg segs dseg aseg segmentation segmentations label labels labelmap labelmaps parcellation gt"
 )
@@ -46,9 +48,12 @@ def stem(path: Path) -> str:
     return path.name[: len(name) - len(longest)]
 
 
-def is_image(path: Path) -> bool:
-    """Whether the name is that of an image; hidden files, as ``._x.nii.gz`` of macOS, are not."""
-    return path.name.lower().endswith(IMAGES) and not path.name.startswith((".", "_"))
+def is_image(path: Path, pictures: bool = False) -> bool:
+    """Return whether the name is that of an image, or of one of :data:`PICTURES`; hidden files, as
+    ``._x.nii.gz`` of macOS, are not.
+    """
+    endings = IMAGES + PICTURES if pictures else IMAGES
+    return path.name.lower().endswith(endings) and not path.name.startswith((".", "_"))
 
 
 def words(text: str) -> list[str]:

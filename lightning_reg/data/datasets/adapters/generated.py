@@ -24,7 +24,7 @@ from lightning_reg.data.scans import Scan, subject_from_scan
 from lightning_reg.functional import bounding_box
 from lightning_reg.io.images import read_image
 from lightning_reg.phantom.thorax import breathing_thorax
-from lightning_reg.registry import DataError, Length, Range
+from lightning_reg.registry import ArgumentError, DataError, Length, Range
 from lightning_reg.spatial import Pair
 
 
@@ -85,7 +85,8 @@ class ShapesDataset(GeneratedDataset):
 
     Args:
         subjects, validation: number of training and of validation subjects.
-        shape: voxels per scan.
+        shape: voxels per scan; one axis may have one voxel, for slices, see
+            :func:`~lightning_reg.phantom.breathing_thorax`.
         seed: seed of the first training subject; those of validation start at ``seed + 1_000_000``.
     """
 
@@ -112,7 +113,8 @@ class PhantomDataset(GeneratedDataset):
     Args:
         subjects: number of training subjects.
         validation: number of validation subjects.
-        shape: voxels per scan.
+        shape: voxels per scan; one axis may have one voxel, for slices, see
+            :func:`~lightning_reg.phantom.breathing_thorax`.
         seed: seed of the first training subject; those of validation start at ``seed + 1000``.
         crop: crop both scans of a subject to the bounding box of the lungs of both, with this
             margin in mm; ``null`` keeps the trunk.
@@ -124,10 +126,14 @@ class PhantomDataset(GeneratedDataset):
         self,
         subjects: Annotated[int, Range(0, 1000)] = 8,
         validation: Annotated[int, Range(0, 1000)] = 4,
-        shape: Annotated[Sequence[Annotated[int, Range(8, of="voxels")]], Length(3)] = (64, 64, 64),
+        shape: Annotated[Sequence[Annotated[int, Range(1, of="voxels")]], Length(3)] = (64, 64, 64),
         seed: int = 0,
         crop: float | None = None,
     ) -> None:
+        if sorted(shape)[1] < 8 or 1 < min(shape) < 8:
+            raise ArgumentError(
+                f"shape is {shape}; give three numbers of voxels, 8 or more, or 1 for a slice"
+            )
         self.shape, self.crop = (shape[0], shape[1], shape[2]), crop
         super().__init__(subjects, validation, seed)
 
