@@ -27,7 +27,7 @@ from lightning_reg.data.sampling import (
     SamplerFactory,
     synthetic_pairs,
 )
-from lightning_reg.data.scans import Scan, make_pair
+from lightning_reg.data.scans import Scan, make_pair, require_alike
 from lightning_reg.data.statistics import statistics
 from lightning_reg.registry import ArgumentError, Checked, DataError, Range, require_kind
 from lightning_reg.spatial import Pair
@@ -195,6 +195,7 @@ class RegistrationData(Checked, L.LightningDataModule):
         train = self._scans("train")
         self.statistics = statistics(train)
         self._count_parts(train)
+        require_alike(train)
         drawn = self.sampling(train, self.data.pairs("train"), self.seed)
         augmented = AugmentedPairs(drawn, self.augmentation, self.seed, self.samples_per_epoch)
         self.train_pairs = drawn if self.augment_on == "device" else augmented

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -83,16 +83,14 @@ class Geometry(Checked):
                 )
                 if np.prod(np.array(image.spatial_shape) * image.spacing / spacing) > LARGEST:
                     raise MemoryError
-                subject = tio.Resample(spacing, antialias=True)(subject)
+                subject = _resampled(subject, spacing)
             if self.shape is not None and tuple(self.shape) != tuple(
                 subject["image"].spatial_shape
             ):
                 grid = grid_of(subject["image"]).resized(self.shape)
-                subject = tio.Resample((grid.shape, grid.affine[0]), antialias=True)(subject)
+                subject = _resampled(subject, (grid.shape, grid.affine[0]))
             if voxels is not None and math.prod(subject["image"].spatial_shape) > voxels:
-                subject = tio.Resample(coarser(grid_of(subject["image"]), voxels), antialias=True)(
-                    subject
-                )
+                subject = _resampled(subject, coarser(grid_of(subject["image"]), voxels))
         return subject
 
     def _cropped(self, subject: tio.Subject) -> tio.Subject:
@@ -123,6 +121,24 @@ class Geometry(Checked):
         # TorchIO drops entries that are not images
         cropped.update({key: value for key, value in subject.items() if key not in cropped})
         return cropped
+
+
+def _resampled(subject: tio.Subject, target: Any) -> tio.Subject:
+    """Resample to a voxel size, or to a shape and an affine; smoothed where voxels become larger.
+
+    TorchIO smooths images of four voxels or more along every axis: one slice is repeated.
+    """
+    flat = [n == 1 for n in subject["image"].spatial_shape]
+    if not any(flat):
+        return tio.Resample(target, antialias=True)(subject)
+    behind = tuple(width for one in flat for width in (0, 3 * one))
+    if isinstance(target[0], tuple):
+        shape, affine = target
+        target = (tuple(4 if one else n for n, one in zip(shape, flat, strict=True)), affine)
+    wide = tio.Pad(behind, padding_mode="edge")(subject)
+    slices = tio.Crop(behind)(tio.Resample(target, antialias=True)(wide))
+    slices.update({key: value for key, value in subject.items() if key not in slices})
+    return slices
 
 
 def coarser(grid: Grid, voxels: int) -> tuple[float, float, float]:

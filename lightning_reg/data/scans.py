@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,21 @@ def pair_name(fixed: str, moving: str) -> str:
     )
 
 
+def require_alike(scans: Iterable[Scan]) -> None:
+    """Refuse slices and volumes together.
+
+    Raises:
+        DataError: names a slice and a volume.
+    """
+    kinds = {min(scan.image.grid.shape) == 1: scan for scan in scans}
+    if len(kinds) == 2:
+        raise DataError(
+            f"{kinds[True].name} is a single slice"
+            f" ({' x '.join(map(str, kinds[True].image.grid.shape))} voxels), and"
+            f" {kinds[False].name} a volume; give slices or volumes alone."
+        )
+
+
 def make_pair(
     fixed: Scan, moving: Scan, truth: Displacement | None = None, overlapping: bool = True
 ) -> Pair:
@@ -275,10 +290,12 @@ def make_pair(
             yet.
 
     Raises:
-        DataError: the images do not overlap in the world, the scans have different numbers of
-            landmarks, or labels and order of the landmarks contradict each other.
+        DataError: the images do not overlap in the world, one is a slice and the other a volume,
+            the scans have different numbers of landmarks, or labels and order of the landmarks
+            contradict each other.
     """
     name = pair_name(fixed.name, moving.name)
+    require_alike((fixed, moving))
     if overlapping and fixed.image.grid.overlap(moving.image.grid) == 0:
         raise DataError(
             f"{fixed.name} and {moving.name} do not overlap in the world ({fixed.image.grid}"
@@ -332,18 +349,9 @@ def read_pair(files: Mapping[str, Any]) -> tuple[tio.Subject, tio.Subject]:
             :mod:`lightning_reg.io.points`) or ``(N, 3)`` RAS mm.
 
     Raises:
-        DataError: an image or the landmarks are invalid, or one image is a slice and the other a
-            volume.
+        DataError: an image or the landmarks are invalid.
     """
     fixed, moving = (_read_side(files, side) for side in ("fixed", "moving"))
-    images = sorted((fixed["image"], moving["image"]), key=lambda image: min(image.spatial_shape))
-    thin, other = (min(image.spatial_shape) for image in images)
-    if thin == 1 < other:
-        raise DataError(
-            f"{images[0].path or 'An image'} is a single slice"
-            f" ({' x '.join(map(str, images[0].spatial_shape))} voxels), and the other image a"
-            " volume; give two slices or two volumes."
-        )
     return fixed, moving
 
 

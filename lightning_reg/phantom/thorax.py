@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lightning_reg.functional import affine_matrix
+from lightning_reg.functional import affine_matrix, in_plane
 from lightning_reg.phantom.anatomy import Anatomy, Surfaces, draw_anatomy, lobes, surfaces
 from lightning_reg.phantom.breathing import Breathing, draw_breathing
 from lightning_reg.phantom.shapes import Array
@@ -86,6 +86,7 @@ def breathing_thorax(
     )
 
     field = torch.from_numpy((to_voxels @ displacement).astype(np.float32)).view(1, 3, *shape)
+    field = in_plane(field, shape)
     branchings = _landmarks(subject, grid, landmarks) if min(shape) > 1 else None
     return Pair(
         fixed=fixed[0],

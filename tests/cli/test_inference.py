@@ -148,7 +148,7 @@ MISTAKES = {
     "no image": ({"moving": "text.nii.gz"}, "text.nii.gz cannot be read as an image"),
     "one slice": (
         {"fixed": "slice.nii.gz"},
-        "slice.nii.gz is a single slice (16 x 14 x 1 voxels), and the other image a volume",
+        "fixed is a single slice (16 x 14 x 1 voxels), and moving a volume; give slices or",
     ),
     "constant": ({"moving": "flat.nii.gz"}, "flat.nii.gz is constant (every voxel is 3)"),
     "time points": ({"moving": "four.nii.gz"}, "has 2 channels or time points"),

@@ -11,7 +11,8 @@ from lightning_reg.components.composers import MultilevelComposer, SingleCompose
 from lightning_reg.components.heads.fields import VelocityHead
 from lightning_reg.components.network import Network
 from lightning_reg.components.resolution import aspect_of, kernel_at, stride_at
-from lightning_reg.configuration.building import build_composer, build_loss, describe
+from lightning_reg.configuration.building import build_composer, build_loss
+from lightning_reg.configuration.describing import describe
 from lightning_reg.functional import bspline
 from lightning_reg.registry import ArgumentError, providers
 from lightning_reg.spatial import Displacement, Grid, Image, Pair

@@ -89,10 +89,10 @@ def test_a_slice_and_a_volume_are_no_pair(tmp_path: Path, noise: np.ndarray) -> 
         "fixed": save(tmp_path / "volume.nii", noise),
         "moving": save(tmp_path / "slice.nii", noise[..., :1]),
     }
-    with pytest.raises(DataError, match=r"slice\.nii is a single slice .*, and the other image a"):
-        read_pair(files)
-    fixed, _ = read_pair({**files, "fixed": files["moving"]})
-    assert fixed["image"].spatial_shape[2] == 1
+    fixed, moving = (scan_from_subject(subject) for subject in read_pair(files))
+    with pytest.raises(DataError, match=r"moving is a single slice .*, and fixed a volume"):
+        make_pair(fixed, moving)
+    assert make_pair(moving, moving).fixed.grid.shape[2] == 1
 
 
 def test_labels_on_another_grid(tmp_path: Path, noise: np.ndarray) -> None:

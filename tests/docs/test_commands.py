@@ -149,6 +149,7 @@ def test_the_page_on_cohorts_holds(tmp_path: Path) -> None:
     ("page", "written"),
     [
         ("tutorials/own_scans", {"scans", "runs", "result", "warped_labels.nii.gz"}),
+        ("tutorials/two_dimensions", {"runs", "result", "pixels"}),
         ("how_to/compare_methods", {"compared"}),
         ("how_to/weak_supervision", {"runs"}),
         ("how_to/no_overlap", {"result"}),

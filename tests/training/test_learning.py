@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_reg.metrics import primary_error
 from lightning_reg.spatial import Displacement, Grid, Image, Pair
 from lightning_reg.training.callbacks.saving import Saving
 from lightning_reg.training.callbacks.stages import StageTraining, TrainingStage
 from lightning_reg.training.callbacks.standard import RandomState
 from lightning_reg.training.checkpoints import read_checkpoint
-from lightning_reg.training.module import RegistrationModule, primary_error
+from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run import train
 
 METHOD: dict[str, Any] = {

@@ -5,6 +5,7 @@ tensors.
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_reg import compose
 from lightning_reg.components.interfaces import Growable
 from lightning_reg.metrics import evaluate
+from lightning_reg.phantom import breathing_thorax
 from lightning_reg.spatial import Pair
 from lightning_reg.training.building import build_data
 from lightning_reg.training.module import RegistrationModule
@@ -88,6 +90,31 @@ def test_sixty_steps_lower_the_error(method: str, pairs: list[Pair]) -> None:
     assert before is not None
     assert after is not None
     assert after < 0.97 * before, f"{metric} {before:.2f} -> {after:.2f} mm"
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("shape", "aspect"), [((32, 1, 40), (1, 0, 1)), ((40, 32, 10), (1, 1, 2))])
+def test_a_step_on_a_slice_and_on_thick_slices(
+    method: str, shape: tuple[int, int, int], aspect: tuple[int, int, int]
+) -> None:
+    """A gradient reaches the parameters, and a slice moves in its plane."""
+    chosen = [*TINY, f"method={method}", f"data.aspect={list(aspect)}", *SMALLER.get(method, [])]
+    module = grown(RegistrationModule.from_configuration(compose(chosen)["method"])).train()
+    pair = breathing_thorax(1, shape)
+    images = [
+        replace(image, tensor=(image.tensor + 1000) / 1500, padding=0.0)
+        for image in (pair.fixed, pair.moving)
+    ]
+    pair = replace(pair, fixed=images[0], moving=images[1])
+    module.training_step(pair, 0).backward()
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    with torch.no_grad():
+        field = module.eval()(pair.fixed, pair.moving).transform.displacement(pair.fixed.grid)
+    if 1 in shape:
+        assert field[:, shape.index(1)].abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("method", METHODS)
