@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
-from lightning_reg.data.datasets.adapters.phantom import PhantomDataset
-from lightning_reg.figures.thumbnail import thumbnail
 
 from lightning_reg.data.augmentation import Augmentation
+from lightning_reg.data.datasets.adapters.generated import PhantomDataset
 from lightning_reg.data.preprocessing import Geometry
 from lightning_reg.data.scans import Scan
 from lightning_reg.data.synthetic import RandomBSpline, SyntheticDeformation
 from lightning_reg.figures.panels import registration_panel
 from lightning_reg.figures.slices import planes
+from lightning_reg.figures.views import thumbnail
 from lightning_reg.functional import jacobian_determinant
 from lightning_reg.metrics.pair import evaluate
 from lightning_reg.phantom import breathing_thorax
