@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_reg.components.interfaces import Growable
+from lightning_reg.components.resolution import aspect_of
 from lightning_reg.configuration.settings import require_machine, require_settings
 from lightning_reg.data.datasets.identity import (
     changes,
@@ -169,6 +170,13 @@ def _run(
     notes += [told for one in used if (told := hidden(one["group"], one["name"]))]
     module.metrics = build_metrics(config.get("metrics") or ())
     data.setup()
+    grid = data.first_pair().fixed.grid
+    if 1 in grid.shape and config["data"].get("aspect") is None:
+        aspect = list(aspect_of(grid.shape, grid.spacing[0].tolist()))
+        notes.append(
+            f"The images are slices, which networks pad to volumes; `data.aspect` of {aspect} makes"
+            " networks of two dimensions, which train many times faster."
+        )
     module.preprocessing, module.statistics, module.identity = (
         data.preprocessing,
         data.statistics,

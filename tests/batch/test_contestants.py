@@ -352,7 +352,7 @@ def test_every_case_is_registered_by_the_model_that_was_not_trained_on_it(tmp_pa
 @pytest.mark.parametrize(
     ("folds", "told"),
     [
-        (("1/3", "3/3"), "lacks the fold 2 of 3; train it: data.fold=2/3"),
+        (("1/3", "3/3"), "lacks the fold 2 of 3; train it: `fold=2/3`"),
         (("1/2", "1/2"), "are both of fold 1/2"),
         (("1/2", "2/3"), "is of 2 folds and .* of 3"),
         (("1/2", None), "is no run of a fold"),
