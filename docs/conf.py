@@ -38,7 +38,8 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:(class|obj|exc|data|attr)", r"(?!lightning_reg\.).*"),
-    ("py:(class|obj)", r"lightning_reg\..*\.(T|Item|Shared|Result)"),  # variables of types
+    # variables of types
+    ("py:(class|obj)", r"lightning_reg\..*\.(T|Item|Shared|Result|Component)"),
     ("py:.*", r"(torch|lightning|numpy|SimpleITK|torchio|scipy)\..*"),
 ]
 

@@ -95,8 +95,13 @@ def as_stored(words: Sequence[str]) -> list[str]:
         return _of_auto([word for word in words if word != AUTO])
     for word in words:
         key, equals, value = word.partition("=")
-        file = path(value) / FILE if key == "data" else path(word)
-        if (equals and key != "data") or file.suffix != ".yaml" or not file.is_file():
+        if key == "data":
+            file = path(value) / FILE
+        elif word.endswith(".yaml") and not equals:
+            file = path(word)
+        else:
+            continue
+        if not file.is_file():
             continue
         stored = ["--config-path", str(file.parent), "--config-name", file.stem]
         return [*stored, *(other for other in words if other != word)]

@@ -95,7 +95,9 @@ def plan(
     grid = rules.grid(known, machine.affordable(minutes), minutes)
     spacing = grid.settings["data.preprocessing.spacing"] or known.spacing.median
     shape = np.maximum(1, np.round(np.array(known.extent.median) / spacing)).astype(int).tolist()
-    sizes = [rules.levels(known, spacing, shape), rules.resolution(known, shape)]
+    levels = rules.levels(known, spacing, shape)
+    count = levels.settings["method.composer.backbone.levels"]
+    sizes = [levels, rules.aspect(spacing, shape, count), rules.resolution(known, shape)]
     decisions = [grid, network, *sizes, *content]
     return Plan(known, decisions, _composed(decisions, overrides, minutes), minutes)
 
@@ -159,14 +161,20 @@ def write_plan(made: Plan, folder: Path, overwrite: bool = False) -> None:
 def page(made: Plan) -> str:
     """The page that explains the plan."""
     known = made.fingerprint
-    rows = [
-        Row([decision.subject, decision.reason, _settings(decision)]) for decision in made.decisions
+    decided = [
+        Section(
+            decision.subject,
+            ["setting", "value"],
+            [Row([key, json.dumps(value)]) for key, value in decision.settings.items()],
+            decision.reason,
+        )
+        for decision in made.decisions
     ]
     return render(
         "Plan of a training",
         [
-            Section("Decisions", ["", "why", "settings"], rows),
-            Section("Fingerprint", ["", "measured"], [Row(cells) for cells in facts(known)]),
+            Section("Measured", ["", "fingerprint"], [Row(cells) for cells in facts(known)]),
+            *decided,
         ],
         made.config,
         f"{known.scans} training scans of {known.subjects} subjects; {made.minutes:g} minutes",
@@ -209,7 +217,3 @@ def facts(known: Fingerprint) -> list[list[str]]:
             for name, both in motion.reference.items()
         ]
     return lines
-
-
-def _settings(decision: Decision) -> str:
-    return "; ".join(f"{key}={json.dumps(value)}" for key, value in decision.settings.items())

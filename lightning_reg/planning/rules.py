@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_reg.components.resolution import aspect_of
 from lightning_reg.planning.fingerprint import Fingerprint
 
 STEPS = 2000
@@ -85,6 +86,7 @@ def network(known: Fingerprint) -> Decision:
                 "input_stride": 1,
                 "norm": "instance",
                 "slope": 0.2,
+                "aspect": "${data.aspect}",
             },
             "method.composer.head": {
                 "name": "pyramid",
@@ -219,6 +221,27 @@ def levels(known: Fingerprint, spacing: Sequence[float], shape: Sequence[int]) -
     if count < wanted:
         reason += f" More levels would leave less than four voxels of {_times(shape)}."
     return Decision("levels", {"method.composer.backbone.levels": count}, reason)
+
+
+def aspect(spacing: Sequence[float], shape: Sequence[int], levels: int) -> Decision:
+    """Strides and kernels per axis: an axis with thick slices, or few of them, is neither pooled
+    nor convolved before its voxels are as large as the others'; one slice never is.
+
+    Args:
+        spacing, shape: of the working grid.
+        levels: of the network.
+    """
+    values = list(aspect_of(shape, spacing, 2 ** (levels - 1)))
+    if values == [1, 1, 1]:
+        text = "Equal along all axes: the voxels are about as long as they are wide."
+        return Decision("strides", {"data.aspect": None}, text)
+    slices = "one slice" if 0 in values else f"{min(shape)} slices"
+    return Decision(
+        "strides",
+        {"data.aspect": values},
+        f"Kernels and strides of their own along each axis (aspect {_times(values)}), because the"
+        f" images have {slices} with voxels of {_times(spacing)} mm.",
+    )
 
 
 def resolution(known: Fingerprint, shape: Sequence[int]) -> Decision:

@@ -120,7 +120,7 @@ def test_a_study_is_refused_before_it_trains_where_its_split_has_no_pairs() -> N
     words = ("data=phantom", "method=velocity")
     with pytest.raises(
         DataError,
-        match=r"The study's split is test, and the data of a have no pairs in it; .*data\.test=2",
+        match=r"The study's split is test, and the data of a have no pairs in it; .*`test=2`",
     ):
         require_pairs(Definition({"a": words}, split="test"))
     require_pairs(Definition({"a": (*words, "data.test=2")}, split="test"))

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from lightning_reg.configuration.folders import own_directory
+from lightning_reg.configuration.composition import compose
 from lightning_reg.inference.export import export_onnx
 from lightning_reg.registry import UserError
 from lightning_reg.spatial import Grid, Image
@@ -34,8 +33,9 @@ SMALLER = {
 
 def method(name: str) -> dict[str, Any]:
     """A method's composer with fewer levels, whose heads move something."""
-    loaded = yaml.safe_load((own_directory() / "method" / f"{name}.yaml").read_text())
-    composer = loaded["composer"]
+    composer = compose([f"method={name}", "data=folder", "data.root=.", "size=paper"])["method"][
+        "composer"
+    ]
     for key, value in SMALLER[name].items():
         composer[key] = {**composer[key], **value} if isinstance(value, dict) else value
     return {

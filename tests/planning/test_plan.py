@@ -70,7 +70,7 @@ def test_a_folder_is_planned_and_trained(
     assert config["method"]["optimizer"]["lr"] == 0.002
     assert config["data"]["pairing"] == config["method"]["sampling"]["name"] == "groups"
     page = (tmp_path / "scans_plan" / "plan.html").read_text()
-    for word in ("voxel size", "levels", "Fingerprint"):
+    for word in ("voxel size", "levels", "Measured"):
         assert word in page
     code, told, failed = command(
         train, "train.py", "data=scans_plan", "trainer.max_steps=2", "run=first"

@@ -89,6 +89,25 @@ def test_levels_reach_the_motion_while_there_are_voxels(mm: float, count: int) -
     assert setting(decision, "levels") == count
 
 
+@pytest.mark.parametrize(
+    ("spacing", "shape", "wanted"),
+    [
+        ((2.0, 2.0, 2.0), (64, 64, 48), None),
+        ((1.5, 1.5, 8.0), (64, 64, 10), [1, 1, 4]),
+        ((1.0, 1.0, 1.0), (64, 48, 1), [1, 1, 0]),
+    ],
+)
+def test_thick_slices_are_convolved_in_their_plane(
+    spacing: tuple[float, ...], shape: tuple[int, ...], wanted: list[int] | None
+) -> None:
+    decision = rules.aspect(spacing, shape, 4)
+    assert setting(decision, "aspect") == wanted
+    network = rules.network(KNOWN)
+    config = _composed([network, decision], ["data=folder", "data.root=."], 7)
+    assert config["method"]["composer"]["backbone"]["aspect"] == wanted
+    build_composer(config["method"]["composer"])
+
+
 def test_centres_are_aligned_only_if_that_is_clearly_better() -> None:
     assert setting(rules.placement(KNOWN), "center") is False
     assert setting(rules.placement(replace(KNOWN, headers=0.49)), "center") is False

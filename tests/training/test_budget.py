@@ -14,7 +14,7 @@ import torch
 from lightning_reg.io.names import duration
 from lightning_reg.registry import ComponentError
 from lightning_reg.spatial import Pair
-from lightning_reg.training import budget, run
+from lightning_reg.training import budget
 from lightning_reg.training.budget import planned, step_seconds
 from lightning_reg.training.module import RegistrationModule
 from lightning_reg.training.run_folder import with_steps
@@ -102,7 +102,7 @@ def test_a_budget_is_minutes_of_the_methods_own_training(
     """Steps of a fifth of a second in two minutes; a number of steps that was asked for stays, and
     so does that of a resumed run.
     """
-    monkeypatch.setattr(run, "step_seconds", lambda *_: 0.2)
+    monkeypatch.setattr(budget, "step_seconds", lambda *_: 0.2)
     method = GROWING | {"steps": 1000 if own else 777}
     config = {"method": method, "trainer": {"max_steps": 250}, "budget": 2, "time_scale": 0.25}
     data = SimpleNamespace(

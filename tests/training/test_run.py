@@ -355,7 +355,7 @@ def test_out_of_memory_names_the_knobs(config: dict, tmp_path: Path, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(RegistrationModule, "training_step", exhausted)
-    with pytest.raises(TrainingError, match=r"lower data\.batch_size.*bf16-mixed"):
+    with pytest.raises(TrainingError, match=r"lower `batch_size`.*bf16-mixed"):
         train(config, tmp_path / "run")
 
 
