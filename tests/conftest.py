@@ -5,11 +5,13 @@ data sets.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
 from lightning_reg import functional as LF
@@ -124,3 +126,27 @@ def rigid() -> Tensor:
         dtype=torch.float64,
     )
     return LF.affine_matrix(parameters, torch.tensor([-209.0, 132.0, 411.0], dtype=torch.float64))
+
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Calls an entry point with the words of a command line; returns its exit code and what it
+    printed to stdout and stderr.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def call(main: Callable[[], None], *words: object) -> Outcome:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -109,7 +109,14 @@ def as_stored(words: Sequence[str]) -> list[str]:
 
 
 def _of_auto(words: Sequence[str]) -> list[str]:
-    """Plan the data of a command line beside the run's folder, unless the plan is there already."""
+    """Plan the data of a command line beside the run's folder, unless the plan is there already.
+
+    Raises:
+        UserError: the plan that is there is of another folder.
+    """
+    from lightning_reg.registry import UserError
+    from lightning_reg.training.run_folder import read_settings
+
     given = dict(word.partition("=")[::2] for word in words if "=" in word)
     name = given.get("data", "phantom")
     run = given.get("run") or f"runs/auto_{name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -118,6 +125,9 @@ def _of_auto(words: Sequence[str]) -> list[str]:
         values = [word for word in words if word.partition("=")[0] not in ("data", "run", "budget")]
         settings: dict[str, Any] = {"minutes": float(given["budget"])} if "budget" in given else {}
         _write(name, None, values, folder, **settings)
-    planned = ("data=", "data.root=", "run=", "budget=")
+    root = read_settings(folder / FILE)["data"].get("root")
+    if "data.root" in given and str(root) != given["data.root"]:
+        raise UserError(f"{folder} has the plan of {root}; give this run another name, run=NAME.")
+    planned = ("data=", "data.root=", "run=")
     others = [word for word in words if not word.startswith(planned)]
     return ["--config-path", str(folder), "--config-name", Path(FILE).stem, f"run={run}", *others]

@@ -49,7 +49,7 @@ Spec = Mapping[str, Any] | str
 PLAIN = (str, int, float, Mapping, Sequence, type(None))
 """Types of specifications; every other value is an object, which is taken as it is."""
 IN_YAML = {"network": "", "heads": ".head", "members": ".stages", "deformation": ""}
-"""Where a specification has the parts that a constructor calls otherwise."""
+"""Places in a specification of the parts that a constructor calls otherwise."""
 OF_A_NETWORK = ("backbone", "head", "init")
 DEFAULTS = {"optimizers": None, "schedules": "decay", "samplers": "synthetic"}
 """Groups in whose specifications ``null`` stands for a class's own default, and the name that a

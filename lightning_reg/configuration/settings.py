@@ -96,7 +96,7 @@ REMEDIES = {
     ),
     "trainer.fast_dev_run": "leave it out: experiment=smoke tries a run",
 }
-"""What to do instead, where the allowed values do not say it."""
+"""Advice beside the allowed values of a setting."""
 
 
 def require_settings(config: Mapping[str, Any]) -> None:

@@ -180,7 +180,7 @@ SKEWED = 1e-3
 
 
 class Doubt(NamedTuple):
-    """Why other programs may place an image elsewhere, and whether voxel sizes differ."""
+    """Reasons for which other programs may place an image elsewhere or see other voxel sizes."""
 
     text: str
     sizes: bool = False

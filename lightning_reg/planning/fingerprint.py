@@ -23,7 +23,7 @@ from lightning_reg.data.lungs import shows_lungs
 from lightning_reg.data.parallel import each
 from lightning_reg.data.preprocessing import CLEARLY, Preprocessing, alignments
 from lightning_reg.functional import label_values
-from lightning_reg.planning.motion import Motion, measure_motion
+from lightning_reg.planning.motion import Motion, foreground, measure_motion
 from lightning_reg.registry import DataError
 
 Pairing = Literal["inter_subject", "groups", "pairs"]
@@ -31,8 +31,6 @@ LARGEST_SAMPLE = 60
 """Scans that are looked at, evenly chosen from the training scans."""
 BODY = -500.0
 """Hounsfield units above which a voxel of a CT belongs to the body."""
-FOREGROUND = 0.02
-"""Foreground of other images: above this, of the range between the percentiles 0.5 and 99.5."""
 COARSE = 60_000
 """Voxels of the images with which headers and centres are compared."""
 
@@ -203,7 +201,7 @@ def _evenly(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _pairing(data: Splits, per_subject: Mapping[str, int]) -> Pairing:
-    """How the training scans make pairs."""
+    """The kind of pairs that the training scans make."""
     if max(per_subject.values()) == 1:
         return "inter_subject"
     within = {(fixed.subject, moving.subject) for fixed, moving in data.named_pairs()}
@@ -251,9 +249,7 @@ def _foreground(values: torch.Tensor, kind: str) -> torch.Tensor:
     """Mask of the foreground of an image ``(I, J, K)``."""
     if kind.startswith("HU"):
         return values > (BODY if kind == "HU" else BODY + 1024)
-    some = values.flatten()[:: max(1, values.numel() // 200_000)]
-    low, high = some.quantile(torch.tensor([0.005, 0.995])).tolist()
-    return values > low + FOREGROUND * (high - low)
+    return torch.from_numpy(foreground(values.numpy()))
 
 
 def _box(inside: torch.Tensor, spacing: Sequence[float]) -> tuple[float, ...]:

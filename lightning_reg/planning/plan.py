@@ -24,7 +24,7 @@ from lightning_reg.planning.rules import Decision, Machine
 from lightning_reg.registry import DataError, Range
 
 BASE = ("method=velocity", "size=paper")
-"""What a plan is composed from; all decisions come on top."""
+"""Configuration on which the decisions are set."""
 TRIAL = 48
 """Voxels along each axis of the image in whose training step the cost is measured."""
 
@@ -87,7 +87,7 @@ def plan(
     if progress is not None:
         progress("measuring a training step")
     network = rules.network(known)
-    config = _composed([network, *content], overrides, minutes)
+    config = composed([network, *content], overrides, minutes)
     seconds, bytes_ = step_cost(config["method"], [TRIAL] * 3)
     free = available() or 4 * 2**30
     limit = memory * 2**30 if memory is not None else free / 2
@@ -99,7 +99,7 @@ def plan(
     count = levels.settings["method.composer.backbone.levels"]
     sizes = [levels, rules.aspect(spacing, shape, count), rules.resolution(known, shape)]
     decisions = [grid, network, *sizes, *content]
-    return Plan(known, decisions, _composed(decisions, overrides, minutes), minutes)
+    return Plan(known, decisions, composed(decisions, overrides, minutes), minutes)
 
 
 def _require_trainable(known: Fingerprint) -> None:
@@ -118,7 +118,7 @@ def _require_trainable(known: Fingerprint) -> None:
         )
 
 
-def _composed(
+def composed(
     decisions: Sequence[Decision], overrides: Sequence[str], minutes: float
 ) -> dict[str, Any]:
     """The configuration that decisions make; ``overrides`` have priority over them."""

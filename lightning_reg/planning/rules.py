@@ -246,14 +246,14 @@ def aspect(spacing: Sequence[float], shape: Sequence[int], levels: int) -> Decis
 
 def resolution(known: Fingerprint, shape: Sequence[int]) -> Decision:
     """Stride of the predicted velocity: 1 where labels supervise a small image, because small
-    structures need it, otherwise 2, which takes a third of the time.
+    structures need it, otherwise 2, with which a step takes a third of the time.
     """
     fine = supervised(known) and math.prod(shape) <= 64**3
     text = (
         "Velocities at every voxel: labels tell where small structures end."
         if fine
-        else "Velocities at every second voxel: smooth motion needs no more, and a step takes a"
-        " third of the time."
+        else "Velocities at every second voxel: with a level more, a step takes three times as long"
+        " (docs/benchmarks.md)."
     )
     return Decision(
         "resolution", {"method.composer.backbone.output_stride": 1 if fine else 2}, text
@@ -332,7 +332,6 @@ def smoothness(known: Fingerprint) -> Decision:
             "Diffusion with a weight of 0.2, as in the trainings with labels of"
             " docs/benchmarks.md.",
         )
-    slides = "" if known.motion is None else f" ({100 * known.motion.sliding:.0f} % here)"
     return Decision(
         "smoothness",
         {
@@ -342,8 +341,7 @@ def smoothness(known: Fingerprint) -> Decision:
             "method.loss.terms.folding.weight": 20.0,
             "method.loss.terms.folding.margin": 0.4,
         },
-        "Total variation, which leaves sharp changes where organs slide: the steepest 5 % of the"
-        f" voxels have a fifth of the squared gradient of a smooth field{slides}.",
+        "Total variation, which leaves sharp changes where organs slide, and a penalty of folding.",
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lightning_reg.configuration.building import build_composer, build_loss
 from lightning_reg.planning import Fingerprint, Motion, Spread, rules
-from lightning_reg.planning.plan import _composed
+from lightning_reg.planning.plan import composed
 from lightning_reg.planning.rules import Decision, Machine
 
 MOTION = Motion(
@@ -103,7 +103,7 @@ def test_thick_slices_are_convolved_in_their_plane(
     decision = rules.aspect(spacing, shape, 4)
     assert setting(decision, "aspect") == wanted
     network = rules.network(KNOWN)
-    config = _composed([network, decision], ["data=folder", "data.root=."], 7)
+    config = composed([network, decision], ["data=folder", "data.root=."], 7)
     assert config["method"]["composer"]["backbone"]["aspect"] == wanted
     build_composer(config["method"]["composer"])
 
@@ -149,7 +149,7 @@ def test_every_plan_makes_a_network_and_a_loss(known: Fingerprint, relation: Any
             )
         ),
     ]  # fmt: skip
-    config = _composed(decisions, ["data=folder", "data.root=.", "method.optimizer.lr=0.5"], 7)
+    config = composed(decisions, ["data=folder", "data.root=.", "method.optimizer.lr=0.5"], 7)
     assert config["budget"] == 7
     assert config["method"]["optimizer"]["lr"] == 0.5  # given, and so not planned
     build_composer(config["method"]["composer"])

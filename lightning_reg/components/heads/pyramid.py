@@ -51,8 +51,7 @@ class PyramidHead(Head, Growable):
 
     With ``correlation``, the convolutions of every level also see how well the features of the
     fixed image agree with those of the warped moving one around every voxel, see
-    :func:`~lightning_reg.functional.correlation_volume`. A network then learns in a tenth of the
-    steps to register images whose contrasts are random (docs/universal.md).
+    :func:`~lightning_reg.functional.correlation_volume`.
 
     With ``keypoints``, an affine map comes first, ``phi_l = A o exp(v_0) o ... o exp(v_l)``: a
     convolution finds the keypoints in each image's own features, and a weighted least-squares fit
