@@ -150,9 +150,9 @@ def placement(known: Fingerprint) -> Decision:
     if known.headers is None or known.centers is None:
         text = "There is no pair to compare headers and centres with; the headers are kept."
     else:
-        better = "Centres" if known.centered else "Headers"
+        better = "Centres align the images better" if known.centered else "The headers are kept"
         text = (
-            f"{better} align the images better: the correlation is {known.headers:.2f} by the"
+            f"{better}: the correlation is {known.headers:.2f} by the"
             f" headers and {known.centers:.2f} with aligned centres."
         )
     return Decision("placement", {"data.preprocessing.center": known.centered}, text)
@@ -233,7 +233,7 @@ def aspect(spacing: Sequence[float], shape: Sequence[int], levels: int) -> Decis
     """
     values = list(aspect_of(shape, spacing, 2 ** (levels - 1)))
     if values == [1, 1, 1]:
-        text = "Equal along all axes: the voxels are about as long as they are wide."
+        text = "Equal along all axes: no voxel is twice as large along one axis as along another."
         return Decision("strides", {"data.aspect": None}, text)
     slices = "one slice" if 0 in values else f"{min(shape)} slices"
     return Decision(
